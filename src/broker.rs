@@ -1,0 +1,450 @@
+//! The broker: the front door. It wires the parts together and owns none of their data.
+
+use std::any::Any;
+use std::fmt;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use crate::clock::{Clock, ManualClock};
+use crate::config::{Config, Mode, SubscribeOptions};
+use crate::dead_letter::{DeadLetter, DeadLetterFilter};
+use crate::delivery::Delivery;
+use crate::engine::{Engine, Observer};
+use crate::error::{Invalid, PublishError, RequeueError, StartError, SubscribeError, UnsubscribeError};
+use crate::event::{Event, EventId};
+use crate::handler::IntoOutcome;
+use crate::lifecycle::{Phase, StopReport};
+use crate::pattern::Pattern;
+use crate::provider::{BackendError, Provider};
+use crate::receipt::Receipt;
+use crate::retry::RetryPolicy;
+use crate::stats::{DeliveryTotals, Stats, SubscriptionStats};
+use crate::store::{Filter, Page, StoreStats};
+use crate::stream::{EventStream, StreamSink};
+use crate::subscription::Subscription;
+use crate::verdict::{Accepted, Settled, SubscriptionId, SyncReport};
+
+/// How long dropping the last handle drains.
+const DRAIN_ON_DROP: Duration = Duration::from_secs(5);
+
+/// An event broker. Cloning gives another handle to the same one; it can be used from any thread.
+///
+/// Dropping the last handle stops it, draining for at most 5 seconds; [`stop`](Self::stop) does so with a deadline of your
+/// choice and tells what became of everything.
+///
+/// ```
+/// use eventbroker::{Broker, Event, Source};
+/// use std::time::Duration;
+///
+/// let broker = Broker::builder().start()?;
+/// broker.subscribe("shop.orders.*", |delivery| println!("{} happened", delivery.event().event_type()))?;
+/// broker.publish(Event::builder(Source::System, "shop.orders.create").payload(&42).build()?)?;
+/// assert!(broker.stop(Duration::from_secs(5)).is_clean());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Broker {
+    handle: Arc<Handle>,
+}
+
+/// What all handles share; its end is the end of the broker.
+#[derive(Debug)]
+struct Handle {
+    engine: Arc<Engine>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.engine.stop(DRAIN_ON_DROP);
+    }
+}
+
+/// Builds a [`Broker`]. Made by [`Broker::builder`].
+#[derive(Debug, Default)]
+#[must_use]
+pub struct BrokerBuilder {
+    config: Config,
+    provider: Option<Provider>,
+    clock: Option<ManualClock>,
+}
+
+impl BrokerBuilder {
+    /// Takes all settings from a [`Config`]; those made before are gone.
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// What `publish` does. Default [`Mode::Async`].
+    pub fn mode(mut self, mode: Mode) -> Self {
+        self.config.mode = mode;
+        self
+    }
+
+    /// Threads that run handlers. Default 10; 1 to 1,024.
+    pub fn worker_count(mut self, threads: usize) -> Self {
+        self.config.worker_count = threads;
+        self
+    }
+
+    /// To how many threads the pool may grow while handlers are slow. Default 4 × `worker_count`; at most 4,096.
+    pub fn max_workers(mut self, threads: usize) -> Self {
+        self.config.max_workers = Some(threads);
+        self
+    }
+
+    /// Queue capacity of each subscription, in events. Default 1,000; 1 to 16,777,216.
+    pub fn buffer_size(mut self, events: usize) -> Self {
+        self.config.buffer_size = events;
+        self
+    }
+
+    /// How failed deliveries are retried. Default: 3 retries after 1 s, 2 s, 4 s, ± 10 %.
+    pub fn retry_policy(mut self, policy: RetryPolicy) -> Self {
+        self.config.retry_policy = policy;
+        self
+    }
+
+    /// Completed and failed events held in the store. Default 10,000; 1 to 100,000,000.
+    pub fn max_events(mut self, events: usize) -> Self {
+        self.config.max_events = events;
+        self
+    }
+
+    /// Events accepted and not yet settled. Default 100,000; 1 to 100,000,000.
+    pub fn max_in_flight(mut self, events: usize) -> Self {
+        self.config.max_in_flight = events;
+        self
+    }
+
+    /// The name of this instance. Default: the host's name.
+    pub fn instance_id(mut self, id: impl Into<String>) -> Self {
+        self.config.instance_id = Some(id.into());
+        self
+    }
+
+    /// The back end. Default [`Provider::memory`].
+    pub fn provider(mut self, provider: Provider) -> Self {
+        self.provider = Some(provider);
+        self
+    }
+
+    /// Makes all delays and deadlines follow a clock that tests move.
+    pub fn manual_clock(mut self, clock: &ManualClock) -> Self {
+        self.clock = Some(clock.clone());
+        self
+    }
+
+    /// Builds a broker that does not run yet: it takes subscriptions, and refuses events until [`Broker::start`].
+    ///
+    /// # Errors
+    /// [`StartError::Invalid`] names the setting and its bound.
+    pub fn build(self) -> Result<Broker, StartError> {
+        let clock = self.clock.map_or_else(Clock::system, Clock::manual);
+        let engine = Engine::new(self.config, clock, self.provider.unwrap_or_else(Provider::memory))?;
+        let handle = Arc::new(Handle { engine: Arc::clone(&engine) });
+        let weak: Weak<Handle> = Arc::downgrade(&handle);
+        engine.front.get_or_init(|| weak as Weak<dyn Any + Send + Sync>);
+        Ok(Broker { handle })
+    }
+
+    /// Builds a broker and starts it.
+    ///
+    /// # Errors
+    /// As [`build`](Self::build) and [`Broker::start`].
+    pub fn start(self) -> Result<Broker, StartError> {
+        let broker = self.build()?;
+        broker.start()?;
+        Ok(broker)
+    }
+}
+
+impl Broker {
+    /// A builder with every default.
+    pub fn builder() -> BrokerBuilder {
+        BrokerBuilder::default()
+    }
+
+    fn engine(&self) -> &Arc<Engine> {
+        &self.handle.engine
+    }
+
+    /// The name of this instance, which its events carry.
+    pub fn instance_id(&self) -> &str {
+        &self.engine().instance_id
+    }
+
+    /// Starts the threads; from now on events are taken. Does not block.
+    ///
+    /// # Errors
+    /// [`StartError::AlreadyRunning`], [`StartError::Stopped`] (stopping is final), [`StartError::Thread`].
+    pub fn start(&self) -> Result<(), StartError> {
+        self.engine().start()
+    }
+
+    /// Subscribes a handler to all events that match `pattern`, with every default. Does not block.
+    ///
+    /// `*` stands for one segment, a final `**` for one or more, and a lone `*` for every event. The handler is called on
+    /// worker threads, possibly on several at once. It may return nothing, an [`Outcome`](crate::Outcome), or a `Result`.
+    /// What was published before this call is not delivered.
+    ///
+    /// # Errors
+    /// [`SubscribeError`] if the pattern is malformed or the broker has stopped.
+    pub fn subscribe<F, R>(&self, pattern: impl AsRef<str>, handler: F) -> Result<SubscriptionId, SubscribeError>
+    where
+        F: Fn(&Delivery<'_>) -> R + Send + Sync + 'static,
+        R: IntoOutcome,
+    {
+        self.subscribe_with(SubscribeOptions::new(pattern), handler)
+    }
+
+    /// Subscribes a handler with options. Does not block.
+    ///
+    /// # Errors
+    /// [`SubscribeError`] if an option is outside its bounds, the name is taken, the back end does not offer what is asked
+    /// for, or the broker has stopped.
+    pub fn subscribe_with<F, R>(&self, options: SubscribeOptions, handler: F) -> Result<SubscriptionId, SubscribeError>
+    where
+        F: Fn(&Delivery<'_>) -> R + Send + Sync + 'static,
+        R: IntoOutcome,
+    {
+        let handler = Box::new(move |delivery: &Delivery<'_>| handler(delivery).into_outcome());
+        self.engine().subscribe(&options, handler).map(|subscription| subscription.id)
+    }
+
+    /// Ends a subscription: no call begins after this returns, and what was queued is cancelled. Blocks until no call runs,
+    /// however long that takes; inside a handler, and on worker threads, it never waits. Returns how many calls still run.
+    ///
+    /// # Errors
+    /// [`UnsubscribeError`] if there is no such subscription.
+    pub fn unsubscribe(&self, id: SubscriptionId) -> Result<u64, UnsubscribeError> {
+        self.engine().unsubscribe(id).ok_or(UnsubscribeError { id })
+    }
+
+    /// Publishes an event. In mode [`Sync`](Mode::Sync) it does what [`publish_sync`](Self::publish_sync) does; else it
+    /// returns as soon as the event is accepted. Blocks only for room, where a subscription's policy is
+    /// [`Block`](crate::Overflow::Block), and for the back end's confirmation, at most `sync_timeout`.
+    ///
+    /// # Errors
+    /// [`PublishError`] with the event, so that it can be published again.
+    pub fn publish(&self, event: Event) -> Result<Accepted, PublishError> {
+        let engine = self.engine();
+        if engine.config.mode == Mode::Sync {
+            let report = engine.publish_sync(event)?;
+            let deliveries = report.settled.len() + report.open.len();
+            return Ok(Accepted { id: report.id, duplicate: report.duplicate, deliveries });
+        }
+        match engine.bridge.as_ref().filter(|bridge| bridge.has_mirror) {
+            Some(bridge) => engine.publish_out(bridge, event, true)?.wait(engine.config.sync_timeout),
+            None => engine.publish_here(event, true),
+        }
+    }
+
+    /// Publishes an event without ever waiting, neither for room nor for the back end, whose answer the receipt will know.
+    ///
+    /// # Errors
+    /// [`PublishError`] with the event; [`Full`](PublishError::Full) whatever the overflow policy, unless it drops.
+    pub fn publish_async(&self, event: Event) -> Result<Receipt, PublishError> {
+        let engine = self.engine();
+        match engine.bridge.as_ref().filter(|bridge| bridge.has_mirror) {
+            Some(bridge) => engine.publish_out(bridge, event, false),
+            None => engine.publish_here(event, false).map(Receipt::known),
+        }
+    }
+
+    /// Publishes an event and blocks until each of its deliveries here is terminal, retries included, at most for
+    /// `sync_timeout`. A subscription that is free is run on the calling thread; one that is not, in its turn.
+    ///
+    /// # Errors
+    /// [`PublishError`] with the event. [`WouldDeadlock`](PublishError::WouldDeadlock) if called inside a handler that it
+    /// would have to wait for.
+    pub fn publish_sync(&self, event: Event) -> Result<SyncReport, PublishError> {
+        self.engine().publish_sync(event)
+    }
+
+    /// Publishes many events, each as [`publish`](Self::publish) does in mode async, and waits for the back end once for all.
+    /// The outcomes are in the order of the events; each event is accepted or refused by itself.
+    ///
+    /// # Errors
+    /// None by itself: each outcome is a [`PublishError`] or not.
+    pub fn publish_batch(&self, events: impl IntoIterator<Item = Event>) -> Vec<Result<Accepted, PublishError>> {
+        let engine = self.engine();
+        let Some(bridge) = engine.bridge.as_ref().filter(|bridge| bridge.has_mirror) else {
+            return events.into_iter().map(|event| engine.publish_here(event, true)).collect();
+        };
+        let receipts: Vec<_> = events.into_iter().map(|event| engine.publish_out(bridge, event, true)).collect();
+        let deadline = engine.clock.deadline(engine.config.sync_timeout);
+        let wait = |receipt: Receipt| receipt.wait(engine.clock.sleep_until(deadline));
+        receipts.into_iter().map(|receipt| receipt.and_then(wait)).collect()
+    }
+
+    /// Looks on: a blocking iterator over the events that match `pattern`, accepted from now on. Does not block.
+    ///
+    /// # Errors
+    /// [`Invalid`] if the pattern is malformed.
+    pub fn stream(&self, pattern: impl AsRef<str>) -> Result<EventStream, Invalid> {
+        let engine = self.engine();
+        let pattern = Pattern::parse(pattern.as_ref())?;
+        let id = engine.next_id();
+        let (stream, sink): (EventStream, StreamSink) =
+            EventStream::open(id, pattern.clone(), Arc::downgrade(engine));
+        if engine.lifecycle.phase() != Phase::Stopped {
+            engine.streams.insert(&pattern, id, Arc::new(sink));
+        }
+        Ok(stream)
+    }
+
+    /// Calls `observer` with the verdict of each delivery, on the thread that settles it, before `publish_sync` returns. It
+    /// should be quick. Observers can't be removed.
+    pub fn on_settled(&self, observer: impl Fn(&Settled<'_>) + Send + Sync + 'static) {
+        let engine = self.engine();
+        let observer: Observer = Arc::new(observer);
+        engine.observers.rcu(|observers| {
+            let mut observers = Vec::clone(observers);
+            observers.push(Arc::clone(&observer));
+            observers
+        });
+        engine.has_observers.store(true, Ordering::Release);
+    }
+
+    /// The event with this id and its status, from the store of this process or else of the back end. Reading an event keeps it
+    /// in the store for longer.
+    ///
+    /// # Errors
+    /// [`BackendError`] if the back end was asked and failed; never with the memory provider.
+    pub fn get(&self, id: &EventId) -> Result<Option<Event>, BackendError> {
+        let engine = self.engine();
+        match (engine.store.get(id), engine.bridge.as_ref().and_then(|bridge| bridge.store.as_ref())) {
+            (None, Some(store)) => store.get(id),
+            (event, _) => Ok(event),
+        }
+    }
+
+    /// A page of events in the order of their ids, from the back end's store if there is one, else from this process. Reading a
+    /// page is no use of its events.
+    ///
+    /// # Errors
+    /// [`BackendError`] if the back end was asked and failed; never with the memory provider.
+    pub fn list(&self, filter: &Filter) -> Result<Page, BackendError> {
+        let engine = self.engine();
+        match engine.bridge.as_ref().and_then(|bridge| bridge.store.as_ref()) {
+            Some(store) => store.list(filter),
+            None => Ok(engine.store.list(filter)),
+        }
+    }
+
+    /// What the store of this process holds, by status. Looks at each event: milliseconds per hundred thousand.
+    pub fn store_stats(&self) -> StoreStats {
+        self.engine().store.stats()
+    }
+
+    /// The dead letters that match, oldest first.
+    pub fn dead_letters(&self, filter: &DeadLetterFilter) -> Vec<DeadLetter> {
+        self.engine().dead_letters.list(filter)
+    }
+
+    /// How many dead letters are held.
+    pub fn dead_letter_count(&self) -> usize {
+        self.engine().dead_letters.count()
+    }
+
+    /// Delivers a dead letter again, to the subscription that failed (or its successor of the same name), with all its
+    /// attempts before it. Order with other events of its key is not restored.
+    ///
+    /// # Errors
+    /// [`RequeueError`]; the letter stays where it was.
+    pub fn requeue(&self, dead_letter: u64) -> Result<(), RequeueError> {
+        self.engine().requeue(dead_letter)
+    }
+
+    /// Requeues all dead letters that match, oldest first, and returns how many. Those whose subscription has gone stay.
+    ///
+    /// # Errors
+    /// [`RequeueError::NotRunning`]; those that are not requeued yet stay where they were.
+    pub fn requeue_matching(&self, filter: &DeadLetterFilter) -> Result<usize, RequeueError> {
+        self.engine().requeue_matching(filter)
+    }
+
+    /// Forgets the dead letters that match, and returns how many.
+    pub fn purge_dead_letters(&self, filter: &DeadLetterFilter) -> usize {
+        self.engine().dead_letters.purge(filter)
+    }
+
+    /// Totals, and the state of each subscription. Cheap: it looks at no event.
+    pub fn stats(&self) -> Stats {
+        let engine = self.engine();
+        // What was settled is read first: it never exceeds what was accepted.
+        let (completed, failed) = (engine.counts.completed(), engine.counts.failed());
+        let accepted = engine.store.accepted();
+        let subscriptions = engine.subscriptions.lock().all();
+        let mut workers = engine.pool.workers();
+        for subscription in subscriptions.iter().filter(|it| !Arc::ptr_eq(&it.pool, &engine.pool)) {
+            workers.extend(subscription.pool.workers());
+        }
+        Stats {
+            instance_id: Arc::clone(&engine.instance_id),
+            is_running: engine.lifecycle.phase() == Phase::Running,
+            accepted,
+            rejected: engine.counts.sum(|shard| &shard.rejected),
+            duplicates: engine.counts.sum(|shard| &shard.duplicates),
+            completed,
+            failed,
+            in_flight: accepted - completed - failed,
+            deliveries: engine.counts.deliveries(),
+            attempts: engine.counts.sum(|shard| &shard.attempts),
+            retries: engine.counts.sum(|shard| &shard.retries),
+            dead_letters: engine.dead_letters.count() as u64,
+            dead_letters_evicted: engine.dead_letters.evicted(),
+            dead_letter_notices_lost: engine.dead_letters.notices_lost(),
+            workers: workers.len(),
+            workers_busy: workers.iter().filter(|worker| worker.calls() % 2 == 1).count(),
+            stuck_handlers: engine.timer.stuck_handlers(),
+            stream_gaps: engine.stream_gaps.load(Ordering::Relaxed),
+            subscriptions: subscriptions.iter().map(|it| subscription_stats(it)).collect(),
+            bridge: engine.bridge.as_ref().map(|bridge| bridge.stats()),
+        }
+    }
+
+    /// Stops: refuses new events, gives blocked publishers theirs back, handles what was accepted, flushes what goes to the
+    /// back end, and joins every thread. Blocks at most for `deadline` and a quarter of a second. Retries that are due within
+    /// the deadline are waited for, later ones are given up at once. Final; a second call returns the first report. Inside a
+    /// handler, and on worker threads, it only begins the stop, and the report says so.
+    pub fn stop(&self, deadline: Duration) -> StopReport {
+        self.engine().stop(deadline)
+    }
+}
+
+fn subscription_stats(subscription: &Arc<Subscription>) -> SubscriptionStats {
+    let counters = &subscription.counters;
+    let mut deliveries = DeliveryTotals::default();
+    counters.verdicts.add_to(&mut deliveries);
+    SubscriptionStats {
+        id: subscription.id,
+        name: Arc::clone(&subscription.name),
+        pattern: subscription.pattern.as_str().into(),
+        concurrency: subscription.concurrency() as usize,
+        queued: subscription.inbox.queued(),
+        queue_capacity: subscription.inbox.capacity(),
+        waiting: subscription.inbox.waiting() as u64,
+        running: subscription.running(),
+        attempts: counters.started.load(Ordering::SeqCst),
+        retries: counters.retries.load(Ordering::SeqCst),
+        deliveries,
+    }
+}
+
+impl fmt::Debug for Broker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Broker").field("instance_id", &self.instance_id()).finish_non_exhaustive()
+    }
+}
+
+impl Delivery<'_> {
+    /// The broker, to publish from inside a handler. `None` once its last handle is gone. Handlers should use this and not
+    /// hold a handle of their own, which would keep the broker alive.
+    pub fn broker(&self) -> Option<Broker> {
+        let handle = self.engine.front.get()?.upgrade()?;
+        handle.downcast::<Handle>().ok().map(|handle| Broker { handle })
+    }
+}

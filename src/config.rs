@@ -1,0 +1,280 @@
+//! The settings of a broker and of a subscription as plain data: defaults, units, bounds, checks. Builds nothing live.
+
+use std::time::Duration;
+
+use crate::error::{Invalid, Problem};
+use crate::pattern::Pattern;
+use crate::retry::RetryPolicy;
+
+/// What `Broker::publish` does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// It returns as soon as the event is accepted; handlers run on worker threads. The default.
+    #[default]
+    Async,
+    /// It returns when every delivery is terminal, as [`publish_sync`](crate::Broker::publish_sync) does.
+    Sync,
+}
+
+/// What happens to an event when the queue of a subscription is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Overflow {
+    /// The publish is refused for all subscriptions, and the event comes back. The default.
+    #[default]
+    Reject,
+    /// The publisher waits for room, at most this long, then the publish is refused. Inside a handler, and in
+    /// [`publish_async`](crate::Broker::publish_async), it acts as `Reject`.
+    Block(Duration),
+    /// The oldest event that waits for a worker gives its place to the new one (else the oldest that waits behind its
+    /// key), and is counted as dropped.
+    DropOldest,
+    /// This subscription does not get the new event, which is counted as dropped.
+    DropNewest,
+}
+
+/// Which instances' events a subscription receives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Scope {
+    /// Events published on this instance, with no back end in the path.
+    Local,
+    /// Each event is handled by one member of the group. Without a back end that carries groups, the only member is
+    /// here, so it is the same as `Local`. The default.
+    #[default]
+    Group,
+    /// Every instance handles each event. Without such a back end it is the same as `Local`.
+    Broadcast,
+}
+
+/// The settings of a broker. Every one has a default, so `Config::default()` is a working broker.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Config {
+    /// What `publish` does. Default [`Mode::Async`].
+    pub mode: Mode,
+    /// Threads that run handlers, shared by all subscriptions. Default 10; 1 to 1,024.
+    pub worker_count: usize,
+    /// To how many threads the pool may grow while handlers are slow. Default 4 × `worker_count`; at most 4,096.
+    pub max_workers: Option<usize>,
+    /// Queue capacity of each subscription, in events. Default 1,000; 1 to 16,777,216.
+    pub buffer_size: usize,
+    /// Retries and events parked behind them, per subscription. Default 10,000; 1 to 16,777,216.
+    pub max_waiting: usize,
+    /// How failed deliveries are retried. Default: 3 retries after 1 s, 2 s, 4 s, ± 10 %.
+    pub retry_policy: RetryPolicy,
+    /// Events that are completed or failed and still held in the store. Default 10,000; 1 to 100,000,000.
+    pub max_events: usize,
+    /// Events that are accepted and not yet completed or failed; beyond it a publish is refused. Default 100,000; 1 to
+    /// 100,000,000.
+    pub max_in_flight: usize,
+    /// Age, since creation, at which completed and failed events are cleaned up. Default 24 h; at least 1 ms.
+    pub max_age: Duration,
+    /// How often the store is cleaned up. Default 5 min; at least 1 ms.
+    pub cleanup_interval: Duration,
+    /// Dead letters held; what falls out is counted. Default 10,000; 1 to 16,777,216.
+    pub max_dead_letters: usize,
+    /// The largest payload, in bytes. Default 1 MiB; 4 bytes to 1 GiB.
+    pub max_payload_bytes: usize,
+    /// How long `publish_sync` waits for the deliveries. Default 30 s.
+    pub sync_timeout: Duration,
+    /// A handler that runs longer is reported as stuck. Default 5 min; at least 1 ms.
+    pub max_handler_time: Duration,
+    /// The name of this instance: 1 to 255 bytes. Default: the host's name, else `resolvespec-instance`.
+    pub instance_id: Option<String>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Async,
+            worker_count: 10,
+            max_workers: None,
+            buffer_size: 1_000,
+            max_waiting: 10_000,
+            retry_policy: RetryPolicy::default(),
+            max_events: 10_000,
+            max_in_flight: 100_000,
+            max_age: Duration::from_secs(24 * 3600),
+            cleanup_interval: Duration::from_secs(5 * 60),
+            max_dead_letters: 10_000,
+            max_payload_bytes: 1 << 20,
+            sync_timeout: Duration::from_secs(30),
+            max_handler_time: Duration::from_secs(5 * 60),
+            instance_id: None,
+        }
+    }
+}
+
+impl Config {
+    /// To how many worker threads the pool may grow.
+    pub fn effective_max_workers(&self) -> usize {
+        self.max_workers.unwrap_or(self.worker_count.saturating_mul(4).min(4_096))
+    }
+
+    pub(crate) fn check(&self) -> Result<(), Invalid> {
+        let longest_id = crate::event::Event::MAX_TEXT_BYTES;
+        within("worker_count", self.worker_count, 1, 1_024)?;
+        within("max_workers", self.effective_max_workers(), self.worker_count, 4_096)?;
+        within("buffer_size", self.buffer_size, 1, 1 << 24)?;
+        within("max_waiting", self.max_waiting, 1, 1 << 24)?;
+        within("max_events", self.max_events, 1, 100_000_000)?;
+        within("max_in_flight", self.max_in_flight, 1, 100_000_000)?;
+        within("max_dead_letters", self.max_dead_letters, 1, 1 << 24)?;
+        within("max_payload_bytes", self.max_payload_bytes, 4, 1 << 30)?;
+        at_least_a_millisecond("max_age", self.max_age)?;
+        at_least_a_millisecond("cleanup_interval", self.cleanup_interval)?;
+        at_least_a_millisecond("max_handler_time", self.max_handler_time)?;
+        if let Some(id) = &self.instance_id {
+            within("instance_id", id.len(), 1, longest_id)?;
+        }
+        self.retry_policy.check()
+    }
+}
+
+/// How one subscription receives: its pattern, and whatever differs from the broker's defaults.
+///
+/// ```
+/// use eventbroker::{Overflow, SubscribeOptions};
+/// use std::time::Duration;
+///
+/// let options = SubscribeOptions::new("shop.orders.*")
+///     .name("mailer")
+///     .concurrency(4)
+///     .overflow(Overflow::Block(Duration::from_millis(50)));
+/// ```
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct SubscribeOptions {
+    pub(crate) pattern: Result<Pattern, Invalid>,
+    pub(crate) name: Option<String>,
+    pub(crate) scope: Scope,
+    pub(crate) concurrency: Option<usize>,
+    pub(crate) dedicated: bool,
+    pub(crate) queue_capacity: Option<usize>,
+    pub(crate) max_waiting: Option<usize>,
+    pub(crate) overflow: Overflow,
+    pub(crate) ordered: bool,
+    pub(crate) retry_policy: Option<RetryPolicy>,
+    pub(crate) handler_deadline: Option<Duration>,
+}
+
+impl SubscribeOptions {
+    /// A subscription to `pattern` with every default. A malformed pattern is reported by `subscribe_with`.
+    pub fn new(pattern: impl AsRef<str>) -> Self {
+        Self {
+            pattern: Pattern::parse(pattern.as_ref()),
+            name: None,
+            scope: Scope::default(),
+            concurrency: None,
+            dedicated: false,
+            queue_capacity: None,
+            max_waiting: None,
+            overflow: Overflow::default(),
+            ordered: false,
+            retry_policy: None,
+            handler_deadline: None,
+        }
+    }
+
+    /// A name for statistics, dead letters and, with a durable back end, the group's member list. 1 to 255 bytes, unique
+    /// in the broker. Default: the subscription's id.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Which instances' events it receives. Default [`Scope::Group`].
+    pub fn scope(mut self, scope: Scope) -> Self {
+        self.scope = scope;
+        self
+    }
+
+    /// How many calls of the handler may run at once. Default: half of `worker_count`, at least 1; 1 to 4,096.
+    pub fn concurrency(mut self, calls: usize) -> Self {
+        self.concurrency = Some(calls);
+        self
+    }
+
+    /// Gives the subscription `threads` worker threads of its own instead of the shared ones, and that concurrency.
+    /// 1 to 1,024.
+    pub fn dedicated(mut self, threads: usize) -> Self {
+        self.dedicated = true;
+        self.concurrency = Some(threads);
+        self
+    }
+
+    /// Queue capacity, in events. Default: the broker's `buffer_size`; 1 to 16,777,216.
+    pub fn queue_capacity(mut self, events: usize) -> Self {
+        self.queue_capacity = Some(events);
+        self
+    }
+
+    /// Retries that wait, and events parked behind them. Default: the broker's `max_waiting`; 1 to 16,777,216. When it is
+    /// reached, the subscription counts as full for new events; nothing that waits is dropped.
+    pub fn max_waiting(mut self, deliveries: usize) -> Self {
+        self.max_waiting = Some(deliveries);
+        self
+    }
+
+    /// What happens when the queue is full. Default [`Overflow::Reject`].
+    pub fn overflow(mut self, overflow: Overflow) -> Self {
+        self.overflow = overflow;
+        self
+    }
+
+    /// Keeps publish order for the whole subscription: one call at a time, and whatever is behind a waiting retry waits
+    /// too. Without it, order is kept among events of the same key.
+    pub fn ordered(mut self) -> Self {
+        self.ordered = true;
+        self
+    }
+
+    /// How failed deliveries are retried. Default: the broker's `retry_policy`.
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.retry_policy = Some(policy);
+        self
+    }
+
+    /// After this long `delivery.cancelled()` turns true for a running call. A thread cannot be stopped from outside: the
+    /// handler has to look. Default: none; at least 1 ms.
+    pub fn handler_deadline(mut self, after: Duration) -> Self {
+        self.handler_deadline = Some(after);
+        self
+    }
+
+    pub(crate) fn check(&self) -> Result<&Pattern, Invalid> {
+        let pattern = self.pattern.as_ref().map_err(Clone::clone)?;
+        if let Some(name) = &self.name {
+            within("name", name.len(), 1, crate::event::Event::MAX_TEXT_BYTES)?;
+        }
+        if let Some(calls) = self.concurrency {
+            within("concurrency", calls, 1, if self.dedicated { 1_024 } else { 4_096 })?;
+        }
+        if let Some(events) = self.queue_capacity {
+            within("queue_capacity", events, 1, 1 << 24)?;
+        }
+        if let Some(deliveries) = self.max_waiting {
+            within("max_waiting", deliveries, 1, 1 << 24)?;
+        }
+        if let Some(after) = self.handler_deadline {
+            at_least_a_millisecond("handler_deadline", after)?;
+        }
+        if let Some(policy) = &self.retry_policy {
+            policy.check()?;
+        }
+        Ok(pattern)
+    }
+}
+
+fn within(field: &'static str, value: usize, min: usize, max: usize) -> Result<(), Invalid> {
+    if (min..=max).contains(&value) {
+        return Ok(());
+    }
+    Err(Invalid::new(field, Problem::OutOfBounds(format!("is {value}, {min} to {max} is allowed"))))
+}
+
+fn at_least_a_millisecond(field: &'static str, value: Duration) -> Result<(), Invalid> {
+    if value >= Duration::from_millis(1) {
+        return Ok(());
+    }
+    Err(Invalid::new(field, Problem::OutOfBounds(format!("is {value:?}, at least 1ms is required"))))
+}

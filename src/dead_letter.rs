@@ -1,0 +1,176 @@
+//! Dead letters: deliveries that used up their attempts or failed for good. Listed, counted, taken out again; bounded.
+//!
+//! Requeueing itself, which makes a delivery of a letter again, is in `settle`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
+
+use parking_lot::Mutex;
+
+use crate::event::Event;
+use crate::inbox::AttemptError;
+use crate::pattern::Pattern;
+use crate::store::Record;
+use crate::verdict::SubscriptionId;
+
+/// The type of the event that is published for each dead letter.
+pub(crate) const NOTICE_TYPE: &str = "eventbroker.dead_letter";
+
+/// Why a delivery became a dead letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DeadReason {
+    /// Every attempt failed.
+    Exhausted,
+    /// The handler said that it will always fail.
+    Permanent,
+}
+
+impl DeadReason {
+    /// As a word: `exhausted`, `permanent`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Exhausted => "exhausted",
+            Self::Permanent => "permanent",
+        }
+    }
+}
+
+/// A delivery that will not be tried again, unless it is requeued.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct DeadLetter {
+    /// Identifies it in this broker; later ones have higher numbers.
+    pub id: u64,
+    /// The event, as it was when the delivery died.
+    pub event: Event,
+    /// The subscription that failed.
+    pub subscription: SubscriptionId,
+    /// Its name.
+    pub name: Arc<str>,
+    /// Why.
+    pub reason: DeadReason,
+    /// Calls of the handler.
+    pub attempts: u32,
+    /// The error of each attempt, oldest first; of more than 20, the first and the last 19.
+    pub errors: Vec<AttemptError>,
+    /// When the first attempt failed.
+    pub first_failed_at: SystemTime,
+    /// When it died.
+    pub dead_at: SystemTime,
+    /// How often it was requeued before.
+    pub requeues: u32,
+}
+
+/// Which dead letters are meant. All conditions must hold; the default matches every one.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct DeadLetterFilter {
+    /// Only of the subscription with this name.
+    pub name: Option<String>,
+    /// Only events whose type matches.
+    pub event_type: Option<Pattern>,
+    /// Only with this reason.
+    pub reason: Option<DeadReason>,
+    /// Only those with a higher id: the cursor of a listing.
+    pub after: Option<u64>,
+    /// The most letters, oldest first. Default (`None`): all.
+    pub limit: Option<usize>,
+}
+
+impl DeadLetterFilter {
+    fn matches(&self, letter: &DeadLetter) -> bool {
+        self.name.as_deref().is_none_or(|name| *name == *letter.name)
+            && self.event_type.as_ref().is_none_or(|pattern| pattern.matches(letter.event.event_type().as_str()))
+            && self.reason.is_none_or(|reason| reason == letter.reason)
+            && self.after.is_none_or(|after| letter.id > after)
+    }
+}
+
+/// The dead letters of one broker.
+#[derive(Debug)]
+pub(crate) struct DeadLetters {
+    capacity: usize,
+    next_id: AtomicU64,
+    evicted: AtomicU64,
+    notices_lost: AtomicU64,
+    letters: Mutex<BTreeMap<u64, Entry>>,
+}
+
+/// A letter with the record whose status it decides.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) letter: DeadLetter,
+    pub(crate) record: Arc<Record>,
+}
+
+impl DeadLetters {
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self {
+            capacity,
+            next_id: AtomicU64::new(1),
+            evicted: AtomicU64::new(0),
+            notices_lost: AtomicU64::new(0),
+            letters: Mutex::new(BTreeMap::new()),
+        }
+    }
+
+    /// Adds a letter, which gets its id here. The oldest falls out if there are too many.
+    pub(crate) fn add(&self, mut letter: DeadLetter, record: Arc<Record>) -> u64 {
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        letter.id = id;
+        let mut letters = self.letters.lock();
+        letters.insert(id, Entry { letter, record });
+        let fallen = if letters.len() > self.capacity { letters.pop_first() } else { None };
+        drop(letters);
+        if fallen.is_some() {
+            self.evicted.fetch_add(1, Ordering::Relaxed);
+        }
+        id
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.letters.lock().len()
+    }
+
+    pub(crate) fn evicted(&self) -> u64 {
+        self.evicted.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn notices_lost(&self) -> u64 {
+        self.notices_lost.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn lose_notice(&self) {
+        self.notices_lost.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn list(&self, filter: &DeadLetterFilter) -> Vec<DeadLetter> {
+        let letters = self.letters.lock();
+        let matching = letters.values().map(|entry| &entry.letter).filter(|letter| filter.matches(letter));
+        matching.take(filter.limit.unwrap_or(usize::MAX)).cloned().collect()
+    }
+
+    /// The ids of those that match.
+    pub(crate) fn ids(&self, filter: &DeadLetterFilter) -> Vec<u64> {
+        let letters = self.letters.lock();
+        let matching = letters.values().map(|entry| &entry.letter).filter(|letter| filter.matches(letter));
+        matching.take(filter.limit.unwrap_or(usize::MAX)).map(|letter| letter.id).collect()
+    }
+
+    /// Removes those that match. Returns how many.
+    pub(crate) fn purge(&self, filter: &DeadLetterFilter) -> usize {
+        self.ids(filter).into_iter().filter(|id| self.take(*id).is_some()).count()
+    }
+
+    /// Takes a letter out.
+    pub(crate) fn take(&self, id: u64) -> Option<Entry> {
+        self.letters.lock().remove(&id)
+    }
+
+    /// Puts a letter back under the id that it had.
+    pub(crate) fn put_back(&self, entry: Entry) {
+        self.letters.lock().insert(entry.letter.id, entry);
+    }
+}

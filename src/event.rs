@@ -1,0 +1,344 @@
+//! The event: what happened, to what, and how far its handling has come. How one is built and checked is told in
+//! `event/builder.rs`, its single parts beside that, its JSON in `codec.rs`. Who receives it is not told here.
+
+mod bounds;
+mod builder;
+mod event_type;
+mod id;
+mod metadata;
+mod payload;
+mod source;
+mod status;
+
+use std::sync::{Arc, LazyLock};
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+
+pub use builder::{BuildError, EventBuilder};
+pub use event_type::EventType;
+pub use id::EventId;
+pub(crate) use id::UUID_TEXT_BYTES;
+use metadata::Metadata;
+pub(crate) use metadata::parse_metadata;
+pub use payload::{DecodeError, Payload};
+pub use source::Source;
+pub use status::Status;
+
+use crate::clock::system_time;
+use crate::codec;
+use crate::error::Invalid;
+
+/// The type of an event on an entity: `schema.entity.operation`.
+///
+/// ```
+/// assert_eq!(eventbroker::event_type("public", "users", "create"), "public.users.create");
+/// ```
+#[must_use]
+pub fn event_type(schema: &str, entity: &str, operation: &str) -> String {
+    format!("{schema}.{entity}.{operation}")
+}
+
+/// Something that happened. Once built it does not change: handlers share it, and nobody copies it.
+///
+/// ```
+/// use eventbroker::{Event, Source, Status};
+///
+/// let event = Event::builder(Source::Database, "public.users.create")
+///     .payload(&["Ada", "Grace"])
+///     .user_id(42)
+///     .build()?;
+/// assert_eq!(event.status(), Status::Pending);
+/// assert_eq!(event.entity(), Some("users"));
+/// assert_eq!(event.payload_as::<Vec<String>>().expect("two names"), ["Ada", "Grace"]);
+/// # Ok::<(), eventbroker::BuildError>(())
+/// ```
+// Small, because it is moved into the broker's record as a whole; what few events have is boxed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    id: EventId,
+    event_type: EventType,
+    payload: Payload,
+    key: Option<Arc<str>>,
+    instance_id: Option<Arc<str>>,
+    /// In nanoseconds since 1970, as all times here.
+    created: u64,
+    /// 0 if there is none, as in the JSON.
+    user_id: i64,
+    retry_count: u32,
+    source: Source,
+    status: Status,
+    rare: Option<Box<Rare>>,
+}
+
+const _: () = assert!(size_of::<Event>() <= 128);
+
+/// What few events have. An event whose `Rare` would be the default has none, so that equal events compare as equal.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Rare {
+    session_id: Option<Box<str>>,
+    /// These three only if they differ from the segments of the type.
+    schema: Option<Box<str>>,
+    entity: Option<Box<str>>,
+    operation: Option<Box<str>>,
+    metadata: Metadata,
+    processed: Option<u64>,
+    completed: Option<u64>,
+    error: Option<Box<str>>,
+}
+
+impl Rare {
+    fn boxed(self) -> Option<Box<Self>> {
+        (self != Self::default()).then(|| Box::new(self))
+    }
+}
+
+impl Event {
+    /// The longest id and the longest type, in bytes. Neither may be empty.
+    pub const MAX_ID_BYTES: usize = bounds::MAX_TEXT_BYTES;
+    /// The longest key, session id, instance id, schema, entity and operation, in bytes.
+    pub const MAX_TEXT_BYTES: usize = bounds::MAX_TEXT_BYTES;
+    /// The most entries of metadata.
+    pub const MAX_METADATA_ENTRIES: usize = metadata::MAX_ENTRIES;
+    /// The longest name of a metadata entry, in bytes. None may be empty.
+    pub const MAX_METADATA_KEY_BYTES: usize = bounds::MAX_TEXT_BYTES;
+    /// The deepest nesting of a metadata value; one open bracket is depth 1.
+    pub const MAX_METADATA_DEPTH: usize = bounds::MAX_DEPTH;
+    /// The largest metadata, written as JSON, in bytes.
+    pub const MAX_METADATA_BYTES: usize = metadata::MAX_BYTES;
+
+    /// Begins a new event. Source and type are required; all else has a default.
+    ///
+    /// The type is a `&str`, a `String` or an [`EventType`]. If it is refused, [`EventBuilder::build`] says so.
+    pub fn builder(source: Source, event_type: impl TryInto<EventType, Error: Into<Invalid>>) -> EventBuilder {
+        EventBuilder::new(source, event_type)
+    }
+
+    /// The id; a new UUID of version 7 unless one was given.
+    #[must_use]
+    pub fn id(&self) -> &EventId {
+        &self.id
+    }
+
+    /// Where the event comes from.
+    #[must_use]
+    pub fn source(&self) -> Source {
+        self.source
+    }
+
+    /// The type, which patterns are matched against.
+    #[must_use]
+    pub fn event_type(&self) -> &EventType {
+        &self.event_type
+    }
+
+    /// How far the handling had come when this copy of the event was made; `Pending` for one that was just built.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.status
+    }
+
+    /// The payload; null unless one was given.
+    #[must_use]
+    pub fn payload(&self) -> &Payload {
+        &self.payload
+    }
+
+    /// The payload, parsed. `T` may borrow from it.
+    ///
+    /// # Errors
+    /// The payload does not fit `T`.
+    pub fn payload_as<'a, T: Deserialize<'a>>(&'a self) -> Result<T, DecodeError> {
+        self.payload.parse()
+    }
+
+    /// The user that the event is about or comes from. 0 means none.
+    #[must_use]
+    pub fn user_id(&self) -> Option<i64> {
+        (self.user_id != 0).then_some(self.user_id)
+    }
+
+    /// The session that the event comes from.
+    #[must_use]
+    pub fn session_id(&self) -> Option<&str> {
+        self.rare.as_ref()?.session_id.as_deref()
+    }
+
+    /// The instance of the program that published the event first; none before it is published.
+    #[must_use]
+    pub fn instance_id(&self) -> Option<&str> {
+        self.instance_id.as_deref()
+    }
+
+    /// The schema: the one that was given, else the first segment of a type of three.
+    #[must_use]
+    pub fn schema(&self) -> Option<&str> {
+        self.explicit_names()[0].or_else(|| Some(segments_of_three(&self.event_type)?[0]))
+    }
+
+    /// The entity: the one that was given, else the second segment of a type of three.
+    #[must_use]
+    pub fn entity(&self) -> Option<&str> {
+        self.explicit_names()[1].or_else(|| Some(segments_of_three(&self.event_type)?[1]))
+    }
+
+    /// The operation: the one that was given, else the third segment of a type of three.
+    #[must_use]
+    pub fn operation(&self) -> Option<&str> {
+        self.explicit_names()[2].or_else(|| Some(segments_of_three(&self.event_type)?[2]))
+    }
+
+    /// Schema, entity and operation, as far as they were given and differ from the type's segments.
+    fn explicit_names(&self) -> [Option<&str>; 3] {
+        self.rare
+            .as_ref()
+            .map_or([None; 3], |rare| [rare.schema.as_deref(), rare.entity.as_deref(), rare.operation.as_deref()])
+    }
+
+    /// When the event was built, unless another time was given.
+    #[must_use]
+    pub fn created_at(&self) -> SystemTime {
+        system_time(self.created)
+    }
+
+    /// When the first handler started.
+    #[must_use]
+    pub fn processed_at(&self) -> Option<SystemTime> {
+        self.processed_nanos().map(system_time)
+    }
+
+    /// When the last delivery ended.
+    #[must_use]
+    pub fn completed_at(&self) -> Option<SystemTime> {
+        self.completed_nanos().map(system_time)
+    }
+
+    /// Why the handling failed.
+    #[must_use]
+    pub fn error(&self) -> Option<&str> {
+        self.rare.as_ref()?.error.as_deref()
+    }
+
+    /// Named values beside the payload, such as `table_name`; empty if there are none.
+    #[must_use]
+    pub fn metadata(&self) -> &Map<String, Value> {
+        static NONE: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);
+        self.rare.as_ref().map_or_else(|| &*NONE, |rare| rare.metadata.entries())
+    }
+
+    /// How many attempts were made after the first one.
+    #[must_use]
+    pub fn retry_count(&self) -> u32 {
+        self.retry_count
+    }
+
+    /// The ordering key: a subscription receives the events of one key in the order in which they were published.
+    #[must_use]
+    pub fn key(&self) -> Option<&str> {
+        self.key.as_deref()
+    }
+
+    /// The event as JSON, one object without white space.
+    ///
+    /// The fields, in this order: `id`, `source`, `type`, `status`, `retry_count`, `error` (only if there is one),
+    /// `payload`, `user_id` (0 if none), `session_id`, `instance_id`, `schema`, `entity`, `operation` (each `""` if
+    /// none), `created_at`, `processed_at`, `completed_at` (RFC 3339 in UTC, to the nanosecond; the last two only if
+    /// known), `metadata`, `key` (only if there is one).
+    #[must_use]
+    pub fn to_json(&self) -> Vec<u8> {
+        codec::encode(self)
+    }
+
+    /// Reads an event from JSON as [`to_json`](Event::to_json) writes it. The order of the fields is free, unknown ones
+    /// are ignored, and all but `id`, `source` and `type` may be left out, be null or `""`. Without a `created_at` the
+    /// event is as old as can be, from the start of 1970. Each bound of [`EventBuilder`] holds here too.
+    ///
+    /// # Errors
+    /// The field that was refused and why; the field is named `event` if the whole is no JSON object.
+    pub fn from_json(json: &[u8]) -> Result<Self, Invalid> {
+        codec::decode(json)
+    }
+
+    pub(crate) fn created_nanos(&self) -> u64 {
+        self.created
+    }
+
+    pub(crate) fn processed_nanos(&self) -> Option<u64> {
+        self.rare.as_ref()?.processed
+    }
+
+    pub(crate) fn completed_nanos(&self) -> Option<u64> {
+        self.rare.as_ref()?.completed
+    }
+
+    pub(crate) fn key_arc(&self) -> Option<&Arc<str>> {
+        self.key.as_ref()
+    }
+
+    /// Names the instance that publishes the event, unless one is named already. The caller has checked the text.
+    pub(crate) fn set_instance_id(&mut self, instance_id: Arc<str>) {
+        self.instance_id.get_or_insert(instance_id);
+    }
+
+    /// Whether both say that the same happened. How far their handling has come, when they were made, and which
+    /// instance published them makes no difference.
+    pub(crate) fn same_content(&self, other: &Self) -> bool {
+        self.source == other.source
+            && self.event_type == other.event_type
+            && self.payload == other.payload
+            && self.key == other.key
+            && self.user_id == other.user_id
+            && self.session_id() == other.session_id()
+            && self.explicit_names() == other.explicit_names()
+            && self.metadata() == other.metadata()
+    }
+
+    /// A copy that tells how far the handling has come.
+    pub(crate) fn tracked(
+        &self,
+        status: Status,
+        retry_count: u32,
+        processed_nanos: Option<u64>,
+        completed_nanos: Option<u64>,
+        error: Option<String>,
+    ) -> Self {
+        let mut copy = self.clone();
+        copy.track(status, retry_count, processed_nanos, completed_nanos, error);
+        copy
+    }
+
+    /// The same in place, for an event that nobody shares yet.
+    pub(crate) fn track(
+        &mut self,
+        status: Status,
+        retry_count: u32,
+        processed_nanos: Option<u64>,
+        completed_nanos: Option<u64>,
+        error: Option<String>,
+    ) {
+        self.status = status;
+        self.retry_count = retry_count;
+        let mut rare = self.rare.take().map_or_else(Rare::default, |rare| *rare);
+        rare.processed = processed_nanos;
+        rare.completed = completed_nanos;
+        rare.error = error.filter(|error| !error.is_empty()).map(String::into_boxed_str);
+        self.rare = rare.boxed();
+    }
+}
+
+/// As the JSON of [`Event::to_json`]. Only for `serde_json`: the payload is written as it is.
+impl Serialize for Event {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let text = String::from_utf8(self.to_json()).map_err(serde::ser::Error::custom)?;
+        RawValue::from_string(text).map_err(serde::ser::Error::custom)?.serialize(serializer)
+    }
+}
+
+/// The segments of a type that has exactly three of them.
+fn segments_of_three(event_type: &EventType) -> Option<[&str; 3]> {
+    let mut segments = event_type.segments();
+    let three = [segments.next()?, segments.next()?, segments.next()?];
+    segments.next().is_none().then_some(three)
+}

@@ -1,0 +1,268 @@
+//! How an event is built: every field is checked when it is set, and the first one that was refused is reported at
+//! the end, together with all that was fine.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{Event, EventId, EventType, Payload, Rare, Source, Status, bounds, segments_of_three};
+use crate::clock;
+use crate::error::{Invalid, Problem};
+
+/// Collects the fields of a new event; made by [`Event::builder`].
+///
+/// Setting a field again replaces it. Of the texts, `""` means that there is none (but neither id nor type may be
+/// empty). The bounds are constants of [`Event`] and [`Payload`].
+///
+/// ```
+/// use eventbroker::{Event, Source};
+///
+/// let refused = Event::builder(Source::Internal, "orders.paid").key("a\nb").user_id(7).build().unwrap_err();
+/// assert_eq!(refused.invalid().field, "key");
+///
+/// let event = refused.into_builder().key("a-b").build()?;
+/// assert_eq!((event.key(), event.user_id()), (Some("a-b"), Some(7)));
+/// # Ok::<(), eventbroker::BuildError>(())
+/// ```
+#[derive(Debug)]
+#[must_use = "an event is made only by `build`"]
+pub struct EventBuilder {
+    source: Source,
+    event_type: Option<EventType>,
+    id: Option<EventId>,
+    payload: Payload,
+    key: Option<Arc<str>>,
+    instance_id: Option<Arc<str>>,
+    user_id: i64,
+    created: Option<u64>,
+    rare: Option<Box<Rare>>,
+    /// What was refused and not set again since, in that order, at most one of each field.
+    refused: Vec<Invalid>,
+}
+
+/// An event that was not built, because a field was refused. It hands the builder back.
+#[derive(Debug, thiserror::Error)]
+#[error("invalid event: {}", .0.invalid)]
+pub struct BuildError(Box<Refused>);
+
+#[derive(Debug)]
+struct Refused {
+    invalid: Invalid,
+    builder: EventBuilder,
+}
+
+impl BuildError {
+    /// The field and the bound.
+    #[must_use]
+    pub fn invalid(&self) -> &Invalid {
+        &self.0.invalid
+    }
+
+    /// The builder with all that was fine. The field that was refused is not set; if others were refused too, the next
+    /// `build` reports the next of them, unless it has been set again.
+    pub fn into_builder(self) -> EventBuilder {
+        self.0.builder
+    }
+}
+
+impl From<BuildError> for Invalid {
+    fn from(error: BuildError) -> Self {
+        error.0.invalid
+    }
+}
+
+impl EventBuilder {
+    pub(super) fn new(source: Source, event_type: impl TryInto<EventType, Error: Into<Invalid>>) -> Self {
+        let builder = Self {
+            source,
+            event_type: None,
+            id: None,
+            payload: Payload::null(),
+            key: None,
+            instance_id: None,
+            user_id: 0,
+            created: None,
+            rare: None,
+            refused: Vec::new(),
+        };
+        builder.event_type(event_type)
+    }
+
+    /// Another type: a `&str`, a `String` or an [`EventType`].
+    pub fn event_type(mut self, event_type: impl TryInto<EventType, Error: Into<Invalid>>) -> Self {
+        self.event_type = self.checked("type", event_type.try_into());
+        self
+    }
+
+    /// The id: a `&str`, a `String` or an [`EventId`], 1 to 255 bytes without control characters. Without it, the event
+    /// gets a new UUID of version 7.
+    pub fn id(mut self, id: impl TryInto<EventId, Error: Into<Invalid>>) -> Self {
+        self.id = self.checked("id", id.try_into());
+        self
+    }
+
+    /// The payload, written as JSON; see [`Payload::from_serialize`].
+    pub fn payload<T: Serialize + ?Sized>(mut self, value: &T) -> Self {
+        self.payload = self.checked("payload", Payload::from_serialize(value)).unwrap_or_default();
+        self
+    }
+
+    /// The payload, JSON already; see [`Payload::from_json`].
+    pub fn payload_json(mut self, json: impl AsRef<[u8]>) -> Self {
+        self.payload = self.checked("payload", Payload::from_json(json)).unwrap_or_default();
+        self
+    }
+
+    /// The payload, checked already.
+    pub fn payload_raw(mut self, payload: Payload) -> Self {
+        self.payload = self.checked("payload", Ok::<_, Invalid>(payload)).unwrap_or_default();
+        self
+    }
+
+    /// The user that the event is about or comes from; 0 means none.
+    pub fn user_id(mut self, user_id: i64) -> Self {
+        self.user_id = user_id;
+        self
+    }
+
+    /// The session that the event comes from: at most 255 bytes, no control characters.
+    pub fn session_id(self, session_id: impl Into<String>) -> Self {
+        self.rare_text("session_id", session_id.into(), |rare| &mut rare.session_id)
+    }
+
+    /// The instance that publishes the event first: at most 255 bytes, no control characters. Without it, the broker
+    /// that publishes the event fills in its own.
+    pub fn instance_id(mut self, instance_id: impl AsRef<str>) -> Self {
+        self.instance_id = self.shared_text("instance_id", instance_id.as_ref());
+        self
+    }
+
+    /// The schema: at most 255 bytes, no control characters. Without it, the first segment of a type of three.
+    pub fn schema(self, schema: impl Into<String>) -> Self {
+        self.rare_text("schema", schema.into(), |rare| &mut rare.schema)
+    }
+
+    /// The entity: at most 255 bytes, no control characters. Without it, the second segment of a type of three.
+    pub fn entity(self, entity: impl Into<String>) -> Self {
+        self.rare_text("entity", entity.into(), |rare| &mut rare.entity)
+    }
+
+    /// The operation: at most 255 bytes, no control characters. Without it, the third segment of a type of three.
+    pub fn operation(self, operation: impl Into<String>) -> Self {
+        self.rare_text("operation", operation.into(), |rare| &mut rare.operation)
+    }
+
+    /// The ordering key: at most 255 bytes, no control characters. A subscription receives the events of one key in the
+    /// order in which they were published.
+    pub fn key(mut self, key: impl AsRef<str>) -> Self {
+        self.key = self.shared_text("key", key.as_ref());
+        self
+    }
+
+    /// Adds an entry of metadata, in place of an earlier one of that name. At most 64 entries, names of 1 to 255 bytes,
+    /// values nested at most 64 levels, and 64 KiB in all, written as JSON.
+    pub fn metadata(mut self, key: impl Into<String>, value: impl Into<Value>) -> Self {
+        let added = self.rare.get_or_insert_default().metadata.insert(key.into(), value.into());
+        if let Err(invalid) = added
+            && !self.refused.iter().any(|earlier| earlier.field == invalid.field)
+        {
+            self.refused.push(invalid);
+        }
+        self
+    }
+
+    /// When it happened, from 1970 to 2554. Without it, the time of `build`.
+    pub fn created_at(mut self, time: SystemTime) -> Self {
+        let nanos = time.duration_since(UNIX_EPOCH).ok().and_then(|since| u64::try_from(since.as_nanos()).ok());
+        self.created = self.checked("created_at", nanos.ok_or_else(out_of_time));
+        self
+    }
+
+    /// The event, pending and never tried.
+    ///
+    /// # Errors
+    /// The first field that was refused, with the builder to try again.
+    pub fn build(mut self) -> Result<Event, BuildError> {
+        let event_type = match self.event_type.take() {
+            Some(event_type) if self.refused.is_empty() => event_type,
+            absent_or_other => {
+                self.event_type = absent_or_other;
+                return Err(self.refuse());
+            }
+        };
+        // One look at the clock serves both.
+        let now = if self.id.is_none() || self.created.is_none() { clock::wall_nanos() } else { 0 };
+        Ok(Event {
+            id: self.id.unwrap_or_else(|| EventId::generate(now)),
+            rare: self.rare.and_then(|rare| without_derived(*rare, &event_type).boxed()),
+            event_type,
+            payload: self.payload,
+            key: self.key,
+            instance_id: self.instance_id,
+            created: self.created.unwrap_or(now),
+            user_id: self.user_id,
+            retry_count: 0,
+            source: self.source,
+            status: Status::Pending,
+        })
+    }
+
+    #[cold]
+    fn refuse(mut self) -> BuildError {
+        let invalid =
+            if self.refused.is_empty() { Invalid::new("type", Problem::Missing) } else { self.refused.remove(0) };
+        BuildError(Box::new(Refused { invalid, builder: self }))
+    }
+
+    /// Keeps a value, or remembers why not. What was refused of this field before is settled by that.
+    fn checked<T, E: Into<Invalid>>(&mut self, field: &'static str, value: Result<T, E>) -> Option<T> {
+        if !self.refused.is_empty() {
+            self.refused.retain(|earlier| earlier.field != field);
+        }
+        match value {
+            Ok(value) => Some(value),
+            Err(error) => {
+                // The caller's own conversion may have named another field.
+                self.refused.push(Invalid { field, ..error.into() });
+                None
+            }
+        }
+    }
+
+    fn shared_text(&mut self, field: &'static str, text: &str) -> Option<Arc<str>> {
+        let checked = bounds::check_text(text).map_err(|problem| Invalid::new(field, problem));
+        self.checked(field, checked)?;
+        (!text.is_empty()).then(|| text.into())
+    }
+
+    fn rare_text(
+        mut self,
+        field: &'static str,
+        text: String,
+        place: impl FnOnce(&mut Rare) -> &mut Option<Box<str>>,
+    ) -> Self {
+        let checked = bounds::check_text(&text).map_err(|problem| Invalid::new(field, problem));
+        let text = self.checked(field, checked.map(|()| text)).filter(|text| !text.is_empty());
+        if text.is_some() || self.rare.is_some() {
+            *place(self.rare.get_or_insert_default()) = text.map(String::into_boxed_str);
+        }
+        self
+    }
+}
+
+/// Drops the names that the type gives already, so that an event is the same whether they were given or not.
+fn without_derived(mut rare: Rare, event_type: &EventType) -> Rare {
+    if let Some(segments) = segments_of_three(event_type) {
+        let names = [&mut rare.schema, &mut rare.entity, &mut rare.operation];
+        for (name, segment) in names.into_iter().zip(segments) {
+            name.take_if(|name| **name == *segment);
+        }
+    }
+    rare
+}
+
+fn out_of_time() -> Invalid {
+    Invalid::new("created_at", Problem::OutOfBounds("is not between the years 1970 and 2554".to_owned()))
+}

@@ -1,0 +1,221 @@
+//! The id of an event: what is accepted as one, and how this process makes its own. Who looks events up by their
+//! id is not told here.
+
+use std::cell::Cell;
+use std::cmp::Ordering;
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::str::FromStr;
+use std::sync::atomic::{self, AtomicU64};
+use std::sync::{Arc, LazyLock};
+
+use super::bounds;
+use crate::error::{Invalid, Problem};
+
+/// The id of an event: 1 to 255 bytes of UTF-8 without control characters.
+///
+/// An event that was built without an id gets a UUID of version 7 (RFC 9562). Such ids of one thread ascend, also
+/// when the clock is set back; those of several threads ascend to about a millisecond. They are unique, not
+/// secret: whoever has seen some of them may guess others.
+///
+/// A UUID in its usual form (lower case, with hyphens) is held as 16 bytes, everything else as text, so
+/// [`to_string`](ToString::to_string) gives back exactly what was parsed. Ids are ordered as their texts are.
+///
+/// ```
+/// use eventbroker::EventId;
+///
+/// let id = EventId::parse("invoice-42")?;
+/// assert_eq!(id.to_string(), "invoice-42");
+/// assert!(EventId::parse("").is_err());
+/// # Ok::<(), eventbroker::Invalid>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct EventId(Form);
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Form {
+    Uuid([u8; 16]),
+    Text(Arc<str>),
+}
+
+const _: () = assert!(size_of::<EventId>() <= 24);
+
+/// The length of a UUID with its hyphens, in bytes.
+pub(crate) const UUID_TEXT_BYTES: usize = 36;
+
+impl EventId {
+    /// Checks a text and makes an id of it.
+    ///
+    /// # Errors
+    /// The field `id` is [`Empty`](Problem::Empty), [`TooLong`](Problem::TooLong) (more than 255 bytes), or holds a
+    /// control character ([`Forbidden`](Problem::Forbidden)).
+    pub fn parse(text: &str) -> Result<Self, Invalid> {
+        if text.is_empty() {
+            return Err(Invalid::new("id", Problem::Empty));
+        }
+        if let Some(bytes) = canonical_uuid(text) {
+            return Ok(Self(Form::Uuid(bytes)));
+        }
+        bounds::check_text(text).map_err(|problem| Invalid::new("id", problem))?;
+        Ok(Self(Form::Text(text.into())))
+    }
+
+    /// A new UUID of version 7. `at_nanos` is the wall clock, in nanoseconds since 1970.
+    ///
+    /// This is the RFC's method of a counter of fixed length: 48 bits of milliseconds, the version, the upper 12
+    /// bits of the counter, the variant, the lower 30 bits of the counter, and a tail of 32 bits by which this
+    /// process recognises its own ids.
+    pub(crate) fn generate(at_nanos: u64) -> Self {
+        let (millis, sequence) = next_number(at_nanos / 1_000_000);
+        let upper = millis << 16 | VERSION_7 << 12 | sequence >> 30;
+        let lower = VARIANT << 62 | (sequence & LOW_30_BITS) << 32 | u64::from(PROCESS.tail(sequence));
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&upper.to_be_bytes());
+        bytes[8..].copy_from_slice(&lower.to_be_bytes());
+        Self(Form::Uuid(bytes))
+    }
+
+    /// The number that this process gave to the id when it made it, below 2^42; `None` if the id is not from here.
+    ///
+    /// A foreign id passes for one of ours once in 2^32, so whoever finds something under this number compares
+    /// the whole id.
+    pub(crate) fn local_sequence(&self) -> Option<u64> {
+        let Form::Uuid(bytes) = &self.0 else { return None };
+        let whole = u128::from_be_bytes(*bytes);
+        let (upper, lower) = ((whole >> 64) as u64, whole as u64);
+        let sequence = (upper & 0xFFF) << 30 | lower >> 32 & LOW_30_BITS;
+        let ours = upper >> 12 & 0xF == VERSION_7 && lower >> 62 == VARIANT && lower as u32 == PROCESS.tail(sequence);
+        ours.then_some(sequence)
+    }
+
+    /// The id's text, written into `buffer` if it is not held as text.
+    pub(crate) fn text<'a>(&'a self, buffer: &'a mut [u8; UUID_TEXT_BYTES]) -> &'a str {
+        match &self.0 {
+            Form::Uuid(bytes) => uuid::Uuid::from_bytes(*bytes).hyphenated().encode_lower(buffer),
+            Form::Text(text) => text,
+        }
+    }
+}
+
+/// The bytes of a UUID that is written the usual way, so that writing it again gives the same text.
+fn canonical_uuid(text: &str) -> Option<[u8; 16]> {
+    if text.len() != UUID_TEXT_BYTES || text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        return None;
+    }
+    // Of the forms that the parser takes, only the hyphenated one has this length.
+    uuid::Uuid::try_parse(text).ok().map(uuid::Uuid::into_bytes)
+}
+
+const VERSION_7: u64 = 7;
+const VARIANT: u64 = 0b10;
+const LOW_30_BITS: u64 = (1 << 30) - 1;
+
+/// The counter has 42 bits. It starts in the lower half, so it does not wrap before 2^41 ids.
+const COUNTER_MASK: u64 = (1 << 42) - 1;
+/// How many numbers a thread takes at once, so that threads seldom meet at the counter.
+const BLOCK: u64 = 64;
+
+/// What all ids of this process share.
+struct Process {
+    counter: AtomicU64,
+    secret: u64,
+}
+
+static PROCESS: LazyLock<Process> = LazyLock::new(|| Process {
+    // A multiple of the block, so that no block reaches over the end of the range.
+    counter: AtomicU64::new(RandomState::new().hash_one("counter") & (COUNTER_MASK >> 1) & !(BLOCK - 1)),
+    secret: RandomState::new().hash_one("secret"),
+});
+
+impl Process {
+    /// The last 32 bits of the id with this number: a mix (MurmurHash3's) that nobody else can compute.
+    fn tail(&self, sequence: u64) -> u32 {
+        let mut mixed = sequence ^ self.secret;
+        mixed = (mixed ^ mixed >> 33).wrapping_mul(0xFF51_AFD7_ED55_8CCD);
+        mixed = (mixed ^ mixed >> 33).wrapping_mul(0xC4CE_B9FE_1A85_EC53);
+        (mixed >> 32) as u32
+    }
+}
+
+/// What one thread has left of its block, and the last millisecond that it used.
+#[derive(Clone, Copy)]
+struct Numbers {
+    next: u64,
+    end: u64,
+    millis: u64,
+}
+
+thread_local! {
+    static NUMBERS: Cell<Numbers> = const { Cell::new(Numbers { next: 0, end: 0, millis: 0 }) };
+}
+
+/// A pair of millisecond and number that is greater than the pair before it in this thread.
+fn next_number(millis: u64) -> (u64, u64) {
+    let mut numbers = NUMBERS.get();
+    numbers.millis = numbers.millis.max(millis);
+    if numbers.next == numbers.end {
+        let start = PROCESS.counter.fetch_add(BLOCK, atomic::Ordering::Relaxed) & COUNTER_MASK;
+        if start < numbers.next {
+            // The counter has wrapped: the next millisecond keeps the ids ascending.
+            numbers.millis += 1;
+        }
+        numbers.next = start;
+        numbers.end = start + BLOCK;
+    }
+    let sequence = numbers.next;
+    numbers.next += 1;
+    NUMBERS.set(numbers);
+    (numbers.millis, sequence)
+}
+
+impl Ord for EventId {
+    fn cmp(&self, other: &Self) -> Ordering {
+        match (&self.0, &other.0) {
+            // Hyphens stand at fixed places, so the bytes are ordered as their texts are.
+            (Form::Uuid(left), Form::Uuid(right)) => left.cmp(right),
+            _ => self.text(&mut [0; UUID_TEXT_BYTES]).cmp(other.text(&mut [0; UUID_TEXT_BYTES])),
+        }
+    }
+}
+
+impl PartialOrd for EventId {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.text(&mut [0; UUID_TEXT_BYTES]))
+    }
+}
+
+impl fmt::Debug for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("EventId").field(&self.text(&mut [0; UUID_TEXT_BYTES])).finish()
+    }
+}
+
+impl FromStr for EventId {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        Self::parse(text)
+    }
+}
+
+impl TryFrom<&str> for EventId {
+    type Error = Invalid;
+
+    fn try_from(text: &str) -> Result<Self, Invalid> {
+        Self::parse(text)
+    }
+}
+
+impl TryFrom<String> for EventId {
+    type Error = Invalid;
+
+    fn try_from(text: String) -> Result<Self, Invalid> {
+        Self::parse(&text)
+    }
+}

@@ -1,0 +1,316 @@
+//! What waits for one subscription: the bounded queue, the lanes behind it, retries that are due, and those that wait.
+//!
+//! A publisher reserves a *place* before anything is stored, and fills it after; a worker releases it when the first attempt
+//! begins. Places are counted by two counters that only grow, one written by publishers and one by workers, so that
+//! neither takes the other's cache line for every event. Who runs what is not decided here (`subscription`).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use crossbeam_queue::SegQueue;
+use crossbeam_utils::CachePadded;
+use parking_lot::{Condvar, Mutex};
+
+use crate::clock::Clock;
+use crate::lane::{Entered, LaneKey, Lanes};
+use crate::store::Record;
+
+/// The most errors that a delivery remembers; the first and the latest are kept.
+const MAX_ERRORS: usize = 20;
+
+/// What a delivery that has not started yet takes room of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// A place in the queue.
+    Queue,
+    /// A retry, or parked behind one.
+    Waiting,
+    /// Nothing: a requeued dead letter, or one that has started.
+    None,
+}
+
+/// A delivery on its way to an attempt.
+#[derive(Debug)]
+pub(crate) struct Queued {
+    pub(crate) record: Arc<Record>,
+    /// Calls of the handler so far.
+    pub(crate) attempts: u32,
+    pub(crate) place: Place,
+    /// Order of arrival, for the overflow policy.
+    pub(crate) order: u64,
+    pub(crate) history: Option<Box<History>>,
+}
+
+/// What a delivery that has failed before remembers, or that came in by an unusual way.
+#[derive(Debug, Default)]
+pub(crate) struct History {
+    pub(crate) errors: VecDeque<AttemptError>,
+    /// Requeues of the dead letter that it was.
+    pub(crate) requeues: u32,
+    /// The lease under which a durable back end handed it over.
+    pub(crate) lease: Option<crate::provider::LeaseToken>,
+}
+
+/// The error of one attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AttemptError {
+    /// Which attempt, from 1.
+    pub attempt: u32,
+    /// When it failed.
+    pub at: std::time::SystemTime,
+    /// The handler's message, or the panic's.
+    pub message: String,
+}
+
+impl Queued {
+    pub(crate) fn new(record: Arc<Record>, place: Place) -> Self {
+        Self { record, attempts: 0, place, order: 0, history: None }
+    }
+
+    pub(crate) fn remember(&mut self, error: AttemptError) {
+        let errors = &mut self.history.get_or_insert_default().errors;
+        if errors.len() == MAX_ERRORS {
+            errors.remove(1);
+        }
+        errors.push_back(error);
+    }
+}
+
+/// See the module's page.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    capacity: u64,
+    max_waiting: usize,
+    publishers: CachePadded<PublisherSide>,
+    /// Places given back so far.
+    released: CachePadded<AtomicU64>,
+    /// Retries, and deliveries parked behind them.
+    waiting: AtomicUsize,
+    /// Length of `due`, so that the common case costs one load.
+    due_len: AtomicUsize,
+    ready: SegQueue<Queued>,
+    due: SegQueue<Queued>,
+    lanes: Lanes,
+    room: Room,
+}
+
+#[derive(Debug, Default)]
+struct PublisherSide {
+    /// Places taken so far.
+    taken: AtomicU64,
+    /// A value that `released` had; looked up again only when the queue seems full.
+    released_seen: AtomicU64,
+    /// Number of the next delivery.
+    order: AtomicU64,
+}
+
+/// Publishers that wait for a place.
+#[derive(Debug, Default)]
+struct Room {
+    waiters: AtomicUsize,
+    gate: Mutex<()>,
+    changed: Condvar,
+}
+
+impl Inbox {
+    pub(crate) fn new(capacity: usize, max_waiting: usize) -> Self {
+        Self {
+            capacity: capacity as u64,
+            max_waiting,
+            publishers: CachePadded::default(),
+            released: CachePadded::default(),
+            waiting: AtomicUsize::new(0),
+            due_len: AtomicUsize::new(0),
+            ready: SegQueue::new(),
+            due: SegQueue::new(),
+            lanes: Lanes::default(),
+            room: Room::default(),
+        }
+    }
+
+    /// Deliveries that hold a place.
+    pub(crate) fn queued(&self) -> u64 {
+        let released = self.released.load(Ordering::Acquire);
+        self.publishers.taken.load(Ordering::Acquire).saturating_sub(released)
+    }
+
+    pub(crate) fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    /// Retries that wait, and deliveries parked behind them.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Acquire)
+    }
+
+    /// Takes a place; false if there is none.
+    pub(crate) fn reserve(&self) -> bool {
+        if self.waiting.load(Ordering::Relaxed) >= self.max_waiting {
+            return false;
+        }
+        let side = &*self.publishers;
+        let mut taken = side.taken.load(Ordering::Relaxed);
+        loop {
+            if taken.saturating_sub(side.released_seen.load(Ordering::Relaxed)) >= self.capacity {
+                let released = self.released.load(Ordering::Acquire);
+                side.released_seen.store(released, Ordering::Relaxed);
+                if taken.saturating_sub(released) >= self.capacity {
+                    return false;
+                }
+            }
+            match side.taken.compare_exchange_weak(taken, taken + 1, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => return true,
+                Err(now) => taken = now,
+            }
+        }
+    }
+
+    /// Gives places back.
+    pub(crate) fn release(&self, places: u64) {
+        self.released.fetch_add(places, Ordering::SeqCst);
+        if self.room.waiters.load(Ordering::SeqCst) > 0 {
+            self.wake_publishers();
+        }
+    }
+
+    /// Waits until a place may be free, at most until `deadline`. False when the time is up.
+    pub(crate) fn wait_for_room(&self, clock: &Clock, deadline: u64, give_up: impl Fn() -> bool) -> bool {
+        self.room.waiters.fetch_add(1, Ordering::SeqCst);
+        let mut guard = self.room.gate.lock();
+        let mut in_time = true;
+        while in_time && self.is_full() && !give_up() {
+            in_time = clock.wait(&self.room.changed, &mut guard, deadline);
+        }
+        drop(guard);
+        self.room.waiters.fetch_sub(1, Ordering::SeqCst);
+        in_time
+    }
+
+    pub(crate) fn wake_publishers(&self) {
+        drop(self.room.gate.lock());
+        self.room.changed.notify_all();
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.waiting() >= self.max_waiting || self.queued() >= self.capacity
+    }
+
+    /// A delivery arrives, with the place that was reserved for it. True if it can be run now.
+    pub(crate) fn push(&self, mut delivery: Queued, key: Option<&LaneKey>) -> bool {
+        let Some(key) = key else {
+            delivery.order = self.publishers.order.fetch_add(1, Ordering::Relaxed);
+            self.ready.push(delivery);
+            return true;
+        };
+        match self.enter(delivery, key) {
+            Some(head) => {
+                self.ready.push(head);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Enters the lane of a key; returns the delivery if it is the head.
+    pub(crate) fn enter(&self, mut delivery: Queued, key: &LaneKey) -> Option<Queued> {
+        delivery.order = self.publishers.order.fetch_add(1, Ordering::Relaxed);
+        let place = delivery.place;
+        match self.lanes.enter(key, delivery) {
+            Entered::Head(delivery) => return Some(delivery),
+            Entered::Parked => {}
+            Entered::ParkedWaiting => {
+                self.waiting.fetch_add(usize::from(place != Place::Waiting), Ordering::AcqRel);
+                self.release(u64::from(place == Place::Queue));
+            }
+        }
+        None
+    }
+
+    /// Whether a delivery of this key could run without waiting for another one.
+    pub(crate) fn is_free(&self, key: Option<&LaneKey>) -> bool {
+        !self.has_ready() && key.is_none_or(|key| self.lanes.is_free(key))
+    }
+
+    /// Something can be run now.
+    pub(crate) fn has_ready(&self) -> bool {
+        !self.ready.is_empty() || self.due_len.load(Ordering::SeqCst) > 0
+    }
+
+    /// The next delivery to run: retries that are due first.
+    pub(crate) fn pop(&self) -> Option<Queued> {
+        if self.due_len.load(Ordering::Relaxed) > 0
+            && let Some(delivery) = self.due.pop()
+        {
+            self.due_len.fetch_sub(1, Ordering::AcqRel);
+            return Some(delivery);
+        }
+        self.ready.pop()
+    }
+
+    /// A delivery leaves: its attempt begins, or it is settled without one.
+    pub(crate) fn leave(&self, delivery: &mut Queued) {
+        match std::mem::replace(&mut delivery.place, Place::None) {
+            Place::Queue => self.release(1),
+            Place::Waiting => {
+                self.waiting.fetch_sub(1, Ordering::AcqRel);
+                if self.room.waiters.load(Ordering::SeqCst) > 0 {
+                    self.wake_publishers();
+                }
+            }
+            Place::None => {}
+        }
+    }
+
+    /// A delivery failed and will wait for a retry; what is behind its key waits with it.
+    pub(crate) fn start_waiting(&self, delivery: &mut Queued, key: Option<&LaneKey>) {
+        delivery.place = Place::Waiting;
+        let moved = key.map_or(0, |key| self.lanes.head_waits(key));
+        self.waiting.fetch_add(1 + moved, Ordering::AcqRel);
+        if moved > 0 {
+            self.release(moved as u64);
+        }
+    }
+
+    /// A delivery that needs no place, or whose retry is due, can be run now.
+    pub(crate) fn push_due(&self, delivery: Queued, key: Option<&LaneKey>) {
+        if let Some(key) = key {
+            self.lanes.head_returns(key);
+        }
+        self.due_len.fetch_add(1, Ordering::AcqRel);
+        self.due.push(delivery);
+    }
+
+    /// The head of a lane is done. True if another delivery of its key can be run now.
+    pub(crate) fn advance(&self, key: &LaneKey) -> bool {
+        match self.lanes.advance(key) {
+            Some(next) => {
+                self.ready.push(next);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Takes the delivery that gives its place to a new one, with what is left of the promise to run its lane.
+    pub(crate) fn take_oldest(&self) -> Option<Oldest> {
+        self.ready.pop().map(Oldest::Head).or_else(|| self.lanes.take_oldest().map(Oldest::Parked))
+    }
+
+    /// Takes everything that is queued, parked or due.
+    pub(crate) fn take_all(&self) -> Vec<Queued> {
+        let mut all: Vec<Queued> = std::iter::from_fn(|| self.pop()).collect();
+        all.extend(self.lanes.take_all());
+        all
+    }
+}
+
+/// A delivery that an overflow policy took out.
+#[derive(Debug)]
+pub(crate) enum Oldest {
+    /// It could have been run: its lane has to advance.
+    Head(Queued),
+    /// It was parked behind its key.
+    Parked(Queued),
+}

@@ -1,0 +1,65 @@
+//! A synchronous, high-throughput event broker to embed in non-async Rust programs.
+
+mod bridge;
+mod broker;
+mod clock;
+mod codec;
+mod config;
+mod dead_letter;
+mod delay;
+mod delivery;
+mod dispatch;
+mod engine;
+mod error;
+mod event;
+mod handler;
+mod inbox;
+mod lane;
+mod lifecycle;
+#[cfg_attr(not(feature = "internals"), allow(unreachable_pub, reason = "public through `internals` only"))]
+mod pattern;
+mod pool;
+pub mod provider;
+mod receipt;
+mod retry;
+#[cfg_attr(not(feature = "internals"), allow(unreachable_pub, reason = "public through `internals` only"))]
+mod router;
+mod settle;
+mod stats;
+mod store;
+mod stream;
+mod subscription;
+mod timer;
+mod verdict;
+mod watch;
+mod worker;
+
+pub use broker::{Broker, BrokerBuilder};
+pub use clock::ManualClock;
+pub use config::{Config, Mode, Overflow, Scope, SubscribeOptions};
+pub use dead_letter::{DeadLetter, DeadLetterFilter, DeadReason};
+pub use delivery::Delivery;
+pub use error::{
+    FullLimit, Invalid, Problem, PublishError, RequeueError, StartError, SubscribeError, UnsubscribeError,
+};
+pub use event::{
+    BuildError, DecodeError, Event, EventBuilder, EventId, EventType, Payload, Source, Status, event_type,
+};
+pub use handler::{HandlerError, IntoOutcome, Outcome};
+pub use inbox::AttemptError;
+pub use lifecycle::StopReport;
+pub use pattern::Pattern;
+pub use receipt::Receipt;
+pub use retry::RetryPolicy;
+pub use stats::{BridgeStats, DeliveryTotals, Stats, SubscriptionStats};
+pub use store::{Filter, Order, Page, StoreStats};
+pub use stream::{EventStream, StreamError, StreamItem};
+pub use verdict::{Accepted, DeliveryReport, Settled, SubscriptionId, SyncReport, Verdict};
+
+/// Doors for this package's own benches and fuzz targets. Nothing here is promised.
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod internals {
+    pub use crate::pattern::matches;
+    pub use crate::router::{Route, Router};
+}

@@ -1,0 +1,316 @@
+//! Start and stop: Created → Running → Draining → Stopped. The only file where threads are born; each is named, counted and
+//! joined.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::delivery::in_handler;
+use crate::engine::Engine;
+use crate::error::StartError;
+use crate::event::{Event, EventId};
+use crate::timer;
+
+/// How long `stop` waits for threads after its deadline, and at least.
+const JOIN_GRACE: u64 = 100_000_000;
+/// While it drains, `stop` looks at the counts at least this often, in case it missed a signal.
+const DRAIN_POLL: u64 = 5_000_000;
+
+/// Where in its life a broker is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Phase {
+    /// Subscriptions can be made; nothing runs.
+    Created = 0,
+    /// Events are taken.
+    Running = 1,
+    /// No new events; what was accepted is being handled.
+    Draining = 2,
+    /// Nothing runs any more. Final.
+    Stopped = 3,
+}
+
+/// What became of everything when the broker stopped.
+#[derive(Debug, Clone, Default, PartialEq)]
+#[non_exhaustive]
+pub struct StopReport {
+    /// False if stop was called on a worker thread or inside a handler: it goes on without the caller.
+    pub finished: bool,
+    /// Events that were completed or failed since stop began.
+    pub drained: u64,
+    /// Deliveries that were given back to the back end, which will deliver them again.
+    pub released: u64,
+    /// Events that the back end has not confirmed: held or not, nobody knows.
+    pub unflushed: Vec<Event>,
+    /// Events with deliveries that were cancelled or still ran at the deadline, in the order of ids.
+    pub abandoned: Vec<EventId>,
+    /// Threads that were still inside a handler.
+    pub threads_left: usize,
+}
+
+impl StopReport {
+    /// Whether everything that was accepted was handled.
+    pub fn is_clean(&self) -> bool {
+        self.finished && self.abandoned.is_empty() && self.unflushed.is_empty() && self.threads_left == 0
+    }
+}
+
+/// The life of one broker and its threads.
+#[derive(Debug)]
+pub(crate) struct Lifecycle {
+    phase: AtomicU8,
+    /// Monotonic time until which it drains.
+    drain_deadline: AtomicU64,
+    threads: Mutex<Threads>,
+    thread_ended: Condvar,
+    stop: Mutex<Stop>,
+    /// An event was settled while draining, or the report is there.
+    stop_changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Threads {
+    alive: usize,
+    handles: Vec<JoinHandle<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Stop {
+    begun: bool,
+    abandoned: BTreeSet<EventId>,
+    report: Option<StopReport>,
+}
+
+impl Lifecycle {
+    pub(crate) fn new() -> Self {
+        Self {
+            phase: AtomicU8::new(Phase::Created as u8),
+            drain_deadline: AtomicU64::new(u64::MAX),
+            threads: Mutex::default(),
+            thread_ended: Condvar::new(),
+            stop: Mutex::default(),
+            stop_changed: Condvar::new(),
+        }
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::SeqCst) {
+            0 => Phase::Created,
+            1 => Phase::Running,
+            2 => Phase::Draining,
+            _ => Phase::Stopped,
+        }
+    }
+
+    fn advance(&self, from: Phase, to: Phase) -> bool {
+        self.phase.compare_exchange(from as u8, to as u8, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+
+    /// Monotonic time beyond which no retry will run.
+    pub(crate) fn drain_deadline(&self) -> u64 {
+        self.drain_deadline.load(Ordering::SeqCst)
+    }
+
+    /// Starts a thread. On failure: its name, and what the operating system said.
+    pub(crate) fn spawn(
+        self: &Arc<Self>,
+        name: &str,
+        body: impl FnOnce() + Send + 'static,
+    ) -> Result<(), (String, String)> {
+        let name = format!("eventbroker:{name}");
+        self.threads.lock().alive += 1;
+        let ended = Ended(Arc::clone(self));
+        let spawned = Builder::new().name(name.clone()).spawn(move || {
+            let _ended = ended;
+            body();
+        });
+        let handle = spawned.map_err(|error| (name, error.to_string()))?;
+        let mut threads = self.threads.lock();
+        threads.handles.retain(|handle| !handle.is_finished());
+        threads.handles.push(handle);
+        Ok(())
+    }
+
+    /// An event is settled: `stop` may wait for it.
+    pub(crate) fn event_settled(&self) {
+        if self.phase.load(Ordering::Relaxed) == Phase::Draining as u8 {
+            self.stop_changed.notify_all();
+        }
+    }
+
+    /// An event will not be handled because of the stop.
+    pub(crate) fn abandon(&self, id: &EventId) {
+        self.stop.lock().abandoned.insert(id.clone());
+    }
+}
+
+/// Counts a thread out, however it ends.
+struct Ended(Arc<Lifecycle>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.threads.lock().alive -= 1;
+        self.0.thread_ended.notify_all();
+    }
+}
+
+impl Engine {
+    /// Starts the threads.
+    pub(crate) fn start(self: &Arc<Self>) -> Result<(), StartError> {
+        if !self.lifecycle.advance(Phase::Created, Phase::Running) {
+            let running = self.lifecycle.phase() == Phase::Running;
+            return Err(if running { StartError::AlreadyRunning } else { StartError::Stopped });
+        }
+        self.start_threads().map_err(|(name, reason)| {
+            self.stop(Duration::ZERO);
+            StartError::Thread { name, reason }
+        })
+    }
+
+    fn start_threads(self: &Arc<Self>) -> Result<(), (String, String)> {
+        let engine = Arc::clone(self);
+        self.lifecycle.spawn("timer", move || timer::run(&engine))?;
+        for number in 1..=self.config.worker_count {
+            self.add_worker(&self.pool, &number.to_string())?;
+        }
+        for subscription in self.subscriptions.lock().all() {
+            self.start_dedicated(&subscription)?;
+        }
+        self.start_bridge()
+    }
+
+    /// Stops. The first caller does it, others wait for its report; nobody waits inside a handler or on a worker thread.
+    pub(crate) fn stop(self: &Arc<Self>, within: Duration) -> StopReport {
+        let first = !std::mem::replace(&mut self.lifecycle.stop.lock().begun, true);
+        if !in_handler() {
+            return if first { self.run_stop(within) } else { self.lifecycle.wait_for_report() };
+        }
+        if first {
+            let engine = Arc::clone(self);
+            let started = self.lifecycle.spawn("stop", move || {
+                engine.run_stop(within);
+            });
+            if started.is_err() {
+                // No thread to wait on: refuse new events, and let the workers end by themselves.
+                self.begin_draining(Duration::ZERO);
+                self.end();
+            }
+        }
+        self.lifecycle.stop.lock().report.clone().unwrap_or_default()
+    }
+
+    fn run_stop(self: &Arc<Self>, within: Duration) -> StopReport {
+        let settled_before = self.counts.settled();
+        let deadline = self.begin_draining(within);
+        self.drain(deadline);
+        let unflushed = self.bridge.as_ref().map(|bridge| bridge.take_unflushed()).unwrap_or_default();
+        let drained = self.counts.settled().saturating_sub(settled_before);
+        self.abandon_the_rest();
+        self.end();
+        let threads_left = self.lifecycle.join(self, deadline.max(self.clock.now()).saturating_add(JOIN_GRACE));
+        // What ran into the deadline while its thread was joined has been settled by now.
+        self.router.clear();
+        self.streams.clear();
+        self.pool.clear();
+        self.subscriptions.lock().close();
+        let released = self.bridge.as_ref().map_or(0, |bridge| bridge.released());
+        let mut stop = self.lifecycle.stop.lock();
+        let abandoned = std::mem::take(&mut stop.abandoned).into_iter().collect();
+        let report = StopReport { finished: true, drained, released, unflushed, abandoned, threads_left };
+        stop.report = Some(report.clone());
+        drop(stop);
+        self.lifecycle.stop_changed.notify_all();
+        report
+    }
+
+    /// Refuses new events, gives blocked publishers theirs back, and gives up retries that come too late. Returns the
+    /// deadline.
+    fn begin_draining(self: &Arc<Self>, within: Duration) -> u64 {
+        let deadline = self.clock.deadline(within);
+        self.lifecycle.drain_deadline.store(deadline, Ordering::SeqCst);
+        let was_running = self.lifecycle.advance(Phase::Running, Phase::Draining);
+        if !was_running {
+            self.lifecycle.phase.store(Phase::Stopped as u8, Ordering::SeqCst);
+        }
+        for subscription in self.subscriptions.lock().all() {
+            subscription.inbox.wake_publishers();
+        }
+        self.cancel_overdue();
+        deadline
+    }
+
+    /// Waits until everything that was accepted is settled and flushed, at most until `deadline`.
+    fn drain(self: &Arc<Self>, deadline: u64) {
+        let drained = || {
+            self.counts.sum(|shard| &shard.publishing) == 0
+                && self.counts.settled() >= self.store.accepted()
+                && self.bridge.as_ref().is_none_or(|bridge| bridge.is_flushed())
+        };
+        let mut stop = self.lifecycle.stop.lock();
+        while !drained() && self.clock.now() < deadline {
+            let poll = self.clock.now().saturating_add(DRAIN_POLL).min(deadline);
+            self.clock.wait(&self.lifecycle.stop_changed, &mut stop, poll);
+        }
+    }
+
+    /// At the deadline: notes every open event as abandoned, and cancels what has not started.
+    fn abandon_the_rest(self: &Arc<Self>) {
+        self.lifecycle.phase.store(Phase::Stopped as u8, Ordering::SeqCst);
+        self.calls_cancelled.store(true, Ordering::SeqCst);
+        let mut open = BTreeSet::new();
+        self.store.for_each(|record| {
+            if record.progress().is_open() {
+                open.insert(record.event.id().clone());
+            }
+        });
+        self.lifecycle.stop.lock().abandoned.append(&mut open);
+        for subscription in self.subscriptions.lock().all() {
+            subscription.close();
+            self.cancel_all(&subscription);
+        }
+    }
+
+    /// Lets every thread end.
+    fn end(&self) {
+        self.lifecycle.phase.store(Phase::Stopped as u8, Ordering::SeqCst);
+        self.pool.close();
+        for subscription in self.subscriptions.lock().all() {
+            subscription.pool.close();
+        }
+        self.timer.wake();
+    }
+}
+
+impl Lifecycle {
+    fn wait_for_report(&self) -> StopReport {
+        let mut stop = self.stop.lock();
+        loop {
+            match &stop.report {
+                Some(report) => return report.clone(),
+                None => self.stop_changed.wait(&mut stop),
+            }
+        }
+    }
+
+    /// Waits for the threads, at most until `deadline`; returns how many are left. The thread that stops does not wait for
+    /// itself.
+    fn join(&self, engine: &Engine, deadline: u64) -> usize {
+        let me = std::thread::current().id();
+        let mut threads = self.threads.lock();
+        let mine = usize::from(threads.handles.iter().any(|handle| handle.thread().id() == me));
+        while threads.alive > mine && engine.clock.wait(&self.thread_ended, &mut threads, deadline) {}
+        let left = threads.alive - mine;
+        let handles = std::mem::take(&mut threads.handles);
+        drop(threads);
+        for handle in handles {
+            if handle.is_finished() && handle.join().is_err() {
+                tracing::error!("a thread of the broker panicked");
+            }
+        }
+        left
+    }
+}

@@ -1,0 +1,265 @@
+//! The seam to back ends: what a bridge package implements, and what the engine asks of it.
+//!
+//! A bridge owns its connections and its format; it knows nothing of workers, handlers or retries. The engine owns the
+//! threads: one calls the [`Mirror`] (events out), one the [`Ingest`] (deliveries in), so each may block within the bounds
+//! that its verbs state, and needs no locks of its own. Two traits, because a connection that waits for new deliveries
+//! can't write at the same time. A [`Provider`] is a value, not a trait: what is not there is `None`, and what the back end
+//! cannot do is in its [`Capabilities`], so that asking for it is an error at start or subscribe and no surprise later.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::Scope;
+use crate::event::{Event, EventId, Status};
+use crate::store::{Filter, Page, StoreStats};
+
+/// What a back end offers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Capabilities {
+    /// Accepted events survive the end of the process.
+    pub durable: bool,
+    /// Other instances can receive the events.
+    pub across_instances: bool,
+    /// It can hand each event to one member of a group.
+    pub groups: bool,
+    /// It can hand each event to every instance.
+    pub broadcast: bool,
+    /// It keeps the order of a key across instances.
+    pub order_per_key: bool,
+}
+
+impl Capabilities {
+    /// Nothing beyond this process.
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// With groups: each event handled by one member.
+    pub fn with_groups(mut self) -> Self {
+        self.groups = true;
+        self
+    }
+
+    /// With events that outlive the process.
+    pub fn with_durability(mut self) -> Self {
+        self.durable = true;
+        self
+    }
+
+    /// With members in other instances.
+    pub fn with_instances(mut self) -> Self {
+        self.across_instances = true;
+        self
+    }
+}
+
+/// A back end, ready to be used by one broker.
+#[derive(Default)]
+#[non_exhaustive]
+pub struct Provider {
+    /// What it is called, in errors and statistics.
+    pub name: String,
+    /// Where events can be looked up that this process does not hold (any more).
+    pub store: Option<Arc<dyn EventStore>>,
+    /// Where accepted events go.
+    pub mirror: Option<Box<dyn Mirror>>,
+    /// Where deliveries come from.
+    pub ingest: Option<Box<dyn Ingest>>,
+    /// What it offers.
+    pub capabilities: Capabilities,
+}
+
+impl Provider {
+    /// Events live in this process only. The default of a broker.
+    pub fn memory() -> Self {
+        Self { name: "memory".to_owned(), ..Self::default() }
+    }
+
+    /// A back end with a name and what it offers, to which parts are added.
+    pub fn new(name: impl Into<String>, capabilities: Capabilities) -> Self {
+        Self { name: name.into(), capabilities, ..Self::default() }
+    }
+
+    /// With a store to look events up.
+    pub fn with_store(mut self, store: Arc<dyn EventStore>) -> Self {
+        self.store = Some(store);
+        self
+    }
+
+    /// With a way out for events.
+    pub fn with_mirror(mut self, mirror: Box<dyn Mirror>) -> Self {
+        self.mirror = Some(mirror);
+        self
+    }
+
+    /// With a way in for deliveries.
+    pub fn with_ingest(mut self, ingest: Box<dyn Ingest>) -> Self {
+        self.ingest = Some(ingest);
+        self
+    }
+}
+
+impl fmt::Debug for Provider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Provider")
+            .field("name", &self.name)
+            .field("capabilities", &self.capabilities)
+            .field("store", &self.store.is_some())
+            .field("mirror", &self.mirror.is_some())
+            .field("ingest", &self.ingest.is_some())
+            .finish()
+    }
+}
+
+/// Why a call of a back end failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BackendError {
+    /// It can't be reached, is full or is not ready. Trying again later may help.
+    #[error("back end unavailable: {0}")]
+    Unavailable(String),
+    /// It refused the request, and will refuse it again.
+    #[error("back end refused: {0}")]
+    Refused(String),
+}
+
+/// What became of one event of a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SendOutcome {
+    /// It is held as the provider promises.
+    Held,
+    /// It is refused for good, with the reason.
+    Refused(String),
+}
+
+/// A store that outlives the process. Every verb may block for the back end's own time limit.
+pub trait EventStore: Send + Sync {
+    /// Stores an event, or does nothing if its id is known.
+    ///
+    /// # Errors
+    /// [`BackendError`] as the back end answers.
+    fn put(&self, event: &Event) -> Result<(), BackendError>;
+    /// The event with its status.
+    ///
+    /// # Errors
+    /// [`BackendError`] as the back end answers.
+    fn get(&self, id: &EventId) -> Result<Option<Event>, BackendError>;
+    /// A page of events, in the order of the filter.
+    ///
+    /// # Errors
+    /// [`BackendError`] as the back end answers.
+    fn list(&self, filter: &Filter) -> Result<Page, BackendError>;
+    /// Notes a new status. False if the event is not known.
+    ///
+    /// # Errors
+    /// [`BackendError`] as the back end answers.
+    fn update_status(&self, id: &EventId, status: Status, error: Option<&str>) -> Result<bool, BackendError>;
+    /// Removes an event. False if it was not known.
+    ///
+    /// # Errors
+    /// [`BackendError`] as the back end answers.
+    fn delete(&self, id: &EventId) -> Result<bool, BackendError>;
+    /// Counts what is held.
+    ///
+    /// # Errors
+    /// [`BackendError`] as the back end answers.
+    fn stats(&self) -> Result<StoreStats, BackendError>;
+}
+
+/// The way out. Called by one thread.
+pub trait Mirror: Send {
+    /// Hands a batch of 1 to 256 events over, in order. When it returns `Ok`, each is held or refused; the outcomes are in
+    /// the order of the events. Blocks for the back end's own time limit at most.
+    ///
+    /// # Errors
+    /// [`BackendError::Unavailable`] if the answer is not known for some of them: the same batch is sent again, so an id that
+    /// is held already must be recognised. [`BackendError::Refused`] refuses the whole batch.
+    fn send(&mut self, batch: &[Event]) -> Result<Vec<SendOutcome>, BackendError>;
+}
+
+/// A subscription that the back end serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Registration {
+    /// Its name: with the group, what the back end keeps deliveries for.
+    pub name: Arc<str>,
+    /// Its pattern.
+    pub pattern: Arc<str>,
+    /// One member of the group, or every instance.
+    pub scope: Scope,
+}
+
+impl Registration {
+    pub(crate) fn new(name: Arc<str>, pattern: Arc<str>, scope: Scope) -> Self {
+        Self { name, pattern, scope }
+    }
+}
+
+/// A delivery that the back end handed over for a time.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Lease {
+    /// What the ingest calls it by.
+    pub token: LeaseToken,
+    /// The subscription's name.
+    pub subscription: Arc<str>,
+    /// The event.
+    pub event: Event,
+}
+
+impl Lease {
+    /// A lease on the delivery of `event` to a subscription.
+    pub fn new(token: LeaseToken, subscription: impl Into<Arc<str>>, event: Event) -> Self {
+        Self { token, subscription: subscription.into(), event }
+    }
+}
+
+/// Names a lease; what it means is the ingest's own affair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LeaseToken(pub u64);
+
+/// How a leased delivery ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LeaseOutcome {
+    /// Handled or skipped: acknowledge it.
+    Done,
+    /// Dead: acknowledge it, the dead letter is kept here.
+    Dead,
+    /// Not handled: it goes back, and is no failed attempt.
+    Released,
+}
+
+/// The way in. Called by one thread.
+pub trait Ingest: Send {
+    /// Begins to serve a subscription.
+    ///
+    /// # Errors
+    /// [`BackendError`] as the back end answers; the call is repeated.
+    fn register(&mut self, registration: &Registration) -> Result<(), BackendError>;
+    /// Ends it on this instance; what waits at the back end stays there for other members.
+    ///
+    /// # Errors
+    /// [`BackendError`] as the back end answers.
+    fn unregister(&mut self, name: &str) -> Result<(), BackendError>;
+    /// Takes up to `max` deliveries; waits for the first at most for `wait`.
+    ///
+    /// # Errors
+    /// [`BackendError`] as the back end answers; the engine waits a little and calls again.
+    fn receive(&mut self, max: usize, wait: Duration) -> Result<Vec<Lease>, BackendError>;
+    /// Ends a lease. One that was lost meanwhile is no error.
+    ///
+    /// # Errors
+    /// [`BackendError`] as the back end answers; the call is repeated.
+    fn settle(&mut self, token: LeaseToken, outcome: LeaseOutcome) -> Result<(), BackendError>;
+    /// How often a lease has to be extended while its handler runs; `None` if never.
+    fn heartbeat(&self) -> Option<Duration>;
+    /// Extends leases. Those that were lost meanwhile are no error.
+    ///
+    /// # Errors
+    /// [`BackendError`] as the back end answers.
+    fn extend(&mut self, tokens: &[LeaseToken]) -> Result<(), BackendError>;
+}

@@ -1,0 +1,283 @@
+//! The one place where a delivery's fate is decided and an event's status changes: done, retry after a delay, dead letter,
+//! dropped, cancelled; and the way back from a dead letter.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::clock::{nanos, system_time};
+use crate::dead_letter::{DeadLetter, DeadLetterFilter, DeadReason, NOTICE_TYPE};
+use crate::engine::Engine;
+use crate::error::RequeueError;
+use crate::event::{Event, Payload, Source};
+use crate::handler::Outcome;
+use crate::inbox::{AttemptError, History, Place, Queued};
+use crate::lane::LaneKey;
+use crate::lifecycle::Phase;
+use crate::store::{Progress, Record};
+use crate::subscription::Subscription;
+use crate::verdict::{DeliveryReport, Settled, Verdict};
+use crate::worker::Attempt;
+
+/// What follows from an attempt.
+enum Next {
+    Final(Verdict),
+    Retry(Duration),
+    Dead(DeadReason),
+}
+
+impl Engine {
+    /// Settles an attempt. The delivery is the head of its lane, if it has one.
+    pub(crate) fn settle(self: &Arc<Self>, subscription: &Arc<Subscription>, mut delivery: Queued, attempt: Attempt) {
+        let Attempt { outcome, ended } = attempt;
+        let (next, error) = self.decide(subscription, &delivery, outcome);
+        if let Some(message) = &error {
+            let at = system_time(self.clock.wall(ended));
+            delivery.remember(AttemptError { attempt: delivery.attempts, at, message: message.clone() });
+        }
+        match next {
+            Next::Retry(delay) => self.retry(subscription, delivery, ended.saturating_add(nanos(delay))),
+            Next::Dead(reason) => self.bury(subscription, delivery, reason, error.as_deref(), ended),
+            Next::Final(verdict) => self.finish(subscription, delivery, verdict, error.as_deref(), ended),
+        }
+    }
+
+    fn decide(&self, subscription: &Subscription, delivery: &Queued, outcome: Outcome) -> (Next, Option<String>) {
+        let (requested, message) = match outcome {
+            Outcome::Done => return (Next::Final(Verdict::Done), None),
+            Outcome::Skip => return (Next::Final(Verdict::Skipped), None),
+            Outcome::Permanent(message) => return (Next::Dead(DeadReason::Permanent), Some(message)),
+            Outcome::Retry(message) => (None, message),
+            Outcome::RetryAfter(delay, message) => (Some(delay), message),
+        };
+        let next = match subscription.retry.next_delay(delivery.attempts, requested, self.random()) {
+            _ if subscription.is_closed() => Next::Final(Verdict::Cancelled),
+            Some(delay) => Next::Retry(delay),
+            None => Next::Dead(DeadReason::Exhausted),
+        };
+        (next, Some(message))
+    }
+
+    /// The delivery waits for its next attempt; it holds no thread and no place in the queue.
+    fn retry(self: &Arc<Self>, subscription: &Arc<Subscription>, mut delivery: Queued, due: u64) {
+        let lane = subscription.lane(&delivery.record.event).cloned();
+        subscription.inbox.start_waiting(&mut delivery, lane.as_ref());
+        if self.delays.add(due, Arc::clone(subscription), delivery) {
+            self.timer.wake();
+        }
+        if subscription.is_closed() || self.lifecycle.phase() != Phase::Running {
+            // Removal or stop may have looked at the waiting deliveries before this one was added.
+            self.cancel_overdue();
+        }
+    }
+
+    /// The delivery becomes a dead letter.
+    fn bury(
+        self: &Arc<Self>,
+        subscription: &Arc<Subscription>,
+        mut delivery: Queued,
+        reason: DeadReason,
+        error: Option<&str>,
+        now: u64,
+    ) {
+        let dead_at = system_time(self.clock.wall(now));
+        let history = delivery.history.take().unwrap_or_default();
+        let letter = DeadLetter {
+            id: 0,
+            event: delivery.record.snapshot(),
+            subscription: subscription.id,
+            name: Arc::clone(&subscription.name),
+            reason,
+            attempts: delivery.attempts,
+            first_failed_at: history.errors.front().map_or(dead_at, |error| error.at),
+            errors: history.errors.into(),
+            dead_at,
+            requeues: history.requeues,
+        };
+        delivery.history = history.lease.map(|lease| Box::new(History { lease: Some(lease), ..History::default() }));
+        let notice = (delivery.record.event.event_type().as_str() != NOTICE_TYPE).then(|| letter.clone());
+        let id = self.dead_letters.add(letter, Arc::clone(&delivery.record));
+        if let Some(letter) = notice {
+            self.publish_notice(id, &letter);
+        }
+        self.finish(subscription, delivery, Verdict::Dead, error, now);
+    }
+
+    /// Tells the world about a dead letter, if there is room.
+    fn publish_notice(self: &Arc<Self>, id: u64, letter: &DeadLetter) {
+        let payload = serde_json::json!({
+            "dead_letter_id": id,
+            "event_id": letter.event.id().to_string(),
+            "event_type": letter.event.event_type().as_str(),
+            "subscription": &*letter.name,
+            "reason": letter.reason.as_str(),
+            "attempts": letter.attempts,
+            "error": letter.errors.last().map(|error| error.message.as_str()),
+        });
+        let notice = Payload::from_serialize(&payload)
+            .ok()
+            .and_then(|payload| Event::builder(Source::System, NOTICE_TYPE).payload_raw(payload).build().ok());
+        let published = notice.is_some_and(|notice| self.publish_internal(notice).is_ok());
+        if !published {
+            self.dead_letters.lose_notice();
+        }
+    }
+
+    /// The last word on a delivery that is the head of its lane: the next of its key follows.
+    pub(crate) fn finish(
+        self: &Arc<Self>,
+        subscription: &Arc<Subscription>,
+        delivery: Queued,
+        verdict: Verdict,
+        error: Option<&str>,
+        now: u64,
+    ) {
+        let lane = subscription.lane(&delivery.record.event).cloned();
+        self.conclude(subscription, delivery, verdict, error, now);
+        self.advance(subscription, lane.as_ref());
+    }
+
+    fn advance(self: &Arc<Self>, subscription: &Arc<Subscription>, lane: Option<&LaneKey>) {
+        if lane.is_some_and(|lane| subscription.inbox.advance(lane)) {
+            self.call_worker(subscription);
+        }
+    }
+
+    /// The last word on a delivery: counts, status, and whoever waits for it. The lane is the caller's affair.
+    pub(crate) fn conclude(
+        self: &Arc<Self>,
+        subscription: &Arc<Subscription>,
+        delivery: Queued,
+        verdict: Verdict,
+        error: Option<&str>,
+        now: u64,
+    ) {
+        let Queued { record, attempts, history, .. } = delivery;
+        let counts = self.counts.here();
+        subscription.counters.verdicts.count(verdict);
+        counts.verdicts.count(verdict);
+        let failure = verdict.is_failure();
+        let progress = record.settle_one(failure, error.filter(|_| failure), self.clock.wall(now));
+        if !progress.is_open() {
+            self.store.closed(&record, progress);
+            let settled = if progress.is_failed() { &counts.failed } else { &counts.completed };
+            settled.fetch_add(1, Ordering::SeqCst);
+            if let Some(bridge) = &self.bridge {
+                bridge.note_status(record.event.id(), progress.status(), error.filter(|_| failure));
+            }
+            self.lifecycle.event_settled();
+        }
+        if let Some(lease) = history.and_then(|history| history.lease) {
+            self.settle_lease(lease, verdict);
+        }
+        self.observe(&Settled {
+            event: &record.event,
+            subscription: subscription.id,
+            name: &subscription.name,
+            verdict,
+            attempts,
+            error,
+        });
+        if let Some(watch) = &record.watch {
+            watch.note(DeliveryReport {
+                subscription: subscription.id,
+                name: Arc::clone(&subscription.name),
+                verdict,
+                attempts,
+                error: error.map(String::from),
+            });
+        }
+    }
+
+    fn observe(&self, settled: &Settled<'_>) {
+        if !self.has_observers.load(Ordering::Relaxed) {
+            return;
+        }
+        for observer in self.observers.load().iter() {
+            if catch_unwind(AssertUnwindSafe(|| observer(settled))).is_err() {
+                tracing::error!(subscription = settled.name, "an on_settled observer panicked");
+            }
+        }
+    }
+
+    /// Ends a delivery that will not be run, because its subscription or the broker has gone.
+    pub(crate) fn cancel(self: &Arc<Self>, subscription: &Arc<Subscription>, mut delivery: Queued) {
+        subscription.inbox.leave(&mut delivery);
+        self.finish(subscription, delivery, Verdict::Cancelled, None, self.clock.now());
+    }
+
+    /// Cancels everything that waits for a subscription: queued, parked, due, delayed.
+    pub(crate) fn cancel_all(self: &Arc<Self>, subscription: &Arc<Subscription>) {
+        let now = self.clock.now();
+        let delayed = self.delays.take_if(|waiting| waiting.subscription.id == subscription.id);
+        let delayed = delayed.into_iter().map(|waiting| waiting.delivery);
+        for mut delivery in subscription.inbox.take_all().into_iter().chain(delayed) {
+            subscription.inbox.leave(&mut delivery);
+            self.conclude(subscription, delivery, Verdict::Cancelled, None, now);
+        }
+    }
+
+    /// Cancels the delayed deliveries that will never be run: of removed subscriptions, and, while the broker stops, those
+    /// that are due after its deadline.
+    pub(crate) fn cancel_overdue(self: &Arc<Self>) {
+        let deadline = self.lifecycle.drain_deadline();
+        let overdue = self.delays.take_if(|waiting| waiting.subscription.is_closed() || waiting.due() > deadline);
+        for waiting in overdue {
+            if !waiting.subscription.is_closed() {
+                self.lifecycle.abandon(waiting.delivery.record.event.id());
+            }
+            self.cancel(&waiting.subscription, waiting.delivery);
+        }
+    }
+
+    /// Makes a delivery of a dead letter again, for the subscription that failed.
+    pub(crate) fn requeue(self: &Arc<Self>, id: u64) -> Result<(), RequeueError> {
+        let _publishing = self.enter().ok_or(RequeueError::NotRunning)?;
+        let entry = self.dead_letters.take(id).ok_or(RequeueError::NotFound { id })?;
+        let Some(subscription) = self.subscriptions.lock().find_for(&entry.letter) else {
+            let name = Arc::clone(&entry.letter.name);
+            self.dead_letters.put_back(entry);
+            return Err(RequeueError::SubscriptionGone { id, name });
+        };
+        let record = entry.record;
+        self.reopen(&record, Record::reopen_one);
+        let mut delivery = Queued::new(record, Place::None);
+        delivery.history = Some(Box::new(History { requeues: entry.letter.requeues + 1, ..History::default() }));
+        let lane = subscription.lane(&delivery.record.event).cloned();
+        let head = match &lane {
+            Some(lane) => subscription.inbox.enter(delivery, lane),
+            None => Some(delivery),
+        };
+        if let Some(head) = head {
+            subscription.inbox.push_due(head, None);
+        }
+        self.after_push(&subscription);
+        Ok(())
+    }
+
+    /// Makes a delivery of a known event open; `open` returns the progress before that.
+    pub(crate) fn reopen(&self, record: &Arc<Record>, open: impl FnOnce(&Record) -> Progress) {
+        let before = open(record);
+        if !before.is_open() {
+            let counts = self.counts.here();
+            let reopened = if before.is_failed() { &counts.failed_reopened } else { &counts.completed_reopened };
+            reopened.fetch_add(1, Ordering::SeqCst);
+        }
+        self.store.reopened(record);
+    }
+
+    /// Requeues those that match, oldest first. Returns how many.
+    pub(crate) fn requeue_matching(self: &Arc<Self>, filter: &DeadLetterFilter) -> Result<usize, RequeueError> {
+        let mut requeued = 0;
+        for id in self.dead_letters.ids(filter) {
+            match self.requeue(id) {
+                Ok(()) => requeued += 1,
+                Err(RequeueError::NotRunning) => return Err(RequeueError::NotRunning),
+                // Taken by another requeue, or its subscription has gone: it stays where it is.
+                Err(RequeueError::NotFound { .. } | RequeueError::SubscriptionGone { .. }) => {}
+            }
+        }
+        Ok(requeued)
+    }
+}

@@ -1,0 +1,218 @@
+//! Totals. Counts; never decides.
+//!
+//! Threads count on cache lines of their own, so counting costs a few nanoseconds and readers add up.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use crossbeam_utils::CachePadded;
+
+use crate::verdict::{SubscriptionId, Verdict};
+
+/// How many lines the counts are spread over.
+const SHARDS: usize = 16;
+
+/// What a broker did so far, and what it is doing. Totals are exact: `accepted = completed + failed + in_flight`.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// The name of this instance.
+    pub instance_id: Arc<str>,
+    /// Whether it takes events.
+    pub is_running: bool,
+    /// Publishes that were accepted (duplicates are not counted again).
+    pub accepted: u64,
+    /// Publishes that were refused.
+    pub rejected: u64,
+    /// Publishes of a known id.
+    pub duplicates: u64,
+    /// Events that are completed.
+    pub completed: u64,
+    /// Events that are failed.
+    pub failed: u64,
+    /// Events that are accepted and neither completed nor failed.
+    pub in_flight: u64,
+    /// Deliveries by verdict, over all subscriptions, removed ones included.
+    pub deliveries: DeliveryTotals,
+    /// Calls of handlers, over all subscriptions, removed ones included.
+    pub attempts: u64,
+    /// Those of them that were retries.
+    pub retries: u64,
+    /// Dead letters that are held.
+    pub dead_letters: u64,
+    /// Dead letters that fell out because there was no room, or were lost otherwise.
+    pub dead_letters_evicted: u64,
+    /// Notices (`eventbroker.dead_letter` events) that could not be published.
+    pub dead_letter_notices_lost: u64,
+    /// Worker threads, shared and dedicated.
+    pub workers: usize,
+    /// Worker threads that are inside of a handler.
+    pub workers_busy: usize,
+    /// Handlers that run longer than `max_handler_time` at this moment.
+    pub stuck_handlers: usize,
+    /// Events that streams missed because they were full.
+    pub stream_gaps: u64,
+    /// Each subscription, in the order of ids.
+    pub subscriptions: Vec<SubscriptionStats>,
+    /// The bridges to the back end, if there is one.
+    pub bridge: Option<BridgeStats>,
+}
+
+/// Deliveries by verdict.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DeliveryTotals {
+    /// Handled.
+    pub done: u64,
+    /// Skipped by the handler.
+    pub skipped: u64,
+    /// Dead letters. A requeued one that succeeds is counted here and under `done`.
+    pub dead: u64,
+    /// Given up by an overflow policy.
+    pub dropped: u64,
+    /// Cancelled by `unsubscribe` or `stop`.
+    pub cancelled: u64,
+}
+
+/// One subscription.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct SubscriptionStats {
+    /// Its id.
+    pub id: SubscriptionId,
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its pattern.
+    pub pattern: Arc<str>,
+    /// How many calls may run at once.
+    pub concurrency: usize,
+    /// Deliveries in the queue.
+    pub queued: u64,
+    /// The most there may be.
+    pub queue_capacity: u64,
+    /// Retries that wait, and deliveries parked behind them.
+    pub waiting: u64,
+    /// Calls that run.
+    pub running: u64,
+    /// Calls so far.
+    pub attempts: u64,
+    /// Those of them that were retries.
+    pub retries: u64,
+    /// Deliveries by verdict.
+    pub deliveries: DeliveryTotals,
+}
+
+/// The bridge to a back end.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BridgeStats {
+    /// Events that the back end has confirmed.
+    pub mirrored: u64,
+    /// Events that wait for it.
+    pub mirror_backlog: u64,
+    /// Deliveries that came in.
+    pub ingested: u64,
+    /// Calls of the back end that failed.
+    pub errors: u64,
+    /// The last of them.
+    pub last_error: Option<String>,
+}
+
+/// Counts of the whole broker.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    shards: [CachePadded<Shard>; SHARDS],
+}
+
+/// Deliveries that have ended, by verdict.
+#[derive(Debug, Default)]
+pub(crate) struct VerdictCounts {
+    done: AtomicU64,
+    skipped: AtomicU64,
+    dead: AtomicU64,
+    dropped: AtomicU64,
+    cancelled: AtomicU64,
+}
+
+impl VerdictCounts {
+    pub(crate) fn count(&self, verdict: Verdict) {
+        let counter = match verdict {
+            Verdict::Done => &self.done,
+            Verdict::Skipped => &self.skipped,
+            Verdict::Dead => &self.dead,
+            Verdict::Dropped => &self.dropped,
+            Verdict::Cancelled => &self.cancelled,
+        };
+        counter.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(crate) fn add_to(&self, totals: &mut DeliveryTotals) {
+        totals.done += self.done.load(Ordering::SeqCst);
+        totals.skipped += self.skipped.load(Ordering::SeqCst);
+        totals.dead += self.dead.load(Ordering::SeqCst);
+        totals.dropped += self.dropped.load(Ordering::SeqCst);
+        totals.cancelled += self.cancelled.load(Ordering::SeqCst);
+    }
+}
+
+/// One thread's share of the counts (a few threads may share it).
+#[derive(Debug, Default)]
+pub(crate) struct Shard {
+    pub(crate) verdicts: VerdictCounts,
+    /// Calls of handlers.
+    pub(crate) attempts: AtomicU64,
+    pub(crate) retries: AtomicU64,
+    pub(crate) completed: AtomicU64,
+    pub(crate) failed: AtomicU64,
+    /// Completed and failed events that were opened again.
+    pub(crate) completed_reopened: AtomicU64,
+    pub(crate) failed_reopened: AtomicU64,
+    pub(crate) rejected: AtomicU64,
+    pub(crate) duplicates: AtomicU64,
+    /// Publishes that are under way.
+    pub(crate) publishing: AtomicU64,
+}
+
+impl Counts {
+    /// The shard of the current thread.
+    pub(crate) fn here(&self) -> &Shard {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        thread_local! {
+            static MINE: Cell<usize> = const { Cell::new(usize::MAX) };
+        }
+        let mut mine = MINE.get();
+        if mine == usize::MAX {
+            mine = NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS;
+            MINE.set(mine);
+        }
+        &self.shards[mine]
+    }
+
+    pub(crate) fn sum(&self, of: impl Fn(&Shard) -> &AtomicU64) -> u64 {
+        self.shards.iter().map(|shard| of(shard).load(Ordering::SeqCst)).fold(0, u64::wrapping_add)
+    }
+
+    pub(crate) fn deliveries(&self) -> DeliveryTotals {
+        let mut totals = DeliveryTotals::default();
+        self.shards.iter().for_each(|shard| shard.verdicts.add_to(&mut totals));
+        totals
+    }
+
+    /// Events that are completed at this moment.
+    pub(crate) fn completed(&self) -> u64 {
+        // What is taken off is read first, so that the difference is never negative.
+        let reopened = self.sum(|shard| &shard.completed_reopened);
+        self.sum(|shard| &shard.completed) - reopened
+    }
+
+    /// Events that are failed at this moment.
+    pub(crate) fn failed(&self) -> u64 {
+        let reopened = self.sum(|shard| &shard.failed_reopened);
+        self.sum(|shard| &shard.failed) - reopened
+    }
+
+    pub(crate) fn settled(&self) -> u64 {
+        self.completed() + self.failed()
+    }
+}

@@ -1,0 +1,134 @@
+//! The older generation of the store: events that left the ring while they were open, failed, or had been read.
+//!
+//! Open events stay until they are terminal. Terminal ones are an LRU in which `get` is the use; beyond its capacity the
+//! least recently used is gone. Ids are kept in order, so that a long scan can go in short locked steps.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use lru::LruCache;
+use parking_lot::Mutex;
+
+use super::record::Record;
+use crate::event::EventId;
+
+/// How many records a scan visits per lock.
+const SCAN_STEP: usize = 256;
+
+#[derive(Debug)]
+pub(super) struct Aged {
+    records: Mutex<Records>,
+    /// Length of `Records::terminal`, to be read without the lock.
+    terminal: AtomicUsize,
+    capacity: usize,
+}
+
+#[derive(Debug)]
+struct Records {
+    by_id: BTreeMap<EventId, Arc<Record>>,
+    /// The terminal ones, by use.
+    terminal: LruCache<EventId, ()>,
+}
+
+impl Aged {
+    /// `capacity` bounds the terminal ones.
+    pub(super) fn new(capacity: usize) -> Self {
+        let records = Records { by_id: BTreeMap::new(), terminal: LruCache::unbounded() };
+        Self { records: Mutex::new(records), terminal: AtomicUsize::new(0), capacity }
+    }
+
+    /// How many terminal records are held.
+    pub(super) fn terminal(&self) -> usize {
+        self.terminal.load(Ordering::Acquire)
+    }
+
+    /// Takes a record that leaves the ring.
+    pub(super) fn admit(&self, record: &Arc<Record>) {
+        let mut records = self.records.lock();
+        let open = record.mark_aged().is_open();
+        records.by_id.insert(record.event.id().clone(), Arc::clone(record));
+        if !open {
+            self.add_terminal(&mut records, record.event.id());
+        }
+    }
+
+    /// A record that was open is terminal now. (Unless it was reopened since.)
+    pub(super) fn closed(&self, record: &Arc<Record>) {
+        let mut records = self.records.lock();
+        if !record.progress().is_open() && records.by_id.contains_key(record.event.id()) {
+            self.add_terminal(&mut records, record.event.id());
+        }
+    }
+
+    /// A record that was terminal is open now. (Unless it was closed since.)
+    pub(super) fn reopened(&self, record: &Arc<Record>) {
+        let mut records = self.records.lock();
+        let open = record.mark_aged().is_open();
+        records.by_id.insert(record.event.id().clone(), Arc::clone(record));
+        if open {
+            records.terminal.pop(record.event.id());
+            self.terminal.store(records.terminal.len(), Ordering::Release);
+        } else {
+            self.add_terminal(&mut records, record.event.id());
+        }
+    }
+
+    pub(super) fn find(&self, id: &EventId) -> Option<Arc<Record>> {
+        self.records.lock().by_id.get(id).cloned()
+    }
+
+    /// A use of a record.
+    pub(super) fn touch(&self, id: &EventId) {
+        self.records.lock().terminal.promote(id);
+    }
+
+    /// Removes terminal records that were created before a wall time.
+    pub(super) fn clean_up(&self, created_before: u64) -> usize {
+        let mut expired = Vec::new();
+        self.for_each(|record| {
+            if !record.progress().is_open() && record.event.created_nanos() < created_before {
+                expired.push(record.event.id().clone());
+            }
+        });
+        let mut removed = 0;
+        for id in &expired {
+            let mut records = self.records.lock();
+            // It may have been reopened since.
+            if records.terminal.pop(id).is_some() {
+                records.by_id.remove(id);
+                self.terminal.store(records.terminal.len(), Ordering::Release);
+                removed += 1;
+            }
+        }
+        removed
+    }
+
+    /// Calls `visit` with each record in the order of ids, with no lock held.
+    pub(super) fn for_each(&self, mut visit: impl FnMut(&Arc<Record>)) {
+        let mut after: Option<EventId> = None;
+        loop {
+            let from = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+            let step: Vec<Arc<Record>> = {
+                let records = self.records.lock();
+                records.by_id.range((from, Bound::Unbounded)).take(SCAN_STEP).map(|(_, it)| Arc::clone(it)).collect()
+            };
+            step.iter().for_each(&mut visit);
+            match step.last() {
+                Some(last) if step.len() == SCAN_STEP => after = Some(last.event.id().clone()),
+                _ => return,
+            }
+        }
+    }
+
+    fn add_terminal(&self, records: &mut Records, id: &EventId) {
+        records.terminal.put(id.clone(), ());
+        while records.terminal.len() > self.capacity {
+            if let Some((oldest, ())) = records.terminal.pop_lru() {
+                records.by_id.remove(&oldest);
+            }
+        }
+        self.terminal.store(records.terminal.len(), Ordering::Release);
+    }
+}

@@ -1,0 +1,170 @@
+//! One accepted event and its progress: the unit that the store holds and every delivery shares.
+//!
+//! The event is immutable; progress lives beside it in atomics, so that workers move it without a lock. Status is
+//! derived from the counts of deliveries that are open and that failed. What is not here: where the record stands
+//! (`store`), and who moves it (`settle`).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::event::{Event, Status};
+use crate::watch::Watch;
+
+// Layout of `Record::state`, lowest bits first.
+/// Deliveries that are not terminal yet.
+const OPEN: u64 = (1 << 32) - 1;
+/// The first attempt has begun.
+const STARTED: u64 = 1 << 32;
+/// `get` has returned it since its publication.
+const READ: u64 = 1 << 33;
+/// It has left the ring and is held by the older generation.
+const AGED: u64 = 1 << 34;
+/// One delivery that is dead or was dropped; the count has the bits above.
+const FAILED_ONE: u64 = 1 << 40;
+
+/// An accepted event with its progress.
+#[derive(Debug)]
+pub(crate) struct Record {
+    pub(crate) event: Event,
+    /// Who waits for the deliveries of a `publish_sync`.
+    pub(crate) watch: Option<Arc<Watch>>,
+    state: AtomicU64,
+    /// Wall time of the first attempt; 0 = none yet.
+    processed_at: AtomicU64,
+    /// Wall time of the last verdict; 0 = none yet.
+    completed_at: AtomicU64,
+    retries: AtomicU32,
+    /// The error of the first delivery that died.
+    error: Mutex<Option<Box<str>>>,
+}
+
+/// A reading of a record's state.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Progress(u64);
+
+impl Progress {
+    pub(crate) fn is_open(self) -> bool {
+        self.0 & OPEN != 0
+    }
+
+    pub(crate) fn is_failed(self) -> bool {
+        self.0 >= FAILED_ONE
+    }
+
+    pub(crate) fn is_aged(self) -> bool {
+        self.0 & AGED != 0
+    }
+
+    /// Whether the older generation takes it when it leaves the ring.
+    pub(crate) fn is_worth_keeping(self) -> bool {
+        self.is_open() || self.is_failed() || self.0 & READ != 0
+    }
+
+    pub(crate) fn status(self) -> Status {
+        match (self.is_open(), self.0 & STARTED != 0) {
+            (true, false) => Status::Pending,
+            (true, true) => Status::Processing,
+            (false, _) if self.is_failed() => Status::Failed,
+            (false, _) => Status::Completed,
+        }
+    }
+}
+
+/// An event that nobody receives is completed at once.
+fn completed_from_the_start(event: &Event, deliveries: u32) -> u64 {
+    if deliveries == 0 { event.created_nanos() } else { 0 }
+}
+
+impl Record {
+    pub(crate) fn new(event: Event, deliveries: u32, watch: Option<Arc<Watch>>) -> Self {
+        Self {
+            watch,
+            state: AtomicU64::new(u64::from(deliveries)),
+            processed_at: AtomicU64::new(0),
+            completed_at: AtomicU64::new(completed_from_the_start(&event, deliveries)),
+            event,
+            retries: AtomicU32::new(0),
+            error: Mutex::new(None),
+        }
+    }
+
+    /// Makes this record, which nobody else holds, the record of another event.
+    pub(crate) fn reuse(&mut self, event: Event, deliveries: u32, watch: Option<Arc<Watch>>) {
+        *self.completed_at.get_mut() = completed_from_the_start(&event, deliveries);
+        self.event = event;
+        self.watch = watch;
+        *self.state.get_mut() = u64::from(deliveries);
+        *self.processed_at.get_mut() = 0;
+        *self.retries.get_mut() = 0;
+        *self.error.get_mut() = None;
+    }
+
+    pub(crate) fn progress(&self) -> Progress {
+        Progress(self.state.load(Ordering::Acquire))
+    }
+
+    /// An attempt begins. `attempt` counts from 1.
+    pub(crate) fn start_attempt(&self, attempt: u32, wall: u64) {
+        if attempt > 1 {
+            self.retries.fetch_add(1, Ordering::Relaxed);
+        }
+        if self.state.load(Ordering::Relaxed) & STARTED == 0
+            && self.state.fetch_or(STARTED, Ordering::AcqRel) & STARTED == 0
+        {
+            self.processed_at.store(wall, Ordering::Relaxed);
+        }
+    }
+
+    /// One delivery is terminal. Returns the progress after it; not open means that this was the last one.
+    pub(crate) fn settle_one(&self, failed: bool, error: Option<&str>, wall: u64) -> Progress {
+        if let Some(error) = error {
+            self.error.lock().get_or_insert_with(|| error.into());
+        }
+        self.completed_at.store(wall, Ordering::Relaxed);
+        let change = if failed { FAILED_ONE - 1 } else { u64::MAX };
+        Progress(self.state.fetch_add(change, Ordering::AcqRel).wrapping_add(change))
+    }
+
+    /// A dead delivery runs again. Returns the progress before it.
+    pub(crate) fn reopen_one(&self) -> Progress {
+        let before = Progress(self.state.fetch_sub(FAILED_ONE - 1, Ordering::AcqRel));
+        if before.0 < 2 * FAILED_ONE {
+            *self.error.lock() = None;
+        }
+        before
+    }
+
+    /// One more delivery, of an event that is known already. Returns the progress before it.
+    pub(crate) fn add_one(&self) -> Progress {
+        Progress(self.state.fetch_add(1, Ordering::AcqRel))
+    }
+
+    pub(crate) fn mark_read(&self) {
+        if self.state.load(Ordering::Relaxed) & READ == 0 {
+            self.state.fetch_or(READ, Ordering::AcqRel);
+        }
+    }
+
+    /// Returns the progress at that moment: the caller holds the lock of the older generation, so whoever settles
+    /// the record later sees the mark and finds it there.
+    pub(crate) fn mark_aged(&self) -> Progress {
+        Progress(self.state.fetch_or(AGED, Ordering::AcqRel))
+    }
+
+    /// The event with its progress, as a reader sees it.
+    pub(crate) fn snapshot(&self) -> Event {
+        let progress = self.progress();
+        let nonzero = |value: &AtomicU64| Some(value.load(Ordering::Relaxed)).filter(|&nanos| nanos != 0);
+        let completed = if progress.is_open() { None } else { nonzero(&self.completed_at) };
+        let error = if progress.is_failed() { self.error.lock().as_deref().map(String::from) } else { None };
+        self.event.tracked(
+            progress.status(),
+            self.retries.load(Ordering::Relaxed),
+            nonzero(&self.processed_at),
+            completed,
+            error,
+        )
+    }
+}

@@ -1,0 +1,287 @@
+//! A running subscription: its handler, its inbox, and the *seats* that say who may run it.
+//!
+//! A seat is the right to run one delivery at a time; there are as many as the subscription's concurrency. A worker that
+//! attends to the subscription holds one, and so does a thread that `publish_sync` lends. As long as a seat is taken, its holder looks
+//! at the inbox before it gives the seat back, so a publisher need not call anybody. What an attempt does is in `worker`.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
+
+use crossbeam_utils::CachePadded;
+use parking_lot::{Condvar, Mutex};
+
+use crate::clock::nanos;
+use crate::config::{Config, Overflow, Scope, SubscribeOptions};
+use crate::delivery::Delivery;
+use crate::event::Event;
+use crate::handler::Outcome;
+use crate::inbox::Inbox;
+use crate::lane::LaneKey;
+use crate::pattern::Pattern;
+use crate::pool::{Pace, Pool};
+use crate::retry::RetryPolicy;
+use crate::stats::VerdictCounts;
+use crate::verdict::SubscriptionId;
+
+/// A handler, whatever closure it came from.
+pub(crate) type Handler = Box<dyn Fn(&Delivery<'_>) -> Outcome + Send + Sync>;
+
+/// The pool that serves subscriptions.
+pub(crate) type Workers = Pool<Arc<Subscription>>;
+
+/// Calls from this length on are worth a thread each.
+const SLOW_CALL: u64 = 50_000;
+/// Calls from this length on must not take the whole pool.
+pub(crate) const LONG_CALL: u64 = 5_000_000;
+/// One call of this length is enough to tell; shorter ones may have been interrupted by the machine.
+const SURELY_LONG_CALL: u64 = 20_000_000;
+/// So many shorter calls in a row, and the subscription counts as quicker again.
+const QUICKER_AFTER: u32 = 16;
+/// A quick subscription is worth a second thread when so many deliveries are queued.
+const BACKLOG: u64 = 256;
+
+/// See the module's page.
+pub(crate) struct Subscription {
+    pub(crate) id: SubscriptionId,
+    pub(crate) name: Arc<str>,
+    pub(crate) pattern: Pattern,
+    pub(crate) scope: Scope,
+    pub(crate) overflow: Overflow,
+    pub(crate) retry: RetryPolicy,
+    /// In nanoseconds.
+    pub(crate) handler_deadline: Option<u64>,
+    pub(crate) handler: Handler,
+    pub(crate) inbox: Inbox,
+    pub(crate) counters: CachePadded<Counters>,
+    pub(crate) pool: Arc<Workers>,
+    concurrency: u32,
+    /// How many seats are worth taking while calls are quick.
+    quick_seats: u32,
+    /// The one lane of an ordered subscription.
+    order: Option<LaneKey>,
+    seats: AtomicU32,
+    closed: AtomicBool,
+    pace: AtomicU8,
+    /// Calls in a row that did not fit the pace.
+    misfits: AtomicU32,
+    watched: AtomicBool,
+    calls_ended: Condvar,
+    calls_gate: Mutex<()>,
+}
+
+/// What happened so far. All only grow.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    /// Calls begun.
+    pub(crate) started: AtomicU64,
+    /// Calls ended, with everything that follows from them.
+    pub(crate) finished: AtomicU64,
+    pub(crate) retries: AtomicU64,
+    pub(crate) verdicts: VerdictCounts,
+}
+
+impl Subscription {
+    /// `options` have been checked.
+    pub(crate) fn new(
+        id: SubscriptionId,
+        pattern: Pattern,
+        options: &SubscribeOptions,
+        config: &Config,
+        pool: Arc<Workers>,
+        handler: Handler,
+    ) -> Self {
+        let concurrency = match (options.ordered, options.concurrency) {
+            (true, _) => 1,
+            (false, Some(calls)) => calls,
+            (false, None) => (config.worker_count / 2).max(1),
+        };
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        Self {
+            id,
+            name: options.name.as_deref().map_or_else(|| id.to_string().into(), Into::into),
+            pattern,
+            scope: options.scope,
+            overflow: options.overflow,
+            retry: options.retry_policy.clone().unwrap_or_else(|| config.retry_policy.clone()),
+            handler_deadline: options.handler_deadline.map(nanos),
+            handler,
+            inbox: Inbox::new(
+                options.queue_capacity.unwrap_or(config.buffer_size),
+                options.max_waiting.unwrap_or(config.max_waiting),
+            ),
+            counters: CachePadded::default(),
+            pool,
+            concurrency: concurrency as u32,
+            quick_seats: concurrency.min(cores.saturating_sub(1).max(1)) as u32,
+            order: options.ordered.then(|| "".into()),
+            seats: AtomicU32::new(0),
+            closed: AtomicBool::new(false),
+            pace: AtomicU8::new(Pace::Quick as u8),
+            misfits: AtomicU32::new(0),
+            watched: AtomicBool::new(false),
+            calls_ended: Condvar::new(),
+            calls_gate: Mutex::new(()),
+        }
+    }
+
+    pub(crate) fn concurrency(&self) -> u32 {
+        self.concurrency
+    }
+
+    pub(crate) fn is_ordered(&self) -> bool {
+        self.order.is_some()
+    }
+
+    /// The lane of an event, if its order matters.
+    pub(crate) fn lane<'a>(&'a self, event: &'a Event) -> Option<&'a LaneKey> {
+        self.order.as_ref().or_else(|| event.key_arc())
+    }
+
+    /// Takes a seat, if one is free.
+    pub(crate) fn try_seat(&self) -> bool {
+        self.seats
+            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |seats| (seats < self.concurrency).then_some(seats + 1))
+            .is_ok()
+    }
+
+    pub(crate) fn has_free_seat(&self) -> bool {
+        self.seats.load(Ordering::Acquire) < self.concurrency
+    }
+
+    /// Gives a seat back. True if there is something to run and the caller has a seat again.
+    pub(crate) fn leave_seat(&self) -> bool {
+        self.seats.fetch_sub(1, Ordering::AcqRel);
+        // Pairs with the fence in `call_worker`: this sees the delivery, or the publisher sees the free seat.
+        fence(Ordering::SeqCst);
+        self.inbox.has_ready() && self.try_seat()
+    }
+
+    /// Sees to it that what was put in the inbox is run. True if nobody is free for it at this moment, so that it has to be
+    /// watched.
+    pub(crate) fn call_worker(self: &Arc<Self>) -> bool {
+        fence(Ordering::SeqCst);
+        let seats = self.seats.load(Ordering::Relaxed);
+        let wanted = match self.pace() {
+            _ if seats == 0 => 1,
+            Pace::Quick if seats >= self.quick_seats || self.inbox.queued() <= BACKLOG => return !self.is_watched(),
+            Pace::Quick => self.quick_seats,
+            Pace::Slow | Pace::Long => self.concurrency,
+        };
+        if seats >= wanted || !self.try_seat() {
+            return !self.is_watched();
+        }
+        !self.pool.submit(Arc::clone(self), self.pace()) && !self.is_watched()
+    }
+
+    /// Brings in another worker because nothing moves. False if all seats are taken.
+    pub(crate) fn call_another_worker(self: &Arc<Self>) -> bool {
+        self.try_seat() && {
+            self.pool.submit(Arc::clone(self), self.pace());
+            true
+        }
+    }
+
+    fn is_watched(&self) -> bool {
+        self.watched.load(Ordering::Relaxed)
+    }
+
+    /// True for the caller that starts watching.
+    pub(crate) fn start_watch(&self) -> bool {
+        !self.watched.swap(true, Ordering::AcqRel)
+    }
+
+    pub(crate) fn end_watch(&self) {
+        self.watched.store(false, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+    }
+
+    pub(crate) fn pace(&self) -> Pace {
+        match self.pace.load(Ordering::Relaxed) {
+            0 => Pace::Quick,
+            1 => Pace::Slow,
+            _ => Pace::Long,
+        }
+    }
+
+    /// Notes how long a call took.
+    pub(crate) fn note_call(&self, took: u64) {
+        let measured = match took {
+            LONG_CALL.. => Pace::Long,
+            SLOW_CALL.. => Pace::Slow,
+            _ => Pace::Quick,
+        };
+        let pace = self.pace();
+        if measured == pace {
+            if self.misfits.load(Ordering::Relaxed) != 0 {
+                self.misfits.store(0, Ordering::Relaxed);
+            }
+            return;
+        }
+        let misfits = self.misfits.load(Ordering::Relaxed) + 1;
+        let sure = if measured > pace { took >= SURELY_LONG_CALL || misfits >= 2 } else { misfits >= QUICKER_AFTER };
+        self.misfits.store(if sure { 0 } else { misfits }, Ordering::Relaxed);
+        if sure {
+            self.pace.store(measured as u8, Ordering::Relaxed);
+        }
+    }
+
+    /// A call is running for so long that it counts as long before it ends.
+    pub(crate) fn note_long_call(&self) {
+        self.pace.store(Pace::Long as u8, Ordering::Relaxed);
+    }
+
+    /// Begins a call. False if the subscription was removed: then nothing may be called.
+    pub(crate) fn begin_call(&self) -> bool {
+        self.counters.started.fetch_add(1, Ordering::SeqCst);
+        let open = !self.closed.load(Ordering::SeqCst);
+        if !open {
+            self.counters.started.fetch_sub(1, Ordering::SeqCst);
+            self.calls_changed();
+        }
+        open
+    }
+
+    /// A call has ended, and so has everything that follows from it.
+    pub(crate) fn end_call(&self) {
+        self.counters.finished.fetch_add(1, Ordering::SeqCst);
+        if self.closed.load(Ordering::SeqCst) {
+            self.calls_changed();
+        }
+    }
+
+    fn calls_changed(&self) {
+        drop(self.calls_gate.lock());
+        self.calls_ended.notify_all();
+    }
+
+    /// Calls that are running.
+    pub(crate) fn running(&self) -> u64 {
+        let finished = self.counters.finished.load(Ordering::SeqCst);
+        self.counters.started.load(Ordering::SeqCst).saturating_sub(finished)
+    }
+
+    /// From now on no call begins.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        self.inbox.wake_publishers();
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+
+    /// Waits until no call is running. Only after `close`.
+    pub(crate) fn wait_for_calls(&self) {
+        let mut gate = self.calls_gate.lock();
+        while self.running() > 0 {
+            self.calls_ended.wait(&mut gate);
+        }
+    }
+}
+
+impl fmt::Debug for Subscription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subscription").field("id", &self.id).field("name", &self.name).finish_non_exhaustive()
+    }
+}

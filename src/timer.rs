@@ -1,0 +1,245 @@
+//! The timer thread: brings back what is due, watches that nothing stands still, lets the pool grow and shrink, cleans up.
+//!
+//! One `tick` on a plain state; the thread only sleeps between ticks. It ticks each [`TICK`] while something is watched, else a few
+//! times a second.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::Thread;
+
+use crossbeam_queue::SegQueue;
+
+use crate::clock::nanos;
+use crate::engine::Engine;
+use crate::lifecycle::Phase;
+use crate::pool::Worker;
+use crate::subscription::{LONG_CALL, Subscription};
+
+/// Time between ticks while something is watched, in nanoseconds.
+const TICK: u64 = 1_000_000;
+/// Time between ticks otherwise.
+const HEARTBEAT: u64 = 250_000_000;
+/// For so many ticks a subscription stays watched when nothing waits for it any more.
+const QUIET_TICKS: u32 = 16;
+/// When every worker is inside a handler for so long, the pool grows.
+const GROW_AFTER: u64 = 20_000_000;
+/// A worker beyond `worker_count` that slept for so long leaves.
+const LEAVE_AFTER: u64 = 10_000_000_000;
+/// Time between looks at the wall clock.
+const RESYNC: u64 = 1_000_000_000;
+
+/// How the rest of the broker reaches the timer thread.
+#[derive(Debug)]
+pub(crate) struct Timer {
+    thread: OnceLock<Thread>,
+    /// It ticks often anyway.
+    ticking: AtomicBool,
+    watch: SegQueue<Arc<Subscription>>,
+    stuck: AtomicUsize,
+}
+
+impl Timer {
+    pub(crate) fn new() -> Self {
+        Self {
+            thread: OnceLock::new(),
+            ticking: AtomicBool::new(false),
+            watch: SegQueue::new(),
+            stuck: AtomicUsize::new(0),
+        }
+    }
+
+    /// Makes the timer look at what is due.
+    pub(crate) fn wake(&self) {
+        if let Some(thread) = self.thread.get() {
+            thread.unpark();
+        }
+    }
+
+    /// Has a subscription watched: something waits for it, and nobody was free at that moment.
+    pub(crate) fn watch(&self, subscription: &Arc<Subscription>) {
+        if subscription.start_watch() {
+            self.watch.push(Arc::clone(subscription));
+            if !self.ticking.load(Ordering::SeqCst) {
+                self.wake();
+            }
+        }
+    }
+
+    /// Handlers that run longer than `max_handler_time`.
+    pub(crate) fn stuck_handlers(&self) -> usize {
+        self.stuck.load(Ordering::Relaxed)
+    }
+}
+
+/// Runs the timer until the broker has stopped.
+pub(crate) fn run(engine: &Arc<Engine>) {
+    crate::delivery::become_worker();
+    engine.timer.thread.get_or_init(std::thread::current);
+    let mut state = TimerState::new(engine.clock.now(), nanos(engine.config.cleanup_interval));
+    while engine.lifecycle.phase() != Phase::Stopped {
+        let next = state.tick(engine, engine.clock.now());
+        std::thread::park_timeout(engine.clock.sleep_until(next));
+    }
+}
+
+/// What the timer remembers between ticks.
+#[derive(Debug)]
+struct TimerState {
+    watched: Vec<Watched>,
+    /// By address: the call that a worker was last seen in, and since when.
+    calls: HashMap<usize, SeenCall>,
+    next_heartbeat: u64,
+    next_clean_up: u64,
+    next_resync: u64,
+    next_growth: u64,
+}
+
+#[derive(Debug)]
+struct Watched {
+    subscription: Arc<Subscription>,
+    started: u64,
+    quiet_ticks: u32,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct SeenCall {
+    call: u64,
+    since: u64,
+    reported: bool,
+}
+
+impl TimerState {
+    fn new(now: u64, cleanup_interval: u64) -> Self {
+        Self {
+            watched: Vec::new(),
+            calls: HashMap::new(),
+            next_heartbeat: now,
+            next_clean_up: now.saturating_add(cleanup_interval),
+            next_resync: now,
+            next_growth: now,
+        }
+    }
+
+    /// Does what is to be done now. Returns when to tick again.
+    fn tick(&mut self, engine: &Arc<Engine>, now: u64) -> u64 {
+        bring_back_due(engine, now);
+        engine.timer.ticking.store(true, Ordering::SeqCst);
+        while let Some(subscription) = engine.timer.watch.pop() {
+            let started = subscription.counters.started.load(Ordering::Relaxed);
+            self.watched.push(Watched { subscription, started, quiet_ticks: 0 });
+        }
+        self.watched.retain_mut(|watched| watched.tick());
+        self.look_at_workers(engine, now);
+        if now >= self.next_clean_up {
+            self.next_clean_up = now.saturating_add(nanos(engine.config.cleanup_interval));
+            let oldest = engine.clock.wall(now).saturating_sub(nanos(engine.config.max_age));
+            engine.store.clean_up(oldest);
+        }
+        if now >= self.next_resync {
+            self.next_resync = now + RESYNC;
+            engine.clock.resync();
+        }
+        if now >= self.next_heartbeat {
+            self.next_heartbeat = now + HEARTBEAT;
+            while engine.pool.shrink(engine.config.worker_count, now.saturating_sub(LEAVE_AFTER)) {}
+        }
+        let busy = !self.watched.is_empty() || engine.pool.has_ready();
+        engine.timer.ticking.store(busy, Ordering::SeqCst);
+        if busy || !engine.timer.watch.is_empty() {
+            return now + TICK;
+        }
+        let due = engine.delays.next_due().unwrap_or(u64::MAX);
+        due.min(self.next_heartbeat).min(self.next_clean_up)
+    }
+
+    /// Which workers are inside of calls, and since when: long calls, stuck ones, and a pool that must grow.
+    fn look_at_workers(&mut self, engine: &Arc<Engine>, now: u64) {
+        let workers = engine.pool.workers();
+        let limit = nanos(engine.config.max_handler_time);
+        let mut seen = HashMap::with_capacity(workers.len());
+        let (mut stuck, mut held_up) = (0, 0);
+        for worker in &workers {
+            let Some(call) = self.seen_call(worker, now) else { continue };
+            let lasts = now - call.since;
+            if lasts >= LONG_CALL && let Some(subscription) = worker.attending() {
+                subscription.note_long_call();
+            }
+            held_up += usize::from(lasts >= GROW_AFTER);
+            stuck += usize::from(lasts >= limit);
+            let report = lasts >= limit && !call.reported;
+            if report && let Some(subscription) = worker.attending() {
+                tracing::warn!(subscription = &*subscription.name, "a handler runs longer than max_handler_time");
+            }
+            seen.insert(address(worker), SeenCall { reported: call.reported || report, ..call });
+        }
+        self.calls = seen;
+        engine.timer.stuck.store(stuck, Ordering::Relaxed);
+        if held_up == workers.len() && engine.pool.has_ready() && now >= self.next_growth {
+            self.next_growth = now + GROW_AFTER;
+            grow(engine, workers.len());
+        }
+    }
+
+    /// The call that a worker is in, and since when it was seen in it.
+    fn seen_call(&self, worker: &Arc<Worker<Arc<Subscription>>>, now: u64) -> Option<SeenCall> {
+        let call = worker.calls();
+        if call % 2 == 0 {
+            return None;
+        }
+        let known = self.calls.get(&address(worker)).filter(|seen| seen.call == call);
+        Some(known.copied().unwrap_or(SeenCall { call, since: now, reported: false }))
+    }
+}
+
+fn address(worker: &Arc<Worker<Arc<Subscription>>>) -> usize {
+    Arc::as_ptr(worker) as usize
+}
+
+/// Adds a worker for each subscription that waits for its first one, or else one.
+fn grow(engine: &Arc<Engine>, workers: usize) {
+    let room = engine.config.effective_max_workers().saturating_sub(workers);
+    for number in 0..engine.pool.waiting().max(1).min(room) {
+        if let Err((name, reason)) = engine.add_worker(&engine.pool, &(workers + number + 1).to_string()) {
+            tracing::warn!(name, reason, "the worker pool could not grow");
+            return;
+        }
+    }
+}
+
+/// Puts the deliveries whose time has come back into their inboxes.
+fn bring_back_due(engine: &Arc<Engine>, now: u64) {
+    while let Some(waiting) = engine.delays.take_due(now) {
+        let subscription = waiting.subscription;
+        if subscription.is_closed() {
+            engine.cancel(&subscription, waiting.delivery);
+            continue;
+        }
+        let lane = subscription.lane(&waiting.delivery.record.event).cloned();
+        subscription.inbox.push_due(waiting.delivery, lane.as_ref());
+        engine.after_push(&subscription);
+    }
+}
+
+impl Watched {
+    /// Brings in another worker if something waits and nothing moved since the last tick. False when it need not be watched
+    /// any more.
+    fn tick(&mut self) -> bool {
+        let started = self.subscription.counters.started.load(Ordering::Relaxed);
+        let moved = std::mem::replace(&mut self.started, started) != started;
+        if self.subscription.inbox.has_ready() {
+            self.quiet_ticks = 0;
+            if !moved {
+                self.subscription.call_another_worker();
+            }
+            return true;
+        }
+        self.quiet_ticks += 1;
+        if self.quiet_ticks < QUIET_TICKS {
+            return true;
+        }
+        self.subscription.end_watch();
+        // Something may have arrived before the watch ended: then it goes on.
+        self.subscription.inbox.has_ready() && self.subscription.start_watch()
+    }
+}

@@ -1,0 +1,44 @@
+//! Waiting for the deliveries of one `publish_sync`: each verdict is noted here, the publisher sleeps until all are in.
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::clock::Clock;
+use crate::verdict::DeliveryReport;
+
+/// The verdicts that a publisher waits for.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    /// What the publisher was inside of: (broker, subscription) of each call on its thread and on those that wait for it.
+    /// A call that runs for this watch inherits them, so that a cycle of waits is seen across threads.
+    pub(crate) callers: Vec<(u64, u64)>,
+    verdicts: Mutex<Verdicts>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct Verdicts {
+    expected: usize,
+    settled: Vec<DeliveryReport>,
+}
+
+impl Watch {
+    pub(crate) fn new(callers: Vec<(u64, u64)>, expected: usize) -> Self {
+        let verdicts = Verdicts { expected, settled: Vec::with_capacity(expected) };
+        Self { callers, verdicts: Mutex::new(verdicts), changed: Condvar::new() }
+    }
+
+    pub(crate) fn note(&self, report: DeliveryReport) {
+        let mut verdicts = self.verdicts.lock();
+        verdicts.settled.push(report);
+        if verdicts.settled.len() >= verdicts.expected {
+            self.changed.notify_all();
+        }
+    }
+
+    /// Waits until every verdict is in, at most until `deadline`; returns those that are.
+    pub(crate) fn wait(&self, clock: &Clock, deadline: u64) -> Vec<DeliveryReport> {
+        let mut verdicts = self.verdicts.lock();
+        while verdicts.settled.len() < verdicts.expected && clock.wait(&self.changed, &mut verdicts, deadline) {}
+        std::mem::take(&mut verdicts.settled)
+    }
+}

@@ -1,0 +1,166 @@
+//! The body of a worker thread: search, attend to a subscription, run one attempt after the other, sleep.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use crossbeam_utils::Backoff;
+
+use crate::delivery::{CallScope, Delivery, become_worker};
+use crate::engine::Engine;
+use crate::handler::{Outcome, panic_message};
+use crate::inbox::Queued;
+use crate::pool::{Pace, SEARCH, Taken, Worker};
+use crate::subscription::{Subscription, Workers};
+
+/// How many deliveries of a quick subscription a worker runs before it lets another subscription have its turn.
+const TURN: u32 = 64;
+
+/// How an attempt ended.
+#[derive(Debug)]
+pub(crate) struct Attempt {
+    pub(crate) outcome: Outcome,
+    /// Monotonic time at which the call ended.
+    pub(crate) ended: u64,
+}
+
+/// Runs until the pool is closed or the worker is asked to leave.
+pub(crate) fn work(engine: &Arc<Engine>, pool: &Workers, worker: &Arc<Worker<Arc<Subscription>>>) {
+    become_worker();
+    worker.begin();
+    loop {
+        let found = pool.take().or_else(|| search(pool).then(|| pool.take()).flatten());
+        match found {
+            Some(taken) => {
+                pool.pass_on();
+                attend(engine, pool, worker, taken);
+            }
+            None => {
+                if !pool.sleep(worker, engine.clock.now()) {
+                    return;
+                }
+            }
+        }
+        if pool.is_closed() {
+            return;
+        }
+    }
+}
+
+/// Looks for work for a moment, unless another worker does. True if there is some.
+fn search(pool: &Workers) -> bool {
+    if !pool.start_search() {
+        return false;
+    }
+    spin(|| pool.has_ready() || pool.is_closed());
+    pool.end_search();
+    pool.has_ready()
+}
+
+/// Spins until a condition holds, at most for `SEARCH`.
+fn spin(until: impl Fn() -> bool) -> bool {
+    let started = Instant::now();
+    let backoff = Backoff::new();
+    loop {
+        if until() {
+            return true;
+        }
+        if backoff.is_completed() {
+            if started.elapsed() >= SEARCH {
+                return false;
+            }
+            std::thread::yield_now();
+        }
+        backoff.snooze();
+    }
+}
+
+/// Runs what waits for a subscription, with the seat that came with the token, until nothing is left or its turn is over.
+fn attend(engine: &Arc<Engine>, pool: &Workers, worker: &Arc<Worker<Arc<Subscription>>>, taken: Taken<Arc<Subscription>>) {
+    let long = taken.is_long();
+    let subscription = taken.token;
+    worker.attend(Some(Arc::clone(&subscription)));
+    let mut now = engine.clock.now();
+    let mut turn = TURN;
+    loop {
+        while !pool.is_closed()
+            && let Some(delivery) = subscription.inbox.pop()
+        {
+            if subscription.pace() != Pace::Quick && subscription.inbox.has_ready() {
+                engine.call_worker(&subscription);
+            }
+            worker.begin_call();
+            now = engine.attempt(&subscription, delivery, now);
+            worker.end_call();
+            turn -= 1;
+            if turn == 0 || long || subscription.pace() == Pace::Long {
+                if (pool.has_ready() || long) && subscription.inbox.has_ready() {
+                    // The seat goes with the token.
+                    worker.attend(None);
+                    pool.attended(long);
+                    let pace = subscription.pace();
+                    pool.submit(subscription, pace);
+                    return;
+                }
+                turn = TURN;
+            }
+        }
+        if pool.is_closed() || !search_here(pool, &subscription) {
+            if pool.is_closed() || !subscription.leave_seat() {
+                break;
+            }
+        }
+        now = engine.clock.now();
+    }
+    worker.attend(None);
+    pool.attended(long);
+}
+
+/// Looks for more work of a subscription for a moment, unless another worker searches: a publisher that finds the seat
+/// taken need not wake anybody. True if there is some.
+fn search_here(pool: &Workers, subscription: &Subscription) -> bool {
+    if !pool.start_search() {
+        return subscription.inbox.has_ready();
+    }
+    spin(|| subscription.inbox.has_ready() || pool.has_ready() || pool.is_closed());
+    pool.end_search();
+    subscription.inbox.has_ready()
+}
+
+impl Engine {
+    /// Runs one attempt and settles it. The caller holds a seat. `now` is a recent monotonic time; returns a later one.
+    pub(crate) fn attempt(self: &Arc<Self>, subscription: &Arc<Subscription>, mut delivery: Queued, now: u64) -> u64 {
+        if !subscription.begin_call() {
+            subscription.inbox.leave(&mut delivery);
+            self.cancel(subscription, delivery);
+            return now;
+        }
+        subscription.inbox.leave(&mut delivery);
+        delivery.attempts += 1;
+        let counts = self.counts.here();
+        counts.attempts.fetch_add(1, Ordering::Relaxed);
+        if delivery.attempts > 1 {
+            counts.retries.fetch_add(1, Ordering::Relaxed);
+            subscription.counters.retries.fetch_add(1, Ordering::Relaxed);
+        }
+        delivery.record.start_attempt(delivery.attempts, self.clock.wall(now));
+        let outcome = self.call(subscription, &delivery, now);
+        let ended = self.clock.now();
+        subscription.note_call(ended - now);
+        self.settle(subscription, delivery, Attempt { outcome, ended });
+        subscription.end_call();
+        ended
+    }
+
+    /// Calls the handler. A panic is a failed attempt.
+    fn call(self: &Arc<Self>, subscription: &Arc<Subscription>, delivery: &Queued, started: u64) -> Outcome {
+        let record = &delivery.record;
+        let callers = record.watch.as_ref().map_or(&[][..], |watch| &watch.callers);
+        let _scope = CallScope::enter(self.number, subscription.id.0, callers);
+        let attempt = delivery.attempts;
+        let view = Delivery { engine: self, subscription, event: &record.event, attempt, started };
+        catch_unwind(AssertUnwindSafe(|| (subscription.handler)(&view)))
+            .unwrap_or_else(|panic| Outcome::Retry(panic_message(&*panic)))
+    }
+}
