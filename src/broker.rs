@@ -287,8 +287,7 @@ impl Broker {
         let engine = self.engine();
         let pattern = Pattern::parse(pattern.as_ref())?;
         let id = engine.next_id();
-        let (stream, sink): (EventStream, StreamSink) =
-            EventStream::open(id, pattern.clone(), Arc::downgrade(engine));
+        let (stream, sink): (EventStream, StreamSink) = EventStream::open(id, pattern.clone(), Arc::downgrade(engine));
         if engine.lifecycle.phase() != Phase::Stopped {
             engine.streams.insert(&pattern, id, Arc::new(sink));
         }
@@ -308,16 +307,17 @@ impl Broker {
         engine.has_observers.store(true, Ordering::Release);
     }
 
-    /// The event with this id and its status, from the store of this process or else of the back end. Reading an event keeps it
-    /// in the store for longer.
+    /// The event with this id and its status, from the back end's store if there is one, else from this process, where reading
+    /// an event keeps it for longer.
     ///
     /// # Errors
     /// [`BackendError`] if the back end was asked and failed; never with the memory provider.
     pub fn get(&self, id: &EventId) -> Result<Option<Event>, BackendError> {
         let engine = self.engine();
-        match (engine.store.get(id), engine.bridge.as_ref().and_then(|bridge| bridge.store.as_ref())) {
-            (None, Some(store)) => store.get(id),
-            (event, _) => Ok(event),
+        match engine.bridge.as_ref().and_then(|bridge| bridge.store.as_ref()) {
+            // It knows what other instances did with the event.
+            Some(store) => store.get(id),
+            None => Ok(engine.store.get(id)),
         }
     }
 

@@ -33,13 +33,12 @@ pub enum Overflow {
 }
 
 /// Which instances' events a subscription receives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
     /// Events published on this instance, with no back end in the path.
     Local,
     /// Each event is handled by one member of the group. Without a back end that carries groups, the only member is
     /// here, so it is the same as `Local`. The default.
-    #[default]
     Group,
     /// Every instance handles each event. Without such a back end it is the same as `Local`.
     Broadcast,
@@ -146,7 +145,7 @@ impl Config {
 pub struct SubscribeOptions {
     pub(crate) pattern: Result<Pattern, Invalid>,
     pub(crate) name: Option<String>,
-    pub(crate) scope: Scope,
+    pub(crate) scope: Option<Scope>,
     pub(crate) concurrency: Option<usize>,
     pub(crate) dedicated: bool,
     pub(crate) queue_capacity: Option<usize>,
@@ -163,7 +162,7 @@ impl SubscribeOptions {
         Self {
             pattern: Pattern::parse(pattern.as_ref()),
             name: None,
-            scope: Scope::default(),
+            scope: None,
             concurrency: None,
             dedicated: false,
             queue_capacity: None,
@@ -176,15 +175,15 @@ impl SubscribeOptions {
     }
 
     /// A name for statistics, dead letters and, with a durable back end, the group's member list. 1 to 255 bytes, unique
-    /// in the broker. Default: the subscription's id.
+    /// in the broker. Default: the subscription's id; the pattern, if a back end keeps the deliveries.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
     }
 
-    /// Which instances' events it receives. Default [`Scope::Group`].
+    /// Which instances' events it receives. Default [`Scope::Group`], in mode sync [`Scope::Local`].
     pub fn scope(mut self, scope: Scope) -> Self {
-        self.scope = scope;
+        self.scope = Some(scope);
         self
     }
 

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::bridge::Bridge;
-use crate::config::Overflow;
+use crate::config::{Overflow, Scope};
 use crate::delivery::{current_calls, in_handler};
 use crate::engine::Engine;
 use crate::error::{FullLimit, Invalid, Problem, PublishError};
-use crate::event::Event;
+use crate::event::{Event, Status};
 use crate::inbox::{Oldest, Place, Queued};
 use crate::lifecycle::Phase;
 use crate::receipt::{Pending, Receipt};
@@ -35,8 +35,16 @@ impl Drop for Publishing<'_> {
 /// Subscriptions, by index, that have no room and whose policy is to drop something, or that were removed meanwhile.
 type WithoutPlace = Vec<usize>;
 
+/// What is there for an event before it is stored.
+enum Room {
+    /// A place in each subscription.
+    Reserved(Event, WithoutPlace),
+    /// It was published before.
+    Known(Arc<Record>),
+}
+
 /// What the store says to an event.
-pub(crate) enum Stored {
+enum Stored {
     /// It is new, and its room is reserved.
     New(Arc<Record>, WithoutPlace),
     /// It was published before.
@@ -95,12 +103,16 @@ impl Engine {
         let event_type = event.event_type().clone();
         self.router.with_route(&event_type, |route| {
             let targets = route.targets();
-            match self.store(event, targets, may_block, None)? {
+            let stored = match self.reserve_or_find(event, targets, may_block)? {
+                Room::Known(known) => Stored::Known(known),
+                Room::Reserved(event, without) => self.put(event, targets, without, None)?,
+            };
+            match stored {
                 Stored::New(record, without) => {
                     self.fill(&record, targets, &without);
                     Ok(Accepted { id: record.event.id().clone(), duplicate: false, deliveries: targets.len() })
                 }
-                Stored::Known(record) => Ok(Accepted { id: record.event.id().clone(), duplicate: true, deliveries: 0 }),
+                Stored::Known(record) => Ok(already(&record)),
             }
         })
     }
@@ -117,14 +129,12 @@ impl Engine {
         };
         let event = self.admit(event)?;
         if let Some(known) = self.store.find(event.id()) {
-            let id = known.event.id().clone();
-            self.known(event, known)?;
-            return Ok(Receipt::known(Accepted { id, duplicate: true, deliveries: 0 }));
+            return self.known(event, known).map(|known| Receipt::known(already(&known)));
         }
         let targets = self.local_targets(&event);
-        let without = match self.reserve(&targets, may_block && !in_handler()) {
-            Ok(without) => without,
-            Err(limit) => return self.refuse(PublishError::Full { event: event.into(), limit }),
+        let (event, without) = match self.reserve_or_find(event, &targets, may_block)? {
+            Room::Reserved(event, without) => (event, without),
+            Room::Known(known) => return Ok(Receipt::known(already(&known))),
         };
         let (pending, copy) = (Arc::new(Pending::default()), event.clone());
         self.send_out(bridge, &publishing, event, Some(Reservation { targets, without }), &pending)?;
@@ -143,14 +153,14 @@ impl Engine {
                 self.fill(&record, &targets, &without);
                 Ok(Accepted { id: record.event.id().clone(), duplicate: false, deliveries: targets.len() })
             }
-            Stored::Known(record) => Ok(Accepted { id: record.event.id().clone(), duplicate: true, deliveries: 0 }),
+            Stored::Known(record) => Ok(already(&record)),
         }
     }
 
     /// The subscriptions that receive an event from this process, not from a back end.
     fn local_targets(&self, event: &Event) -> Vec<Arc<Subscription>> {
         let route = self.router.route(event.event_type());
-        let local = |it: &&Arc<Subscription>| !self.bridge.as_ref().is_some_and(|bridge| bridge.serves(it));
+        let local = |it: &&Arc<Subscription>| !self.bridge.as_ref().is_some_and(|bridge| bridge.serves(it.scope));
         route.targets().iter().filter(local).cloned().collect()
     }
 
@@ -166,15 +176,18 @@ impl Engine {
             let name = Arc::clone(&caller.name);
             return self.refuse(PublishError::WouldDeadlock { event: event.into(), name });
         }
-        if let Some(bridge) = self.bridge.as_ref().filter(|bridge| bridge.has_mirror)
-            && self.store.find(event.id()).is_none()
-        {
-            let pending = Arc::new(Pending::default());
-            self.send_out(bridge, &publishing, event.clone(), None, &pending)?;
-            Receipt::pending(pending, event.clone()).wait(self.config.sync_timeout)?;
-        }
         let watch = Arc::new(Watch::new(callers, targets.len()));
-        let (record, without) = match self.store(event, targets, true, Some(Arc::clone(&watch)))? {
+        let stored = match self.reserve_or_find(event, targets, true)? {
+            Room::Known(known) => Stored::Known(known),
+            Room::Reserved(event, without) => {
+                if let Err(error) = self.confirm_first(&publishing, &event) {
+                    release(targets, &without);
+                    return Err(error);
+                }
+                self.put(event, targets, without, Some(Arc::clone(&watch)))?
+            }
+        };
+        let (record, without) = match stored {
             Stored::New(record, without) => (record, without),
             Stored::Known(record) => {
                 let id = record.event.id().clone();
@@ -213,26 +226,34 @@ impl Engine {
         Ok(event)
     }
 
-    /// Reserves room in every subscription, then stores the event; or does neither.
-    pub(crate) fn store(
+    /// Reserves room in every subscription, unless the event is known, which needs none.
+    fn reserve_or_find(
         &self,
         event: Event,
         targets: &[Arc<Subscription>],
         may_block: bool,
-        watch: Option<Arc<Watch>>,
-    ) -> Result<Stored, PublishError> {
-        let without = match self.reserve(targets, may_block && !in_handler()) {
-            Ok(without) => without,
-            // A known event needs no room.
+    ) -> Result<Room, PublishError> {
+        match self.reserve(targets, may_block && !in_handler()) {
+            Ok(without) => Ok(Room::Reserved(event, without)),
             Err(limit) => match self.store.find(event.id()) {
-                Some(known) => return self.known(event, known),
-                None if self.lifecycle.phase() == Phase::Stopped => {
-                    return self.refuse(PublishError::NotRunning { event: event.into() });
+                Some(known) => self.known(event, known).map(Room::Known),
+                None if self.lifecycle.phase() != Phase::Running => {
+                    self.refuse(PublishError::NotRunning { event: event.into() })
                 }
-                None => return self.refuse(PublishError::Full { event: event.into(), limit }),
+                None => self.refuse(PublishError::Full { event: event.into(), limit }),
             },
-        };
-        self.put(event, targets, without, watch)
+        }
+    }
+
+    /// Has the back end, if there is one, confirm an event that this thread will dispatch by itself.
+    fn confirm_first(&self, publishing: &Publishing<'_>, event: &Event) -> Result<(), PublishError> {
+        let Some(bridge) = self.bridge.as_ref().filter(|bridge| bridge.has_mirror) else { return Ok(()) };
+        if self.store.find(event.id()).is_some() {
+            return Ok(());
+        }
+        let pending = Arc::new(Pending::default());
+        self.send_out(bridge, publishing, event.clone(), None, &pending)?;
+        Receipt::pending(pending, event.clone()).wait(self.config.sync_timeout).map(|_| ())
     }
 
     /// Stores an event for which room is reserved; if it is known, the room is given back.
@@ -247,6 +268,10 @@ impl Engine {
             Ok(record) => {
                 if targets.is_empty() {
                     self.counts.here().completed.fetch_add(1, Ordering::SeqCst);
+                    // Unless the back end has deliveries of it, which decide.
+                    if let Some(bridge) = self.bridge.as_ref().filter(|bridge| !bridge.serves(Scope::Group)) {
+                        bridge.note_status(record.event.id(), Status::Completed, None);
+                    }
                 }
                 if !self.streams.is_empty() {
                     self.stream(&record.event);
@@ -255,17 +280,18 @@ impl Engine {
             }
             Err((event, known)) => {
                 release(targets, &without);
-                self.known(event, known)
+                self.known(event, known).map(Stored::Known)
             }
         }
     }
 
-    fn known(&self, event: Event, known: Arc<Record>) -> Result<Stored, PublishError> {
+    /// What to say to an event whose id is known.
+    fn known(&self, event: Event, known: Arc<Record>) -> Result<Arc<Record>, PublishError> {
         if !known.event.same_content(&event) {
             return self.refuse(PublishError::IdConflict { event: event.into() });
         }
         self.counts.here().duplicates.fetch_add(1, Ordering::Relaxed);
-        Ok(Stored::Known(known))
+        Ok(known)
     }
 
     fn stream(&self, event: &Event) {
@@ -443,8 +469,15 @@ impl Engine {
         event: &Event,
     ) -> Option<&'a Arc<Subscription>> {
         let is_caller = |target: &&Arc<Subscription>| callers.contains(&(self.number, target.id.0));
-        targets.iter().filter(is_caller).find(|target| !target.has_free_seat() || !target.inbox.is_free(target.lane(event)))
+        targets
+            .iter()
+            .filter(is_caller)
+            .find(|target| !target.has_free_seat() || !target.inbox.is_free(target.lane(event)))
     }
+}
+
+fn already(known: &Record) -> Accepted {
+    Accepted { id: known.event.id().clone(), duplicate: true, deliveries: 0 }
 }
 
 /// Takes a place in every subscription that has room. Fails at the first that is full and drops nothing; the places taken

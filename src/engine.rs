@@ -12,11 +12,11 @@ use parking_lot::Mutex;
 
 use crate::bridge::Bridge;
 use crate::clock::Clock;
-use crate::config::{Config, SubscribeOptions};
+use crate::config::{Config, Mode, Scope, SubscribeOptions};
 use crate::dead_letter::{DeadLetter, DeadLetters};
 use crate::delay::Delays;
 use crate::error::{StartError, SubscribeError};
-use crate::lifecycle::{Lifecycle, Phase};
+use crate::lifecycle::{Lifecycle, Phase, Role};
 use crate::pool::{Pool, Worker};
 use crate::provider::Provider;
 use crate::router::Router;
@@ -101,7 +101,8 @@ impl Engine {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let instance_id = config.instance_id.clone().unwrap_or_else(default_instance_id).into();
         // A few workers are kept for subscriptions whose handlers are not long.
-        let for_long = config.effective_max_workers() - (config.worker_count / 2).max(1).min(config.effective_max_workers() - 1);
+        let for_long =
+            config.effective_max_workers() - (config.worker_count / 2).max(1).min(config.effective_max_workers() - 1);
         Ok(Arc::new(Self {
             number,
             instance_id,
@@ -148,8 +149,13 @@ impl Engine {
         handler: Handler,
     ) -> Result<Arc<Subscription>, SubscribeError> {
         let pattern = options.check()?.clone();
+        let scope = options.scope.unwrap_or(match self.config.mode {
+            Mode::Async => Scope::Group,
+            Mode::Sync => Scope::Local,
+        });
+        let served = self.bridge.as_ref().is_some_and(|bridge| bridge.serves(scope));
         if let Some(bridge) = &self.bridge {
-            bridge.check(options)?;
+            bridge.check(scope)?;
         }
         let id = SubscriptionId(self.next_id());
         let pool = if options.dedicated {
@@ -157,8 +163,14 @@ impl Engine {
         } else {
             Arc::clone(&self.pool)
         };
-        let subscription =
-            Arc::new(Subscription::new(id, pattern, options, &self.config, Arc::clone(&pool), handler));
+        // A back end knows it by its name, so that must not depend on the order of subscribing.
+        let name = match &options.name {
+            Some(name) => name.as_str().into(),
+            None if served => pattern.as_str().into(),
+            None => id.to_string().into(),
+        };
+        let subscription = Subscription::new(id, name, pattern, scope, options, &self.config, pool, handler);
+        let subscription = Arc::new(subscription);
         {
             let mut registry = self.subscriptions.lock();
             if registry.closed {
@@ -180,7 +192,7 @@ impl Engine {
             }
         }
         if let Some(bridge) = &self.bridge {
-            bridge.register(&subscription);
+            bridge.register(&subscription, self.lifecycle.phase() == Phase::Running);
         }
         Ok(subscription)
     }
@@ -199,7 +211,7 @@ impl Engine {
         let worker = Arc::new(Worker::new());
         pool.add_worker(Arc::clone(&worker));
         let (engine, serves, me) = (Arc::clone(self), Arc::clone(pool), Arc::clone(&worker));
-        let started = self.lifecycle.spawn(&format!("worker-{name}"), move || {
+        let started = self.lifecycle.spawn(Role::Engine, &format!("worker-{name}"), move || {
             worker::work(&engine, &serves, &me);
             serves.remove_worker(&me);
         });

@@ -295,6 +295,14 @@ impl Event {
             && self.metadata() == other.metadata()
     }
 
+    /// The event with another status and error, for stores of back ends. Everything else stays.
+    #[must_use]
+    pub fn with_status(mut self, status: Status, error: Option<String>) -> Self {
+        let (processed, completed) = (self.processed_nanos(), self.completed_nanos());
+        self.track(status, self.retry_count, processed, completed, error);
+        self
+    }
+
     /// A copy that tells how far the handling has come.
     pub(crate) fn tracked(
         &self,

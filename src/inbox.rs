@@ -69,6 +69,11 @@ impl Queued {
         Self { record, attempts: 0, place, order: 0, history: None }
     }
 
+    /// Whether a back end handed it over, and takes it back if it is not handled.
+    pub(crate) fn is_leased(&self) -> bool {
+        self.history.as_ref().is_some_and(|history| history.lease.is_some())
+    }
+
     pub(crate) fn remember(&mut self, error: AttemptError) {
         let errors = &mut self.history.get_or_insert_default().errors;
         if errors.len() == MAX_ERRORS {

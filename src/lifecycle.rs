@@ -72,9 +72,21 @@ pub(crate) struct Lifecycle {
     stop_changed: Condvar,
 }
 
+/// What a thread does, which decides when it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Workers and the timer: they end first.
+    Engine = 0,
+    /// They end when everything is settled.
+    Bridge = 1,
+    /// Stops the broker, on behalf of a handler.
+    Stop = 2,
+}
+
 #[derive(Debug, Default)]
 struct Threads {
-    alive: usize,
+    /// By role.
+    alive: [usize; 3],
     handles: Vec<JoinHandle<()>>,
 }
 
@@ -118,12 +130,13 @@ impl Lifecycle {
     /// Starts a thread. On failure: its name, and what the operating system said.
     pub(crate) fn spawn(
         self: &Arc<Self>,
+        role: Role,
         name: &str,
         body: impl FnOnce() + Send + 'static,
     ) -> Result<(), (String, String)> {
         let name = format!("eventbroker:{name}");
-        self.threads.lock().alive += 1;
-        let ended = Ended(Arc::clone(self));
+        self.threads.lock().alive[role as usize] += 1;
+        let ended = Ended(Arc::clone(self), role);
         let spawned = Builder::new().name(name.clone()).spawn(move || {
             let _ended = ended;
             body();
@@ -149,11 +162,11 @@ impl Lifecycle {
 }
 
 /// Counts a thread out, however it ends.
-struct Ended(Arc<Lifecycle>);
+struct Ended(Arc<Lifecycle>, Role);
 
 impl Drop for Ended {
     fn drop(&mut self) {
-        self.0.threads.lock().alive -= 1;
+        self.0.threads.lock().alive[self.1 as usize] -= 1;
         self.0.thread_ended.notify_all();
     }
 }
@@ -173,7 +186,7 @@ impl Engine {
 
     fn start_threads(self: &Arc<Self>) -> Result<(), (String, String)> {
         let engine = Arc::clone(self);
-        self.lifecycle.spawn("timer", move || timer::run(&engine))?;
+        self.lifecycle.spawn(Role::Engine, "timer", move || timer::run(&engine))?;
         for number in 1..=self.config.worker_count {
             self.add_worker(&self.pool, &number.to_string())?;
         }
@@ -191,7 +204,7 @@ impl Engine {
         }
         if first {
             let engine = Arc::clone(self);
-            let started = self.lifecycle.spawn("stop", move || {
+            let started = self.lifecycle.spawn(Role::Stop, "stop", move || {
                 engine.run_stop(within);
             });
             if started.is_err() {
@@ -207,17 +220,23 @@ impl Engine {
         let settled_before = self.counts.settled();
         let deadline = self.begin_draining(within);
         self.drain(deadline);
-        let unflushed = self.bridge.as_ref().map(|bridge| bridge.take_unflushed()).unwrap_or_default();
         let drained = self.counts.settled().saturating_sub(settled_before);
         self.abandon_the_rest();
         self.end();
-        let threads_left = self.lifecycle.join(self, deadline.max(self.clock.now()).saturating_add(JOIN_GRACE));
-        // What ran into the deadline while its thread was joined has been settled by now.
+        let grace = deadline.max(self.clock.now()).saturating_add(JOIN_GRACE);
+        self.lifecycle.wait_for_end(self, Role::Engine, grace);
+        // What handlers settled last is in the hands of the bridge now.
+        let (mut released, mut unflushed) = (0, Vec::new());
+        if let Some(bridge) = &self.bridge {
+            bridge.close();
+            self.lifecycle.wait_for_end(self, Role::Bridge, grace.saturating_add(JOIN_GRACE));
+            (released, unflushed) = (bridge.released(), bridge.take_unflushed());
+        }
+        let threads_left = self.lifecycle.join();
         self.router.clear();
         self.streams.clear();
         self.pool.clear();
         self.subscriptions.lock().close();
-        let released = self.bridge.as_ref().map_or(0, |bridge| bridge.released());
         let mut stop = self.lifecycle.stop.lock();
         let abandoned = std::mem::take(&mut stop.abandoned).into_iter().collect();
         let report = StopReport { finished: true, drained, released, unflushed, abandoned, threads_left };
@@ -267,11 +286,22 @@ impl Engine {
                 open.insert(record.event.id().clone());
             }
         });
-        self.lifecycle.stop.lock().abandoned.append(&mut open);
+        let mut cancelled_here = BTreeSet::new();
         for subscription in self.subscriptions.lock().all() {
             subscription.close();
-            self.cancel_all(&subscription);
+            self.cancel_each(&subscription, |delivery| {
+                let id = delivery.record.event.id();
+                // What goes back to the back end is not lost to anybody.
+                if delivery.is_leased() {
+                    open.remove(id)
+                } else {
+                    cancelled_here.insert(id.clone())
+                };
+            });
         }
+        let mut stop = self.lifecycle.stop.lock();
+        stop.abandoned.append(&mut open);
+        stop.abandoned.append(&mut cancelled_here);
     }
 
     /// Lets every thread end.
@@ -296,18 +326,23 @@ impl Lifecycle {
         }
     }
 
-    /// Waits for the threads, at most until `deadline`; returns how many are left. The thread that stops does not wait for
-    /// itself.
-    fn join(&self, engine: &Engine, deadline: u64) -> usize {
-        let me = std::thread::current().id();
+    /// Waits until the threads of a role have ended, at most until `deadline`.
+    fn wait_for_end(&self, engine: &Engine, role: Role, deadline: u64) {
         let mut threads = self.threads.lock();
-        let mine = usize::from(threads.handles.iter().any(|handle| handle.thread().id() == me));
-        while threads.alive > mine && engine.clock.wait(&self.thread_ended, &mut threads, deadline) {}
-        let left = threads.alive - mine;
+        while threads.alive[role as usize] > 0 && engine.clock.wait(&self.thread_ended, &mut threads, deadline) {}
+    }
+
+    /// Joins the threads that have ended. Returns how many have not.
+    fn join(&self) -> usize {
+        let mut threads = self.threads.lock();
         let handles = std::mem::take(&mut threads.handles);
+        let left = threads.alive[Role::Engine as usize] + threads.alive[Role::Bridge as usize];
         drop(threads);
-        for handle in handles {
-            if handle.is_finished() && handle.join().is_err() {
+        let me = std::thread::current().id();
+        // A thread that is counted out has nothing left to do but to return.
+        let ended = |handle: &JoinHandle<()>| handle.is_finished() || left == 0;
+        for handle in handles.into_iter().filter(|handle| handle.thread().id() != me && ended(handle)) {
+            if handle.join().is_err() {
                 tracing::error!("a thread of the broker panicked");
             }
         }

@@ -141,7 +141,11 @@ impl<T: Clone> Pool<T> {
 
     /// Offers a token to the workers. False if all of them are busy: it waits for the first that is done.
     pub(crate) fn submit(&self, token: T, pace: Pace) -> bool {
-        if pace == Pace::Long { self.ready_long.push(token) } else { self.ready.push(token) }
+        if pace == Pace::Long {
+            self.ready_long.push(token)
+        } else {
+            self.ready.push(token)
+        }
         // Pairs with the fence of a worker that stops searching: it sees the token, or this sees that it stopped.
         fence(Ordering::SeqCst);
         self.searching.load(Ordering::Relaxed) || self.wake_one()
@@ -154,12 +158,14 @@ impl<T: Clone> Pool<T> {
 
     /// Tokens that wait for a worker and may be taken.
     pub(crate) fn has_ready(&self) -> bool {
-        !self.ready.is_empty() || !self.ready_long.is_empty() && self.long_running.load(Ordering::Relaxed) < self.long_limit
+        !self.ready.is_empty()
+            || !self.ready_long.is_empty() && self.long_running.load(Ordering::Relaxed) < self.long_limit
     }
 
     /// Takes a token without waiting.
     pub(crate) fn take(&self) -> Option<Taken<T>> {
-        let long_first = !self.ready_long.is_empty() && self.takes.fetch_add(1, Ordering::Relaxed) % LONG_FIRST_EVERY == 0;
+        let long_first =
+            !self.ready_long.is_empty() && self.takes.fetch_add(1, Ordering::Relaxed) % LONG_FIRST_EVERY == 0;
         if long_first && let Some(taken) = self.take_long() {
             return Some(taken);
         }

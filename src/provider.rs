@@ -198,6 +198,22 @@ impl Registration {
     }
 }
 
+/// How many deliveries a subscription can take at this moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Room {
+    /// The subscription's name.
+    pub subscription: Arc<str>,
+    /// At least 1.
+    pub deliveries: usize,
+}
+
+impl Room {
+    pub(crate) fn new(subscription: Arc<str>, deliveries: usize) -> Self {
+        Self { subscription, deliveries }
+    }
+}
+
 /// A delivery that the back end handed over for a time.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -245,11 +261,11 @@ pub trait Ingest: Send {
     /// # Errors
     /// [`BackendError`] as the back end answers.
     fn unregister(&mut self, name: &str) -> Result<(), BackendError>;
-    /// Takes up to `max` deliveries; waits for the first at most for `wait`.
+    /// Takes deliveries, at most as many of each subscription as it has room for; waits for the first at most for `wait`.
     ///
     /// # Errors
     /// [`BackendError`] as the back end answers; the engine waits a little and calls again.
-    fn receive(&mut self, max: usize, wait: Duration) -> Result<Vec<Lease>, BackendError>;
+    fn receive(&mut self, room: &[Room], wait: Duration) -> Result<Vec<Lease>, BackendError>;
     /// Ends a lease. One that was lost meanwhile is no error.
     ///
     /// # Errors

@@ -159,17 +159,22 @@ impl Engine {
         counts.verdicts.count(verdict);
         let failure = verdict.is_failure();
         let progress = record.settle_one(failure, error.filter(|_| failure), self.clock.wall(now));
+        // The back end is told before the event counts as settled: `stop` waits for both.
+        let lease = history.and_then(|history| history.lease);
+        if let Some(bridge) = &self.bridge {
+            if let Some(token) = lease {
+                bridge.settle_lease(token, verdict);
+            }
+            // What was given back is not final.
+            if !progress.is_open() && (lease.is_none() || verdict != Verdict::Cancelled) {
+                bridge.note_status(record.event.id(), progress.status(), error.filter(|_| failure));
+            }
+        }
         if !progress.is_open() {
             self.store.closed(&record, progress);
             let settled = if progress.is_failed() { &counts.failed } else { &counts.completed };
             settled.fetch_add(1, Ordering::SeqCst);
-            if let Some(bridge) = &self.bridge {
-                bridge.note_status(record.event.id(), progress.status(), error.filter(|_| failure));
-            }
             self.lifecycle.event_settled();
-        }
-        if let Some(lease) = history.and_then(|history| history.lease) {
-            self.settle_lease(lease, verdict);
         }
         self.observe(&Settled {
             event: &record.event,
@@ -209,10 +214,16 @@ impl Engine {
 
     /// Cancels everything that waits for a subscription: queued, parked, due, delayed.
     pub(crate) fn cancel_all(self: &Arc<Self>, subscription: &Arc<Subscription>) {
+        self.cancel_each(subscription, |_| ());
+    }
+
+    /// Like `cancel_all`; shows each delivery first.
+    pub(crate) fn cancel_each(self: &Arc<Self>, subscription: &Arc<Subscription>, mut show: impl FnMut(&Queued)) {
         let now = self.clock.now();
         let delayed = self.delays.take_if(|waiting| waiting.subscription.id == subscription.id);
         let delayed = delayed.into_iter().map(|waiting| waiting.delivery);
         for mut delivery in subscription.inbox.take_all().into_iter().chain(delayed) {
+            show(&delivery);
             subscription.inbox.leave(&mut delivery);
             self.conclude(subscription, delivery, Verdict::Cancelled, None, now);
         }
@@ -224,7 +235,7 @@ impl Engine {
         let deadline = self.lifecycle.drain_deadline();
         let overdue = self.delays.take_if(|waiting| waiting.subscription.is_closed() || waiting.due() > deadline);
         for waiting in overdue {
-            if !waiting.subscription.is_closed() {
+            if !waiting.subscription.is_closed() && !waiting.delivery.is_leased() {
                 self.lifecycle.abandon(waiting.delivery.record.event.id());
             }
             self.cancel(&waiting.subscription, waiting.delivery);

@@ -85,7 +85,9 @@ impl Subscription {
     /// `options` have been checked.
     pub(crate) fn new(
         id: SubscriptionId,
+        name: Arc<str>,
         pattern: Pattern,
+        scope: Scope,
         options: &SubscribeOptions,
         config: &Config,
         pool: Arc<Workers>,
@@ -99,9 +101,9 @@ impl Subscription {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         Self {
             id,
-            name: options.name.as_deref().map_or_else(|| id.to_string().into(), Into::into),
+            name,
             pattern,
-            scope: options.scope,
+            scope,
             overflow: options.overflow,
             retry: options.retry_policy.clone().unwrap_or_else(|| config.retry_policy.clone()),
             handler_deadline: options.handler_deadline.map(nanos),
@@ -127,10 +129,6 @@ impl Subscription {
 
     pub(crate) fn concurrency(&self) -> u32 {
         self.concurrency
-    }
-
-    pub(crate) fn is_ordered(&self) -> bool {
-        self.order.is_some()
     }
 
     /// The lane of an event, if its order matters.

@@ -162,7 +162,9 @@ impl TimerState {
         for worker in &workers {
             let Some(call) = self.seen_call(worker, now) else { continue };
             let lasts = now - call.since;
-            if lasts >= LONG_CALL && let Some(subscription) = worker.attending() {
+            if lasts >= LONG_CALL
+                && let Some(subscription) = worker.attending()
+            {
                 subscription.note_long_call();
             }
             held_up += usize::from(lasts >= GROW_AFTER);

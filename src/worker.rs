@@ -77,7 +77,12 @@ fn spin(until: impl Fn() -> bool) -> bool {
 }
 
 /// Runs what waits for a subscription, with the seat that came with the token, until nothing is left or its turn is over.
-fn attend(engine: &Arc<Engine>, pool: &Workers, worker: &Arc<Worker<Arc<Subscription>>>, taken: Taken<Arc<Subscription>>) {
+fn attend(
+    engine: &Arc<Engine>,
+    pool: &Workers,
+    worker: &Arc<Worker<Arc<Subscription>>>,
+    taken: Taken<Arc<Subscription>>,
+) {
     let long = taken.is_long();
     let subscription = taken.token;
     worker.attend(Some(Arc::clone(&subscription)));

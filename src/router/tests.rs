@@ -128,8 +128,8 @@ fn a_segment_that_looks_like_the_root_or_a_wildcard_is_only_a_segment() {
     router.insert(&pattern("*.b"), 1, 1);
     router.insert(&pattern("a.*"), 2, 2);
     assert_eq!(ids(&router, "a.b"), [1, 2]);
-    assert_eq!(ids(&router, "b.a"), []);
-    assert_eq!(ids(&router, "b"), []);
+    assert_eq!(ids(&router, "b.a"), [0; 0]);
+    assert_eq!(ids(&router, "b"), [0; 0]);
 }
 
 #[test]
@@ -290,9 +290,13 @@ fn a_target_may_call_the_router_when_it_is_dropped() {
     insert(1);
     router.route(&event_type("a"));
     drop(router.remove(&pattern("a"), 1));
+    // Two that the cache holds as well, and two that it does not: the trie lets go of those itself.
     insert(2);
     insert(3);
     router.route(&event_type("a"));
     router.clear();
-    assert_eq!(ended.load(SeqCst), 4);
+    insert(4);
+    insert(5);
+    router.clear();
+    assert_eq!(ended.load(SeqCst), 6);
 }

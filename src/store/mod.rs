@@ -174,9 +174,10 @@ impl Store {
         let mut removed = 0;
         for slot in &self.slots {
             let mut slot = slot.lock();
-            let expired = slot.record.as_ref().is_some_and(|record| {
-                !record.progress().is_open() && record.event.created_nanos() < created_before
-            });
+            let expired = slot
+                .record
+                .as_ref()
+                .is_some_and(|record| !record.progress().is_open() && record.event.created_nanos() < created_before);
             if expired {
                 removed += 1;
                 let (position, record) = (slot.filled - 1, slot.record.take());

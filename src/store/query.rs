@@ -63,6 +63,13 @@ pub struct Page {
     pub next: Option<EventId>,
 }
 
+impl Page {
+    /// A page, for stores of back ends.
+    pub fn new(events: Vec<Event>, next: Option<EventId>) -> Self {
+        Self { events, next }
+    }
+}
+
 /// What the store of this process holds, by status.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -90,13 +97,18 @@ impl Filter {
         self.limit.unwrap_or(Self::DEFAULT_LIMIT).min(Self::MAX_LIMIT)
     }
 
-    fn matches(&self, record: &Record) -> bool {
-        let event = &record.event;
+    /// Whether an event belongs to the pages of this filter: every condition holds, and it is beyond the cursor.
+    pub fn matches(&self, event: &Event) -> bool {
+        self.matches_with(event, event.status())
+    }
+
+    fn matches_with(&self, event: &Event, status: Status) -> bool {
         let same = |wanted: &Option<String>, actual: Option<&str>| {
             wanted.as_deref().is_none_or(|wanted| Some(wanted) == actual)
         };
-        self.source.is_none_or(|source| source == event.source())
-            && self.status.is_none_or(|status| status == record.progress().status())
+        self.is_beyond_cursor(event.id())
+            && self.source.is_none_or(|source| source == event.source())
+            && self.status.is_none_or(|wanted| wanted == status)
             && self.user_id.is_none_or(|user| Some(user) == event.user_id())
             && same(&self.schema, event.schema())
             && same(&self.entity, event.entity())
@@ -131,7 +143,7 @@ impl Store {
     fn first<K: Ord>(&self, filter: &Filter, limit: usize, key: impl Fn(EventId) -> K) -> Vec<Event> {
         let mut page: BTreeMap<K, Arc<Record>> = BTreeMap::new();
         self.for_each(|record| {
-            if limit == 0 || !filter.is_beyond_cursor(record.event.id()) || !filter.matches(record) {
+            if limit == 0 || !filter.matches_with(&record.event, record.progress().status()) {
                 return;
             }
             let key = key(record.event.id().clone());

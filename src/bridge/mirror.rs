@@ -1,0 +1,183 @@
+//! The mirror thread: takes accepted events and status changes out to the back end, in batches, until it has answered.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use flume::TrySendError;
+
+use super::{Bridge, MAX_BACKLOG, Pauses};
+use crate::dispatch::{Publishing, Reservation};
+use crate::engine::Engine;
+use crate::error::{FullLimit, PublishError};
+use crate::event::{Event, EventId, Status};
+use crate::handler::panic_message;
+use crate::provider::{BackendError, Mirror, SendOutcome};
+use crate::receipt::Pending;
+use crate::verdict::Accepted;
+
+/// Events per call of the mirror.
+const MAX_BATCH: usize = 256;
+
+/// What the mirror thread is asked to do.
+pub(super) enum Job {
+    /// Hand an event over.
+    Send(Outgoing),
+    /// Note a final status in the provider's store.
+    Status { id: EventId, status: Status, error: Option<String> },
+    /// Look at what is left, and end.
+    Close,
+}
+
+/// An event on its way out.
+pub(super) struct Outgoing {
+    event: Event,
+    /// The room that it needs here. Nothing if the publisher dispatches it by itself, once it is confirmed.
+    reservation: Option<Reservation>,
+    pending: Arc<Pending>,
+}
+
+impl Outgoing {
+    fn release(&self) {
+        if let Some(reservation) = &self.reservation {
+            reservation.release();
+        }
+    }
+}
+
+impl Engine {
+    /// Hands an event to the mirror thread, with the room that is reserved for it here.
+    pub(crate) fn send_out(
+        &self,
+        bridge: &Bridge,
+        _publishing: &Publishing<'_>,
+        event: Event,
+        reservation: Option<Reservation>,
+        pending: &Arc<Pending>,
+    ) -> Result<(), PublishError> {
+        bridge.unconfirmed.fetch_add(1, Ordering::SeqCst);
+        let outgoing = Outgoing { event, reservation, pending: Arc::clone(pending) };
+        match bridge.jobs.0.try_send(Job::Send(outgoing)) {
+            Err(TrySendError::Full(Job::Send(back)) | TrySendError::Disconnected(Job::Send(back))) => {
+                bridge.unconfirmed.fetch_sub(1, Ordering::SeqCst);
+                back.release();
+                let limit = FullLimit::Mirror { max: MAX_BACKLOG };
+                self.refuse(PublishError::Full { event: back.event.into(), limit })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn run_mirror(self: &Arc<Self>, mut mirror: Option<Box<dyn Mirror>>) {
+        crate::delivery::become_worker();
+        let Some(bridge) = &self.bridge else { return };
+        let mut statuses = VecDeque::new();
+        let mut pauses = Pauses::new();
+        loop {
+            // With status changes left over from a failure there is something to do anyway.
+            let first = if statuses.is_empty() { bridge.jobs.1.recv().ok() } else { bridge.jobs.1.try_recv().ok() };
+            let mut batch = Vec::new();
+            for job in first.into_iter().chain(bridge.jobs.1.try_iter().take(MAX_BATCH - 1)) {
+                match job {
+                    Job::Send(outgoing) => batch.push(outgoing),
+                    Job::Status { .. } => statuses.push_back(job),
+                    Job::Close => {}
+                }
+            }
+            if let Some(mirror) = &mut mirror
+                && !batch.is_empty()
+            {
+                self.mirror_batch(bridge, &mut **mirror, batch);
+            }
+            let failed = update_statuses(bridge, &mut statuses).is_err();
+            if bridge.closing.is_set() && bridge.jobs.1.is_empty() {
+                return;
+            }
+            if failed {
+                pauses.pause(self, bridge);
+            } else {
+                pauses = Pauses::new();
+            }
+        }
+    }
+
+    /// Sends a batch until the back end has answered. When the broker has stopped, it is tried once more.
+    fn mirror_batch(self: &Arc<Self>, bridge: &Bridge, mirror: &mut dyn Mirror, batch: Vec<Outgoing>) {
+        let events: Vec<Event> = batch.iter().map(|outgoing| outgoing.event.clone()).collect();
+        // Should the back end never answer, `stop` reports these.
+        bridge.unflushed.lock().extend(events.iter().cloned());
+        let mut pauses = Pauses::new();
+        let outcomes = loop {
+            let last_try = bridge.closing.is_set();
+            let sent = catch_unwind(AssertUnwindSafe(|| mirror.send(&events)))
+                .unwrap_or_else(|panic| Err(BackendError::Unavailable(panic_message(&*panic))));
+            match sent {
+                Ok(outcomes) => break outcomes,
+                Err(BackendError::Refused(reason)) => break vec![SendOutcome::Refused(reason); events.len()],
+                Err(error @ BackendError::Unavailable(_)) => {
+                    bridge.note_error(&error);
+                    if last_try {
+                        batch.into_iter().for_each(|outgoing| self.give_up(bridge, outgoing, &error.to_string()));
+                        return;
+                    }
+                    pauses.pause(self, bridge);
+                }
+            }
+        };
+        bridge.unflushed.lock().clear();
+        let mut outcomes = outcomes.into_iter();
+        for outgoing in batch {
+            match outcomes.next() {
+                Some(SendOutcome::Held) => self.confirm(bridge, outgoing),
+                Some(SendOutcome::Refused(reason)) => {
+                    outgoing.release();
+                    let event = Box::new(outgoing.event);
+                    outgoing.pending.resolve(self.refuse(PublishError::Rejected { event, reason }));
+                    bridge.unconfirmed.fetch_sub(1, Ordering::SeqCst);
+                }
+                None => {
+                    bridge.unflushed.lock().push(outgoing.event.clone());
+                    self.give_up(bridge, outgoing, "the back end gave no outcome");
+                }
+            }
+        }
+    }
+
+    /// The back end holds an event: now it is accepted, and dispatched to the local subscriptions.
+    fn confirm(self: &Arc<Self>, bridge: &Bridge, outgoing: Outgoing) {
+        bridge.mirrored.fetch_add(1, Ordering::SeqCst);
+        let accepted = match outgoing.reservation {
+            Some(reservation) => self.dispatch_reserved(outgoing.event, reservation),
+            None => Ok(Accepted { id: outgoing.event.id().clone(), duplicate: false, deliveries: 0 }),
+        };
+        outgoing.pending.resolve(accepted);
+        bridge.unconfirmed.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Nobody knows whether the back end holds an event.
+    fn give_up(&self, bridge: &Bridge, outgoing: Outgoing, reason: &str) {
+        outgoing.release();
+        let event = Box::new(outgoing.event);
+        outgoing.pending.resolve(Err(PublishError::Unknown { event, reason: reason.to_owned() }));
+        bridge.unconfirmed.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Notes status changes in the provider's store; what fails stays for the next time.
+fn update_statuses(bridge: &Bridge, statuses: &mut VecDeque<Job>) -> Result<(), BackendError> {
+    while let (Some(store), Some(Job::Status { id, status, error })) = (&bridge.store, statuses.front()) {
+        let updated = catch_unwind(AssertUnwindSafe(|| store.update_status(id, *status, error.as_deref())))
+            .unwrap_or_else(|panic| Err(BackendError::Unavailable(panic_message(&*panic))));
+        if let Err(error) = updated {
+            bridge.note_error(&error);
+            // What is refused now is refused for ever.
+            if matches!(error, BackendError::Unavailable(_)) {
+                return Err(error);
+            }
+        }
+        statuses.pop_front();
+        bridge.owed.fetch_sub(1, Ordering::SeqCst);
+    }
+    Ok(())
+}

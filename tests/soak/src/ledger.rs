@@ -1,0 +1,221 @@
+//! Every event is entered when it is accepted and ticked off when it is handled: lost, repeated, out of order?
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use eventbroker::{Broker, Delivery, RetryPolicy, SubscribeOptions};
+
+use crate::figures::{Figures, event, publish_until_accepted, resident_kib, wait_until_settled};
+
+const PUBLISHERS: u64 = 8;
+const KEYS_EACH: u64 = 16;
+
+/// What each event of each publisher went through.
+struct Ledger {
+    /// Handled so often: by publisher, by number.
+    handled: Vec<Vec<AtomicU64>>,
+    /// The last number handled of each key: by publisher, by key.
+    last: Vec<Vec<AtomicU64>>,
+    out_of_order: AtomicU64,
+}
+
+impl Ledger {
+    fn new(events_each: u64) -> Arc<Self> {
+        let counters = |count: u64| (0..count).map(|_| AtomicU64::new(0)).collect::<Vec<_>>();
+        Arc::new(Self {
+            handled: (0..PUBLISHERS).map(|_| counters(events_each)).collect(),
+            last: (0..PUBLISHERS).map(|_| counters(KEYS_EACH)).collect(),
+            out_of_order: AtomicU64::new(0),
+        })
+    }
+
+    /// An event was handled; each key must be seen in the order of its numbers.
+    fn handle(&self, publisher: u64, number: u64) {
+        self.handled[publisher as usize][number as usize].fetch_add(1, Ordering::SeqCst);
+        let last = &self.last[publisher as usize][(number % KEYS_EACH) as usize];
+        if last.swap(number + 1, Ordering::SeqCst) > number {
+            self.out_of_order.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    fn handle_delivery(&self, delivery: &Delivery<'_>) {
+        let (publisher, number) = delivery.event().payload_as().expect("publisher and number");
+        self.handle(publisher, number);
+    }
+
+    fn count(&self, matches: impl Fn(u64) -> bool) -> u64 {
+        let all = self.handled.iter().flatten();
+        all.filter(|times| matches(times.load(Ordering::SeqCst))).count() as u64
+    }
+
+    fn report(&self, figures: &mut Figures) {
+        figures.exactly("lost", self.count(|times| times == 0), 0);
+        figures.exactly("handled more than once", self.count(|times| times > 1), 0);
+        figures.exactly("out of order within a key", self.out_of_order.load(Ordering::SeqCst), 0);
+    }
+}
+
+/// Publishes the events of all publishers, keyed; calls `meanwhile` now and then.
+fn publish_all(broker: &Broker, events_each: u64, mut meanwhile: impl FnMut()) {
+    thread::scope(|scope| {
+        let publishers: Vec<_> = (0..PUBLISHERS)
+            .map(|publisher| {
+                scope.spawn(move || {
+                    for number in 0..events_each {
+                        let key = format!("{publisher}-{}", number % KEYS_EACH);
+                        let event = eventbroker::Event::builder(eventbroker::Source::System, "ledger.entry.create")
+                            .payload(&(publisher, number))
+                            .key(key)
+                            .build()
+                            .expect("a valid event");
+                        publish_until_accepted(broker, event);
+                    }
+                })
+            })
+            .collect();
+        while !publishers.iter().all(|publisher| publisher.is_finished()) {
+            meanwhile();
+            thread::sleep(Duration::from_millis(10));
+        }
+    });
+}
+
+pub(crate) fn plain(short: bool, figures: &mut Figures) {
+    let events_each = if short { 12_500 } else { 1_000_000 };
+    let broker = Broker::builder().worker_count(4).start().expect("a broker");
+    let ledger = Ledger::new(events_each);
+    let entries = Arc::clone(&ledger);
+    let options = SubscribeOptions::new("ledger.**").concurrency(4);
+    broker.subscribe_with(options, move |delivery| entries.handle_delivery(delivery)).expect("a subscription");
+    let started = Instant::now();
+    let mut memory = Vec::new();
+    publish_all(&broker, events_each, || memory.push(resident_kib()));
+    let settled = wait_until_settled(&broker);
+    let rate = (PUBLISHERS * events_each) as f64 / started.elapsed().as_secs_f64();
+    figures.note("events", PUBLISHERS * events_each);
+    figures.note("events per second", format!("{rate:.0}"));
+    figures.check("settled", settled, "must be true", settled);
+    ledger.report(figures);
+    let stats = broker.stats();
+    figures.exactly("completed", stats.completed, PUBLISHERS * events_each);
+    figures.exactly("attempts", stats.attempts, PUBLISHERS * events_each);
+    // Memory must be flat once everything has been in use for a while; a short run hardly gets there.
+    let half = &memory[memory.len() / 2..];
+    if let (Some(least), Some(most)) = (half.iter().min(), half.iter().max()) {
+        let growth = 100.0 * (*most as f64 / *least as f64 - 1.0);
+        figures.note("resident memory at the end, KiB", memory.last().copied().unwrap_or(0));
+        if short {
+            figures.note("growth of memory in the second half", format!("{growth:.1} %"));
+        } else {
+            figures.check(
+                "growth of memory in the second half",
+                format!("{growth:.1} %"),
+                "at most 5 %",
+                growth <= 5.0,
+            );
+        }
+    }
+    let report = broker.stop(Duration::from_secs(10));
+    figures.check("stop", format!("{report:?}"), "must be clean", report.is_clean());
+}
+
+pub(crate) fn panics(short: bool, figures: &mut Figures) {
+    let events_each = if short { 1_250 } else { 125_000 };
+    // A panic prints a message; a million of them are of no use.
+    std::panic::set_hook(Box::new(|_| {}));
+    let policy = RetryPolicy::fixed(3, Duration::from_millis(1));
+    let broker = Broker::builder().worker_count(4).retry_policy(policy).start().expect("a broker");
+    let ledger = Ledger::new(events_each);
+    let (entries, calls) = (Arc::clone(&ledger), Arc::new(AtomicU64::new(0)));
+    let counter = Arc::clone(&calls);
+    let options = SubscribeOptions::new("ledger.**").concurrency(4);
+    broker
+        .subscribe_with(options, move |delivery| {
+            counter.fetch_add(1, Ordering::SeqCst);
+            let (_, number): (u64, u64) = delivery.event().payload_as().expect("publisher and number");
+            assert!(!(number % 100 == 7 && delivery.attempt() == 1), "one in a hundred");
+            entries.handle_delivery(delivery);
+        })
+        .expect("a subscription");
+    publish_all(&broker, events_each, || ());
+    let settled = wait_until_settled(&broker);
+    drop(std::panic::take_hook());
+    let panicking = PUBLISHERS * (0..events_each).filter(|number| number % 100 == 7).count() as u64;
+    figures.note("events", PUBLISHERS * events_each);
+    figures.check("settled", settled, "must be true", settled);
+    ledger.report(figures);
+    let stats = broker.stats();
+    figures.exactly("calls", calls.load(Ordering::SeqCst), PUBLISHERS * events_each + panicking);
+    figures.exactly("attempts", stats.attempts, PUBLISHERS * events_each + panicking);
+    figures.exactly("retries", stats.retries, panicking);
+    figures.exactly("completed", stats.completed, PUBLISHERS * events_each);
+    figures.exactly("workers", stats.workers, 4);
+    let report = broker.stop(Duration::from_secs(10));
+    figures.check("stop", format!("{report:?}"), "must be clean", report.is_clean());
+}
+
+/// One subscription stays and must lose nothing; others come and go, some from inside a handler.
+pub(crate) fn churn(short: bool, figures: &mut Figures) {
+    let runs: u64 = if short { 1_000 } else { 10_000 };
+    let broker = Broker::builder().worker_count(4).start().expect("a broker");
+    let (seen, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    let (counter, mut late_calls) = (Arc::clone(&seen), 0);
+    broker
+        .subscribe("churn.**", move |_| {
+            counter.fetch_add(1, Ordering::SeqCst);
+        })
+        .expect("a subscription");
+    let accepted = thread::scope(|scope| {
+        let publishers: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut accepted = 0_u64;
+                    while !stop.load(Ordering::SeqCst) {
+                        publish_until_accepted(&broker, event("churn.entry.create", &accepted));
+                        accepted += 1;
+                    }
+                    accepted
+                })
+            })
+            .collect();
+        for run in 0..runs {
+            let (calls, from_inside) = (Arc::new(AtomicU64::new(0)), run % 3 == 0);
+            let counter = Arc::clone(&calls);
+            let subscribed = broker.subscribe_with(
+                SubscribeOptions::new("churn.*.*").overflow(eventbroker::Overflow::DropOldest),
+                move |delivery| {
+                    counter.fetch_add(1, Ordering::SeqCst);
+                    if from_inside && let Some(broker) = delivery.broker() {
+                        // Unknown if another call of this handler was faster.
+                        let _ = broker.unsubscribe(delivery.subscription());
+                    }
+                },
+            );
+            let id = subscribed.expect("a subscription");
+            if from_inside {
+                while calls.load(Ordering::SeqCst) == 0 {
+                    thread::yield_now();
+                }
+                while broker.stats().subscriptions.iter().any(|it| it.id == id) {
+                    thread::yield_now();
+                }
+            } else {
+                broker.unsubscribe(id).expect("it exists");
+                let at_return = calls.load(Ordering::SeqCst);
+                thread::yield_now();
+                late_calls += calls.load(Ordering::SeqCst) - at_return;
+            }
+        }
+        stop.store(true, Ordering::SeqCst);
+        publishers.into_iter().map(|publisher| publisher.join().expect("a publisher")).sum::<u64>()
+    });
+    let settled = wait_until_settled(&broker);
+    figures.note("subscriptions made and removed", runs);
+    figures.check("settled", settled, "must be true", settled);
+    figures.exactly("calls after unsubscribe returned", late_calls, 0);
+    figures.exactly("deliveries of the one that stayed", seen.load(Ordering::SeqCst), accepted);
+    let report = broker.stop(Duration::from_secs(10));
+    figures.check("stop", format!("{report:?}"), "must be clean", report.is_clean());
+}

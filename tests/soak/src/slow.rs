@@ -1,0 +1,122 @@
+//! Slow subscriptions beside healthy ones.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use eventbroker::{Broker, Overflow, SubscribeOptions};
+
+use crate::figures::{Figures, at_rate, event, quantile};
+
+const SUBSCRIPTIONS: usize = 100;
+
+/// How one of a hundred subscriptions is slow.
+#[derive(Clone, Copy)]
+struct Slow {
+    overflow: Overflow,
+    /// It sleeps on one event in so many; the others are of a type that it does not receive.
+    one_in: u64,
+    sleep: Duration,
+}
+
+/// What a run of a hundred subscriptions came to.
+struct Run {
+    attempted: u64,
+    accepted: u64,
+    rejected: u64,
+    dropped: u64,
+    /// Events per second that the slowest of the healthy subscriptions handled.
+    rate: f64,
+}
+
+fn hundred(slow: Slow, duration: Duration) -> Run {
+    let broker = Broker::builder().start().expect("a broker");
+    let handled: Arc<Vec<AtomicU64>> = Arc::new((1..SUBSCRIPTIONS).map(|_| AtomicU64::new(0)).collect());
+    for number in 1..SUBSCRIPTIONS {
+        let handled = Arc::clone(&handled);
+        // A publisher that is faster than a hundred subscriptions has to wait for them.
+        let options = SubscribeOptions::new("slow.**").overflow(Overflow::Block(Duration::from_secs(10)));
+        broker
+            .subscribe_with(options, move |_| {
+                handled[number - 1].fetch_add(1, Ordering::Relaxed);
+            })
+            .expect("a subscription");
+    }
+    let pattern = if slow.one_in > 1 { "slow.entry.rare" } else { "slow.**" };
+    let options = SubscribeOptions::new(pattern).overflow(slow.overflow);
+    broker.subscribe_with(options, move |_| thread::sleep(slow.sleep)).expect("a subscription");
+    let (started, mut attempted, mut rejected) = (Instant::now(), 0, 0);
+    while started.elapsed() < duration {
+        let rare = attempted % slow.one_in == slow.one_in - 1;
+        let event_type = if rare { "slow.entry.rare" } else { "slow.entry.common" };
+        attempted += 1;
+        rejected += u64::from(broker.publish(event(event_type, &attempted)).is_err());
+    }
+    let elapsed = started.elapsed().as_secs_f64();
+    let least = handled.iter().map(|count| count.load(Ordering::Relaxed)).min().unwrap_or(0);
+    let stats = broker.stats();
+    broker.stop(Duration::ZERO);
+    let (accepted, dropped) = (stats.accepted, stats.deliveries.dropped);
+    Run { attempted, accepted, rejected, dropped, rate: least as f64 / elapsed }
+}
+
+pub(crate) fn one(short: bool, figures: &mut Figures) {
+    let duration = Duration::from_secs(if short { 3 } else { 30 });
+    let slow = |overflow, one_in, sleep| Slow { overflow, one_in, sleep: Duration::from_millis(sleep) };
+    let cases = [
+        ("DropOldest, sleeps on every event", slow(Overflow::DropOldest, 1, 100)),
+        ("Block, sleeps on 1 event in 1,000", slow(Overflow::Block(Duration::from_secs(60)), 1_000, 100)),
+    ];
+    for (name, case) in cases {
+        // The same without the sleep, before and after, tells the rate to compare with.
+        let quick = Slow { sleep: Duration::ZERO, ..case };
+        let before = hundred(quick, duration / 3).rate;
+        let run = hundred(case, duration);
+        let after = hundred(quick, duration / 3).rate;
+        let share = run.rate / ((before + after) / 2.0);
+        figures.note(name, format!("{:.0} events/s of {before:.0} and {after:.0}", run.rate));
+        figures.check("  share of the rate that the others keep", format!("{share:.2}"), "at least 0.80", share >= 0.8);
+        figures.exactly("  accepted + rejected", run.accepted + run.rejected, run.attempted);
+        figures.note("  dropped by the slow one", run.dropped);
+    }
+    let run = hundred(slow(Overflow::Reject, 1, 100), duration);
+    figures.note("Reject: accepted, rejected", format!("{}, {}", run.accepted, run.rejected));
+    figures.exactly("  accepted + rejected", run.accepted + run.rejected, run.attempted);
+}
+
+pub(crate) fn many(short: bool, figures: &mut Figures) {
+    let duration = Duration::from_secs(if short { 5 } else { 30 });
+    let broker = Broker::builder().start().expect("a broker");
+    for number in 0..20 {
+        let options = SubscribeOptions::new(format!("many.slow.{number}")).overflow(Overflow::DropOldest);
+        broker.subscribe_with(options, |_| thread::sleep(Duration::from_secs(1))).expect("a subscription");
+    }
+    let (latencies, start) = (Arc::new(Mutex::new(Vec::new())), Instant::now());
+    for _ in 0..10 {
+        let samples = Arc::clone(&latencies);
+        broker
+            .subscribe("many.healthy.event", move |delivery| {
+                let published: u64 = delivery.event().payload_as().expect("a time");
+                samples.lock().expect("the samples").push(start.elapsed().as_nanos() as u64 - published);
+            })
+            .expect("a subscription");
+    }
+    let mut refused = 0;
+    at_rate(200, duration, |number| {
+        let slow = event(&format!("many.slow.{}", number % 20), &number);
+        refused += u64::from(broker.publish(slow).is_err());
+        let now = start.elapsed().as_nanos() as u64;
+        refused += u64::from(broker.publish(event("many.healthy.event", &now)).is_err());
+    });
+    thread::sleep(Duration::from_secs(1));
+    let mut samples = latencies.lock().expect("the samples");
+    figures.note("workers at the end", broker.stats().workers);
+    figures.note("healthy deliveries", samples.len());
+    figures.exactly("refused", refused, 0);
+    let (p50, p99) = (quantile(&mut samples, 0.5), quantile(&mut samples, 0.99));
+    figures.note("p50 of the healthy", format!("{p50:?}"));
+    figures.check("p99 of the healthy", format!("{p99:?}"), "at most 50 ms", p99 <= Duration::from_millis(50));
+    drop(samples);
+    broker.stop(Duration::ZERO);
+}
