@@ -128,9 +128,6 @@ impl Engine {
             return self.refuse(PublishError::NotRunning { event: event.into() });
         };
         let event = self.admit(event)?;
-        if let Some(known) = self.store.find(event.id()) {
-            return self.known(event, known).map(|known| Receipt::known(already(&known)));
-        }
         let targets = self.local_targets(&event);
         let (event, without) = match self.reserve_or_find(event, &targets, may_block)? {
             Room::Reserved(event, without) => (event, without),
@@ -215,14 +212,13 @@ impl Engine {
         Err(error)
     }
 
-    /// Checks the bounds of this broker, and makes the event one of this instance.
-    pub(crate) fn admit(&self, mut event: Event) -> Result<Event, PublishError> {
+    /// Checks the bounds of this broker.
+    fn admit(&self, event: Event) -> Result<Event, PublishError> {
         let (max, actual) = (self.config.max_payload_bytes, event.payload().len());
         if actual > max {
             let reason = Invalid::new("payload", Problem::TooLong { max, actual });
             return self.refuse(PublishError::Invalid { event: event.into(), reason });
         }
-        event.set_instance_id(Arc::clone(&self.instance_id));
         Ok(event)
     }
 
@@ -233,24 +229,21 @@ impl Engine {
         targets: &[Arc<Subscription>],
         may_block: bool,
     ) -> Result<Room, PublishError> {
+        if let Some(known) = self.store.find(event.id()) {
+            return self.known(event, known).map(Room::Known);
+        }
         match self.reserve(targets, may_block && !in_handler()) {
             Ok(without) => Ok(Room::Reserved(event, without)),
-            Err(limit) => match self.store.find(event.id()) {
-                Some(known) => self.known(event, known).map(Room::Known),
-                None if self.lifecycle.phase() != Phase::Running => {
-                    self.refuse(PublishError::NotRunning { event: event.into() })
-                }
-                None => self.refuse(PublishError::Full { event: event.into(), limit }),
-            },
+            Err(_) if self.lifecycle.phase() != Phase::Running => {
+                self.refuse(PublishError::NotRunning { event: event.into() })
+            }
+            Err(limit) => self.refuse(PublishError::Full { event: event.into(), limit }),
         }
     }
 
     /// Has the back end, if there is one, confirm an event that this thread will dispatch by itself.
     fn confirm_first(&self, publishing: &Publishing<'_>, event: &Event) -> Result<(), PublishError> {
         let Some(bridge) = self.bridge.as_ref().filter(|bridge| bridge.has_mirror) else { return Ok(()) };
-        if self.store.find(event.id()).is_some() {
-            return Ok(());
-        }
         let pending = Arc::new(Pending::default());
         self.send_out(bridge, publishing, event.clone(), None, &pending)?;
         Receipt::pending(pending, event.clone()).wait(self.config.sync_timeout).map(|_| ())
@@ -259,11 +252,12 @@ impl Engine {
     /// Stores an event for which room is reserved; if it is known, the room is given back.
     fn put(
         &self,
-        event: Event,
+        mut event: Event,
         targets: &[Arc<Subscription>],
         without: WithoutPlace,
         watch: Option<Arc<Watch>>,
     ) -> Result<Stored, PublishError> {
+        let adopted = event.adopt(&self.instance_id);
         match self.store.put(event, targets.len() as u32, watch) {
             Ok(record) => {
                 if targets.is_empty() {
@@ -278,8 +272,11 @@ impl Engine {
                 }
                 Ok(Stored::New(record, without))
             }
-            Err((event, known)) => {
+            Err((mut event, known)) => {
                 release(targets, &without);
+                if adopted {
+                    event.disown();
+                }
                 self.known(event, known).map(Stored::Known)
             }
         }
@@ -417,7 +414,7 @@ impl Engine {
     fn leave_seat(self: &Arc<Self>, subscription: &Arc<Subscription>) {
         if subscription.leave_seat() {
             // The seat was taken again for what has arrived meanwhile: a worker gets it.
-            subscription.pool.submit(Arc::clone(subscription), subscription.pace());
+            subscription.pool.submit(Arc::clone(subscription));
         }
     }
 

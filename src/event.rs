@@ -277,9 +277,19 @@ impl Event {
         self.key.as_ref()
     }
 
-    /// Names the instance that publishes the event, unless one is named already. The caller has checked the text.
-    pub(crate) fn set_instance_id(&mut self, instance_id: Arc<str>) {
-        self.instance_id.get_or_insert(instance_id);
+    /// Names the instance that publishes the event, unless one is named already. True if none was. The caller has checked
+    /// the text.
+    pub(crate) fn adopt(&mut self, instance_id: &Arc<str>) -> bool {
+        let unnamed = self.instance_id.is_none();
+        if unnamed {
+            self.instance_id = Some(Arc::clone(instance_id));
+        }
+        unnamed
+    }
+
+    /// Takes [`adopt`](Self::adopt) back.
+    pub(crate) fn disown(&mut self) {
+        self.instance_id = None;
     }
 
     /// Whether both say that the same happened. How far their handling has come, when they were made, and which

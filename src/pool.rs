@@ -30,6 +30,11 @@ pub(crate) enum Pace {
     Long = 2,
 }
 
+/// What the pool has to know of a token.
+pub(crate) trait Paced {
+    fn pace(&self) -> Pace;
+}
+
 /// See the module's page.
 #[derive(Debug)]
 pub(crate) struct Pool<T> {
@@ -54,6 +59,8 @@ pub(crate) struct Worker<T> {
     calls: CachePadded<AtomicU64>,
     /// The token that it attends to.
     attending: Mutex<Option<T>>,
+    /// It counts among those that run long handlers.
+    long: AtomicBool,
     thread: std::sync::OnceLock<Thread>,
     woken: AtomicBool,
     leave: AtomicBool,
@@ -73,6 +80,7 @@ impl<T: Clone> Worker<T> {
         Self {
             calls: CachePadded::default(),
             attending: Mutex::new(None),
+            long: AtomicBool::new(false),
             thread: std::sync::OnceLock::new(),
             woken: AtomicBool::new(false),
             leave: AtomicBool::new(false),
@@ -100,10 +108,6 @@ impl<T: Clone> Worker<T> {
         self.calls.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn attend(&self, token: Option<T>) {
-        *self.attending.lock() = token;
-    }
-
     pub(crate) fn attending(&self) -> Option<T> {
         self.attending.lock().clone()
     }
@@ -116,7 +120,7 @@ impl<T: Clone> Worker<T> {
     }
 }
 
-impl<T: Clone> Pool<T> {
+impl<T: Clone + Paced> Pool<T> {
     /// `long_limit` bounds how many workers serve long handlers at a time.
     pub(crate) fn new(long_limit: usize) -> Self {
         Self {
@@ -140,11 +144,11 @@ impl<T: Clone> Pool<T> {
     }
 
     /// Offers a token to the workers. False if all of them are busy: it waits for the first that is done.
-    pub(crate) fn submit(&self, token: T, pace: Pace) -> bool {
-        if pace == Pace::Long {
-            self.ready_long.push(token)
+    pub(crate) fn submit(&self, token: T) -> bool {
+        if token.pace() == Pace::Long {
+            self.ready_long.push(token);
         } else {
-            self.ready.push(token)
+            self.ready.push(token);
         }
         // Pairs with the fence of a worker that stops searching: it sees the token, or this sees that it stopped.
         fence(Ordering::SeqCst);
@@ -169,7 +173,14 @@ impl<T: Clone> Pool<T> {
         if long_first && let Some(taken) = self.take_long() {
             return Some(taken);
         }
-        self.ready.pop().map(|token| Taken { token, long: false }).or_else(|| self.take_long())
+        while let Some(token) = self.ready.pop() {
+            if token.pace() != Pace::Long {
+                return Some(Taken { token, long: false });
+            }
+            // It turned out to be long while it waited here.
+            self.ready_long.push(token);
+        }
+        self.take_long()
     }
 
     fn take_long(&self) -> Option<Taken<T>> {
@@ -185,11 +196,28 @@ impl<T: Clone> Pool<T> {
         None
     }
 
-    /// A taken token was attended to.
-    pub(crate) fn attended(&self, long: bool) {
-        if long {
+    /// A worker attends to a taken token.
+    pub(crate) fn attend(&self, worker: &Worker<T>, taken: &Taken<T>) {
+        worker.long.store(taken.long, Ordering::Release);
+        *worker.attending.lock() = Some(taken.token.clone());
+    }
+
+    /// A worker turns out to run a long handler. Returns the token that it attends to.
+    pub(crate) fn note_long(&self, worker: &Worker<T>) -> Option<T> {
+        let attending = worker.attending.lock();
+        if attending.is_some() && !worker.long.swap(true, Ordering::AcqRel) {
+            self.long_running.fetch_add(1, Ordering::AcqRel);
+        }
+        attending.clone()
+    }
+
+    /// A worker has attended to its token.
+    pub(crate) fn attended(&self, worker: &Worker<T>) {
+        let token = worker.attending.lock().take();
+        if worker.long.swap(false, Ordering::AcqRel) {
             self.long_running.fetch_sub(1, Ordering::AcqRel);
         }
+        drop(token);
     }
 
     /// Makes the caller the one that searches. False if another one does.

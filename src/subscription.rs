@@ -19,7 +19,7 @@ use crate::handler::Outcome;
 use crate::inbox::Inbox;
 use crate::lane::LaneKey;
 use crate::pattern::Pattern;
-use crate::pool::{Pace, Pool};
+use crate::pool::{Pace, Paced, Pool};
 use crate::retry::RetryPolicy;
 use crate::stats::VerdictCounts;
 use crate::verdict::SubscriptionId;
@@ -169,13 +169,13 @@ impl Subscription {
         if seats >= wanted || !self.try_seat() {
             return !self.is_watched();
         }
-        !self.pool.submit(Arc::clone(self), self.pace()) && !self.is_watched()
+        !self.pool.submit(Arc::clone(self)) && !self.is_watched()
     }
 
     /// Brings in another worker because nothing moves. False if all seats are taken.
     pub(crate) fn call_another_worker(self: &Arc<Self>) -> bool {
         self.try_seat() && {
-            self.pool.submit(Arc::clone(self), self.pace());
+            self.pool.submit(Arc::clone(self));
             true
         }
     }
@@ -275,6 +275,12 @@ impl Subscription {
         while self.running() > 0 {
             self.calls_ended.wait(&mut gate);
         }
+    }
+}
+
+impl Paced for Arc<Subscription> {
+    fn pace(&self) -> Pace {
+        Subscription::pace(self)
     }
 }
 

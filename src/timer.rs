@@ -163,7 +163,7 @@ impl TimerState {
             let Some(call) = self.seen_call(worker, now) else { continue };
             let lasts = now - call.since;
             if lasts >= LONG_CALL
-                && let Some(subscription) = worker.attending()
+                && let Some(subscription) = engine.pool.note_long(worker)
             {
                 subscription.note_long_call();
             }

@@ -83,9 +83,9 @@ fn attend(
     worker: &Arc<Worker<Arc<Subscription>>>,
     taken: Taken<Arc<Subscription>>,
 ) {
+    pool.attend(worker, &taken);
     let long = taken.is_long();
     let subscription = taken.token;
-    worker.attend(Some(Arc::clone(&subscription)));
     let mut now = engine.clock.now();
     let mut turn = TURN;
     loop {
@@ -102,10 +102,8 @@ fn attend(
             if turn == 0 || long || subscription.pace() == Pace::Long {
                 if (pool.has_ready() || long) && subscription.inbox.has_ready() {
                     // The seat goes with the token.
-                    worker.attend(None);
-                    pool.attended(long);
-                    let pace = subscription.pace();
-                    pool.submit(subscription, pace);
+                    pool.attended(worker);
+                    pool.submit(subscription);
                     return;
                 }
                 turn = TURN;
@@ -118,8 +116,7 @@ fn attend(
         }
         now = engine.clock.now();
     }
-    worker.attend(None);
-    pool.attended(long);
+    pool.attended(worker);
 }
 
 /// Looks for more work of a subscription for a moment, unless another worker searches: a publisher that finds the seat

@@ -166,9 +166,9 @@ struct Run {
     early: Vec<EventId>,
     notices: EventStream,
     settlements: Settlements,
-    broker: Broker,
     // Goes before the broker, so that no handler waits for it when a test fails.
     gate: Sender<()>,
+    broker: Broker,
 }
 
 impl Run {
@@ -292,7 +292,7 @@ impl Run {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 192, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 768, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn the_store_does_what_its_rule_says(max_events in 1..=16_usize, steps in steps()) {

@@ -83,13 +83,14 @@ impl Engine {
         if !subscription.inbox.reserve() {
             return false;
         }
-        let record = match self.store.put(lease.event, 1, None) {
-            Ok(record) => record,
-            Err((_, known)) => {
-                self.reopen(&known, Record::add_one);
-                known
-            }
+        let stored = match self.store.find(lease.event.id()) {
+            Some(known) => Err(known),
+            None => self.store.put(lease.event, 1, None).map_err(|(_, known)| known),
         };
+        let record = stored.unwrap_or_else(|known| {
+            self.reopen(&known, Record::add_one);
+            known
+        });
         let mut delivery = Queued::new(record, Place::Queue);
         delivery.history = Some(Box::new(History { lease: Some(lease.token), ..History::default() }));
         let lane = subscription.lane(&delivery.record.event).cloned();

@@ -104,7 +104,10 @@ impl Engine {
 
     /// Sends a batch until the back end has answered. When the broker has stopped, it is tried once more.
     fn mirror_batch(self: &Arc<Self>, bridge: &Bridge, mirror: &mut dyn Mirror, batch: Vec<Outgoing>) {
-        let events: Vec<Event> = batch.iter().map(|outgoing| outgoing.event.clone()).collect();
+        let mut events: Vec<Event> = batch.iter().map(|outgoing| outgoing.event.clone()).collect();
+        for event in &mut events {
+            event.adopt(&self.instance_id);
+        }
         // Should the back end never answer, `stop` reports these.
         bridge.unflushed.lock().extend(events.iter().cloned());
         let mut pauses = Pauses::new();

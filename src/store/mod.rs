@@ -89,7 +89,9 @@ impl Store {
         self.head.load(Ordering::Relaxed)
     }
 
-    /// Stores an event with its number of deliveries, or hands it back with the record that has its id already.
+    /// Stores an event with its number of deliveries, or hands it back with the record that has its id already. Ask
+    /// [`find`](Self::find) first: only publishers of the same id at the same moment may meet here, at the price of a
+    /// position.
     pub(crate) fn put(
         &self,
         event: Event,
@@ -99,7 +101,7 @@ impl Store {
         loop {
             let position = self.head.fetch_add(1, Ordering::SeqCst);
             if let Err(known) = self.claim(event.id(), position) {
-                self.unused.fetch_add(1, Ordering::SeqCst);
+                self.waste(position);
                 return Err((event, known));
             }
             let mut slot = self.slot(position).lock();
@@ -149,7 +151,9 @@ impl Store {
     pub(crate) fn find(&self, id: &EventId) -> Option<Arc<Record>> {
         if let Some(number) = id.local_sequence() {
             let hint = self.index_of(number).load(Ordering::Acquire);
-            if let Some(record) = hint.checked_sub(1).and_then(|position| self.at(position, id)) {
+            // For a new id the index mostly leads to a position that has left the ring: no need to look there.
+            let may_be_in_ring = hint + self.slots.len() as u64 > self.head.load(Ordering::Acquire);
+            if may_be_in_ring && let Some(record) = hint.checked_sub(1).and_then(|position| self.at(position, id)) {
                 return Some(record);
             }
             if number > self.highest_stray.load(Ordering::Acquire) {
@@ -281,6 +285,16 @@ impl Store {
                 // It has left the ring; its mapping goes with it.
                 Occupant::Gone => self.disclaim(id, holder),
             }
+        }
+    }
+
+    /// Passes over a position that holds nothing: the ring moves on all the same.
+    fn waste(&self, position: u64) {
+        self.unused.fetch_add(1, Ordering::SeqCst);
+        let mut slot = self.slot(position).lock();
+        if slot.filled <= position {
+            self.leave(&mut slot);
+            slot.filled = position + 1;
         }
     }
 

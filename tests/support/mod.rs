@@ -91,7 +91,8 @@ impl Settlements {
 pub(crate) struct Gate(Arc<GateState>);
 
 struct GateState {
-    is_open: Mutex<bool>,
+    /// How many may pass.
+    passes: Mutex<usize>,
     opened: Condvar,
     arrivals: Sender<()>,
     arrived: Mutex<Receiver<()>>,
@@ -100,8 +101,7 @@ struct GateState {
 impl Gate {
     pub(crate) fn closed() -> Self {
         let (arrivals, arrived) = channel();
-        let state =
-            GateState { is_open: Mutex::new(false), opened: Condvar::new(), arrivals, arrived: Mutex::new(arrived) };
+        let state = GateState { passes: Mutex::new(0), opened: Condvar::new(), arrivals, arrived: Mutex::new(arrived) };
         Self(Arc::new(state))
     }
 
@@ -109,10 +109,11 @@ impl Gate {
     pub(crate) fn pass(&self) {
         let _ = self.0.arrivals.send(());
         let deadline = Instant::now() + 3 * PATIENCE;
-        let mut is_open = self.0.is_open.lock();
-        while !*is_open {
-            assert!(!self.0.opened.wait_until(&mut is_open, deadline).timed_out(), "the gate was never opened");
+        let mut passes = self.0.passes.lock();
+        while *passes == 0 {
+            assert!(!self.0.opened.wait_until(&mut passes, deadline).timed_out(), "the gate was never opened");
         }
+        *passes -= 1;
     }
 
     /// Waits until one more handler has arrived.
@@ -127,8 +128,14 @@ impl Gate {
 
     /// Lets everybody pass, from now on.
     pub(crate) fn open(&self) {
-        *self.0.is_open.lock() = true;
+        *self.0.passes.lock() = usize::MAX / 2;
         self.0.opened.notify_all();
+    }
+
+    /// Lets one pass.
+    pub(crate) fn open_once(&self) {
+        *self.0.passes.lock() += 1;
+        self.0.opened.notify_one();
     }
 }
 
@@ -148,4 +155,13 @@ pub(crate) fn wait_until(what: &str, condition: impl Fn() -> bool) {
         // Only for what can't be signalled.
         std::thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// Runs something that might never return on a thread of its own, and waits for its result.
+pub(crate) fn in_time<T: Send + 'static>(what: &str, run: impl FnOnce() -> T + Send + 'static) -> T {
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || {
+        let _ = sender.send(run());
+    });
+    receive(&receiver, what)
 }

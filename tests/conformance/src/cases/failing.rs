@@ -1,0 +1,252 @@
+//! Handlers that fail, panic, hang; dead letters.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use std::time::Duration;
+
+use eventbroker::{Broker, DeadLetterFilter, DeadReason, HandlerError, Overflow, RetryPolicy, Status, Verdict};
+
+use crate::Subject;
+use crate::kit::{
+    Gate, Ids, Settlements, events, eventually, finish, listen, listen_with, named, numbered, publish, publish_all,
+    signal, start, status,
+};
+
+/// The first two attempts of the first deliveries fail; everything is handled in the end.
+pub fn failed_events_come_again(subject: &dyn Subject) {
+    let broker = start(subject);
+    let settlements = Settlements::of(&broker, "all");
+    let failures = AtomicUsize::new(0);
+    let (_, calls) = listen_with(&broker, named("all", "again.*"), move |delivery| {
+        let fails = delivery.attempt() <= 2 && failures.fetch_add(1, Ordering::SeqCst) < 20;
+        if fails { Err("not now") } else { Ok(()) }
+    });
+    let ids = publish_all(&broker, events("again.it", 100));
+    calls.read(&ids);
+    let (mut open, mut attempts) = (ids.clone(), 0);
+    while !open.is_empty() {
+        let settled = settlements.next();
+        assert_eq!((settled.verdict, settled.error), (Verdict::Done, None));
+        open.remove(&settled.id);
+        attempts += settled.attempts;
+    }
+    assert!(attempts >= 120, "20 attempts have failed, {attempts} were counted");
+    finish(&broker);
+}
+
+/// A panic counts as a failed attempt with its message, and the threads live on.
+pub fn a_panic_is_a_failed_attempt(subject: &dyn Subject) {
+    let broker = start(subject);
+    let settlements = Settlements::of(&broker, "all");
+    let options = named("all", "panic.*").retry(RetryPolicy::fixed(1, Duration::from_millis(1)));
+    let (_, calls) = listen_with(&broker, options, |delivery| {
+        // Without the hook's report of the panic.
+        if delivery.event().event_type() == "panic.once" && delivery.attempt() == 1 {
+            std::panic::resume_unwind(Box::new("once"));
+        }
+        if delivery.event().event_type() == "panic.always" {
+            std::panic::resume_unwind(Box::new(format!("attempt {}", delivery.attempt())));
+        }
+    });
+    // More panics than there are threads.
+    let ids = publish_all(&broker, events("panic.once", 20));
+    calls.read(&ids);
+    for _ in 0..ids.len() {
+        assert_eq!(settlements.next().verdict, Verdict::Done);
+    }
+    publish(&broker, numbered("panic.always", 0));
+    let settled = settlements.next();
+    assert_eq!((settled.verdict, settled.attempts), (Verdict::Dead, 2));
+    assert_eq!(settled.error.as_deref(), Some("handler panicked: attempt 2"));
+    finish(&broker);
+}
+
+/// So many retries as the policy says, then a dead letter with each error.
+pub fn retries_end_with_a_dead_letter(subject: &dyn Subject) {
+    let broker = start(subject);
+    let settlements = Settlements::of(&broker, "all");
+    let options = named("all", "dead.*").retry(RetryPolicy::fixed(2, Duration::from_millis(1)));
+    let (_, _calls) = listen_with(&broker, options, |delivery| Err::<(), _>(format!("no {}", delivery.attempt())));
+    let id = publish(&broker, numbered("dead.it", 7));
+    let settled = settlements.next();
+    assert_eq!((&settled.id, settled.verdict, settled.attempts), (&id, Verdict::Dead, 3));
+    let letters = broker.dead_letters(&DeadLetterFilter::default());
+    let [letter] = &letters[..] else { panic!("one letter: {letters:?}") };
+    assert_eq!((letter.event.id(), &*letter.name), (&id, "all"));
+    assert_eq!((letter.reason, letter.attempts), (DeadReason::Exhausted, 3));
+    assert_eq!(letter.event.payload().as_str(), "7");
+    let errors: Vec<_> = letter.errors.iter().map(|error| (error.attempt, error.message.as_str())).collect();
+    assert_eq!(errors, [(1, "no 1"), (2, "no 2"), (3, "no 3")]);
+    assert!(letter.first_failed_at <= letter.dead_at);
+    finish(&broker);
+}
+
+/// A handler can say that trying again is of no use.
+pub fn a_permanent_failure_is_not_retried(subject: &dyn Subject) {
+    let broker = start(subject);
+    let settlements = Settlements::of(&broker, "all");
+    let (_, calls) =
+        listen_with(&broker, named("all", "dead.*"), |_| Err::<(), _>(HandlerError::permanent("it never will")));
+    let id = publish(&broker, numbered("dead.it", 0));
+    let settled = settlements.next();
+    assert_eq!((settled.verdict, settled.attempts), (Verdict::Dead, 1));
+    assert_eq!(broker.dead_letters(&DeadLetterFilter::default())[0].reason, DeadReason::Permanent);
+    finish(&broker);
+    assert_eq!(calls.rest().len(), 1);
+    assert_eq!(broker.dead_letters(&DeadLetterFilter::default())[0].event.id(), &id);
+}
+
+/// Subscriptions that fail for a while, or for ever, don't change what another one gets.
+pub fn failing_subscriptions_do_not_disturb_others(subject: &dyn Subject) {
+    let broker = start(subject);
+    for number in 0..3 {
+        let attempts = Mutex::new(HashMap::new());
+        let options = named(&format!("bad {number}"), "mixed.*").retry(RetryPolicy::fixed(5, Duration::from_millis(1)));
+        listen_with(&broker, options, move |delivery| {
+            let mut attempts = attempts.lock().expect("no panic under the lock");
+            let count: &mut usize = attempts.entry(delivery.event().id().clone()).or_default();
+            *count += 1;
+            if number == 0 || *count <= 5 { Err("not yet") } else { Ok(()) }
+        });
+    }
+    let (_, calls) = listen(&broker, named("good", "mixed.*"));
+    let ids = publish_all(&broker, events("mixed.it", 50));
+    calls.read(&ids);
+    finish(&broker);
+    calls.assert_no_more(subject, &ids);
+    for letter in broker.dead_letters(&DeadLetterFilter::default()) {
+        assert_eq!((&*letter.name, letter.attempts), ("bad 0", 6), "the others succeed at the last attempt");
+    }
+}
+
+/// A handler that hangs holds up its own subscription only, even when that one is full.
+pub fn a_stuck_subscription_does_not_block_others(subject: &dyn Subject) {
+    let broker = start(subject);
+    let gate = Gate::default();
+    let options = named("stuck", "stuck.*").concurrency(1).queue_capacity(1).overflow(Overflow::DropNewest);
+    let (inside, wait_until_inside) = signal();
+    let held = gate.clone();
+    listen_with(&broker, options, move |_| {
+        // As for calls.
+        let _ = inside.send(());
+        held.pass();
+    });
+    let (_, calls) = listen(&broker, named("quick", "stuck.*"));
+    let mut ids = publish_all(&broker, [numbered("stuck.first", 0)]);
+    wait_until_inside();
+    ids.extend(publish_all(&broker, events("stuck.it", 50)));
+    calls.read(&ids);
+    gate.open();
+    finish(&broker);
+    calls.assert_no_more(subject, &ids);
+}
+
+fn one_that_fails_for_good(broker: &Broker) {
+    listen_with(broker, named("bad", "poison.*"), |_| Err::<(), _>(HandlerError::permanent("poison")));
+}
+
+/// One event tells about each dead letter; a notice that dies itself makes no other.
+pub fn dead_letters_are_announced_once(subject: &dyn Subject) {
+    let broker = start(subject);
+    let settlements = Settlements::of(&broker, "notices");
+    one_that_fails_for_good(&broker);
+    let (_, calls) = listen_with(&broker, named("notices", "eventbroker.dead_letter"), |_| {
+        Err::<(), _>(HandlerError::permanent("poison, too"))
+    });
+    let ids = publish_all(&broker, events("poison.it", 5));
+    for _ in 0..ids.len() {
+        assert_eq!(settlements.next().verdict, Verdict::Dead);
+    }
+    finish(&broker);
+    let told: Ids = calls
+        .rest()
+        .iter()
+        .map(|notice| {
+            let about: serde_json::Value = notice.payload_as().expect("a notice");
+            let id = about["event_id"].as_str().expect("an id");
+            assert_eq!((&about["subscription"], &about["error"]), (&"bad".into(), &"poison".into()));
+            eventbroker::EventId::parse(id).expect("an id")
+        })
+        .collect();
+    assert_eq!(told, ids);
+    assert_eq!(broker.dead_letter_count(), 10);
+}
+
+/// The letter matters, not the notice: if there is no room for that, it is counted, and the letter is kept.
+pub fn a_dead_letter_is_kept_when_its_notice_is_lost(subject: &dyn Subject) {
+    let broker = start(subject);
+    let settlements = Settlements::of(&broker, "bad");
+    one_that_fails_for_good(&broker);
+    let gate = Gate::default();
+    let held = gate.clone();
+    let options = named("notices", "eventbroker.dead_letter").concurrency(1).queue_capacity(1);
+    let (_, calls) = listen_with(&broker, options, move |_| held.pass());
+    publish(&broker, numbered("poison.it", 0));
+    calls.next();
+    publish_all(&broker, events("poison.it", 3));
+    for _ in 0..4 {
+        assert_eq!(settlements.next().verdict, Verdict::Dead);
+    }
+    assert_eq!(broker.dead_letter_count(), 4);
+    assert_eq!(broker.stats().dead_letter_notices_lost, 2, "one runs, one is queued");
+    gate.open();
+    finish(&broker);
+}
+
+/// A dead letter can be delivered again, to the subscription that failed and to no other.
+pub fn dead_letters_are_requeued(subject: &dyn Subject) {
+    let broker = start(subject);
+    let settlements = Settlements::of(&broker, "mended");
+    let works = Arc::new(AtomicBool::new(false));
+    let mended = Arc::clone(&works);
+    let (_, calls) = listen_with(&broker, named("mended", "letter.*"), move |_| {
+        if mended.load(Ordering::SeqCst) { Ok(()) } else { Err(HandlerError::permanent("not yet")) }
+    });
+    let (_, others) = listen(&broker, named("other", "letter.*"));
+    let ids = publish_all(&broker, events("letter.it", 10));
+    others.read(&ids);
+    for _ in 0..10 {
+        assert_eq!(settlements.next().verdict, Verdict::Dead);
+    }
+    for id in &ids {
+        eventually("a dead delivery makes the event failed", || status(&broker, id) == Some(Status::Failed));
+    }
+    works.store(true, Ordering::SeqCst);
+    let letters = broker.dead_letters(&DeadLetterFilter::default());
+    assert_eq!(letters.iter().map(|letter| letter.event.id().clone()).collect::<Ids>(), ids);
+    broker.requeue(letters[0].id).expect("it is there");
+    assert_eq!(settlements.next().id, *letters[0].event.id());
+    broker.requeue(letters[0].id).expect_err("it is no dead letter any more");
+    assert_eq!(broker.requeue_matching(&DeadLetterFilter::default()).expect("it runs"), 9);
+    for _ in 0..9 {
+        assert_eq!(settlements.next().verdict, Verdict::Done);
+    }
+    for id in &ids {
+        eventually("a requeued delivery mends the event", || status(&broker, id) == Some(Status::Completed));
+    }
+    assert_eq!(broker.dead_letter_count(), 0);
+    finish(&broker);
+    calls.rest();
+    others.assert_no_more(subject, &ids);
+}
+
+/// Each event makes its handler publish another one; the delivery succeeds only if that was accepted.
+pub fn handlers_may_publish(subject: &dyn Subject) {
+    let broker = start(subject);
+    let to_publish = Arc::new(Mutex::new(Some(broker.clone())));
+    let handle = Arc::clone(&to_publish);
+    listen_with(&broker, named("first", "chain.first"), move |delivery| {
+        let broker = handle.lock().expect("no panic under the lock").clone().ok_or("the case has ended")?;
+        broker.publish(delivery.event().payload_as().map(|it: usize| numbered("chain.second", it)).map_err(|_| "?")?);
+        Ok::<_, &str>(())
+    });
+    let (_, calls) = listen(&broker, named("second", "chain.second"));
+    publish_all(&broker, events("chain.first", 30));
+    let mut numbers: Vec<usize> = (0..30).map(|_| crate::kit::number_of(&calls.next())).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, (0..30).collect::<Vec<_>>());
+    finish(&broker);
+    to_publish.lock().expect("no panic under the lock").take();
+}

@@ -1,0 +1,225 @@
+//! Several brokers on one back end.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use eventbroker::{Broker, Event, PublishError, Scope, Source};
+
+use crate::Subject;
+use crate::kit::{
+    Gate, Ids, PATIENCE, builder, events, finish, listen, listen_with, named, number_of, numbered, publish,
+    publish_all, start,
+};
+
+fn two(subject: &dyn Subject) -> (Broker, Broker) {
+    (start(subject), subject.broker(builder("two")))
+}
+
+/// What one publishes reaches the other, which has the only subscription, and says who published it.
+pub fn events_reach_other_instances(subject: &dyn Subject) {
+    let (one, two) = two(subject);
+    let (_, calls) = listen(&two, named("there", "far.*"));
+    let ids = publish_all(&one, events("far.it", 100));
+    for event in calls.read(&ids) {
+        assert_eq!(event.instance_id(), Some("one"));
+    }
+    finish(&two);
+    finish(&one);
+    calls.assert_no_more(subject, &ids);
+}
+
+/// Two members of a name share the events: together they handle each, and both take part.
+pub fn one_member_handles_each_event(subject: &dyn Subject) {
+    let (one, two) = two(subject);
+    let (handled, calls) = channel();
+    // Neither goes on before both have something.
+    let gate = Gate::default();
+    for (instance, broker) in [(0, &one), (1, &two)] {
+        let (handled, held) = (handled.clone(), gate.clone());
+        let options = named("shared", "share.*").concurrency(1).queue_capacity(5);
+        listen_with(broker, options, move |delivery| {
+            // As for calls.
+            let _ = handled.send((instance, delivery.event().id().clone()));
+            held.pass();
+        });
+    }
+    let ids = publish_all(&one, events("share.it", 100));
+    let (mut missing, mut members, mut count) = (ids.clone(), HashSet::new(), 0);
+    while !missing.is_empty() {
+        let (instance, id) = calls.recv_timeout(PATIENCE).expect("one of them is called");
+        assert!(ids.contains(&id));
+        missing.remove(&id);
+        count += 1;
+        if members.insert(instance) && members.len() == 2 {
+            gate.open();
+        }
+    }
+    finish(&one);
+    finish(&two);
+    count += calls.try_iter().count();
+    if subject.abilities().exact {
+        assert_eq!(count, 100, "some were handled twice");
+    }
+}
+
+/// Each name gets every event, however many instances share it.
+pub fn each_name_gets_all(subject: &dyn Subject) {
+    let (one, two) = two(subject);
+    let (handled, calls) = channel();
+    for broker in [&one, &two] {
+        for name in ["mail", "audit"] {
+            let handled = handled.clone();
+            listen_with(broker, named(name, "order.*"), move |delivery| {
+                // As for calls.
+                let _ = handled.send((delivery.name().to_owned(), delivery.event().id().clone()));
+            });
+        }
+    }
+    let mut ids = publish_all(&one, events("order.it", 25));
+    ids.extend(publish_all(&two, events("order.it", 25)));
+    let expected: HashSet<_> =
+        ids.iter().flat_map(|id| ["mail", "audit"].map(|it| (it.to_owned(), id.clone()))).collect();
+    let mut missing = expected.clone();
+    while !missing.is_empty() {
+        let call = calls.recv_timeout(PATIENCE).expect("one of them is called");
+        assert!(missing.remove(&call) || (expected.contains(&call) && !subject.abilities().exact), "{call:?}");
+    }
+    finish(&one);
+    finish(&two);
+}
+
+/// An instance gets the events of its own subscriptions; another one's are left to that.
+pub fn instances_need_not_have_the_same_subscriptions(subject: &dyn Subject) {
+    let (one, two) = two(subject);
+    let (_, mail) = listen(&one, named("mail", "order.*"));
+    let (_, audit) = listen(&two, named("audit", "*.create"));
+    let both = publish_all(&one, events("order.create", 20));
+    let only_mail = publish_all(&two, events("order.delete", 20));
+    let only_audit = publish_all(&one, events("user.create", 20));
+    let (for_mail, for_audit) = (&both | &only_mail, &both | &only_audit);
+    mail.read(&for_mail);
+    audit.read(&for_audit);
+    finish(&one);
+    finish(&two);
+    mail.assert_no_more(subject, &for_mail);
+    audit.assert_no_more(subject, &for_audit);
+}
+
+/// A local subscription never sees what another instance publishes.
+pub fn local_subscriptions_hear_their_own_instance_only(subject: &dyn Subject) {
+    let (one, two) = two(subject);
+    let (_, local) = listen(&two, named("local", "where.*").scope(Scope::Local));
+    let (_, shared) = listen(&two, named("shared", "where.*"));
+    let theirs = publish_all(&one, events("where.there", 10));
+    shared.read(&theirs);
+    let own = publish_all(&two, events("where.here", 10));
+    local.read(&own);
+    shared.read(&own);
+    finish(&two);
+    finish(&one);
+    local.assert_no_more(subject, &own);
+}
+
+/// What a member has begun and not finished when it stops is handled by another one.
+pub fn unfinished_events_go_to_another_member(subject: &dyn Subject) {
+    let (one, two) = two(subject);
+    let (_, begun) = listen_with(&one, named("work", "work.*").concurrency(1), |delivery| {
+        let deadline = Instant::now() + PATIENCE;
+        while !delivery.cancelled() && Instant::now() < deadline {
+            thread::park_timeout(Duration::from_millis(1));
+        }
+        Err::<(), _>("not finished")
+    });
+    let ids = publish_all(&one, events("work.it", 20));
+    begun.next();
+    let (_, calls) = listen(&two, named("work", "work.*"));
+    assert!(one.stop(Duration::ZERO).finished);
+    calls.read(&ids);
+    finish(&two);
+}
+
+/// Events of a name that nobody serves at the moment wait for the next one who does.
+pub fn events_wait_for_a_member(subject: &dyn Subject) {
+    let (one, two) = two(subject);
+    let (_, calls) = listen(&two, named("away", "wait.*"));
+    calls.read(&publish_all(&one, events("wait.it", 5)));
+    finish(&two);
+    let ids = publish_all(&one, events("wait.it", 50));
+    let three = subject.broker(builder("three"));
+    let (_, calls) = listen(&three, named("away", "wait.*"));
+    calls.read(&ids);
+    finish(&three);
+    finish(&one);
+    calls.assert_no_more(subject, &ids);
+}
+
+/// A broadcast subscription on each instance gets each event, its own included.
+pub fn broadcast_reaches_every_instance(subject: &dyn Subject) {
+    let (one, two) = two(subject);
+    let listeners = [&one, &two].map(|broker| listen(broker, named("all", "wide.*").scope(Scope::Broadcast)).1);
+    let mut ids = publish_all(&one, events("wide.it", 25));
+    ids.extend(publish_all(&two, events("wide.it", 25)));
+    for calls in &listeners {
+        calls.read(&ids);
+    }
+    finish(&one);
+    finish(&two);
+    for calls in &listeners {
+        calls.assert_no_more(subject, &ids);
+    }
+}
+
+/// The same event published on another instance is the same event.
+pub fn duplicate_ids_are_idempotent_across_instances(subject: &dyn Subject) {
+    let (one, two) = two(subject);
+    let (_, calls) = listen(&two, named("all", "twice.*"));
+    let event = Event::builder(Source::System, "twice.it").id("the same").payload(&1).build().expect("a valid event");
+    one.publish(event.clone()).expect("it is accepted");
+    two.publish(event.clone()).expect("it is accepted");
+    let ids = Ids::from([event.id().clone(), publish(&one, numbered("twice.last", 0))]);
+    calls.read(&ids);
+    finish(&one);
+    finish(&two);
+    calls.assert_no_more(subject, &ids);
+}
+
+/// Publishers try again until they are accepted, while the back end goes away twice: all of it arrives.
+pub fn nothing_accepted_is_lost_when_the_back_end_restarts(subject: &dyn Subject) {
+    const PUBLISHERS: usize = 20;
+    const EACH: usize = 15;
+    let broker = start(subject);
+    let (_, calls) = listen(&broker, named("all", "again.*"));
+    let accepted = AtomicUsize::new(0);
+    let ids: Ids = thread::scope(|scope| {
+        let publisher = || {
+            let mut ids = Ids::new();
+            for number in 0..EACH {
+                let event = numbered("again.it", number);
+                let deadline = Instant::now() + PATIENCE;
+                while let Err(error) = broker.publish(event.clone()) {
+                    assert!(Instant::now() < deadline, "{error}");
+                    assert!(matches!(error, PublishError::Full { .. } | PublishError::Unknown { .. }), "{error}");
+                    thread::yield_now();
+                }
+                ids.insert(event.id().clone());
+                accepted.fetch_add(1, Ordering::SeqCst);
+            }
+            ids
+        };
+        let publishers: Vec<_> = (0..PUBLISHERS).map(|_| scope.spawn(publisher)).collect();
+        for share in [3, 2] {
+            crate::kit::eventually("part of it is published", || {
+                accepted.load(Ordering::SeqCst) >= PUBLISHERS * EACH / share
+            });
+            subject.restart();
+        }
+        publishers.into_iter().flat_map(|publisher| publisher.join().expect("a publisher")).collect()
+    });
+    for event in calls.read(&ids) {
+        assert!(number_of(&event) < EACH);
+    }
+    finish(&broker);
+}

@@ -1,0 +1,71 @@
+//! Order within one instance.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use eventbroker::{Event, RetryPolicy, Source};
+
+use crate::Subject;
+use crate::kit::{Ids, finish, listen, listen_with, named, number_of, numbered, publish_all, start};
+
+/// An ordered subscription gets the events of all types in publish order.
+pub fn order_per_type_is_kept(subject: &dyn Subject) {
+    let broker = start(subject);
+    let (_, calls) = listen(&broker, named("all", "order.*").ordered());
+    let sent: Vec<Event> = (0..100).map(|number| numbered(&format!("order.t{}", number % 16), number)).collect();
+    let ids = publish_all(&broker, sent);
+    let arrived: Vec<usize> = calls.read(&ids).iter().map(number_of).collect();
+    assert_eq!(arrived, (0..100).collect::<Vec<_>>());
+    finish(&broker);
+    calls.assert_no_more(subject, &ids);
+}
+
+/// Events of a key are handled in publish order, although some fail at first, while different keys go their own ways.
+pub fn order_per_key_is_kept(subject: &dyn Subject) {
+    const KEYS: usize = 8;
+    let broker = start(subject);
+    let failed = Mutex::new(HashSet::new());
+    let options = named("all", "keyed.*").concurrency(4).retry(RetryPolicy::fixed(3, Duration::from_millis(2)));
+    let (handled, order) = std::sync::mpsc::channel();
+    listen_with(&broker, options, move |delivery| {
+        let event = delivery.event();
+        let first_time = failed.lock().expect("no panic under the lock").insert(event.id().clone());
+        if first_time && number_of(event).is_multiple_of(7) {
+            return Err("later");
+        }
+        // As for calls.
+        let _ = handled.send(event.clone());
+        Ok(())
+    });
+    let mut expected: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    let mut ids = Ids::new();
+    for number in 0..200 {
+        let key = format!("key {}", number % KEYS);
+        let builder = Event::builder(Source::System, "keyed.it").key(&key).payload(&number);
+        ids.extend(publish_all(&broker, [builder.build().expect("a valid event")]));
+        expected.entry(key).or_default().push(number);
+    }
+    let mut handled: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    while !ids.is_empty() {
+        let event = order.recv_timeout(crate::kit::PATIENCE).expect("the handler is called");
+        if ids.remove(event.id()) {
+            handled.entry(event.key().expect("a key").to_owned()).or_default().push(number_of(&event));
+        }
+    }
+    assert_eq!(handled, expected);
+    finish(&broker);
+}
+
+/// While the first of an ordered subscription waits for its retry, the second is held back.
+pub fn a_waiting_retry_holds_back_the_next(subject: &dyn Subject) {
+    let broker = start(subject);
+    let options = named("all", "hold.*").ordered().retry(RetryPolicy::fixed(3, Duration::from_millis(50)));
+    let (_, calls) = listen_with(&broker, options, |delivery| {
+        if number_of(delivery.event()) == 0 && delivery.attempt() <= 2 { Err("not yet") } else { Ok(()) }
+    });
+    publish_all(&broker, [numbered("hold.it", 0), numbered("hold.it", 1)]);
+    let order: Vec<usize> = (0..4).map(|_| number_of(&calls.next())).collect();
+    assert_eq!(order, [0, 0, 0, 1]);
+    finish(&broker);
+}

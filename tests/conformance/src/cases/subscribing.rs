@@ -1,0 +1,86 @@
+//! Subscriptions that come and go.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use eventbroker::Broker;
+
+use crate::Subject;
+use crate::kit::{Gate, Ids, events, eventually, finish, listen, listen_with, named, publish_all, start};
+
+/// Subscriptions are made and removed all the time; a lasting one gets everything.
+pub fn subscribing_and_unsubscribing_lose_nothing(subject: &dyn Subject) {
+    let broker = start(subject);
+    let (_, calls) = listen(&broker, named("lasting", "come.*"));
+    let mut ids = thread::scope(|scope| {
+        for number in 0..10 {
+            let broker = &broker;
+            scope.spawn(move || {
+                for _ in 0..5 {
+                    let (id, _calls) = listen(broker, named(&format!("passing {number}"), "come.*"));
+                    assert_eq!(broker.unsubscribe(id), Ok(0));
+                    broker.unsubscribe(id).expect_err("it has gone");
+                }
+            });
+        }
+        publish_all(&broker, events("come.during", 50))
+    });
+    ids.extend(publish_all(&broker, events("come.after", 50)));
+    calls.read(&ids);
+    finish(&broker);
+    calls.assert_no_more(subject, &ids);
+}
+
+fn has(broker: &Broker, name: &str) -> bool {
+    broker.stats().subscriptions.iter().any(|subscription| &*subscription.name == name)
+}
+
+/// When it returns, no call runs, and none begins any more.
+pub fn unsubscribe_waits_for_the_running_call(subject: &dyn Subject) {
+    let broker = start(subject);
+    let gate = Gate::default();
+    let ended = Arc::new(AtomicBool::new(false));
+    let (held, done) = (gate.clone(), Arc::clone(&ended));
+    let (id, calls) = listen_with(&broker, named("slow", "slow.*").concurrency(1), move |_| {
+        held.pass();
+        done.store(true, Ordering::SeqCst);
+    });
+    publish_all(&broker, events("slow.it", 3));
+    calls.next();
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| {
+            let running = broker.unsubscribe(id).expect("it is there");
+            (running, ended.load(Ordering::SeqCst))
+        });
+        eventually("the subscription has gone", || !has(&broker, "slow"));
+        gate.open();
+        assert_eq!(waiting.join().expect("no panic"), (0, true));
+    });
+    publish_all(&broker, events("slow.it", 3));
+    broker.stop(crate::kit::DRAIN);
+    assert_eq!(calls.rest().len(), 0, "no call begins after unsubscribe");
+}
+
+/// What one subscription of a name leaves is there for the next of that name.
+pub fn a_name_goes_on_where_it_was_left(subject: &dyn Subject) {
+    let broker = start(subject);
+    let (first, _calls) = listen(&broker, named("reader", "batch.*"));
+    broker.unsubscribe(first).expect("it is there");
+    let ids = publish_all(&broker, events("batch.it", 50));
+    let mut missing = ids.clone();
+    while !missing.is_empty() {
+        let (id, calls) = listen(&broker, named("reader", "batch.*").concurrency(1).queue_capacity(10));
+        for _ in 0..missing.len().min(10) {
+            let event = calls.next();
+            assert!(ids.contains(event.id()), "an event came that should not: {event:?}");
+            missing.remove(event.id());
+        }
+        broker.unsubscribe(id).expect("it is there");
+        missing.retain({
+            let more: Ids = calls.rest().iter().map(|event| event.id().clone()).collect();
+            move |id| !more.contains(id)
+        });
+    }
+    broker.stop(crate::kit::DRAIN);
+}

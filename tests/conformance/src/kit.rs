@@ -1,0 +1,208 @@
+//! What the cases share: brokers, events, a record of calls, a gate that holds handlers.
+
+use std::collections::BTreeSet;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use eventbroker::{
+    Broker, BrokerBuilder, Delivery, Event, EventId, IntoOutcome, RetryPolicy, Source, Status, SubscribeOptions,
+    SubscriptionId, Verdict,
+};
+
+use crate::Subject;
+
+/// Nothing that a case waits for takes this long, even on a busy machine and a slow back end.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
+/// For a stop that has to handle everything first.
+pub(crate) const DRAIN: Duration = Duration::from_secs(30);
+
+pub(crate) type Ids = BTreeSet<EventId>;
+
+/// The settings of all brokers here: few threads, quick retries.
+pub(crate) fn builder(instance: &str) -> BrokerBuilder {
+    Broker::builder()
+        .instance_id(instance)
+        .worker_count(4)
+        .retry_policy(RetryPolicy::fixed(3, Duration::from_millis(5)))
+}
+
+/// A running broker of the subject.
+pub(crate) fn start(subject: &dyn Subject) -> Broker {
+    subject.broker(builder("one"))
+}
+
+/// Options with a name, which shared subscriptions need.
+pub(crate) fn named(name: &str, pattern: &str) -> SubscribeOptions {
+    SubscribeOptions::new(pattern).name(name)
+}
+
+/// An event with a number as its payload.
+pub(crate) fn numbered(event_type: &str, number: usize) -> Event {
+    Event::builder(Source::System, event_type).payload(&number).build().expect("a valid event")
+}
+
+/// The payload of a numbered event.
+pub(crate) fn number_of(event: &Event) -> usize {
+    event.payload_as().expect("a numbered event")
+}
+
+/// `count` events of a type, numbered from 0.
+pub(crate) fn events(event_type: &str, count: usize) -> Vec<Event> {
+    (0..count).map(|number| numbered(event_type, number)).collect()
+}
+
+pub(crate) fn publish(broker: &Broker, event: Event) -> EventId {
+    broker.publish(event).expect("it is accepted").id
+}
+
+pub(crate) fn publish_all(broker: &Broker, events: impl IntoIterator<Item = Event>) -> Ids {
+    events.into_iter().map(|event| publish(broker, event)).collect()
+}
+
+/// The events that a handler was called with.
+pub(crate) struct Calls(Receiver<Event>);
+
+/// Subscribes a handler that accepts everything.
+pub(crate) fn listen(broker: &Broker, options: SubscribeOptions) -> (SubscriptionId, Calls) {
+    listen_with(broker, options, |_| ())
+}
+
+/// Subscribes a handler; its calls are recorded when they begin.
+pub(crate) fn listen_with<R: IntoOutcome>(
+    broker: &Broker,
+    options: SubscribeOptions,
+    handler: impl Fn(&Delivery<'_>) -> R + Send + Sync + 'static,
+) -> (SubscriptionId, Calls) {
+    let (sender, receiver) = channel();
+    let id = broker
+        .subscribe_with(options, move |delivery| {
+            // Nobody listens any more when the case has seen enough.
+            let _ = sender.send(delivery.event().clone());
+            handler(delivery)
+        })
+        .expect("a subscription");
+    (id, Calls(receiver))
+}
+
+impl Calls {
+    pub(crate) fn next(&self) -> Event {
+        self.0.recv_timeout(PATIENCE).expect("the handler is called")
+    }
+
+    /// Reads until each of these events has come, in any order, and returns them in the order of their first call. Any other
+    /// event is a failure; one that comes again is none, since a back end may repeat it.
+    pub(crate) fn read(&self, ids: &Ids) -> Vec<Event> {
+        let mut missing = ids.clone();
+        let mut arrived = Vec::with_capacity(ids.len());
+        while !missing.is_empty() {
+            let Ok(event) = self.0.recv_timeout(PATIENCE) else {
+                panic!("{} of {} events did not come, the first is {:?}", missing.len(), ids.len(), missing.first());
+            };
+            assert!(ids.contains(event.id()), "an event came that should not: {event:?}");
+            if missing.remove(event.id()) {
+                arrived.push(event);
+            }
+        }
+        arrived
+    }
+
+    /// Whatever was called meanwhile.
+    pub(crate) fn rest(&self) -> Vec<Event> {
+        self.0.try_iter().collect()
+    }
+
+    /// Nothing came that was not read, but for repetitions where the back end may make some.
+    pub(crate) fn assert_no_more(&self, subject: &dyn Subject, ids: &Ids) {
+        for event in self.rest() {
+            assert!(ids.contains(event.id()), "an event came that should not: {event:?}");
+            assert!(!subject.abilities().exact, "an event came twice: {event:?}");
+        }
+    }
+}
+
+/// Stops a broker that has handled everything.
+pub(crate) fn finish(broker: &Broker) {
+    let report = broker.stop(DRAIN);
+    assert!(report.is_clean(), "everything was handled before: {report:?}");
+}
+
+/// A verdict.
+#[derive(Debug)]
+pub(crate) struct Settlement {
+    pub(crate) id: EventId,
+    pub(crate) verdict: Verdict,
+    pub(crate) attempts: u32,
+    pub(crate) error: Option<String>,
+}
+
+/// The verdicts on the deliveries of one subscription.
+pub(crate) struct Settlements(Receiver<Settlement>);
+
+impl Settlements {
+    pub(crate) fn of(broker: &Broker, name: &str) -> Self {
+        let (sender, receiver) = channel();
+        let name = name.to_owned();
+        broker.on_settled(move |settled| {
+            if settled.name == name {
+                // As for calls.
+                let _ = sender.send(Settlement {
+                    id: settled.event.id().clone(),
+                    verdict: settled.verdict,
+                    attempts: settled.attempts,
+                    error: settled.error.map(str::to_owned),
+                });
+            }
+        });
+        Self(receiver)
+    }
+
+    pub(crate) fn next(&self) -> Settlement {
+        self.0.recv_timeout(PATIENCE).expect("a verdict")
+    }
+}
+
+/// Holds handlers until it is opened.
+#[derive(Clone, Default)]
+pub(crate) struct Gate(Arc<GateState>);
+
+#[derive(Default)]
+struct GateState {
+    open: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Gate {
+    /// Waits until it is open; not for ever, so that a case that fails still ends.
+    pub(crate) fn pass(&self) {
+        let open = self.0.open.lock().expect("no panic under the lock");
+        let waited = self.0.opened.wait_timeout_while(open, DRAIN, |open| !*open);
+        drop(waited.expect("no panic under the lock"));
+    }
+
+    pub(crate) fn open(&self) {
+        *self.0.open.lock().expect("no panic under the lock") = true;
+        self.0.opened.notify_all();
+    }
+}
+
+/// A place where handlers say that they have come so far.
+pub(crate) fn signal() -> (Sender<()>, impl Fn()) {
+    let (sender, receiver) = channel();
+    (sender, move || receiver.recv_timeout(PATIENCE).expect("a signal"))
+}
+
+/// Waits for something that gives no signal: it is looked at again and again.
+pub(crate) fn eventually(what: &str, holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "it did not come to pass: {what}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// The status of an event, as the broker tells it.
+pub(crate) fn status(broker: &Broker, id: &EventId) -> Option<Status> {
+    broker.get(id).expect("the back end answers").map(|event| event.status())
+}

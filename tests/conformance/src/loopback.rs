@@ -1,0 +1,516 @@
+//! A back end in this process, for tests: what several brokers would reach over a network is a log behind a mutex here.
+//!
+//! It keeps events by id, a queue for each subscription name that was ever registered, and leases with tokens and an end.
+//! It can be made to fail in the ways in which a real one fails. Everything that happens to it can be
+//! [waited for](Loopback::wait_until).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use eventbroker::provider::{
+    BackendError, Capabilities, EventStore, Ingest, Lease, LeaseOutcome, LeaseToken, Mirror, Provider, Registration,
+    SendOutcome,
+};
+use eventbroker::{Broker, BrokerBuilder, Event, EventId, Filter, Order, Page, Pattern, Status, StoreStats};
+
+use crate::{Abilities, Subject};
+
+/// How long a test waits for something to happen here, at most.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// The back end. A clone is another handle to the same one.
+#[derive(Debug, Clone, Default)]
+pub struct Loopback(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    server: Mutex<Server>,
+    changed: Condvar,
+}
+
+/// What the back end holds, and what happened to it. All counts only grow.
+#[derive(Debug)]
+pub struct Server {
+    /// The events with their status, by id.
+    pub events: BTreeMap<EventId, Event>,
+    /// What each subscription name has before it.
+    pub queues: BTreeMap<String, Queue>,
+    /// Calls of `send`, failed ones included.
+    pub sends: u64,
+    /// Leases that were extended, each time counted.
+    pub extensions: u64,
+    /// Calls that were answered with an error.
+    pub failures: u64,
+    /// Leases that were settled while they were held, in that order.
+    pub settlements: Vec<Settlement>,
+    /// The events as they were sent.
+    sent: BTreeMap<EventId, Event>,
+    lease_time: Duration,
+    faults: Faults,
+    leases: BTreeMap<LeaseToken, Leased>,
+    /// Numbers queue entries, leases and members.
+    next: u64,
+}
+
+/// The deliveries of one subscription name.
+#[derive(Debug, Default)]
+pub struct Queue {
+    /// Connections that serve it.
+    pub members: BTreeSet<u64>,
+    /// What nobody has leased, oldest first.
+    pub waiting: BTreeMap<u64, EventId>,
+    /// Leases that are held.
+    pub leased: usize,
+    /// The most that were held at once.
+    pub most_leased: usize,
+    pattern: Option<Pattern>,
+}
+
+/// A lease that was settled.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settlement {
+    /// The subscription.
+    pub name: String,
+    /// The event.
+    pub id: EventId,
+    /// How.
+    pub outcome: LeaseOutcome,
+}
+
+#[derive(Debug)]
+struct Leased {
+    name: String,
+    number: u64,
+    id: EventId,
+    ends: Instant,
+}
+
+#[derive(Debug, Default)]
+struct Faults {
+    unavailable: bool,
+    refusal: Option<String>,
+    answers_to_lose: u32,
+    sends_held: bool,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            events: BTreeMap::new(),
+            queues: BTreeMap::new(),
+            sends: 0,
+            extensions: 0,
+            failures: 0,
+            settlements: Vec::new(),
+            sent: BTreeMap::new(),
+            lease_time: Duration::from_secs(5),
+            faults: Faults::default(),
+            leases: BTreeMap::new(),
+            next: 0,
+        }
+    }
+}
+
+impl Loopback {
+    /// An empty one.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A connection for one broker, with store, mirror and ingest. It offers groups, but no broadcast.
+    pub fn provider(&self) -> Provider {
+        let capabilities = Capabilities::none().with_groups().with_durability().with_instances();
+        let member = self.change(Server::number);
+        Provider::new("loopback", capabilities)
+            .with_store(Arc::new(Connection { shared: Arc::clone(&self.0), member }))
+            .with_mirror(Box::new(Connection { shared: Arc::clone(&self.0), member }))
+            .with_ingest(Box::new(LoopbackIngest(Connection { shared: Arc::clone(&self.0), member })))
+    }
+
+    /// How long a lease lasts. Default 5 s; it wants to be extended each third of that.
+    pub fn set_lease_time(&self, time: Duration) {
+        self.change(|server| server.lease_time = time);
+    }
+
+    /// From now on it can't be reached, or can be again.
+    pub fn set_unavailable(&self, unavailable: bool) {
+        self.change(|server| server.faults.unavailable = unavailable);
+    }
+
+    /// From now on it refuses each new event with this reason, or takes them again.
+    pub fn refuse(&self, reason: Option<&str>) {
+        self.change(|server| server.faults.refusal = reason.map(str::to_owned));
+    }
+
+    /// It stores the events of the next `count` sends, and the sender never learns of it.
+    pub fn lose_answers(&self, count: u32) {
+        self.change(|server| server.faults.answers_to_lose = count);
+    }
+
+    /// From now on a send waits before it stores anything, or goes on.
+    pub fn hold_sends(&self, hold: bool) {
+        self.change(|server| server.faults.sends_held = hold);
+    }
+
+    /// All leases end at this moment, whoever holds them.
+    pub fn expire_leases(&self) {
+        self.change(|server| server.take_back(|_| true));
+    }
+
+    /// Looks at something.
+    pub fn look<T>(&self, at: impl FnOnce(&Server) -> T) -> T {
+        at(&self.0.lock())
+    }
+
+    /// Waits until a condition holds. Panics if it does not come to pass.
+    pub fn wait_until(&self, what: &str, holds: impl Fn(&Server) -> bool) {
+        let (server, waited) = self
+            .0
+            .changed
+            .wait_timeout_while(self.0.lock(), PATIENCE, |server| !holds(server))
+            .expect("no panic under the lock");
+        assert!(!waited.timed_out(), "it did not come to pass: {what}; {server:#?}");
+    }
+
+    /// The status that is noted for an event.
+    pub fn status(&self, id: &EventId) -> Option<Status> {
+        self.look(|server| server.events.get(id).map(Event::status))
+    }
+
+    fn change<T>(&self, how: impl FnOnce(&mut Server) -> T) -> T {
+        let result = how(&mut self.0.lock());
+        self.0.changed.notify_all();
+        result
+    }
+}
+
+/// The suite's subject.
+impl Subject for Loopback {
+    fn abilities(&self) -> Abilities {
+        Abilities {
+            ordered: true,
+            exact: true,
+            durable: true,
+            across_instances: true,
+            groups: true,
+            query: true,
+            restart: true,
+            ..Abilities::default()
+        }
+    }
+
+    fn broker(&self, builder: BrokerBuilder) -> Broker {
+        builder.provider(self.provider()).start().expect("it starts")
+    }
+
+    fn restart(&self) {
+        let before = self.change(|server| {
+            server.faults.unavailable = true;
+            server.failures
+        });
+        self.wait_until("somebody notices that it has gone", |server| server.failures > before + 2);
+        self.change(|server| {
+            server.faults.unavailable = false;
+            server.take_back(|_| true);
+        });
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Server> {
+        self.server.lock().expect("no panic under the lock")
+    }
+
+    /// Does what a client asks for, if it can be reached.
+    fn call<T>(&self, how: impl FnOnce(&mut Server) -> Result<T, BackendError>) -> Result<T, BackendError> {
+        let mut server = self.lock();
+        let result = if server.faults.unavailable { Err(server.away()) } else { how(&mut server) };
+        server.failures += u64::from(result.is_err());
+        drop(server);
+        self.changed.notify_all();
+        result
+    }
+}
+
+impl Server {
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    fn away(&self) -> BackendError {
+        BackendError::Unavailable("the loopback was switched off".to_owned())
+    }
+
+    /// Leases that are held.
+    pub fn leased(&self) -> usize {
+        self.leases.len()
+    }
+
+    /// How often leases of a name were settled in this way.
+    pub fn settled(&self, name: &str, outcome: LeaseOutcome) -> usize {
+        self.settlements.iter().filter(|it| it.name == name && it.outcome == outcome).count()
+    }
+
+    fn hold(&mut self, event: &Event) -> SendOutcome {
+        if let Some(known) = self.events.get(event.id()) {
+            let same = known.event_type() == event.event_type()
+                && known.payload() == event.payload()
+                && known.key() == event.key()
+                && known.metadata() == event.metadata();
+            return if same { SendOutcome::Held } else { SendOutcome::Refused("known with other content".to_owned()) };
+        }
+        if let Some(reason) = &self.faults.refusal {
+            return SendOutcome::Refused(reason.clone());
+        }
+        self.events.insert(event.id().clone(), event.clone());
+        self.sent.insert(event.id().clone(), event.clone());
+        let number = self.number();
+        let wants = |queue: &&mut Queue| {
+            queue.pattern.as_ref().is_some_and(|pattern| pattern.matches(event.event_type().as_str()))
+        };
+        for queue in self.queues.values_mut().filter(wants) {
+            queue.waiting.insert(number, event.id().clone());
+        }
+        SendOutcome::Held
+    }
+
+    /// Takes leases back, as if they had run out.
+    fn take_back(&mut self, which: impl Fn(&Leased) -> bool) {
+        let (back, kept) = std::mem::take(&mut self.leases).into_iter().partition(|(_, lease)| which(lease));
+        self.leases = kept;
+        let back: BTreeMap<LeaseToken, Leased> = back;
+        back.into_values().for_each(|lease| self.give_back(lease));
+    }
+
+    fn give_back(&mut self, lease: Leased) {
+        if let Some(queue) = self.queues.get_mut(&lease.name) {
+            queue.leased -= 1;
+            queue.waiting.insert(lease.number, lease.id);
+        }
+    }
+
+    /// Leases the oldest delivery that a member may have.
+    fn lease(&mut self, member: u64) -> Option<Lease> {
+        let served = self.queues.iter_mut().filter(|(_, queue)| queue.members.contains(&member));
+        let (name, queue) =
+            served.filter(|(_, it)| !it.waiting.is_empty()).min_by_key(|(_, it)| it.waiting.keys().next().copied())?;
+        let (number, id) = queue.waiting.pop_first()?;
+        queue.leased += 1;
+        queue.most_leased = queue.most_leased.max(queue.leased);
+        let name = name.clone();
+        let token = LeaseToken(self.number());
+        let event = self.sent.get(&id)?.clone();
+        let ends = Instant::now() + self.lease_time;
+        self.leases.insert(token, Leased { name: name.clone(), number, id, ends });
+        Some(Lease::new(token, name, event))
+    }
+}
+
+/// One of the three connections of a broker.
+#[derive(Debug)]
+struct Connection {
+    shared: Arc<Shared>,
+    member: u64,
+}
+
+impl Mirror for Connection {
+    fn send(&mut self, batch: &[Event]) -> Result<Vec<SendOutcome>, BackendError> {
+        let mut server = self.shared.lock();
+        server.sends += 1;
+        self.shared.changed.notify_all();
+        let held = |server: &mut Server| server.faults.sends_held;
+        drop(self.shared.changed.wait_while(server, held).expect("no panic under the lock"));
+        self.shared.call(|server| {
+            let outcomes = batch.iter().map(|event| server.hold(event)).collect();
+            if server.faults.answers_to_lose > 0 {
+                server.faults.answers_to_lose -= 1;
+                return Err(BackendError::Unavailable("the answer was lost".to_owned()));
+            }
+            Ok(outcomes)
+        })
+    }
+}
+
+/// Its connection is one that leaves when it is dropped.
+#[derive(Debug)]
+struct LoopbackIngest(Connection);
+
+impl Ingest for LoopbackIngest {
+    fn register(&mut self, registration: &Registration) -> Result<(), BackendError> {
+        let pattern = Pattern::parse(&registration.pattern).map_err(|it| BackendError::Refused(it.to_string()))?;
+        self.0.shared.call(|server| {
+            let queue = server.queues.entry(registration.name.to_string()).or_default();
+            queue.pattern = Some(pattern);
+            queue.members.insert(self.0.member);
+            Ok(())
+        })
+    }
+
+    fn unregister(&mut self, name: &str) -> Result<(), BackendError> {
+        self.0.shared.call(|server| {
+            if let Some(queue) = server.queues.get_mut(name) {
+                queue.members.remove(&self.0.member);
+            }
+            Ok(())
+        })
+    }
+
+    fn receive(&mut self, max: usize, wait: Duration) -> Result<Vec<Lease>, BackendError> {
+        let deadline = Instant::now() + wait;
+        loop {
+            let leases: Vec<Lease> = self.0.shared.call(|server| {
+                let now = Instant::now();
+                server.take_back(|lease| lease.ends <= now);
+                Ok(std::iter::from_fn(|| server.lease(self.0.member)).take(max).collect())
+            })?;
+            let now = Instant::now();
+            if !leases.is_empty() || now >= deadline {
+                return Ok(leases);
+            }
+            // Notified when anything changes; a lease that runs out is seen at the next call.
+            let server = self.0.shared.lock();
+            let ready = |server: &mut Server| {
+                !server.queues.values().any(|it| it.members.contains(&self.0.member) && !it.waiting.is_empty())
+                    && !server.faults.unavailable
+            };
+            drop(self.0.shared.changed.wait_timeout_while(server, deadline - now, ready));
+        }
+    }
+
+    fn settle(&mut self, token: LeaseToken, outcome: LeaseOutcome) -> Result<(), BackendError> {
+        self.0.shared.call(|server| {
+            let Some(lease) = server.leases.remove(&token) else { return Ok(()) };
+            server.settlements.push(Settlement { name: lease.name.clone(), id: lease.id.clone(), outcome });
+            if outcome == LeaseOutcome::Released {
+                server.give_back(lease);
+            } else if let Some(queue) = server.queues.get_mut(&lease.name) {
+                queue.leased -= 1;
+            }
+            Ok(())
+        })
+    }
+
+    fn heartbeat(&self) -> Option<Duration> {
+        Some(self.0.shared.lock().lease_time / 3)
+    }
+
+    fn extend(&mut self, tokens: &[LeaseToken]) -> Result<(), BackendError> {
+        self.0.shared.call(|server| {
+            let ends = Instant::now() + server.lease_time;
+            for token in tokens {
+                if let Some(lease) = server.leases.get_mut(token) {
+                    lease.ends = ends;
+                    server.extensions += 1;
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+impl Drop for LoopbackIngest {
+    fn drop(&mut self) {
+        let mut server = self.0.shared.lock();
+        server.queues.values_mut().for_each(|queue| _ = queue.members.remove(&self.0.member));
+        drop(server);
+        self.0.shared.changed.notify_all();
+    }
+}
+
+impl EventStore for Connection {
+    fn put(&self, event: &Event) -> Result<(), BackendError> {
+        self.shared.call(|server| match server.hold(event) {
+            SendOutcome::Refused(reason) => Err(BackendError::Refused(reason)),
+            _ => Ok(()),
+        })
+    }
+
+    fn get(&self, id: &EventId) -> Result<Option<Event>, BackendError> {
+        self.shared.call(|server| Ok(server.events.get(id).cloned()))
+    }
+
+    fn list(&self, filter: &Filter) -> Result<Page, BackendError> {
+        self.shared.call(|server| {
+            let matching = server.events.values().filter(|event| matches(filter, event)).cloned();
+            let limit = filter.effective_limit();
+            let events: Vec<Event> = match filter.order {
+                Order::OldestFirst => matching.take(limit).collect(),
+                Order::NewestFirst => matching.rev().take(limit).collect(),
+            };
+            let next = events.last().filter(|_| events.len() == limit).map(|event| event.id().clone());
+            Ok(page(events, next))
+        })
+    }
+
+    fn update_status(&self, id: &EventId, status: Status, error: Option<&str>) -> Result<bool, BackendError> {
+        self.shared.call(|server| {
+            let Some(sent) = server.sent.get(id) else { return Ok(false) };
+            server.events.insert(id.clone(), with_status(sent, status, error));
+            Ok(true)
+        })
+    }
+
+    fn delete(&self, id: &EventId) -> Result<bool, BackendError> {
+        self.shared.call(|server| {
+            server.sent.remove(id);
+            Ok(server.events.remove(id).is_some())
+        })
+    }
+
+    fn stats(&self) -> Result<StoreStats, BackendError> {
+        self.shared.call(|server| {
+            let mut stats = StoreStats::default();
+            for event in server.events.values() {
+                stats.events += 1;
+                match event.status() {
+                    Status::Pending => stats.pending += 1,
+                    Status::Processing => stats.processing += 1,
+                    Status::Completed => stats.completed += 1,
+                    Status::Failed => stats.failed += 1,
+                }
+            }
+            Ok(stats)
+        })
+    }
+}
+
+fn matches(filter: &Filter, event: &Event) -> bool {
+    let same = |wanted: &Option<String>, actual: Option<&str>| wanted.is_none() || wanted.as_deref() == actual;
+    let beyond = |after: &EventId| match filter.order {
+        Order::OldestFirst => event.id() > after,
+        Order::NewestFirst => event.id() < after,
+    };
+    filter.source.is_none_or(|source| source == event.source())
+        && filter.status.is_none_or(|status| status == event.status())
+        && filter.user_id.is_none_or(|user| Some(user) == event.user_id())
+        && same(&filter.schema, event.schema())
+        && same(&filter.entity, event.entity())
+        && same(&filter.operation, event.operation())
+        && same(&filter.instance_id, event.instance_id())
+        && filter.created_from.is_none_or(|from| event.created_at() >= from)
+        && filter.created_to.is_none_or(|to| event.created_at() <= to)
+        && filter.after.as_ref().is_none_or(beyond)
+}
+
+/// A page, which only a broker makes.
+fn page(events: Vec<Event>, next: Option<EventId>) -> Page {
+    let broker = Broker::builder().build().expect("every default is valid");
+    let mut page = broker.list(&Filter::default()).expect("memory does not fail");
+    page.events = events;
+    page.next = next;
+    page
+}
+
+/// The event with another status, by way of its JSON, in which the status is the first field of that name.
+fn with_status(event: &Event, status: Status, error: Option<&str>) -> Event {
+    let json = String::from_utf8(event.to_json()).expect("JSON is UTF-8");
+    let old = format!(r#""status":"{}""#, event.status());
+    let mut new = format!(r#""status":"{status}""#);
+    if let Some(error) = error {
+        let error = serde_json::to_string(error).expect("a text");
+        new = format!(r#"{new},"error":{error}"#);
+    }
+    Event::from_json(json.replacen(&old, &new, 1).as_bytes()).expect("it is still an event")
+}
