@@ -56,8 +56,8 @@ pub(crate) struct Bridge {
     unconfirmed: AtomicU64,
     owed: AtomicU64,
     unflushed: Mutex<Vec<Event>>,
-    registrations: Mutex<Vec<Arc<Latch>>>,
-    closing: Latch,
+    registrations: Mutex<Vec<Arc<Registered>>>,
+    closing: Latch<()>,
     mirrored: AtomicU64,
     ingested: AtomicU64,
     released: AtomicU64,
@@ -65,30 +65,35 @@ pub(crate) struct Bridge {
     last_error: Mutex<Option<String>>,
 }
 
-/// Something that happens once, to be waited for.
-#[derive(Debug, Default)]
-struct Latch {
-    open: Mutex<bool>,
+/// A value that will be there once, to be waited for.
+#[derive(Debug)]
+struct Latch<T> {
+    value: Mutex<Option<T>>,
     changed: Condvar,
 }
 
-impl Latch {
-    fn set(&self) {
-        *self.open.lock() = true;
+/// What the back end says to a registration.
+type Registered = Latch<Result<(), BackendError>>;
+
+impl<T: Clone> Latch<T> {
+    fn new() -> Self {
+        Self { value: Mutex::new(None), changed: Condvar::new() }
+    }
+
+    fn set(&self, value: T) {
+        *self.value.lock() = Some(value);
         self.changed.notify_all();
     }
 
     fn is_set(&self) -> bool {
-        *self.open.lock()
+        self.value.lock().is_some()
     }
 
-    /// Waits until it is set, at most for `timeout`.
-    fn wait(&self, timeout: Duration) -> bool {
-        let mut open = self.open.lock();
-        if !*open {
-            self.changed.wait_while_for(&mut open, |open| !*open, timeout);
-        }
-        *open
+    /// Waits for the value, at most for `timeout`.
+    fn wait(&self, timeout: Duration) -> Option<T> {
+        let mut value = self.value.lock();
+        self.changed.wait_while_for(&mut value, |value| value.is_none(), timeout);
+        value.clone()
     }
 }
 
@@ -113,7 +118,7 @@ impl Bridge {
             owed: AtomicU64::new(0),
             unflushed: Mutex::default(),
             registrations: Mutex::default(),
-            closing: Latch::default(),
+            closing: Latch::new(),
             mirrored: AtomicU64::new(0),
             ingested: AtomicU64::new(0),
             released: AtomicU64::new(0),
@@ -137,33 +142,38 @@ impl Bridge {
         self.has_ingest && scope != Scope::Local
     }
 
-    /// Has the back end told of a subscription. While the broker runs, waits until it knows.
-    pub(crate) fn register(&self, subscription: &Subscription, running: bool) {
+    /// Has the back end told of a subscription. While the broker runs, waits for its answer.
+    pub(crate) fn register(&self, subscription: &Subscription, running: bool) -> Result<(), SubscribeError> {
         if !self.serves(subscription.scope) {
-            return;
+            return Ok(());
         }
         let (name, pattern) = (Arc::clone(&subscription.name), subscription.pattern.as_str().into());
-        let known = Arc::new(Latch::default());
+        let known = Arc::new(Latch::new());
         let registration = Registration::new(name, pattern, subscription.scope);
         self.command(Command::Register(registration, Arc::clone(&known)));
-        if running {
-            self.wait_until_known(&known);
-        } else {
+        if !running {
             self.registrations.lock().push(known);
+            return Ok(());
         }
+        self.wait_until_known(&known)
+            .map_err(|error| SubscribeError::Refused { provider: self.name.clone(), reason: error.to_string() })
     }
 
     /// Waits for the registrations that were made before the broker ran.
     fn wait_for_registrations(&self) {
         let registrations = std::mem::take(&mut *self.registrations.lock());
-        registrations.iter().for_each(|known| self.wait_until_known(known));
+        for known in registrations {
+            // A refusal is noted where it comes in.
+            let _ = self.wait_until_known(&known);
+        }
     }
 
-    fn wait_until_known(&self, known: &Latch) {
-        if !known.wait(REGISTER_WITHIN) {
+    fn wait_until_known(&self, known: &Registered) -> Result<(), BackendError> {
+        known.wait(REGISTER_WITHIN).unwrap_or_else(|| {
             let reason = format!("a subscription is not registered after {REGISTER_WITHIN:?}; it is tried again");
             self.note_error(&BackendError::Unavailable(reason));
-        }
+            Ok(())
+        })
     }
 
     pub(crate) fn unregister(&self, subscription: &Subscription) {
@@ -211,15 +221,10 @@ impl Bridge {
 
     /// Nothing more will come: the threads try once what is left, and end.
     pub(crate) fn close(&self) {
-        self.closing.set();
+        self.closing.set(());
         // A full channel needs no wake-up.
         let _ = self.jobs.0.try_send(Job::Close);
         self.command(Command::Close);
-    }
-
-    /// Events that the back end has not confirmed.
-    pub(crate) fn take_unflushed(&self) -> Vec<Event> {
-        std::mem::take(&mut self.unflushed.lock())
     }
 
     /// Deliveries that were given back.

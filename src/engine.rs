@@ -192,7 +192,10 @@ impl Engine {
             }
         }
         if let Some(bridge) = &self.bridge {
-            bridge.register(&subscription, self.lifecycle.phase() == Phase::Running);
+            if let Err(refused) = bridge.register(&subscription, self.lifecycle.phase() == Phase::Running) {
+                self.remove(&subscription);
+                return Err(refused);
+            }
         }
         Ok(subscription)
     }

@@ -306,6 +306,14 @@ pub enum SubscribeError {
         /// What was asked for.
         feature: &'static str,
     },
+    /// The back end refused the subscription.
+    #[error("the back end {provider} refused the subscription: {reason}")]
+    Refused {
+        /// Which back end.
+        provider: String,
+        /// What it said.
+        reason: String,
+    },
     /// The operating system refused a thread for a dedicated subscription.
     #[error("cannot start thread {name}: {reason}")]
     Thread {

@@ -1,4 +1,4 @@
-//! A synchronous, high-throughput event broker to embed in non-async Rust programs.
+#![doc = include_str!("../README.md")]
 
 mod bridge;
 mod broker;

@@ -230,7 +230,7 @@ impl Engine {
         if let Some(bridge) = &self.bridge {
             bridge.close();
             self.lifecycle.wait_for_end(self, Role::Bridge, grace.saturating_add(JOIN_GRACE));
-            (released, unflushed) = (bridge.released(), bridge.take_unflushed());
+            (released, unflushed) = (bridge.released(), self.give_up_the_rest(bridge));
         }
         let threads_left = self.lifecycle.join();
         self.router.clear();

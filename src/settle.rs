@@ -276,6 +276,9 @@ impl Engine {
             reopened.fetch_add(1, Ordering::SeqCst);
         }
         self.store.reopened(record);
+        if let Some(bridge) = &self.bridge {
+            bridge.note_status(record.event.id(), record.progress().status(), None);
+        }
     }
 
     /// Requeues those that match, oldest first. Returns how many.

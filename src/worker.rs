@@ -9,6 +9,7 @@ use crossbeam_utils::Backoff;
 
 use crate::delivery::{CallScope, Delivery, become_worker};
 use crate::engine::Engine;
+use crate::event::Status;
 use crate::handler::{Outcome, panic_message};
 use crate::inbox::Queued;
 use crate::pool::{Pace, SEARCH, Taken, Worker};
@@ -146,7 +147,10 @@ impl Engine {
             counts.retries.fetch_add(1, Ordering::Relaxed);
             subscription.counters.retries.fetch_add(1, Ordering::Relaxed);
         }
-        delivery.record.start_attempt(delivery.attempts, self.clock.wall(now));
+        let first = delivery.record.start_attempt(delivery.attempts, self.clock.wall(now));
+        if first && let Some(bridge) = &self.bridge {
+            bridge.note_status(delivery.record.event.id(), Status::Processing, None);
+        }
         let outcome = self.call(subscription, &delivery, now);
         let ended = self.clock.now();
         subscription.note_call(ended - now);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::{Bridge, Latch, Pauses};
+use super::{Bridge, Pauses, Registered};
 use crate::clock::nanos;
 use crate::engine::Engine;
 use crate::handler::panic_message;
@@ -22,7 +22,7 @@ const WAIT: Duration = Duration::from_millis(100);
 
 /// What the ingest thread is asked to do.
 pub(super) enum Command {
-    Register(Registration, Arc<Latch>),
+    Register(Registration, Arc<Registered>),
     Unregister(Arc<str>),
     Settle(LeaseToken, LeaseOutcome),
     /// Do what is left, and end.
@@ -109,7 +109,12 @@ impl Ingesting {
             match execute(&mut *self.ingest, command) {
                 Err(error @ BackendError::Unavailable(_)) => return Err(error),
                 // What is refused now is refused for ever.
-                Err(error @ BackendError::Refused(_)) => bridge.note_error(&error),
+                Err(error @ BackendError::Refused(_)) => {
+                    bridge.note_error(&error);
+                    if let Command::Register(_, known) = command {
+                        known.set(Err(error));
+                    }
+                }
                 Ok(()) => {}
             }
             if let Some(Command::Settle(token, _)) = self.todo.pop_front() {
@@ -118,6 +123,9 @@ impl Ingesting {
             }
         }
         let room = engine.room(bridge);
+        if bridge.closing.is_set() {
+            return Ok(());
+        }
         if room.is_empty() {
             // A verdict that makes room comes as a command.
             self.todo.extend(bridge.commands.1.recv_timeout(WAIT));
@@ -150,7 +158,7 @@ impl Ingesting {
 
 fn execute(ingest: &mut dyn Ingest, command: &Command) -> Result<(), BackendError> {
     match command {
-        Command::Register(registration, known) => ingest.register(registration).map(|()| known.set()),
+        Command::Register(registration, known) => ingest.register(registration).map(|()| known.set(Ok(()))),
         Command::Unregister(name) => ingest.unregister(name),
         Command::Settle(token, outcome) => ingest.settle(*token, *outcome),
         Command::Close => Ok(()),

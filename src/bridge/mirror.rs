@@ -109,7 +109,12 @@ impl Engine {
             event.adopt(&self.instance_id);
         }
         // Should the back end never answer, `stop` reports these.
-        bridge.unflushed.lock().extend(events.iter().cloned());
+        let before = {
+            let mut unflushed = bridge.unflushed.lock();
+            let before = unflushed.len();
+            unflushed.extend(events.iter().cloned());
+            before
+        };
         let mut pauses = Pauses::new();
         let outcomes = loop {
             let last_try = bridge.closing.is_set();
@@ -128,7 +133,7 @@ impl Engine {
                 }
             }
         };
-        bridge.unflushed.lock().clear();
+        bridge.unflushed.lock().truncate(before);
         let mut outcomes = outcomes.into_iter();
         for outgoing in batch {
             match outcomes.next() {
@@ -156,6 +161,17 @@ impl Engine {
         };
         outgoing.pending.resolve(accepted);
         bridge.unconfirmed.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Gives up what the mirror thread has left behind. Returns all that the back end has not confirmed.
+    pub(crate) fn give_up_the_rest(&self, bridge: &Bridge) -> Vec<Event> {
+        for job in bridge.jobs.1.try_iter() {
+            if let Job::Send(outgoing) = job {
+                bridge.unflushed.lock().push(outgoing.event.clone());
+                self.give_up(bridge, outgoing, "the broker has stopped");
+            }
+        }
+        std::mem::take(&mut bridge.unflushed.lock())
     }
 
     /// Nobody knows whether the back end holds an event.

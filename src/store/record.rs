@@ -105,16 +105,17 @@ impl Record {
         Progress(self.state.load(Ordering::Acquire))
     }
 
-    /// An attempt begins. `attempt` counts from 1.
-    pub(crate) fn start_attempt(&self, attempt: u32, wall: u64) {
+    /// An attempt begins. `attempt` counts from 1. True if it is the first of the event.
+    pub(crate) fn start_attempt(&self, attempt: u32, wall: u64) -> bool {
         if attempt > 1 {
             self.retries.fetch_add(1, Ordering::Relaxed);
         }
-        if self.state.load(Ordering::Relaxed) & STARTED == 0
-            && self.state.fetch_or(STARTED, Ordering::AcqRel) & STARTED == 0
-        {
+        let first = self.state.load(Ordering::Relaxed) & STARTED == 0
+            && self.state.fetch_or(STARTED, Ordering::AcqRel) & STARTED == 0;
+        if first {
             self.processed_at.store(wall, Ordering::Relaxed);
         }
+        first
     }
 
     /// One delivery is terminal. Returns the progress after it; not open means that this was the last one.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use eventbroker::provider::{
     BackendError, Capabilities, EventStore, Ingest, Lease, LeaseOutcome, LeaseToken, Mirror, Provider, Registration,
-    SendOutcome,
+    Room, SendOutcome,
 };
 use eventbroker::{Broker, BrokerBuilder, Event, EventId, Filter, Order, Page, Pattern, Status, StoreStats};
 
@@ -291,19 +291,22 @@ impl Server {
         }
     }
 
-    /// Leases the oldest delivery that a member may have.
-    fn lease(&mut self, member: u64) -> Option<Lease> {
-        let served = self.queues.iter_mut().filter(|(_, queue)| queue.members.contains(&member));
-        let (name, queue) =
-            served.filter(|(_, it)| !it.waiting.is_empty()).min_by_key(|(_, it)| it.waiting.keys().next().copied())?;
+    /// What a member can have of a subscription.
+    fn has_for(&self, member: u64, room: &Room) -> bool {
+        let queue = self.queues.get(&*room.subscription);
+        queue.is_some_and(|queue| queue.members.contains(&member) && !queue.waiting.is_empty())
+    }
+
+    /// Leases the oldest delivery of a subscription to a member.
+    fn lease(&mut self, member: u64, name: &str) -> Option<Lease> {
+        let queue = self.queues.get_mut(name).filter(|queue| queue.members.contains(&member))?;
         let (number, id) = queue.waiting.pop_first()?;
         queue.leased += 1;
         queue.most_leased = queue.most_leased.max(queue.leased);
-        let name = name.clone();
         let token = LeaseToken(self.number());
         let event = self.sent.get(&id)?.clone();
         let ends = Instant::now() + self.lease_time;
-        self.leases.insert(token, Leased { name: name.clone(), number, id, ends });
+        self.leases.insert(token, Leased { name: name.to_owned(), number, id, ends });
         Some(Lease::new(token, name, event))
     }
 }
@@ -357,25 +360,30 @@ impl Ingest for LoopbackIngest {
         })
     }
 
-    fn receive(&mut self, max: usize, wait: Duration) -> Result<Vec<Lease>, BackendError> {
+    fn receive(&mut self, room: &[Room], wait: Duration) -> Result<Vec<Lease>, BackendError> {
+        let member = self.0.member;
         let deadline = Instant::now() + wait;
         loop {
             let leases: Vec<Lease> = self.0.shared.call(|server| {
                 let now = Instant::now();
                 server.take_back(|lease| lease.ends <= now);
-                Ok(std::iter::from_fn(|| server.lease(self.0.member)).take(max).collect())
+                let mut leases = Vec::new();
+                for room in room {
+                    let more = std::iter::from_fn(|| server.lease(member, &room.subscription));
+                    leases.extend(more.take(room.deliveries));
+                }
+                Ok(leases)
             })?;
             let now = Instant::now();
             if !leases.is_empty() || now >= deadline {
                 return Ok(leases);
             }
-            // Notified when anything changes; a lease that runs out is seen at the next call.
-            let server = self.0.shared.lock();
-            let ready = |server: &mut Server| {
-                !server.queues.values().any(|it| it.members.contains(&self.0.member) && !it.waiting.is_empty())
-                    && !server.faults.unavailable
+            // A lease that runs out is seen at the next call.
+            let idle = |server: &mut Server| {
+                !server.faults.unavailable && !room.iter().any(|room| server.has_for(member, room))
             };
-            drop(self.0.shared.changed.wait_timeout_while(server, deadline - now, ready));
+            let server = self.0.shared.lock();
+            drop(self.0.shared.changed.wait_timeout_while(server, deadline - now, idle));
         }
     }
 
@@ -433,21 +441,22 @@ impl EventStore for Connection {
 
     fn list(&self, filter: &Filter) -> Result<Page, BackendError> {
         self.shared.call(|server| {
-            let matching = server.events.values().filter(|event| matches(filter, event)).cloned();
+            let matching = server.events.values().filter(|event| filter.matches(event)).cloned();
             let limit = filter.effective_limit();
             let events: Vec<Event> = match filter.order {
                 Order::OldestFirst => matching.take(limit).collect(),
                 Order::NewestFirst => matching.rev().take(limit).collect(),
             };
             let next = events.last().filter(|_| events.len() == limit).map(|event| event.id().clone());
-            Ok(page(events, next))
+            Ok(Page::new(events, next))
         })
     }
 
     fn update_status(&self, id: &EventId, status: Status, error: Option<&str>) -> Result<bool, BackendError> {
         self.shared.call(|server| {
             let Some(sent) = server.sent.get(id) else { return Ok(false) };
-            server.events.insert(id.clone(), with_status(sent, status, error));
+            let event = sent.clone().with_status(status, error.map(str::to_owned));
+            server.events.insert(id.clone(), event);
             Ok(true)
         })
     }
@@ -474,43 +483,4 @@ impl EventStore for Connection {
             Ok(stats)
         })
     }
-}
-
-fn matches(filter: &Filter, event: &Event) -> bool {
-    let same = |wanted: &Option<String>, actual: Option<&str>| wanted.is_none() || wanted.as_deref() == actual;
-    let beyond = |after: &EventId| match filter.order {
-        Order::OldestFirst => event.id() > after,
-        Order::NewestFirst => event.id() < after,
-    };
-    filter.source.is_none_or(|source| source == event.source())
-        && filter.status.is_none_or(|status| status == event.status())
-        && filter.user_id.is_none_or(|user| Some(user) == event.user_id())
-        && same(&filter.schema, event.schema())
-        && same(&filter.entity, event.entity())
-        && same(&filter.operation, event.operation())
-        && same(&filter.instance_id, event.instance_id())
-        && filter.created_from.is_none_or(|from| event.created_at() >= from)
-        && filter.created_to.is_none_or(|to| event.created_at() <= to)
-        && filter.after.as_ref().is_none_or(beyond)
-}
-
-/// A page, which only a broker makes.
-fn page(events: Vec<Event>, next: Option<EventId>) -> Page {
-    let broker = Broker::builder().build().expect("every default is valid");
-    let mut page = broker.list(&Filter::default()).expect("memory does not fail");
-    page.events = events;
-    page.next = next;
-    page
-}
-
-/// The event with another status, by way of its JSON, in which the status is the first field of that name.
-fn with_status(event: &Event, status: Status, error: Option<&str>) -> Event {
-    let json = String::from_utf8(event.to_json()).expect("JSON is UTF-8");
-    let old = format!(r#""status":"{}""#, event.status());
-    let mut new = format!(r#""status":"{status}""#);
-    if let Some(error) = error {
-        let error = serde_json::to_string(error).expect("a text");
-        new = format!(r#"{new},"error":{error}"#);
-    }
-    Event::from_json(json.replacen(&old, &new, 1).as_bytes()).expect("it is still an event")
 }

@@ -10,8 +10,8 @@ use eventbroker::{Broker, DeadLetterFilter, DeadReason, HandlerError, Overflow, 
 
 use crate::Subject;
 use crate::kit::{
-    Gate, Ids, Settlements, events, eventually, finish, listen, listen_with, named, numbered, publish, publish_all,
-    signal, start, status,
+    Gate, Ids, Settlements, events, eventually, finish, listen, listen_with, named, number_of, numbered, publish,
+    publish_all, signal, start, status,
 };
 
 /// The first two attempts of the first deliveries fail; everything is handled in the end.
@@ -43,10 +43,10 @@ pub fn a_panic_is_a_failed_attempt(subject: &dyn Subject) {
     let options = named("all", "panic.*").retry(RetryPolicy::fixed(1, Duration::from_millis(1)));
     let (_, calls) = listen_with(&broker, options, |delivery| {
         // Without the hook's report of the panic.
-        if delivery.event().event_type() == "panic.once" && delivery.attempt() == 1 {
+        if delivery.event().event_type().as_str() == "panic.once" && delivery.attempt() == 1 {
             std::panic::resume_unwind(Box::new("once"));
         }
-        if delivery.event().event_type() == "panic.always" {
+        if delivery.event().event_type().as_str() == "panic.always" {
             std::panic::resume_unwind(Box::new(format!("attempt {}", delivery.attempt())));
         }
     });
@@ -239,12 +239,12 @@ pub fn handlers_may_publish(subject: &dyn Subject) {
     let handle = Arc::clone(&to_publish);
     listen_with(&broker, named("first", "chain.first"), move |delivery| {
         let broker = handle.lock().expect("no panic under the lock").clone().ok_or("the case has ended")?;
-        broker.publish(delivery.event().payload_as().map(|it: usize| numbered("chain.second", it)).map_err(|_| "?")?);
-        Ok::<_, &str>(())
+        let next = numbered("chain.second", number_of(delivery.event()));
+        broker.publish(next).map(|_| ()).map_err(|_| "the second was refused")
     });
     let (_, calls) = listen(&broker, named("second", "chain.second"));
     publish_all(&broker, events("chain.first", 30));
-    let mut numbers: Vec<usize> = (0..30).map(|_| crate::kit::number_of(&calls.next())).collect();
+    let mut numbers: Vec<usize> = (0..30).map(|_| number_of(&calls.next())).collect();
     numbers.sort_unstable();
     assert_eq!(numbers, (0..30).collect::<Vec<_>>());
     finish(&broker);

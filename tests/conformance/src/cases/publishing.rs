@@ -132,14 +132,14 @@ pub fn many_publishers_many_subscriptions(subject: &dyn Subject) {
 pub fn types_do_not_leak(subject: &dyn Subject) {
     let broker = start(subject);
     let at_once = Barrier::new(10);
+    let topic = |number: usize| {
+        let name = format!("topic.t{number}");
+        at_once.wait();
+        let (_, calls) = listen(&broker, named(&name, &name));
+        let ids = publish_all(&broker, events(&name, 50));
+        (calls, ids)
+    };
     let listeners: Vec<_> = thread::scope(|scope| {
-        let topic = |number: usize| {
-            let name = format!("topic.t{number}");
-            at_once.wait();
-            let (_, calls) = listen(&broker, named(&name, &name));
-            let ids = publish_all(&broker, events(&name, 50));
-            (calls, ids)
-        };
         let topic = &topic;
         let topics: Vec<_> = (0..10).map(|number| scope.spawn(move || topic(number))).collect();
         topics.into_iter().map(|topic| topic.join().expect("a topic")).collect()
