@@ -188,10 +188,10 @@ impl Bridge {
     }
 
     /// A leased delivery has ended.
-    pub(crate) fn settle_lease(&self, token: LeaseToken, verdict: Verdict) {
+    pub(crate) fn settle_lease(&self, token: LeaseToken, verdict: Verdict, error: Option<&str>) {
         let outcome = match verdict {
             Verdict::Done | Verdict::Skipped => LeaseOutcome::Done,
-            Verdict::Dead => LeaseOutcome::Dead,
+            Verdict::Dead => LeaseOutcome::Dead(error.unwrap_or_default().to_owned()),
             Verdict::Dropped | Verdict::Cancelled => LeaseOutcome::Released,
         };
         if outcome == LeaseOutcome::Released {
@@ -201,7 +201,7 @@ impl Bridge {
         self.command(Command::Settle(token, outcome));
     }
 
-    /// A status has become final: the provider's store is told, if the backlog has room.
+    /// A status changed by a delivery that the back end did not hand over: its store is told, if the backlog has room.
     pub(crate) fn note_status(&self, id: &EventId, status: Status, error: Option<&str>) {
         if self.store.is_none() {
             return;

@@ -401,7 +401,7 @@ impl Broker {
             workers_busy: workers.iter().filter(|worker| worker.calls() % 2 == 1).count(),
             stuck_handlers: engine.timer.stuck_handlers(),
             stream_gaps: engine.stream_gaps.load(Ordering::Relaxed),
-            subscriptions: subscriptions.iter().map(|it| subscription_stats(it)).collect(),
+            subscriptions: subscriptions.iter().map(subscription_stats).collect(),
             bridge: engine.bridge.as_ref().map(|bridge| bridge.stats()),
         }
     }

@@ -1,47 +1,21 @@
-//! Publishing: check, route, reserve room, store, enqueue. The only place where an overflow policy is applied.
-//!
-//! Room is reserved in every matching subscription before anything is stored, so a refused event leaves nothing behind.
-//! What the verbs promise is told in `broker`; what runs afterwards is in `worker`.
+//! Publishing: route, have room reserved (`admission`), store, enqueue, and call workers. What the verbs promise is told in
+//! `broker`; what runs afterwards is in `worker`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
+use crate::admission::{Publishing, Reservation, Room, WithoutPlace, release};
 use crate::bridge::Bridge;
-use crate::config::{Overflow, Scope};
-use crate::delivery::{current_calls, in_handler};
+use crate::delivery::current_calls;
 use crate::engine::Engine;
-use crate::error::{FullLimit, Invalid, Problem, PublishError};
-use crate::event::{Event, Status};
-use crate::inbox::{Oldest, Place, Queued};
-use crate::lifecycle::Phase;
+use crate::error::PublishError;
+use crate::event::Event;
+use crate::inbox::{Place, Queued};
 use crate::receipt::{Pending, Receipt};
-use crate::store::Record;
+use crate::store::{By, Record};
 use crate::subscription::Subscription;
 use crate::verdict::{Accepted, SyncReport, Verdict};
 use crate::watch::Watch;
-
-/// How often a publisher looks for the oldest delivery of a full queue before it drops its own.
-const DROP_TRIES: usize = 64;
-
-/// Marks a publish that is under way; `stop` waits for those.
-pub(crate) struct Publishing<'a>(&'a AtomicU64);
-
-impl Drop for Publishing<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-/// Subscriptions, by index, that have no room and whose policy is to drop something, or that were removed meanwhile.
-type WithoutPlace = Vec<usize>;
-
-/// What is there for an event before it is stored.
-enum Room {
-    /// A place in each subscription.
-    Reserved(Event, WithoutPlace),
-    /// It was published before.
-    Known(Arc<Record>),
-}
 
 /// What the store says to an event.
 enum Stored {
@@ -51,36 +25,7 @@ enum Stored {
     Known(Arc<Record>),
 }
 
-/// Room for an event that the back end has to confirm first.
-pub(crate) struct Reservation {
-    targets: Vec<Arc<Subscription>>,
-    without: WithoutPlace,
-}
-
-impl Reservation {
-    /// Gives the room back.
-    pub(crate) fn release(&self) {
-        release(&self.targets, &self.without);
-    }
-}
-
 impl Engine {
-    /// Enters a publish, if the broker takes events.
-    pub(crate) fn enter(&self) -> Option<Publishing<'_>> {
-        let count = &self.counts.here().publishing;
-        count.fetch_add(1, Ordering::SeqCst);
-        let publishing = Publishing(count);
-        (self.lifecycle.phase() == Phase::Running).then_some(publishing)
-    }
-
-    /// Enters a publish of the broker's own, which may also happen while it drains.
-    fn enter_internal(&self) -> Option<Publishing<'_>> {
-        let count = &self.counts.here().publishing;
-        count.fetch_add(1, Ordering::SeqCst);
-        let publishing = Publishing(count);
-        matches!(self.lifecycle.phase(), Phase::Running | Phase::Draining).then_some(publishing)
-    }
-
     /// Publishes to the subscriptions of this process. Waits for room only if `may_block`.
     pub(crate) fn publish_here(self: &Arc<Self>, event: Event, may_block: bool) -> Result<Accepted, PublishError> {
         match self.enter() {
@@ -107,13 +52,10 @@ impl Engine {
                 Room::Known(known) => Stored::Known(known),
                 Room::Reserved(event, without) => self.put(event, targets, without, None)?,
             };
-            match stored {
-                Stored::New(record, without) => {
-                    self.fill(&record, targets, &without);
-                    Ok(Accepted { id: record.event.id().clone(), duplicate: false, deliveries: targets.len() })
-                }
-                Stored::Known(record) => Ok(already(&record)),
-            }
+            Ok(match stored {
+                Stored::New(record, without) => self.dispatch(&record, targets, &without),
+                Stored::Known(record) => already(&record),
+            })
         })
     }
 
@@ -145,13 +87,10 @@ impl Engine {
         reservation: Reservation,
     ) -> Result<Accepted, PublishError> {
         let Reservation { targets, without } = reservation;
-        match self.put(event, &targets, without, None)? {
-            Stored::New(record, without) => {
-                self.fill(&record, &targets, &without);
-                Ok(Accepted { id: record.event.id().clone(), duplicate: false, deliveries: targets.len() })
-            }
-            Stored::Known(record) => Ok(already(&record)),
-        }
+        self.put(event, &targets, without, None).map(|stored| match stored {
+            Stored::New(record, without) => self.dispatch(&record, &targets, &without),
+            Stored::Known(record) => already(&record),
+        })
     }
 
     /// The subscriptions that receive an event from this process, not from a back end.
@@ -206,41 +145,6 @@ impl Engine {
         Ok(SyncReport { id, duplicate: false, settled, open })
     }
 
-    /// Counts a refusal and passes it on.
-    pub(crate) fn refuse<T>(&self, error: PublishError) -> Result<T, PublishError> {
-        self.counts.here().rejected.fetch_add(1, Ordering::Relaxed);
-        Err(error)
-    }
-
-    /// Checks the bounds of this broker.
-    fn admit(&self, event: Event) -> Result<Event, PublishError> {
-        let (max, actual) = (self.config.max_payload_bytes, event.payload().len());
-        if actual > max {
-            let reason = Invalid::new("payload", Problem::TooLong { max, actual });
-            return self.refuse(PublishError::Invalid { event: event.into(), reason });
-        }
-        Ok(event)
-    }
-
-    /// Reserves room in every subscription, unless the event is known, which needs none.
-    fn reserve_or_find(
-        &self,
-        event: Event,
-        targets: &[Arc<Subscription>],
-        may_block: bool,
-    ) -> Result<Room, PublishError> {
-        if let Some(known) = self.store.find(event.id()) {
-            return self.known(event, known).map(Room::Known);
-        }
-        match self.reserve(targets, may_block && !in_handler()) {
-            Ok(without) => Ok(Room::Reserved(event, without)),
-            Err(_) if self.lifecycle.phase() != Phase::Running => {
-                self.refuse(PublishError::NotRunning { event: event.into() })
-            }
-            Err(limit) => self.refuse(PublishError::Full { event: event.into(), limit }),
-        }
-    }
-
     /// Has the back end, if there is one, confirm an event that this thread will dispatch by itself.
     fn confirm_first(&self, publishing: &Publishing<'_>, event: &Event) -> Result<(), PublishError> {
         let Some(bridge) = self.bridge.as_ref().filter(|bridge| bridge.has_mirror) else { return Ok(()) };
@@ -258,19 +162,22 @@ impl Engine {
         watch: Option<Arc<Watch>>,
     ) -> Result<Stored, PublishError> {
         let adopted = event.adopt(&self.instance_id);
-        match self.store.put(event, targets.len() as u32, watch) {
+        match self.store.put(event, targets.len() as u32, By::Publish(watch)) {
             Ok(record) => {
                 if targets.is_empty() {
                     self.counts.here().completed.fetch_add(1, Ordering::SeqCst);
-                    // Unless the back end has deliveries of it, which decide.
-                    if let Some(bridge) = self.bridge.as_ref().filter(|bridge| !bridge.serves(Scope::Group)) {
-                        bridge.note_status(record.event.id(), Status::Completed, None);
-                    }
                 }
                 if !self.streams.is_empty() {
                     self.stream(&record.event);
                 }
                 Ok(Stored::New(record, without))
+            }
+            // It came back from the back end before this publish was done with it.
+            Err((event, known)) if known.event.same_content(&event) && known.dispatch_once() => {
+                if !targets.is_empty() {
+                    self.reopen(&known, |record| record.add(targets.len() as u32));
+                }
+                Ok(Stored::New(known, without))
             }
             Err((mut event, known)) => {
                 release(targets, &without);
@@ -282,15 +189,6 @@ impl Engine {
         }
     }
 
-    /// What to say to an event whose id is known.
-    fn known(&self, event: Event, known: Arc<Record>) -> Result<Arc<Record>, PublishError> {
-        if !known.event.same_content(&event) {
-            return self.refuse(PublishError::IdConflict { event: event.into() });
-        }
-        self.counts.here().duplicates.fetch_add(1, Ordering::Relaxed);
-        Ok(known)
-    }
-
     fn stream(&self, event: &Event) {
         let route = self.streams.route(event.event_type());
         let dropped: u64 = route.targets().iter().map(|sink| sink.push(event)).sum();
@@ -299,50 +197,14 @@ impl Engine {
         }
     }
 
-    fn reserve(&self, targets: &[Arc<Subscription>], may_block: bool) -> Result<WithoutPlace, FullLimit> {
-        if self.is_full_of_open_events() {
-            return Err(FullLimit::InFlight { max: self.config.max_in_flight as u64 });
-        }
-        self.reserve_places(targets, may_block)
-    }
-
-    fn is_full_of_open_events(&self) -> bool {
-        let (accepted, max) = (self.store.accepted_at_most(), self.config.max_in_flight as u64);
-        if accepted.saturating_sub(self.settled_seen.load(Ordering::Relaxed)) < max {
-            return false;
-        }
-        let settled = self.counts.settled();
-        self.settled_seen.store(settled, Ordering::Relaxed);
-        self.store.accepted().saturating_sub(settled) >= max
-    }
-
-    fn reserve_places(&self, targets: &[Arc<Subscription>], may_block: bool) -> Result<WithoutPlace, FullLimit> {
-        let mut waiting: Option<(usize, u64)> = None;
-        loop {
-            let (full, without) = match reserve_all(targets) {
-                Ok(without) => return Ok(without),
-                Err(full) => full,
-            };
-            release(&targets[..full], &without);
-            let target = &targets[full];
-            let limit =
-                || FullLimit::Subscription { name: Arc::clone(&target.name), capacity: target.inbox.capacity() };
-            let Overflow::Block(patience) = target.overflow else { return Err(limit()) };
-            if !may_block {
-                return Err(limit());
-            }
-            // The patience with a subscription counts from when it was found full, and starts anew with another one.
-            let deadline = match waiting {
-                Some((index, deadline)) if index == full => deadline,
-                _ => self.clock.deadline(patience),
-            };
-            waiting = Some((full, deadline));
-            let give_up = || target.is_closed() || self.lifecycle.phase() != Phase::Running;
-            let in_time = target.inbox.wait_for_room(&self.clock, deadline, give_up);
-            if !in_time || self.lifecycle.phase() != Phase::Running {
-                return Err(limit());
-            }
-        }
+    fn dispatch(
+        self: &Arc<Self>,
+        record: &Arc<Record>,
+        targets: &[Arc<Subscription>],
+        without: &WithoutPlace,
+    ) -> Accepted {
+        self.fill(record, targets, without);
+        Accepted { id: record.event.id().clone(), duplicate: false, deliveries: targets.len() }
     }
 
     /// Puts a delivery into each subscription.
@@ -431,73 +293,8 @@ impl Engine {
             self.timer.watch(subscription);
         }
     }
-
-    /// Makes room in a full queue, as its policy says. False if the new delivery is the one to drop.
-    fn make_room(self: &Arc<Self>, target: &Arc<Subscription>) -> bool {
-        if target.overflow != Overflow::DropOldest || target.is_closed() {
-            return false;
-        }
-        for _ in 0..DROP_TRIES {
-            if target.inbox.reserve() {
-                return true;
-            }
-            let now = self.clock.now();
-            match target.inbox.take_oldest() {
-                Some(Oldest::Head(mut delivery)) => {
-                    target.inbox.leave(&mut delivery);
-                    self.finish(target, delivery, Verdict::Dropped, None, now);
-                }
-                Some(Oldest::Parked(mut delivery)) => {
-                    target.inbox.leave(&mut delivery);
-                    self.conclude(target, delivery, Verdict::Dropped, None, now);
-                }
-                // Everything that holds a place is about to start.
-                None => std::thread::yield_now(),
-            }
-        }
-        false
-    }
-
-    /// The subscription that this thread is inside of, and that a synchronous publish would have to wait for.
-    fn would_wait_for<'a>(
-        &self,
-        callers: &[(u64, u64)],
-        targets: &'a [Arc<Subscription>],
-        event: &Event,
-    ) -> Option<&'a Arc<Subscription>> {
-        let is_caller = |target: &&Arc<Subscription>| callers.contains(&(self.number, target.id.0));
-        targets
-            .iter()
-            .filter(is_caller)
-            .find(|target| !target.has_free_seat() || !target.inbox.is_free(target.lane(event)))
-    }
 }
 
 fn already(known: &Record) -> Accepted {
     Accepted { id: known.event.id().clone(), duplicate: true, deliveries: 0 }
-}
-
-/// Takes a place in every subscription that has room. Fails at the first that is full and drops nothing; the places taken
-/// before it are the caller's to release.
-fn reserve_all(targets: &[Arc<Subscription>]) -> Result<WithoutPlace, (usize, WithoutPlace)> {
-    let mut without = WithoutPlace::new();
-    for (index, target) in targets.iter().enumerate() {
-        if target.inbox.reserve() {
-            continue;
-        }
-        if target.is_closed() || matches!(target.overflow, Overflow::DropOldest | Overflow::DropNewest) {
-            without.push(index);
-        } else {
-            return Err((index, without));
-        }
-    }
-    Ok(without)
-}
-
-fn release(targets: &[Arc<Subscription>], without: &WithoutPlace) {
-    for (index, target) in targets.iter().enumerate() {
-        if !without.contains(&index) {
-            target.inbox.release(1);
-        }
-    }
 }

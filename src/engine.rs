@@ -23,7 +23,7 @@ use crate::router::Router;
 use crate::stats::Counts;
 use crate::store::Store;
 use crate::stream::StreamSink;
-use crate::subscription::{Handler, Subscription, Workers};
+use crate::subscription::{Handler, Identity, Subscription, Workers};
 use crate::timer::Timer;
 use crate::verdict::{Settled, SubscriptionId};
 use crate::worker;
@@ -169,7 +169,8 @@ impl Engine {
             None if served => pattern.as_str().into(),
             None => id.to_string().into(),
         };
-        let subscription = Subscription::new(id, name, pattern, scope, options, &self.config, pool, handler);
+        let subscription =
+            Subscription::new(Identity { id, name, pattern, scope }, options, &self.config, pool, handler);
         let subscription = Arc::new(subscription);
         {
             let mut registry = self.subscriptions.lock();
@@ -185,19 +186,20 @@ impl Engine {
             // Under the lock, so that a subscription is in both or in neither.
             self.router.insert(&subscription.pattern, id.0, Arc::clone(&subscription));
         }
-        if options.dedicated && self.lifecycle.phase() == Phase::Running {
-            if let Err((name, reason)) = self.start_dedicated(&subscription) {
-                self.remove(&subscription);
-                return Err(SubscribeError::Thread { name, reason });
-            }
-        }
-        if let Some(bridge) = &self.bridge {
-            if let Err(refused) = bridge.register(&subscription, self.lifecycle.phase() == Phase::Running) {
-                self.remove(&subscription);
-                return Err(refused);
-            }
+        if let Err(error) = self.bring_up(&subscription) {
+            self.remove(&subscription);
+            return Err(error);
         }
         Ok(subscription)
+    }
+
+    /// Gives a new subscription its threads and its place at the back end, if it needs them.
+    fn bring_up(self: &Arc<Self>, subscription: &Arc<Subscription>) -> Result<(), SubscribeError> {
+        let running = self.lifecycle.phase() == Phase::Running;
+        if running {
+            self.start_dedicated(subscription).map_err(|(name, reason)| SubscribeError::Thread { name, reason })?;
+        }
+        self.bridge.as_ref().map_or(Ok(()), |bridge| bridge.register(subscription, running))
     }
 
     /// Starts the threads of a dedicated subscription.

@@ -155,6 +155,13 @@ impl Lifecycle {
         }
     }
 
+    /// An event that was to be abandoned is handled elsewhere.
+    pub(crate) fn retrieve(&self, id: &EventId) {
+        if self.phase() == Phase::Stopped {
+            self.stop.lock().abandoned.remove(id);
+        }
+    }
+
     /// An event will not be handled because of the stop.
     pub(crate) fn abandon(&self, id: &EventId) {
         self.stop.lock().abandoned.insert(id.clone());
@@ -279,6 +286,9 @@ impl Engine {
     /// At the deadline: notes every open event as abandoned, and cancels what has not started.
     fn abandon_the_rest(self: &Arc<Self>) {
         self.lifecycle.phase.store(Phase::Stopped as u8, Ordering::SeqCst);
+        let subscriptions = self.subscriptions.lock().all();
+        // From here on no call begins, so none sees itself cancelled from the start.
+        subscriptions.iter().for_each(|subscription| subscription.close());
         self.calls_cancelled.store(true, Ordering::SeqCst);
         let mut open = BTreeSet::new();
         self.store.for_each(|record| {
@@ -286,22 +296,16 @@ impl Engine {
                 open.insert(record.event.id().clone());
             }
         });
+        self.lifecycle.stop.lock().abandoned.append(&mut open);
         let mut cancelled_here = BTreeSet::new();
-        for subscription in self.subscriptions.lock().all() {
-            subscription.close();
-            self.cancel_each(&subscription, |delivery| {
-                let id = delivery.record.event.id();
-                // What goes back to the back end is not lost to anybody.
-                if delivery.is_leased() {
-                    open.remove(id)
-                } else {
-                    cancelled_here.insert(id.clone())
-                };
+        for subscription in &subscriptions {
+            self.cancel_each(subscription, |delivery| {
+                if !delivery.is_leased() {
+                    cancelled_here.insert(delivery.record.event.id().clone());
+                }
             });
         }
-        let mut stop = self.lifecycle.stop.lock();
-        stop.abandoned.append(&mut open);
-        stop.abandoned.append(&mut cancelled_here);
+        self.lifecycle.stop.lock().abandoned.append(&mut cancelled_here);
     }
 
     /// Lets every thread end.

@@ -169,7 +169,7 @@ impl<T: Clone + Paced> Pool<T> {
     /// Takes a token without waiting.
     pub(crate) fn take(&self) -> Option<Taken<T>> {
         let long_first =
-            !self.ready_long.is_empty() && self.takes.fetch_add(1, Ordering::Relaxed) % LONG_FIRST_EVERY == 0;
+            !self.ready_long.is_empty() && self.takes.fetch_add(1, Ordering::Relaxed).is_multiple_of(LONG_FIRST_EVERY);
         if long_first && let Some(taken) = self.take_long() {
             return Some(taken);
         }

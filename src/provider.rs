@@ -152,7 +152,10 @@ pub trait EventStore: Send + Sync {
     /// # Errors
     /// [`BackendError`] as the back end answers.
     fn list(&self, filter: &Filter) -> Result<Page, BackendError>;
-    /// Notes a new status. False if the event is not known.
+    /// Notes a new status that comes from deliveries which the back end did not hand over: those of local subscriptions, and
+    /// requeued dead letters. What comes of its leases it learns from [`Ingest::settle`], and an event that nobody is registered
+    /// for is completed when it is stored; from all of these it derives the status: failed if any delivery is dead. False if the
+    /// event is not known.
     ///
     /// # Errors
     /// [`BackendError`] as the back end answers.
@@ -238,13 +241,13 @@ impl Lease {
 pub struct LeaseToken(pub u64);
 
 /// How a leased delivery ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LeaseOutcome {
     /// Handled or skipped: acknowledge it.
     Done,
-    /// Dead: acknowledge it, the dead letter is kept here.
-    Dead,
+    /// Dead, with the last error: acknowledge it, the dead letter is kept here.
+    Dead(String),
     /// Not handled: it goes back, and is no failed attempt.
     Released,
 }
@@ -270,7 +273,7 @@ pub trait Ingest: Send {
     ///
     /// # Errors
     /// [`BackendError`] as the back end answers; the call is repeated.
-    fn settle(&mut self, token: LeaseToken, outcome: LeaseOutcome) -> Result<(), BackendError>;
+    fn settle(&mut self, token: LeaseToken, outcome: &LeaseOutcome) -> Result<(), BackendError>;
     /// How often a lease has to be extended while its handler runs; `None` if never.
     fn heartbeat(&self) -> Option<Duration>;
     /// Extends leases. Those that were lost meanwhile are no error.

@@ -161,14 +161,18 @@ impl Engine {
         let progress = record.settle_one(failure, error.filter(|_| failure), self.clock.wall(now));
         // The back end is told before the event counts as settled: `stop` waits for both.
         let lease = history.and_then(|history| history.lease);
-        if let Some(bridge) = &self.bridge {
-            if let Some(token) = lease {
-                bridge.settle_lease(token, verdict);
+        match (&self.bridge, lease) {
+            (Some(bridge), Some(token)) => {
+                bridge.settle_lease(token, verdict, error);
+                if verdict == Verdict::Cancelled && !progress.is_open() {
+                    // It goes on elsewhere.
+                    self.lifecycle.retrieve(record.event.id());
+                }
             }
-            // What was given back is not final.
-            if !progress.is_open() && (lease.is_none() || verdict != Verdict::Cancelled) {
+            (Some(bridge), None) if !progress.is_open() => {
                 bridge.note_status(record.event.id(), progress.status(), error.filter(|_| failure));
             }
+            _ => {}
         }
         if !progress.is_open() {
             self.store.closed(&record, progress);
@@ -253,6 +257,9 @@ impl Engine {
         };
         let record = entry.record;
         self.reopen(&record, Record::reopen_one);
+        if let Some(bridge) = &self.bridge {
+            bridge.note_status(record.event.id(), record.progress().status(), None);
+        }
         let mut delivery = Queued::new(record, Place::None);
         delivery.history = Some(Box::new(History { requeues: entry.letter.requeues + 1, ..History::default() }));
         let lane = subscription.lane(&delivery.record.event).cloned();
@@ -276,9 +283,6 @@ impl Engine {
             reopened.fetch_add(1, Ordering::SeqCst);
         }
         self.store.reopened(record);
-        if let Some(bridge) = &self.bridge {
-            bridge.note_status(record.event.id(), record.progress().status(), None);
-        }
     }
 
     /// Requeues those that match, oldest first. Returns how many.

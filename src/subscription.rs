@@ -81,13 +81,19 @@ pub(crate) struct Counters {
     pub(crate) verdicts: VerdictCounts,
 }
 
+/// What a subscription is known by.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    pub(crate) id: SubscriptionId,
+    pub(crate) name: Arc<str>,
+    pub(crate) pattern: Pattern,
+    pub(crate) scope: Scope,
+}
+
 impl Subscription {
     /// `options` have been checked.
     pub(crate) fn new(
-        id: SubscriptionId,
-        name: Arc<str>,
-        pattern: Pattern,
-        scope: Scope,
+        identity: Identity,
         options: &SubscribeOptions,
         config: &Config,
         pool: Arc<Workers>,
@@ -100,10 +106,10 @@ impl Subscription {
         };
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         Self {
-            id,
-            name,
-            pattern,
-            scope,
+            id: identity.id,
+            name: identity.name,
+            pattern: identity.pattern,
+            scope: identity.scope,
             overflow: options.overflow,
             retry: options.retry_policy.clone().unwrap_or_else(|| config.retry_policy.clone()),
             handler_deadline: options.handler_deadline.map(nanos),

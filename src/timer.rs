@@ -186,7 +186,7 @@ impl TimerState {
     /// The call that a worker is in, and since when it was seen in it.
     fn seen_call(&self, worker: &Arc<Worker<Arc<Subscription>>>, now: u64) -> Option<SeenCall> {
         let call = worker.calls();
-        if call % 2 == 0 {
+        if call.is_multiple_of(2) {
             return None;
         }
         let known = self.calls.get(&address(worker)).filter(|seen| seen.call == call);

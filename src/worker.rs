@@ -18,6 +18,9 @@ use crate::subscription::{Subscription, Workers};
 /// How many deliveries of a quick subscription a worker runs before it lets another subscription have its turn.
 const TURN: u32 = 64;
 
+/// What a worker takes from the pool: a subscription, with a seat.
+type Token = Arc<Subscription>;
+
 /// How an attempt ended.
 #[derive(Debug)]
 pub(crate) struct Attempt {
@@ -27,7 +30,7 @@ pub(crate) struct Attempt {
 }
 
 /// Runs until the pool is closed or the worker is asked to leave.
-pub(crate) fn work(engine: &Arc<Engine>, pool: &Workers, worker: &Arc<Worker<Arc<Subscription>>>) {
+pub(crate) fn work(engine: &Arc<Engine>, pool: &Workers, worker: &Arc<Worker<Token>>) {
     become_worker();
     worker.begin();
     loop {
@@ -77,47 +80,54 @@ fn spin(until: impl Fn() -> bool) -> bool {
     }
 }
 
-/// Runs what waits for a subscription, with the seat that came with the token, until nothing is left or its turn is over.
-fn attend(
-    engine: &Arc<Engine>,
-    pool: &Workers,
-    worker: &Arc<Worker<Arc<Subscription>>>,
-    taken: Taken<Arc<Subscription>>,
-) {
+/// Runs what waits for a subscription, with the seat that came with the token, until nothing is left or others wait.
+fn attend(engine: &Arc<Engine>, pool: &Workers, worker: &Arc<Worker<Token>>, taken: Taken<Token>) {
     pool.attend(worker, &taken);
     let long = taken.is_long();
     let subscription = taken.token;
-    let mut now = engine.clock.now();
-    let mut turn = TURN;
     loop {
-        while !pool.is_closed()
-            && let Some(delivery) = subscription.inbox.pop()
-        {
-            if subscription.pace() != Pace::Quick && subscription.inbox.has_ready() {
-                engine.call_worker(&subscription);
-            }
-            worker.begin_call();
-            now = engine.attempt(&subscription, delivery, now);
-            worker.end_call();
-            turn -= 1;
-            if turn == 0 || long || subscription.pace() == Pace::Long {
-                if (pool.has_ready() || long) && subscription.inbox.has_ready() {
-                    // The seat goes with the token.
-                    pool.attended(worker);
-                    pool.submit(subscription);
-                    return;
-                }
-                turn = TURN;
-            }
+        if run_turns(engine, pool, worker, &subscription, long) == Turn::OthersWait {
+            pool.attended(worker);
+            // The seat goes with the token.
+            pool.submit(subscription);
+            return;
         }
-        if pool.is_closed() || !search_here(pool, &subscription) {
-            if pool.is_closed() || !subscription.leave_seat() {
-                break;
-            }
+        let more = !pool.is_closed() && (search_here(pool, &subscription) || subscription.leave_seat());
+        if !more {
+            break;
         }
-        now = engine.clock.now();
     }
     pool.attended(worker);
+}
+
+/// Why a worker stopped running the deliveries of a subscription.
+#[derive(PartialEq, Eq)]
+enum Turn {
+    NothingLeft,
+    OthersWait,
+}
+
+fn run_turns(engine: &Arc<Engine>, pool: &Workers, worker: &Worker<Token>, subscription: &Token, long: bool) -> Turn {
+    let mut now = engine.clock.now();
+    let mut left = TURN;
+    while !pool.is_closed()
+        && let Some(delivery) = subscription.inbox.pop()
+    {
+        if subscription.pace() != Pace::Quick && subscription.inbox.has_ready() {
+            engine.call_worker(subscription);
+        }
+        worker.begin_call();
+        now = engine.attempt(subscription, delivery, now);
+        worker.end_call();
+        left -= 1;
+        if left == 0 || long || subscription.pace() == Pace::Long {
+            if (long || pool.has_ready()) && subscription.inbox.has_ready() {
+                return Turn::OthersWait;
+            }
+            left = TURN;
+        }
+    }
+    Turn::NothingLeft
 }
 
 /// Looks for more work of a subscription for a moment, unless another worker searches: a publisher that finds the seat
@@ -148,7 +158,10 @@ impl Engine {
             subscription.counters.retries.fetch_add(1, Ordering::Relaxed);
         }
         let first = delivery.record.start_attempt(delivery.attempts, self.clock.wall(now));
-        if first && let Some(bridge) = &self.bridge {
+        if first
+            && !delivery.is_leased()
+            && let Some(bridge) = &self.bridge
+        {
             bridge.note_status(delivery.record.event.id(), Status::Processing, None);
         }
         let outcome = self.call(subscription, &delivery, now);

@@ -6,8 +6,8 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
-use eventbroker::{Broker, BrokerBuilder, FullLimit, ManualClock, Overflow, PublishError, SubscribeOptions, Verdict};
-use support::{Gate, PATIENCE, Settlements, event, receive, wait_until};
+use eventbroker::{Broker, BrokerBuilder, FullLimit, Overflow, PublishError, SubscribeOptions, Verdict};
+use support::{Gate, PATIENCE, Settlements, event, manual_clock, receive, wait_until};
 
 /// A broker whose only subscription, "tight", is full: one call is held, one event is queued.
 fn full(builder: BrokerBuilder, patience: Duration) -> (Broker, Gate, Settlements) {
@@ -28,7 +28,7 @@ fn full(builder: BrokerBuilder, patience: Duration) -> (Broker, Gate, Settlement
 #[test]
 fn a_publisher_is_refused_when_its_patience_is_over_and_not_before() {
     let patience = Duration::from_secs(60);
-    let clock = ManualClock::new();
+    let clock = manual_clock();
     let (broker, gate, settlements) = full(Broker::builder().manual_clock(&clock), patience);
     let (sender, outcomes) = channel();
     let (publisher, publishers_clock) = (broker.clone(), clock.clone());
@@ -57,7 +57,7 @@ fn a_publisher_is_refused_when_its_patience_is_over_and_not_before() {
 
 #[test]
 fn without_patience_it_is_refused_at_once() {
-    let clock = ManualClock::new();
+    let clock = manual_clock();
     let (broker, gate, _settlements) = full(Broker::builder().manual_clock(&clock), Duration::ZERO);
     let (sender, outcomes) = channel();
     let publisher = broker.clone();
@@ -69,7 +69,7 @@ fn without_patience_it_is_refused_at_once() {
 #[test]
 fn a_publisher_that_waits_is_accepted_as_soon_as_there_is_room() {
     // The clock stands still: nobody's patience ends.
-    let (broker, gate, settlements) = full(Broker::builder().manual_clock(&ManualClock::new()), Duration::MAX);
+    let (broker, gate, settlements) = full(Broker::builder().manual_clock(&manual_clock()), Duration::MAX);
     let (sender, outcomes) = channel();
     for _ in 0..3 {
         let (publisher, sender) = (broker.clone(), sender.clone());

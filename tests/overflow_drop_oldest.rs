@@ -6,10 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use eventbroker::{
-    Broker, BrokerBuilder, Event, ManualClock, Outcome, Overflow, RetryPolicy, Source, Status, SubscribeOptions,
-    Verdict,
+    Broker, BrokerBuilder, Event, Outcome, Overflow, RetryPolicy, Source, Status, SubscribeOptions, Verdict,
 };
-use support::{Gate, Settlements, event, number_of, numbered, stats_of, wait_until};
+use support::{Gate, Settlements, manual_clock, number_of, numbered, stats_of, wait_until};
 
 fn keyed_number(number: u64, key: &str) -> Event {
     Event::builder(Source::System, "a.b").key(key).payload(&number).build().expect("a valid event")
@@ -18,9 +17,9 @@ fn keyed_number(number: u64, key: &str) -> Event {
 /// A broker with one subscription, "dropping", to "a.b". The handler notes the numbers of the events,
 /// is held at the gate by those in `held`, and fails the first attempt of those in `failing`.
 struct Scene {
+    gate: Gate,
     broker: Broker,
     settlements: Settlements,
-    gate: Gate,
     handled: Arc<Mutex<Vec<u64>>>,
 }
 
@@ -169,7 +168,7 @@ fn a_dropped_head_of_a_key_does_not_hold_up_what_is_behind_it() {
 
 #[test]
 fn a_waiting_retry_is_never_dropped() {
-    let clock = ManualClock::new();
+    let clock = manual_clock();
     let it = scene(Broker::builder().manual_clock(&clock), capacity(2), &[0], &[100]);
     it.publish(numbered("a.b", 100));
     it.wait_for_waiting(1);
@@ -192,7 +191,7 @@ fn a_waiting_retry_is_never_dropped() {
 
 #[test]
 fn what_is_parked_behind_a_waiting_retry_is_never_dropped() {
-    let clock = ManualClock::new();
+    let clock = manual_clock();
     let it = scene(Broker::builder().manual_clock(&clock), capacity(1).ordered(), &[], &[1]);
     it.publish(numbered("a.b", 1));
     it.wait_for_waiting(1);
@@ -207,7 +206,7 @@ fn what_is_parked_behind_a_waiting_retry_is_never_dropped() {
 
 #[test]
 fn what_was_parked_behind_a_retry_is_not_dropped_when_its_turn_has_come() {
-    let clock = ManualClock::new();
+    let clock = manual_clock();
     let it = scene(Broker::builder().manual_clock(&clock), capacity(1), &[1, 3], &[1]);
     it.publish(keyed_number(1, "k"));
     it.wait_for_waiting(1);
@@ -229,7 +228,7 @@ fn what_was_parked_behind_a_retry_is_not_dropped_when_its_turn_has_come() {
 
 #[test]
 fn behind_what_waited_for_a_retry_the_oldest_queued_event_is_dropped() {
-    let clock = ManualClock::new();
+    let clock = manual_clock();
     let it = scene(Broker::builder().manual_clock(&clock), capacity(2).ordered(), &[1], &[1]);
     it.publish(numbered("a.b", 1));
     it.wait_for_waiting(1);

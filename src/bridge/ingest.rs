@@ -13,7 +13,7 @@ use crate::handler::panic_message;
 use crate::inbox::{History, Place, Queued};
 use crate::lifecycle::Phase;
 use crate::provider::{BackendError, Ingest, Lease, LeaseOutcome, LeaseToken, Registration, Room};
-use crate::store::Record;
+use crate::store::By;
 
 /// Deliveries per subscription and call of the ingest.
 const MAX_RECEIVE: u64 = 256;
@@ -85,10 +85,10 @@ impl Engine {
         }
         let stored = match self.store.find(lease.event.id()) {
             Some(known) => Err(known),
-            None => self.store.put(lease.event, 1, None).map_err(|(_, known)| known),
+            None => self.store.put(lease.event, 1, By::Ingest).map_err(|(_, known)| known),
         };
         let record = stored.unwrap_or_else(|known| {
-            self.reopen(&known, Record::add_one);
+            self.reopen(&known, |record| record.add(1));
             known
         });
         let mut delivery = Queued::new(record, Place::Queue);
@@ -160,7 +160,7 @@ fn execute(ingest: &mut dyn Ingest, command: &Command) -> Result<(), BackendErro
     match command {
         Command::Register(registration, known) => ingest.register(registration).map(|()| known.set(Ok(()))),
         Command::Unregister(name) => ingest.unregister(name),
-        Command::Settle(token, outcome) => ingest.settle(*token, *outcome),
+        Command::Settle(token, outcome) => ingest.settle(*token, outcome),
         Command::Close => Ok(()),
     }
 }

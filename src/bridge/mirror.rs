@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use flume::TrySendError;
 
 use super::{Bridge, MAX_BACKLOG, Pauses};
-use crate::dispatch::{Publishing, Reservation};
+use crate::admission::{Publishing, Reservation};
 use crate::engine::Engine;
 use crate::error::{FullLimit, PublishError};
 use crate::event::{Event, EventId, Status};

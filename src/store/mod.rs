@@ -21,10 +21,9 @@ use dashmap::DashMap;
 use parking_lot::Mutex;
 
 use crate::event::{Event, EventId};
-use crate::watch::Watch;
 use aged::Aged;
 pub use query::{Filter, Order, Page, StoreStats};
-pub(crate) use record::{Progress, Record};
+pub(crate) use record::{By, Progress, Record};
 
 /// A slot of the ring. Without a record it is vacant; `filled` tells whether its position was used before that.
 #[derive(Debug)]
@@ -92,12 +91,7 @@ impl Store {
     /// Stores an event with its number of deliveries, or hands it back with the record that has its id already. Ask
     /// [`find`](Self::find) first: only publishers of the same id at the same moment may meet here, at the price of a
     /// position.
-    pub(crate) fn put(
-        &self,
-        event: Event,
-        deliveries: u32,
-        watch: Option<Arc<Watch>>,
-    ) -> Result<Arc<Record>, (Event, Arc<Record>)> {
+    pub(crate) fn put(&self, event: Event, deliveries: u32, by: By) -> Result<Arc<Record>, (Event, Arc<Record>)> {
         loop {
             let position = self.head.fetch_add(1, Ordering::SeqCst);
             if let Err(known) = self.claim(event.id(), position) {
@@ -115,12 +109,12 @@ impl Store {
             let record = match self.leave(&mut slot) {
                 Some(mut left) => match Arc::get_mut(&mut left) {
                     Some(unshared) => {
-                        unshared.reuse(event, deliveries, watch);
+                        unshared.reuse(event, deliveries, by);
                         left
                     }
-                    None => Arc::new(Record::new(event, deliveries, watch)),
+                    None => Arc::new(Record::new(event, deliveries, by)),
                 },
-                None => Arc::new(Record::new(event, deliveries, watch)),
+                None => Arc::new(Record::new(event, deliveries, by)),
             };
             slot.record = Some(Arc::clone(&record));
             slot.filled = position + 1;

@@ -21,6 +21,8 @@ const STARTED: u64 = 1 << 32;
 const READ: u64 = 1 << 33;
 /// It has left the ring and is held by the older generation.
 const AGED: u64 = 1 << 34;
+/// The publish that it comes from has dispatched it; one that came in from a back end is not that.
+const DISPATCHED: u64 = 1 << 35;
 /// One delivery that is dead or was dropped; the count has the bits above.
 const FAILED_ONE: u64 = 1 << 40;
 
@@ -38,6 +40,24 @@ pub(crate) struct Record {
     retries: AtomicU32,
     /// The error of the first delivery that died.
     error: Mutex<Option<Box<str>>>,
+}
+
+/// Who puts an event into the store.
+#[derive(Debug)]
+pub(crate) enum By {
+    /// A publish, which may wait for the deliveries.
+    Publish(Option<Arc<Watch>>),
+    /// The ingest: the publish was elsewhere, or is not done yet.
+    Ingest,
+}
+
+impl By {
+    fn parts(self) -> (Option<Arc<Watch>>, u64) {
+        match self {
+            Self::Publish(watch) => (watch, DISPATCHED),
+            Self::Ingest => (None, 0),
+        }
+    }
 }
 
 /// A reading of a record's state.
@@ -78,10 +98,11 @@ fn completed_from_the_start(event: &Event, deliveries: u32) -> u64 {
 }
 
 impl Record {
-    pub(crate) fn new(event: Event, deliveries: u32, watch: Option<Arc<Watch>>) -> Self {
+    pub(crate) fn new(event: Event, deliveries: u32, by: By) -> Self {
+        let (watch, dispatched) = by.parts();
         Self {
             watch,
-            state: AtomicU64::new(u64::from(deliveries)),
+            state: AtomicU64::new(u64::from(deliveries) | dispatched),
             processed_at: AtomicU64::new(0),
             completed_at: AtomicU64::new(completed_from_the_start(&event, deliveries)),
             event,
@@ -91,11 +112,12 @@ impl Record {
     }
 
     /// Makes this record, which nobody else holds, the record of another event.
-    pub(crate) fn reuse(&mut self, event: Event, deliveries: u32, watch: Option<Arc<Watch>>) {
+    pub(crate) fn reuse(&mut self, event: Event, deliveries: u32, by: By) {
+        let (watch, dispatched) = by.parts();
         *self.completed_at.get_mut() = completed_from_the_start(&event, deliveries);
         self.event = event;
         self.watch = watch;
-        *self.state.get_mut() = u64::from(deliveries);
+        *self.state.get_mut() = u64::from(deliveries) | dispatched;
         *self.processed_at.get_mut() = 0;
         *self.retries.get_mut() = 0;
         *self.error.get_mut() = None;
@@ -137,9 +159,14 @@ impl Record {
         before
     }
 
-    /// One more delivery, of an event that is known already. Returns the progress before it.
-    pub(crate) fn add_one(&self) -> Progress {
-        Progress(self.state.fetch_add(1, Ordering::AcqRel))
+    /// More deliveries, of an event that is known already. Returns the progress before them.
+    pub(crate) fn add(&self, deliveries: u32) -> Progress {
+        Progress(self.state.fetch_add(u64::from(deliveries), Ordering::AcqRel))
+    }
+
+    /// True for the publish that is the first to dispatch it.
+    pub(crate) fn dispatch_once(&self) -> bool {
+        self.state.fetch_or(DISPATCHED, Ordering::AcqRel) & DISPATCHED == 0
     }
 
     pub(crate) fn mark_read(&self) {

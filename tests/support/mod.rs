@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-use eventbroker::{Broker, Event, EventId, Source, SubscriptionStats, Verdict};
+use eventbroker::{Broker, Event, EventId, ManualClock, Source, SubscriptionStats, Verdict};
 use parking_lot::{Condvar, Mutex};
 
 /// Nothing that a test waits for takes this long, even on a busy machine.
@@ -137,6 +137,30 @@ impl Gate {
         *self.0.passes.lock() += 1;
         self.0.opened.notify_one();
     }
+}
+
+/// Handlers of a test that has failed are not held any longer.
+impl Drop for Gate {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.open();
+        }
+    }
+}
+
+/// A clock that only the test moves. Long after any test has ended it runs away, so that one that has failed does not
+/// wait for ever for a broker that drains.
+pub(crate) fn manual_clock() -> ManualClock {
+    let clock = ManualClock::new();
+    let runaway = clock.clone();
+    std::thread::spawn(move || {
+        std::thread::sleep(4 * PATIENCE);
+        loop {
+            runaway.advance(Duration::from_secs(3_600));
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    });
+    clock
 }
 
 /// Receives within the patience of a test.

@@ -231,6 +231,7 @@ macro_rules! for_each_case {
             each_name_gets_all [across_instances groups],
             instances_need_not_have_the_same_subscriptions [across_instances groups],
             local_subscriptions_hear_their_own_instance_only [across_instances groups],
+            an_event_is_failed_if_any_instance_failed [across_instances groups query],
             unfinished_events_go_to_another_member [across_instances groups durable],
             events_wait_for_a_member [across_instances groups durable],
             broadcast_reaches_every_instance [across_instances broadcast],

@@ -264,15 +264,18 @@ impl Server {
         if let Some(reason) = &self.faults.refusal {
             return SendOutcome::Refused(reason.clone());
         }
-        self.events.insert(event.id().clone(), event.clone());
-        self.sent.insert(event.id().clone(), event.clone());
         let number = self.number();
-        let wants = |queue: &&mut Queue| {
-            queue.pattern.as_ref().is_some_and(|pattern| pattern.matches(event.event_type().as_str()))
-        };
-        for queue in self.queues.values_mut().filter(wants) {
-            queue.waiting.insert(number, event.id().clone());
+        let mut wanted = false;
+        for queue in self.queues.values_mut() {
+            if queue.pattern.as_ref().is_some_and(|pattern| pattern.matches(event.event_type().as_str())) {
+                queue.waiting.insert(number, event.id().clone());
+                wanted = true;
+            }
         }
+        // What waits for nobody is done; the engine tells if it has deliveries of its own.
+        let status = if wanted { event.status() } else { Status::Completed };
+        self.events.insert(event.id().clone(), event.clone().with_status(status, None));
+        self.sent.insert(event.id().clone(), event.clone());
         SendOutcome::Held
     }
 
@@ -345,7 +348,10 @@ impl Ingest for LoopbackIngest {
         let pattern = Pattern::parse(&registration.pattern).map_err(|it| BackendError::Refused(it.to_string()))?;
         self.0.shared.call(|server| {
             let queue = server.queues.entry(registration.name.to_string()).or_default();
-            queue.pattern = Some(pattern);
+            let known = queue.pattern.get_or_insert_with(|| pattern.clone());
+            if *known != pattern {
+                return Err(BackendError::Refused(format!("its pattern is {known}, not {pattern}")));
+            }
             queue.members.insert(self.0.member);
             Ok(())
         })

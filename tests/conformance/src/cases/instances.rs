@@ -6,12 +6,12 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use eventbroker::{Broker, Event, PublishError, Scope, Source};
+use eventbroker::{Broker, Event, HandlerError, PublishError, Scope, Source, Status};
 
 use crate::Subject;
 use crate::kit::{
-    Gate, Ids, PATIENCE, builder, events, finish, listen, listen_with, named, number_of, numbered, publish,
-    publish_all, start,
+    Gate, Ids, PATIENCE, Settlements, builder, events, finish, listen, listen_with, named, number_of, numbered,
+    publish, publish_all, start, status,
 };
 
 fn two(subject: &dyn Subject) -> (Broker, Broker) {
@@ -170,6 +170,30 @@ pub fn broadcast_reaches_every_instance(subject: &dyn Subject) {
     for calls in &listeners {
         calls.assert_no_more(subject, &ids);
     }
+}
+
+/// The status of an event covers the subscriptions of every instance: it is open until the last has ended, and failed if one
+/// failed, also when another one succeeds later.
+pub fn an_event_is_failed_if_any_instance_failed(subject: &dyn Subject) {
+    let (one, two) = two(subject);
+    let gate = Gate::default();
+    let held = gate.clone();
+    let (_, slow) = listen_with(&one, named("slow", "both.*"), move |_| held.pass());
+    listen_with(&two, named("bad", "both.*"), |_| Err::<(), _>(HandlerError::permanent("it broke")));
+    let settled = Settlements::of(&two, "bad");
+    let handled = Settlements::of(&one, "slow");
+    let id = publish(&one, numbered("both.it", 0));
+    slow.next();
+    assert_eq!(settled.next().id, id);
+    finish(&two);
+    assert_eq!(status(&one, &id), Some(Status::Processing), "one of them still runs");
+    gate.open();
+    assert_eq!(handled.next().id, id);
+    finish(&one);
+    let three = subject.broker(builder("three"));
+    let event = three.get(&id).expect("the back end answers").expect("it is known");
+    assert_eq!((event.status(), event.error()), (Status::Failed, Some("it broke")));
+    finish(&three);
 }
 
 /// The same event published on another instance is the same event.

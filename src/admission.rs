@@ -1,0 +1,228 @@
+//! Admission: whether there is room for an event, and in which subscriptions. The only place where an overflow policy is
+//! applied.
+//!
+//! A place is reserved in every matching subscription before anything is stored, so a refused event leaves nothing behind.
+//! What happens to an admitted event is in `dispatch`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::config::Overflow;
+use crate::delivery::in_handler;
+use crate::engine::Engine;
+use crate::error::{FullLimit, Invalid, Problem, PublishError};
+use crate::event::Event;
+use crate::inbox::Oldest;
+use crate::lifecycle::Phase;
+use crate::store::Record;
+use crate::subscription::Subscription;
+use crate::verdict::Verdict;
+
+/// How often a publisher looks for the oldest delivery of a full queue before it drops its own.
+const DROP_TRIES: usize = 64;
+
+/// Marks a publish that is under way; `stop` waits for those.
+pub(crate) struct Publishing<'a>(&'a AtomicU64);
+
+impl Drop for Publishing<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Subscriptions, by index, that have no room and whose policy is to drop something, or that were removed meanwhile.
+pub(crate) type WithoutPlace = Vec<usize>;
+
+/// What is there for an event before it is stored.
+pub(crate) enum Room {
+    /// A place in each subscription.
+    Reserved(Event, WithoutPlace),
+    /// It was published before.
+    Known(Arc<Record>),
+}
+
+/// Room for an event that the back end has to confirm first.
+pub(crate) struct Reservation {
+    pub(crate) targets: Vec<Arc<Subscription>>,
+    pub(crate) without: WithoutPlace,
+}
+
+impl Reservation {
+    /// Gives the room back.
+    pub(crate) fn release(&self) {
+        release(&self.targets, &self.without);
+    }
+}
+
+impl Engine {
+    /// Enters a publish, if the broker takes events.
+    pub(crate) fn enter(&self) -> Option<Publishing<'_>> {
+        let count = &self.counts.here().publishing;
+        count.fetch_add(1, Ordering::SeqCst);
+        let publishing = Publishing(count);
+        (self.lifecycle.phase() == Phase::Running).then_some(publishing)
+    }
+
+    /// Enters a publish of the broker's own, which may also happen while it drains.
+    pub(crate) fn enter_internal(&self) -> Option<Publishing<'_>> {
+        let count = &self.counts.here().publishing;
+        count.fetch_add(1, Ordering::SeqCst);
+        let publishing = Publishing(count);
+        matches!(self.lifecycle.phase(), Phase::Running | Phase::Draining).then_some(publishing)
+    }
+
+    /// Counts a refusal and passes it on.
+    pub(crate) fn refuse<T>(&self, error: PublishError) -> Result<T, PublishError> {
+        self.counts.here().rejected.fetch_add(1, Ordering::Relaxed);
+        Err(error)
+    }
+
+    /// Checks the bounds of this broker.
+    pub(crate) fn admit(&self, event: Event) -> Result<Event, PublishError> {
+        let (max, actual) = (self.config.max_payload_bytes, event.payload().len());
+        if actual > max {
+            let reason = Invalid::new("payload", Problem::TooLong { max, actual });
+            return self.refuse(PublishError::Invalid { event: event.into(), reason });
+        }
+        Ok(event)
+    }
+
+    /// Reserves room in every subscription, unless the event is known, which needs none.
+    pub(crate) fn reserve_or_find(
+        &self,
+        event: Event,
+        targets: &[Arc<Subscription>],
+        may_block: bool,
+    ) -> Result<Room, PublishError> {
+        if let Some(known) = self.store.find(event.id()) {
+            return self.known(event, known).map(Room::Known);
+        }
+        match self.reserve(targets, may_block && !in_handler()) {
+            Ok(without) => Ok(Room::Reserved(event, without)),
+            Err(_) if self.lifecycle.phase() != Phase::Running => {
+                self.refuse(PublishError::NotRunning { event: event.into() })
+            }
+            Err(limit) => self.refuse(PublishError::Full { event: event.into(), limit }),
+        }
+    }
+
+    /// What to say to an event whose id is known.
+    pub(crate) fn known(&self, event: Event, known: Arc<Record>) -> Result<Arc<Record>, PublishError> {
+        if !known.event.same_content(&event) {
+            return self.refuse(PublishError::IdConflict { event: event.into() });
+        }
+        self.counts.here().duplicates.fetch_add(1, Ordering::Relaxed);
+        Ok(known)
+    }
+
+    fn reserve(&self, targets: &[Arc<Subscription>], may_block: bool) -> Result<WithoutPlace, FullLimit> {
+        if self.is_full_of_open_events() {
+            return Err(FullLimit::InFlight { max: self.config.max_in_flight as u64 });
+        }
+        self.reserve_places(targets, may_block)
+    }
+
+    fn is_full_of_open_events(&self) -> bool {
+        let (accepted, max) = (self.store.accepted_at_most(), self.config.max_in_flight as u64);
+        if accepted.saturating_sub(self.settled_seen.load(Ordering::Relaxed)) < max {
+            return false;
+        }
+        let settled = self.counts.settled();
+        self.settled_seen.store(settled, Ordering::Relaxed);
+        self.store.accepted().saturating_sub(settled) >= max
+    }
+
+    fn reserve_places(&self, targets: &[Arc<Subscription>], may_block: bool) -> Result<WithoutPlace, FullLimit> {
+        let mut waiting: Option<(usize, u64)> = None;
+        loop {
+            let (full, without) = match reserve_all(targets) {
+                Ok(without) => return Ok(without),
+                Err(full) => full,
+            };
+            release(&targets[..full], &without);
+            let target = &targets[full];
+            let limit =
+                || FullLimit::Subscription { name: Arc::clone(&target.name), capacity: target.inbox.capacity() };
+            let Overflow::Block(patience) = target.overflow else { return Err(limit()) };
+            if !may_block {
+                return Err(limit());
+            }
+            // The patience with a subscription counts from when it was found full, and starts anew with another one.
+            let deadline = match waiting {
+                Some((index, deadline)) if index == full => deadline,
+                _ => self.clock.deadline(patience),
+            };
+            waiting = Some((full, deadline));
+            let give_up = || target.is_closed() || self.lifecycle.phase() != Phase::Running;
+            let in_time = target.inbox.wait_for_room(&self.clock, deadline, give_up);
+            if !in_time || self.lifecycle.phase() != Phase::Running {
+                return Err(limit());
+            }
+        }
+    }
+
+    /// Makes room in a full queue, as its policy says. False if the new delivery is the one to drop.
+    pub(crate) fn make_room(self: &Arc<Self>, target: &Arc<Subscription>) -> bool {
+        if target.overflow != Overflow::DropOldest || target.is_closed() {
+            return false;
+        }
+        for _ in 0..DROP_TRIES {
+            if target.inbox.reserve() {
+                return true;
+            }
+            let now = self.clock.now();
+            match target.inbox.take_oldest() {
+                Some(Oldest::Head(mut delivery)) => {
+                    target.inbox.leave(&mut delivery);
+                    self.finish(target, delivery, Verdict::Dropped, None, now);
+                }
+                Some(Oldest::Parked(mut delivery)) => {
+                    target.inbox.leave(&mut delivery);
+                    self.conclude(target, delivery, Verdict::Dropped, None, now);
+                }
+                // Everything that holds a place is about to start.
+                None => std::thread::yield_now(),
+            }
+        }
+        false
+    }
+
+    /// The subscription that this thread is inside of, and that a synchronous publish would have to wait for.
+    pub(crate) fn would_wait_for<'a>(
+        &self,
+        callers: &[(u64, u64)],
+        targets: &'a [Arc<Subscription>],
+        event: &Event,
+    ) -> Option<&'a Arc<Subscription>> {
+        let is_caller = |target: &&Arc<Subscription>| callers.contains(&(self.number, target.id.0));
+        targets
+            .iter()
+            .filter(is_caller)
+            .find(|target| !target.has_free_seat() || !target.inbox.is_free(target.lane(event)))
+    }
+}
+
+/// Takes a place in every subscription that has room. Fails at the first that is full and drops nothing; the places taken
+/// before it are the caller's to release.
+fn reserve_all(targets: &[Arc<Subscription>]) -> Result<WithoutPlace, (usize, WithoutPlace)> {
+    let mut without = WithoutPlace::new();
+    for (index, target) in targets.iter().enumerate() {
+        if target.inbox.reserve() {
+            continue;
+        }
+        if target.is_closed() || matches!(target.overflow, Overflow::DropOldest | Overflow::DropNewest) {
+            without.push(index);
+        } else {
+            return Err((index, without));
+        }
+    }
+    Ok(without)
+}
+
+pub(crate) fn release(targets: &[Arc<Subscription>], without: &WithoutPlace) {
+    for (index, target) in targets.iter().enumerate() {
+        if !without.contains(&index) {
+            target.inbox.release(1);
+        }
+    }
+}
