@@ -128,8 +128,8 @@ impl Engine {
             return false;
         }
         let settled = self.counts.settled();
-        self.settled_seen.store(settled, Ordering::Relaxed);
-        self.store.accepted().saturating_sub(settled) >= max
+        self.settled_seen.store(settled.saturating_sub(self.counts.reopened()), Ordering::Relaxed);
+        self.in_flight(settled) >= max
     }
 
     fn reserve_places(&self, targets: &[Arc<Subscription>], may_block: bool) -> Result<WithoutPlace, FullLimit> {
@@ -163,7 +163,7 @@ impl Engine {
 
     /// Makes room in a full queue, as its policy says. False if the new delivery is the one to drop.
     pub(crate) fn make_room(self: &Arc<Self>, target: &Arc<Subscription>) -> bool {
-        if target.overflow != Overflow::DropOldest || target.is_closed() {
+        if target.overflow != Overflow::DropOldest || target.is_closed() || target.inbox.is_full_of_waiting() {
             return false;
         }
         for _ in 0..DROP_TRIES {

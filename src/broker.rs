@@ -374,23 +374,21 @@ impl Broker {
     /// Totals, and the state of each subscription. Cheap: it looks at no event.
     pub fn stats(&self) -> Stats {
         let engine = self.engine();
-        // What was settled is read first: it never exceeds what was accepted.
-        let (completed, failed) = (engine.counts.completed(), engine.counts.failed());
-        let accepted = engine.store.accepted();
+        let in_flight = engine.in_flight(engine.counts.settled());
         let subscriptions = engine.subscriptions.lock().all();
         let mut workers = engine.pool.workers();
-        for subscription in subscriptions.iter().filter(|it| !Arc::ptr_eq(&it.pool, &engine.pool)) {
+        for subscription in engine.subscriptions.lock().dedicated() {
             workers.extend(subscription.pool.workers());
         }
         Stats {
             instance_id: Arc::clone(&engine.instance_id),
             is_running: engine.lifecycle.phase() == Phase::Running,
-            accepted,
+            accepted: engine.store.accepted(),
             rejected: engine.counts.sum(|shard| &shard.rejected),
             duplicates: engine.counts.sum(|shard| &shard.duplicates),
-            completed,
-            failed,
-            in_flight: accepted - completed - failed,
+            completed: engine.counts.completed(),
+            failed: engine.counts.failed(),
+            in_flight,
             deliveries: engine.counts.deliveries(),
             attempts: engine.counts.sum(|shard| &shard.attempts),
             retries: engine.counts.sum(|shard| &shard.retries),

@@ -62,8 +62,8 @@ pub struct Config {
     pub retry_policy: RetryPolicy,
     /// Events that are completed or failed and still held in the store. Default 10,000; 1 to 100,000,000.
     pub max_events: usize,
-    /// Events that are accepted and not yet completed or failed; beyond it a publish is refused. Default 100,000; 1 to
-    /// 100,000,000.
+    /// Events that are accepted and not yet completed or failed; beyond it a publish is refused. Publishers that are under
+    /// way when it is reached may add one each. Default 100,000; 1 to 100,000,000.
     pub max_in_flight: usize,
     /// Age, since creation, at which completed and failed events are cleaned up. Default 24 h; at least 1 ms.
     pub max_age: Duration,

@@ -169,8 +169,9 @@ impl DeadLetters {
         self.letters.lock().remove(&id)
     }
 
-    /// Puts a letter back under the id that it had.
-    pub(crate) fn put_back(&self, entry: Entry) {
-        self.letters.lock().insert(entry.letter.id, entry);
+    /// The subscription that a letter belongs to.
+    pub(crate) fn subscription(&self, id: u64) -> Option<(SubscriptionId, Arc<str>)> {
+        let letters = self.letters.lock();
+        letters.get(&id).map(|entry| (entry.letter.subscription, Arc::clone(&entry.letter.name)))
     }
 }

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use crate::bridge::Bridge;
 use crate::clock::Clock;
 use crate::config::{Config, Mode, Scope, SubscribeOptions};
-use crate::dead_letter::{DeadLetter, DeadLetters};
+use crate::dead_letter::DeadLetters;
 use crate::delay::Delays;
 use crate::error::{StartError, SubscribeError};
 use crate::lifecycle::{Lifecycle, Phase, Role};
@@ -69,18 +69,24 @@ pub(crate) struct Engine {
 pub(crate) struct Registry {
     pub(crate) by_id: BTreeMap<u64, Arc<Subscription>>,
     by_name: HashMap<Arc<str>, u64>,
+    /// Those with threads of their own.
+    dedicated: Vec<Arc<Subscription>>,
     closed: bool,
 }
 
 impl Registry {
     /// The subscription that a dead letter belongs to: the one that failed, or its successor of the same name.
-    pub(crate) fn find_for(&self, letter: &DeadLetter) -> Option<Arc<Subscription>> {
-        let id = letter.subscription.0;
-        self.by_id.get(&id).or_else(|| self.by_id.get(self.by_name.get(&letter.name)?)).cloned()
+    pub(crate) fn find_for(&self, failed: SubscriptionId, name: &str) -> Option<Arc<Subscription>> {
+        self.by_id.get(&failed.0).cloned().or_else(|| self.find_by_name(name))
     }
 
     pub(crate) fn find_by_name(&self, name: &str) -> Option<Arc<Subscription>> {
         self.by_id.get(self.by_name.get(name)?).cloned()
+    }
+
+    /// Those with threads of their own.
+    pub(crate) fn dedicated(&self) -> Vec<Arc<Subscription>> {
+        self.dedicated.clone()
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<Subscription>> {
@@ -134,6 +140,11 @@ impl Engine {
         self.next_id.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// Events that are accepted and not settled, given a sum of `counts.settled` that was read before: never too few.
+    pub(crate) fn in_flight(&self, settled: u64) -> u64 {
+        (self.store.accepted() + self.counts.reopened()).saturating_sub(settled)
+    }
+
     /// A uniform number in 0..1 (splitmix64 over a counter): spreads retries, decides nothing.
     pub(crate) fn random(&self) -> f64 {
         let mut x = self.jitter.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
@@ -183,6 +194,9 @@ impl Engine {
             }
             registry.by_name.insert(Arc::clone(&subscription.name), id.0);
             registry.by_id.insert(id.0, Arc::clone(&subscription));
+            if options.dedicated {
+                registry.dedicated.push(Arc::clone(&subscription));
+            }
             // Under the lock, so that a subscription is in both or in neither.
             self.router.insert(&subscription.pattern, id.0, Arc::clone(&subscription));
         }
@@ -232,6 +246,7 @@ impl Engine {
             let mut registry = self.subscriptions.lock();
             self.router.remove(&subscription.pattern, subscription.id.0);
             registry.by_name.remove(&subscription.name);
+            registry.dedicated.retain(|it| it.id != subscription.id);
             registry.by_id.remove(&subscription.id.0).is_some()
         };
         subscription.close();

@@ -199,7 +199,12 @@ impl Inbox {
     }
 
     pub(crate) fn is_full(&self) -> bool {
-        self.waiting() >= self.max_waiting || self.queued() >= self.capacity
+        self.is_full_of_waiting() || self.queued() >= self.capacity
+    }
+
+    /// The bound of what waits is reached: no place in the queue helps.
+    pub(crate) fn is_full_of_waiting(&self) -> bool {
+        self.waiting() >= self.max_waiting
     }
 
     /// A delivery arrives, with the place that was reserved for it. True if it can be run now.
@@ -283,6 +288,10 @@ impl Inbox {
         if let Some(key) = key {
             self.lanes.head_returns(key);
         }
+        self.add_due(delivery);
+    }
+
+    fn add_due(&self, delivery: Queued) {
         self.due_len.fetch_add(1, Ordering::AcqRel);
         self.due.push(delivery);
     }
@@ -290,12 +299,12 @@ impl Inbox {
     /// The head of a lane is done. True if another delivery of its key can be run now.
     pub(crate) fn advance(&self, key: &LaneKey) -> bool {
         match self.lanes.advance(key) {
-            Some(next) => {
-                self.ready.push(next);
-                true
-            }
-            None => false,
+            // What waited behind a retry is as old as that: it goes first, and no overflow policy may drop it.
+            Some(next) if next.place == Place::Waiting => self.add_due(next),
+            Some(next) => self.ready.push(next),
+            None => return false,
         }
+        true
     }
 
     /// Takes the delivery that gives its place to a new one, with what is left of the promise to run its lane.

@@ -95,9 +95,11 @@ impl Lanes {
     /// Takes the oldest parked delivery that holds a queue place, over all lanes.
     pub(crate) fn take_oldest(&self) -> Option<Queued> {
         let mut lanes = self.lanes.lock();
-        let front = |lane: &Lane| lane.parked.front().filter(|it| it.place == Place::Queue).map(|it| it.order);
-        let oldest = lanes.values_mut().filter(|lane| front(lane).is_some()).min_by_key(|lane| front(lane))?;
-        oldest.parked.pop_front()
+        // Those in front of it may have waited behind a retry.
+        let first = |lane: &Lane| lane.parked.iter().position(|it| it.place == Place::Queue);
+        let candidates = lanes.values_mut().filter_map(|lane| first(lane).map(|at| (lane, at)));
+        let (lane, at) = candidates.min_by_key(|(lane, at)| lane.parked[*at].order)?;
+        lane.parked.remove(at)
     }
 
     /// Takes everything that is parked; the lanes are gone.

@@ -160,7 +160,7 @@ impl Engine {
         let failure = verdict.is_failure();
         let progress = record.settle_one(failure, error.filter(|_| failure), self.clock.wall(now));
         // The back end is told before the event counts as settled: `stop` waits for both.
-        let lease = history.and_then(|history| history.lease);
+        let (lease, requeues) = history.map_or((None, 0), |history| (history.lease, history.requeues));
         match (&self.bridge, lease) {
             (Some(bridge), Some(token)) => {
                 bridge.settle_lease(token, verdict, error);
@@ -188,7 +188,8 @@ impl Engine {
             attempts,
             error,
         });
-        if let Some(watch) = &record.watch {
+        // Who waited for a delivery that was requeued since has got its verdict already.
+        if let Some(watch) = record.watch.as_ref().filter(|_| requeues == 0) {
             watch.note(DeliveryReport {
                 subscription: subscription.id,
                 name: Arc::clone(&subscription.name),
@@ -249,12 +250,11 @@ impl Engine {
     /// Makes a delivery of a dead letter again, for the subscription that failed.
     pub(crate) fn requeue(self: &Arc<Self>, id: u64) -> Result<(), RequeueError> {
         let _publishing = self.enter().ok_or(RequeueError::NotRunning)?;
-        let entry = self.dead_letters.take(id).ok_or(RequeueError::NotFound { id })?;
-        let Some(subscription) = self.subscriptions.lock().find_for(&entry.letter) else {
-            let name = Arc::clone(&entry.letter.name);
-            self.dead_letters.put_back(entry);
+        let (failed, name) = self.dead_letters.subscription(id).ok_or(RequeueError::NotFound { id })?;
+        let Some(subscription) = self.subscriptions.lock().find_for(failed, &name) else {
             return Err(RequeueError::SubscriptionGone { id, name });
         };
+        let entry = self.dead_letters.take(id).ok_or(RequeueError::NotFound { id })?;
         let record = entry.record;
         self.reopen(&record, Record::reopen_one);
         if let Some(bridge) = &self.bridge {

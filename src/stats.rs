@@ -199,20 +199,25 @@ impl Counts {
         totals
     }
 
-    /// Events that are completed at this moment.
-    pub(crate) fn completed(&self) -> u64 {
-        // What is taken off is read first, so that the difference is never negative.
-        let reopened = self.sum(|shard| &shard.completed_reopened);
-        self.sum(|shard| &shard.completed) - reopened
-    }
-
-    /// Events that are failed at this moment.
-    pub(crate) fn failed(&self) -> u64 {
-        let reopened = self.sum(|shard| &shard.failed_reopened);
-        self.sum(|shard| &shard.failed) - reopened
-    }
-
+    /// How often an event became completed or failed. Read this before what it is subtracted from.
     pub(crate) fn settled(&self) -> u64 {
-        self.completed() + self.failed()
+        self.sum(|shard| &shard.completed) + self.sum(|shard| &shard.failed)
+    }
+
+    /// How often one became open again.
+    pub(crate) fn reopened(&self) -> u64 {
+        self.sum(|shard| &shard.completed_reopened) + self.sum(|shard| &shard.failed_reopened)
+    }
+
+    /// Events that are completed; while one is reopened it may be missing.
+    pub(crate) fn completed(&self) -> u64 {
+        let completed = self.sum(|shard| &shard.completed);
+        completed.saturating_sub(self.sum(|shard| &shard.completed_reopened))
+    }
+
+    /// Events that are failed; while one is reopened it may be missing.
+    pub(crate) fn failed(&self) -> u64 {
+        let failed = self.sum(|shard| &shard.failed);
+        failed.saturating_sub(self.sum(|shard| &shard.failed_reopened))
     }
 }

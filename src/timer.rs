@@ -155,19 +155,24 @@ impl TimerState {
 
     /// Which workers are inside of calls, and since when: long calls, stuck ones, and a pool that must grow.
     fn look_at_workers(&mut self, engine: &Arc<Engine>, now: u64) {
-        let workers = engine.pool.workers();
+        let (workers, mut dedicated) = (engine.pool.workers(), Vec::new());
+        for subscription in engine.subscriptions.lock().dedicated() {
+            dedicated.extend(subscription.pool.workers());
+        }
         let limit = nanos(engine.config.max_handler_time);
-        let mut seen = HashMap::with_capacity(workers.len());
+        let mut seen = HashMap::with_capacity(workers.len() + dedicated.len());
         let (mut stuck, mut held_up) = (0, 0);
-        for worker in &workers {
+        for (number, worker) in workers.iter().chain(&dedicated).enumerate() {
             let Some(call) = self.seen_call(worker, now) else { continue };
             let lasts = now - call.since;
-            if lasts >= LONG_CALL
+            let shared = number < workers.len();
+            if shared
+                && lasts >= LONG_CALL
                 && let Some(subscription) = engine.pool.note_long(worker)
             {
                 subscription.note_long_call();
             }
-            held_up += usize::from(lasts >= GROW_AFTER);
+            held_up += usize::from(shared && lasts >= GROW_AFTER);
             stuck += usize::from(lasts >= limit);
             let report = lasts >= limit && !call.reported;
             if report && let Some(subscription) = worker.attending() {

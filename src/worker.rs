@@ -164,10 +164,14 @@ impl Engine {
         {
             bridge.note_status(delivery.record.event.id(), Status::Processing, None);
         }
+        // Until the attempt is settled: whoever is called meanwhile must not wait for it.
+        let callers = delivery.record.watch.as_ref().map_or(&[][..], |watch| &watch.callers);
+        let scope = CallScope::enter(self.number, subscription.id.0, callers);
         let outcome = self.call(subscription, &delivery, now);
         let ended = self.clock.now();
         subscription.note_call(ended - now);
         self.settle(subscription, delivery, Attempt { outcome, ended });
+        drop(scope);
         subscription.end_call();
         ended
     }
@@ -175,8 +179,6 @@ impl Engine {
     /// Calls the handler. A panic is a failed attempt.
     fn call(self: &Arc<Self>, subscription: &Arc<Subscription>, delivery: &Queued, started: u64) -> Outcome {
         let record = &delivery.record;
-        let callers = record.watch.as_ref().map_or(&[][..], |watch| &watch.callers);
-        let _scope = CallScope::enter(self.number, subscription.id.0, callers);
         let attempt = delivery.attempts;
         let view = Delivery { engine: self, subscription, event: &record.event, attempt, started };
         catch_unwind(AssertUnwindSafe(|| (subscription.handler)(&view)))

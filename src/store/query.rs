@@ -2,10 +2,9 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::{Record, Store};
+use super::Store;
 use crate::event::{Event, EventId, Source, Status};
 
 /// Which events [`Broker::list`](crate::Broker::list) returns. All conditions must hold; the default matches every event.
@@ -141,7 +140,7 @@ impl Store {
     }
 
     fn first<K: Ord>(&self, filter: &Filter, limit: usize, key: impl Fn(EventId) -> K) -> Vec<Event> {
-        let mut page: BTreeMap<K, Arc<Record>> = BTreeMap::new();
+        let mut page: BTreeMap<K, Event> = BTreeMap::new();
         self.for_each(|record| {
             if limit == 0 || !filter.matches_with(&record.event, record.progress().status()) {
                 return;
@@ -150,12 +149,17 @@ impl Store {
             if page.len() == limit && page.last_key_value().is_some_and(|(last, _)| key >= *last) {
                 return;
             }
-            page.insert(key, Arc::clone(record));
+            // The status may have changed since: what is shown is what was asked for.
+            let event = record.snapshot();
+            if filter.status.is_some_and(|status| status != event.status()) {
+                return;
+            }
+            page.insert(key, event);
             if page.len() > limit {
                 page.pop_last();
             }
         });
-        page.into_values().map(|record| record.snapshot()).collect()
+        page.into_values().collect()
     }
 
     /// Counts what is held, in one pass.

@@ -130,7 +130,8 @@ impl Record {
     /// An attempt begins. `attempt` counts from 1. True if it is the first of the event.
     pub(crate) fn start_attempt(&self, attempt: u32, wall: u64) -> bool {
         if attempt > 1 {
-            self.retries.fetch_add(1, Ordering::Relaxed);
+            // Of all its deliveries, the one that was tried most often counts.
+            self.retries.fetch_max(attempt - 1, Ordering::Relaxed);
         }
         let first = self.state.load(Ordering::Relaxed) & STARTED == 0
             && self.state.fetch_or(STARTED, Ordering::AcqRel) & STARTED == 0;
