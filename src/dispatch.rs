@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use crate::admission::{Publishing, Reservation, Room, WithoutPlace, release};
 use crate::bridge::Bridge;
-use crate::delivery::current_calls;
+use crate::delivery::{current_calls, in_handler};
 use crate::engine::Engine;
 use crate::error::PublishError;
 use crate::event::Event;
@@ -16,6 +16,9 @@ use crate::store::{By, Record};
 use crate::subscription::Subscription;
 use crate::verdict::{Accepted, SyncReport, Verdict};
 use crate::watch::Watch;
+
+/// How often a handler that waits for others looks whether it can help, in nanoseconds.
+const HELP_EVERY: u64 = 1_000_000;
 
 /// What the store says to an event.
 enum Stored {
@@ -139,6 +142,9 @@ impl Engine {
             self.attempt(&subscription, delivery, self.clock.now());
             self.leave_seat(&subscription);
         }
+        if in_handler() {
+            self.help_until_settled(&watch, targets, deadline);
+        }
         let settled = watch.wait(&self.clock, deadline);
         let is_open = |target: &&Arc<Subscription>| !settled.iter().any(|it| it.subscription == target.id);
         let open = targets.iter().filter(is_open).map(|target| Arc::clone(&target.name)).collect();
@@ -162,21 +168,23 @@ impl Engine {
         watch: Option<Arc<Watch>>,
     ) -> Result<Stored, PublishError> {
         let adopted = event.adopt(&self.instance_id);
-        match self.store.put(event, targets.len() as u32, By::Publish(watch)) {
+        match self.store.put(event, targets.len() as u32, By::Publish(watch.clone())) {
             Ok(record) => {
                 if targets.is_empty() {
                     self.counts.here().completed.fetch_add(1, Ordering::SeqCst);
                 }
-                if !self.streams.is_empty() {
-                    self.stream(&record.event);
-                }
+                self.stream(&record.event);
                 Ok(Stored::New(record, without))
             }
             // It came back from the back end before this publish was done with it.
             Err((event, known)) if known.event.same_content(&event) && known.dispatch_once() => {
+                if let Some(watch) = watch {
+                    known.watch_by(watch);
+                }
                 if !targets.is_empty() {
                     self.reopen(&known, |record| record.add(targets.len() as u32));
                 }
+                self.stream(&known.event);
                 Ok(Stored::New(known, without))
             }
             Err((mut event, known)) => {
@@ -190,6 +198,9 @@ impl Engine {
     }
 
     fn stream(&self, event: &Event) {
+        if self.streams.is_empty() {
+            return;
+        }
         let route = self.streams.route(event.event_type());
         let dropped: u64 = route.targets().iter().map(|sink| sink.push(event)).sum();
         if dropped > 0 {
@@ -270,6 +281,26 @@ impl Engine {
             self.leave_seat(target);
         }
         head.map(|head| (Arc::clone(target), head))
+    }
+
+    /// Runs what waits for these subscriptions until the watch has every verdict: a worker that only waited for others could
+    /// wait for ever, if all of them did.
+    fn help_until_settled(self: &Arc<Self>, watch: &Watch, targets: &[Arc<Subscription>], deadline: u64) {
+        while !watch.is_complete() && self.clock.now() < deadline {
+            let mut helped = false;
+            for target in targets.iter().filter(|target| target.inbox.has_ready()) {
+                if target.try_seat() {
+                    if let Some(delivery) = target.inbox.pop() {
+                        self.attempt(target, delivery, self.clock.now());
+                        helped = true;
+                    }
+                    self.leave_seat(target);
+                }
+            }
+            if !helped {
+                watch.wait_a_moment(&self.clock, self.clock.now().saturating_add(HELP_EVERY).min(deadline));
+            }
+        }
     }
 
     /// Gives a seat back that no worker holds.

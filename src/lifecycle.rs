@@ -93,7 +93,12 @@ struct Threads {
 #[derive(Debug, Default)]
 struct Stop {
     begun: bool,
-    abandoned: BTreeSet<EventId>,
+    /// Events that were open at the deadline.
+    open: BTreeSet<EventId>,
+    /// Events with deliveries that were cancelled here.
+    cancelled: BTreeSet<EventId>,
+    /// Events with deliveries that went back to the back end.
+    given_back: BTreeSet<EventId>,
     report: Option<StopReport>,
 }
 
@@ -155,16 +160,11 @@ impl Lifecycle {
         }
     }
 
-    /// An event that was to be abandoned is handled elsewhere.
-    pub(crate) fn retrieve(&self, id: &EventId) {
-        if self.phase() == Phase::Stopped {
-            self.stop.lock().abandoned.remove(id);
-        }
-    }
-
-    /// An event will not be handled because of the stop.
-    pub(crate) fn abandon(&self, id: &EventId) {
-        self.stop.lock().abandoned.insert(id.clone());
+    /// A delivery was cancelled because of the stop; a leased one is handled elsewhere.
+    pub(crate) fn note_cancelled(&self, id: &EventId, leased: bool) {
+        let mut stop = self.stop.lock();
+        let ids = if leased { &mut stop.given_back } else { &mut stop.cancelled };
+        ids.insert(id.clone());
     }
 }
 
@@ -245,7 +245,8 @@ impl Engine {
         self.pool.clear();
         self.subscriptions.lock().close();
         let mut stop = self.lifecycle.stop.lock();
-        let abandoned = std::mem::take(&mut stop.abandoned).into_iter().collect();
+        let lost = stop.open.difference(&stop.given_back).chain(&stop.cancelled);
+        let abandoned = lost.cloned().collect::<BTreeSet<_>>().into_iter().collect();
         let report = StopReport { finished: true, drained, released, unflushed, abandoned, threads_left };
         stop.report = Some(report.clone());
         drop(stop);
@@ -296,16 +297,10 @@ impl Engine {
                 open.insert(record.event.id().clone());
             }
         });
-        self.lifecycle.stop.lock().abandoned.append(&mut open);
-        let mut cancelled_here = BTreeSet::new();
+        self.lifecycle.stop.lock().open = open;
         for subscription in &subscriptions {
-            self.cancel_each(subscription, |delivery| {
-                if !delivery.is_leased() {
-                    cancelled_here.insert(delivery.record.event.id().clone());
-                }
-            });
+            self.cancel_all(subscription);
         }
-        self.lifecycle.stop.lock().abandoned.append(&mut cancelled_here);
     }
 
     /// Lets every thread end.

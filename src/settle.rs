@@ -164,15 +164,14 @@ impl Engine {
         match (&self.bridge, lease) {
             (Some(bridge), Some(token)) => {
                 bridge.settle_lease(token, verdict, error);
-                if verdict == Verdict::Cancelled && !progress.is_open() {
-                    // It goes on elsewhere.
-                    self.lifecycle.retrieve(record.event.id());
-                }
             }
             (Some(bridge), None) if !progress.is_open() => {
                 bridge.note_status(record.event.id(), progress.status(), error.filter(|_| failure));
             }
             _ => {}
+        }
+        if verdict == Verdict::Cancelled && self.lifecycle.phase() != Phase::Running {
+            self.lifecycle.note_cancelled(record.event.id(), lease.is_some());
         }
         if !progress.is_open() {
             self.store.closed(&record, progress);
@@ -189,7 +188,7 @@ impl Engine {
             error,
         });
         // Who waited for a delivery that was requeued since has got its verdict already.
-        if let Some(watch) = record.watch.as_ref().filter(|_| requeues == 0) {
+        if let Some(watch) = record.watch().filter(|_| requeues == 0) {
             watch.note(DeliveryReport {
                 subscription: subscription.id,
                 name: Arc::clone(&subscription.name),
@@ -219,16 +218,10 @@ impl Engine {
 
     /// Cancels everything that waits for a subscription: queued, parked, due, delayed.
     pub(crate) fn cancel_all(self: &Arc<Self>, subscription: &Arc<Subscription>) {
-        self.cancel_each(subscription, |_| ());
-    }
-
-    /// Like `cancel_all`; shows each delivery first.
-    pub(crate) fn cancel_each(self: &Arc<Self>, subscription: &Arc<Subscription>, mut show: impl FnMut(&Queued)) {
         let now = self.clock.now();
         let delayed = self.delays.take_if(|waiting| waiting.subscription.id == subscription.id);
         let delayed = delayed.into_iter().map(|waiting| waiting.delivery);
         for mut delivery in subscription.inbox.take_all().into_iter().chain(delayed) {
-            show(&delivery);
             subscription.inbox.leave(&mut delivery);
             self.conclude(subscription, delivery, Verdict::Cancelled, None, now);
         }
@@ -240,9 +233,6 @@ impl Engine {
         let deadline = self.lifecycle.drain_deadline();
         let overdue = self.delays.take_if(|waiting| waiting.subscription.is_closed() || waiting.due() > deadline);
         for waiting in overdue {
-            if !waiting.subscription.is_closed() && !waiting.delivery.is_leased() {
-                self.lifecycle.abandon(waiting.delivery.record.event.id());
-            }
             self.cancel(&waiting.subscription, waiting.delivery);
         }
     }

@@ -35,6 +35,19 @@ impl Watch {
         }
     }
 
+    pub(crate) fn is_complete(&self) -> bool {
+        let verdicts = self.verdicts.lock();
+        verdicts.settled.len() >= verdicts.expected
+    }
+
+    /// Waits for the last verdict, at most until `deadline`.
+    pub(crate) fn wait_a_moment(&self, clock: &Clock, deadline: u64) {
+        let mut verdicts = self.verdicts.lock();
+        if verdicts.settled.len() < verdicts.expected {
+            clock.wait(&self.changed, &mut verdicts, deadline);
+        }
+    }
+
     /// Waits until every verdict is in, at most until `deadline`; returns those that are.
     pub(crate) fn wait(&self, clock: &Clock, deadline: u64) -> Vec<DeliveryReport> {
         let mut verdicts = self.verdicts.lock();

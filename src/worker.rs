@@ -165,7 +165,7 @@ impl Engine {
             bridge.note_status(delivery.record.event.id(), Status::Processing, None);
         }
         // Until the attempt is settled: whoever is called meanwhile must not wait for it.
-        let callers = delivery.record.watch.as_ref().map_or(&[][..], |watch| &watch.callers);
+        let callers = delivery.record.watch().map_or(&[][..], |watch| &watch.callers);
         let scope = CallScope::enter(self.number, subscription.id.0, callers);
         let outcome = self.call(subscription, &delivery, now);
         let ended = self.clock.now();

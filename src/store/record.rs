@@ -4,8 +4,8 @@
 //! derived from the counts of deliveries that are open and that failed. What is not here: where the record stands
 //! (`store`), and who moves it (`settle`).
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
@@ -31,7 +31,7 @@ const FAILED_ONE: u64 = 1 << 40;
 pub(crate) struct Record {
     pub(crate) event: Event,
     /// Who waits for the deliveries of a `publish_sync`.
-    pub(crate) watch: Option<Arc<Watch>>,
+    watch: OnceLock<Arc<Watch>>,
     state: AtomicU64,
     /// Wall time of the first attempt; 0 = none yet.
     processed_at: AtomicU64,
@@ -52,10 +52,11 @@ pub(crate) enum By {
 }
 
 impl By {
-    fn parts(self) -> (Option<Arc<Watch>>, u64) {
+    fn parts(self) -> (OnceLock<Arc<Watch>>, u64) {
         match self {
-            Self::Publish(watch) => (watch, DISPATCHED),
-            Self::Ingest => (None, 0),
+            Self::Publish(Some(watch)) => (watch.into(), DISPATCHED),
+            Self::Publish(None) => (OnceLock::new(), DISPATCHED),
+            Self::Ingest => (OnceLock::new(), 0),
         }
     }
 }
@@ -168,6 +169,16 @@ impl Record {
     /// True for the publish that is the first to dispatch it.
     pub(crate) fn dispatch_once(&self) -> bool {
         self.state.fetch_or(DISPATCHED, Ordering::AcqRel) & DISPATCHED == 0
+    }
+
+    /// Has the verdicts from now on reported to a watch. Only the publish that dispatches it may do so.
+    pub(crate) fn watch_by(&self, watch: Arc<Watch>) {
+        // It is empty: whoever put it there waits for nothing.
+        let _ = self.watch.set(watch);
+    }
+
+    pub(crate) fn watch(&self) -> Option<&Arc<Watch>> {
+        self.watch.get()
     }
 
     pub(crate) fn mark_read(&self) {
