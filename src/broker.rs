@@ -254,7 +254,8 @@ impl Broker {
     }
 
     /// Publishes an event and blocks until each of its deliveries here is terminal, retries included, at most for
-    /// `sync_timeout`. A subscription that is free is run on the calling thread; one that is not, in its turn.
+    /// `sync_timeout`. A subscription that is free is run on the calling thread; one that is not, in its turn. Two handlers that
+    /// each publish to the other one's subscription at the same moment wait for each other until then.
     ///
     /// # Errors
     /// [`PublishError`] with the event. [`WouldDeadlock`](PublishError::WouldDeadlock) if called inside a handler that it

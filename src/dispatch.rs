@@ -279,6 +279,9 @@ impl Engine {
         if head.is_none() {
             // Another publisher of this key was faster: the delivery is parked, and the seat is of no use.
             self.leave_seat(target);
+            if target.is_closed() {
+                self.cancel_all(target);
+            }
         }
         head.map(|head| (Arc::clone(target), head))
     }
@@ -289,7 +292,8 @@ impl Engine {
         while !watch.is_complete() && self.clock.now() < deadline {
             let mut helped = false;
             for target in targets.iter().filter(|target| target.inbox.has_ready()) {
-                if target.try_seat() {
+                // A seat that is free, or one whose token no worker has come for yet.
+                if target.try_seat() || target.pool.take_back(|token| Arc::ptr_eq(token, target)) {
                     if let Some(delivery) = target.inbox.pop() {
                         self.attempt(target, delivery, self.clock.now());
                         helped = true;

@@ -1,7 +1,9 @@
 //! What a handler returns, and how a closure becomes a handler. Knows no queue and no thread.
 
 use std::any::Any;
+use std::error::Error;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use crate::event::DecodeError;
@@ -75,7 +77,7 @@ impl fmt::Display for HandlerError {
 }
 
 /// Any error can become a `HandlerError` through `?`. (For that reason it does not implement `Error` itself.)
-impl<E: std::error::Error + 'static> From<E> for HandlerError {
+impl<E: Error + 'static> From<E> for HandlerError {
     fn from(error: E) -> Self {
         Self(outcome_of_error(&error))
     }
@@ -114,18 +116,40 @@ fn outcome_of_error<E: fmt::Display + 'static>(error: &E) -> Outcome {
     if let Some(HandlerError(outcome)) = any.downcast_ref() {
         return outcome.clone();
     }
-    if any.is::<DecodeError>() {
+    if any.is::<DecodeError>() || boxed_error(any).is_some_and(|inner| inner.is::<DecodeError>()) {
         return Outcome::Permanent(error.to_string());
     }
     Outcome::Retry(error.to_string())
 }
 
+/// The error in a box, in the three ways in which they are usually boxed.
+fn boxed_error(error: &dyn Any) -> Option<&(dyn Error + 'static)> {
+    let plain = error.downcast_ref::<Box<dyn Error>>().map(|inner| &**inner);
+    plain
+        .or_else(|| error.downcast_ref::<Box<dyn Error + Send>>().map(|inner| &**inner as &(dyn Error + 'static)))
+        .or_else(|| {
+            error.downcast_ref::<Box<dyn Error + Send + Sync>>().map(|inner| &**inner as &(dyn Error + 'static))
+        })
+}
+
+/// Runs user code. Its panic is caught and becomes a message; even one whose value panics when it is dropped.
+pub(crate) fn guarded<T>(run: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(run)).map_err(|panic| {
+        let message = panic_message(&*panic);
+        if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+            // Dropping this one could go on for ever.
+            std::mem::forget(another);
+        }
+        message
+    })
+}
+
 /// The message of a caught panic.
-pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> String {
+fn panic_message(payload: &(dyn Any + Send)) -> String {
     let text = payload
         .downcast_ref::<&str>()
         .copied()
         .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("(no message)");
-    format!("handler panicked: {text}")
+    format!("panicked: {text}")
 }

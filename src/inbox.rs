@@ -227,13 +227,10 @@ impl Inbox {
     pub(crate) fn enter(&self, mut delivery: Queued, key: &LaneKey) -> Option<Queued> {
         delivery.order = self.publishers.order.fetch_add(1, Ordering::Relaxed);
         let place = delivery.place;
-        match self.lanes.enter(key, delivery) {
+        match self.lanes.enter(key, delivery, &self.waiting) {
             Entered::Head(delivery) => return Some(delivery),
             Entered::Parked => {}
-            Entered::ParkedWaiting => {
-                self.waiting.fetch_add(usize::from(place != Place::Waiting), Ordering::AcqRel);
-                self.release(u64::from(place == Place::Queue));
-            }
+            Entered::ParkedWaiting => self.release(u64::from(place == Place::Queue)),
         }
         None
     }

@@ -7,6 +7,7 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
@@ -41,7 +42,8 @@ pub(crate) enum Entered {
 
 impl Lanes {
     /// A delivery arrives.
-    pub(crate) fn enter(&self, key: &LaneKey, mut delivery: Queued) -> Entered {
+    /// `waiting_count` counts what waits; it grows before the delivery can be seen.
+    pub(crate) fn enter(&self, key: &LaneKey, mut delivery: Queued, waiting_count: &AtomicUsize) -> Entered {
         match self.lanes.lock().entry(Arc::clone(key)) {
             Entry::Vacant(vacant) => {
                 vacant.insert(Lane::default());
@@ -50,7 +52,8 @@ impl Lanes {
             Entry::Occupied(mut lane) => {
                 let lane = lane.get_mut();
                 let waiting = lane.waiting;
-                if waiting {
+                if waiting && delivery.place != Place::Waiting {
+                    waiting_count.fetch_add(1, Ordering::AcqRel);
                     delivery.place = Place::Waiting;
                 }
                 lane.parked.push_back(delivery);

@@ -242,7 +242,6 @@ impl Engine {
         let threads_left = self.lifecycle.join();
         self.router.clear();
         self.streams.clear();
-        self.pool.clear();
         self.subscriptions.lock().close();
         let mut stop = self.lifecycle.stop.lock();
         let lost = stop.open.difference(&stop.given_back).chain(&stop.cancelled);

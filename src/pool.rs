@@ -152,6 +152,10 @@ impl<T: Clone + Paced> Pool<T> {
         }
         // Pairs with the fence of a worker that stops searching: it sees the token, or this sees that it stopped.
         fence(Ordering::SeqCst);
+        if self.is_closed() {
+            // Nobody will take it, and it must not keep alive what it stands for.
+            self.clear();
+        }
         self.searching.load(Ordering::Relaxed) || self.wake_one()
     }
 
@@ -181,6 +185,19 @@ impl<T: Clone + Paced> Pool<T> {
             self.ready_long.push(token);
         }
         self.take_long()
+    }
+
+    /// Takes a certain token off the queues, if no worker has taken it. Those before it go to the end.
+    pub(crate) fn take_back(&self, is_it: impl Fn(&T) -> bool) -> bool {
+        [&self.ready, &self.ready_long].into_iter().any(|queue| {
+            (0..queue.len()).map_while(|_| queue.pop()).any(|token| {
+                let found = is_it(&token);
+                if !found {
+                    queue.push(token);
+                }
+                found
+            })
+        })
     }
 
     fn take_long(&self) -> Option<Taken<T>> {
@@ -315,6 +332,8 @@ impl<T: Clone + Paced> Pool<T> {
     /// All workers end as soon as they are outside of handlers.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        self.clear();
         while self.wake_one() {}
     }
 
@@ -323,7 +342,7 @@ impl<T: Clone + Paced> Pool<T> {
     }
 
     /// Forgets what is ready.
-    pub(crate) fn clear(&self) {
+    fn clear(&self) {
         while self.ready.pop().is_some() || self.ready_long.pop().is_some() {}
     }
 }

@@ -1,7 +1,6 @@
 //! The one place where a delivery's fate is decided and an event's status changes: done, retry after a delay, dead letter,
 //! dropped, cancelled; and the way back from a dead letter.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -11,7 +10,7 @@ use crate::dead_letter::{DeadLetter, DeadLetterFilter, DeadReason, NOTICE_TYPE};
 use crate::engine::Engine;
 use crate::error::RequeueError;
 use crate::event::{Event, Payload, Source};
-use crate::handler::Outcome;
+use crate::handler::{Outcome, guarded};
 use crate::inbox::{AttemptError, History, Place, Queued};
 use crate::lane::LaneKey;
 use crate::lifecycle::Phase;
@@ -204,8 +203,8 @@ impl Engine {
             return;
         }
         for observer in self.observers.load().iter() {
-            if catch_unwind(AssertUnwindSafe(|| observer(settled))).is_err() {
-                tracing::error!(subscription = settled.name, "an on_settled observer panicked");
+            if let Err(panic) = guarded(|| observer(settled)) {
+                tracing::error!(subscription = settled.name, "an on_settled observer {panic}");
             }
         }
     }

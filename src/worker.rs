@@ -1,6 +1,5 @@
 //! The body of a worker thread: search, attend to a subscription, run one attempt after the other, sleep.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -10,7 +9,7 @@ use crossbeam_utils::Backoff;
 use crate::delivery::{CallScope, Delivery, become_worker};
 use crate::engine::Engine;
 use crate::event::Status;
-use crate::handler::{Outcome, panic_message};
+use crate::handler::{Outcome, guarded};
 use crate::inbox::Queued;
 use crate::pool::{Pace, SEARCH, Taken, Worker};
 use crate::subscription::{Subscription, Workers};
@@ -181,7 +180,6 @@ impl Engine {
         let record = &delivery.record;
         let attempt = delivery.attempts;
         let view = Delivery { engine: self, subscription, event: &record.event, attempt, started };
-        catch_unwind(AssertUnwindSafe(|| (subscription.handler)(&view)))
-            .unwrap_or_else(|panic| Outcome::Retry(panic_message(&*panic)))
+        guarded(|| (subscription.handler)(&view)).unwrap_or_else(|panic| Outcome::Retry(format!("handler {panic}")))
     }
 }

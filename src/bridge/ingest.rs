@@ -1,7 +1,6 @@
 //! The ingest thread: brings deliveries in from the back end, as many as there is room for, and takes their verdicts back.
 
 use std::collections::{HashMap, VecDeque};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -9,7 +8,7 @@ use std::time::Duration;
 use super::{Bridge, Pauses, Registered};
 use crate::clock::nanos;
 use crate::engine::Engine;
-use crate::handler::panic_message;
+use crate::handler::guarded;
 use crate::inbox::{History, Place, Queued};
 use crate::lifecycle::Phase;
 use crate::provider::{BackendError, Ingest, Lease, LeaseOutcome, LeaseToken, Registration, Room};
@@ -46,8 +45,8 @@ impl Engine {
         let mut pauses = Pauses::new();
         loop {
             let closing = bridge.closing.is_set();
-            let step = catch_unwind(AssertUnwindSafe(|| ingesting.step(self, bridge)))
-                .unwrap_or_else(|panic| Err(BackendError::Unavailable(panic_message(&*panic))));
+            let step =
+                guarded(|| ingesting.step(self, bridge)).unwrap_or_else(|panic| Err(BackendError::Unavailable(panic)));
             if closing {
                 return;
             }

@@ -1,7 +1,6 @@
 //! The mirror thread: takes accepted events and status changes out to the back end, in batches, until it has answered.
 
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -12,7 +11,7 @@ use crate::admission::{Publishing, Reservation};
 use crate::engine::Engine;
 use crate::error::{FullLimit, PublishError};
 use crate::event::{Event, EventId, Status};
-use crate::handler::panic_message;
+use crate::handler::guarded;
 use crate::provider::{BackendError, Mirror, SendOutcome};
 use crate::receipt::Pending;
 use crate::verdict::Accepted;
@@ -118,8 +117,7 @@ impl Engine {
         let mut pauses = Pauses::new();
         let outcomes = loop {
             let last_try = bridge.closing.is_set();
-            let sent = catch_unwind(AssertUnwindSafe(|| mirror.send(&events)))
-                .unwrap_or_else(|panic| Err(BackendError::Unavailable(panic_message(&*panic))));
+            let sent = guarded(|| mirror.send(&events)).unwrap_or_else(|panic| Err(BackendError::Unavailable(panic)));
             match sent {
                 Ok(outcomes) => break outcomes,
                 Err(BackendError::Refused(reason)) => break vec![SendOutcome::Refused(reason); events.len()],
@@ -186,8 +184,8 @@ impl Engine {
 /// Notes status changes in the provider's store; what fails stays for the next time.
 fn update_statuses(bridge: &Bridge, statuses: &mut VecDeque<Job>) -> Result<(), BackendError> {
     while let (Some(store), Some(Job::Status { id, status, error })) = (&bridge.store, statuses.front()) {
-        let updated = catch_unwind(AssertUnwindSafe(|| store.update_status(id, *status, error.as_deref())))
-            .unwrap_or_else(|panic| Err(BackendError::Unavailable(panic_message(&*panic))));
+        let updated = guarded(|| store.update_status(id, *status, error.as_deref()))
+            .unwrap_or_else(|panic| Err(BackendError::Unavailable(panic)));
         if let Err(error) = updated {
             bridge.note_error(&error);
             // What is refused now is refused for ever.
