@@ -198,7 +198,7 @@ impl Engine {
         targets
             .iter()
             .filter(is_caller)
-            .find(|target| !target.has_free_seat() || !target.inbox.is_free(target.lane(event)))
+            .find(|target| target.all_seats_run() || !target.inbox.is_free(target.lane(event)))
     }
 }
 

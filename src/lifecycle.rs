@@ -239,6 +239,7 @@ impl Engine {
             self.lifecycle.wait_for_end(self, Role::Bridge, grace.saturating_add(JOIN_GRACE));
             (released, unflushed) = (bridge.released(), self.give_up_the_rest(bridge));
         }
+        self.wait_for_publishers(grace);
         let threads_left = self.lifecycle.join();
         self.router.clear();
         self.streams.clear();
@@ -280,6 +281,13 @@ impl Engine {
         while !drained() && self.clock.now() < deadline {
             let poll = self.clock.now().saturating_add(DRAIN_POLL).min(deadline);
             self.clock.wait(&self.lifecycle.stop_changed, &mut stop, poll);
+        }
+    }
+
+    /// Publishers that entered before the stop wait for nothing any more; what they have put in by now was cancelled.
+    fn wait_for_publishers(&self, deadline: u64) {
+        while self.counts.sum(|shard| &shard.publishing) > 0 && self.clock.now() < deadline {
+            std::thread::yield_now();
         }
     }
 

@@ -149,8 +149,9 @@ impl Subscription {
             .is_ok()
     }
 
-    pub(crate) fn has_free_seat(&self) -> bool {
-        self.seats.load(Ordering::Acquire) < self.concurrency
+    /// Whether every seat runs a call: a seat that only searches, or whose token waits, is as good as free.
+    pub(crate) fn all_seats_run(&self) -> bool {
+        self.running() >= u64::from(self.concurrency)
     }
 
     /// Gives a seat back. True if there is something to run and the caller has a seat again.
