@@ -192,8 +192,8 @@ impl Engine {
     }
 
     fn start_threads(self: &Arc<Self>) -> Result<(), (String, String)> {
-        let engine = Arc::clone(self);
-        self.lifecycle.spawn(Role::Engine, "timer", move || timer::run(&engine))?;
+        let (engine, started) = (Arc::clone(self), self.clock.now());
+        self.lifecycle.spawn(Role::Engine, "timer", move || timer::run(&engine, started))?;
         for number in 1..=self.config.worker_count {
             self.add_worker(&self.pool, &number.to_string())?;
         }

@@ -72,11 +72,11 @@ impl Timer {
     }
 }
 
-/// Runs the timer until the broker has stopped.
-pub(crate) fn run(engine: &Arc<Engine>) {
+/// Runs the timer until the broker has stopped. Its time counts from `started`, however late the thread gets to run.
+pub(crate) fn run(engine: &Arc<Engine>, started: u64) {
     crate::delivery::become_worker();
     engine.timer.thread.get_or_init(std::thread::current);
-    let mut state = TimerState::new(engine.clock.now(), nanos(engine.config.cleanup_interval));
+    let mut state = TimerState::new(started, nanos(engine.config.cleanup_interval));
     while engine.lifecycle.phase() != Phase::Stopped {
         let next = state.tick(engine, engine.clock.now());
         std::thread::park_timeout(engine.clock.sleep_until(next));
