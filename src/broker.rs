@@ -375,7 +375,9 @@ impl Broker {
     /// Totals, and the state of each subscription. Cheap: it looks at no event.
     pub fn stats(&self) -> Stats {
         let engine = self.engine();
-        let in_flight = engine.in_flight(engine.counts.settled());
+        // What was settled is read first, so it does not exceed what was accepted, and the three always add up.
+        let (completed, failed) = (engine.counts.completed(), engine.counts.failed());
+        let accepted = engine.store.accepted();
         let subscriptions = engine.subscriptions.lock().all();
         let mut workers = engine.pool.workers();
         for subscription in engine.subscriptions.lock().dedicated() {
@@ -384,12 +386,12 @@ impl Broker {
         Stats {
             instance_id: Arc::clone(&engine.instance_id),
             is_running: engine.lifecycle.phase() == Phase::Running,
-            accepted: engine.store.accepted(),
+            accepted,
             rejected: engine.counts.sum(|shard| &shard.rejected),
             duplicates: engine.counts.sum(|shard| &shard.duplicates),
-            completed: engine.counts.completed(),
-            failed: engine.counts.failed(),
-            in_flight,
+            completed,
+            failed,
+            in_flight: accepted.saturating_sub(completed + failed),
             deliveries: engine.counts.deliveries(),
             attempts: engine.counts.sum(|shard| &shard.attempts),
             retries: engine.counts.sum(|shard| &shard.retries),

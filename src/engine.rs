@@ -106,9 +106,9 @@ impl Engine {
         config.check()?;
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let instance_id = config.instance_id.clone().unwrap_or_else(default_instance_id).into();
-        // A few workers are kept for subscriptions whose handlers are not long.
-        let for_long =
-            config.effective_max_workers() - (config.worker_count / 2).max(1).min(config.effective_max_workers() - 1);
+        // Of what the pool can grow by, a part is kept for subscriptions whose handlers are not long.
+        let kept = (config.worker_count / 2).max(1);
+        let for_long = config.effective_max_workers().saturating_sub(kept).max(config.worker_count);
         Ok(Arc::new(Self {
             number,
             instance_id,
@@ -116,7 +116,7 @@ impl Engine {
             router: Router::new(),
             streams: Router::new(),
             subscriptions: Mutex::default(),
-            pool: Arc::new(Pool::new(for_long.max(1))),
+            pool: Arc::new(Pool::new(for_long)),
             delays: Delays::default(),
             timer: Timer::new(),
             dead_letters: DeadLetters::new(config.max_dead_letters),

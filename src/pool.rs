@@ -112,8 +112,7 @@ impl<T: Clone> Worker<T> {
         self.attending.lock().clone()
     }
 
-    fn wake(&self) {
-        self.woken.store(true, Ordering::Release);
+    fn unpark(&self) {
         if let Some(thread) = self.thread.get() {
             thread.unpark();
         }
@@ -257,10 +256,11 @@ impl<T: Clone + Paced> Pool<T> {
 
     /// Sleeps until there may be something to do. False when the worker should end.
     pub(crate) fn sleep(&self, worker: &Arc<Worker<T>>, now: u64) -> bool {
-        worker.woken.store(false, Ordering::Relaxed);
-        worker.asleep_since.store(now, Ordering::Relaxed);
         {
             let mut sleepers = self.sleepers.lock();
+            // Under the lock, like its counterpart in `wake_one`: a wake-up that is late belongs to no later sleep.
+            worker.woken.store(false, Ordering::Relaxed);
+            worker.asleep_since.store(now, Ordering::Relaxed);
             sleepers.push(Arc::clone(worker));
             self.sleeping.store(sleepers.len(), Ordering::Relaxed);
         }
@@ -289,11 +289,11 @@ impl<T: Clone + Paced> Pool<T> {
         }
         let sleeper = {
             let mut sleepers = self.sleepers.lock();
-            let sleeper = sleepers.pop();
+            let sleeper = sleepers.pop().inspect(|worker| worker.woken.store(true, Ordering::Release));
             self.sleeping.store(sleepers.len(), Ordering::Relaxed);
             sleeper
         };
-        sleeper.inspect(|worker| worker.wake()).is_some()
+        sleeper.inspect(|worker| worker.unpark()).is_some()
     }
 
     /// Lets the worker end that has slept the longest, if it slept since `since` or before and more than `keep` would be
@@ -306,15 +306,14 @@ impl<T: Clone + Paced> Pool<T> {
             let mut sleepers = self.sleepers.lock();
             let oldest = sleepers.first().is_some_and(|it| it.asleep_since.load(Ordering::Relaxed) <= since);
             let sleeper = if oldest { Some(sleepers.remove(0)) } else { None };
+            if let Some(worker) = &sleeper {
+                worker.leave.store(true, Ordering::Relaxed);
+                worker.woken.store(true, Ordering::Release);
+            }
             self.sleeping.store(sleepers.len(), Ordering::Relaxed);
             sleeper
         };
-        sleeper
-            .inspect(|worker| {
-                worker.leave.store(true, Ordering::Relaxed);
-                worker.wake();
-            })
-            .is_some()
+        sleeper.inspect(|worker| worker.unpark()).is_some()
     }
 
     pub(crate) fn add_worker(&self, worker: Arc<Worker<T>>) {

@@ -137,7 +137,12 @@ fn search_here(pool: &Workers, subscription: &Subscription) -> bool {
     }
     spin(|| subscription.inbox.has_ready() || pool.has_ready() || pool.is_closed());
     pool.end_search();
-    subscription.inbox.has_ready()
+    let found = subscription.inbox.has_ready();
+    if found {
+        // Somebody else has to see to what came for others while this worker searched.
+        pool.pass_on();
+    }
+    found
 }
 
 impl Engine {
