@@ -299,21 +299,25 @@ impl<T: Clone + Paced> Pool<T> {
     /// Lets the worker end that has slept the longest, if it slept since `since` or before and more than `keep` would be
     /// left. Returns whether one ends.
     pub(crate) fn shrink(&self, keep: usize, since: u64) -> bool {
-        if self.workers.lock().len() <= keep {
+        let mut workers = self.workers.lock();
+        if workers.len() <= keep {
             return false;
         }
-        let sleeper = {
+        let leaver = {
             let mut sleepers = self.sleepers.lock();
             let oldest = sleepers.first().is_some_and(|it| it.asleep_since.load(Ordering::Relaxed) <= since);
-            let sleeper = if oldest { Some(sleepers.remove(0)) } else { None };
-            if let Some(worker) = &sleeper {
-                worker.leave.store(true, Ordering::Relaxed);
-                worker.woken.store(true, Ordering::Release);
-            }
+            let leaver = if oldest { Some(sleepers.remove(0)) } else { None };
             self.sleeping.store(sleepers.len(), Ordering::Relaxed);
-            sleeper
+            leaver
         };
-        sleeper.inspect(|worker| worker.unpark()).is_some()
+        let Some(leaver) = leaver else { return false };
+        leaver.leave.store(true, Ordering::Relaxed);
+        leaver.woken.store(true, Ordering::Release);
+        // Now, not when its thread has ended: the next look must not count it.
+        workers.retain(|it| !Arc::ptr_eq(it, &leaver));
+        drop(workers);
+        leaver.unpark();
+        true
     }
 
     pub(crate) fn add_worker(&self, worker: Arc<Worker<T>>) {

@@ -186,8 +186,8 @@ impl Engine {
             attempts,
             error,
         });
-        // Who waited for a delivery that was requeued since has got its verdict already.
-        if let Some(watch) = record.watch().filter(|_| requeues == 0) {
+        // Who waits, waits for the deliveries here; of one that was requeued since, it has the verdict already.
+        if let Some(watch) = record.watch().filter(|_| requeues == 0 && lease.is_none()) {
             watch.note(DeliveryReport {
                 subscription: subscription.id,
                 name: Arc::clone(&subscription.name),

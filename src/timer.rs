@@ -130,6 +130,7 @@ impl TimerState {
             self.watched.push(Watched { subscription, started, quiet_ticks: 0 });
         }
         self.watched.retain_mut(|watched| watched.tick());
+        engine.pool.pass_on();
         self.look_at_workers(engine, now);
         if now >= self.next_clean_up {
             self.next_clean_up = now.saturating_add(nanos(engine.config.cleanup_interval));
