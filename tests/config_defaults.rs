@@ -89,7 +89,8 @@ fn the_default_concurrency_is_half_of_the_workers_and_at_least_one() {
 
 #[test]
 fn a_setting_outside_its_bounds_is_refused_by_name() {
-    let refused: [(&str, fn(&mut Config)); 21] = [
+    type Spoil = fn(&mut Config);
+    let refused: [(&str, Spoil); 21] = [
         ("worker_count", |it| it.worker_count = 0),
         ("worker_count", |it| it.worker_count = 1_025),
         ("max_workers", |it| it.max_workers = Some(9)),

@@ -103,7 +103,8 @@ fn a_failed_event_is_known_and_not_tried_again() {
 
 #[test]
 fn other_content_under_a_known_id_is_an_error() {
-    let others: [(&str, fn(EventBuilder) -> EventBuilder); 9] = [
+    type Change = fn(EventBuilder) -> EventBuilder;
+    let others: [(&str, Change); 9] = [
         ("type", |it| it.event_type("a.b.d")),
         ("payload", |it| it.payload(&2)),
         ("no payload", |it| it.payload_json("null")),

@@ -20,7 +20,7 @@ mod support;
 mod conformance {
     use eventbroker_conformance::loopback::Loopback;
 
-    eventbroker_conformance::conformance_tests!(Loopback::new);
+    eventbroker_conformance::conformance_tests!(Loopback::with_broadcast);
 }
 
 /// How soon all works again when the back end is back.
@@ -303,7 +303,9 @@ fn retries_keep_the_lease_and_a_dead_letter_ends_it() {
         .expect("a subscription");
     broker.subscribe_with(named("skips", "skipped.*"), |_| Err::<(), _>(HandlerError::skip())).expect("a subscription");
     let id = broker.publish(event("dead.it")).expect("it is accepted").id;
-    loopback.wait_until("the lease is settled", |server| server.settled("dead", LeaseOutcome::Dead) == 1);
+    loopback.wait_until("the lease is settled", |server| {
+        server.settled("dead", LeaseOutcome::Dead("never".to_owned())) == 1
+    });
     let letters = broker.dead_letters(&DeadLetterFilter::default());
     assert_eq!((letters.len(), letters[0].event.id(), letters[0].attempts), (1, &id, 4));
     assert_eq!(letters[0].errors[3].message, "never");
@@ -342,15 +344,47 @@ fn what_is_published_after_subscribe_arrives() {
     finish(&other);
 }
 
+/// So long nothing happens while the back end has not answered to a registration.
+const A_WHILE: Duration = Duration::from_millis(100);
+
 #[test]
-fn what_is_published_after_start_arrives_at_subscriptions_made_before() {
+fn subscribe_waits_until_the_back_end_knows() {
+    let loopback = Loopback::new();
+    let broker = broker(&loopback);
+    loopback.hold_registrations(true);
+    let (sender, subscribed) = channel();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let calls = listen(&broker, named("known", "known.*"), &open_gate());
+            sender.send(calls).expect("the test waits");
+        });
+        assert!(subscribed.recv_timeout(A_WHILE).is_err(), "it returned before the back end knew");
+        loopback.hold_registrations(false);
+        let calls = subscribed.recv_timeout(PATIENCE).expect("it returns");
+        let id = broker.publish(event("known.it")).expect("it is accepted").id;
+        assert_eq!(next(&calls), id);
+    });
+    finish(&broker);
+}
+
+#[test]
+fn start_waits_until_the_back_end_knows_the_subscriptions_made_before() {
     let loopback = Loopback::new();
     let broker = Broker::builder().provider(loopback.provider()).build().expect("valid settings");
-    let listeners: Vec<_> =
-        (0..20).map(|it| listen(&broker, named(&format!("s{it}"), "early.*"), &open_gate())).collect();
-    broker.start().expect("it starts");
+    let all: Vec<_> = (0..20).map(|it| listen(&broker, named(&format!("s{it}"), "early.*"), &open_gate())).collect();
+    loopback.hold_registrations(true);
+    let (sender, started) = channel();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            broker.start().expect("it starts");
+            sender.send(()).expect("the test waits");
+        });
+        assert!(started.recv_timeout(A_WHILE).is_err(), "it returned before the back end knew");
+        loopback.hold_registrations(false);
+        started.recv_timeout(PATIENCE).expect("it returns");
+    });
     let id = broker.publish(event("early.it")).expect("it is accepted").id;
-    for calls in &listeners {
+    for calls in &all {
         assert_eq!(next(calls), id);
     }
     finish(&broker);
@@ -519,7 +553,7 @@ fn a_lease_that_was_lost_is_another_members_affair() {
     // No more room at the first.
     one.publish(event("lost.filler")).expect("it is accepted");
     loopback.wait_until("both are leased", |server| server.queues["lost"].leased == 2);
-    let at_two = listen(&two, named("lost", "lost.*"), &open_gate());
+    let at_two = listen(&two, named("lost", "lost.*").concurrency(1), &open_gate());
     loopback.expire_leases();
     assert_eq!(next(&at_two), id, "the oldest comes first");
     loopback.wait_until("the other member settles both", |server| server.settled("lost", LeaseOutcome::Done) == 2);
@@ -709,6 +743,26 @@ fn final_statuses_reach_the_back_end() {
 }
 
 #[test]
+fn verdicts_of_local_subscriptions_reach_the_back_end() {
+    let loopback = Loopback::new();
+    let broker = broker(&loopback);
+    let gate = Gate::closed();
+    let held = gate.clone();
+    broker
+        .subscribe_with(local("here", "told.*"), move |_| {
+            held.pass();
+            Err::<(), _>(HandlerError::permanent("it broke"))
+        })
+        .expect("a subscription");
+    let id = broker.publish(event("told.it")).expect("it is accepted").id;
+    loopback.wait_until("it is processing", |server| server.events[&id].status() == Status::Processing);
+    gate.open();
+    finish(&broker);
+    let failed = loopback.look(|server| server.events[&id].clone());
+    assert_eq!((failed.status(), failed.error()), (Status::Failed, Some("it broke")));
+}
+
+#[test]
 fn statuses_and_verdicts_survive_an_outage() {
     let loopback = Loopback::new();
     let broker = broker(&loopback);
@@ -717,18 +771,22 @@ fn statuses_and_verdicts_survive_an_outage() {
     let ids: Vec<EventId> = (0..20).map(|it| broker.publish(numbered("outage.it", it)).expect("room").id).collect();
     loopback.wait_until("all are leased", |server| server.leased() == 20);
     next(&calls);
+    listen(&broker, local("here", "near.it"), &gate);
+    let near = broker.publish(event("near.it")).expect("it is accepted").id;
+    loopback.wait_until("it is processing", |server| server.events[&near].status() == Status::Processing);
     loopback.set_unavailable(true);
     gate.open();
     let (errors, failures) = (bridge_stats(&broker).errors, loopback.look(|server| server.failures));
-    wait_until("all are handled here", || broker.stats().deliveries.done == 20);
+    wait_until("all are handled here", || broker.stats().deliveries.done == 21);
     loopback.wait_until("telling it has failed", |server| server.failures > failures + 4);
     assert!(bridge_stats(&broker).errors > errors);
     assert_eq!(loopback.look(|server| server.settlements.len()), 0);
     loopback.set_unavailable(false);
     let back = Instant::now();
     loopback.wait_until("all are settled", |server| server.settled("shared", LeaseOutcome::Done) == 20);
-    loopback
-        .wait_until("all are completed", |server| ids.iter().all(|id| server.events[id].status() == Status::Completed));
+    loopback.wait_until("all are completed", |server| {
+        ids.iter().chain([&near]).all(|id| server.events[id].status() == Status::Completed)
+    });
     assert!(back.elapsed() < RECOVERY, "it took {:?}", back.elapsed());
     finish(&broker);
 }

@@ -149,6 +149,7 @@ fn a_publisher_that_blocks_waits_until_fewer_wait() {
     clock.advance(DELAY);
     receive(&outcomes, "an answer").expect("accepted");
     assert!(settlements.take(2).iter().all(|it| it.verdict == Verdict::Done));
+    assert_eq!((broker.stats().accepted, broker.stats().rejected), (2, 0));
 }
 
 #[test]

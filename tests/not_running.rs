@@ -64,7 +64,9 @@ fn a_refused_event_is_accepted_once_the_broker_runs() {
 fn starting_twice_is_an_error_and_changes_nothing() {
     let broker = Broker::builder().worker_count(2).max_workers(2).start().expect("a running broker");
     assert_eq!(broker.start(), Err(StartError::AlreadyRunning));
-    assert_eq!(broker.clone().start(), Err(StartError::AlreadyRunning));
+    let another_handle = broker.clone();
+    assert_eq!(another_handle.start(), Err(StartError::AlreadyRunning));
+    drop(another_handle);
     assert_eq!(broker.stats().workers, 2);
     broker.publish(event("a.b.c")).expect("it still runs");
 }

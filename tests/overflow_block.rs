@@ -63,6 +63,7 @@ fn without_patience_it_is_refused_at_once() {
     let publisher = broker.clone();
     thread::spawn(move || sender.send(publisher.publish(event("third"))));
     assert!(receive(&outcomes, "an answer").expect_err("no room").is_full());
+    assert_eq!(broker.stats().rejected, 1);
     gate.open();
 }
 
@@ -117,4 +118,5 @@ fn a_synchronous_publisher_waits_for_room_too() {
     gate.open();
     assert!(receive(&outcomes, "a report").expect("accepted").is_success());
     assert_eq!(settlements.take(3).len(), 3);
+    assert_eq!(broker.stats().rejected, 0);
 }

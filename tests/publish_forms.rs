@@ -64,6 +64,7 @@ fn publish_async_is_refused_at_once_where_publish_would_wait_for_room() {
     assert!(refused.is_full());
     assert_eq!(refused.code(), "queue_full");
     thread.join().expect("no panic").expect("received");
+    assert_eq!((broker.stats().accepted, broker.stats().rejected), (2, 1));
     gate.open();
 }
 

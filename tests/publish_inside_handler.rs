@@ -121,6 +121,7 @@ fn a_handler_of_another_broker_does_not_wait_either() {
     other.publish(event("try")).expect("accepted");
     let tried = settlements.next();
     assert_eq!((tried.attempts, tried.error), (1, None));
+    assert_eq!(full.stats().rejected, 1);
     gate.open();
 }
 

@@ -189,3 +189,11 @@ pub(crate) fn in_time<T: Send + 'static>(what: &str, run: impl FnOnce() -> T + S
     });
     receive(&receiver, what)
 }
+
+/// Waits until handlers have been called so many times in all, and so many deliveries wait for a retry.
+pub(crate) fn wait_for_retries(broker: &Broker, attempts: u64, waiting: u64) {
+    wait_until(&format!("{waiting} deliveries wait after {attempts} attempts"), || {
+        let stats = broker.stats();
+        stats.attempts == attempts && stats.subscriptions.iter().map(|it| it.waiting).sum::<u64>() == waiting
+    });
+}

@@ -1,5 +1,6 @@
 //! What the cases share: brokers, events, a record of calls, a gate that holds handlers.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex};
@@ -62,7 +63,11 @@ pub(crate) fn publish_all(broker: &Broker, events: impl IntoIterator<Item = Even
 }
 
 /// The events that a handler was called with.
-pub(crate) struct Calls(Receiver<Event>);
+pub(crate) struct Calls {
+    events: Receiver<Event>,
+    /// Events that came again while others were awaited.
+    repeated: RefCell<Vec<Event>>,
+}
 
 /// Subscribes a handler that accepts everything.
 pub(crate) fn listen(broker: &Broker, options: SubscribeOptions) -> (SubscriptionId, Calls) {
@@ -83,12 +88,12 @@ pub(crate) fn listen_with<R: IntoOutcome>(
             handler(delivery)
         })
         .expect("a subscription");
-    (id, Calls(receiver))
+    (id, Calls { events: receiver, repeated: RefCell::default() })
 }
 
 impl Calls {
     pub(crate) fn next(&self) -> Event {
-        self.0.recv_timeout(PATIENCE).expect("the handler is called")
+        self.events.recv_timeout(PATIENCE).expect("the handler is called")
     }
 
     /// Reads until each of these events has come, in any order, and returns them in the order of their first call. Any other
@@ -97,25 +102,24 @@ impl Calls {
         let mut missing = ids.clone();
         let mut arrived = Vec::with_capacity(ids.len());
         while !missing.is_empty() {
-            let Ok(event) = self.0.recv_timeout(PATIENCE) else {
+            let Ok(event) = self.events.recv_timeout(PATIENCE) else {
                 panic!("{} of {} events did not come, the first is {:?}", missing.len(), ids.len(), missing.first());
             };
             assert!(ids.contains(event.id()), "an event came that should not: {event:?}");
-            if missing.remove(event.id()) {
-                arrived.push(event);
-            }
+            let first = missing.remove(event.id());
+            if first { arrived.push(event) } else { self.repeated.borrow_mut().push(event) }
         }
         arrived
     }
 
     /// Whatever was called meanwhile.
     pub(crate) fn rest(&self) -> Vec<Event> {
-        self.0.try_iter().collect()
+        self.events.try_iter().collect()
     }
 
     /// Nothing came that was not read, but for repetitions where the back end may make some.
     pub(crate) fn assert_no_more(&self, subject: &dyn Subject, ids: &Ids) {
-        for event in self.rest() {
+        for event in self.rest().into_iter().chain(self.repeated.take()) {
             assert!(ids.contains(event.id()), "an event came that should not: {event:?}");
             assert!(!subject.abilities().exact, "an event came twice: {event:?}");
         }

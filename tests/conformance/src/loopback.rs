@@ -12,7 +12,7 @@ use eventbroker::provider::{
     BackendError, Capabilities, EventStore, Ingest, Lease, LeaseOutcome, LeaseToken, Mirror, Provider, Registration,
     Room, SendOutcome,
 };
-use eventbroker::{Broker, BrokerBuilder, Event, EventId, Filter, Order, Page, Pattern, Status, StoreStats};
+use eventbroker::{Broker, BrokerBuilder, Event, EventId, Filter, Order, Page, Pattern, Scope, Status, StoreStats};
 
 use crate::{Abilities, Subject};
 
@@ -44,8 +44,9 @@ pub struct Server {
     pub failures: u64,
     /// Leases that were settled while they were held, in that order.
     pub settlements: Vec<Settlement>,
-    /// The events as they were sent.
-    sent: BTreeMap<EventId, Event>,
+    /// What the statuses come from.
+    units: BTreeMap<EventId, Units>,
+    offers_broadcast: bool,
     lease_time: Duration,
     faults: Faults,
     leases: BTreeMap<LeaseToken, Leased>,
@@ -78,9 +79,45 @@ pub struct Settlement {
     pub outcome: LeaseOutcome,
 }
 
+/// What is known of the deliveries of one event.
+#[derive(Debug)]
+struct Units {
+    /// The event as it was sent.
+    sent: Event,
+    /// Deliveries that are waiting or leased, and those of them that are leased.
+    open: usize,
+    leased: usize,
+    done: usize,
+    /// Those that died: at which member, and of what.
+    dead: Vec<(u64, String)>,
+    /// What members told of deliveries that were not leased.
+    told: BTreeMap<u64, (Status, Option<String>)>,
+}
+
+impl Units {
+    /// The event with the status that follows from all of it.
+    fn event(&self) -> Event {
+        let is_open = |status: Status| matches!(status, Status::Pending | Status::Processing);
+        let failed = self.told.values().filter(|(status, _)| *status == Status::Failed);
+        let mut errors = self.dead.iter().map(|(_, error)| Some(error)).chain(failed.map(|(_, error)| error.as_ref()));
+        let begun = self.leased + self.done + self.dead.len() + self.told.len() > 0;
+        let (status, error) = if self.open > 0 || self.told.values().any(|(status, _)| is_open(*status)) {
+            (if begun { Status::Processing } else { Status::Pending }, None)
+        } else {
+            match errors.next() {
+                Some(error) => (Status::Failed, error.cloned()),
+                None => (Status::Completed, None),
+            }
+        };
+        self.sent.clone().with_status(status, error)
+    }
+}
+
 #[derive(Debug)]
 struct Leased {
+    member: u64,
     name: String,
+    queue: String,
     number: u64,
     id: EventId,
     ends: Instant,
@@ -92,6 +129,7 @@ struct Faults {
     refusal: Option<String>,
     answers_to_lose: u32,
     sends_held: bool,
+    registrations_held: bool,
 }
 
 impl Default for Server {
@@ -103,7 +141,8 @@ impl Default for Server {
             extensions: 0,
             failures: 0,
             settlements: Vec::new(),
-            sent: BTreeMap::new(),
+            units: BTreeMap::new(),
+            offers_broadcast: false,
             lease_time: Duration::from_secs(5),
             faults: Faults::default(),
             leases: BTreeMap::new(),
@@ -118,9 +157,18 @@ impl Loopback {
         Self::default()
     }
 
-    /// A connection for one broker, with store, mirror and ingest. It offers groups, but no broadcast.
+    /// An empty one that offers broadcast as well.
+    pub fn with_broadcast() -> Self {
+        let loopback = Self::default();
+        loopback.change(|server| server.offers_broadcast = true);
+        loopback
+    }
+
+    /// A connection for one broker, with store, mirror and ingest. It offers groups, and broadcast if the loopback was made with
+    /// that.
     pub fn provider(&self) -> Provider {
-        let capabilities = Capabilities::none().with_groups().with_durability().with_instances();
+        let mut capabilities = Capabilities::none().with_groups().with_durability().with_instances();
+        capabilities.broadcast = self.look(|server| server.offers_broadcast);
         let member = self.change(Server::number);
         Provider::new("loopback", capabilities)
             .with_store(Arc::new(Connection { shared: Arc::clone(&self.0), member }))
@@ -151,6 +199,11 @@ impl Loopback {
     /// From now on a send waits before it stores anything, or goes on.
     pub fn hold_sends(&self, hold: bool) {
         self.change(|server| server.faults.sends_held = hold);
+    }
+
+    /// From now on a registration waits, or goes on.
+    pub fn hold_registrations(&self, hold: bool) {
+        self.change(|server| server.faults.registrations_held = hold);
     }
 
     /// All leases end at this moment, whoever holds them.
@@ -194,6 +247,7 @@ impl Subject for Loopback {
             durable: true,
             across_instances: true,
             groups: true,
+            broadcast: self.look(|server| server.offers_broadcast),
             query: true,
             restart: true,
             ..Abilities::default()
@@ -265,18 +319,25 @@ impl Server {
             return SendOutcome::Refused(reason.clone());
         }
         let number = self.number();
-        let mut wanted = false;
+        let mut open = 0;
         for queue in self.queues.values_mut() {
             if queue.pattern.as_ref().is_some_and(|pattern| pattern.matches(event.event_type().as_str())) {
                 queue.waiting.insert(number, event.id().clone());
-                wanted = true;
+                open += 1;
             }
         }
-        // What waits for nobody is done; the engine tells if it has deliveries of its own.
-        let status = if wanted { event.status() } else { Status::Completed };
-        self.events.insert(event.id().clone(), event.clone().with_status(status, None));
-        self.sent.insert(event.id().clone(), event.clone());
+        let (dead, told) = (Vec::new(), BTreeMap::new());
+        self.units.insert(event.id().clone(), Units { sent: event.clone(), open, leased: 0, done: 0, dead, told });
+        self.update(event.id(), |_| ());
         SendOutcome::Held
+    }
+
+    /// Notes something about the deliveries of an event. False if it is not known.
+    fn update(&mut self, id: &EventId, how: impl FnOnce(&mut Units)) -> bool {
+        let Some(units) = self.units.get_mut(id) else { return false };
+        how(units);
+        self.events.insert(id.clone(), units.event());
+        true
     }
 
     /// Takes leases back, as if they had run out.
@@ -288,30 +349,58 @@ impl Server {
     }
 
     fn give_back(&mut self, lease: Leased) {
-        if let Some(queue) = self.queues.get_mut(&lease.name) {
+        let queue = self.queues.get_mut(&lease.queue);
+        let gone = usize::from(queue.is_none());
+        if let Some(queue) = queue {
             queue.leased -= 1;
-            queue.waiting.insert(lease.number, lease.id);
+            queue.waiting.insert(lease.number, lease.id.clone());
         }
+        self.update(&lease.id, |units| {
+            units.leased -= 1;
+            units.open -= gone;
+        });
+    }
+
+    /// A member serves a subscription no longer. A queue that it alone has goes with it.
+    fn leave(&mut self, member: u64, name: &str) {
+        if let Some(own) = self.queues.remove(&own_queue(name, member)) {
+            own.waiting.values().for_each(|id| _ = self.update(id, |units| units.open -= 1));
+        } else if let Some(queue) = self.queues.get_mut(name) {
+            queue.members.remove(&member);
+        }
+    }
+
+    /// The queue of a subscription for a member.
+    fn queue_of(&self, member: u64, name: &str) -> String {
+        let own = own_queue(name, member);
+        if self.queues.contains_key(&own) { own } else { name.to_owned() }
     }
 
     /// What a member can have of a subscription.
     fn has_for(&self, member: u64, room: &Room) -> bool {
-        let queue = self.queues.get(&*room.subscription);
+        let queue = self.queues.get(&self.queue_of(member, &room.subscription));
         queue.is_some_and(|queue| queue.members.contains(&member) && !queue.waiting.is_empty())
     }
 
     /// Leases the oldest delivery of a subscription to a member.
     fn lease(&mut self, member: u64, name: &str) -> Option<Lease> {
-        let queue = self.queues.get_mut(name).filter(|queue| queue.members.contains(&member))?;
+        let key = self.queue_of(member, name);
+        let queue = self.queues.get_mut(&key).filter(|queue| queue.members.contains(&member))?;
         let (number, id) = queue.waiting.pop_first()?;
         queue.leased += 1;
         queue.most_leased = queue.most_leased.max(queue.leased);
         let token = LeaseToken(self.number());
-        let event = self.sent.get(&id)?.clone();
+        self.update(&id, |units| units.leased += 1);
+        let event = self.units.get(&id)?.sent.clone();
         let ends = Instant::now() + self.lease_time;
-        self.leases.insert(token, Leased { name: name.to_owned(), number, id, ends });
+        self.leases.insert(token, Leased { member, name: name.to_owned(), queue: key, number, id, ends });
         Some(Lease::new(token, name, event))
     }
+}
+
+/// A broadcast subscription has a queue for each member.
+fn own_queue(name: &str, member: u64) -> String {
+    format!("{name} at {member}")
 }
 
 /// One of the three connections of a broker.
@@ -345,9 +434,15 @@ struct LoopbackIngest(Connection);
 
 impl Ingest for LoopbackIngest {
     fn register(&mut self, registration: &Registration) -> Result<(), BackendError> {
+        let held = |server: &mut Server| server.faults.registrations_held;
+        drop(self.0.shared.changed.wait_while(self.0.shared.lock(), held).expect("no panic under the lock"));
         let pattern = Pattern::parse(&registration.pattern).map_err(|it| BackendError::Refused(it.to_string()))?;
         self.0.shared.call(|server| {
-            let queue = server.queues.entry(registration.name.to_string()).or_default();
+            let key = match registration.scope {
+                Scope::Broadcast => own_queue(&registration.name, self.0.member),
+                _ => registration.name.to_string(),
+            };
+            let queue = server.queues.entry(key).or_default();
             let known = queue.pattern.get_or_insert_with(|| pattern.clone());
             if *known != pattern {
                 return Err(BackendError::Refused(format!("its pattern is {known}, not {pattern}")));
@@ -359,9 +454,7 @@ impl Ingest for LoopbackIngest {
 
     fn unregister(&mut self, name: &str) -> Result<(), BackendError> {
         self.0.shared.call(|server| {
-            if let Some(queue) = server.queues.get_mut(name) {
-                queue.members.remove(&self.0.member);
-            }
+            server.leave(self.0.member, name);
             Ok(())
         })
     }
@@ -393,15 +486,26 @@ impl Ingest for LoopbackIngest {
         }
     }
 
-    fn settle(&mut self, token: LeaseToken, outcome: LeaseOutcome) -> Result<(), BackendError> {
+    fn settle(&mut self, token: LeaseToken, outcome: &LeaseOutcome) -> Result<(), BackendError> {
         self.0.shared.call(|server| {
             let Some(lease) = server.leases.remove(&token) else { return Ok(()) };
-            server.settlements.push(Settlement { name: lease.name.clone(), id: lease.id.clone(), outcome });
-            if outcome == LeaseOutcome::Released {
+            let settlement = Settlement { name: lease.name.clone(), id: lease.id.clone(), outcome: outcome.clone() };
+            server.settlements.push(settlement);
+            if *outcome == LeaseOutcome::Released {
                 server.give_back(lease);
-            } else if let Some(queue) = server.queues.get_mut(&lease.name) {
+                return Ok(());
+            }
+            if let Some(queue) = server.queues.get_mut(&lease.queue) {
                 queue.leased -= 1;
             }
+            server.update(&lease.id, |units| {
+                units.open -= 1;
+                units.leased -= 1;
+                match outcome {
+                    LeaseOutcome::Dead(error) => units.dead.push((lease.member, error.clone())),
+                    _ => units.done += 1,
+                }
+            });
             Ok(())
         })
     }
@@ -427,7 +531,11 @@ impl Ingest for LoopbackIngest {
 impl Drop for LoopbackIngest {
     fn drop(&mut self) {
         let mut server = self.0.shared.lock();
-        server.queues.values_mut().for_each(|queue| _ = queue.members.remove(&self.0.member));
+        let served = |queue: &Queue| queue.members.contains(&self.0.member);
+        let own = format!(" at {}", self.0.member);
+        let queues = server.queues.iter().filter(|(_, queue)| served(queue));
+        let names: Vec<String> = queues.map(|(key, _)| key.strip_suffix(&own).unwrap_or(key).to_owned()).collect();
+        names.iter().for_each(|name| server.leave(self.0.member, name));
         drop(server);
         self.0.shared.changed.notify_all();
     }
@@ -460,16 +568,21 @@ impl EventStore for Connection {
 
     fn update_status(&self, id: &EventId, status: Status, error: Option<&str>) -> Result<bool, BackendError> {
         self.shared.call(|server| {
-            let Some(sent) = server.sent.get(id) else { return Ok(false) };
-            let event = sent.clone().with_status(status, error.map(str::to_owned));
-            server.events.insert(id.clone(), event);
-            Ok(true)
+            let (member, mut error) = (self.member, error.map(str::to_owned));
+            Ok(server.update(id, |units| {
+                // A member's word covers all that it did, requeued dead letters included.
+                let covered = units.dead.extract_if(.., |(of, _)| *of == member).last();
+                if status == Status::Failed && error.is_none() {
+                    error = covered.map(|(_, error)| error);
+                }
+                units.told.insert(member, (status, error));
+            }))
         })
     }
 
     fn delete(&self, id: &EventId) -> Result<bool, BackendError> {
         self.shared.call(|server| {
-            server.sent.remove(id);
+            server.units.remove(id);
             Ok(server.events.remove(id).is_some())
         })
     }

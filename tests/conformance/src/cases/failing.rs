@@ -25,7 +25,7 @@ pub fn failed_events_come_again(subject: &dyn Subject) {
     });
     let ids = publish_all(&broker, events("again.it", 100));
     calls.read(&ids);
-    let (mut open, mut attempts) = (ids.clone(), 0);
+    let (mut open, mut attempts) = (ids, 0);
     while !open.is_empty() {
         let settled = settlements.next();
         assert_eq!((settled.verdict, settled.error), (Verdict::Done, None));

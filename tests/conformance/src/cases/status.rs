@@ -23,7 +23,9 @@ pub fn statuses_follow_the_handling(subject: &dyn Subject) {
     calls.next();
     let bad = publish(&broker, numbered("status.it", 1));
     eventually("the first is processing", || status(&broker, &good) == Some(Status::Processing));
-    assert_eq!(status(&broker, &bad), Some(Status::Pending));
+    let waiting = status(&broker, &bad).expect("it is known");
+    // A back end may count what it has handed over as begun.
+    assert!(waiting == Status::Pending || (subject.abilities().groups && waiting == Status::Processing), "{waiting}");
     gate.open();
     eventually("the first is completed", || status(&broker, &good) == Some(Status::Completed));
     eventually("the second is failed", || status(&broker, &bad) == Some(Status::Failed));
