@@ -48,8 +48,8 @@ fn no_call_starts_after_it_has_returned() {
                 let mut published = 0_u64;
                 while !over.load(Ordering::SeqCst) {
                     // With a key, so that lanes are taken down too; and now and then on the publisher's thread.
-                    let event = if published % 3 == 0 { keyed("x", "k") } else { event("x") };
-                    if number == 0 && published % 5 == 0 {
+                    let event = if published.is_multiple_of(3) { keyed("x", "k") } else { event("x") };
+                    if number == 0 && published.is_multiple_of(5) {
                         assert!(broker.publish_sync(event).expect("room").open.is_empty());
                     } else {
                         broker.publish(event).expect("room");
