@@ -10,7 +10,6 @@ use std::time::SystemTime;
 use parking_lot::Mutex;
 
 use crate::event::Event;
-use crate::inbox::AttemptError;
 use crate::pattern::Pattern;
 use crate::store::Record;
 use crate::verdict::SubscriptionId;
@@ -62,6 +61,18 @@ pub struct DeadLetter {
     pub dead_at: SystemTime,
     /// How often it was requeued before.
     pub requeues: u32,
+}
+
+/// The error of one attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AttemptError {
+    /// Which attempt, from 1.
+    pub attempt: u32,
+    /// When it failed.
+    pub at: SystemTime,
+    /// The handler's message, or the panic's.
+    pub message: String,
 }
 
 /// Which dead letters are meant. All conditions must hold; the default matches every one.

@@ -7,6 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::event::Event;
+pub use crate::event::{BuildError, DecodeError};
 use crate::verdict::SubscriptionId;
 
 /// Input that was refused at the door: which field, and which bound it broke.
@@ -353,4 +354,16 @@ pub enum RequeueError {
     /// The broker was not started, or it has stopped.
     #[error("broker is not running")]
     NotRunning,
+}
+
+/// Why a stream yields nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StreamError {
+    /// Nothing came in time.
+    #[error("no event arrived in time")]
+    Timeout,
+    /// The broker has stopped, and everything was read.
+    #[error("the stream has ended: the broker has stopped")]
+    Closed,
 }

@@ -53,7 +53,7 @@ pub fn event_type(schema: &str, entity: &str, operation: &str) -> String {
 /// assert_eq!(event.status(), Status::Pending);
 /// assert_eq!(event.entity(), Some("users"));
 /// assert_eq!(event.payload_as::<Vec<String>>().expect("two names"), ["Ada", "Grace"]);
-/// # Ok::<(), eventbroker::BuildError>(())
+/// # Ok::<(), eventbroker::error::BuildError>(())
 /// ```
 // Small, because it is moved into the broker's record as a whole; what few events have is boxed.
 #[derive(Debug, Clone, PartialEq)]

@@ -13,6 +13,7 @@ use crossbeam_utils::CachePadded;
 use parking_lot::{Condvar, Mutex};
 
 use crate::clock::Clock;
+use crate::dead_letter::AttemptError;
 use crate::lane::{Entered, LaneKey, Lanes};
 use crate::store::Record;
 
@@ -50,18 +51,6 @@ pub(crate) struct History {
     pub(crate) requeues: u32,
     /// The lease under which a durable back end handed it over.
     pub(crate) lease: Option<crate::provider::LeaseToken>,
-}
-
-/// The error of one attempt.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct AttemptError {
-    /// Which attempt, from 1.
-    pub attempt: u32,
-    /// When it failed.
-    pub at: std::time::SystemTime,
-    /// The handler's message, or the panic's.
-    pub message: String,
 }
 
 impl Queued {

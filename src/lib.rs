@@ -6,12 +6,12 @@ mod broker;
 mod clock;
 mod codec;
 mod config;
-mod dead_letter;
+pub mod dead_letter;
 mod delay;
 mod delivery;
 mod dispatch;
 mod engine;
-mod error;
+pub mod error;
 mod event;
 mod handler;
 mod inbox;
@@ -21,12 +21,13 @@ mod lifecycle;
 mod pattern;
 mod pool;
 pub mod provider;
+pub mod query;
 mod receipt;
 mod retry;
 #[cfg_attr(not(feature = "internals"), allow(unreachable_pub, reason = "public through `internals` only"))]
 mod router;
 mod settle;
-mod stats;
+pub mod stats;
 mod store;
 mod stream;
 mod subscription;
@@ -38,23 +39,15 @@ mod worker;
 pub use broker::{Broker, BrokerBuilder};
 pub use clock::ManualClock;
 pub use config::{Config, Mode, Overflow, Scope, SubscribeOptions};
-pub use dead_letter::{DeadLetter, DeadLetterFilter, DeadReason};
 pub use delivery::Delivery;
-pub use error::{
-    FullLimit, Invalid, Problem, PublishError, RequeueError, StartError, SubscribeError, UnsubscribeError,
-};
-pub use event::{
-    BuildError, DecodeError, Event, EventBuilder, EventId, EventType, Payload, Source, Status, event_type,
-};
+pub use error::PublishError;
+pub use event::{Event, EventBuilder, EventId, EventType, Payload, Source, Status, event_type};
 pub use handler::{HandlerError, IntoOutcome, Outcome};
-pub use inbox::AttemptError;
 pub use lifecycle::StopReport;
 pub use pattern::Pattern;
 pub use receipt::Receipt;
 pub use retry::RetryPolicy;
-pub use stats::{BridgeStats, DeliveryTotals, Stats, SubscriptionStats};
-pub use store::{Filter, Order, Page, StoreStats};
-pub use stream::{EventStream, StreamError, StreamItem};
+pub use stream::{EventStream, StreamItem};
 pub use verdict::{Accepted, DeliveryReport, Settled, SubscriptionId, SyncReport, Verdict};
 
 /// Doors for this package's own benches and fuzz targets. Nothing here is promised.

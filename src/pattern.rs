@@ -39,7 +39,7 @@ pub(crate) const REST: &str = "**";
 ///
 /// let error = Pattern::parse("public.us*").unwrap_err();
 /// assert_eq!(error.field, "pattern");
-/// # Ok::<(), eventbroker::Invalid>(())
+/// # Ok::<(), eventbroker::error::Invalid>(())
 /// ```
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Pattern(Arc<str>);

@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use crate::config::Scope;
 use crate::event::{Event, EventId, Status};
-use crate::store::{Filter, Page, StoreStats};
+use crate::query::{Filter, Page};
+use crate::stats::StoreStats;
 
 /// What a back end offers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -6,12 +6,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::clock::{nanos, system_time};
-use crate::dead_letter::{DeadLetter, DeadLetterFilter, DeadReason, NOTICE_TYPE};
+use crate::dead_letter::{AttemptError, DeadLetter, DeadLetterFilter, DeadReason, NOTICE_TYPE};
 use crate::engine::Engine;
 use crate::error::RequeueError;
 use crate::event::{Event, Payload, Source};
 use crate::handler::{Outcome, guarded};
-use crate::inbox::{AttemptError, History, Place, Queued};
+use crate::inbox::{History, Place, Queued};
 use crate::lane::LaneKey;
 use crate::lifecycle::Phase;
 use crate::store::{Progress, Record};

@@ -119,6 +119,22 @@ pub struct BridgeStats {
     pub last_error: Option<String>,
 }
 
+/// What the store of this process holds, by status.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoreStats {
+    /// All events held.
+    pub events: u64,
+    /// Accepted, and no attempt has begun.
+    pub pending: u64,
+    /// An attempt has begun, and a delivery is open.
+    pub processing: u64,
+    /// Every delivery is terminal, none of them dead or dropped.
+    pub completed: u64,
+    /// Every delivery is terminal, one of them dead or dropped.
+    pub failed: u64,
+}
+
 /// Counts of the whole broker.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use flume::{Receiver, RecvTimeoutError, Sender, TryRecvError, TrySendError};
 
 use crate::engine::Engine;
+use crate::error::StreamError;
 use crate::event::Event;
 use crate::pattern::Pattern;
 
@@ -20,18 +21,6 @@ pub enum StreamItem {
     Event(Event),
     /// So many events were missed here, because the stream was full.
     Gap(u64),
-}
-
-/// Why a stream yields nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum StreamError {
-    /// Nothing came in time.
-    #[error("no event arrived in time")]
-    Timeout,
-    /// The broker has stopped, and everything was read.
-    #[error("the stream has ended: the broker has stopped")]
-    Closed,
 }
 
 /// A stream of the events that match a pattern, from its creation on. Made by [`Broker::stream`](crate::Broker::stream).

@@ -4,7 +4,8 @@ mod support;
 
 use std::time::Duration;
 
-use eventbroker::{Broker, Config, Mode, Overflow, Problem, RetryPolicy, StartError, SubscribeError, SubscribeOptions};
+use eventbroker::error::{Problem, StartError, SubscribeError};
+use eventbroker::{Broker, Config, Mode, Overflow, RetryPolicy, SubscribeOptions};
 use support::{Gate, event};
 
 #[test]

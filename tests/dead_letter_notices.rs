@@ -4,9 +4,8 @@ mod support;
 
 use std::sync::mpsc::channel;
 
-use eventbroker::{
-    Broker, DeadLetterFilter, Event, EventStream, HandlerError, RetryPolicy, Source, StreamItem, SubscribeOptions,
-};
+use eventbroker::dead_letter::DeadLetterFilter;
+use eventbroker::{Broker, Event, EventStream, HandlerError, RetryPolicy, Source, StreamItem, SubscribeOptions};
 use serde_json::{Value, json};
 use support::{Gate, event, receive, wait_until};
 

@@ -4,9 +4,8 @@ mod support;
 
 use std::time::Duration;
 
-use eventbroker::{
-    Broker, Config, DeadLetter, DeadLetterFilter, DeadReason, HandlerError, Pattern, RetryPolicy, Status,
-};
+use eventbroker::dead_letter::{DeadLetter, DeadLetterFilter, DeadReason};
+use eventbroker::{Broker, Config, HandlerError, Pattern, RetryPolicy, Status};
 use eventbroker::{Outcome, SubscribeOptions};
 use support::{Settlements, event, manual_clock, number_of, numbered, wait_for_retries};
 

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use eventbroker::{Event, EventId, Problem, Source};
+use eventbroker::error::Problem;
+use eventbroker::{Event, EventId, Source};
 use proptest::prelude::*;
 
 fn generated() -> EventId {

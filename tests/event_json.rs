@@ -2,7 +2,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use eventbroker::{Event, EventBuilder, Problem, Source, Status};
+use eventbroker::error::Problem;
+use eventbroker::{Event, EventBuilder, Source, Status};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 

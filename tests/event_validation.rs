@@ -2,7 +2,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use eventbroker::{Event, EventBuilder, EventType, Invalid, Problem, Source, Status, event_type};
+use eventbroker::error::{Invalid, Problem};
+use eventbroker::{Event, EventBuilder, EventType, Source, Status, event_type};
 use serde_json::{Value, json};
 
 fn builder() -> EventBuilder {

@@ -7,9 +7,10 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
+use eventbroker::dead_letter::{DeadLetterFilter, DeadReason};
+use eventbroker::error::DecodeError;
 use eventbroker::{
-    Broker, DeadLetterFilter, DeadReason, DecodeError, Delivery, Event, HandlerError, IntoOutcome, Outcome,
-    RetryPolicy, Source, Status, SubscribeOptions, Verdict,
+    Broker, Delivery, Event, HandlerError, IntoOutcome, Outcome, RetryPolicy, Source, Status, SubscribeOptions, Verdict,
 };
 use support::{Settlements, event, manual_clock, stats_of, wait_until};
 

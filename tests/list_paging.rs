@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use eventbroker::{Broker, EventId, Filter, HandlerError, Order, Overflow, SubscribeOptions};
+use eventbroker::query::{Filter, Order};
+use eventbroker::{Broker, EventId, HandlerError, Overflow, SubscribeOptions};
 use support::{Gate, PATIENCE, event};
 
 /// Walks through all pages. Returns the ids in the order in which they were shown.

@@ -7,10 +7,12 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use eventbroker::dead_letter::DeadLetterFilter;
+use eventbroker::error::{FullLimit, SubscribeError};
 use eventbroker::provider::LeaseOutcome;
+use eventbroker::query::Filter;
 use eventbroker::{
-    Broker, Config, DeadLetterFilter, Event, EventId, Filter, FullLimit, HandlerError, PublishError, RetryPolicy,
-    Scope, Status, SubscribeError, SubscribeOptions,
+    Broker, Config, Event, EventId, HandlerError, PublishError, RetryPolicy, Scope, Status, SubscribeOptions,
 };
 use eventbroker_conformance::loopback::Loopback;
 use support::{Gate, PATIENCE, event, numbered, wait_until};
@@ -68,7 +70,7 @@ fn next(calls: &Receiver<EventId>) -> EventId {
     calls.recv_timeout(PATIENCE).expect("the handler is called")
 }
 
-fn bridge_stats(broker: &Broker) -> eventbroker::BridgeStats {
+fn bridge_stats(broker: &Broker) -> eventbroker::stats::BridgeStats {
     broker.stats().bridge.expect("there is a back end")
 }
 
@@ -814,7 +816,7 @@ fn a_subscription_made_during_an_outage_is_registered_afterwards() {
 fn stats_count_what_went_out_and_came_in() {
     let loopback = Loopback::new();
     let broker = broker(&loopback);
-    assert_eq!(bridge_stats(&broker), eventbroker::BridgeStats::default());
+    assert_eq!(bridge_stats(&broker), eventbroker::stats::BridgeStats::default());
     let calls = listen(&broker, named("shared", "count.yes"), &open_gate());
     for number in 0..10 {
         broker.publish(numbered("count.yes", number)).expect("it is accepted");

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use eventbroker::{Broker, FullLimit, Outcome, Overflow, PublishError, RetryPolicy, SubscribeOptions, Verdict};
+use eventbroker::error::FullLimit;
+use eventbroker::{Broker, Outcome, Overflow, PublishError, RetryPolicy, SubscribeOptions, Verdict};
 use support::{Gate, Settlements, event, manual_clock, wait_until};
 
 fn is_in_flight_limit(refused: &PublishError, expected: u64) -> bool {

@@ -9,9 +9,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use eventbroker::error::FullLimit;
 use eventbroker::{
-    Broker, Config, Delivery, FullLimit, ManualClock, Outcome, Overflow, PublishError, RetryPolicy, SubscribeOptions,
-    Verdict,
+    Broker, Config, Delivery, ManualClock, Outcome, Overflow, PublishError, RetryPolicy, SubscribeOptions, Verdict,
 };
 use support::{Gate, PATIENCE, Settlements, manual_clock, number_of, numbered, receive, stats_of, wait_until};
 

@@ -3,7 +3,7 @@
 mod support;
 
 use eventbroker::{Broker, Mode, Outcome, PublishError, Status, SubscribeOptions};
-use support::{Gate, event, wait_until};
+use support::{Gate, event, in_time, wait_until};
 
 fn status(broker: &Broker, id: &eventbroker::EventId) -> Status {
     broker.get(id).expect("the memory store").expect("the event").status()
@@ -49,8 +49,10 @@ fn publish_async_and_batches_do_not_wait_for_handlers() {
     let gate = Gate::closed();
     let handler_gate = gate.clone();
     broker.subscribe("*", move |_| handler_gate.pass()).expect("a subscription");
-    let receipt = broker.publish_async(event("a")).expect("accepted");
-    let outcomes = broker.publish_batch([event("a"), event("a")]);
+    let publisher = broker.clone();
+    let publish = move || (publisher.publish_async(event("a")), publisher.publish_batch([event("a"), event("a")]));
+    let (receipt, outcomes) = in_time("both return while the handler is held", publish);
+    let receipt = receipt.expect("accepted");
     assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 2);
     assert_eq!(broker.stats().completed, 0);
     assert_ne!(status(&broker, receipt.id()), Status::Completed);

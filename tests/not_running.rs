@@ -4,7 +4,8 @@ mod support;
 
 use std::sync::mpsc::channel;
 
-use eventbroker::{Broker, PublishError, StartError, SubscribeError};
+use eventbroker::error::{StartError, SubscribeError};
+use eventbroker::{Broker, PublishError};
 use support::{PATIENCE, event, receive};
 
 /// Offers one event by each form of publish; all must be refused, and each must come back as it was.

@@ -6,7 +6,8 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
-use eventbroker::{Broker, BrokerBuilder, FullLimit, Overflow, PublishError, SubscribeOptions, Verdict};
+use eventbroker::error::FullLimit;
+use eventbroker::{Broker, BrokerBuilder, Overflow, PublishError, SubscribeOptions, Verdict};
 use support::{Gate, PATIENCE, Settlements, event, manual_clock, receive, wait_until};
 
 /// A broker whose only subscription, "tight", is full: one call is held, one event is queued.

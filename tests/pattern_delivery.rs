@@ -4,7 +4,8 @@ mod support;
 
 use std::collections::BTreeSet;
 
-use eventbroker::{Broker, Invalid, Outcome, Pattern, Problem, SubscribeError, SubscribeOptions};
+use eventbroker::error::{Invalid, Problem, SubscribeError};
+use eventbroker::{Broker, Outcome, Pattern, SubscribeOptions};
 use support::event;
 
 const TYPES: [&str; 14] = [

@@ -2,7 +2,8 @@
 
 use std::collections::HashSet;
 
-use eventbroker::{Invalid, Pattern, Problem};
+use eventbroker::Pattern;
+use eventbroker::error::{Invalid, Problem};
 use proptest::prelude::*;
 
 fn pattern(text: &str) -> Pattern {

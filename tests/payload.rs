@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use eventbroker::{Event, Payload, Problem, Source};
+use eventbroker::error::Problem;
+use eventbroker::{Event, Payload, Source};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -102,7 +103,7 @@ impl Serialize for Objects {
 
 #[test]
 fn values_may_be_nested_64_levels_and_no_value_uses_up_the_stack() {
-    let deep = |result: Result<Payload, _>| result.map_err(|invalid: eventbroker::Invalid| invalid.problem);
+    let deep = |result: Result<Payload, _>| result.map_err(|invalid: eventbroker::error::Invalid| invalid.problem);
     assert_eq!(deep(Payload::from_serialize(&Lists(64))).expect("JSON").as_str(), lists(64));
     assert!(deep(Payload::from_serialize(&Objects(64))).is_ok());
     for depth in [65, 10_000_000] {

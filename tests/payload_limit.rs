@@ -2,7 +2,8 @@
 
 mod support;
 
-use eventbroker::{Broker, Config, Event, Payload, Problem, PublishError, Source};
+use eventbroker::error::Problem;
+use eventbroker::{Broker, Config, Event, Payload, PublishError, Source};
 use support::Settlements;
 
 /// An event whose payload is a JSON string of `bytes` bytes, the quotes included.

@@ -6,7 +6,8 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
-use eventbroker::{Broker, Event, FullLimit, Overflow, PublishError, Source, SubscribeOptions};
+use eventbroker::error::FullLimit;
+use eventbroker::{Broker, Event, Overflow, PublishError, Source, SubscribeOptions};
 use support::{Gate, PATIENCE, Settlements, event, receive, wait_until};
 
 const AN_HOUR: Duration = Duration::from_secs(3600);

@@ -2,7 +2,8 @@
 
 mod support;
 
-use eventbroker::{Broker, FullLimit, Overflow, PublishError, StreamError, SubscribeOptions, Verdict};
+use eventbroker::error::{FullLimit, StreamError};
+use eventbroker::{Broker, Overflow, PublishError, SubscribeOptions, Verdict};
 use support::{Gate, Settlements, event, stats_of};
 
 struct Held {

@@ -40,10 +40,13 @@ fn every_verdict_is_seen_before_publish_sync_returns() {
     }
 }
 
+/// The verdicts of each delivery: event and subscription.
+type Seen = HashMap<(EventId, String), Vec<Verdict>>;
+
 #[test]
 fn each_delivery_is_seen_once_whatever_its_end() {
     let broker = Broker::builder().worker_count(3).start().expect("valid settings");
-    let seen: Arc<Mutex<HashMap<(EventId, String), Vec<Verdict>>>> = Arc::default();
+    let seen: Arc<Mutex<Seen>> = Arc::default();
     let noted = Arc::clone(&seen);
     broker.on_settled(move |settled| {
         let key = (settled.event.id().clone(), settled.name.to_owned());

@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use eventbroker::{
-    Broker, DeadLetterFilter, DeliveryTotals, Event, HandlerError, Outcome, Overflow, RetryPolicy, Source, Stats,
-};
-use eventbroker::{SubscribeOptions, SubscriptionStats};
+use eventbroker::SubscribeOptions;
+use eventbroker::dead_letter::DeadLetterFilter;
+use eventbroker::stats::SubscriptionStats;
+use eventbroker::stats::{DeliveryTotals, Stats};
+use eventbroker::{Broker, Event, HandlerError, Outcome, Overflow, RetryPolicy, Source};
 use support::{Gate, PATIENCE, event, in_time, number_of, numbered, wait_until};
 
 fn of<'a>(stats: &'a Stats, name: &str) -> &'a SubscriptionStats {

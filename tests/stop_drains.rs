@@ -8,10 +8,8 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use eventbroker::{
-    Broker, HandlerError, Mode, PublishError, RetryPolicy, StartError, Status, SubscribeError, SubscribeOptions,
-    Verdict,
-};
+use eventbroker::error::{StartError, SubscribeError};
+use eventbroker::{Broker, HandlerError, Mode, PublishError, RetryPolicy, Status, SubscribeOptions, Verdict};
 use support::{Gate, PATIENCE, Settlements, event, in_time, manual_clock, wait_for_retries, wait_until};
 
 const SECOND: Duration = Duration::from_secs(1);

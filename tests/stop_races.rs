@@ -22,7 +22,7 @@ fn round(number: usize, deadline: Duration) -> (BTreeSet<EventId>, Vec<EventId>,
     let handled: Arc<Mutex<Vec<EventId>>> = Arc::default();
     let done = Arc::clone(&handled);
     let options = SubscribeOptions::new("x").overflow(Overflow::Block(PATIENCE)).queue_capacity(16);
-    let options = if number % 2 == 0 { options.ordered() } else { options };
+    let options = if number.is_multiple_of(2) { options.ordered() } else { options };
     broker
         .subscribe_with(options, move |delivery| {
             let id = delivery.event().id();

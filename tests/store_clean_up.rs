@@ -4,7 +4,8 @@ mod support;
 
 use std::time::{Duration, SystemTime};
 
-use eventbroker::{Broker, Config, Event, Filter, HandlerError, Source, Status, SubscribeOptions};
+use eventbroker::query::Filter;
+use eventbroker::{Broker, Config, Event, HandlerError, Source, Status, SubscribeOptions};
 use support::{Gate, event, manual_clock, wait_until};
 
 const MINUTE: Duration = Duration::from_secs(60);

@@ -2,7 +2,8 @@
 
 mod support;
 
-use eventbroker::{Broker, EventId, Filter, HandlerError, Status, SubscribeOptions};
+use eventbroker::query::Filter;
+use eventbroker::{Broker, EventId, HandlerError, Status, SubscribeOptions};
 use support::{Gate, PATIENCE, event};
 
 fn is_held(broker: &Broker, id: &EventId) -> bool {

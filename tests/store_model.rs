@@ -10,8 +10,9 @@ mod support;
 use std::collections::VecDeque;
 use std::sync::mpsc::{Sender, channel};
 
+use eventbroker::query::Filter;
 use eventbroker::{
-    Broker, Delivery, Event, EventId, EventStream, Filter, HandlerError, Source, Status, StreamItem, SubscribeOptions,
+    Broker, Delivery, Event, EventId, EventStream, HandlerError, Source, Status, StreamItem, SubscribeOptions,
 };
 use parking_lot::Mutex;
 use proptest::prelude::*;

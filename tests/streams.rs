@@ -6,7 +6,8 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use eventbroker::{Broker, Event, EventStream, HandlerError, Status, StreamError, StreamItem, SubscribeOptions};
+use eventbroker::error::StreamError;
+use eventbroker::{Broker, Event, EventStream, HandlerError, Status, StreamItem, SubscribeOptions};
 use support::{Gate, PATIENCE, event, in_time, number_of, numbered, receive};
 
 fn unread(stream: &EventStream) -> Vec<StreamItem> {
@@ -198,7 +199,6 @@ fn each_of_several_with_the_same_pattern_sees_everything() {
     for stream in &streams {
         assert_eq!(numbers(&unread(stream)), (0..50).collect::<Vec<u64>>());
     }
-    let stopper = broker.clone();
-    assert!(in_time("the stop", move || stopper.stop(PATIENCE)).is_clean());
+    assert!(in_time("the stop", move || broker.stop(PATIENCE)).is_clean());
     assert!(streams.iter().all(|stream| stream.try_recv() == Err(StreamError::Closed)));
 }

@@ -8,9 +8,8 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
-use eventbroker::{
-    Broker, HandlerError, RetryPolicy, Status, SubscribeError, SubscribeOptions, SubscriptionId, Verdict,
-};
+use eventbroker::error::SubscribeError;
+use eventbroker::{Broker, HandlerError, RetryPolicy, Status, SubscribeOptions, SubscriptionId, Verdict};
 use parking_lot::Mutex;
 use support::{Gate, PATIENCE, Settlements, event, keyed, manual_clock, receive, wait_for_retries, wait_until};
 

@@ -24,7 +24,7 @@ use crate::error::{Invalid, Problem};
 ///
 /// let event = refused.into_builder().key("a-b").build()?;
 /// assert_eq!((event.key(), event.user_id()), (Some("a-b"), Some(7)));
-/// # Ok::<(), eventbroker::BuildError>(())
+/// # Ok::<(), eventbroker::error::BuildError>(())
 /// ```
 #[derive(Debug)]
 #[must_use = "an event is made only by `build`"]

@@ -23,7 +23,7 @@ use crate::error::{Invalid, Problem};
 /// let event_type = EventType::parse("public.users.create")?;
 /// assert_eq!(event_type.segments().collect::<Vec<_>>(), ["public", "users", "create"]);
 /// assert!(EventType::parse("public..create").is_err());
-/// # Ok::<(), eventbroker::Invalid>(())
+/// # Ok::<(), eventbroker::error::Invalid>(())
 /// ```
 #[derive(Clone)]
 pub struct EventType(Arc<Inner>);

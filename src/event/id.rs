@@ -27,7 +27,7 @@ use crate::error::{Invalid, Problem};
 /// let id = EventId::parse("invoice-42")?;
 /// assert_eq!(id.to_string(), "invoice-42");
 /// assert!(EventId::parse("").is_err());
-/// # Ok::<(), eventbroker::Invalid>(())
+/// # Ok::<(), eventbroker::error::Invalid>(())
 /// ```
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct EventId(Form);

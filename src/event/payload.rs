@@ -21,7 +21,7 @@ use crate::error::{Invalid, Problem};
 /// assert_eq!(payload.as_str(), r#"{"total": 12}"#);
 /// let parsed: std::collections::HashMap<String, u32> = payload.parse().expect("a map of numbers");
 /// assert_eq!(parsed["total"], 12);
-/// # Ok::<(), eventbroker::Invalid>(())
+/// # Ok::<(), eventbroker::error::Invalid>(())
 /// ```
 // `None` is JSON's null, which needs no memory.
 #[derive(Clone, Default, PartialEq, Eq)]

@@ -22,7 +22,6 @@ use parking_lot::Mutex;
 
 use crate::event::{Event, EventId};
 use aged::Aged;
-pub use query::{Filter, Order, Page, StoreStats};
 pub(crate) use record::{By, Progress, Record};
 
 /// A slot of the ring. Without a record it is vacant; `filled` tells whether its position was used before that.

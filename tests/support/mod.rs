@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-use eventbroker::{Broker, Event, EventId, ManualClock, Source, SubscriptionStats, Verdict};
+use eventbroker::stats::SubscriptionStats;
+use eventbroker::{Broker, Event, EventId, ManualClock, Source, Verdict};
 use parking_lot::{Condvar, Mutex};
 
 /// Nothing that a test waits for takes this long, even on a busy machine.

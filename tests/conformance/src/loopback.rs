@@ -12,7 +12,9 @@ use eventbroker::provider::{
     BackendError, Capabilities, EventStore, Ingest, Lease, LeaseOutcome, LeaseToken, Mirror, Provider, Registration,
     Room, SendOutcome,
 };
-use eventbroker::{Broker, BrokerBuilder, Event, EventId, Filter, Order, Page, Pattern, Scope, Status, StoreStats};
+use eventbroker::query::{Filter, Order, Page};
+use eventbroker::stats::StoreStats;
+use eventbroker::{Broker, BrokerBuilder, Event, EventId, Pattern, Scope, Status};
 
 use crate::{Abilities, Subject};
 

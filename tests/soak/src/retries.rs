@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use eventbroker::{Broker, DeadLetterFilter, HandlerError, RetryPolicy, SubscribeOptions};
+use eventbroker::dead_letter::DeadLetterFilter;
+use eventbroker::{Broker, HandlerError, RetryPolicy, SubscribeOptions};
 use std::sync::Mutex;
 
 use crate::figures::{Figures, at_rate, event, quantile, wait_until_settled};

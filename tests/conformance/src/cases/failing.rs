@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use std::time::Duration;
 
-use eventbroker::{Broker, DeadLetterFilter, DeadReason, HandlerError, Overflow, RetryPolicy, Status, Verdict};
+use eventbroker::dead_letter::{DeadLetterFilter, DeadReason};
+use eventbroker::{Broker, HandlerError, Overflow, RetryPolicy, Status, Verdict};
 
 use crate::Subject;
 use crate::kit::{

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use eventbroker::{Filter, HandlerError, Order, Status};
+use eventbroker::query::{Filter, Order};
+use eventbroker::{HandlerError, Status};
 
 use crate::Subject;
 use crate::kit::{

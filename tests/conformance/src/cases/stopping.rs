@@ -6,7 +6,8 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use eventbroker::{Broker, PublishError, Scope, SubscribeError};
+use eventbroker::error::SubscribeError;
+use eventbroker::{Broker, PublishError, Scope};
 
 use crate::Subject;
 use crate::kit::{
