@@ -1,0 +1,62 @@
+//! A cache of products, which the events invalidate.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::shop::{Product, Undone};
+
+/// Products as they were read, until an event says that they have changed.
+#[derive(Debug, Default)]
+pub(super) struct Cache {
+    entries: Mutex<HashMap<i64, Entry>>,
+    pub(super) hits: AtomicU64,
+    pub(super) misses: AtomicU64,
+    pub(super) invalidations: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    /// The newest version that an event told of. A reader may come with an older one that it read just before.
+    newest: i64,
+    product: Option<Product>,
+}
+
+impl Cache {
+    /// The product, from the cache or through `load`.
+    pub(super) fn read(&self, id: i64, load: impl FnOnce() -> Result<Product, Undone>) -> Result<Product, Undone> {
+        let cached = self.entries().get(&id).and_then(|entry| entry.product.clone());
+        if let Some(product) = cached {
+            self.hits.fetch_add(1, Ordering::Relaxed);
+            return Ok(product);
+        }
+        self.misses.fetch_add(1, Ordering::Relaxed);
+        let product = load()?;
+        let mut entries = self.entries();
+        let entry = entries.entry(id).or_default();
+        if product.version >= entry.newest {
+            entry.product = Some(product.clone());
+        }
+        Ok(product)
+    }
+
+    /// A product has reached this version: what is older goes.
+    pub(super) fn invalidate(&self, id: i64, version: i64) {
+        self.invalidations.fetch_add(1, Ordering::Relaxed);
+        let mut entries = self.entries();
+        let entry = entries.entry(id).or_default();
+        entry.newest = entry.newest.max(version);
+        entry.product.take_if(|product| product.version < version);
+    }
+
+    /// What is cached.
+    pub(super) fn products(&self) -> Vec<Product> {
+        self.entries().values().filter_map(|entry| entry.product.clone()).collect()
+    }
+
+    fn entries(&self) -> std::sync::MutexGuard<'_, HashMap<i64, Entry>> {
+        // No change of the map can be left half-done.
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
