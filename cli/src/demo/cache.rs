@@ -1,9 +1,8 @@
 //! A cache of products, which the events invalidate.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::shop::{Product, Undone};
 
@@ -55,7 +54,7 @@ impl Cache {
         self.entries().values().filter_map(|entry| entry.product.clone()).collect()
     }
 
-    fn entries(&self) -> std::sync::MutexGuard<'_, HashMap<i64, Entry>> {
+    fn entries(&self) -> MutexGuard<'_, HashMap<i64, Entry>> {
         // No change of the map can be left half-done.
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -16,7 +16,7 @@ pub(super) const ENTITIES: [&str; 4] = ["customers", "orders", "items", "product
 /// How many products there are; their ids begin with 1.
 pub(super) const PRODUCTS: i64 = 200;
 /// The largest order that the shop takes, in cents.
-pub(super) const LARGEST_ORDER: i64 = 150_000;
+pub(super) const LARGEST_ORDER: i64 = 90_000;
 /// How long a writer waits for the others.
 const BUSY: Duration = Duration::from_secs(30);
 
@@ -136,7 +136,7 @@ impl Shop {
     /// How many changes were committed, by entity and operation, as the triggers counted.
     pub(super) fn committed_changes(&self) -> rusqlite::Result<Vec<(String, String, u64)>> {
         let mut statement = self.connection.prepare("SELECT entity, operation, count FROM changes")?;
-        statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?.collect()
+        statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get::<_, u32>(2)?.into())))?.collect()
     }
 }
 
