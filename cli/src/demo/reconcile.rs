@@ -92,7 +92,7 @@ impl Books<'_> {
             ),
             Check::equal(
                 "mail",
-                (load(&self.subscribers.mailer.sent) + stats.dead_letters, "mails sent + dead letters"),
+                (load(&self.subscribers.mailer.sent) + stats.deliveries.dead, "mails sent + deliveries dead"),
                 (self.changes.get("shop.orders.create").copied().unwrap_or(0), "orders placed"),
             ),
             Check::equal(
