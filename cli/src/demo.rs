@@ -127,6 +127,7 @@ fn demonstrate(options: &Options) -> Result<Report, Undone> {
             dead_letters: stats.dead_letters,
             retries: stats.retries,
             stored: broker.store_stats().events,
+            max_stored: config(threads).max_events as u64,
         },
         subscriptions: subscriptions(&stats),
         cache: cache_use(&store.cache),

@@ -107,6 +107,7 @@ fn assert_adds_up(report: &Value) {
     assert_eq!(accepted, committed + dead);
     assert_eq!(accepted, number(report, "/events/completed") + number(report, "/events/failed"));
     assert_eq!(number(report, "/events/refused"), 0);
+    assert!(number(report, "/events/stored") <= number(report, "/events/max_stored"), "{report}");
     let audit = report["subscriptions"].as_array().expect("a list").iter().find(|it| it["name"] == "audit");
     assert_eq!(number(audit.expect("the audit log"), "/done"), committed);
 }

@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::report::thousands;
-use super::subscribers::{AUDIT, CACHE, MAILER};
 use super::writers::Store;
 
 /// How often the line changes.
@@ -38,18 +37,16 @@ impl LiveLine {
         let stats = store.broker.stats();
         let now = Seen { at, committed: store.tally.committed.load(Ordering::Relaxed), accepted: stats.accepted };
         let per_second = |count: u64| thousands((count as f64 / (at - last.at).as_secs_f64()) as u64);
-        let queued =
-            |name: &str| stats.subscriptions.iter().find(|it| *it.name == *name).map_or(0, |it| it.queued + it.waiting);
+        let waiting: u64 = stats.subscriptions.iter().map(|it| it.queued + it.waiting).sum();
+        // Short enough for a terminal of 80 columns: a line that wraps can't be written over.
         let line = format!(
-            "{:.1}/{} s  {} transactions/s  {} events/s  waiting: audit {} cache {} mailer {}  dead {}",
+            "{:.1}/{} s   {} transactions/s   {} events/s   {} waiting   {} dead",
             at.as_secs_f64(),
             self.closes.as_secs(),
             per_second(now.committed - last.committed),
             per_second(now.accepted - last.accepted),
-            queued(AUDIT),
-            queued(CACHE),
-            queued(MAILER),
-            stats.dead_letters,
+            thousands(waiting),
+            thousands(stats.dead_letters),
         );
         write(&format!("{ERASE}{line}"));
         *last = now;
