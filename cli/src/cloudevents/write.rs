@@ -69,9 +69,10 @@ fn put_subject(out: &mut Vec<u8>, event: &Event, is_foreign: bool, metadata: &mu
             && (said.entity.is_none() || whole.entity.is_some())
             && (said.key.is_none() || whole.key.is_some())
     };
-    let as_it_came = take_text(metadata, CE_SUBJECT, may_stand);
-    let made = || whole.text().filter(|subject| !is_foreign && may_stand(subject));
-    let subject = as_it_came.or_else(made);
+    let made = whole.text().filter(|subject| !is_foreign && Subject::parse(subject) == whole);
+    // One that would be made anyway stays in the metadata, or reading would not know that it was there.
+    let as_it_came = take_text(metadata, CE_SUBJECT, |subject| may_stand(subject) && made.as_deref() != Some(subject));
+    let subject = as_it_came.or(made);
     put_text(out, "subject", subject.as_deref());
 
     let said = subject.as_deref().map(Subject::parse).unwrap_or_default();
