@@ -59,3 +59,40 @@ impl Cache {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn product(version: i64) -> Product {
+        Product { id: 1, name: "tea".to_owned(), price: 100, stock: 5, version }
+    }
+
+    fn versions(cache: &Cache) -> Vec<i64> {
+        cache.products().iter().map(|product| product.version).collect()
+    }
+
+    #[test]
+    fn what_was_read_before_an_event_and_comes_after_it_is_not_kept() {
+        let cache = Cache::default();
+        let late = cache.read(1, || {
+            cache.invalidate(1, 2);
+            Ok(product(1))
+        });
+        assert_eq!(late.expect("it was read").version, 1);
+        assert_eq!(versions(&cache), [0; 0]);
+        cache.read(1, || Ok(product(2))).expect("it was read");
+        assert_eq!(versions(&cache), [2]);
+    }
+
+    #[test]
+    fn an_event_takes_only_what_is_older() {
+        let cache = Cache::default();
+        cache.read(1, || Ok(product(3))).expect("it was read");
+        cache.invalidate(1, 3);
+        assert_eq!(versions(&cache), [3]);
+        cache.read(1, || Err("it is cached".into())).expect("it is cached");
+        cache.invalidate(1, 4);
+        assert_eq!(versions(&cache), [0; 0]);
+    }
+}

@@ -242,3 +242,38 @@ impl Luck {
 }
 
 const NAMES: [&str; 8] = ["Ada", "Grace", "Edsger", "Barbara", "Alan", "Katherine", "Donald", "Frances"];
+
+#[cfg(test)]
+mod tests {
+    use eventbroker::{Event, Source, SubscribeOptions};
+
+    use super::*;
+
+    #[test]
+    fn clerks_pause_when_a_queue_is_half_full() {
+        let broker = Broker::builder().start().expect("a running broker");
+        let (started, arrived) = std::sync::mpsc::channel();
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let released = std::sync::Mutex::new(released);
+        let options = SubscribeOptions::new("*").concurrency(1).queue_capacity(10);
+        let hold = move |_: &eventbroker::Delivery<'_>| {
+            let _ = started.send(());
+            // Ends when the test lets go.
+            let _ = released.lock().expect("no handler panics").recv();
+        };
+        broker.subscribe_with(options, hold).expect("a subscription");
+        let publish = || {
+            let event = Event::builder(Source::Internal, "a.b").build().expect("a valid event");
+            broker.publish(event).expect("accepted");
+        };
+        publish();
+        arrived.recv_timeout(Duration::from_secs(30)).expect("the handler runs");
+        for _ in 0..4 {
+            publish();
+        }
+        assert!(has_room(&broker), "4 of 10");
+        publish();
+        assert!(!has_room(&broker), "5 of 10");
+        drop(release);
+    }
+}
