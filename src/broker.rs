@@ -170,6 +170,11 @@ impl Broker {
         &self.handle.engine
     }
 
+    /// A handle that does not keep the broker alive.
+    pub(crate) fn downgrade(&self) -> WeakBroker {
+        WeakBroker { engine: Arc::downgrade(self.engine()) }
+    }
+
     /// The name of this instance, which its events carry.
     pub fn instance_id(&self) -> &str {
         &self.engine().instance_id
@@ -246,11 +251,7 @@ impl Broker {
     /// # Errors
     /// [`PublishError`] with the event; [`Full`](PublishError::Full) whatever the overflow policy, unless it drops.
     pub fn publish_async(&self, event: Event) -> Result<Receipt, PublishError> {
-        let engine = self.engine();
-        match engine.bridge.as_ref().filter(|bridge| bridge.has_mirror) {
-            Some(bridge) => engine.publish_out(bridge, event, false),
-            None => engine.publish_here(event, false).map(Receipt::known),
-        }
+        publish_async(self.engine(), event)
     }
 
     /// Publishes an event and blocks until each of its deliveries here is terminal, retries included, at most for
@@ -413,6 +414,31 @@ impl Broker {
     /// handler, and on worker threads, it only begins the stop, and the report says so.
     pub fn stop(&self, deadline: Duration) -> StopReport {
         self.engine().stop(deadline)
+    }
+}
+
+/// A way to publish that does not keep the broker alive.
+// It holds the engine and not the handle: a handle that is borrowed for a moment could turn out to be the last one, and its
+// end would stop the broker on the thread of whoever published.
+#[derive(Debug, Clone)]
+pub(crate) struct WeakBroker {
+    engine: Weak<Engine>,
+}
+
+impl WeakBroker {
+    /// As [`Broker::publish_async`]. A broker that is gone is not running.
+    pub(crate) fn publish_async(&self, event: Event) -> Result<Receipt, PublishError> {
+        match self.engine.upgrade() {
+            Some(engine) => publish_async(&engine, event),
+            None => Err(PublishError::NotRunning { event: Box::new(event) }),
+        }
+    }
+}
+
+fn publish_async(engine: &Arc<Engine>, event: Event) -> Result<Receipt, PublishError> {
+    match engine.bridge.as_ref().filter(|bridge| bridge.has_mirror) {
+        Some(bridge) => engine.publish_out(bridge, event, false),
+        None => engine.publish_here(event, false).map(Receipt::known),
     }
 }
 

@@ -14,6 +14,7 @@ mod engine;
 pub mod error;
 mod event;
 mod handler;
+pub mod hooks;
 mod inbox;
 mod lane;
 mod lifecycle;

@@ -1,0 +1,267 @@
+//! `eventbroker demo`: a shop on a real SQLite database, whose changes become events by themselves. Here it is put together,
+//! runs and ends; its parts are in `demo/`.
+
+mod cache;
+mod live;
+mod reconcile;
+mod report;
+mod shop;
+mod subscribers;
+mod writers;
+
+use std::fs::{self, DirBuilder};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+use std::{env, io, process};
+
+use eventbroker::hooks::{CrudHooksConfig, HookRegistry, HookUser, Operation, register_crud_hooks};
+use eventbroker::{Broker, Stats};
+
+use crate::exit::{Exit, Failure};
+use crate::signals;
+use cache::Cache;
+use live::LiveLine;
+use reconcile::Books;
+use report::{CacheUse, Events, Report, Subscription, Transactions};
+use shop::{Shop, Undone};
+use subscribers::{AuditLog, Subscribers};
+use writers::{Clerk, Store, Tally};
+
+/// What the demonstration can be told.
+#[derive(Debug, clap::Args)]
+#[command(before_help = "\
+Examples:
+  eventbroker demo
+  eventbroker demo --seconds 30 --threads 8
+  eventbroker demo --seconds 5 --json | jq '.checks[] | select(.ok | not)'")]
+pub(crate) struct Options {
+    /// How long the shop is open
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    seconds: u64,
+    /// How many threads write to the database
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
+    threads: u16,
+}
+
+/// The most changes that one transaction makes.
+const MAX_CHANGES: u64 = 16;
+
+/// The bounds of the broker that the clerks keep away from.
+const QUEUES: Queues = Queues { least_capacity: 1_000, waiting_per_place: 4, max_in_flight: 100_000 };
+
+struct Queues {
+    least_capacity: usize,
+    /// Room for waiting retries, for each place in a queue: enough that a whole queue may fail.
+    waiting_per_place: usize,
+    max_in_flight: usize,
+}
+
+/// How long the end may take.
+const STOP: Duration = Duration::from_secs(30);
+/// How often the main thread looks whether it is time.
+const TICK: Duration = Duration::from_millis(20);
+
+/// Runs the demonstration.
+pub(crate) fn run(options: &Options, json: bool) -> Result<ExitCode, Failure> {
+    let report =
+        demonstrate(options).map_err(|error| Failure::new(format_args!("the demonstration failed: {error}")))?;
+    let text = if json { format!("{}\n", serde_json::to_string(&report)?) } else { report.to_string() };
+    let printed = crate::print(text.as_bytes())?;
+    Ok(match signals::received() {
+        _ if !report.reconciled => Exit::Failed,
+        Some(signal) => Exit::Signal(signal),
+        None => printed,
+    }
+    .into())
+}
+
+fn demonstrate(options: &Options) -> Result<Report, Undone> {
+    let folder =
+        Folder::create().map_err(|error| format!("cannot make a folder in {}: {error}", env::temp_dir().display()))?;
+    let database = folder.path.join("shop.db");
+    shop::found(&database)?;
+
+    let threads = usize::from(options.threads);
+    let broker = Broker::builder().config(config(threads)).start()?;
+    let hooks = HookRegistry::new();
+    hooks.before(Operation::Create, "largest-order", refuse_large_orders);
+    let published = register_crud_hooks(&broker, &hooks, CrudHooksConfig::default());
+    let cache = Arc::new(Cache::default());
+    let audit = AuditLog::open(&folder.path.join("audit.db"))?;
+    let subscribers = Subscribers::subscribe(&broker, audit, &cache)?;
+
+    let store = Store { broker: broker.clone(), cache, tally: Tally::default(), closing: AtomicBool::new(false) };
+    let seconds = open_hours(options, &store, &database, &hooks)?;
+    let stop = broker.stop(STOP);
+
+    let stats = broker.stats();
+    let shop = Shop::open(&database, &hooks, HookUser::default())?;
+    let changes = reconcile::committed_changes(&shop)?;
+    let books = Books {
+        broker: &broker,
+        stats: &stats,
+        stop: &stop,
+        published: &published,
+        changes: &changes,
+        tally: &store.tally,
+        subscribers: &subscribers,
+        cache: &store.cache,
+        shop: &shop,
+    };
+    let checks = books.check()?;
+    Ok(Report {
+        reconciled: checks.iter().all(|check| check.ok),
+        interrupted: signals::stop_requested(),
+        seconds: seconds.as_secs_f64(),
+        threads,
+        transactions: transactions(&store.tally),
+        events: Events {
+            accepted: stats.accepted,
+            refused: published.refused(),
+            completed: stats.completed,
+            failed: stats.failed,
+            dead_letters: stats.dead_letters,
+            retries: stats.retries,
+            stored: broker.store_stats().events,
+            max_stored: config(threads).max_events as u64,
+        },
+        subscriptions: subscriptions(&stats),
+        cache: cache_use(&store.cache),
+        changes,
+        checks,
+    })
+}
+
+/// Queues so large that their upper half takes a transaction of each clerk.
+fn config(threads: usize) -> eventbroker::Config {
+    let capacity = QUEUES.least_capacity.max(2 * threads * MAX_CHANGES as usize);
+    let mut config = eventbroker::Config::default();
+    config.buffer_size = capacity;
+    config.max_waiting = capacity * QUEUES.waiting_per_place;
+    config.max_in_flight = QUEUES.max_in_flight;
+    config
+}
+
+/// The before-hook: some orders are more than the shop can pack.
+fn refuse_large_orders(context: &mut eventbroker::hooks::HookContext) -> eventbroker::hooks::HookResult {
+    #[derive(serde::Deserialize)]
+    struct New {
+        total: i64,
+    }
+
+    if context.entity != "orders" {
+        return Ok(());
+    }
+    let New { total } = context.data().parse()?;
+    if total > shop::LARGEST_ORDER {
+        return Err(format!("an order of {total} cents is too large").into());
+    }
+    Ok(())
+}
+
+/// Lets the clerks work until it is time, a signal comes, or one of them fails. Returns how long that was.
+fn open_hours(options: &Options, store: &Store, database: &Path, hooks: &HookRegistry) -> Result<Duration, Undone> {
+    let opened = Instant::now();
+    let closes = Duration::from_secs(options.seconds);
+    thread::scope(|scope| {
+        // However this ends, the clerks go home.
+        let _closing = Closing(&store.closing);
+        let mut clerks = Vec::new();
+        for number in 0..u64::from(options.threads) {
+            let clerk = Clerk::new(store, Shop::open(database, hooks, clerk_at(number))?, number);
+            let builder = thread::Builder::new().name(format!("clerk-{number}"));
+            clerks.push(builder.spawn_scoped(scope, move || clerk.work())?);
+        }
+        let mut line = LiveLine::new(closes);
+        while opened.elapsed() < closes && !signals::stop_requested() && !clerks.iter().any(|it| it.is_finished()) {
+            thread::sleep(TICK);
+            line.show(opened.elapsed(), store);
+        }
+        line.clear();
+        store.closing.store(true, Ordering::Relaxed);
+        for clerk in clerks {
+            clerk.join().map_err(|_| "a clerk's thread panicked")??;
+        }
+        Ok(opened.elapsed())
+    })
+}
+
+struct Closing<'a>(&'a AtomicBool);
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+fn clerk_at(till: u64) -> HookUser {
+    HookUser {
+        id: till as i64 + 1,
+        name: format!("clerk {}", till + 1),
+        email: format!("clerk{}@shop.example", till + 1),
+        session: format!("till-{}", till + 1),
+        roles: vec!["clerk".to_owned()],
+    }
+}
+
+fn transactions(tally: &Tally) -> Transactions {
+    Transactions {
+        committed: tally.committed.load(Ordering::SeqCst),
+        rolled_back: tally.rolled_back.load(Ordering::SeqCst),
+        vetoed: tally.vetoed.load(Ordering::SeqCst),
+        savepoints_rolled_back: tally.savepoints_rolled_back.load(Ordering::SeqCst),
+        pauses: tally.pauses.load(Ordering::SeqCst),
+    }
+}
+
+fn subscriptions(stats: &Stats) -> Vec<Subscription> {
+    let of = |it: &eventbroker::SubscriptionStats| Subscription {
+        name: it.name.to_string(),
+        pattern: it.pattern.to_string(),
+        done: it.deliveries.done,
+        retries: it.retries,
+        dead: it.deliveries.dead,
+    };
+    stats.subscriptions.iter().map(of).collect()
+}
+
+fn cache_use(cache: &Cache) -> CacheUse {
+    CacheUse {
+        hits: cache.hits.load(Ordering::SeqCst),
+        misses: cache.misses.load(Ordering::SeqCst),
+        invalidations: cache.invalidations.load(Ordering::SeqCst),
+    }
+}
+
+/// A folder for the databases that goes when the demonstration does.
+struct Folder {
+    path: PathBuf,
+}
+
+impl Folder {
+    fn create() -> io::Result<Self> {
+        let mut builder = DirBuilder::new();
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        let mut number = 0_u32;
+        loop {
+            let path = env::temp_dir().join(format!("eventbroker-demo-{}-{number}", process::id()));
+            match builder.create(&path) {
+                // Somebody else's, whatever it is.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && number < 1_000 => number += 1,
+                other => return other.map(|()| Self { path }),
+            }
+        }
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // Whoever cleans the temporary folder finds what could not be removed.
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}

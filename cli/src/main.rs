@@ -1,0 +1,102 @@
+//! The command `eventbroker`: arguments in, exit code out. What a command does is in the file of its name.
+//!
+//! Data goes to standard output, everything else to standard error.
+
+mod bench;
+mod cloudevents;
+mod demo;
+mod exit;
+mod pipe;
+mod signals;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+
+use exit::{Exit, Failure};
+
+const EXAMPLES: &str = "\
+Examples:
+  eventbroker demo --seconds 10
+  eventbroker pipe --pattern 'shop.orders.*' < events.ndjson > orders.ndjson
+  eventbroker bench --publishers 2 --workers 2 --seconds 5";
+
+/// An event broker at work: a demonstration on a real database, a pipe for events, and a bench.
+#[derive(Debug, Parser)]
+#[command(name = "eventbroker", version, before_help = EXAMPLES, after_help = exit::HELP)]
+struct Arguments {
+    /// Write JSON for programs instead of text for people
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run real transactions on a SQLite shop, let events follow them, and reconcile the two at the end
+    Demo(demo::Options),
+    /// Send events from standard input through a broker, and write each delivery to standard output
+    Pipe(pipe::Options),
+    /// Measure the way of events from publish to handled
+    Bench(bench::Options),
+    /// Print completions for a shell
+    #[command(before_help = "\
+Examples:
+  eventbroker completions bash > /usr/share/bash-completion/completions/eventbroker
+  eventbroker completions zsh > ~/.zfunc/_eventbroker
+  eventbroker completions fish > ~/.config/fish/completions/eventbroker.fish")]
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let json = arguments.json;
+    match run(arguments) {
+        Ok(code) => code,
+        Err(Failure { exit, message }) => {
+            if json {
+                complain(&serde_json::json!({ "error": message }).to_string());
+            } else {
+                complain(&format!("eventbroker: {message}"));
+            }
+            exit.into()
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
+    signals::listen().map_err(|error| Failure::new(format_args!("cannot listen for signals: {error}")))?;
+    let json = arguments.json;
+    match arguments.command {
+        Command::Demo(options) => demo::run(&options, json),
+        Command::Pipe(options) => pipe::run(&options, json).map(ExitCode::from),
+        Command::Bench(options) => bench::run(&options, json).map(ExitCode::from),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "eventbroker", &mut script);
+            print(&script).map(ExitCode::from)
+        }
+    }
+}
+
+/// Writes a whole result to standard output. A reader that has gone is no error.
+fn print(bytes: &[u8]) -> Result<Exit, Failure> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::new(format_args!("cannot write to standard output: {error}")))
+        }
+        _ => Ok(Exit::Ok),
+    }
+}
+
+/// Writes a line to standard error, at once and as a whole. If that is closed too, there is nobody to tell.
+fn complain(line: &str) {
+    let _ = io::stderr().lock().write_all(format!("{line}\n").as_bytes());
+}
