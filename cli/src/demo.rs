@@ -18,8 +18,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 use std::{env, io, process};
 
+use eventbroker::Broker;
 use eventbroker::hooks::{CrudHooksConfig, HookRegistry, HookUser, Operation, register_crud_hooks};
-use eventbroker::{Broker, Stats};
+use eventbroker::stats::Stats;
 
 use crate::exit::{Exit, Failure};
 use crate::signals;
@@ -219,7 +220,7 @@ fn transactions(tally: &Tally) -> Transactions {
 }
 
 fn subscriptions(stats: &Stats) -> Vec<Subscription> {
-    let of = |it: &eventbroker::SubscriptionStats| Subscription {
+    let of = |it: &eventbroker::stats::SubscriptionStats| Subscription {
         name: it.name.to_string(),
         pattern: it.pattern.to_string(),
         done: it.deliveries.done,

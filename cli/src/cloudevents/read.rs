@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use eventbroker::{Event, Invalid, Source};
+use eventbroker::error::Invalid;
+use eventbroker::{Event, Source};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::value::RawValue;

@@ -3,8 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use eventbroker::dead_letter::DeadLetterFilter;
 use eventbroker::hooks::CrudHooks;
-use eventbroker::{Broker, DeadLetterFilter, Event, Filter, Stats, Status, StopReport};
+use eventbroker::query::Filter;
+use eventbroker::stats::Stats;
+use eventbroker::{Broker, Event, Status, StopReport};
 use serde::Serialize;
 
 use super::cache::Cache;

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use eventbroker::{Broker, Delivery, HandlerError, RetryPolicy, SubscribeError, SubscribeOptions};
+use eventbroker::error::SubscribeError;
+use eventbroker::{Broker, Delivery, HandlerError, RetryPolicy, SubscribeOptions};
 use rusqlite::{Connection, params};
 use serde::Deserialize;
 

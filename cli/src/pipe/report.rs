@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use eventbroker::Stats;
+use eventbroker::stats::Stats;
 use serde::Serialize;
 
 use crate::{complain, signals};
