@@ -122,3 +122,22 @@ fn no_call_starts_after_a_handler_has_removed_itself() {
     assert_eq!((stats.deliveries.done, stats.subscriptions.len()), (ROUNDS as u64, 0));
     assert_eq!(stats.completed, stats.accepted);
 }
+
+#[test]
+fn nothing_stays_open_when_a_subscription_with_threads_of_its_own_goes() {
+    const ROUNDS: usize = 500;
+    let broker = Broker::builder().worker_count(1).start().expect("valid settings");
+    let racer = broker.clone();
+    in_time("the race", move || {
+        for round in 0..ROUNDS {
+            let id = racer.subscribe_with(SubscribeOptions::new("x").dedicated(1), |_| ()).expect("valid");
+            // One is being handled while the others are parked behind it.
+            (0..4).for_each(|_| drop(racer.publish(keyed("x", "k")).expect("room")));
+            (0..round % 16).for_each(|_| thread::yield_now());
+            assert_eq!(racer.unsubscribe(id), Ok(0));
+            wait_until("all have a verdict", || racer.stats().in_flight == 0);
+        }
+    });
+    let stats = broker.stats();
+    assert_eq!(stats.deliveries.done + stats.deliveries.cancelled, 4 * ROUNDS as u64);
+}
