@@ -139,7 +139,8 @@ impl Engine {
 
     fn advance(self: &Arc<Self>, subscription: &Arc<Subscription>, lane: Option<&LaneKey>) {
         if lane.is_some_and(|lane| subscription.inbox.advance(lane)) {
-            self.call_worker(subscription);
+            // It may have moved past a removal that was emptying the inbox: then it is cancelled here.
+            self.after_push(subscription);
         }
     }
 
