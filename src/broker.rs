@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use crate::clock::{Clock, ManualClock};
-use crate::config::{Config, Mode, SubscribeOptions};
+use crate::builder::BrokerBuilder;
+use crate::config::{Mode, SubscribeOptions};
 use crate::dead_letter::{DeadLetter, DeadLetterFilter};
 use crate::delivery::Delivery;
 use crate::engine::{Engine, Observer};
@@ -16,10 +16,9 @@ use crate::event::{Event, EventId};
 use crate::handler::IntoOutcome;
 use crate::lifecycle::{Phase, StopReport};
 use crate::pattern::Pattern;
-use crate::provider::{BackendError, Provider};
+use crate::provider::BackendError;
 use crate::query::{Filter, Page};
 use crate::receipt::Receipt;
-use crate::retry::RetryPolicy;
 use crate::stats::{DeliveryTotals, Stats, StoreStats, SubscriptionStats};
 use crate::stream::{EventStream, StreamSink};
 use crate::subscription::Subscription;
@@ -60,110 +59,18 @@ impl Drop for Handle {
     }
 }
 
-/// Builds a [`Broker`]. Made by [`Broker::builder`].
-#[derive(Debug, Default)]
-#[must_use]
-pub struct BrokerBuilder {
-    config: Config,
-    provider: Option<Provider>,
-    clock: Option<ManualClock>,
-}
-
-impl BrokerBuilder {
-    /// Takes all settings from a [`Config`]; those made before are gone.
-    pub fn config(mut self, config: Config) -> Self {
-        self.config = config;
-        self
-    }
-
-    /// What `publish` does. Default [`Mode::Async`].
-    pub fn mode(mut self, mode: Mode) -> Self {
-        self.config.mode = mode;
-        self
-    }
-
-    /// Threads that run handlers. Default 10; 1 to 1,024.
-    pub fn worker_count(mut self, threads: usize) -> Self {
-        self.config.worker_count = threads;
-        self
-    }
-
-    /// To how many threads the pool may grow while handlers are slow. Default 4 × `worker_count`; at most 4,096.
-    pub fn max_workers(mut self, threads: usize) -> Self {
-        self.config.max_workers = Some(threads);
-        self
-    }
-
-    /// Queue capacity of each subscription, in events. Default 1,000; 1 to 16,777,216.
-    pub fn buffer_size(mut self, events: usize) -> Self {
-        self.config.buffer_size = events;
-        self
-    }
-
-    /// How failed deliveries are retried. Default: 3 retries after 1 s, 2 s, 4 s, ± 10 %.
-    pub fn retry_policy(mut self, policy: RetryPolicy) -> Self {
-        self.config.retry_policy = policy;
-        self
-    }
-
-    /// Completed and failed events held in the store. Default 10,000; 1 to 100,000,000.
-    pub fn max_events(mut self, events: usize) -> Self {
-        self.config.max_events = events;
-        self
-    }
-
-    /// Events accepted and not yet settled. Default 100,000; 1 to 100,000,000.
-    pub fn max_in_flight(mut self, events: usize) -> Self {
-        self.config.max_in_flight = events;
-        self
-    }
-
-    /// The name of this instance. Default: the host's name.
-    pub fn instance_id(mut self, id: impl Into<String>) -> Self {
-        self.config.instance_id = Some(id.into());
-        self
-    }
-
-    /// The back end. Default [`Provider::memory`].
-    pub fn provider(mut self, provider: Provider) -> Self {
-        self.provider = Some(provider);
-        self
-    }
-
-    /// Makes all delays and deadlines follow a clock that tests move.
-    pub fn manual_clock(mut self, clock: &ManualClock) -> Self {
-        self.clock = Some(clock.clone());
-        self
-    }
-
-    /// Builds a broker that does not run yet: it takes subscriptions, and refuses events until [`Broker::start`].
-    ///
-    /// # Errors
-    /// [`StartError::Invalid`] names the setting and its bound.
-    pub fn build(self) -> Result<Broker, StartError> {
-        let clock = self.clock.map_or_else(Clock::system, Clock::manual);
-        let engine = Engine::new(self.config, clock, self.provider.unwrap_or_else(Provider::memory))?;
-        let handle = Arc::new(Handle { engine: Arc::clone(&engine) });
-        let weak: Weak<Handle> = Arc::downgrade(&handle);
-        engine.front.get_or_init(|| weak as Weak<dyn Any + Send + Sync>);
-        Ok(Broker { handle })
-    }
-
-    /// Builds a broker and starts it.
-    ///
-    /// # Errors
-    /// As [`build`](Self::build) and [`Broker::start`].
-    pub fn start(self) -> Result<Broker, StartError> {
-        let broker = self.build()?;
-        broker.start()?;
-        Ok(broker)
-    }
-}
-
 impl Broker {
     /// A builder with every default.
     pub fn builder() -> BrokerBuilder {
         BrokerBuilder::default()
+    }
+
+    /// The first handle of an engine.
+    pub(crate) fn of(engine: Arc<Engine>) -> Self {
+        let handle = Arc::new(Handle { engine: Arc::clone(&engine) });
+        let weak: Weak<Handle> = Arc::downgrade(&handle);
+        engine.front.get_or_init(|| weak as Weak<dyn Any + Send + Sync>);
+        Self { handle }
     }
 
     fn engine(&self) -> &Arc<Engine> {

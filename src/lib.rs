@@ -3,6 +3,7 @@
 mod admission;
 mod bridge;
 mod broker;
+mod builder;
 mod clock;
 mod codec;
 mod config;
@@ -37,7 +38,8 @@ mod verdict;
 mod watch;
 mod worker;
 
-pub use broker::{Broker, BrokerBuilder};
+pub use broker::Broker;
+pub use builder::BrokerBuilder;
 pub use clock::ManualClock;
 pub use config::{Config, Mode, Overflow, Scope, SubscribeOptions};
 pub use delivery::Delivery;
