@@ -14,7 +14,7 @@ mod query;
 mod record;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use crossbeam_utils::CachePadded;
 use dashmap::DashMap;
@@ -57,6 +57,8 @@ pub(crate) struct Store {
     highest_stray: AtomicU64,
     /// Every position below it has left the ring early, to make room for the aged generation.
     tail: Mutex<u64>,
+    /// What `tail` was when its lock was last let go.
+    tail_seen: AtomicU64,
     aged: Aged,
 }
 
@@ -71,6 +73,7 @@ impl Store {
             strays: DashMap::new(),
             highest_stray: AtomicU64::new(0),
             tail: Mutex::new(0),
+            tail_seen: AtomicU64::new(0),
             aged: Aged::new(max_events / 2),
         }
     }
@@ -325,27 +328,40 @@ impl Store {
         }
     }
 
-    /// Shortens the ring by the places that the aged generation takes. One thread does it for all.
+    /// Shortens the ring by the places that the aged generation takes. One thread does it for all: another one that comes
+    /// meanwhile leaves it to the first, which looks again after it has let go of the lock.
     fn trim(&self) {
-        if self.aged.terminal() == 0 {
-            return;
-        }
-        let Some(mut tail) = self.tail.try_lock() else { return };
-        let slots = self.slots.len() as u64;
         loop {
-            let head = self.head.load(Ordering::SeqCst);
-            let keep = slots.saturating_sub(self.aged.terminal() as u64);
-            *tail = (*tail).max(head.saturating_sub(slots));
-            if *tail >= head.saturating_sub(keep) {
+            fence(Ordering::SeqCst);
+            if self.aged.terminal() == 0 || self.tail_seen.load(Ordering::Relaxed) >= self.wanted_tail() {
                 return;
             }
-            let mut slot = self.slot(*tail).lock();
-            if slot.filled == *tail + 1 {
-                self.leave(&mut slot);
+            let Some(mut tail) = self.tail.try_lock() else { return };
+            *tail = (*tail).max(self.head.load(Ordering::SeqCst).saturating_sub(self.slots.len() as u64));
+            while *tail < self.wanted_tail() {
+                let mut slot = self.slot(*tail).lock();
+                if slot.filled <= *tail {
+                    // Its publisher is about to fill it, and trims after that.
+                    break;
+                }
+                if slot.filled == *tail + 1 {
+                    self.leave(&mut slot);
+                }
+                *tail += 1;
             }
-            drop(slot);
-            *tail += 1;
+            let unfilled = *tail < self.wanted_tail();
+            self.tail_seen.store(*tail, Ordering::Relaxed);
+            drop(tail);
+            if unfilled {
+                return;
+            }
         }
+    }
+
+    /// Below this position, everything has to leave the ring.
+    fn wanted_tail(&self) -> u64 {
+        let keep = (self.slots.len() as u64).saturating_sub(self.aged.terminal() as u64);
+        self.head.load(Ordering::SeqCst).saturating_sub(keep)
     }
 
     fn raise_highest_stray(&self, id: &EventId) {
