@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use eventbroker::{Broker, Config, Event, Outcome, Overflow, Pattern, Source, SubscribeOptions};
 
 use crate::exit::{Exit, Failure};
-use crate::{cloudevents, signals};
+use crate::{cloudevents, complain, signals};
 use input::Input;
 use output::Output;
 use report::{Report, Totals};
@@ -94,8 +94,9 @@ pub(crate) fn run(options: &Options, json: bool) -> Result<Exit, Failure> {
 
     let read = watch(&broker, &output, reader);
     ending.store(true, Ordering::Relaxed);
-    let stopped = broker.stop(if output.has_ended() { Duration::ZERO } else { DRAIN });
-    finish(&output, &flusher);
+    let deadline = Instant::now() + if output.has_ended() { Duration::ZERO } else { DRAIN };
+    let stopped = broker.stop(deadline.saturating_duration_since(Instant::now()));
+    finish(&output, &flusher, deadline);
 
     if output.is_closed() {
         return Ok(Exit::Ok);
@@ -188,12 +189,12 @@ fn spawn_flusher(output: &Arc<Output>) -> Result<JoinHandle<()>, Failure> {
     })
 }
 
-/// Waits for the last flush; after a signal, not for a reader that takes nothing.
-fn finish(output: &Output, flusher: &JoinHandle<()>) {
+/// Waits for the last flush; after a signal, not for long if the reader of the output takes nothing.
+fn finish(output: &Output, flusher: &JoinHandle<()>, deadline: Instant) {
     output.finish();
-    let mut patience: Option<Instant> = None;
     while !flusher.is_finished() {
-        if signals::stop_requested() && patience.get_or_insert_with(Instant::now).elapsed() > DRAIN {
+        if signals::stop_requested() && Instant::now() > deadline + GLANCE * 10 {
+            complain("eventbroker: the reader of the output takes nothing; the last lines in the buffer are lost");
             return;
         }
         thread::sleep(GLANCE);
