@@ -30,8 +30,8 @@ impl Figures {
         self.broken += usize::from(!holds);
     }
 
-    /// A time or a rate with a bound. A short form only shows it: it may share the machine, and is too short to tell.
-    pub(crate) fn timed(&mut self, what: &str, value: impl Display, bound: &str, holds: bool) {
+    /// A comparison of two rates or latencies, with a bound. A short form only shows it: it is too short to tell.
+    pub(crate) fn compared(&mut self, what: &str, value: impl Display, bound: &str, holds: bool) {
         if self.short && !holds {
             println!("  {what:<58} {value} ({bound}) missed; the long form tells");
         } else {

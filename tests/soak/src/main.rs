@@ -1,5 +1,5 @@
 //! `scripts/soak NAME [--short]`: runs one long proof, prints its figures, and exits with 1 if a bound does not hold. The short
-//! form checks what is counted, and shows what is timed.
+//! form checks every bound but those that compare two rates or latencies, which it shows.
 
 mod figures;
 mod idle;

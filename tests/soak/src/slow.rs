@@ -75,6 +75,8 @@ pub(crate) fn one(short: bool, figures: &mut Figures) {
         ("DropOldest, sleeps on every event", slow(Overflow::DropOldest, 1, None)),
         // Five calls of 100 ms at a time are 50 events a second: 1 in 1,000 of what is offered here is less.
         ("Block, sleeps on 1 event in 1,000 of 40,000/s", slow(block, 1_000, Some(40_000))),
+        // Beyond that `Block` holds the publishers to its pace once its queue is full. The bound is the same.
+        ("Block, sleeps on 1 event in 1,000, flat out", slow(block, 1_000, None)),
     ];
     for (name, case) in cases {
         // The same without the sleep, before and after, tells the rate to compare with.
@@ -84,14 +86,15 @@ pub(crate) fn one(short: bool, figures: &mut Figures) {
         let after = hundred(quick, duration / 3).rate;
         let share = run.rate / ((before + after) / 2.0);
         figures.note(name, format!("{:.0} events/s of {before:.0} and {after:.0}", run.rate));
-        figures.timed("  share of the rate that the others keep", format!("{share:.2}"), "at least 0.80", share >= 0.8);
+        figures.compared(
+            "  share of the rate that the others keep",
+            format!("{share:.2}"),
+            "at least 0.80",
+            share >= 0.8,
+        );
         figures.exactly("  accepted + rejected", run.accepted + run.rejected, run.attempted);
         figures.note("  dropped by the slow one", run.dropped);
     }
-    // Beyond what it can handle, `Block` holds the publishers to its pace once its queue is full: that is its meaning.
-    let run = hundred(slow(block, 1_000, None), duration);
-    figures.note("Block, 1 in 1,000, as fast as it goes", format!("{:.0} events/s", run.rate));
-    figures.exactly("  accepted + rejected", run.accepted + run.rejected, run.attempted);
     let run = hundred(slow(Overflow::Reject, 1, None), duration);
     figures.note("Reject: accepted, rejected", format!("{}, {}", run.accepted, run.rejected));
     figures.exactly("  accepted + rejected", run.accepted + run.rejected, run.attempted);
@@ -128,7 +131,7 @@ pub(crate) fn many(short: bool, figures: &mut Figures) {
     figures.exactly("refused", refused, 0);
     let (p50, p99) = (quantile(&mut samples, 0.5), quantile(&mut samples, 0.99));
     figures.note("p50 of the healthy", format!("{p50:?}"));
-    figures.timed("p99 of the healthy", format!("{p99:?}"), "at most 50 ms", p99 <= Duration::from_millis(50));
+    figures.check("p99 of the healthy", format!("{p99:?}"), "at most 50 ms", p99 <= Duration::from_millis(50));
     drop(samples);
     broker.stop(Duration::ZERO);
 }
