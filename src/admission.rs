@@ -4,8 +4,9 @@
 //! A place is reserved in every matching subscription before anything is stored, so a refused event leaves nothing behind.
 //! What happens to an admitted event is in `dispatch`.
 
+use std::marker::PhantomData;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{Ordering, fence};
 
 use crate::config::Overflow;
 use crate::delivery::in_handler;
@@ -14,19 +15,29 @@ use crate::error::{FullLimit, Invalid, Problem, PublishError};
 use crate::event::Event;
 use crate::inbox::Oldest;
 use crate::lifecycle::Phase;
-use crate::store::Record;
+use crate::stats::Tally;
+use crate::store::{Record, SharedRecord};
 use crate::subscription::Subscription;
 use crate::verdict::Verdict;
 
 /// How often a publisher looks for the oldest delivery of a full queue before it drops its own.
 const DROP_TRIES: usize = 64;
 
-/// Marks a publish that is under way; `stop` waits for those.
-pub(crate) struct Publishing<'a>(&'a AtomicU64);
+/// Marks a publish of this thread that is under way; `stop` waits for those.
+pub(crate) struct Publishing<'a>(&'a Tally, PhantomData<*const ()>);
+
+impl<'a> Publishing<'a> {
+    fn begin(count: &'a Tally) -> Self {
+        count.add_one();
+        // Pairs with the one in `stop`: it sees this publish, or this sees that the broker takes no events any more.
+        fence(Ordering::SeqCst);
+        Self(count, PhantomData)
+    }
+}
 
 impl Drop for Publishing<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
+        self.0.subtract_one();
     }
 }
 
@@ -36,9 +47,34 @@ pub(crate) type WithoutPlace = Vec<usize>;
 /// What is there for an event before it is stored.
 pub(crate) enum Room {
     /// A place in each subscription.
-    Reserved(Event, WithoutPlace),
+    Reserved(WithoutPlace),
     /// It was published before.
-    Known(Arc<Record>),
+    Known(SharedRecord),
+}
+
+/// Why an event is refused. The event itself stays with the caller until it is handed back.
+pub(crate) enum Refusal {
+    NotRunning,
+    Full(FullLimit),
+    Invalid(Invalid),
+    IdConflict,
+    WouldDeadlock(Arc<str>),
+    Rejected(String),
+}
+
+impl Refusal {
+    #[cold]
+    fn of(self, event: Event) -> PublishError {
+        let event = Box::new(event);
+        match self {
+            Self::NotRunning => PublishError::NotRunning { event },
+            Self::Full(limit) => PublishError::Full { event, limit },
+            Self::Invalid(reason) => PublishError::Invalid { event, reason },
+            Self::IdConflict => PublishError::IdConflict { event },
+            Self::WouldDeadlock(name) => PublishError::WouldDeadlock { event, name },
+            Self::Rejected(reason) => PublishError::Rejected { event, reason },
+        }
+    }
 }
 
 /// Room for an event that the back end has to confirm first.
@@ -57,62 +93,50 @@ impl Reservation {
 impl Engine {
     /// Enters a publish, if the broker takes events.
     pub(crate) fn enter(&self) -> Option<Publishing<'_>> {
-        let count = &self.counts.here().publishing;
-        count.fetch_add(1, Ordering::SeqCst);
-        let publishing = Publishing(count);
+        let publishing = Publishing::begin(&self.counts.here().publishing);
         (self.lifecycle.phase() == Phase::Running).then_some(publishing)
     }
 
     /// Enters a publish of the broker's own, which may also happen while it drains.
     pub(crate) fn enter_internal(&self) -> Option<Publishing<'_>> {
-        let count = &self.counts.here().publishing;
-        count.fetch_add(1, Ordering::SeqCst);
-        let publishing = Publishing(count);
+        let publishing = Publishing::begin(&self.counts.here().publishing);
         matches!(self.lifecycle.phase(), Phase::Running | Phase::Draining).then_some(publishing)
     }
 
-    /// Counts a refusal and passes it on.
-    pub(crate) fn refuse<T>(&self, error: PublishError) -> Result<T, PublishError> {
-        self.counts.here().rejected.fetch_add(1, Ordering::Relaxed);
-        Err(error)
+    /// Counts a refusal and hands the event back.
+    pub(crate) fn refuse<T>(&self, event: Event, refusal: Refusal) -> Result<T, PublishError> {
+        self.counts.here().rejected.add_one();
+        Err(refusal.of(event))
     }
 
-    /// Checks the bounds of this broker.
-    pub(crate) fn admit(&self, event: Event) -> Result<Event, PublishError> {
-        let (max, actual) = (self.config.max_payload_bytes, event.payload().len());
-        if actual > max {
-            let reason = Invalid::new("payload", Problem::TooLong { max, actual });
-            return self.refuse(PublishError::Invalid { event: event.into(), reason });
-        }
-        Ok(event)
-    }
-
-    /// Reserves room in every subscription, unless the event is known, which needs none.
-    pub(crate) fn reserve_or_find(
+    /// Checks the bounds of this broker, and reserves room in every subscription, unless the event is known, which needs none.
+    pub(crate) fn admit(
         &self,
-        event: Event,
+        event: &Event,
         targets: &[Arc<Subscription>],
         may_block: bool,
-    ) -> Result<Room, PublishError> {
-        if let Some(known) = self.store.find(event.id()) {
-            return self.known(event, known).map(Room::Known);
+    ) -> Result<Room, Refusal> {
+        let (max, actual) = (self.config.max_payload_bytes, event.payload().len());
+        if actual > max {
+            return Err(Refusal::Invalid(Invalid::new("payload", Problem::TooLong { max, actual })));
         }
-        match self.reserve(targets, may_block && !in_handler()) {
-            Ok(without) => Ok(Room::Reserved(event, without)),
-            Err(_) if self.lifecycle.phase() != Phase::Running => {
-                self.refuse(PublishError::NotRunning { event: event.into() })
-            }
-            Err(limit) => self.refuse(PublishError::Full { event: event.into(), limit }),
+        if let Some(known) = self.store.find(event.id()) {
+            return self.known(event, &known).map(|()| Room::Known(known));
+        }
+        match self.reserve(targets, may_block) {
+            Ok(without) => Ok(Room::Reserved(without)),
+            Err(_) if self.lifecycle.phase() != Phase::Running => Err(Refusal::NotRunning),
+            Err(limit) => Err(Refusal::Full(limit)),
         }
     }
 
     /// What to say to an event whose id is known.
-    pub(crate) fn known(&self, event: Event, known: Arc<Record>) -> Result<Arc<Record>, PublishError> {
-        if !known.event.same_content(&event) {
-            return self.refuse(PublishError::IdConflict { event: event.into() });
+    pub(crate) fn known(&self, event: &Event, known: &Record) -> Result<(), Refusal> {
+        if !known.event.same_content(event) {
+            return Err(Refusal::IdConflict);
         }
-        self.counts.here().duplicates.fetch_add(1, Ordering::Relaxed);
-        Ok(known)
+        self.counts.here().duplicates.add_one();
+        Ok(())
     }
 
     fn reserve(&self, targets: &[Arc<Subscription>], may_block: bool) -> Result<WithoutPlace, FullLimit> {
@@ -144,7 +168,7 @@ impl Engine {
             let limit =
                 || FullLimit::Subscription { name: Arc::clone(&target.name), capacity: target.inbox.capacity() };
             let Overflow::Block(patience) = target.overflow else { return Err(limit()) };
-            if !may_block {
+            if !may_block || in_handler() {
                 return Err(limit());
             }
             // The patience with a subscription counts from when it was found full, and starts anew with another one.

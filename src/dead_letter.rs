@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use crate::event::Event;
 use crate::pattern::Pattern;
-use crate::store::Record;
+use crate::store::SharedRecord;
 use crate::verdict::SubscriptionId;
 
 /// The type of the event that is published for each dead letter.
@@ -113,7 +113,7 @@ pub(crate) struct DeadLetters {
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) letter: DeadLetter,
-    pub(crate) record: Arc<Record>,
+    pub(crate) record: SharedRecord,
 }
 
 impl DeadLetters {
@@ -128,7 +128,7 @@ impl DeadLetters {
     }
 
     /// Adds a letter, which gets its id here. The oldest falls out if there are too many.
-    pub(crate) fn add(&self, mut letter: DeadLetter, record: Arc<Record>) -> u64 {
+    pub(crate) fn add(&self, mut letter: DeadLetter, record: SharedRecord) -> u64 {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         letter.id = id;
         let mut letters = self.letters.lock();

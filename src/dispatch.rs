@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::admission::{Publishing, Reservation, Room, WithoutPlace, release};
+use crate::admission::{Publishing, Refusal, Reservation, Room, WithoutPlace, release};
 use crate::bridge::Bridge;
 use crate::delivery::{current_calls, in_handler};
 use crate::engine::Engine;
@@ -12,7 +12,7 @@ use crate::error::PublishError;
 use crate::event::Event;
 use crate::inbox::{Place, Queued};
 use crate::receipt::{Pending, Receipt};
-use crate::store::{By, Record};
+use crate::store::{By, Record, SharedRecord};
 use crate::subscription::Subscription;
 use crate::verdict::{Accepted, SyncReport, Verdict};
 use crate::watch::Watch;
@@ -23,9 +23,9 @@ const HELP_EVERY: u64 = 1_000_000;
 /// What the store says to an event.
 enum Stored {
     /// It is new, and its room is reserved.
-    New(Arc<Record>, WithoutPlace),
+    New(SharedRecord),
     /// It was published before.
-    Known(Arc<Record>),
+    Known(SharedRecord),
 }
 
 impl Engine {
@@ -33,7 +33,7 @@ impl Engine {
     pub(crate) fn publish_here(self: &Arc<Self>, event: Event, may_block: bool) -> Result<Accepted, PublishError> {
         match self.enter() {
             Some(_publishing) => self.publish_entered(event, may_block),
-            None => self.refuse(PublishError::NotRunning { event: event.into() }),
+            None => self.refuse(event, Refusal::NotRunning),
         }
     }
 
@@ -42,24 +42,19 @@ impl Engine {
     pub(crate) fn publish_internal(self: &Arc<Self>, event: Event) -> Result<Accepted, PublishError> {
         match self.enter_internal() {
             Some(_publishing) => self.publish_entered(event, false),
-            None => self.refuse(PublishError::NotRunning { event: event.into() }),
+            None => self.refuse(event, Refusal::NotRunning),
         }
     }
 
     fn publish_entered(self: &Arc<Self>, event: Event, may_block: bool) -> Result<Accepted, PublishError> {
-        let event = self.admit(event)?;
-        let event_type = event.event_type().clone();
-        self.router.with_route(&event_type, |route| {
-            let targets = route.targets();
-            let stored = match self.reserve_or_find(event, targets, may_block)? {
-                Room::Known(known) => Stored::Known(known),
-                Room::Reserved(event, without) => self.put(event, targets, without, None)?,
-            };
-            Ok(match stored {
-                Stored::New(record, without) => self.dispatch(&record, targets, &without),
-                Stored::Known(record) => already(&record),
-            })
-        })
+        let route = self.router.look_up(event.event_type());
+        let targets = route.targets();
+        let without = match self.admit(&event, targets, may_block) {
+            Ok(Room::Reserved(without)) => without,
+            Ok(Room::Known(known)) => return Ok(already(&known)),
+            Err(refusal) => return self.refuse(event, refusal),
+        };
+        self.put(event, targets, &without, None).map(|stored| self.dispatch(stored, targets, &without))
     }
 
     /// Publishes by way of the back end: the receipt knows its answer. Waits for room here only if `may_block`.
@@ -69,14 +64,12 @@ impl Engine {
         event: Event,
         may_block: bool,
     ) -> Result<Receipt, PublishError> {
-        let Some(publishing) = self.enter() else {
-            return self.refuse(PublishError::NotRunning { event: event.into() });
-        };
-        let event = self.admit(event)?;
+        let Some(publishing) = self.enter() else { return self.refuse(event, Refusal::NotRunning) };
         let targets = self.local_targets(&event);
-        let (event, without) = match self.reserve_or_find(event, &targets, may_block)? {
-            Room::Reserved(event, without) => (event, without),
-            Room::Known(known) => return Ok(Receipt::known(already(&known))),
+        let without = match self.admit(&event, &targets, may_block) {
+            Ok(Room::Reserved(without)) => without,
+            Ok(Room::Known(known)) => return Ok(Receipt::known(already(&known))),
+            Err(refusal) => return self.refuse(event, refusal),
         };
         let (pending, copy) = (Arc::new(Pending::default()), event.clone());
         self.send_out(bridge, &publishing, event, Some(Reservation { targets, without }), &pending)?;
@@ -90,10 +83,7 @@ impl Engine {
         reservation: Reservation,
     ) -> Result<Accepted, PublishError> {
         let Reservation { targets, without } = reservation;
-        self.put(event, &targets, without, None).map(|stored| match stored {
-            Stored::New(record, without) => self.dispatch(&record, &targets, &without),
-            Stored::Known(record) => already(&record),
-        })
+        self.put(event, &targets, &without, None).map(|stored| self.dispatch(stored, &targets, &without))
     }
 
     /// The subscriptions that receive an event from this process, not from a back end.
@@ -105,38 +95,30 @@ impl Engine {
 
     /// Publishes, runs one delivery on this thread if a subscription is free, and waits for all of them.
     pub(crate) fn publish_sync(self: &Arc<Self>, event: Event) -> Result<SyncReport, PublishError> {
-        let Some(publishing) = self.enter() else {
-            return self.refuse(PublishError::NotRunning { event: event.into() });
-        };
-        let event = self.admit(event)?;
+        let Some(publishing) = self.enter() else { return self.refuse(event, Refusal::NotRunning) };
         let targets = &self.local_targets(&event)[..];
         let callers = current_calls();
         if let Some(caller) = self.would_wait_for(&callers, targets, &event) {
             let name = Arc::clone(&caller.name);
-            return self.refuse(PublishError::WouldDeadlock { event: event.into(), name });
+            return self.refuse(event, Refusal::WouldDeadlock(name));
         }
         let watch = Arc::new(Watch::new(callers, targets.len()));
-        let stored = match self.reserve_or_find(event, targets, true)? {
-            Room::Known(known) => Stored::Known(known),
-            Room::Reserved(event, without) => {
-                if let Err(error) = self.confirm_first(&publishing, &event) {
-                    release(targets, &without);
-                    return Err(error);
-                }
-                self.put(event, targets, without, Some(Arc::clone(&watch)))?
-            }
+        let without = match self.admit(&event, targets, true) {
+            Ok(Room::Reserved(without)) => without,
+            Ok(Room::Known(record)) => return Ok(known_report(&record)),
+            Err(refusal) => return self.refuse(event, refusal),
         };
-        let (record, without) = match stored {
-            Stored::New(record, without) => (record, without),
-            Stored::Known(record) => {
-                let id = record.event.id().clone();
-                return Ok(SyncReport { id, duplicate: true, settled: Vec::new(), open: Vec::new() });
-            }
+        if let Err(error) = self.confirm_first(&publishing, &event) {
+            release(targets, &without);
+            return Err(error);
+        }
+        let record = match self.put(event, targets, &without, Some(Arc::clone(&watch)))? {
+            Stored::New(record) => record,
+            Stored::Known(record) => return Ok(known_report(&record)),
         };
         let id = record.event.id().clone();
         let deadline = self.clock.deadline(self.config.sync_timeout);
-        let lent = self.fill_and_lend(&record, targets, &without, &watch.callers);
-        drop(record);
+        let lent = self.fill_and_lend(record, targets, &without, &watch.callers);
         drop(publishing);
         if let Some((subscription, delivery)) = lent {
             self.attempt(&subscription, delivery, self.clock.now());
@@ -162,19 +144,19 @@ impl Engine {
     /// Stores an event for which room is reserved; if it is known, the room is given back.
     fn put(
         &self,
-        mut event: Event,
+        event: Event,
         targets: &[Arc<Subscription>],
-        without: WithoutPlace,
+        without: &WithoutPlace,
         watch: Option<Arc<Watch>>,
     ) -> Result<Stored, PublishError> {
-        let adopted = event.adopt(&self.instance_id);
-        match self.store.put(event, targets.len() as u32, By::Publish(watch.clone())) {
+        let by = By::Publish { instance_id: &self.instance_id, watch: watch.as_ref() };
+        match self.store.put(event, targets.len() as u32, by) {
             Ok(record) => {
                 if targets.is_empty() {
-                    self.counts.here().completed.fetch_add(1, Ordering::SeqCst);
+                    self.counts.here().completed.add_one();
                 }
                 self.stream(&record.event);
-                Ok(Stored::New(record, without))
+                Ok(Stored::New(record))
             }
             // It came back from the back end before this publish was done with it.
             Err((event, known)) if known.event.same_content(&event) && known.dispatch_once() => {
@@ -185,14 +167,14 @@ impl Engine {
                     self.reopen(&known, |record| record.add(targets.len() as u32));
                 }
                 self.stream(&known.event);
-                Ok(Stored::New(known, without))
+                Ok(Stored::New(known))
             }
-            Err((mut event, known)) => {
-                release(targets, &without);
-                if adopted {
-                    event.disown();
+            Err((event, known)) => {
+                release(targets, without);
+                match self.known(&event, &known) {
+                    Ok(()) => Ok(Stored::Known(known)),
+                    Err(refusal) => self.refuse(event, refusal),
                 }
-                self.known(event, known).map(Stored::Known)
             }
         }
     }
@@ -210,41 +192,43 @@ impl Engine {
 
     fn dispatch(
         self: &Arc<Self>,
-        record: &Arc<Record>,
+        stored: Stored,
         targets: &[Arc<Subscription>],
         without: &WithoutPlace,
     ) -> Accepted {
-        self.fill(record, targets, without);
-        Accepted { id: record.event.id().clone(), duplicate: false, deliveries: targets.len() }
+        let record = match stored {
+            Stored::New(record) => record,
+            Stored::Known(record) => return already(&record),
+        };
+        let id = record.event.id().clone();
+        self.fill(record, targets, without, None);
+        Accepted { id, duplicate: false, deliveries: targets.len() }
     }
 
-    /// Puts a delivery into each subscription.
-    pub(crate) fn fill(self: &Arc<Self>, record: &Arc<Record>, targets: &[Arc<Subscription>], without: &WithoutPlace) {
-        self.fill_except(record, targets, without, None);
-    }
-
-    fn fill_except(
+    /// Puts a delivery into each subscription, but for the one at the index `except`.
+    fn fill(
         self: &Arc<Self>,
-        record: &Arc<Record>,
+        record: SharedRecord,
         targets: &[Arc<Subscription>],
         without: &WithoutPlace,
         except: Option<usize>,
     ) {
+        // The last one takes the record along, so that an event for one subscription changes no reference count.
+        let mut record = Some(record);
         for (index, target) in targets.iter().enumerate() {
-            if Some(index) == except {
-                continue;
-            }
-            let placed = without.is_empty() || !without.contains(&index) || self.make_room(target);
-            if placed {
-                let delivery = Queued::new(Arc::clone(record), Place::Queue);
-                if target.inbox.push(delivery, target.lane(&record.event)) {
+            let last = index + 1 == targets.len();
+            let shared = if last { record.take() } else { record.clone() };
+            let Some(shared) = shared.filter(|_| Some(index) != except) else { continue };
+            if !without.contains(&index) || self.make_room(target) {
+                let lane = target.lane(&shared.event).cloned();
+                if target.inbox.push(Queued::new(shared, Place::Queue), lane.as_ref()) {
                     self.after_push(target);
                 } else if target.is_closed() {
                     self.cancel_all(target);
                 }
             } else {
                 let verdict = if target.is_closed() { Verdict::Cancelled } else { Verdict::Dropped };
-                let delivery = Queued::new(Arc::clone(record), Place::None);
+                let delivery = Queued::new(shared, Place::None);
                 self.conclude(target, delivery, verdict, None, self.clock.now());
             }
         }
@@ -253,7 +237,7 @@ impl Engine {
     /// Like `fill`, but keeps one delivery for the current thread if its subscription is free, with the seat to run it.
     fn fill_and_lend(
         self: &Arc<Self>,
-        record: &Arc<Record>,
+        record: SharedRecord,
         targets: &[Arc<Subscription>],
         without: &WithoutPlace,
         callers: &[(u64, u64)],
@@ -266,16 +250,16 @@ impl Engine {
             !without.contains(&index) && target.inbox.is_free(target.lane(&record.event)) && target.try_seat()
         });
         let Some(lent) = seated else {
-            self.fill(record, targets, without);
+            self.fill(record, targets, without, None);
             return None;
         };
         let target = &targets[lent];
-        let delivery = Queued::new(Arc::clone(record), Place::Queue);
+        let delivery = Queued::new(SharedRecord::clone(&record), Place::Queue);
         let head = match target.lane(&record.event) {
             Some(lane) => target.inbox.enter(delivery, lane),
             None => Some(delivery),
         };
-        self.fill_except(record, targets, without, Some(lent));
+        self.fill(record, targets, without, Some(lent));
         if head.is_none() {
             // Another publisher of this key was faster: the delivery is parked, and the seat is of no use.
             self.leave_seat(target);
@@ -328,6 +312,10 @@ impl Engine {
             self.timer.watch(subscription);
         }
     }
+}
+
+fn known_report(known: &Record) -> SyncReport {
+    SyncReport { id: known.event.id().clone(), duplicate: true, settled: Vec::new(), open: Vec::new() }
 }
 
 fn already(known: &Record) -> Accepted {

@@ -277,19 +277,13 @@ impl Event {
         self.key.as_ref()
     }
 
-    /// Names the instance that publishes the event, unless one is named already. True if none was. The caller has checked
-    /// the text.
-    pub(crate) fn adopt(&mut self, instance_id: &Arc<str>) -> bool {
-        let unnamed = self.instance_id.is_none();
-        if unnamed {
-            self.instance_id = Some(Arc::clone(instance_id));
+    /// Names the instance that publishes the event, unless one is named already. An event that is not needed any more may
+    /// have that name: taking it from there costs less than another reference. The caller has checked the text.
+    pub(crate) fn adopt(&mut self, instance_id: &Arc<str>, spare: Option<&mut Self>) {
+        if self.instance_id.is_none() {
+            let spare = spare.and_then(|spare| spare.instance_id.take_if(|name| Arc::ptr_eq(name, instance_id)));
+            self.instance_id = spare.or_else(|| Some(Arc::clone(instance_id)));
         }
-        unnamed
-    }
-
-    /// Takes [`adopt`](Self::adopt) back.
-    pub(crate) fn disown(&mut self) {
-        self.instance_id = None;
     }
 
     /// Whether both say that the same happened. How far their handling has come, when they were made, and which

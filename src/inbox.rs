@@ -5,17 +5,17 @@
 //! neither takes the other's cache line for every event. Who runs what is not decided here (`subscription`).
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use crossbeam_queue::SegQueue;
+use crossbeam_queue::{ArrayQueue, SegQueue};
 use crossbeam_utils::CachePadded;
 use parking_lot::{Condvar, Mutex};
 
 use crate::clock::Clock;
 use crate::dead_letter::AttemptError;
 use crate::lane::{Entered, LaneKey, Lanes};
-use crate::store::Record;
+use crate::store::SharedRecord;
 
 /// The most errors that a delivery remembers; the first and the latest are kept.
 const MAX_ERRORS: usize = 20;
@@ -34,11 +34,11 @@ pub(crate) enum Place {
 /// A delivery on its way to an attempt.
 #[derive(Debug)]
 pub(crate) struct Queued {
-    pub(crate) record: Arc<Record>,
+    pub(crate) record: SharedRecord,
     /// Calls of the handler so far.
     pub(crate) attempts: u32,
     pub(crate) place: Place,
-    /// Order of arrival, for the overflow policy.
+    /// Order of arrival among those with a key, for the overflow policy.
     pub(crate) order: u64,
     pub(crate) history: Option<Box<History>>,
 }
@@ -54,7 +54,7 @@ pub(crate) struct History {
 }
 
 impl Queued {
-    pub(crate) fn new(record: Arc<Record>, place: Place) -> Self {
+    pub(crate) fn new(record: SharedRecord, place: Place) -> Self {
         Self { record, attempts: 0, place, order: 0, history: None }
     }
 
@@ -84,7 +84,10 @@ pub(crate) struct Inbox {
     waiting: AtomicUsize,
     /// Length of `due`, so that the common case costs one load.
     due_len: AtomicUsize,
-    ready: SegQueue<Queued>,
+    /// What has just arrived and can be run. Made when the first arrives: a subscription that never sees an event costs
+    /// little. Each element holds a place, so there is always room.
+    fresh: OnceLock<ArrayQueue<SharedRecord>>,
+    /// What else can be run: retries that are due, what was parked behind one, requeued dead letters, leased deliveries.
     due: SegQueue<Queued>,
     lanes: Lanes,
     room: Room,
@@ -96,7 +99,7 @@ struct PublisherSide {
     taken: AtomicU64,
     /// A value that `released` had; looked up again only when the queue seems full.
     released_seen: AtomicU64,
-    /// Number of the next delivery.
+    /// Number of the next delivery with a key.
     order: AtomicU64,
 }
 
@@ -117,7 +120,7 @@ impl Inbox {
             released: CachePadded::default(),
             waiting: AtomicUsize::new(0),
             due_len: AtomicUsize::new(0),
-            ready: SegQueue::new(),
+            fresh: OnceLock::new(),
             due: SegQueue::new(),
             lanes: Lanes::default(),
             room: Room::default(),
@@ -197,18 +200,26 @@ impl Inbox {
     }
 
     /// A delivery arrives, with the place that was reserved for it. True if it can be run now.
-    pub(crate) fn push(&self, mut delivery: Queued, key: Option<&LaneKey>) -> bool {
-        let Some(key) = key else {
-            delivery.order = self.publishers.order.fetch_add(1, Ordering::Relaxed);
-            self.ready.push(delivery);
-            return true;
+    pub(crate) fn push(&self, delivery: Queued, lane: Option<&LaneKey>) -> bool {
+        let head = match lane {
+            None => Some(delivery),
+            Some(key) => self.enter(delivery, key),
         };
-        match self.enter(delivery, key) {
-            Some(head) => {
-                self.ready.push(head);
-                true
+        head.is_some_and(|head| {
+            self.add(head);
+            true
+        })
+    }
+
+    /// Something can be run now.
+    fn add(&self, delivery: Queued) {
+        if delivery.place == Place::Queue && delivery.attempts == 0 && delivery.history.is_none() {
+            let fresh = self.fresh.get_or_init(|| ArrayQueue::new(self.capacity as usize));
+            if let Err(record) = fresh.push(delivery.record) {
+                self.add_due(Queued::new(record, Place::Queue));
             }
-            None => false,
+        } else {
+            self.add_due(delivery);
         }
     }
 
@@ -231,7 +242,12 @@ impl Inbox {
 
     /// Something can be run now.
     pub(crate) fn has_ready(&self) -> bool {
-        !self.ready.is_empty() || self.due_len.load(Ordering::SeqCst) > 0
+        self.fresh.get().is_some_and(|fresh| !fresh.is_empty()) || self.due_len.load(Ordering::SeqCst) > 0
+    }
+
+    /// How many can be run now, at least.
+    pub(crate) fn ready_len(&self) -> usize {
+        self.fresh.get().map_or(0, ArrayQueue::len) + self.due_len.load(Ordering::SeqCst)
     }
 
     /// The next delivery to run: retries that are due first.
@@ -242,7 +258,12 @@ impl Inbox {
             self.due_len.fetch_sub(1, Ordering::AcqRel);
             return Some(delivery);
         }
-        self.ready.pop()
+        self.pop_fresh()
+    }
+
+    fn pop_fresh(&self) -> Option<Queued> {
+        let record = self.fresh.get()?.pop()?;
+        Some(Queued::new(record, Place::Queue))
     }
 
     /// A delivery leaves: its attempt begins, or it is settled without one.
@@ -286,8 +307,7 @@ impl Inbox {
     pub(crate) fn advance(&self, key: &LaneKey) -> bool {
         match self.lanes.advance(key) {
             // What waited behind a retry is as old as that: it goes first, and no overflow policy may drop it.
-            Some(next) if next.place == Place::Waiting => self.add_due(next),
-            Some(next) => self.ready.push(next),
+            Some(next) => self.add(next),
             None => return false,
         }
         true
@@ -295,7 +315,7 @@ impl Inbox {
 
     /// Takes the delivery that gives its place to a new one, with what is left of the promise to run its lane.
     pub(crate) fn take_oldest(&self) -> Option<Oldest> {
-        self.ready.pop().map(Oldest::Head).or_else(|| self.lanes.take_oldest().map(Oldest::Parked))
+        self.pop_fresh().map(Oldest::Head).or_else(|| self.lanes.take_oldest().map(Oldest::Parked))
     }
 
     /// Takes everything that is queued, parked or due.

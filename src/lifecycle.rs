@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering, fence};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
@@ -263,6 +263,8 @@ impl Engine {
         if !was_running {
             self.lifecycle.phase.store(Phase::Stopped as u8, Ordering::SeqCst);
         }
+        // Pairs with the one of a publish that begins: it sees the phase, or the stop sees the publish.
+        fence(Ordering::SeqCst);
         for subscription in self.subscriptions.lock().all() {
             subscription.inbox.wake_publishers();
         }

@@ -10,18 +10,19 @@ mod tests;
 mod trie;
 
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::event::EventType;
 use crate::pattern::Pattern;
 
-use cache::RouteCache;
+use cache::{Hit, RouteCache};
 use trie::Trie;
 
 /// The targets of every pattern.
 ///
-/// `route` and `with_route` never wait for user code, and any method may be called from within `with_route`.
+/// `route` and `look_up` never wait for user code, and any method may be called while a [`Found`] is held.
 /// Targets are dropped with no lock held, so a target's `Drop` may call the router too.
 pub struct Router<T> {
     trie: Trie<T>,
@@ -36,6 +37,27 @@ pub struct Router<T> {
 /// The targets that want one event type, in the order of their ids. A snapshot: it does not change.
 pub struct Route<T> {
     targets: Box<[T]>,
+}
+
+/// A route that was looked up, for as long as this is held.
+pub struct Found<'a, T>(Answer<'a, T>);
+
+enum Answer<'a, T> {
+    Nobody(&'a Route<T>),
+    Hit(Hit<T>),
+    Walked(Arc<Route<T>>),
+}
+
+impl<T> Deref for Found<'_, T> {
+    type Target = Route<T>;
+
+    fn deref(&self) -> &Route<T> {
+        match &self.0 {
+            Answer::Nobody(route) => route,
+            Answer::Hit(hit) => hit.route(),
+            Answer::Walked(route) => route,
+        }
+    }
 }
 
 impl<T> Route<T> {
@@ -110,16 +132,16 @@ impl<T: Clone + Send + Sync + 'static> Router<T> {
         }
     }
 
-    /// Calls `f` with the targets that want events of this type. Cheaper than [`Router::route`] when the type
-    /// was seen lately: no reference count changes, so threads that route the same type do not disturb each other.
-    pub fn with_route<R>(&self, event_type: &EventType, f: impl FnOnce(&Route<T>) -> R) -> R {
+    /// Like [`Router::route`], but cheaper when the type was seen lately: no reference count changes, so threads that
+    /// route the same type do not disturb each other. To be held for a short while.
+    pub fn look_up(&self, event_type: &EventType) -> Found<'_, T> {
         if self.is_empty() {
-            return f(&self.nobody);
+            return Found(Answer::Nobody(&self.nobody));
         }
         let generation = self.cache.generation();
         match self.cache.get(event_type, generation) {
-            Some(hit) => f(hit.route()),
-            None => f(&self.find(event_type, generation)),
+            Some(hit) => Found(Answer::Hit(hit)),
+            None => Found(Answer::Walked(self.find(event_type, generation))),
         }
     }
 
@@ -143,6 +165,12 @@ impl<T: Clone + Send + Sync + 'static> Default for Router<T> {
 impl<T> fmt::Debug for Router<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Router").field("len", &self.len).finish_non_exhaustive()
+    }
+}
+
+impl<T> fmt::Debug for Found<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&**self, f)
     }
 }
 

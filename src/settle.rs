@@ -14,7 +14,7 @@ use crate::handler::{Outcome, guarded};
 use crate::inbox::{History, Place, Queued};
 use crate::lane::LaneKey;
 use crate::lifecycle::Phase;
-use crate::store::{Progress, Record};
+use crate::store::{Progress, Record, SharedRecord};
 use crate::subscription::Subscription;
 use crate::verdict::{DeliveryReport, Settled, Verdict};
 use crate::worker::Attempt;
@@ -96,7 +96,7 @@ impl Engine {
         };
         delivery.history = history.lease.map(|lease| Box::new(History { lease: Some(lease), ..History::default() }));
         let notice = (delivery.record.event.event_type().as_str() != NOTICE_TYPE).then(|| letter.clone());
-        let id = self.dead_letters.add(letter, Arc::clone(&delivery.record));
+        let id = self.dead_letters.add(letter, SharedRecord::clone(&delivery.record));
         if let Some(letter) = notice {
             self.publish_notice(id, &letter);
         }
@@ -156,7 +156,7 @@ impl Engine {
         let Queued { record, attempts, history, .. } = delivery;
         let counts = self.counts.here();
         subscription.counters.verdicts.count(verdict);
-        counts.verdicts.count(verdict);
+        counts.count(verdict);
         let failure = verdict.is_failure();
         let progress = record.settle_one(failure, error.filter(|_| failure), self.clock.wall(now));
         // The back end is told before the event counts as settled: `stop` waits for both.
@@ -176,7 +176,7 @@ impl Engine {
         if !progress.is_open() {
             self.store.closed(&record, progress);
             let settled = if progress.is_failed() { &counts.failed } else { &counts.completed };
-            settled.fetch_add(1, Ordering::SeqCst);
+            settled.add_one();
             self.lifecycle.event_settled();
         }
         self.observe(&Settled {
@@ -265,12 +265,12 @@ impl Engine {
     }
 
     /// Makes a delivery of a known event open; `open` returns the progress before that.
-    pub(crate) fn reopen(&self, record: &Arc<Record>, open: impl FnOnce(&Record) -> Progress) {
+    pub(crate) fn reopen(&self, record: &SharedRecord, open: impl FnOnce(&Record) -> Progress) {
         let before = open(record);
         if !before.is_open() {
             let counts = self.counts.here();
             let reopened = if before.is_failed() { &counts.failed_reopened } else { &counts.completed_reopened };
-            reopened.fetch_add(1, Ordering::SeqCst);
+            reopened.add_one();
         }
         self.store.reopened(record);
     }

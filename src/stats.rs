@@ -2,16 +2,13 @@
 //!
 //! Threads count on cache lines of their own, so counting costs a few nanoseconds and readers add up.
 
-use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_utils::CachePadded;
+use thread_local::ThreadLocal;
 
 use crate::verdict::{SubscriptionId, Verdict};
-
-/// How many lines the counts are spread over.
-const SHARDS: usize = 16;
 
 /// What a broker did so far, and what it is doing. Totals are exact: `accepted = completed + failed + in_flight`.
 #[derive(Debug, Clone, PartialEq)]
@@ -138,7 +135,27 @@ pub struct StoreStats {
 /// Counts of the whole broker.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
-    shards: [CachePadded<Shard>; SHARDS],
+    shards: ThreadLocal<CachePadded<Shard>>,
+}
+
+/// A count that one thread writes and all read.
+#[derive(Debug, Default)]
+pub(crate) struct Tally(AtomicU64);
+
+impl Tally {
+    /// Counts one. Only the thread that the shard belongs to may do so: it costs no read-modify-write.
+    pub(crate) fn add_one(&self) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
+    }
+
+    /// Takes one back, under the same condition.
+    pub(crate) fn subtract_one(&self) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_sub(1), Ordering::Release);
+    }
+
+    fn value(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
 }
 
 /// Deliveries that have ended, by verdict.
@@ -172,47 +189,59 @@ impl VerdictCounts {
     }
 }
 
-/// One thread's share of the counts (a few threads may share it).
+/// One thread's share of the counts. (The next thread takes over what an ended one has left.)
 #[derive(Debug, Default)]
 pub(crate) struct Shard {
-    pub(crate) verdicts: VerdictCounts,
+    done: Tally,
+    skipped: Tally,
+    dead: Tally,
+    dropped: Tally,
+    cancelled: Tally,
     /// Calls of handlers.
-    pub(crate) attempts: AtomicU64,
-    pub(crate) retries: AtomicU64,
-    pub(crate) completed: AtomicU64,
-    pub(crate) failed: AtomicU64,
+    pub(crate) attempts: Tally,
+    pub(crate) retries: Tally,
+    pub(crate) completed: Tally,
+    pub(crate) failed: Tally,
     /// Completed and failed events that were opened again.
-    pub(crate) completed_reopened: AtomicU64,
-    pub(crate) failed_reopened: AtomicU64,
-    pub(crate) rejected: AtomicU64,
-    pub(crate) duplicates: AtomicU64,
+    pub(crate) completed_reopened: Tally,
+    pub(crate) failed_reopened: Tally,
+    pub(crate) rejected: Tally,
+    pub(crate) duplicates: Tally,
     /// Publishes that are under way.
-    pub(crate) publishing: AtomicU64,
+    pub(crate) publishing: Tally,
+}
+
+impl Shard {
+    pub(crate) fn count(&self, verdict: Verdict) {
+        match verdict {
+            Verdict::Done => &self.done,
+            Verdict::Skipped => &self.skipped,
+            Verdict::Dead => &self.dead,
+            Verdict::Dropped => &self.dropped,
+            Verdict::Cancelled => &self.cancelled,
+        }
+        .add_one();
+    }
 }
 
 impl Counts {
     /// The shard of the current thread.
     pub(crate) fn here(&self) -> &Shard {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        thread_local! {
-            static MINE: Cell<usize> = const { Cell::new(usize::MAX) };
-        }
-        let mut mine = MINE.get();
-        if mine == usize::MAX {
-            mine = NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS;
-            MINE.set(mine);
-        }
-        &self.shards[mine]
+        self.shards.get_or_default()
     }
 
-    pub(crate) fn sum(&self, of: impl Fn(&Shard) -> &AtomicU64) -> u64 {
-        self.shards.iter().map(|shard| of(shard).load(Ordering::SeqCst)).fold(0, u64::wrapping_add)
+    pub(crate) fn sum(&self, of: impl Fn(&Shard) -> &Tally) -> u64 {
+        self.shards.iter().map(|shard| of(shard).value()).fold(0, u64::wrapping_add)
     }
 
     pub(crate) fn deliveries(&self) -> DeliveryTotals {
-        let mut totals = DeliveryTotals::default();
-        self.shards.iter().for_each(|shard| shard.verdicts.add_to(&mut totals));
-        totals
+        DeliveryTotals {
+            done: self.sum(|shard| &shard.done),
+            skipped: self.sum(|shard| &shard.skipped),
+            dead: self.sum(|shard| &shard.dead),
+            dropped: self.sum(|shard| &shard.dropped),
+            cancelled: self.sum(|shard| &shard.cancelled),
+        }
     }
 
     /// How often an event became completed or failed. Read this before what it is subtracted from.

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
-
-use crossbeam_utils::Backoff;
+use std::time::{Duration, Instant};
 
 use crate::delivery::{CallScope, Delivery, become_worker};
 use crate::engine::Engine;
@@ -16,6 +14,15 @@ use crate::subscription::{Subscription, Workers};
 
 /// How many deliveries of a quick subscription a worker runs before it lets another subscription have its turn.
 const TURN: u32 = 64;
+
+/// How often a worker without work looks for some.
+const LOOK_EVERY: Duration = Duration::from_nanos(500);
+/// How long it does so before it offers its core to others in between.
+const SPIN: Duration = Duration::from_micros(10);
+/// Above this rate of arrival, what comes for a quick subscription may gather between two looks, ...
+const GATHER_BELOW: Duration = Duration::from_micros(1);
+/// ... at most so long.
+const MAX_GATHER: Duration = Duration::from_micros(8);
 
 /// What a worker takes from the pool: a subscription, with a seat.
 type Token = Arc<Subscription>;
@@ -61,22 +68,23 @@ fn search(pool: &Workers) -> bool {
     pool.has_ready()
 }
 
-/// Spins until a condition holds, at most for `SEARCH`.
+/// Spins until a condition holds, at most for `SEARCH`. It looks now and then only: each look takes a cache line from those
+/// who publish.
 fn spin(until: impl Fn() -> bool) -> bool {
     let started = Instant::now();
-    let backoff = Backoff::new();
-    loop {
-        if until() {
-            return true;
+    while !until() {
+        let looked = started.elapsed();
+        if looked >= SEARCH {
+            return false;
         }
-        if backoff.is_completed() {
-            if started.elapsed() >= SEARCH {
-                return false;
-            }
+        if looked > SPIN {
             std::thread::yield_now();
         }
-        backoff.snooze();
+        while started.elapsed() < looked + LOOK_EVERY {
+            std::hint::spin_loop();
+        }
     }
+    true
 }
 
 /// Runs what waits for a subscription, with the seat that came with the token, until nothing is left or others wait.
@@ -84,8 +92,9 @@ fn attend(engine: &Arc<Engine>, pool: &Workers, worker: &Arc<Worker<Token>>, tak
     pool.attend(worker, &taken);
     let long = taken.is_long();
     let subscription = taken.token;
+    let mut looks = Looks::new();
     loop {
-        if run_turns(engine, pool, worker, &subscription, long) == Turn::OthersWait {
+        if run_turns(engine, pool, worker, &subscription, long, &mut looks) == Turn::OthersWait {
             pool.attended(worker);
             // The seat goes with the token.
             pool.submit(subscription);
@@ -106,27 +115,76 @@ enum Turn {
     OthersWait,
 }
 
-fn run_turns(engine: &Arc<Engine>, pool: &Workers, worker: &Worker<Token>, subscription: &Token, long: bool) -> Turn {
+fn run_turns(
+    engine: &Arc<Engine>,
+    pool: &Workers,
+    worker: &Worker<Token>,
+    subscription: &Token,
+    long: bool,
+    looks: &mut Looks,
+) -> Turn {
     let mut now = engine.clock.now();
     let mut left = TURN;
-    while !pool.is_closed()
-        && let Some(delivery) = subscription.inbox.pop()
-    {
-        if subscription.pace() != Pace::Quick && subscription.inbox.has_ready() {
-            engine.call_worker(subscription);
+    while !pool.is_closed() {
+        let found = subscription.inbox.ready_len();
+        if found == 0 {
+            break;
         }
-        worker.begin_call();
-        now = engine.attempt(subscription, delivery, now);
-        worker.end_call();
-        left -= 1;
-        if left == 0 || long || subscription.pace() == Pace::Long {
-            if (long || pool.has_ready()) && subscription.inbox.has_ready() {
-                return Turn::OthersWait;
+        looks.found(found);
+        for _ in 0..found {
+            if pool.is_closed() {
+                break;
             }
-            left = TURN;
+            let Some(delivery) = subscription.inbox.pop() else { break };
+            if subscription.pace() != Pace::Quick && subscription.inbox.has_ready() {
+                engine.call_worker(subscription);
+            }
+            worker.begin_call();
+            now = engine.attempt(subscription, delivery, now);
+            worker.end_call();
+            left -= 1;
+            if left == 0 || long || subscription.pace() == Pace::Long {
+                if (long || pool.has_ready()) && subscription.inbox.has_ready() {
+                    return Turn::OthersWait;
+                }
+                left = TURN;
+            }
         }
+        looks.pause(|| pool.has_ready() || pool.is_closed());
     }
     Turn::NothingLeft
+}
+
+/// When a worker looks at the inbox of a subscription. Each look takes a cache line from those who publish, which costs them
+/// more than to publish an event: when events come faster than that, it pays to let some gather.
+struct Looks {
+    last: Instant,
+    gather: Duration,
+}
+
+impl Looks {
+    fn new() -> Self {
+        Self { last: Instant::now(), gather: Duration::ZERO }
+    }
+
+    fn found(&mut self, deliveries: usize) {
+        let now = Instant::now();
+        self.gather = gather(self.gather, now - self.last, deliveries);
+        self.last = now;
+    }
+
+    /// Waits until it is time for the next look, or until there is something else to do.
+    fn pause(&self, otherwise_busy: impl Fn() -> bool) {
+        while self.last.elapsed() < self.gather && !otherwise_busy() {
+            std::hint::spin_loop();
+        }
+    }
+}
+
+/// How long things may gather until the next look, if so many came in the time since the last one.
+fn gather(before: Duration, elapsed: Duration, found: usize) -> Duration {
+    let apart = elapsed / u32::try_from(found).unwrap_or(u32::MAX);
+    if apart < GATHER_BELOW { (2 * before).clamp(LOOK_EVERY, MAX_GATHER) } else { Duration::ZERO }
 }
 
 /// Looks for more work of a subscription for a moment, unless another worker searches: a publisher that finds the seat
@@ -156,9 +214,9 @@ impl Engine {
         subscription.inbox.leave(&mut delivery);
         delivery.attempts += 1;
         let counts = self.counts.here();
-        counts.attempts.fetch_add(1, Ordering::Relaxed);
+        counts.attempts.add_one();
         if delivery.attempts > 1 {
-            counts.retries.fetch_add(1, Ordering::Relaxed);
+            counts.retries.add_one();
             subscription.counters.retries.fetch_add(1, Ordering::Relaxed);
         }
         let first = delivery.record.start_attempt(delivery.attempts, self.clock.wall(now));

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use flume::TrySendError;
 
 use super::{Bridge, MAX_BACKLOG, Pauses};
-use crate::admission::{Publishing, Reservation};
+use crate::admission::{Publishing, Refusal, Reservation};
 use crate::engine::Engine;
 use crate::error::{FullLimit, PublishError};
 use crate::event::{Event, EventId, Status};
@@ -62,7 +62,7 @@ impl Engine {
                 bridge.unconfirmed.fetch_sub(1, Ordering::SeqCst);
                 back.release();
                 let limit = FullLimit::Mirror { max: MAX_BACKLOG };
-                self.refuse(PublishError::Full { event: back.event.into(), limit })
+                self.refuse(back.event, Refusal::Full(limit))
             }
             _ => Ok(()),
         }
@@ -105,7 +105,7 @@ impl Engine {
     fn mirror_batch(self: &Arc<Self>, bridge: &Bridge, mirror: &mut dyn Mirror, batch: Vec<Outgoing>) {
         let mut events: Vec<Event> = batch.iter().map(|outgoing| outgoing.event.clone()).collect();
         for event in &mut events {
-            event.adopt(&self.instance_id);
+            event.adopt(&self.instance_id, None);
         }
         // Should the back end never answer, `stop` reports these.
         let before = {
@@ -138,8 +138,7 @@ impl Engine {
                 Some(SendOutcome::Held) => self.confirm(bridge, outgoing),
                 Some(SendOutcome::Refused(reason)) => {
                     outgoing.release();
-                    let event = Box::new(outgoing.event);
-                    outgoing.pending.resolve(self.refuse(PublishError::Rejected { event, reason }));
+                    outgoing.pending.resolve(self.refuse(outgoing.event, Refusal::Rejected(reason)));
                     bridge.unconfirmed.fetch_sub(1, Ordering::SeqCst);
                 }
                 None => {

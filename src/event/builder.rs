@@ -38,9 +38,15 @@ pub struct EventBuilder {
     user_id: i64,
     created: Option<u64>,
     rare: Option<Box<Rare>>,
-    /// What was refused and not set again since, in that order, at most one of each field.
-    refused: Vec<Invalid>,
+    refused: Option<Box<Refusals>>,
 }
+
+// It is moved by every call, and up to this size that takes no call of `memcpy`.
+const _: () = assert!(size_of::<EventBuilder>() <= 128);
+
+/// What was refused and not set again since, in that order, at most one of each field.
+#[derive(Debug, Default)]
+struct Refusals(Vec<Invalid>);
 
 /// An event that was not built, because a field was refused. It hands the builder back.
 #[derive(Debug, thiserror::Error)]
@@ -85,7 +91,7 @@ impl EventBuilder {
             user_id: 0,
             created: None,
             rare: None,
-            refused: Vec::new(),
+            refused: None,
         };
         builder.event_type(event_type)
     }
@@ -165,10 +171,11 @@ impl EventBuilder {
     /// values nested at most 64 levels, and 64 KiB in all, written as JSON.
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<Value>) -> Self {
         let added = self.rare.get_or_insert_default().metadata.insert(key.into(), value.into());
-        if let Err(invalid) = added
-            && !self.refused.iter().any(|earlier| earlier.field == invalid.field)
-        {
-            self.refused.push(invalid);
+        if let Err(invalid) = added {
+            let refused = &mut self.refused.get_or_insert_default().0;
+            if !refused.iter().any(|earlier| earlier.field == invalid.field) {
+                refused.push(invalid);
+            }
         }
         self
     }
@@ -186,7 +193,7 @@ impl EventBuilder {
     /// The first field that was refused, with the builder to try again.
     pub fn build(mut self) -> Result<Event, BuildError> {
         let event_type = match self.event_type.take() {
-            Some(event_type) if self.refused.is_empty() => event_type,
+            Some(event_type) if self.refused.is_none() => event_type,
             absent_or_other => {
                 self.event_type = absent_or_other;
                 return Err(self.refuse());
@@ -211,21 +218,24 @@ impl EventBuilder {
 
     #[cold]
     fn refuse(mut self) -> BuildError {
-        let invalid =
-            if self.refused.is_empty() { Invalid::new("type", Problem::Missing) } else { self.refused.remove(0) };
+        let first = self.refused.as_mut().map(|refused| refused.0.remove(0));
+        self.refused.take_if(|refused| refused.0.is_empty());
+        let invalid = first.unwrap_or_else(|| Invalid::new("type", Problem::Missing));
         BuildError(Box::new(Refused { invalid, builder: self }))
     }
 
     /// Keeps a value, or remembers why not. What was refused of this field before is settled by that.
     fn checked<T, E: Into<Invalid>>(&mut self, field: &'static str, value: Result<T, E>) -> Option<T> {
-        if !self.refused.is_empty() {
-            self.refused.retain(|earlier| earlier.field != field);
+        if let Some(refused) = &mut self.refused {
+            refused.0.retain(|earlier| earlier.field != field);
+            self.refused.take_if(|refused| refused.0.is_empty());
         }
         match value {
             Ok(value) => Some(value),
             Err(error) => {
                 // The caller's own conversion may have named another field.
-                self.refused.push(Invalid { field, ..error.into() });
+                let invalid = Invalid { field, ..error.into() };
+                self.refused.get_or_insert_default().0.push(invalid);
                 None
             }
         }

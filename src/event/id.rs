@@ -34,6 +34,8 @@ pub struct EventId(Form);
 
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum Form {
+    /// A UUID that this process has made, or that looks so: it carries a number.
+    Own([u8; 16]),
     Uuid([u8; 16]),
     Text(Arc<str>),
 }
@@ -54,7 +56,7 @@ impl EventId {
             return Err(Invalid::new("id", Problem::Empty));
         }
         if let Some(bytes) = canonical_uuid(text) {
-            return Ok(Self(Form::Uuid(bytes)));
+            return Ok(Self::of_uuid(bytes));
         }
         bounds::check_text(text).map_err(|problem| Invalid::new("id", problem))?;
         Ok(Self(Form::Text(text.into())))
@@ -72,29 +74,43 @@ impl EventId {
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&upper.to_be_bytes());
         bytes[8..].copy_from_slice(&lower.to_be_bytes());
-        Self(Form::Uuid(bytes))
+        Self(Form::Own(bytes))
+    }
+
+    /// A foreign id passes for one of ours once in 2^32.
+    fn of_uuid(bytes: [u8; 16]) -> Self {
+        let (upper, lower) = halves(bytes);
+        let ours = upper >> 12 & 0xF == VERSION_7
+            && lower >> 62 == VARIANT
+            && lower as u32 == PROCESS.tail(sequence_of(upper, lower));
+        Self(if ours { Form::Own(bytes) } else { Form::Uuid(bytes) })
     }
 
     /// The number that this process gave to the id when it made it, below 2^42; `None` if the id is not from here.
     ///
-    /// A foreign id passes for one of ours once in 2^32, so whoever finds something under this number compares
-    /// the whole id.
+    /// Whoever finds something under this number compares the whole id.
     pub(crate) fn local_sequence(&self) -> Option<u64> {
-        let Form::Uuid(bytes) = &self.0 else { return None };
-        let whole = u128::from_be_bytes(*bytes);
-        let (upper, lower) = ((whole >> 64) as u64, whole as u64);
-        let sequence = (upper & 0xFFF) << 30 | lower >> 32 & LOW_30_BITS;
-        let ours = upper >> 12 & 0xF == VERSION_7 && lower >> 62 == VARIANT && lower as u32 == PROCESS.tail(sequence);
-        ours.then_some(sequence)
+        let Form::Own(bytes) = self.0 else { return None };
+        let (upper, lower) = halves(bytes);
+        Some(sequence_of(upper, lower))
     }
 
     /// The id's text, written into `buffer` if it is not held as text.
     pub(crate) fn text<'a>(&'a self, buffer: &'a mut [u8; UUID_TEXT_BYTES]) -> &'a str {
         match &self.0 {
-            Form::Uuid(bytes) => uuid::Uuid::from_bytes(*bytes).hyphenated().encode_lower(buffer),
+            Form::Own(bytes) | Form::Uuid(bytes) => uuid::Uuid::from_bytes(*bytes).hyphenated().encode_lower(buffer),
             Form::Text(text) => text,
         }
     }
+}
+
+fn halves(bytes: [u8; 16]) -> (u64, u64) {
+    let whole = u128::from_be_bytes(bytes);
+    ((whole >> 64) as u64, whole as u64)
+}
+
+fn sequence_of(upper: u64, lower: u64) -> u64 {
+    (upper & 0xFFF) << 30 | lower >> 32 & LOW_30_BITS
 }
 
 /// The bytes of a UUID that is written the usual way, so that writing it again gives the same text.
@@ -172,7 +188,7 @@ impl Ord for EventId {
     fn cmp(&self, other: &Self) -> Ordering {
         match (&self.0, &other.0) {
             // Hyphens stand at fixed places, so the bytes are ordered as their texts are.
-            (Form::Uuid(left), Form::Uuid(right)) => left.cmp(right),
+            (Form::Own(left) | Form::Uuid(left), Form::Own(right) | Form::Uuid(right)) => left.cmp(right),
             _ => self.text(&mut [0; UUID_TEXT_BYTES]).cmp(other.text(&mut [0; UUID_TEXT_BYTES])),
         }
     }

@@ -5,13 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lru::LruCache;
 use parking_lot::Mutex;
 
-use super::record::Record;
+use super::SharedRecord;
 use crate::event::EventId;
 
 /// How many records a scan visits per lock.
@@ -27,7 +26,7 @@ pub(super) struct Aged {
 
 #[derive(Debug)]
 struct Records {
-    by_id: BTreeMap<EventId, Arc<Record>>,
+    by_id: BTreeMap<EventId, SharedRecord>,
     /// The terminal ones, by use.
     terminal: LruCache<EventId, ()>,
 }
@@ -41,21 +40,21 @@ impl Aged {
 
     /// How many terminal records are held.
     pub(super) fn terminal(&self) -> usize {
-        self.terminal.load(Ordering::Acquire)
+        self.terminal.load(Ordering::SeqCst)
     }
 
     /// Takes a record that leaves the ring.
-    pub(super) fn admit(&self, record: &Arc<Record>) {
+    pub(super) fn admit(&self, record: &SharedRecord) {
         let mut records = self.records.lock();
         let open = record.mark_aged().is_open();
-        records.by_id.insert(record.event.id().clone(), Arc::clone(record));
+        records.by_id.insert(record.event.id().clone(), SharedRecord::clone(record));
         if !open {
             self.add_terminal(&mut records, record.event.id());
         }
     }
 
     /// A record that was open is terminal now. (Unless it was reopened since.)
-    pub(super) fn closed(&self, record: &Arc<Record>) {
+    pub(super) fn closed(&self, record: &SharedRecord) {
         let mut records = self.records.lock();
         if !record.progress().is_open() && records.by_id.contains_key(record.event.id()) {
             self.add_terminal(&mut records, record.event.id());
@@ -63,19 +62,19 @@ impl Aged {
     }
 
     /// A record that was terminal is open now. (Unless it was closed since.)
-    pub(super) fn reopened(&self, record: &Arc<Record>) {
+    pub(super) fn reopened(&self, record: &SharedRecord) {
         let mut records = self.records.lock();
         let open = record.mark_aged().is_open();
-        records.by_id.insert(record.event.id().clone(), Arc::clone(record));
+        records.by_id.insert(record.event.id().clone(), SharedRecord::clone(record));
         if open {
             records.terminal.pop(record.event.id());
-            self.terminal.store(records.terminal.len(), Ordering::Release);
+            self.terminal.store(records.terminal.len(), Ordering::SeqCst);
         } else {
             self.add_terminal(&mut records, record.event.id());
         }
     }
 
-    pub(super) fn find(&self, id: &EventId) -> Option<Arc<Record>> {
+    pub(super) fn find(&self, id: &EventId) -> Option<SharedRecord> {
         self.records.lock().by_id.get(id).cloned()
     }
 
@@ -98,7 +97,7 @@ impl Aged {
             // It may have been reopened since.
             if records.terminal.pop(id).is_some() {
                 records.by_id.remove(id);
-                self.terminal.store(records.terminal.len(), Ordering::Release);
+                self.terminal.store(records.terminal.len(), Ordering::SeqCst);
                 removed += 1;
             }
         }
@@ -106,13 +105,13 @@ impl Aged {
     }
 
     /// Calls `visit` with each record in the order of ids, with no lock held.
-    pub(super) fn for_each(&self, mut visit: impl FnMut(&Arc<Record>)) {
+    pub(super) fn for_each(&self, mut visit: impl FnMut(&SharedRecord)) {
         let mut after: Option<EventId> = None;
         loop {
             let from = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
-            let step: Vec<Arc<Record>> = {
+            let step: Vec<SharedRecord> = {
                 let records = self.records.lock();
-                records.by_id.range((from, Bound::Unbounded)).take(SCAN_STEP).map(|(_, it)| Arc::clone(it)).collect()
+                records.by_id.range((from, Bound::Unbounded)).take(SCAN_STEP).map(|(_, it)| SharedRecord::clone(it)).collect()
             };
             step.iter().for_each(&mut visit);
             match step.last() {
@@ -129,6 +128,6 @@ impl Aged {
                 records.by_id.remove(&oldest);
             }
         }
-        self.terminal.store(records.terminal.len(), Ordering::Release);
+        self.terminal.store(records.terminal.len(), Ordering::SeqCst);
     }
 }

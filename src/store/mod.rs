@@ -13,7 +13,6 @@ mod aged;
 mod query;
 mod record;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use crossbeam_utils::CachePadded;
@@ -24,17 +23,20 @@ use crate::event::{Event, EventId};
 use aged::Aged;
 pub(crate) use record::{By, Progress, Record};
 
+/// A record as all hold it: without weak references, so that it costs nothing to see that nobody else holds it.
+pub(crate) type SharedRecord = triomphe::Arc<Record>;
+
 /// A slot of the ring. Without a record it is vacant; `filled` tells whether its position was used before that.
 #[derive(Debug)]
 struct Slot {
     /// The position that last lived here, plus 1; 0 = none yet.
     filled: u64,
-    record: Option<Arc<Record>>,
+    record: Option<SharedRecord>,
 }
 
 /// What is found at a position that an id leads to.
 enum Occupant {
-    Here(Arc<Record>),
+    Here(SharedRecord),
     /// The publisher that claimed the position has not filled it yet. It waits for nobody and is a few steps away.
     Coming,
     Gone,
@@ -93,7 +95,7 @@ impl Store {
     /// Stores an event with its number of deliveries, or hands it back with the record that has its id already. Ask
     /// [`find`](Self::find) first: only publishers of the same id at the same moment may meet here, at the price of a
     /// position.
-    pub(crate) fn put(&self, event: Event, deliveries: u32, by: By) -> Result<Arc<Record>, (Event, Arc<Record>)> {
+    pub(crate) fn put(&self, event: Event, deliveries: u32, by: By<'_>) -> Result<SharedRecord, (Event, SharedRecord)> {
         loop {
             let position = self.head.fetch_add(1, Ordering::SeqCst);
             if let Err(known) = self.claim(event.id(), position) {
@@ -109,16 +111,16 @@ impl Store {
                 continue;
             }
             let record = match self.leave(&mut slot) {
-                Some(mut left) => match Arc::get_mut(&mut left) {
+                Some(mut left) => match SharedRecord::get_mut(&mut left) {
                     Some(unshared) => {
                         unshared.reuse(event, deliveries, by);
                         left
                     }
-                    None => Arc::new(Record::new(event, deliveries, by)),
+                    None => SharedRecord::new(Record::new(event, deliveries, by)),
                 },
-                None => Arc::new(Record::new(event, deliveries, by)),
+                None => SharedRecord::new(Record::new(event, deliveries, by)),
             };
-            slot.record = Some(Arc::clone(&record));
+            slot.record = Some(SharedRecord::clone(&record));
             slot.filled = position + 1;
             drop(slot);
             self.trim();
@@ -127,7 +129,7 @@ impl Store {
     }
 
     /// A record that was open has become terminal.
-    pub(crate) fn closed(&self, record: &Arc<Record>, progress: Progress) {
+    pub(crate) fn closed(&self, record: &SharedRecord, progress: Progress) {
         if progress.is_aged() {
             self.aged.closed(record);
             self.trim();
@@ -135,8 +137,8 @@ impl Store {
     }
 
     /// A record that was terminal is open again. One that had left the store comes back: nothing open is untracked.
-    pub(crate) fn reopened(&self, record: &Arc<Record>) {
-        let here = self.find(record.event.id()).is_some_and(|found| Arc::ptr_eq(&found, record));
+    pub(crate) fn reopened(&self, record: &SharedRecord) {
+        let here = self.find(record.event.id()).is_some_and(|found| SharedRecord::ptr_eq(&found, record));
         if !here || record.progress().is_aged() {
             self.raise_highest_stray(record.event.id());
             self.aged.reopened(record);
@@ -144,7 +146,7 @@ impl Store {
     }
 
     /// The record of a known id.
-    pub(crate) fn find(&self, id: &EventId) -> Option<Arc<Record>> {
+    pub(crate) fn find(&self, id: &EventId) -> Option<SharedRecord> {
         if let Some(number) = id.local_sequence() {
             let hint = self.index_of(number).load(Ordering::Acquire);
             // For a new id the index mostly leads to a position that has left the ring: no need to look there.
@@ -191,7 +193,7 @@ impl Store {
 
     /// Calls `visit` with each record, in no order; one that moves between the generations meanwhile may be seen twice.
     /// No lock is held during the call.
-    pub(crate) fn for_each(&self, mut visit: impl FnMut(&Arc<Record>)) {
+    pub(crate) fn for_each(&self, mut visit: impl FnMut(&SharedRecord)) {
         for slot in &self.slots {
             let record = slot.lock().record.clone();
             if let Some(record) = record {
@@ -210,14 +212,14 @@ impl Store {
     }
 
     /// The record at a position, if it is there and has this id.
-    fn at(&self, position: u64, id: &EventId) -> Option<Arc<Record>> {
+    fn at(&self, position: u64, id: &EventId) -> Option<SharedRecord> {
         let slot = self.slot(position).lock();
         let record = slot.record.as_ref().filter(|_| slot.filled == position + 1)?;
-        (record.event.id() == id).then(|| Arc::clone(record))
+        (record.event.id() == id).then(|| SharedRecord::clone(record))
     }
 
     /// The record of an id that the index does not lead to.
-    fn find_stray(&self, id: &EventId) -> Option<Arc<Record>> {
+    fn find_stray(&self, id: &EventId) -> Option<SharedRecord> {
         // The guard of the map is gone before the slot is locked.
         let position = self.strays.get(id).map(|position| *position);
         position.and_then(|position| self.at(position, id)).or_else(|| self.aged.find(id))
@@ -226,14 +228,14 @@ impl Store {
     fn occupant(&self, position: u64) -> Occupant {
         let slot = self.slot(position).lock();
         match &slot.record {
-            Some(record) if slot.filled == position + 1 => Occupant::Here(Arc::clone(record)),
+            Some(record) if slot.filled == position + 1 => Occupant::Here(SharedRecord::clone(record)),
             _ if slot.filled > position => Occupant::Gone,
             _ => Occupant::Coming,
         }
     }
 
     /// Makes an id lead to `position`, or returns the record that has the id already.
-    fn claim(&self, id: &EventId, position: u64) -> Result<(), Arc<Record>> {
+    fn claim(&self, id: &EventId, position: u64) -> Result<(), SharedRecord> {
         let Some(number) = id.local_sequence() else { return self.claim_stray(id, position) };
         let entry = self.index_of(number);
         loop {
@@ -262,7 +264,7 @@ impl Store {
         }
     }
 
-    fn claim_stray(&self, id: &EventId, position: u64) -> Result<(), Arc<Record>> {
+    fn claim_stray(&self, id: &EventId, position: u64) -> Result<(), SharedRecord> {
         self.raise_highest_stray(id);
         loop {
             let holder = *self.strays.entry(id.clone()).or_insert(position);
@@ -304,7 +306,7 @@ impl Store {
     }
 
     /// Empties a slot whose event leaves the ring: into the aged generation, or for good. Returns the record.
-    fn leave(&self, slot: &mut Slot) -> Option<Arc<Record>> {
+    fn leave(&self, slot: &mut Slot) -> Option<SharedRecord> {
         let record = slot.record.take()?;
         if record.progress().is_worth_keeping() {
             self.raise_highest_stray(record.event.id());
@@ -332,8 +334,12 @@ impl Store {
     /// meanwhile leaves it to the first, which looks again after it has let go of the lock.
     fn trim(&self) {
         loop {
+            // In one total order with the counting there and with `head`: of two threads that meet, one sees the other.
+            if self.aged.terminal() == 0 {
+                return;
+            }
             fence(Ordering::SeqCst);
-            if self.aged.terminal() == 0 || self.tail_seen.load(Ordering::Relaxed) >= self.wanted_tail() {
+            if self.tail_seen.load(Ordering::Relaxed) >= self.wanted_tail() {
                 return;
             }
             let Some(mut tail) = self.tail.try_lock() else { return };

@@ -27,37 +27,42 @@ const DISPATCHED: u64 = 1 << 35;
 const FAILED_ONE: u64 = 1 << 40;
 
 /// An accepted event with its progress.
+// What changes stands together, beside the reference counts: a worker that settles a delivery writes one cache line.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Record {
-    pub(crate) event: Event,
-    /// Who waits for the deliveries of a `publish_sync`.
-    watch: OnceLock<Arc<Watch>>,
     state: AtomicU64,
     /// Wall time of the first attempt; 0 = none yet.
     processed_at: AtomicU64,
     /// Wall time of the last verdict; 0 = none yet.
     completed_at: AtomicU64,
     retries: AtomicU32,
+    /// Who waits for the deliveries of a `publish_sync`.
+    watch: OnceLock<Arc<Watch>>,
     /// The error of the first delivery that died.
     error: Mutex<Option<Box<str>>>,
+    pub(crate) event: Event,
 }
 
 /// Who puts an event into the store.
-#[derive(Debug)]
-pub(crate) enum By {
-    /// A publish, which may wait for the deliveries.
-    Publish(Option<Arc<Watch>>),
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum By<'a> {
+    /// A publish, which may wait for the deliveries. The event gets the name of this instance, unless it has one.
+    Publish { instance_id: &'a Arc<str>, watch: Option<&'a Arc<Watch>> },
     /// The ingest: the publish was elsewhere, or is not done yet.
     Ingest,
 }
 
-impl By {
-    fn parts(self) -> (OnceLock<Arc<Watch>>, u64) {
+impl By<'_> {
+    fn watch(self) -> OnceLock<Arc<Watch>> {
         match self {
-            Self::Publish(Some(watch)) => (watch.into(), DISPATCHED),
-            Self::Publish(None) => (OnceLock::new(), DISPATCHED),
-            Self::Ingest => (OnceLock::new(), 0),
+            Self::Publish { watch: Some(watch), .. } => Arc::clone(watch).into(),
+            Self::Publish { watch: None, .. } | Self::Ingest => OnceLock::new(),
         }
+    }
+
+    fn state(self, deliveries: u32) -> u64 {
+        u64::from(deliveries) | if matches!(self, Self::Publish { .. }) { DISPATCHED } else { 0 }
     }
 }
 
@@ -99,29 +104,33 @@ fn completed_from_the_start(event: &Event, deliveries: u32) -> u64 {
 }
 
 impl Record {
-    pub(crate) fn new(event: Event, deliveries: u32, by: By) -> Self {
-        let (watch, dispatched) = by.parts();
+    pub(crate) fn new(mut event: Event, deliveries: u32, by: By<'_>) -> Self {
+        if let By::Publish { instance_id, .. } = by {
+            event.adopt(instance_id, None);
+        }
         Self {
-            watch,
-            state: AtomicU64::new(u64::from(deliveries) | dispatched),
+            state: AtomicU64::new(by.state(deliveries)),
             processed_at: AtomicU64::new(0),
             completed_at: AtomicU64::new(completed_from_the_start(&event, deliveries)),
-            event,
             retries: AtomicU32::new(0),
+            watch: by.watch(),
             error: Mutex::new(None),
+            event,
         }
     }
 
     /// Makes this record, which nobody else holds, the record of another event.
-    pub(crate) fn reuse(&mut self, event: Event, deliveries: u32, by: By) {
-        let (watch, dispatched) = by.parts();
-        *self.completed_at.get_mut() = completed_from_the_start(&event, deliveries);
-        self.event = event;
-        self.watch = watch;
-        *self.state.get_mut() = u64::from(deliveries) | dispatched;
+    pub(crate) fn reuse(&mut self, event: Event, deliveries: u32, by: By<'_>) {
+        *self.state.get_mut() = by.state(deliveries);
         *self.processed_at.get_mut() = 0;
+        *self.completed_at.get_mut() = completed_from_the_start(&event, deliveries);
         *self.retries.get_mut() = 0;
+        self.watch = by.watch();
         *self.error.get_mut() = None;
+        let mut old = std::mem::replace(&mut self.event, event);
+        if let By::Publish { instance_id, .. } = by {
+            self.event.adopt(instance_id, Some(&mut old));
+        }
     }
 
     pub(crate) fn progress(&self) -> Progress {
