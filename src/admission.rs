@@ -110,12 +110,7 @@ impl Engine {
     }
 
     /// Checks the bounds of this broker, and reserves room in every subscription, unless the event is known, which needs none.
-    pub(crate) fn admit(
-        &self,
-        event: &Event,
-        targets: &[Arc<Subscription>],
-        may_block: bool,
-    ) -> Result<Room, Refusal> {
+    pub(crate) fn admit(&self, event: &Event, targets: &[Arc<Subscription>], may_block: bool) -> Result<Room, Refusal> {
         let (max, actual) = (self.config.max_payload_bytes, event.payload().len());
         if actual > max {
             return Err(Refusal::Invalid(Invalid::new("payload", Problem::TooLong { max, actual })));

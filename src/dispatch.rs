@@ -190,12 +190,7 @@ impl Engine {
         }
     }
 
-    fn dispatch(
-        self: &Arc<Self>,
-        stored: Stored,
-        targets: &[Arc<Subscription>],
-        without: &WithoutPlace,
-    ) -> Accepted {
+    fn dispatch(self: &Arc<Self>, stored: Stored, targets: &[Arc<Subscription>], without: &WithoutPlace) -> Accepted {
         let record = match stored {
             Stored::New(record) => record,
             Stored::Known(record) => return already(&record),

@@ -111,7 +111,12 @@ impl Aged {
             let from = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
             let step: Vec<SharedRecord> = {
                 let records = self.records.lock();
-                records.by_id.range((from, Bound::Unbounded)).take(SCAN_STEP).map(|(_, it)| SharedRecord::clone(it)).collect()
+                records
+                    .by_id
+                    .range((from, Bound::Unbounded))
+                    .take(SCAN_STEP)
+                    .map(|(_, it)| SharedRecord::clone(it))
+                    .collect()
             };
             step.iter().for_each(&mut visit);
             match step.last() {

@@ -116,7 +116,7 @@ pub(crate) fn plain(short: bool, figures: &mut Figures) {
     figures.exactly("completed", stats.completed, PUBLISHERS * events_each);
     figures.exactly("attempts", stats.attempts, PUBLISHERS * events_each);
     // Memory must be flat once everything has been in use for a while; a short run hardly gets there.
-    eprintln!("SERIES {:?}", memory.iter().step_by(memory.len()/20).collect::<Vec<_>>());
+    eprintln!("SERIES {:?}", memory.iter().step_by(memory.len() / 20).collect::<Vec<_>>());
     let half = &memory[memory.len() / 2..];
     if !half.is_empty() {
         let mean = half.iter().sum::<u64>() as f64 / half.len() as f64;
