@@ -1,0 +1,60 @@
+//! How everything here is measured. What one sample does is in `harness/work.rs`, what many of them say in
+//! `harness/samples.rs`. What is measured is not told here: that is in the file of each section.
+
+mod samples;
+mod sleeps;
+mod work;
+
+use std::time::Duration;
+
+pub(crate) use samples::{Samples, Spread};
+pub(crate) use sleeps::sleeps;
+pub(crate) use work::{EVENT_TYPE, Events, Shape, Work, payload_json};
+
+/// How much is measured.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Plan {
+    /// How often each contestant has its turn.
+    pub(crate) rounds: usize,
+    /// How long a sample should take.
+    pub(crate) sample: Duration,
+    /// Only to see whether everything works: the figures say nothing.
+    pub(crate) quick: bool,
+}
+
+impl Plan {
+    pub(crate) fn new(rounds: Option<usize>, quick: bool) -> Self {
+        let (usual, sample) = if quick { (2, 4) } else { (7, 350) };
+        Self { rounds: rounds.unwrap_or(usual), sample: Duration::from_millis(sample), quick }
+    }
+
+    /// A number of things to do: the first one, or the second one if this is the short form.
+    pub(crate) fn pick<T>(self, usual: T, quick: T) -> T {
+        if self.quick { quick } else { usual }
+    }
+
+    /// Gives each contestant one turn per round: A B C A B C. So a disturbance of the machine meets all of them, and figures
+    /// of one round can be compared. Samples come in the order of the contestants.
+    pub(crate) fn interleave<T>(self, contestants: &[T], mut turn: impl FnMut(&T) -> f64) -> Vec<Samples> {
+        let mut samples = vec![Samples::default(); contestants.len()];
+        for _ in 0..self.rounds {
+            for (contestant, samples) in contestants.iter().zip(&mut samples) {
+                samples.push(turn(contestant));
+            }
+        }
+        samples
+    }
+
+    /// How many events take about as long as a sample should; found by doing it with ever more of them.
+    pub(crate) fn events_per_sample(self, mut run: impl FnMut(u64) -> Duration) -> u64 {
+        let mut events = 500;
+        loop {
+            let took = run(events);
+            if took >= self.sample / 4 || events >= 1 << 24 {
+                let per_sample = events as f64 * self.sample.as_secs_f64() / took.as_secs_f64();
+                return (per_sample as u64).max(100);
+            }
+            events *= if took < self.sample / 40 { 8 } else { 3 };
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! `eventbroker-compare`: measures the broker and its rivals on the same work, in turn, and says whether the goals of the design are
+//! met. A file per section says what is measured; how, is in `harness`; who, is in `rivals`; what comes out, in `report`.
+
+mod harness;
+mod machine;
+mod report;
+mod rivals;
+mod throughput;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use harness::Plan;
+use machine::Machine;
+use report::{Report, Section};
+
+/// A section: its name, and how it is run.
+type Part = (&'static str, fn(Plan) -> Section);
+
+const PARTS: &[Part] = &[("throughput", throughput::run)];
+
+/// Measures eventbroker and its rivals on the same work, in turn: A B C A B C.
+#[derive(Debug, Parser)]
+#[command(version, after_help = "\
+Figures are medians over the rounds, with the least and the most; ratios are taken round by round.
+It exits with 0 whatever the figures are, unless --enforce is given. Text goes to standard output.")]
+struct Options {
+    /// How often each contestant has its turn [default: 7, with --quick 2]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    rounds: Option<u16>,
+    /// Only this section; may be given several times
+    #[arg(long, value_name = "NAME", value_parser = PARTS.iter().map(|part| part.0).collect::<Vec<_>>())]
+    only: Vec<String>,
+    /// The short form: tiny runs that show that everything works; the figures say nothing
+    #[arg(long)]
+    quick: bool,
+    /// Write everything as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Exit with 1 if a goal is not met
+    #[arg(long)]
+    enforce: bool,
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let plan = Plan::new(options.rounds.map(usize::from), options.quick);
+    let machine = Machine::this();
+    print!("{}", machine.text());
+    let mut report = Report { machine, quick: plan.quick, rounds: plan.rounds, sections: Vec::new() };
+    for (name, run) in PARTS {
+        if options.only.is_empty() || options.only.iter().any(|only| only == name) {
+            let section = run(plan);
+            print!("{}", section.text());
+            report.sections.push(section);
+        }
+    }
+    print!("{}", report.goals_text());
+    if let Some(path) = &options.json
+        && let Err(error) = write_json(path, &report)
+    {
+        eprintln!("eventbroker-compare: cannot write {}: {error}", path.display());
+        return ExitCode::FAILURE;
+    }
+    let missed = options.enforce && report.goals().any(|goal| !goal.met);
+    if missed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+fn write_json(path: &std::path::Path, report: &Report) -> std::io::Result<()> {
+    std::fs::write(path, serde_json::to_string_pretty(report)? + "\n")
+}
