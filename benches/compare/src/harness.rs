@@ -7,9 +7,9 @@ mod work;
 
 use std::time::Duration;
 
-pub(crate) use samples::{Samples, Spread};
-pub(crate) use sleeps::sleeps;
-pub(crate) use work::{EVENT_TYPE, Events, Shape, Work, payload_json};
+pub(crate) use samples::{Samples, Spread, quantile};
+use sleeps::sleeps;
+pub(crate) use work::{EVENT_TYPE, Events, PATTERN, Shape, Work, other_pattern, payload_json};
 
 /// How much is measured.
 #[derive(Debug, Clone, Copy)]
@@ -34,15 +34,15 @@ impl Plan {
     }
 
     /// Gives each contestant one turn per round: A B C A B C. So a disturbance of the machine meets all of them, and figures
-    /// of one round can be compared. Samples come in the order of the contestants.
-    pub(crate) fn interleave<T>(self, contestants: &[T], mut turn: impl FnMut(&T) -> f64) -> Vec<Samples> {
-        let mut samples = vec![Samples::default(); contestants.len()];
+    /// of one round can be compared. What the turns gave comes in the order of the contestants.
+    pub(crate) fn interleave<C, T>(self, contestants: &[C], mut turn: impl FnMut(&C) -> T) -> Vec<Vec<T>> {
+        let mut rounds: Vec<Vec<T>> = contestants.iter().map(|_| Vec::new()).collect();
         for _ in 0..self.rounds {
-            for (contestant, samples) in contestants.iter().zip(&mut samples) {
-                samples.push(turn(contestant));
+            for (contestant, found) in contestants.iter().zip(&mut rounds) {
+                found.push(turn(contestant));
             }
         }
-        samples
+        rounds
     }
 
     /// How many events take about as long as a sample should; found by doing it with ever more of them.

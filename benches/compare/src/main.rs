@@ -1,10 +1,18 @@
 //! `eventbroker-compare`: measures the broker and its rivals on the same work, in turn, and says whether the goals of the design are
 //! met. A file per section says what is measured; how, is in `harness`; who, is in `rivals`; what comes out, in `report`.
 
+mod fan_out;
 mod harness;
+mod keys;
+mod latency;
 mod machine;
+mod memory;
+mod race;
 mod report;
+mod retries;
 mod rivals;
+mod round_trip;
+mod routing;
 mod throughput;
 
 use std::path::PathBuf;
@@ -19,13 +27,25 @@ use report::{Report, Section};
 /// A section: its name, and how it is run.
 type Part = (&'static str, fn(Plan) -> Section);
 
-const PARTS: &[Part] = &[("throughput", throughput::run)];
+const PARTS: &[Part] = &[
+    ("throughput", throughput::run),
+    ("routing", routing::run),
+    ("fan-out", fan_out::run),
+    ("round-trip", round_trip::run),
+    ("latency", latency::run),
+    ("memory", memory::run),
+    ("retries", retries::run),
+    ("keys", keys::run),
+];
 
 /// Measures eventbroker and its rivals on the same work, in turn: A B C A B C.
 #[derive(Debug, Parser)]
-#[command(version, after_help = "\
+#[command(
+    version,
+    after_help = "\
 Figures are medians over the rounds, with the least and the most; ratios are taken round by round.
-It exits with 0 whatever the figures are, unless --enforce is given. Text goes to standard output.")]
+It exits with 0 whatever the figures are, unless --enforce is given. Text goes to standard output."
+)]
 struct Options {
     /// How often each contestant has its turn [default: 7, with --quick 2]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1_000))]
@@ -34,7 +54,7 @@ struct Options {
     #[arg(long, value_name = "NAME", value_parser = PARTS.iter().map(|part| part.0).collect::<Vec<_>>())]
     only: Vec<String>,
     /// The short form: tiny runs that show that everything works; the figures say nothing
-    #[arg(long)]
+    #[arg(long, conflicts_with = "enforce")]
     quick: bool,
     /// Write everything as JSON
     #[arg(long, value_name = "FILE")]
@@ -42,10 +62,17 @@ struct Options {
     /// Exit with 1 if a goal is not met
     #[arg(long)]
     enforce: bool,
+    /// What this program calls itself with, to measure memory in a fresh process
+    #[arg(long, hide = true, value_name = "EVENTS")]
+    internal_memory: Option<usize>,
 }
 
 fn main() -> ExitCode {
     let options = Options::parse();
+    if let Some(events) = options.internal_memory {
+        println!("{}", memory::bytes_per_event(events));
+        return ExitCode::SUCCESS;
+    }
     let plan = Plan::new(options.rounds.map(usize::from), options.quick);
     let machine = Machine::this();
     print!("{}", machine.text());

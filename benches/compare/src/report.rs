@@ -90,8 +90,12 @@ impl Row {
         Self { role: rival.role(), lacks: rival.lacks(), ..Self::named(rival.name(), samples) }
     }
 
-    pub(crate) fn slept(self, sleeps_per_event: Option<f64>) -> Self {
-        Self { sleeps_per_event, ..self }
+    pub(crate) fn called(self, name: impl Into<String>) -> Self {
+        Self { name: name.into(), ..self }
+    }
+
+    pub(crate) fn slept(self, sleeps_per_event: f64) -> Self {
+        Self { sleeps_per_event: Some(sleeps_per_event), ..self }
     }
 
     /// A figure of ours.
@@ -109,7 +113,12 @@ impl Row {
 }
 
 impl Table {
-    pub(crate) fn new(title: impl Into<String>, unit: &'static str, bases: &[&'static str], mut rows: Vec<Row>) -> Self {
+    pub(crate) fn new(
+        title: impl Into<String>,
+        unit: &'static str,
+        bases: &[&'static str],
+        mut rows: Vec<Row>,
+    ) -> Self {
         let base_samples: Vec<Samples> = bases
             .iter()
             .filter_map(|base| rows.iter().find(|row| row.name == *base))
@@ -164,8 +173,8 @@ impl Section {
         self.tables.iter().for_each(|table| text.push_str(&table.text()));
         let mut told = Vec::new();
         for row in self.tables.iter().flat_map(|table| &table.rows) {
-            if !row.lacks.is_empty() && !told.contains(&row.name) {
-                told.push(row.name.clone());
+            if !row.lacks.is_empty() && !told.contains(&row.lacks) {
+                told.push(row.lacks);
                 let heading = if told.len() == 1 { "\nWhat the others do not do:\n" } else { "" };
                 let _ = writeln!(text, "{heading}  {}: {}", row.name, row.lacks);
             }
@@ -186,8 +195,12 @@ impl Report {
                 Bound::AtLeast(least) => format!(">= {}", number(*least)),
                 Bound::AtMost(most) => format!("<= {}", number(*most)),
             };
-            let verdict = if *met { "met" } else { "NOT MET" };
-            let _ = writeln!(text, "  {id:<4}{what:<76}{:>12} {bound:>12}  {verdict}", number(*figure));
+            let verdict = match met {
+                _ if self.quick => "not judged",
+                true => "met",
+                false => "NOT MET",
+            };
+            let _ = writeln!(text, "  {id:<6}{what:<74}{:>12} {bound:>12}  {verdict}", number(*figure));
         }
         if self.quick {
             text.push_str("\nThis was the short form: it shows that everything works, and its figures say nothing.\n");

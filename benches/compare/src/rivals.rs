@@ -7,6 +7,7 @@ mod crossbeam;
 mod direct;
 mod disruptor;
 mod flume;
+mod nobody;
 mod ours;
 mod pubsub;
 mod qubit;
@@ -23,6 +24,7 @@ pub(crate) use crossbeam::Crossbeam;
 pub(crate) use direct::Direct;
 pub(crate) use disruptor::Disruptor;
 pub(crate) use flume::Flume;
+pub(crate) use nobody::Nobody;
 pub(crate) use ours::{Ours, Way};
 pub(crate) use pubsub::PubSub;
 pub(crate) use qubit::Qubit;
@@ -42,6 +44,24 @@ pub(crate) enum Role {
     Limit,
     /// Runs handlers on the thread that publishes: shown, not ranked.
     Inline,
+    /// The harness itself, with nobody to receive anything: nobody can be quicker.
+    Floor,
+}
+
+/// Every rival.
+pub(crate) fn all() -> Vec<Box<dyn Rival>> {
+    vec![
+        Box::new(Bare(Flume)),
+        Box::new(Bare(Crossbeam)),
+        Box::new(TokioBroadcast::default()),
+        Box::new(Qubit),
+        Box::new(PubSub),
+        Box::new(Bus),
+        Box::new(Disruptor::Spins),
+        Box::new(Disruptor::Yields),
+        Box::new(Direct::default()),
+        Box::new(Nobody),
+    ]
 }
 
 /// A way for events to get from publishers to handlers.

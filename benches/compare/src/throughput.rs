@@ -1,10 +1,9 @@
 //! Events per second, from the first publish to the last handler's end: goals P1, P2 and P3.
 
 use crate::harness::{Plan, Shape, Work};
-use crate::report::{Bound, Goal, Row, Section, Table};
-use crate::rivals::{
-    Bare, Bus, Crossbeam, Direct, Disruptor, Flume, Ours, PubSub, Qubit, Rival, Role, TokioBroadcast, Way,
-};
+use crate::race::{Runner, race};
+use crate::report::{Bound, Goal, Section, Table};
+use crate::rivals::{self, Ours, Rival, Role, Way};
 
 /// What the Go original does with one subscription. Measured once, on another machine.
 const ORIGINAL: f64 = 250_000.0;
@@ -18,24 +17,6 @@ const SHAPES: [(&str, Shape); 4] = [
     ("4 publishers, 2 workers, capacity 1,024", Shape::new(4, 2, 1_024)),
     ("4 publishers, 2 workers, capacity 65,536", Shape::new(4, 2, 65_536)),
 ];
-
-fn contestants() -> Vec<Box<dyn Rival>> {
-    vec![
-        Box::new(Ours(Way::Publish)),
-        Box::new(Ours(Way::RawBytes)),
-        Box::new(Ours(Way::Batch)),
-        Box::new(Ours(Way::Again)),
-        Box::new(Bare(Flume)),
-        Box::new(Bare(Crossbeam)),
-        Box::new(TokioBroadcast),
-        Box::new(Qubit),
-        Box::new(PubSub),
-        Box::new(Bus),
-        Box::new(Disruptor::Spins),
-        Box::new(Disruptor::Yields),
-        Box::new(Direct { others: 0 }),
-    ]
-}
 
 pub(crate) fn run(plan: Plan) -> Section {
     let mut section = Section {
@@ -55,30 +36,16 @@ pub(crate) fn run(plan: Plan) -> Section {
 }
 
 fn measure(plan: Plan, title: &str, shape: Shape) -> Table {
-    let rivals = contestants().into_iter().filter(|rival| rival.fits(&shape));
-    let sized: Vec<(Box<dyn Rival>, u64)> = rivals
-        .map(|rival| {
-            let events = plan.events_per_sample(|events| rival.run(&Work::new(shape, events)));
-            (rival, events)
-        })
-        .collect();
-    let sleeps: Vec<_> = sized.iter().map(|_| std::cell::Cell::new(0.0)).collect();
-    let turns: Vec<_> = sized.iter().zip(&sleeps).collect();
-    let samples = plan.interleave(&turns, |((rival, events), sleeps)| {
-        let work = Work::new(shape, *events);
-        let rate = *events as f64 / rival.run(&work).as_secs_f64();
-        sleeps.set(sleeps.get() + work.sleeps_per_event() / plan.rounds as f64);
-        rate
-    });
-    let rows = sized.iter().zip(samples).zip(sleeps).map(|(((rival, _), samples), sleeps)| {
-        Row::of(rival.as_ref(), samples).slept((shape.publishers == 1).then(|| sleeps.get()))
-    });
-    Table::new(title, "events/s", &[FLUME, CROSSBEAM], rows.collect())
+    let ours =
+        [Way::Publish, Way::RawBytes, Way::Batch, Way::Again].map(|way| Box::new(Ours::new(way)) as Box<dyn Rival>);
+    let runners = ours.into_iter().chain(rivals::all()).filter(|rival| rival.fits(&shape));
+    let runners = runners.map(|rival| Runner::new(rival, move |events| Work::new(shape, events)));
+    Table::new(title, "events/s", &[FLUME, CROSSBEAM], race(plan, runners))
 }
 
 fn goals(table: &Table, shape: Shape) -> Vec<Goal> {
     let id = if shape.publishers == 1 { "P1" } else { "P2" };
-    let (ours, raw) = (Ours(Way::Publish).name(), Ours(Way::RawBytes).name());
+    let (ours, raw) = (Ours::new(Way::Publish).name(), Ours::new(Way::RawBytes).name());
     let peers = table.rows.iter().filter(|row| row.role == Role::Peer);
     let best = peers.max_by(|a, b| a.figure.median.total_cmp(&b.figure.median)).expect("peers");
     let title = &table.title;

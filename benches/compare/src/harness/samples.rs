@@ -15,10 +15,6 @@ pub(crate) struct Spread {
 }
 
 impl Samples {
-    pub(crate) fn push(&mut self, figure: f64) {
-        self.0.push(figure);
-    }
-
     /// This one's figure by the other one's, round by round.
     pub(crate) fn ratio_to(&self, base: &Self) -> Self {
         Self(self.0.iter().zip(&base.0).map(|(mine, its)| mine / its).collect())
@@ -36,6 +32,12 @@ impl Samples {
 impl FromIterator<f64> for Samples {
     fn from_iter<I: IntoIterator<Item = f64>>(figures: I) -> Self {
         Self(figures.into_iter().collect())
+    }
+}
+
+impl Extend<f64> for Samples {
+    fn extend<I: IntoIterator<Item = f64>>(&mut self, figures: I) {
+        self.0.extend(figures);
     }
 }
 

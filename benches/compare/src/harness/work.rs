@@ -13,6 +13,8 @@ use super::sleeps;
 
 /// The type of the events, unless a section wants others.
 pub(crate) const EVENT_TYPE: &str = "bench.orders.create";
+/// What the subscriptions that are meant want.
+pub(crate) const PATTERN: &str = "bench.orders.*";
 /// How long handlers may take after the last publish before it is a fault.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -32,6 +34,11 @@ impl Shape {
     pub(crate) const fn new(publishers: usize, workers: usize, capacity: usize) -> Self {
         Self { publishers, workers, subscriptions: 1, capacity }
     }
+}
+
+/// What a subscription wants that no event is meant for.
+pub(crate) fn other_pattern(n: usize) -> String {
+    format!("bench.other{n}.create")
 }
 
 /// 100 bytes of JSON.

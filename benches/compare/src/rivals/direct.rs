@@ -7,12 +7,12 @@ use std::time::Duration;
 use eventbroker::{Event, Pattern};
 
 use super::{Rival, Role};
-use crate::harness::{Events, Work};
+use crate::harness::{Events, PATTERN, Work, other_pattern};
 
 type Handler = Box<dyn Fn(&Event) + Send + Sync>;
 
 /// With this many subscriptions beside those that match.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Direct {
     pub(crate) others: usize,
 }
@@ -32,8 +32,8 @@ impl Rival for Direct {
     }
 
     fn run(&self, work: &Work) -> Duration {
-        let others = (0..self.others).map(|n| format!("bench.other{n}.create"));
-        let patterns = others.chain((0..work.shape.subscriptions).map(|_| "bench.orders.*".to_owned()));
+        let others = (0..self.others).map(other_pattern);
+        let patterns = others.chain((0..work.shape.subscriptions).map(|_| PATTERN.to_owned()));
         let handlers: Vec<(Pattern, Handler)> = patterns
             .map(|pattern| {
                 let tally = work.tally();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use eventbroker::{Broker, Event, Overflow, Source, SubscribeOptions};
 
 use super::{Rival, Role};
-use crate::harness::{EVENT_TYPE, Events, Work, payload_json};
+use crate::harness::{EVENT_TYPE, Events, PATTERN, Shape, Work, other_pattern, payload_json};
 
 /// How long a publisher waits for room.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -27,11 +27,15 @@ pub(crate) enum Way {
 
 /// See the module's page.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Ours(pub(crate) Way);
+pub(crate) struct Ours {
+    way: Way,
+    /// Subscriptions beside those that match.
+    others: usize,
+}
 
 impl Rival for Ours {
     fn name(&self) -> &'static str {
-        match self.0 {
+        match self.way {
             Way::Publish => "eventbroker",
             Way::RawBytes => "eventbroker, raw bytes checked",
             Way::Batch => "eventbroker, publish_batch",
@@ -56,25 +60,42 @@ impl Rival for Ours {
 }
 
 impl Ours {
+    pub(crate) fn new(way: Way) -> Self {
+        Self { way, others: 0 }
+    }
+
+    pub(crate) fn among(self, others: usize) -> Self {
+        Self { others, ..self }
+    }
+
     /// A broker with the subscriptions of the work. All settings are the defaults but the queue's capacity, what happens when it is
     /// full, and, if the shape says how many threads handle events, their number.
     fn open(self, work: &Work) -> Broker {
-        let shape = work.shape;
+        let Shape { workers, subscriptions, .. } = work.shape;
         let builder = Broker::builder();
-        let builder = if shape.workers == 1 { builder } else { builder.worker_count(shape.workers) };
+        let builder = if workers == 1 { builder } else { builder.worker_count(workers) };
         let broker = builder.start().expect("a broker");
-        for _ in 0..shape.subscriptions {
-            let mut options = SubscribeOptions::new("bench.orders.*").queue_capacity(shape.capacity);
-            if shape.workers > 1 {
-                options = options.concurrency(shape.workers);
-            }
-            if self.0 != Way::Again {
-                options = options.overflow(Overflow::Block(PATIENCE));
-            }
+        for n in 0..self.others {
+            broker.subscribe(other_pattern(n), |_| ()).expect("a subscription");
+        }
+        for _ in 0..subscriptions {
             let tally = work.tally();
+            let options = self.options(work.shape);
             broker.subscribe_with(options, move |delivery| tally.handle(delivery.event())).expect("a subscription");
         }
         broker
+    }
+
+    /// How those that match subscribe.
+    pub(crate) fn options(self, shape: Shape) -> SubscribeOptions {
+        let mut options = SubscribeOptions::new(PATTERN).queue_capacity(shape.capacity);
+        if shape.workers > 1 {
+            options = options.concurrency(shape.workers);
+        }
+        if self.way != Way::Again {
+            options = options.overflow(Overflow::Block(PATIENCE));
+        }
+        options
     }
 
     /// Does the work on a broker that has its subscriptions. It is done when each event is handled and counted as completed.
@@ -90,7 +111,7 @@ impl Ours {
     }
 
     fn publish(self, broker: &Broker, mut events: Events<'_>) {
-        match self.0 {
+        match self.way {
             Way::Publish => events.for_each(|event| _ = broker.publish(event).expect("accepted")),
             Way::RawBytes => {
                 let json = payload_json();

@@ -11,7 +11,7 @@ use qubit_event_bus::model::{AdmissionRequirement, PublishRequest, SubscribeRequ
 use qubit_event_bus::spi::ShutdownMode;
 
 use super::{Rival, Role};
-use crate::harness::{Events, Work};
+use crate::harness::{EVENT_TYPE, Events, Work};
 
 /// See the module's page.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ impl Rival for Qubit {
             .queue_capacity(shape.capacity)
             .max_total_outstanding(shape.capacity * shape.subscriptions);
         let bus = EventBus::local(config).expect("a bus");
-        let topic = Topic::<Arc<Event>>::new("bench.orders.create").expect("a topic");
+        let topic = Topic::<Arc<Event>>::new(EVENT_TYPE).expect("a topic");
         let subscriptions: Vec<_> = (0..shape.subscriptions)
             .map(|n| {
                 let tally = work.tally();

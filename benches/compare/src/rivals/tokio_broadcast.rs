@@ -8,11 +8,13 @@ use eventbroker::{Event, Pattern};
 use tokio::sync::broadcast::{self, Sender};
 
 use super::{Rival, Role};
-use crate::harness::{Events, Shape, Work};
+use crate::harness::{Events, PATTERN, Shape, Work, other_pattern};
 
-/// See the module's page.
-#[derive(Debug)]
-pub(crate) struct TokioBroadcast;
+/// With this many subscriptions beside those that match.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct TokioBroadcast {
+    pub(crate) others: usize,
+}
 
 impl Rival for TokioBroadcast {
     fn name(&self) -> &'static str {
@@ -31,10 +33,12 @@ impl Rival for TokioBroadcast {
     fn run(&self, work: &Work) -> Duration {
         let Shape { subscriptions, capacity, publishers, .. } = work.shape;
         let (sender, _) = broadcast::channel::<Arc<Event>>(capacity);
+        let others = (0..self.others).map(other_pattern);
+        let patterns = others.chain((0..subscriptions).map(|_| PATTERN.to_owned()));
         thread::scope(|scope| {
-            for _ in 0..subscriptions {
+            for pattern in patterns {
                 let (mut receiver, tally) = (sender.subscribe(), work.tally());
-                let pattern = Pattern::parse("bench.orders.*").expect("a valid pattern");
+                let pattern = Pattern::parse(&pattern).expect("a valid pattern");
                 scope.spawn(move || {
                     while let Ok(event) = receiver.blocking_recv() {
                         if pattern.matches(event.event_type().as_str()) {
