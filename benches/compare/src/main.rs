@@ -1,6 +1,7 @@
 //! `eventbroker-compare`: measures the broker and its rivals on the same work, in turn, and says whether the goals of the design are
 //! met. A file per section says what is measured; how, is in `harness`; who, is in `rivals`; what comes out, in `report`.
 
+mod charts;
 mod fan_out;
 mod harness;
 mod keys;
@@ -15,6 +16,8 @@ mod round_trip;
 mod routing;
 mod throughput;
 
+use std::error::Error;
+use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -59,6 +62,9 @@ struct Options {
     /// Write everything as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Draw a chart per section into this directory
+    #[arg(long, value_name = "DIR", num_args = 0..=1, default_missing_value = "docs/performance")]
+    charts: Option<PathBuf>,
     /// Exit with 1 if a goal is not met
     #[arg(long)]
     enforce: bool,
@@ -85,16 +91,21 @@ fn main() -> ExitCode {
         }
     }
     print!("{}", report.goals_text());
-    if let Some(path) = &options.json
-        && let Err(error) = write_json(path, &report)
-    {
-        eprintln!("eventbroker-compare: cannot write {}: {error}", path.display());
+    if let Err(error) = write(&report, &options) {
+        eprintln!("eventbroker-compare: {error}");
         return ExitCode::FAILURE;
     }
     let missed = options.enforce && report.goals().any(|goal| !goal.met);
     if missed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-fn write_json(path: &std::path::Path, report: &Report) -> std::io::Result<()> {
-    std::fs::write(path, serde_json::to_string_pretty(report)? + "\n")
+fn write(report: &Report, options: &Options) -> Result<(), Box<dyn Error>> {
+    if let Some(path) = &options.json {
+        let written = fs::write(path, serde_json::to_string_pretty(report)? + "\n");
+        written.map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+    }
+    if let Some(dir) = &options.charts {
+        charts::draw(&report.sections, dir).map_err(|error| format!("cannot draw into {}: {error}", dir.display()))?;
+    }
+    Ok(())
 }
