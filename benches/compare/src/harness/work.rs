@@ -57,7 +57,6 @@ pub(crate) struct Work {
     types: Arc<[String]>,
     /// The keys that the events have in turn; none means no key.
     keys: Arc<[String]>,
-    payload: Payload,
     tally: Arc<Tally>,
     sleeps: Arc<AtomicU64>,
 }
@@ -70,7 +69,6 @@ impl Work {
             pace: None,
             types: [EVENT_TYPE.to_owned()].into(),
             keys: Arc::default(),
-            payload: Payload::from_json(payload_json()).expect("valid JSON"),
             tally: Arc::default(),
             sleeps: Arc::default(),
         }
@@ -148,7 +146,8 @@ impl Work {
     }
 
     fn share(&self, publisher: u64, events: u64) -> Events<'_> {
-        Events { work: self, next: publisher, left: events, due: Instant::now() }
+        let payload = Payload::from_json(payload_json()).expect("valid JSON");
+        Events { work: self, payload, next: publisher, left: events, due: Instant::now() }
     }
 
     /// Sleeps of all threads during the work, per event. Threads that publish beside others are not counted.
@@ -161,6 +160,8 @@ impl Work {
 #[derive(Debug)]
 pub(crate) struct Events<'a> {
     work: &'a Work,
+    /// Checked once, and shared by all events of this publisher.
+    payload: Payload,
     next: u64,
     left: u64,
     due: Instant,
@@ -190,8 +191,8 @@ impl Iterator for Events<'_> {
             wait_until(self.due);
             self.due += pace;
         }
-        let Work { types, keys, payload, .. } = self.work;
-        let mut event = Event::builder(Source::System, self.turn(types)).payload_raw(payload.clone());
+        let Work { types, keys, .. } = self.work;
+        let mut event = Event::builder(Source::System, self.turn(types)).payload_raw(self.payload.clone());
         if !keys.is_empty() {
             event = event.key(self.turn(keys));
         }
