@@ -11,7 +11,7 @@ const SHAPE: Shape = Shape::new(1, 1, 1_024);
 const UNKEYED: &str = "no keys";
 const CASES: [(&str, usize); 4] = [(UNKEYED, 0), ("1 key", 1), ("100 keys", 100), ("100,000 keys", 100_000)];
 
-pub(crate) fn run(plan: Plan) -> Section {
+pub(crate) fn run(plan: &Plan) -> Section {
     let runners = CASES.map(|(name, count)| {
         let keys: Arc<[String]> = (0..count).map(|n| format!("customer-{n}")).collect();
         let work = move |events| Work::new(SHAPE, events).with_keys(&keys);

@@ -21,8 +21,8 @@ fn contestants() -> [Box<dyn Rival>; 4] {
     ]
 }
 
-pub(crate) fn run(plan: Plan) -> Section {
-    let plan = Plan { rounds: plan.pick(plan.rounds.max(ROUNDS), plan.rounds), ..plan };
+pub(crate) fn run(plan: &Plan) -> Section {
+    let plan = &Plan { rounds: plan.pick(plan.rounds.max(ROUNDS), plan.rounds), ..plan.clone() };
     let slow = measure(plan, "1,000", Duration::from_millis(1), plan.pick(500, 10));
     let quick = measure(plan, "100,000", Duration::from_micros(10), plan.pick(40_000, 200));
     let trips: Samples = (0..plan.rounds).map(|_| round_trip::crossbeam(plan.pick(50_000, 200)).0).collect();
@@ -49,7 +49,7 @@ pub(crate) fn run(plan: Plan) -> Section {
 }
 
 /// A table per quantile.
-fn measure(plan: Plan, rate: &str, pace: Duration, events: u64) -> Vec<Table> {
+fn measure(plan: &Plan, rate: &str, pace: Duration, events: u64) -> Vec<Table> {
     let contestants = contestants();
     let rounds = plan.interleave(&contestants, |rival| {
         let work = Work::new(SHAPE, events).paced(pace);

@@ -28,7 +28,7 @@ use machine::Machine;
 use report::{Report, Section};
 
 /// A section: its name, and how it is run.
-type Part = (&'static str, fn(Plan) -> Section);
+type Part = (&'static str, fn(&Plan) -> Section);
 
 const PARTS: &[Part] = &[
     ("throughput", throughput::run),
@@ -56,6 +56,9 @@ struct Options {
     /// Only this section; may be given several times
     #[arg(long, value_name = "NAME", value_parser = PARTS.iter().map(|part| part.0).collect::<Vec<_>>())]
     only: Vec<String>,
+    /// Only who has this in the name, where many compete; may be given several times. Goals that need others are left out
+    #[arg(long, value_name = "TEXT")]
+    who: Vec<String>,
     /// The short form: tiny runs that show that everything works; the figures say nothing
     #[arg(long, conflicts_with = "enforce")]
     quick: bool,
@@ -79,13 +82,15 @@ fn main() -> ExitCode {
         println!("{}", memory::bytes_per_event(events));
         return ExitCode::SUCCESS;
     }
-    let plan = Plan::new(options.rounds.map(usize::from), options.quick);
+    let plan = Plan::new(options.rounds.map(usize::from), options.quick, options.who.clone());
     let machine = Machine::this();
     print!("{}", machine.text());
     let mut report = Report { machine, quick: plan.quick, rounds: plan.rounds, sections: Vec::new() };
     for (name, run) in PARTS {
         if options.only.is_empty() || options.only.iter().any(|only| only == name) {
-            let section = run(plan);
+            let mut section = run(&plan);
+            // What was not measured, because of --who, is not judged.
+            section.goals.retain(|goal| goal.figure.is_finite());
             print!("{}", section.text());
             report.sections.push(section);
         }

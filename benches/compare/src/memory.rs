@@ -10,9 +10,9 @@ use eventbroker::{Broker, Event, Overflow, Source, SubscribeOptions};
 use crate::harness::{EVENT_TYPE, PATTERN, Plan, payload_json};
 use crate::report::{Bound, Goal, Row, Section, Table};
 
-pub(crate) fn run(plan: Plan) -> Section {
+pub(crate) fn run(plan: &Plan) -> Section {
     // Other processes disturb none of this, so it needs few rounds.
-    let plan = Plan { rounds: plan.rounds.min(3), ..plan };
+    let plan = &Plan { rounds: plan.rounds.min(3), ..plan.clone() };
     let sizes = [("100,000 events", plan.pick(100_000, 2_000)), ("1,000,000 events", plan.pick(1_000_000, 4_000))];
     let rounds = plan.interleave(&sizes, |(_, events)| in_fresh_process(*events));
     let rows = sizes.iter().zip(rounds).map(|((name, _), rounds)| Row::named(*name, rounds.into_iter().collect()));

@@ -34,9 +34,10 @@ impl Runner {
 }
 
 /// A row per runner, in their order.
-pub(crate) fn race(plan: Plan, runners: impl IntoIterator<Item = Runner>) -> Vec<Row> {
+pub(crate) fn race(plan: &Plan, runners: impl IntoIterator<Item = Runner>) -> Vec<Row> {
     let sized: Vec<(Runner, u64)> = runners
         .into_iter()
+        .filter(|runner| plan.wants(&runner.name))
         .map(|runner| {
             let events = plan.events_per_sample(|events| runner.rival.run(&(runner.work)(events)));
             (runner, events)

@@ -127,7 +127,8 @@ impl Table {
         for row in &mut rows {
             row.ratios = base_samples.iter().map(|base| row.samples.ratio_to(base).spread()).collect();
         }
-        Self { title: title.into(), unit, bases: bases.to_vec(), rows }
+        let bases = bases.iter().copied().filter(|base| rows.iter().any(|row| row.name == *base)).collect();
+        Self { title: title.into(), unit, bases, rows }
     }
 
     fn row(&self, name: &str) -> Option<&Row> {
@@ -137,6 +138,11 @@ impl Table {
     /// The median figure of a row; not a number if there is none.
     pub(crate) fn figure(&self, name: &str) -> f64 {
         self.row(name).map_or(f64::NAN, |row| row.figure.median)
+    }
+
+    /// The sleeps per event of a row; not a number if there is none.
+    pub(crate) fn sleeps(&self, name: &str) -> f64 {
+        self.row(name).and_then(|row| row.sleeps_per_event).unwrap_or(f64::NAN)
     }
 
     /// The median of the ratios of one row to another, round by round; not a number if there is none.
@@ -200,7 +206,7 @@ impl Report {
                 true => "met",
                 false => "NOT MET",
             };
-            let _ = writeln!(text, "  {id:<6}{what:<74}{:>12} {bound:>12}  {verdict}", number(*figure));
+            let _ = writeln!(text, "  {id:<6}{what:<78}{:>12} {bound:>12}  {verdict}", number(*figure));
         }
         if self.quick {
             text.push_str("\nThis was the short form: it shows that everything works, and its figures say nothing.\n");

@@ -21,7 +21,7 @@ const NONE: &str = "no retries";
 const OTHER: &str = "10,000 wait, another subscription";
 const SAME: &str = "9,999 wait, the same subscription";
 
-pub(crate) fn run(plan: Plan) -> Section {
+pub(crate) fn run(plan: &Plan) -> Section {
     let cases = [(NONE, Waiting::Nothing), (OTHER, Waiting::Elsewhere), (SAME, Waiting::Here)];
     let runners =
         cases.map(|(name, waiting)| Runner::new(Box::new(waiting), |events| Work::new(SHAPE, events)).called(name));

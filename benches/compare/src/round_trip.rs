@@ -18,7 +18,7 @@ const CASES: [Case; 3] =
     [("publish_sync", publish_sync), ("build and publish_sync", build_and_publish_sync), (CROSSBEAM, crossbeam)];
 const CROSSBEAM: &str = "crossbeam channel there and back";
 
-pub(crate) fn run(plan: Plan) -> Section {
+pub(crate) fn run(plan: &Plan) -> Section {
     let trips = plan.pick(200_000, 500);
     let rounds = plan.interleave(&CASES, |(_, measure)| measure(trips));
     let table = |title, pick: fn(&Trips) -> f64| {

@@ -16,7 +16,7 @@ const SHAPE: Shape = Shape::new(1, 1, 1_024);
 /// Far more types than the route cache remembers: asked for in turn, every one is a miss.
 const MANY_TYPES: usize = 20_000;
 
-pub(crate) fn run(plan: Plan) -> Section {
+pub(crate) fn run(plan: &Plan) -> Section {
     let many = plan.pick(100_000, 2_000);
     let (router, goals) = router_alone(plan, many);
     Section {
@@ -30,7 +30,7 @@ pub(crate) fn run(plan: Plan) -> Section {
     }
 }
 
-fn end_to_end(plan: Plan, many: usize) -> Table {
+fn end_to_end(plan: &Plan, many: usize) -> Table {
     let ours = Ours::new(Way::Publish);
     let work = |events| Work::new(SHAPE, events);
     let types = types(MANY_TYPES);
@@ -69,7 +69,7 @@ fn router(others: usize) -> Targets {
 }
 
 /// Nanoseconds per route.
-fn router_alone(plan: Plan, many: usize) -> (Table, Vec<Goal>) {
+fn router_alone(plan: &Plan, many: usize) -> (Table, Vec<Goal>) {
     let (alone, crowded) = (router(0), router(many - 1));
     let parsed = |count| -> Vec<EventType> {
         types(count).iter().map(|text| EventType::parse(text).expect("a valid type")).collect()
