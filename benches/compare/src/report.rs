@@ -206,7 +206,7 @@ impl Report {
                 true => "met",
                 false => "NOT MET",
             };
-            let _ = writeln!(text, "  {id:<6}{what:<78}{:>12} {bound:>12}  {verdict}", number(*figure));
+            let _ = writeln!(text, "  {id:<6}{what:<88}{:>12} {bound:>12}  {verdict}", number(*figure));
         }
         if self.quick {
             text.push_str("\nThis was the short form: it shows that everything works, and its figures say nothing.\n");
