@@ -115,6 +115,9 @@ impl Engine {
         if actual > max {
             return Err(Refusal::Invalid(Invalid::new("payload", Problem::TooLong { max, actual })));
         }
+        if self.store.wants_measure() {
+            self.store.measure(self.in_flight(self.counts.settled()));
+        }
         if let Some(known) = self.store.find(event.id()) {
             return self.known(event, &known).map(|()| Room::Known(known));
         }

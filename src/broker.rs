@@ -226,7 +226,10 @@ impl Broker {
         match engine.bridge.as_ref().and_then(|bridge| bridge.store.as_ref()) {
             // It knows what other instances did with the event.
             Some(store) => store.get(id),
-            None => Ok(engine.store.get(id)),
+            None => {
+                engine.fit_store();
+                Ok(engine.store.get(id))
+            }
         }
     }
 
@@ -239,13 +242,18 @@ impl Broker {
         let engine = self.engine();
         match engine.bridge.as_ref().and_then(|bridge| bridge.store.as_ref()) {
             Some(store) => store.list(filter),
-            None => Ok(engine.store.list(filter)),
+            None => {
+                engine.fit_store();
+                Ok(engine.store.list(filter))
+            }
         }
     }
 
     /// What the store of this process holds, by status. Looks at each event: milliseconds per hundred thousand.
     pub fn store_stats(&self) -> StoreStats {
-        self.engine().store.stats()
+        let engine = self.engine();
+        engine.fit_store();
+        engine.store.stats()
     }
 
     /// The dead letters that match, oldest first.

@@ -112,7 +112,7 @@ impl Engine {
         Ok(Arc::new(Self {
             number,
             instance_id,
-            store: Store::new(config.max_events),
+            store: Store::new(config.max_events, config.max_in_flight),
             router: Router::new(),
             streams: Router::new(),
             subscriptions: Mutex::default(),
@@ -143,6 +143,11 @@ impl Engine {
     /// Events that are accepted and not settled, given a sum of `counts.settled` that was read before: never too few.
     pub(crate) fn in_flight(&self, settled: u64) -> u64 {
         (self.store.accepted() + self.counts.reopened()).saturating_sub(settled)
+    }
+
+    /// Tells the store how many events are open, and has it let go of what is beyond its bound.
+    pub(crate) fn fit_store(&self) {
+        self.store.fit(self.in_flight(self.counts.settled()));
     }
 
     /// A uniform number in 0..1 (splitmix64 over a counter): spreads retries, decides nothing.

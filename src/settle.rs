@@ -177,6 +177,9 @@ impl Engine {
             self.store.closed(&record, progress);
             let settled = if progress.is_failed() { &counts.failed } else { &counts.completed };
             settled.add_one();
+            if self.store.is_small() {
+                self.fit_store();
+            }
             self.lifecycle.event_settled();
         }
         self.observe(&Settled {

@@ -1,7 +1,7 @@
 //! The store holds exactly what its rule says, whatever is published, read, settled and published again.
 //!
-//! The rule: an event leaves the ring in publish order when the ring and the terminal part of the older generation exceed
-//! `max_events`. If it is open, failed, or was read by `get` since its publication, it moves to the older generation, an
+//! The rule: events leave the ring in publish order while more than `max_events` are terminal, in the ring and in the older
+//! generation together. If one is open, failed, or was read by `get` since its publication, it moves to the older generation, an
 //! LRU in which `get` is the use and whose terminal part holds at most half of `max_events`; else it is gone. Open events
 //! are never evicted.
 
@@ -102,7 +102,8 @@ impl Model {
     }
 
     fn shorten(&mut self) {
-        while self.ring.len() + self.aged_terminal.len() > self.max_events {
+        let terminal = |ring: &VecDeque<Entry>| ring.iter().filter(|entry| entry.state != State::Open).count();
+        while terminal(&self.ring) + self.aged_terminal.len() > self.max_events {
             let entry = self.ring.pop_front().expect("the older generation holds at most half");
             if entry.state == State::Open {
                 self.aged_open.push(entry);
@@ -122,6 +123,7 @@ impl Model {
     fn settle(&mut self, event: usize, state: State) {
         if let Some(entry) = self.ring.iter_mut().find(|entry| entry.event == event) {
             entry.state = state;
+            self.shorten();
         } else {
             let place = self.aged_open.iter().position(|entry| entry.event == event).expect("open events stay");
             let entry = self.aged_open.remove(place);

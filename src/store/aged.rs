@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use lru::LruCache;
 use parking_lot::Mutex;
@@ -19,8 +19,8 @@ const SCAN_STEP: usize = 256;
 #[derive(Debug)]
 pub(super) struct Aged {
     records: Mutex<Records>,
-    /// Length of `Records::terminal`, to be read without the lock.
-    terminal: AtomicUsize,
+    /// How many there are, to be read without the lock.
+    len: AtomicU64,
     capacity: usize,
 }
 
@@ -35,12 +35,12 @@ impl Aged {
     /// `capacity` bounds the terminal ones.
     pub(super) fn new(capacity: usize) -> Self {
         let records = Records { by_id: BTreeMap::new(), terminal: LruCache::unbounded() };
-        Self { records: Mutex::new(records), terminal: AtomicUsize::new(0), capacity }
+        Self { records: Mutex::new(records), len: AtomicU64::new(0), capacity }
     }
 
-    /// How many terminal records are held.
-    pub(super) fn terminal(&self) -> usize {
-        self.terminal.load(Ordering::SeqCst)
+    /// How many records are held.
+    pub(super) fn len(&self) -> u64 {
+        self.len.load(Ordering::SeqCst)
     }
 
     /// Takes a record that leaves the ring.
@@ -48,7 +48,9 @@ impl Aged {
         let mut records = self.records.lock();
         let open = record.mark_aged().is_open();
         records.by_id.insert(record.event.id().clone(), SharedRecord::clone(record));
-        if !open {
+        if open {
+            self.count(&records);
+        } else {
             self.add_terminal(&mut records, record.event.id());
         }
     }
@@ -68,7 +70,7 @@ impl Aged {
         records.by_id.insert(record.event.id().clone(), SharedRecord::clone(record));
         if open {
             records.terminal.pop(record.event.id());
-            self.terminal.store(records.terminal.len(), Ordering::SeqCst);
+            self.count(&records);
         } else {
             self.add_terminal(&mut records, record.event.id());
         }
@@ -97,7 +99,7 @@ impl Aged {
             // It may have been reopened since.
             if records.terminal.pop(id).is_some() {
                 records.by_id.remove(id);
-                self.terminal.store(records.terminal.len(), Ordering::SeqCst);
+                self.count(&records);
                 removed += 1;
             }
         }
@@ -133,6 +135,10 @@ impl Aged {
                 records.by_id.remove(&oldest);
             }
         }
-        self.terminal.store(records.terminal.len(), Ordering::SeqCst);
+        self.count(records);
+    }
+
+    fn count(&self, records: &Records) {
+        self.len.store(records.by_id.len() as u64, Ordering::SeqCst);
     }
 }

@@ -1,19 +1,24 @@
 //! The bounded store of this process: every open event, and the latest that are completed or failed.
 //!
 //! Two generations. The **ring** holds the young in publish order; a record is found by the number that our ids carry
-//! (an array lookup, no hash), and the record that leaves a slot is reused in place if nobody holds it. What leaves
-//! the ring while it is open, failed, or was read moves to the **aged** generation (`aged`), an LRU; everything else is
-//! gone. `max_events` bounds the ring and the terminal part of the aged generation together: each place that the aged
-//! generation takes, at most half, shortens the ring.
+//! (an array lookup, no hash), and the record that leaves it is reused in place if nobody holds it. What leaves the ring
+//! while it is open, failed, or was read moves to the **aged** generation (`aged`), an LRU; everything else is gone.
 //!
-//! Lock order: `tail`, then a slot, then the aged generation or a shard of `strays`; never two slots, and nothing is
-//! called back under a lock.
+//! `max_events` bounds what is terminal, in both generations together. The ring is as long as that and what is open take,
+//! up to [`MAX_BACKLOG`] more than `max_events`, so that a backlog costs nothing: an open event moves to the aged
+//! generation only if later ones fill the store. A publish makes room for itself. How many events are open is measured
+//! now and then (each time in a small store) and before each reading; what is settled between two measures may pass the
+//! bound until the next, for a quarter of a second at most.
+//!
+//! Lock order: a slot, then the aged generation or a shard of `strays`; never two slots, and nothing is called back
+//! under a lock.
 
 mod aged;
 mod query;
 mod record;
 
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::ops::Range;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crossbeam_utils::CachePadded;
 use dashmap::DashMap;
@@ -25,6 +30,15 @@ pub(crate) use record::{By, Progress, Record};
 
 /// A record as all hold it: without weak references, so that it costs nothing to see that nobody else holds it.
 pub(crate) type SharedRecord = triomphe::Arc<Record>;
+
+/// How many open events the ring holds beyond `max_events`. What is open beyond that moves to the aged generation.
+const MAX_BACKLOG: usize = 65_536;
+/// Stores of fewer events are measured at each publish and each settlement, others at one of so many.
+const MEASURE_EVERY: u64 = 64;
+/// How far the measure may exceed what is open: an eighth of `max_events`, at most so many.
+const MAX_BAND: u64 = 4_096;
+/// Positions start here, so that an index entry that was never written, 0, leads to none that is in the ring.
+const FIRST: u64 = 1 << 32;
 
 /// A slot of the ring. Without a record it is vacant; `filled` tells whether its position was used before that.
 #[derive(Debug)]
@@ -45,37 +59,40 @@ enum Occupant {
 /// See the module's page.
 #[derive(Debug)]
 pub(crate) struct Store {
+    max_events: u64,
     slots: Box<[Mutex<Slot>]>,
     /// The next position. Positions count publishes; position `p` lives in slot `p % slots.len()`.
     head: CachePadded<AtomicU64>,
+    /// Every position below it has left the ring.
+    tail: CachePadded<AtomicU64>,
+    /// How many events were open at the last measure.
+    open: AtomicU64,
     /// Positions that were taken and not used, because the id turned out to be known.
     unused: AtomicU64,
-    /// Number in the id, modulo the length → position + 1. A hint: the whole id in the slot decides.
-    index: Box<[AtomicU64]>,
+    /// Number in the id, modulo the length → the lower half of the position. A hint: the whole id in the slot decides.
+    index: Box<[AtomicU32]>,
     /// Positions of ids that the index can't hold: those of other origin, and numbers whose place in the index is taken
     /// by a record that is still in the ring.
     strays: DashMap<EventId, u64>,
     /// The highest number in our ids that may be among the strays or aged; newer ids need not be looked up there.
     highest_stray: AtomicU64,
-    /// Every position below it has left the ring early, to make room for the aged generation.
-    tail: Mutex<u64>,
-    /// What `tail` was when its lock was last let go.
-    tail_seen: AtomicU64,
     aged: Aged,
 }
 
 impl Store {
-    pub(crate) fn new(max_events: usize) -> Self {
-        let index_len = (2 * max_events).next_power_of_two().max(64);
+    pub(crate) fn new(max_events: usize, max_in_flight: usize) -> Self {
+        let len = max_events + max_in_flight.min(MAX_BACKLOG);
+        let first = FIRST + len as u64 + 1;
         Self {
-            slots: (0..max_events).map(|_| Mutex::new(Slot { filled: 0, record: None })).collect(),
-            head: CachePadded::new(AtomicU64::new(0)),
-            unused: AtomicU64::new(0),
-            index: (0..index_len).map(|_| AtomicU64::new(0)).collect(),
+            max_events: max_events as u64,
+            slots: (0..len).map(|_| Mutex::new(Slot { filled: 0, record: None })).collect(),
+            head: CachePadded::new(AtomicU64::new(first)),
+            tail: CachePadded::new(AtomicU64::new(first)),
+            open: AtomicU64::new(0),
+            unused: AtomicU64::new(first),
+            index: (0..len.next_power_of_two().max(64)).map(|_| AtomicU32::new(0)).collect(),
             strays: DashMap::new(),
             highest_stray: AtomicU64::new(0),
-            tail: Mutex::new(0),
-            tail_seen: AtomicU64::new(0),
             aged: Aged::new(max_events / 2),
         }
     }
@@ -89,19 +106,25 @@ impl Store {
 
     /// An upper bound of [`accepted`](Self::accepted) that costs one load.
     pub(crate) fn accepted_at_most(&self) -> u64 {
-        self.head.load(Ordering::Relaxed)
+        self.head.load(Ordering::Relaxed) - (FIRST + self.slots.len() as u64 + 1)
     }
 
     /// Stores an event with its number of deliveries, or hands it back with the record that has its id already. Ask
     /// [`find`](Self::find) first: only publishers of the same id at the same moment may meet here, at the price of a
     /// position.
-    pub(crate) fn put(&self, event: Event, deliveries: u32, by: By<'_>) -> Result<SharedRecord, (Event, SharedRecord)> {
+    pub(crate) fn put(
+        &self,
+        event: Event,
+        deliveries: u32,
+        by: By<'_>,
+    ) -> Result<SharedRecord, (Event, SharedRecord)> {
         loop {
             let position = self.head.fetch_add(1, Ordering::SeqCst);
             if let Err(known) = self.claim(event.id(), position) {
                 self.waste(position);
                 return Err((event, known));
             }
+            let spare = self.make_room(position + 1 - u64::from(deliveries > 0));
             let mut slot = self.slot(position).lock();
             if slot.filled > position {
                 // This thread was held up while others went once around the ring: start over with a fresh position.
@@ -110,20 +133,19 @@ impl Store {
                 self.unused.fetch_add(1, Ordering::SeqCst);
                 continue;
             }
-            let record = match self.leave(&mut slot) {
-                Some(mut left) => match SharedRecord::get_mut(&mut left) {
-                    Some(unshared) => {
-                        unshared.reuse(event, deliveries, by);
-                        left
+            // Mostly vacant: only what is open can still be here, when the ring is as long as it gets.
+            let left = self.leave(&mut slot);
+            let record = match spare.or(left).filter(SharedRecord::is_unique) {
+                Some(mut unshared) => {
+                    if let Some(record) = SharedRecord::get_mut(&mut unshared) {
+                        record.reuse(event, deliveries, by);
                     }
-                    None => SharedRecord::new(Record::new(event, deliveries, by)),
-                },
+                    unshared
+                }
                 None => SharedRecord::new(Record::new(event, deliveries, by)),
             };
             slot.record = Some(SharedRecord::clone(&record));
             slot.filled = position + 1;
-            drop(slot);
-            self.trim();
             return Ok(record);
         }
     }
@@ -132,7 +154,32 @@ impl Store {
     pub(crate) fn closed(&self, record: &SharedRecord, progress: Progress) {
         if progress.is_aged() {
             self.aged.closed(record);
-            self.trim();
+        }
+    }
+
+    /// Whether the next publish should tell the store how many events are open.
+    pub(crate) fn wants_measure(&self) -> bool {
+        self.is_small() || self.head.load(Ordering::Relaxed).is_multiple_of(MEASURE_EVERY)
+    }
+
+    /// Whether it is measured each time.
+    pub(crate) fn is_small(&self) -> bool {
+        self.max_events < MEASURE_EVERY * MEASURE_EVERY
+    }
+
+    /// Takes note of how many events are open.
+    pub(crate) fn measure(&self, open: u64) {
+        let open = if self.is_small() { open } else { steadied(self.open.load(Ordering::Relaxed), open, self.max_events) };
+        if open != self.open.load(Ordering::Relaxed) {
+            self.open.store(open, Ordering::Relaxed);
+        }
+    }
+
+    /// Lets go of what is beyond the bound, given how many events are open.
+    pub(crate) fn fit(&self, open: u64) {
+        self.open.store(open, Ordering::Relaxed);
+        while let Some(tail) = self.too_long(self.head.load(Ordering::SeqCst)) {
+            self.evict(tail);
         }
     }
 
@@ -148,10 +195,12 @@ impl Store {
     /// The record of a known id.
     pub(crate) fn find(&self, id: &EventId) -> Option<SharedRecord> {
         if let Some(number) = id.local_sequence() {
-            let hint = self.index_of(number).load(Ordering::Acquire);
-            // For a new id the index mostly leads to a position that has left the ring: no need to look there.
-            let may_be_in_ring = hint + self.slots.len() as u64 > self.head.load(Ordering::Acquire);
-            if may_be_in_ring && let Some(record) = hint.checked_sub(1).and_then(|position| self.at(position, id)) {
+            let head = self.head.load(Ordering::Acquire);
+            let hint = position_near(head, self.index_of(number).load(Ordering::Acquire));
+            // For a new id the index mostly leads to a position whose slot has been used again: no need to look there.
+            if hint + self.slots.len() as u64 >= head
+                && let Some(record) = self.at(hint, id)
+            {
                 return Some(record);
             }
             if number > self.highest_stray.load(Ordering::Acquire) {
@@ -174,18 +223,14 @@ impl Store {
     /// Removes completed and failed events that were created before a wall time. Returns how many.
     pub(crate) fn clean_up(&self, created_before: u64) -> usize {
         let mut removed = 0;
-        for slot in &self.slots {
-            let mut slot = slot.lock();
+        for position in self.positions() {
+            let mut slot = self.slot(position).lock();
             let expired = slot
                 .record
-                .as_ref()
-                .is_some_and(|record| !record.progress().is_open() && record.event.created_nanos() < created_before);
-            if expired {
+                .take_if(|record| !record.progress().is_open() && record.event.created_nanos() < created_before);
+            if let Some(record) = expired {
                 removed += 1;
-                let (position, record) = (slot.filled - 1, slot.record.take());
-                if let Some(record) = record {
-                    self.unmap_stray(record.event.id(), position);
-                }
+                self.unmap_stray(record.event.id(), slot.filled - 1);
             }
         }
         removed + self.aged.clean_up(created_before)
@@ -194,8 +239,8 @@ impl Store {
     /// Calls `visit` with each record, in no order; one that moves between the generations meanwhile may be seen twice.
     /// No lock is held during the call.
     pub(crate) fn for_each(&self, mut visit: impl FnMut(&SharedRecord)) {
-        for slot in &self.slots {
-            let record = slot.lock().record.clone();
+        for position in self.positions() {
+            let record = self.slot(position).lock().record.clone();
             if let Some(record) = record {
                 visit(&record);
             }
@@ -203,11 +248,18 @@ impl Store {
         self.aged.for_each(visit);
     }
 
+    /// The positions that are in the ring at this moment.
+    fn positions(&self) -> Range<u64> {
+        let tail = self.tail.load(Ordering::Acquire);
+        let head = self.head.load(Ordering::Acquire);
+        tail.max(head.saturating_sub(self.slots.len() as u64))..head
+    }
+
     fn slot(&self, position: u64) -> &Mutex<Slot> {
         &self.slots[(position % self.slots.len() as u64) as usize]
     }
 
-    fn index_of(&self, number: u64) -> &AtomicU64 {
+    fn index_of(&self, number: u64) -> &AtomicU32 {
         &self.index[number as usize & (self.index.len() - 1)]
     }
 
@@ -240,9 +292,9 @@ impl Store {
         let entry = self.index_of(number);
         loop {
             let seen = entry.load(Ordering::Acquire);
-            let may_be_in_ring = seen != 0 && seen + self.slots.len() as u64 > position;
-            if may_be_in_ring && seen != position + 1 {
-                match self.occupant(seen - 1) {
+            let holder = position_near(position, seen);
+            if holder != position && holder + self.slots.len() as u64 >= position {
+                match self.occupant(holder) {
                     Occupant::Here(record) if record.event.id() == id => return Err(record),
                     // A number that shares the place in the index: the older one keeps it.
                     Occupant::Here(_) => return self.claim_stray(id, position),
@@ -258,7 +310,7 @@ impl Store {
             {
                 return Err(known);
             }
-            if entry.compare_exchange(seen, position + 1, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+            if entry.compare_exchange(seen, position as u32, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
                 return Ok(());
             }
         }
@@ -300,7 +352,7 @@ impl Store {
     fn disclaim(&self, id: &EventId, position: u64) {
         if let Some(number) = id.local_sequence() {
             // Failure means that the claim stands among the strays, or was overwritten.
-            let _ = self.index_of(number).compare_exchange(position + 1, 0, Ordering::AcqRel, Ordering::Relaxed);
+            let _ = self.index_of(number).compare_exchange(position as u32, 0, Ordering::AcqRel, Ordering::Relaxed);
         }
         self.strays.remove_if(id, |_, at| *at == position);
     }
@@ -321,7 +373,7 @@ impl Store {
         let may_be_stray = match id.local_sequence() {
             Some(number) => {
                 number <= self.highest_stray.load(Ordering::Acquire)
-                    && self.index_of(number).load(Ordering::Acquire) != position + 1
+                    && self.index_of(number).load(Ordering::Acquire) != position as u32
             }
             None => true,
         };
@@ -330,44 +382,35 @@ impl Store {
         }
     }
 
-    /// Shortens the ring by the places that the aged generation takes. One thread does it for all: another one that comes
-    /// meanwhile leaves it to the first, which looks again after it has let go of the lock.
-    fn trim(&self) {
-        loop {
-            // In one total order with the counting there and with `head`: of two threads that meet, one sees the other.
-            if self.aged.terminal() == 0 {
-                return;
-            }
-            fence(Ordering::SeqCst);
-            if self.tail_seen.load(Ordering::Relaxed) >= self.wanted_tail() {
-                return;
-            }
-            let Some(mut tail) = self.tail.try_lock() else { return };
-            *tail = (*tail).max(self.head.load(Ordering::SeqCst).saturating_sub(self.slots.len() as u64));
-            while *tail < self.wanted_tail() {
-                let mut slot = self.slot(*tail).lock();
-                if slot.filled <= *tail {
-                    // Its publisher is about to fill it, and trims after that.
-                    break;
-                }
-                if slot.filled == *tail + 1 {
-                    self.leave(&mut slot);
-                }
-                *tail += 1;
-            }
-            let unfilled = *tail < self.wanted_tail();
-            self.tail_seen.store(*tail, Ordering::Relaxed);
-            drop(tail);
-            if unfilled {
-                return;
-            }
+    /// Shortens the ring for a publish. Returns a record to reuse, if there is one.
+    fn make_room(&self, head: u64) -> Option<SharedRecord> {
+        let mut spare = None;
+        // One place for itself; another one if the ring has to become shorter.
+        for _ in 0..2 {
+            let Some(tail) = self.too_long(head) else { break };
+            spare = self.evict(tail).or(spare);
         }
+        spare
     }
 
-    /// Below this position, everything has to leave the ring.
-    fn wanted_tail(&self) -> u64 {
-        let keep = (self.slots.len() as u64).saturating_sub(self.aged.terminal() as u64);
-        self.head.load(Ordering::SeqCst).saturating_sub(keep)
+    /// The oldest position, if the ring up to `head` is longer than it may be.
+    fn too_long(&self, head: u64) -> Option<u64> {
+        let tail = self.tail.load(Ordering::Acquire);
+        let allowed = (self.max_events + self.open.load(Ordering::Relaxed)).saturating_sub(self.aged.len());
+        (head.saturating_sub(tail) > allowed.min(self.slots.len() as u64)).then_some(tail)
+    }
+
+    /// Takes the oldest position out of the ring, unless another thread does. Returns its record.
+    fn evict(&self, tail: u64) -> Option<SharedRecord> {
+        if self.tail.compare_exchange(tail, tail + 1, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+            return None;
+        }
+        let mut slot = self.slot(tail).lock();
+        if slot.filled <= tail {
+            // Its publisher is held up: it will find the position taken, and start over.
+            slot.filled = tail + 1;
+        }
+        if slot.filled == tail + 1 { self.leave(&mut slot) } else { None }
     }
 
     fn raise_highest_stray(&self, id: &EventId) {
@@ -377,4 +420,17 @@ impl Store {
             self.highest_stray.fetch_max(number, Ordering::AcqRel);
         }
     }
+}
+
+/// An upper bound of what is open that seldom changes. Each change of the ring's length costs allocations: records that
+/// leave it are spare only if as many come.
+fn steadied(before: u64, open: u64, max_events: u64) -> u64 {
+    let band = (max_events / 8).min(MAX_BAND);
+    if (open..=open + band).contains(&before) { before } else { open + band / 2 }
+}
+
+/// The position with this lower half that is nearest to another one.
+fn position_near(other: u64, lower: u32) -> u64 {
+    let distance = lower.wrapping_sub(other as u32) as i32;
+    other.wrapping_add_signed(i64::from(distance))
 }

@@ -40,9 +40,15 @@ pub(crate) struct Record {
     /// Who waits for the deliveries of a `publish_sync`.
     watch: OnceLock<Arc<Watch>>,
     /// The error of the first delivery that died.
-    error: Mutex<Option<Box<str>>>,
+    error: Mutex<Option<Box<ErrorText>>>,
     pub(crate) event: Event,
 }
+
+const _: () = assert!(size_of::<Record>() <= 192);
+
+/// Behind a thin pointer, because few events have one.
+#[derive(Debug)]
+struct ErrorText(Box<str>);
 
 /// Who puts an event into the store.
 #[derive(Debug, Clone, Copy)]
@@ -154,7 +160,7 @@ impl Record {
     /// One delivery is terminal. Returns the progress after it; not open means that this was the last one.
     pub(crate) fn settle_one(&self, failed: bool, error: Option<&str>, wall: u64) -> Progress {
         if let Some(error) = error {
-            self.error.lock().get_or_insert_with(|| error.into());
+            self.error.lock().get_or_insert_with(|| Box::new(ErrorText(error.into())));
         }
         self.completed_at.store(wall, Ordering::Relaxed);
         let change = if failed { FAILED_ONE - 1 } else { u64::MAX };
@@ -207,7 +213,7 @@ impl Record {
         let progress = self.progress();
         let nonzero = |value: &AtomicU64| Some(value.load(Ordering::Relaxed)).filter(|&nanos| nanos != 0);
         let completed = if progress.is_open() { None } else { nonzero(&self.completed_at) };
-        let error = if progress.is_failed() { self.error.lock().as_deref().map(String::from) } else { None };
+        let error = if progress.is_failed() { self.error.lock().as_ref().map(|error| String::from(&*error.0)) } else { None };
         self.event.tracked(
             progress.status(),
             self.retries.load(Ordering::Relaxed),
