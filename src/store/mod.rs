@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crossbeam_utils::CachePadded;
 use dashmap::DashMap;
+
 use parking_lot::Mutex;
 
 use crate::event::{Event, EventId};
@@ -61,14 +62,7 @@ enum Occupant {
 pub(crate) struct Store {
     max_events: u64,
     slots: Box<[Mutex<Slot>]>,
-    /// The next position. Positions count publishes; position `p` lives in slot `p % slots.len()`.
-    head: CachePadded<AtomicU64>,
-    /// Every position below it has left the ring.
-    tail: CachePadded<AtomicU64>,
-    /// How many events were open at the last measure.
-    open: AtomicU64,
-    /// Positions that were taken and not used, because the id turned out to be known.
-    unused: AtomicU64,
+    ends: CachePadded<Ends>,
     /// Number in the id, modulo the length → the lower half of the position. A hint: the whole id in the slot decides.
     index: Box<[AtomicU32]>,
     /// Positions of ids that the index can't hold: those of other origin, and numbers whose place in the index is taken
@@ -79,6 +73,19 @@ pub(crate) struct Store {
     aged: Aged,
 }
 
+/// What each publish writes, on one cache line, because publishers take it from each other.
+#[derive(Debug)]
+struct Ends {
+    /// The next position. Positions count publishes; position `p` lives in slot `p % slots.len()`.
+    head: AtomicU64,
+    /// Every position below it has left the ring.
+    tail: AtomicU64,
+    /// How many events were open at the last measure, or a few more.
+    open: AtomicU64,
+    /// Positions that were taken and not used, because the id turned out to be known.
+    unused: AtomicU64,
+}
+
 impl Store {
     pub(crate) fn new(max_events: usize, max_in_flight: usize) -> Self {
         let len = max_events + max_in_flight.min(MAX_BACKLOG);
@@ -86,10 +93,12 @@ impl Store {
         Self {
             max_events: max_events as u64,
             slots: (0..len).map(|_| Mutex::new(Slot { filled: 0, record: None })).collect(),
-            head: CachePadded::new(AtomicU64::new(first)),
-            tail: CachePadded::new(AtomicU64::new(first)),
-            open: AtomicU64::new(0),
-            unused: AtomicU64::new(first),
+            ends: CachePadded::new(Ends {
+                head: AtomicU64::new(first),
+                tail: AtomicU64::new(first),
+                open: AtomicU64::new(0),
+                unused: AtomicU64::new(first),
+            }),
             index: (0..len.next_power_of_two().max(64)).map(|_| AtomicU32::new(0)).collect(),
             strays: DashMap::new(),
             highest_stray: AtomicU64::new(0),
@@ -100,26 +109,21 @@ impl Store {
     /// Events put so far.
     pub(crate) fn accepted(&self) -> u64 {
         // `unused` first: it never exceeds `head`.
-        let unused = self.unused.load(Ordering::SeqCst);
-        self.head.load(Ordering::SeqCst) - unused
+        let unused = self.ends.unused.load(Ordering::SeqCst);
+        self.ends.head.load(Ordering::SeqCst) - unused
     }
 
     /// An upper bound of [`accepted`](Self::accepted) that costs one load.
     pub(crate) fn accepted_at_most(&self) -> u64 {
-        self.head.load(Ordering::Relaxed) - (FIRST + self.slots.len() as u64 + 1)
+        self.ends.head.load(Ordering::Relaxed) - (FIRST + self.slots.len() as u64 + 1)
     }
 
     /// Stores an event with its number of deliveries, or hands it back with the record that has its id already. Ask
     /// [`find`](Self::find) first: only publishers of the same id at the same moment may meet here, at the price of a
     /// position.
-    pub(crate) fn put(
-        &self,
-        event: Event,
-        deliveries: u32,
-        by: By<'_>,
-    ) -> Result<SharedRecord, (Event, SharedRecord)> {
+    pub(crate) fn put(&self, event: Event, deliveries: u32, by: By<'_>) -> Result<SharedRecord, (Event, SharedRecord)> {
         loop {
-            let position = self.head.fetch_add(1, Ordering::SeqCst);
+            let position = self.ends.head.fetch_add(1, Ordering::SeqCst);
             if let Err(known) = self.claim(event.id(), position) {
                 self.waste(position);
                 return Err((event, known));
@@ -130,7 +134,7 @@ impl Store {
                 // This thread was held up while others went once around the ring: start over with a fresh position.
                 drop(slot);
                 self.disclaim(event.id(), position);
-                self.unused.fetch_add(1, Ordering::SeqCst);
+                self.ends.unused.fetch_add(1, Ordering::SeqCst);
                 continue;
             }
             // Mostly vacant: only what is open can still be here, when the ring is as long as it gets.
@@ -159,7 +163,7 @@ impl Store {
 
     /// Whether the next publish should tell the store how many events are open.
     pub(crate) fn wants_measure(&self) -> bool {
-        self.is_small() || self.head.load(Ordering::Relaxed).is_multiple_of(MEASURE_EVERY)
+        self.is_small() || self.ends.head.load(Ordering::Relaxed).is_multiple_of(MEASURE_EVERY)
     }
 
     /// Whether it is measured each time.
@@ -169,16 +173,20 @@ impl Store {
 
     /// Takes note of how many events are open.
     pub(crate) fn measure(&self, open: u64) {
-        let open = if self.is_small() { open } else { steadied(self.open.load(Ordering::Relaxed), open, self.max_events) };
-        if open != self.open.load(Ordering::Relaxed) {
-            self.open.store(open, Ordering::Relaxed);
+        let open = if self.is_small() {
+            open
+        } else {
+            steadied(self.ends.open.load(Ordering::Relaxed), open, self.max_events)
+        };
+        if open != self.ends.open.load(Ordering::Relaxed) {
+            self.ends.open.store(open, Ordering::Relaxed);
         }
     }
 
     /// Lets go of what is beyond the bound, given how many events are open.
     pub(crate) fn fit(&self, open: u64) {
-        self.open.store(open, Ordering::Relaxed);
-        while let Some(tail) = self.too_long(self.head.load(Ordering::SeqCst)) {
+        self.ends.open.store(open, Ordering::Relaxed);
+        while let Some(tail) = self.too_long(self.ends.head.load(Ordering::SeqCst)) {
             self.evict(tail);
         }
     }
@@ -195,7 +203,7 @@ impl Store {
     /// The record of a known id.
     pub(crate) fn find(&self, id: &EventId) -> Option<SharedRecord> {
         if let Some(number) = id.local_sequence() {
-            let head = self.head.load(Ordering::Acquire);
+            let head = self.ends.head.load(Ordering::Acquire);
             let hint = position_near(head, self.index_of(number).load(Ordering::Acquire));
             // For a new id the index mostly leads to a position whose slot has been used again: no need to look there.
             if hint + self.slots.len() as u64 >= head
@@ -250,8 +258,8 @@ impl Store {
 
     /// The positions that are in the ring at this moment.
     fn positions(&self) -> Range<u64> {
-        let tail = self.tail.load(Ordering::Acquire);
-        let head = self.head.load(Ordering::Acquire);
+        let tail = self.ends.tail.load(Ordering::Acquire);
+        let head = self.ends.head.load(Ordering::Acquire);
         tail.max(head.saturating_sub(self.slots.len() as u64))..head
     }
 
@@ -340,7 +348,7 @@ impl Store {
 
     /// Passes over a position that holds nothing: the ring moves on all the same.
     fn waste(&self, position: u64) {
-        self.unused.fetch_add(1, Ordering::SeqCst);
+        self.ends.unused.fetch_add(1, Ordering::SeqCst);
         let mut slot = self.slot(position).lock();
         if slot.filled <= position {
             self.leave(&mut slot);
@@ -395,14 +403,14 @@ impl Store {
 
     /// The oldest position, if the ring up to `head` is longer than it may be.
     fn too_long(&self, head: u64) -> Option<u64> {
-        let tail = self.tail.load(Ordering::Acquire);
-        let allowed = (self.max_events + self.open.load(Ordering::Relaxed)).saturating_sub(self.aged.len());
+        let tail = self.ends.tail.load(Ordering::Acquire);
+        let allowed = (self.max_events + self.ends.open.load(Ordering::Relaxed)).saturating_sub(self.aged.len());
         (head.saturating_sub(tail) > allowed.min(self.slots.len() as u64)).then_some(tail)
     }
 
     /// Takes the oldest position out of the ring, unless another thread does. Returns its record.
     fn evict(&self, tail: u64) -> Option<SharedRecord> {
-        if self.tail.compare_exchange(tail, tail + 1, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+        if self.ends.tail.compare_exchange(tail, tail + 1, Ordering::AcqRel, Ordering::Relaxed).is_err() {
             return None;
         }
         let mut slot = self.slot(tail).lock();

@@ -213,7 +213,8 @@ impl Record {
         let progress = self.progress();
         let nonzero = |value: &AtomicU64| Some(value.load(Ordering::Relaxed)).filter(|&nanos| nanos != 0);
         let completed = if progress.is_open() { None } else { nonzero(&self.completed_at) };
-        let error = if progress.is_failed() { self.error.lock().as_ref().map(|error| String::from(&*error.0)) } else { None };
+        let error =
+            if progress.is_failed() { self.error.lock().as_ref().map(|error| String::from(&*error.0)) } else { None };
         self.event.tracked(
             progress.status(),
             self.retries.load(Ordering::Relaxed),
