@@ -59,7 +59,7 @@ impl Ledger {
     }
 }
 
-/// Publishes the events of all publishers, keyed; calls `meanwhile` now and then, once all of them are at it.
+/// Publishes the events of all publishers, keyed; calls `meanwhile` now and then, as long as all of them are at it.
 ///
 /// Each publisher first fills the store alone. What a thread allocates comes from an arena of its own, and the arena
 /// keeps the most that it ever held: here every arena has held a full store before memory is looked at. Without
@@ -81,7 +81,7 @@ fn publish_all(broker: &Broker, events_each: u64, mut meanwhile: impl FnMut()) {
             })
             .collect();
         together.wait();
-        while !publishers.iter().all(|publisher| publisher.is_finished()) {
+        while !publishers.iter().any(|publisher| publisher.is_finished()) {
             meanwhile();
             thread::sleep(Duration::from_millis(10));
         }
@@ -116,7 +116,6 @@ pub(crate) fn plain(short: bool, figures: &mut Figures) {
     figures.exactly("completed", stats.completed, PUBLISHERS * events_each);
     figures.exactly("attempts", stats.attempts, PUBLISHERS * events_each);
     // Memory must be flat once everything has been in use for a while; a short run hardly gets there.
-    eprintln!("SERIES {:?}", memory.iter().step_by(memory.len() / 20).collect::<Vec<_>>());
     let half = &memory[memory.len() / 2..];
     if !half.is_empty() {
         let mean = half.iter().sum::<u64>() as f64 / half.len() as f64;
