@@ -215,8 +215,8 @@ impl Engine {
             let shared = if last { record.take() } else { record.clone() };
             let Some(shared) = shared.filter(|_| Some(index) != except) else { continue };
             if !without.contains(&index) || self.make_room(target) {
-                let lane = target.lane(&shared.event).cloned();
-                if target.inbox.push(Queued::new(shared, Place::Queue), lane.as_ref()) {
+                let lane = target.lane(&shared.event);
+                if target.inbox.push(Queued::new(shared, Place::Queue), lane) {
                     self.after_push(target);
                 } else if target.is_closed() {
                     self.cancel_all(target);

@@ -273,10 +273,6 @@ impl Event {
         self.rare.as_ref()?.completed
     }
 
-    pub(crate) fn key_arc(&self) -> Option<&Arc<str>> {
-        self.key.as_ref()
-    }
-
     /// Names the instance that publishes the event, unless one is named already. An event that is not needed any more may
     /// have that name: taking it from there costs less than another reference. The caller has checked the text.
     pub(crate) fn adopt(&mut self, instance_id: &Arc<str>, spare: Option<&mut Self>) {

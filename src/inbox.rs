@@ -200,7 +200,7 @@ impl Inbox {
     }
 
     /// A delivery arrives, with the place that was reserved for it. True if it can be run now.
-    pub(crate) fn push(&self, delivery: Queued, lane: Option<&LaneKey>) -> bool {
+    pub(crate) fn push(&self, delivery: Queued, lane: Option<LaneKey>) -> bool {
         let head = match lane {
             None => Some(delivery),
             Some(key) => self.enter(delivery, key),
@@ -224,7 +224,7 @@ impl Inbox {
     }
 
     /// Enters the lane of a key; returns the delivery if it is the head.
-    pub(crate) fn enter(&self, mut delivery: Queued, key: &LaneKey) -> Option<Queued> {
+    pub(crate) fn enter(&self, mut delivery: Queued, key: LaneKey) -> Option<Queued> {
         delivery.order = self.publishers.order.fetch_add(1, Ordering::Relaxed);
         let place = delivery.place;
         match self.lanes.enter(key, delivery, &self.waiting) {
@@ -236,7 +236,7 @@ impl Inbox {
     }
 
     /// Whether a delivery of this key could run without waiting for another one.
-    pub(crate) fn is_free(&self, key: Option<&LaneKey>) -> bool {
+    pub(crate) fn is_free(&self, key: Option<LaneKey>) -> bool {
         !self.has_ready() && key.is_none_or(|key| self.lanes.is_free(key))
     }
 
@@ -281,7 +281,7 @@ impl Inbox {
     }
 
     /// A delivery failed and will wait for a retry; what is behind its key waits with it.
-    pub(crate) fn start_waiting(&self, delivery: &mut Queued, key: Option<&LaneKey>) {
+    pub(crate) fn start_waiting(&self, delivery: &mut Queued, key: Option<LaneKey>) {
         delivery.place = Place::Waiting;
         let moved = key.map_or(0, |key| self.lanes.head_waits(key));
         self.waiting.fetch_add(1 + moved, Ordering::AcqRel);
@@ -291,7 +291,7 @@ impl Inbox {
     }
 
     /// A delivery that needs no place, or whose retry is due, can be run now.
-    pub(crate) fn push_due(&self, delivery: Queued, key: Option<&LaneKey>) {
+    pub(crate) fn push_due(&self, delivery: Queued, key: Option<LaneKey>) {
         if let Some(key) = key {
             self.lanes.head_returns(key);
         }
@@ -304,7 +304,7 @@ impl Inbox {
     }
 
     /// The head of a lane is done. True if another delivery of its key can be run now.
-    pub(crate) fn advance(&self, key: &LaneKey) -> bool {
+    pub(crate) fn advance(&self, key: LaneKey) -> bool {
         match self.lanes.advance(key) {
             // What waited behind a retry is as old as that: it goes first, and no overflow policy may drop it.
             Some(next) => self.add(next),

@@ -6,20 +6,38 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
+use std::hash::BuildHasherDefault;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
 
+use crate::hash::{NumberHasher, hash_text};
 use crate::inbox::{Place, Queued};
 
-/// The key of a lane.
-pub(crate) type LaneKey = Arc<str>;
+/// What names a lane: the hash of a key. Should two keys have the same, they share the lane, which keeps the order of both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct LaneKey(u64);
 
-/// The lanes of one subscription.
+impl LaneKey {
+    /// The one lane of a subscription that keeps the order of everything.
+    pub(crate) const ALL: Self = Self(0);
+
+    pub(crate) fn of(key: &str) -> Self {
+        Self(hash_text(key))
+    }
+}
+
+/// How many locks the lanes of a subscription are spread over, so that a publisher and a worker seldom meet at one.
+const SHARDS: usize = 8;
+
+type Shard = Mutex<HashMap<LaneKey, Lane, BuildHasherDefault<NumberHasher>>>;
+
+/// The lanes of one subscription. They cost nothing before the first key comes.
 #[derive(Debug, Default)]
 pub(crate) struct Lanes {
-    lanes: Mutex<HashMap<LaneKey, Lane>>,
+    shards: OnceLock<Box<[CachePadded<Shard>; SHARDS]>>,
 }
 
 #[derive(Debug, Default)]
@@ -43,8 +61,8 @@ pub(crate) enum Entered {
 impl Lanes {
     /// A delivery arrives.
     /// `waiting_count` counts what waits; it grows before the delivery can be seen.
-    pub(crate) fn enter(&self, key: &LaneKey, mut delivery: Queued, waiting_count: &AtomicUsize) -> Entered {
-        match self.lanes.lock().entry(Arc::clone(key)) {
+    pub(crate) fn enter(&self, key: LaneKey, mut delivery: Queued, waiting_count: &AtomicUsize) -> Entered {
+        match self.shard(key).lock().entry(key) {
             Entry::Vacant(vacant) => {
                 vacant.insert(Lane::default());
                 Entered::Head(delivery)
@@ -63,50 +81,65 @@ impl Lanes {
     }
 
     /// The head is done: the next delivery of the key is the head now.
-    pub(crate) fn advance(&self, key: &LaneKey) -> Option<Queued> {
-        let mut lanes = self.lanes.lock();
-        let lane = lanes.get_mut(key)?;
-        lane.waiting = false;
-        let next = lane.parked.pop_front();
+    pub(crate) fn advance(&self, key: LaneKey) -> Option<Queued> {
+        let mut lanes = self.shard(key).lock();
+        let Entry::Occupied(mut lane) = lanes.entry(key) else { return None };
+        lane.get_mut().waiting = false;
+        let next = lane.get_mut().parked.pop_front();
         if next.is_none() {
-            lanes.remove(key);
+            lane.remove();
         }
         next
     }
 
     /// The head waits for a retry. Returns how many parked deliveries gave up their queue places and wait with it.
-    pub(crate) fn head_waits(&self, key: &LaneKey) -> usize {
-        let mut lanes = self.lanes.lock();
-        let Some(lane) = lanes.get_mut(key) else { return 0 };
+    pub(crate) fn head_waits(&self, key: LaneKey) -> usize {
+        let mut lanes = self.shard(key).lock();
+        let Some(lane) = lanes.get_mut(&key) else { return 0 };
         lane.waiting = true;
         let queued = lane.parked.iter_mut().filter(|delivery| delivery.place == Place::Queue);
         queued.map(|delivery| delivery.place = Place::Waiting).count()
     }
 
     /// The head's retry is due: it is queued again.
-    pub(crate) fn head_returns(&self, key: &LaneKey) {
-        if let Some(lane) = self.lanes.lock().get_mut(key) {
+    pub(crate) fn head_returns(&self, key: LaneKey) {
+        if let Some(lane) = self.shard(key).lock().get_mut(&key) {
             lane.waiting = false;
         }
     }
 
     /// Whether a delivery of this key would be the head.
-    pub(crate) fn is_free(&self, key: &LaneKey) -> bool {
-        !self.lanes.lock().contains_key(key)
+    pub(crate) fn is_free(&self, key: LaneKey) -> bool {
+        !self.shard(key).lock().contains_key(&key)
     }
 
     /// Takes the oldest parked delivery that holds a queue place, over all lanes.
     pub(crate) fn take_oldest(&self) -> Option<Queued> {
-        let mut lanes = self.lanes.lock();
         // Those in front of it may have waited behind a retry.
         let first = |lane: &Lane| lane.parked.iter().position(|it| it.place == Place::Queue);
-        let candidates = lanes.values_mut().filter_map(|lane| first(lane).map(|at| (lane, at)));
-        let (lane, at) = candidates.min_by_key(|(lane, at)| lane.parked[*at].order)?;
-        lane.parked.remove(at)
+        let oldest = |lanes: &Shard| {
+            let lanes = lanes.lock();
+            let candidates = lanes.iter().filter_map(|(key, lane)| Some((lane.parked[first(lane)?].order, *key)));
+            candidates.min_by_key(|(order, _)| *order)
+        };
+        let (_, key) = self.shards().iter().filter_map(|lanes| oldest(lanes)).min_by_key(|(order, _)| *order)?;
+        // It may have moved up meanwhile: then the next one of its key is old enough.
+        let mut lanes = self.shard(key).lock();
+        let lane = lanes.get_mut(&key)?;
+        lane.parked.remove(first(lane)?)
     }
 
     /// Takes everything that is parked; the lanes are gone.
     pub(crate) fn take_all(&self) -> Vec<Queued> {
-        std::mem::take(&mut *self.lanes.lock()).into_values().flat_map(|lane| lane.parked).collect()
+        let lanes = self.shards().iter().flat_map(|lanes| std::mem::take(&mut *lanes.lock()));
+        lanes.flat_map(|(_, lane)| lane.parked).collect()
+    }
+
+    fn shards(&self) -> &[CachePadded<Shard>] {
+        self.shards.get().map_or(&[], |shards| &shards[..])
+    }
+
+    fn shard(&self, key: LaneKey) -> &Shard {
+        &self.shards.get_or_init(Box::default)[key.0 as usize % SHARDS]
     }
 }

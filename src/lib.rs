@@ -15,6 +15,7 @@ mod engine;
 pub mod error;
 mod event;
 mod handler;
+mod hash;
 pub mod hooks;
 mod inbox;
 mod lane;

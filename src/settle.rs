@@ -60,8 +60,8 @@ impl Engine {
 
     /// The delivery waits for its next attempt; it holds no thread and no place in the queue.
     fn retry(self: &Arc<Self>, subscription: &Arc<Subscription>, mut delivery: Queued, due: u64) {
-        let lane = subscription.lane(&delivery.record.event).cloned();
-        subscription.inbox.start_waiting(&mut delivery, lane.as_ref());
+        let lane = subscription.lane(&delivery.record.event);
+        subscription.inbox.start_waiting(&mut delivery, lane);
         if self.delays.add(due, Arc::clone(subscription), delivery) {
             self.timer.wake();
         }
@@ -132,12 +132,12 @@ impl Engine {
         error: Option<&str>,
         now: u64,
     ) {
-        let lane = subscription.lane(&delivery.record.event).cloned();
+        let lane = subscription.lane(&delivery.record.event);
         self.conclude(subscription, delivery, verdict, error, now);
-        self.advance(subscription, lane.as_ref());
+        self.advance(subscription, lane);
     }
 
-    fn advance(self: &Arc<Self>, subscription: &Arc<Subscription>, lane: Option<&LaneKey>) {
+    fn advance(self: &Arc<Self>, subscription: &Arc<Subscription>, lane: Option<LaneKey>) {
         if lane.is_some_and(|lane| subscription.inbox.advance(lane)) {
             // It may have moved past a removal that was emptying the inbox: then it is cancelled here.
             self.after_push(subscription);
@@ -255,8 +255,8 @@ impl Engine {
         }
         let mut delivery = Queued::new(record, Place::None);
         delivery.history = Some(Box::new(History { requeues: entry.letter.requeues + 1, ..History::default() }));
-        let lane = subscription.lane(&delivery.record.event).cloned();
-        let head = match &lane {
+        let lane = subscription.lane(&delivery.record.event);
+        let head = match lane {
             Some(lane) => subscription.inbox.enter(delivery, lane),
             None => Some(delivery),
         };

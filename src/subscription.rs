@@ -58,8 +58,7 @@ pub(crate) struct Subscription {
     concurrency: u32,
     /// How many seats are worth taking while calls are quick.
     quick_seats: u32,
-    /// The one lane of an ordered subscription.
-    order: Option<LaneKey>,
+    ordered: bool,
     seats: AtomicU32,
     closed: AtomicBool,
     pace: AtomicU8,
@@ -122,7 +121,7 @@ impl Subscription {
             pool,
             concurrency: concurrency as u32,
             quick_seats: concurrency.min(cores.saturating_sub(1).max(1)) as u32,
-            order: options.ordered.then(|| "".into()),
+            ordered: options.ordered,
             seats: AtomicU32::new(0),
             closed: AtomicBool::new(false),
             pace: AtomicU8::new(Pace::Quick as u8),
@@ -138,8 +137,8 @@ impl Subscription {
     }
 
     /// The lane of an event, if its order matters.
-    pub(crate) fn lane<'a>(&'a self, event: &'a Event) -> Option<&'a LaneKey> {
-        self.order.as_ref().or_else(|| event.key_arc())
+    pub(crate) fn lane(&self, event: &Event) -> Option<LaneKey> {
+        if self.ordered { Some(LaneKey::ALL) } else { event.key().map(LaneKey::of) }
     }
 
     /// Takes a seat, if one is free.

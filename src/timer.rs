@@ -224,8 +224,8 @@ fn bring_back_due(engine: &Arc<Engine>, now: u64) {
             engine.cancel(&subscription, waiting.delivery);
             continue;
         }
-        let lane = subscription.lane(&waiting.delivery.record.event).cloned();
-        subscription.inbox.push_due(waiting.delivery, lane.as_ref());
+        let lane = subscription.lane(&waiting.delivery.record.event);
+        subscription.inbox.push_due(waiting.delivery, lane);
         engine.after_push(&subscription);
     }
 }

@@ -92,8 +92,8 @@ impl Engine {
         });
         let mut delivery = Queued::new(record, Place::Queue);
         delivery.history = Some(Box::new(History { lease: Some(lease.token), ..History::default() }));
-        let lane = subscription.lane(&delivery.record.event).cloned();
-        subscription.inbox.push(delivery, lane.as_ref());
+        let lane = subscription.lane(&delivery.record.event);
+        subscription.inbox.push(delivery, lane);
         self.after_push(&subscription);
         true
     }

@@ -5,12 +5,13 @@ use std::cell::RefCell;
 use std::cmp::Ordering;
 use std::convert::Infallible;
 use std::fmt;
-use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use super::bounds::MAX_TEXT_BYTES;
 use crate::error::{Invalid, Problem};
+use crate::hash::hash_text;
 
 /// The type of an event: 1 to 16 segments with dots between them, often `schema.entity.operation`.
 ///
@@ -107,31 +108,6 @@ fn check(text: &str) -> Result<(), Problem> {
         Some((offset, character)) => Err(Problem::Forbidden { character, offset }),
         None => Ok(()),
     }
-}
-
-/// Eight bytes at a time, each step a 128-bit product folded to 64 bits. The seed is random, so nobody can prepare
-/// types that all have the same hash.
-fn hash_text(text: &str) -> u64 {
-    static SEED: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one("type"));
-
-    let bytes = text.as_bytes();
-    let mut hash = *SEED ^ bytes.len() as u64;
-    let (words, rest) = bytes.as_chunks::<8>();
-    for word in words {
-        hash = fold(hash ^ u64::from_le_bytes(*word));
-    }
-    // The last eight bytes again stand for the rest of a text that is long enough: cheaper than a copy of the rest.
-    let last = bytes.last_chunk().copied().unwrap_or_else(|| {
-        let mut padded = [0; 8];
-        padded[..rest.len()].copy_from_slice(rest);
-        padded
-    });
-    fold(hash ^ u64::from_le_bytes(last))
-}
-
-fn fold(word: u64) -> u64 {
-    let product = u128::from(word) * 0x9E37_79B9_7F4A_7C15;
-    product as u64 ^ (product >> 64) as u64
 }
 
 impl PartialEq for EventType {

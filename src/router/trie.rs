@@ -9,11 +9,12 @@
 //! out twice, so a walk that holds an old one ends nowhere instead of at another pattern; and a change to one
 //! pattern takes away nothing that another one needs.
 
-use std::hash::{BuildHasherDefault, Hasher, RandomState};
+use std::hash::{BuildHasherDefault, RandomState};
 
 use dashmap::DashMap;
 use parking_lot::Mutex;
 
+use crate::hash::NumberHasher;
 use crate::pattern::{self, Pattern};
 
 /// Shards of each map. More than the default, so that the growth of one holds up fewer walks, and shorter.
@@ -320,24 +321,4 @@ impl Node {
 fn segments(pattern: &Pattern) -> std::str::Split<'_, char> {
     let text = if pattern.is_match_all() { pattern::REST } else { pattern.as_str() };
     text.split('.')
-}
-
-/// Hashes numbers that the trie gave out itself: nobody outside chooses them, so speed is all that counts.
-#[derive(Default)]
-struct NumberHasher(u64);
-
-impl Hasher for NumberHasher {
-    fn write_u64(&mut self, number: u64) {
-        // Multiply, and fold the upper half in: every bit of the number reaches every part of the hash.
-        let product = u128::from(self.0 ^ number ^ 0x9E37_79B9_7F4A_7C15) * 0xD6E8_FEB8_6659_FD93;
-        self.0 = (product >> 64) as u64 ^ product as u64;
-    }
-
-    fn write(&mut self, _: &[u8]) {
-        unreachable!("only 64-bit numbers are hashed")
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
 }
