@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use crossbeam_queue::{ArrayQueue, SegQueue};
 use crossbeam_utils::CachePadded;
@@ -19,6 +20,13 @@ use crate::store::SharedRecord;
 
 /// The most errors that a delivery remembers; the first and the latest are kept.
 const MAX_ERRORS: usize = 20;
+
+/// A publisher that waits for room is woken for a quarter of the queue, at most for so many places, ...
+const SEVERAL: u64 = 256;
+/// ... counted every so many deliveries, ...
+const GLANCE_EVERY: u64 = 32;
+/// ... unless it has waited this long.
+const FOR_SEVERAL: Duration = Duration::from_micros(200);
 
 /// What a delivery that has not started yet takes room of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,9 +112,14 @@ struct PublisherSide {
 }
 
 /// Publishers that wait for a place.
+///
+/// To wake one costs as much as hundreds of quick deliveries, so at first they wait for several places at once. Where that
+/// takes longer than it is worth, they are content with one.
 #[derive(Debug, Default)]
 struct Room {
     waiters: AtomicUsize,
+    /// Those of them that wait for any place.
+    content_with_one: AtomicUsize,
     gate: Mutex<()>,
     changed: Condvar,
 }
@@ -166,21 +179,41 @@ impl Inbox {
 
     /// Gives places back.
     pub(crate) fn release(&self, places: u64) {
-        self.released.fetch_add(places, Ordering::SeqCst);
-        if self.room.waiters.load(Ordering::SeqCst) > 0 {
+        let released = self.released.fetch_add(places, Ordering::SeqCst);
+        if self.room.waiters.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        // Now and then is enough: what it reads for that belongs to those who publish.
+        let glance = || released.is_multiple_of(self.several().min(GLANCE_EVERY));
+        if self.room.content_with_one.load(Ordering::SeqCst) > 0 || glance() && self.has_several_places() {
             self.wake_publishers();
         }
+    }
+
+    /// How many places make it worth to wake a publisher.
+    fn several(&self) -> u64 {
+        (self.capacity / 4).clamp(1, SEVERAL)
+    }
+
+    fn has_several_places(&self) -> bool {
+        !self.is_full_of_waiting() && self.queued() + self.several() <= self.capacity
     }
 
     /// Waits until a place may be free, at most until `deadline`. False when the time is up.
     pub(crate) fn wait_for_room(&self, clock: &Clock, deadline: u64, give_up: impl Fn() -> bool) -> bool {
         self.room.waiters.fetch_add(1, Ordering::SeqCst);
         let mut guard = self.room.gate.lock();
+        let patience = FOR_SEVERAL.min(Duration::from_nanos(deadline.saturating_sub(clock.now())));
+        if !self.has_several_places() && !give_up() {
+            self.room.changed.wait_for(&mut guard, patience);
+        }
+        self.room.content_with_one.fetch_add(1, Ordering::SeqCst);
         let mut in_time = true;
         while in_time && self.is_full() && !give_up() {
             in_time = clock.wait(&self.room.changed, &mut guard, deadline);
         }
         drop(guard);
+        self.room.content_with_one.fetch_sub(1, Ordering::SeqCst);
         self.room.waiters.fetch_sub(1, Ordering::SeqCst);
         in_time
     }
