@@ -24,6 +24,9 @@ pub enum Overflow {
     Reject,
     /// The publisher waits for room, at most this long, then the publish is refused. Inside a handler, and in
     /// [`publish_async`](crate::Broker::publish_async), it acts as `Reject`.
+    ///
+    /// While it waits it publishes nothing, for any subscription: a patient publisher is held to the pace of its slowest
+    /// subscriber. With a patience below the time between two events of that subscription, the others keep their rate.
     Block(Duration),
     /// The oldest event that waits for a worker gives its place to the new one (else the oldest that waits behind its
     /// key), and is counted as dropped.
@@ -54,7 +57,8 @@ pub struct Config {
     pub worker_count: usize,
     /// To how many threads the pool may grow while handlers are slow. Default 4 × `worker_count`; at most 4,096.
     pub max_workers: Option<usize>,
-    /// Queue capacity of each subscription, in events. Default 1,000; 1 to 16,777,216.
+    /// Queue capacity of each subscription, in events. Default 1,000; 1 to 16,777,216. A queue takes 16 bytes per event of its
+    /// capacity when the first event comes.
     pub buffer_size: usize,
     /// Retries and events parked behind them, per subscription. Default 10,000; 1 to 16,777,216.
     pub max_waiting: usize,

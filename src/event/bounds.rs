@@ -26,9 +26,9 @@ pub(super) fn check_text(text: &str) -> Result<(), Problem> {
 
 /// Whether this text, which is known to be JSON, is nested more than `max` levels deep.
 pub(super) fn is_deeper_than(json: &str, max: usize) -> bool {
-    // `[` and `{` differ in one bit. No text is deeper than it has opening brackets, and counting them costs
-    // next to nothing; only a text with many of them is worth a walk.
-    if json.bytes().filter(|byte| byte | 0x20 == b'{').count() <= max {
+    // Every bracket that is opened is closed too. `[` and `{` differ in one bit; counting them costs little, and only a
+    // text with many of them is worth a walk.
+    if json.len() <= 2 * max || json.bytes().filter(|byte| byte | 0x20 == b'{').count() <= max {
         return false;
     }
     let mut depth = 0_usize;
