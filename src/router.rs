@@ -22,7 +22,7 @@ use trie::Trie;
 
 /// The targets of every pattern.
 ///
-/// `route` and `look_up` never wait for user code, and any method may be called while a [`Found`] is held.
+/// `route` and `look_up` never wait for user code, and any method may be called while a `Found` is held.
 /// Targets are dropped with no lock held, so a target's `Drop` may call the router too.
 pub struct Router<T> {
     trie: Trie<T>,
