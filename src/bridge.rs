@@ -11,7 +11,7 @@ mod ingest;
 mod mirror;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use flume::{Receiver, Sender};
@@ -55,6 +55,8 @@ pub(crate) struct Bridge {
     /// Events that were taken and are not confirmed, verdicts and status changes that the back end does not know yet.
     unconfirmed: AtomicU64,
     owed: AtomicU64,
+    /// Deliveries may be coming in: the ingest thread has looked whether the broker runs, and has not taken them in yet.
+    receiving: AtomicBool,
     unflushed: Mutex<Vec<Event>>,
     registrations: Mutex<Vec<Arc<Registered>>>,
     closing: Latch<()>,
@@ -116,6 +118,7 @@ impl Bridge {
             commands: flume::unbounded(),
             unconfirmed: AtomicU64::new(0),
             owed: AtomicU64::new(0),
+            receiving: AtomicBool::new(false),
             unflushed: Mutex::default(),
             registrations: Mutex::default(),
             closing: Latch::new(),
@@ -214,9 +217,11 @@ impl Bridge {
         }
     }
 
-    /// Nothing waits for the back end.
+    /// Nothing waits for the back end, and nothing is coming in.
     pub(crate) fn is_flushed(&self) -> bool {
-        self.unconfirmed.load(Ordering::SeqCst) == 0 && self.owed.load(Ordering::SeqCst) == 0
+        !self.receiving.load(Ordering::SeqCst)
+            && self.unconfirmed.load(Ordering::SeqCst) == 0
+            && self.owed.load(Ordering::SeqCst) == 0
     }
 
     /// Nothing more will come: the threads try once what is left, and end.

@@ -121,16 +121,20 @@ impl Ingesting {
                 bridge.owed.fetch_sub(1, Ordering::SeqCst);
             }
         }
+        // Before the look at the phase, so that a stop either waits for what comes in, or nothing does.
+        bridge.receiving.store(true, Ordering::SeqCst);
         let room = engine.room(bridge);
-        if bridge.closing.is_set() {
-            return Ok(());
-        }
-        if room.is_empty() {
+        let received = if room.is_empty() { Ok(()) } else { self.receive(engine, bridge, &room) };
+        bridge.receiving.store(false, Ordering::SeqCst);
+        if room.is_empty() && !bridge.closing.is_set() {
             // A verdict that makes room comes as a command.
             self.todo.extend(bridge.commands.1.recv_timeout(WAIT));
-            return Ok(());
         }
-        for lease in self.ingest.receive(&room, WAIT)? {
+        received
+    }
+
+    fn receive(&mut self, engine: &Arc<Engine>, bridge: &Bridge, room: &[Room]) -> Result<(), BackendError> {
+        for lease in self.ingest.receive(room, WAIT)? {
             let token = lease.token;
             self.leases.insert(token, engine.clock.now());
             bridge.ingested.fetch_add(1, Ordering::SeqCst);

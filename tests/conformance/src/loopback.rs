@@ -67,6 +67,8 @@ pub struct Queue {
     pub leased: usize,
     /// The most that were held at once.
     pub most_leased: usize,
+    /// Connections whose latest call asked for its deliveries.
+    pub asked_by: BTreeSet<u64>,
     pattern: Option<Pattern>,
 }
 
@@ -464,6 +466,14 @@ impl Ingest for LoopbackIngest {
     fn receive(&mut self, room: &[Room], wait: Duration) -> Result<Vec<Lease>, BackendError> {
         let member = self.0.member;
         let deadline = Instant::now() + wait;
+        self.0.shared.call(|server| {
+            let asked: BTreeSet<String> = room.iter().map(|room| server.queue_of(member, &room.subscription)).collect();
+            for (name, queue) in &mut server.queues {
+                queue.asked_by.remove(&member);
+                queue.asked_by.extend(asked.contains(name).then_some(member));
+            }
+            Ok(())
+        })?;
         loop {
             let leases: Vec<Lease> = self.0.shared.call(|server| {
                 let now = Instant::now();
