@@ -145,9 +145,9 @@ impl Engine {
         (self.store.accepted() + self.counts.reopened()).saturating_sub(settled)
     }
 
-    /// Tells the store how many events are open, and has it let go of what is beyond its bound.
+    /// Has the store let go of what is beyond its bound.
     pub(crate) fn fit_store(&self) {
-        self.store.fit(self.in_flight(self.counts.settled()));
+        self.store.fit(|| self.in_flight(self.counts.settled()));
     }
 
     /// A uniform number in 0..1 (splitmix64 over a counter): spreads retries, decides nothing.

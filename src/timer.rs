@@ -143,7 +143,9 @@ impl TimerState {
         }
         if now >= self.next_heartbeat {
             self.next_heartbeat = now + HEARTBEAT;
-            engine.fit_store();
+            if !engine.store.is_small() {
+                engine.fit_store();
+            }
             while engine.pool.shrink(engine.config.worker_count, now.saturating_sub(LEAVE_AFTER)) {}
         }
         let busy = !self.watched.is_empty() || engine.pool.has_ready();

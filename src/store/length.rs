@@ -16,7 +16,7 @@ impl Store {
         self.is_small() || self.ends.head.load(Ordering::Relaxed).is_multiple_of(MEASURE_EVERY)
     }
 
-    /// Whether it is measured each time.
+    /// Whether it is measured each time, so that nothing else has to look after its length.
     pub(crate) fn is_small(&self) -> bool {
         self.max_events < MEASURE_EVERY * MEASURE_EVERY
     }
@@ -33,10 +33,15 @@ impl Store {
         }
     }
 
-    /// Lets go of what is beyond the bound, given how many events are open.
-    pub(crate) fn fit(&self, open: u64) {
-        self.ends.open.store(open, Ordering::Relaxed);
-        while let Some(tail) = self.too_long(self.ends.head.load(Ordering::SeqCst)) {
+    /// Lets go of what is beyond the bound. How many events are open is asked after the look at the head: what is published
+    /// meanwhile counts as open, and evicts nothing too early.
+    pub(crate) fn fit(&self, open: impl FnOnce() -> u64) {
+        let head = self.ends.head.load(Ordering::SeqCst);
+        let open = open();
+        if !self.is_small() {
+            self.ends.open.store(open, Ordering::Relaxed);
+        }
+        while let Some(tail) = self.too_long(head, open) {
             self.evict(tail);
         }
     }
@@ -46,16 +51,16 @@ impl Store {
         let mut spare = None;
         // One place for itself; another one if the ring has to become shorter.
         for _ in 0..2 {
-            let Some(tail) = self.too_long(head) else { break };
+            let Some(tail) = self.too_long(head, self.ends.open.load(Ordering::Relaxed)) else { break };
             spare = self.evict(tail).or(spare);
         }
         spare
     }
 
-    /// The oldest position, if the ring up to `head` is longer than it may be.
-    fn too_long(&self, head: u64) -> Option<u64> {
+    /// The oldest position, if the ring up to `head` is longer than it may be while so many events are open.
+    fn too_long(&self, head: u64, open: u64) -> Option<u64> {
         let tail = self.ends.tail.load(Ordering::Acquire);
-        let allowed = (self.max_events + self.ends.open.load(Ordering::Relaxed)).saturating_sub(self.aged.len());
+        let allowed = (self.max_events + open).saturating_sub(self.aged.len());
         (head.saturating_sub(tail) > allowed.min(self.slots.len() as u64)).then_some(tail)
     }
 
