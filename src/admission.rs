@@ -24,20 +24,23 @@ use crate::verdict::Verdict;
 const DROP_TRIES: usize = 64;
 
 /// Marks a publish of this thread that is under way; `stop` waits for those.
-pub(crate) struct Publishing<'a>(&'a Tally, PhantomData<*const ()>);
+pub(crate) struct Publishing<'a> {
+    count: &'a Tally,
+    /// It goes on while the broker drains.
+    internal: bool,
+    of_this_thread: PhantomData<*const ()>,
+}
 
 impl<'a> Publishing<'a> {
-    fn begin(count: &'a Tally) -> Self {
+    fn begin(count: &'a Tally, internal: bool) -> Self {
         count.add_one();
-        // Pairs with the one in `stop`: it sees this publish, or this sees that the broker takes no events any more.
-        fence(Ordering::SeqCst);
-        Self(count, PhantomData)
+        Self { count, internal, of_this_thread: PhantomData }
     }
 }
 
 impl Drop for Publishing<'_> {
     fn drop(&mut self) {
-        self.0.subtract_one();
+        self.count.subtract_one();
     }
 }
 
@@ -91,16 +94,25 @@ impl Reservation {
 }
 
 impl Engine {
-    /// Enters a publish, if the broker takes events.
+    /// Enters a publish, if the broker takes events. That `stop` does not miss it is settled by [`admit`](Self::admit) only.
     pub(crate) fn enter(&self) -> Option<Publishing<'_>> {
-        let publishing = Publishing::begin(&self.counts.here().publishing);
-        (self.lifecycle.phase() == Phase::Running).then_some(publishing)
+        let publishing = Publishing::begin(&self.counts.here().publishing, false);
+        self.goes_on(&publishing).then_some(publishing)
     }
 
     /// Enters a publish of the broker's own, which may also happen while it drains.
     pub(crate) fn enter_internal(&self) -> Option<Publishing<'_>> {
-        let publishing = Publishing::begin(&self.counts.here().publishing);
-        matches!(self.lifecycle.phase(), Phase::Running | Phase::Draining).then_some(publishing)
+        let publishing = Publishing::begin(&self.counts.here().publishing, true);
+        fence(Ordering::SeqCst);
+        self.goes_on(&publishing).then_some(publishing)
+    }
+
+    fn goes_on(&self, publishing: &Publishing<'_>) -> bool {
+        match self.lifecycle.phase() {
+            Phase::Running => true,
+            Phase::Draining => publishing.internal,
+            _ => false,
+        }
     }
 
     /// Counts a refusal and hands the event back.
@@ -110,22 +122,35 @@ impl Engine {
     }
 
     /// Checks the bounds of this broker, and reserves room in every subscription, unless the event is known, which needs none.
-    pub(crate) fn admit(&self, event: &Event, targets: &[Arc<Subscription>], may_block: bool) -> Result<Room, Refusal> {
+    pub(crate) fn admit(
+        &self,
+        publishing: &Publishing<'_>,
+        event: &Event,
+        targets: &[Arc<Subscription>],
+        may_block: bool,
+    ) -> Result<Room, Refusal> {
         let (max, actual) = (self.config.max_payload_bytes, event.payload().len());
         if actual > max {
             return Err(Refusal::Invalid(Invalid::new("payload", Problem::TooLong { max, actual })));
         }
-        if self.store.wants_measure() {
-            self.store.measure(self.in_flight(self.counts.settled()));
-        }
         if let Some(known) = self.store.find(event.id()) {
             return self.known(event, &known).map(|()| Room::Known(known));
         }
-        match self.reserve(targets, may_block) {
-            Ok(without) => Ok(Room::Reserved(without)),
-            Err(_) if self.lifecycle.phase() != Phase::Running => Err(Refusal::NotRunning),
-            Err(limit) => Err(Refusal::Full(limit)),
+        let without = match self.reserve(targets, may_block) {
+            Ok(without) => without,
+            Err(_) if self.lifecycle.phase() != Phase::Running => return Err(Refusal::NotRunning),
+            Err(limit) => return Err(Refusal::Full(limit)),
+        };
+        // `stop` changes the phase and then looks for reserved places: it sees those, or this sees the phase. If there are none,
+        // it has to see the mark of this publish, which takes a fence.
+        if without.len() == targets.len() {
+            fence(Ordering::SeqCst);
         }
+        if self.goes_on(publishing) {
+            return Ok(Room::Reserved(without));
+        }
+        release(targets, &without);
+        Err(Refusal::NotRunning)
     }
 
     /// What to say to an event whose id is known.

@@ -293,7 +293,7 @@ impl Broker {
         let engine = self.engine();
         // What was settled is read first, so it does not exceed what was accepted, and the three always add up.
         let (completed, failed) = (engine.counts.completed(), engine.counts.failed());
-        let accepted = engine.store.accepted();
+        let accepted = engine.counts.sum(|shard| &shard.accepted);
         let subscriptions = engine.subscriptions.lock().all();
         let mut workers = engine.pool.workers();
         for subscription in engine.subscriptions.lock().dedicated() {

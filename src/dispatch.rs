@@ -32,7 +32,7 @@ impl Engine {
     /// Publishes to the subscriptions of this process. Waits for room only if `may_block`.
     pub(crate) fn publish_here(self: &Arc<Self>, event: Event, may_block: bool) -> Result<Accepted, PublishError> {
         match self.enter() {
-            Some(_publishing) => self.publish_entered(event, may_block),
+            Some(publishing) => self.publish_entered(&publishing, event, may_block),
             None => self.refuse(event, Refusal::NotRunning),
         }
     }
@@ -41,15 +41,20 @@ impl Engine {
     /// miss it.
     pub(crate) fn publish_internal(self: &Arc<Self>, event: Event) -> Result<Accepted, PublishError> {
         match self.enter_internal() {
-            Some(_publishing) => self.publish_entered(event, false),
+            Some(publishing) => self.publish_entered(&publishing, event, false),
             None => self.refuse(event, Refusal::NotRunning),
         }
     }
 
-    fn publish_entered(self: &Arc<Self>, event: Event, may_block: bool) -> Result<Accepted, PublishError> {
+    fn publish_entered(
+        self: &Arc<Self>,
+        publishing: &Publishing<'_>,
+        event: Event,
+        may_block: bool,
+    ) -> Result<Accepted, PublishError> {
         let route = self.router.look_up(event.event_type());
         let targets = route.targets();
-        let without = match self.admit(&event, targets, may_block) {
+        let without = match self.admit(publishing, &event, targets, may_block) {
             Ok(Room::Reserved(without)) => without,
             Ok(Room::Known(known)) => return Ok(already(&known)),
             Err(refusal) => return self.refuse(event, refusal),
@@ -66,7 +71,7 @@ impl Engine {
     ) -> Result<Receipt, PublishError> {
         let Some(publishing) = self.enter() else { return self.refuse(event, Refusal::NotRunning) };
         let targets = self.local_targets(&event);
-        let without = match self.admit(&event, &targets, may_block) {
+        let without = match self.admit(&publishing, &event, &targets, may_block) {
             Ok(Room::Reserved(without)) => without,
             Ok(Room::Known(known)) => return Ok(Receipt::known(already(&known))),
             Err(refusal) => return self.refuse(event, refusal),
@@ -103,7 +108,7 @@ impl Engine {
             return self.refuse(event, Refusal::WouldDeadlock(name));
         }
         let watch = Arc::new(Watch::new(callers, targets.len()));
-        let without = match self.admit(&event, targets, true) {
+        let without = match self.admit(&publishing, &event, targets, true) {
             Ok(Room::Reserved(without)) => without,
             Ok(Room::Known(record)) => return Ok(known_report(&record)),
             Err(refusal) => return self.refuse(event, refusal),
@@ -150,7 +155,7 @@ impl Engine {
         watch: Option<Arc<Watch>>,
     ) -> Result<Stored, PublishError> {
         let by = By::Publish { instance_id: &self.instance_id, watch: watch.as_ref() };
-        match self.store.put(event, targets.len() as u32, by) {
+        match self.store_new(event, targets.len() as u32, by) {
             Ok(record) => {
                 if targets.is_empty() {
                     self.counts.here().completed.add_one();

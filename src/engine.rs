@@ -16,12 +16,13 @@ use crate::config::{Config, Mode, Scope, SubscribeOptions};
 use crate::dead_letter::DeadLetters;
 use crate::delay::Delays;
 use crate::error::{StartError, SubscribeError};
+use crate::event::Event;
 use crate::lifecycle::{Lifecycle, Phase, Role};
 use crate::pool::{Pool, Worker};
 use crate::provider::Provider;
 use crate::router::Router;
 use crate::stats::Counts;
-use crate::store::Store;
+use crate::store::{By, SharedRecord, Store};
 use crate::stream::StreamSink;
 use crate::subscription::{Handler, Identity, Subscription, Workers};
 use crate::timer::Timer;
@@ -142,7 +143,19 @@ impl Engine {
 
     /// Events that are accepted and not settled, given a sum of `counts.settled` that was read before: never too few.
     pub(crate) fn in_flight(&self, settled: u64) -> u64 {
-        (self.store.accepted() + self.counts.reopened()).saturating_sub(settled)
+        (self.counts.sum(|shard| &shard.accepted) + self.counts.reopened()).saturating_sub(settled)
+    }
+
+    /// Puts an event into the store: from here on it is accepted. Or hands it back with the record that has its id.
+    pub(crate) fn store_new(
+        &self,
+        event: Event,
+        deliveries: u32,
+        by: By<'_>,
+    ) -> Result<SharedRecord, (Event, SharedRecord)> {
+        let record = self.store.put(event, deliveries, by, || self.in_flight(self.counts.settled()))?;
+        self.counts.here().accepted.add_one();
+        Ok(record)
     }
 
     /// Has the store let go of what is beyond its bound.
@@ -286,7 +299,7 @@ fn default_instance_id() -> String {
         .ok()
         .or_else(from_kernel)
         .map(|name| name.trim().to_owned())
-        .filter(|name| (1..=crate::event::Event::MAX_TEXT_BYTES).contains(&name.len()))
+        .filter(|name| (1..=Event::MAX_TEXT_BYTES).contains(&name.len()))
         .unwrap_or_else(|| "resolvespec-instance".to_owned())
 }
 

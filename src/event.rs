@@ -282,6 +282,11 @@ impl Event {
         }
     }
 
+    /// Drops an event that is not needed any more, but for what the next one may use.
+    pub(crate) fn recycle(self) {
+        self.event_type.recycle();
+    }
+
     /// Whether both say that the same happened. How far their handling has come, when they were made, and which
     /// instance published them makes no difference.
     pub(crate) fn same_content(&self, other: &Self) -> bool {

@@ -142,8 +142,8 @@ impl Inbox {
 
     /// Deliveries that hold a place.
     pub(crate) fn queued(&self) -> u64 {
-        let released = self.released.load(Ordering::Acquire);
-        self.publishers.taken.load(Ordering::Acquire).saturating_sub(released)
+        let released = self.released.load(Ordering::SeqCst);
+        self.publishers.taken.load(Ordering::SeqCst).saturating_sub(released)
     }
 
     pub(crate) fn capacity(&self) -> u64 {
@@ -170,7 +170,7 @@ impl Inbox {
                     return false;
                 }
             }
-            match side.taken.compare_exchange_weak(taken, taken + 1, Ordering::AcqRel, Ordering::Relaxed) {
+            match side.taken.compare_exchange_weak(taken, taken + 1, Ordering::SeqCst, Ordering::Relaxed) {
                 Ok(_) => return true,
                 Err(now) => taken = now,
             }

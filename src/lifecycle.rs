@@ -276,6 +276,7 @@ impl Engine {
     fn drain(self: &Arc<Self>, deadline: u64) {
         let drained = || {
             self.counts.sum(|shard| &shard.publishing) == 0
+                && self.subscriptions.lock().all().iter().all(|subscription| subscription.inbox.queued() == 0)
                 && self.in_flight(self.counts.settled()) == 0
                 && self.bridge.as_ref().is_none_or(|bridge| bridge.is_flushed())
         };

@@ -242,7 +242,10 @@ impl Engine {
 
     /// Makes a delivery of a dead letter again, for the subscription that failed.
     pub(crate) fn requeue(self: &Arc<Self>, id: u64) -> Result<(), RequeueError> {
-        let _publishing = self.enter().ok_or(RequeueError::NotRunning)?;
+        let _publishing = self.enter_internal().ok_or(RequeueError::NotRunning)?;
+        if self.lifecycle.phase() != Phase::Running {
+            return Err(RequeueError::NotRunning);
+        }
         let (failed, name) = self.dead_letters.subscription(id).ok_or(RequeueError::NotFound { id })?;
         let Some(subscription) = self.subscriptions.lock().find_for(failed, &name) else {
             return Err(RequeueError::SubscriptionGone { id, name });

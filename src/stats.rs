@@ -200,6 +200,7 @@ pub(crate) struct Shard {
     /// Calls of handlers.
     pub(crate) attempts: Tally,
     pub(crate) retries: Tally,
+    pub(crate) accepted: Tally,
     pub(crate) completed: Tally,
     pub(crate) failed: Tally,
     /// Completed and failed events that were opened again.

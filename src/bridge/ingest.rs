@@ -84,7 +84,7 @@ impl Engine {
         }
         let stored = match self.store.find(lease.event.id()) {
             Some(known) => Err(known),
-            None => self.store.put(lease.event, 1, By::Ingest).map_err(|(_, known)| known),
+            None => self.store_new(lease.event, 1, By::Ingest).map_err(|(_, known)| known),
         };
         let record = stored.unwrap_or_else(|known| {
             self.reopen(&known, |record| record.add(1));

@@ -40,7 +40,14 @@ const REMEMBERED: usize = 64;
 thread_local! {
     /// The types that this thread parsed last, each in the place that its hash names. A program publishes few
     /// types many times; parsing one of them again allocates nothing, and threads share no reference count.
-    static KNOWN: RefCell<[Option<EventType>; REMEMBERED]> = const { RefCell::new([const { None }; REMEMBERED]) };
+    static KNOWN: RefCell<[Option<Known>; REMEMBERED]> = const { RefCell::new([const { None }; REMEMBERED]) };
+}
+
+/// A type that a thread remembers.
+struct Known {
+    event_type: EventType,
+    /// One that an event of this type has left behind: to give it out again costs less than to clone and drop.
+    spare: Option<EventType>,
 }
 
 impl EventType {
@@ -63,8 +70,14 @@ impl EventType {
             .try_with(|known| {
                 let place = &mut known.borrow_mut()[hash as usize % REMEMBERED];
                 match place {
-                    Some(found) if found.0.hash == hash && found.as_str() == text => Ok(found.clone()),
-                    _ => Ok(place.insert(Self::checked(text, hash)?).clone()),
+                    Some(known) if known.event_type.0.hash == hash && known.event_type.as_str() == text => {
+                        Ok(known.spare.take().unwrap_or_else(|| known.event_type.clone()))
+                    }
+                    _ => {
+                        let event_type = Self::checked(text, hash)?;
+                        *place = Some(Known { event_type: event_type.clone(), spare: None });
+                        Ok(event_type)
+                    }
                 }
             })
             // While a thread ends it remembers nothing any more.
@@ -74,6 +87,15 @@ impl EventType {
     fn checked(text: &str, hash: u64) -> Result<Self, Invalid> {
         check(text).map_err(|problem| Invalid::new("type", problem))?;
         Ok(Self(Arc::new(Inner { hash, text: text.into() })))
+    }
+
+    /// Leaves a type that is no longer needed to the next event of this thread that has the same one.
+    pub(crate) fn recycle(self) {
+        // While a thread ends it remembers nothing any more.
+        let _ = KNOWN.try_with(|known| match &mut known.borrow_mut()[self.0.hash as usize % REMEMBERED] {
+            Some(known) if known.spare.is_none() && known.event_type == self => known.spare = Some(self),
+            _ => {}
+        });
     }
 
     /// The whole text.

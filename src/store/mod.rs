@@ -17,34 +17,31 @@ mod aged;
 mod length;
 mod query;
 mod record;
+mod ring;
+mod stock;
 
-use std::ops::Range;
+use std::cell::RefCell;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use crossbeam_utils::CachePadded;
 use dashmap::DashMap;
-
-use parking_lot::Mutex;
+use thread_local::ThreadLocal;
 
 use crate::event::{Event, EventId};
 use aged::Aged;
 pub(crate) use record::{By, Progress, Record};
+use ring::{Ring, Slot};
+use stock::Stock;
 
 /// A record as all hold it: without weak references, so that it costs nothing to see that nobody else holds it.
 pub(crate) type SharedRecord = triomphe::Arc<Record>;
 
 /// How many open events the ring holds beyond `max_events`. What is open beyond that moves to the aged generation.
 const MAX_BACKLOG: usize = 65_536;
-/// Positions start here, so that an index entry that was never written, 0, leads to none that is in the ring.
-const FIRST: u64 = 1 << 32;
-
-/// A slot of the ring. Without a record it is vacant; `filled` tells whether its position was used before that.
-#[derive(Debug)]
-struct Slot {
-    /// The position that last lived here, plus 1; 0 = none yet.
-    filled: u64,
-    record: Option<SharedRecord>,
-}
+/// From so many `max_events` on, a store is large: what publishers share is touched once for many events, at the price that
+/// bounds are kept by the run, and that the order of eviction among several publishers is the order of their runs.
+const LARGE: usize = 4_096;
+/// How many positions a thread takes at once in a large store.
+const RUN: u64 = 32;
 
 /// What is found at a position that an id leads to.
 enum Occupant {
@@ -58,8 +55,10 @@ enum Occupant {
 #[derive(Debug)]
 pub(crate) struct Store {
     max_events: u64,
-    slots: Box<[Mutex<Slot>]>,
-    ends: CachePadded<Ends>,
+    ring: Ring,
+    stocks: ThreadLocal<RefCell<Stock>>,
+    /// How many events were open at the last measure, or a few more.
+    open: AtomicU64,
     /// Number in the id, modulo the length → the lower half of the position. A hint: the whole id in the slot decides.
     index: Box<[AtomicU32]>,
     /// Positions of ids that the index can't hold: those of other origin, and numbers whose place in the index is taken
@@ -70,85 +69,69 @@ pub(crate) struct Store {
     aged: Aged,
 }
 
-/// What each publish writes, on one cache line, because publishers take it from each other.
-#[derive(Debug)]
-struct Ends {
-    /// The next position. Positions count publishes; position `p` lives in slot `p % slots.len()`.
-    head: AtomicU64,
-    /// Every position below it has left the ring.
-    tail: AtomicU64,
-    /// How many events were open at the last measure, or a few more.
-    open: AtomicU64,
-    /// Positions that were taken and not used, because the id turned out to be known.
-    unused: AtomicU64,
-}
-
 impl Store {
     pub(crate) fn new(max_events: usize, max_in_flight: usize) -> Self {
         let len = max_events + max_in_flight.min(MAX_BACKLOG);
-        let first = FIRST + len as u64 + 1;
+        let ring = Ring::new(len as u64, if max_events < LARGE { 1 } else { RUN });
         Self {
             max_events: max_events as u64,
-            slots: (0..len).map(|_| Mutex::new(Slot { filled: 0, record: None })).collect(),
-            ends: CachePadded::new(Ends {
-                head: AtomicU64::new(first),
-                tail: AtomicU64::new(first),
-                open: AtomicU64::new(0),
-                unused: AtomicU64::new(first),
-            }),
-            index: (0..len.next_power_of_two().max(64)).map(|_| AtomicU32::new(0)).collect(),
+            index: (0..ring.len().next_power_of_two().max(64)).map(|_| AtomicU32::new(0)).collect(),
+            ring,
+            stocks: ThreadLocal::new(),
+            open: AtomicU64::new(0),
             strays: DashMap::new(),
             highest_stray: AtomicU64::new(0),
             aged: Aged::new(max_events / 2),
         }
     }
 
-    /// Events put so far.
-    pub(crate) fn accepted(&self) -> u64 {
-        // `unused` first: it never exceeds `head`.
-        let unused = self.ends.unused.load(Ordering::SeqCst);
-        self.ends.head.load(Ordering::SeqCst) - unused
-    }
-
-    /// An upper bound of [`accepted`](Self::accepted) that costs one load.
+    /// An upper bound of the number of events put so far that costs two loads.
     pub(crate) fn accepted_at_most(&self) -> u64 {
-        self.ends.head.load(Ordering::Relaxed) - (FIRST + self.slots.len() as u64 + 1)
+        self.ring.used_at_most()
     }
 
-    /// Stores an event with its number of deliveries, or hands it back with the record that has its id already. Ask
-    /// [`find`](Self::find) first: only publishers of the same id at the same moment may meet here, at the price of a
-    /// position.
-    pub(crate) fn put(&self, event: Event, deliveries: u32, by: By<'_>) -> Result<SharedRecord, (Event, SharedRecord)> {
+    /// Stores an event with its number of deliveries, or hands it back with the record that has its id already. `open` tells
+    /// how many events are open. Ask [`find`](Self::find) first: here only publishers of the same id at the same moment
+    /// should meet.
+    pub(crate) fn put(
+        &self,
+        event: Event,
+        deliveries: u32,
+        by: By<'_>,
+        open: impl Fn() -> u64,
+    ) -> Result<SharedRecord, (Event, SharedRecord)> {
+        let mut stock = self.stocks.get_or_default().borrow_mut();
         loop {
-            let position = self.ends.head.fetch_add(1, Ordering::SeqCst);
+            let position = stock.position(&self.ring).unwrap_or_else(|| self.restock(&mut stock, deliveries, &open));
             if let Err(known) = self.claim(event.id(), position) {
-                self.waste(position);
                 return Err((event, known));
             }
-            let spare = self.make_room(position + 1 - u64::from(deliveries > 0));
-            let mut slot = self.slot(position).lock();
+            stock.advance();
+            let mut slot = self.ring.slot(position);
             if slot.filled > position {
                 // This thread was held up while others went once around the ring: start over with a fresh position.
                 drop(slot);
                 self.disclaim(event.id(), position);
-                self.ends.unused.fetch_add(1, Ordering::SeqCst);
                 continue;
             }
             // Mostly vacant: only what is open can still be here, when the ring is as long as it gets.
-            let left = self.leave(&mut slot);
-            let record = match spare.or(left).filter(SharedRecord::is_unique) {
-                Some(mut unshared) => {
-                    if let Some(record) = SharedRecord::get_mut(&mut unshared) {
-                        record.reuse(event, deliveries, by);
-                    }
-                    unshared
-                }
-                None => SharedRecord::new(Record::new(event, deliveries, by)),
-            };
+            self.leave(&mut slot);
+            let record = stock.record(event, deliveries, by);
             slot.record = Some(SharedRecord::clone(&record));
             slot.filled = position + 1;
             return Ok(record);
         }
+    }
+
+    /// Takes new positions, and makes room for them. Returns the first.
+    fn restock(&self, stock: &mut Stock, deliveries: u32, open: impl Fn() -> u64) -> u64 {
+        let taken = stock.refill(&self.ring).clone();
+        if self.wants_measure(&taken) {
+            self.measure(open());
+        }
+        // What is about to be put is terminal at once if it has no deliveries.
+        self.make_room(taken.end - u64::from(deliveries > 0), |record| stock.keep(record));
+        taken.start
     }
 
     /// A record that was open has become terminal.
@@ -170,10 +153,10 @@ impl Store {
     /// The record of a known id.
     pub(crate) fn find(&self, id: &EventId) -> Option<SharedRecord> {
         if let Some(number) = id.local_sequence() {
-            let head = self.ends.head.load(Ordering::Acquire);
+            let head = self.ring.head();
             let hint = position_near(head, self.index_of(number).load(Ordering::Acquire));
             // For a new id the index mostly leads to a position whose slot has been used again: no need to look there.
-            if hint + self.slots.len() as u64 >= head
+            if hint + self.ring.len() >= head
                 && let Some(record) = self.at(hint, id)
             {
                 return Some(record);
@@ -198,8 +181,8 @@ impl Store {
     /// Removes completed and failed events that were created before a wall time. Returns how many.
     pub(crate) fn clean_up(&self, created_before: u64) -> usize {
         let mut removed = 0;
-        for position in self.positions() {
-            let mut slot = self.slot(position).lock();
+        for position in self.ring.positions() {
+            let mut slot = self.ring.slot(position);
             let expired = slot
                 .record
                 .take_if(|record| !record.progress().is_open() && record.event.created_nanos() < created_before);
@@ -214,24 +197,13 @@ impl Store {
     /// Calls `visit` with each record, in no order; one that moves between the generations meanwhile may be seen twice.
     /// No lock is held during the call.
     pub(crate) fn for_each(&self, mut visit: impl FnMut(&SharedRecord)) {
-        for position in self.positions() {
-            let record = self.slot(position).lock().record.clone();
+        for position in self.ring.positions() {
+            let record = self.ring.slot(position).record.clone();
             if let Some(record) = record {
                 visit(&record);
             }
         }
         self.aged.for_each(visit);
-    }
-
-    /// The positions that are in the ring at this moment.
-    fn positions(&self) -> Range<u64> {
-        let tail = self.ends.tail.load(Ordering::Acquire);
-        let head = self.ends.head.load(Ordering::Acquire);
-        tail.max(head.saturating_sub(self.slots.len() as u64))..head
-    }
-
-    fn slot(&self, position: u64) -> &Mutex<Slot> {
-        &self.slots[(position % self.slots.len() as u64) as usize]
     }
 
     fn index_of(&self, number: u64) -> &AtomicU32 {
@@ -240,7 +212,7 @@ impl Store {
 
     /// The record at a position, if it is there and has this id.
     fn at(&self, position: u64, id: &EventId) -> Option<SharedRecord> {
-        let slot = self.slot(position).lock();
+        let slot = self.ring.slot(position);
         let record = slot.record.as_ref().filter(|_| slot.filled == position + 1)?;
         (record.event.id() == id).then(|| SharedRecord::clone(record))
     }
@@ -253,7 +225,7 @@ impl Store {
     }
 
     fn occupant(&self, position: u64) -> Occupant {
-        let slot = self.slot(position).lock();
+        let slot = self.ring.slot(position);
         match &slot.record {
             Some(record) if slot.filled == position + 1 => Occupant::Here(SharedRecord::clone(record)),
             _ if slot.filled > position => Occupant::Gone,
@@ -268,7 +240,7 @@ impl Store {
         loop {
             let seen = entry.load(Ordering::Acquire);
             let holder = position_near(position, seen);
-            if holder != position && holder + self.slots.len() as u64 >= position {
+            if holder != position && holder + self.ring.len() >= position {
                 match self.occupant(holder) {
                     Occupant::Here(record) if record.event.id() == id => return Err(record),
                     // A number that shares the place in the index: the older one keeps it.
@@ -310,16 +282,6 @@ impl Store {
                 // It has left the ring; its mapping goes with it.
                 Occupant::Gone => self.disclaim(id, holder),
             }
-        }
-    }
-
-    /// Passes over a position that holds nothing: the ring moves on all the same.
-    fn waste(&self, position: u64) {
-        self.ends.unused.fetch_add(1, Ordering::SeqCst);
-        let mut slot = self.slot(position).lock();
-        if slot.filled <= position {
-            self.leave(&mut slot);
-            slot.filled = position + 1;
         }
     }
 

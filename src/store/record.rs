@@ -137,6 +137,7 @@ impl Record {
         if let By::Publish { instance_id, .. } = by {
             self.event.adopt(instance_id, Some(&mut old));
         }
+        old.recycle();
     }
 
     pub(crate) fn progress(&self) -> Progress {
