@@ -10,13 +10,15 @@ use crate::builder::BrokerBuilder;
 use crate::config::{Mode, SubscribeOptions};
 use crate::dead_letter::{DeadLetter, DeadLetterFilter};
 use crate::delivery::Delivery;
+use crate::dispatch::KeptRoute;
 use crate::engine::{Engine, Observer};
 use crate::error::{Invalid, PublishError, RequeueError, StartError, SubscribeError, UnsubscribeError};
-use crate::event::{Event, EventId};
+use crate::event::{Event, EventId, EventType, Source};
 use crate::handler::IntoOutcome;
 use crate::lifecycle::{Phase, StopReport};
 use crate::pattern::Pattern;
 use crate::provider::BackendError;
+use crate::publisher::Publisher;
 use crate::query::{Filter, Page};
 use crate::receipt::Receipt;
 use crate::stats::{DeliveryTotals, Stats, StoreStats, SubscriptionStats};
@@ -153,6 +155,27 @@ impl Broker {
         }
     }
 
+    /// Publishes an event like [`publish`](Self::publish), but with the route that a publisher keeps.
+    pub(crate) fn publish_kept(&self, event: Event, kept: &mut Option<KeptRoute>) -> Result<Accepted, PublishError> {
+        let engine = self.engine();
+        let is_plain = engine.config.mode == Mode::Async && !engine.bridge.as_ref().is_some_and(|it| it.has_mirror);
+        if is_plain { engine.publish_kept(event, kept) } else { self.publish(event) }
+    }
+
+    /// A publisher of events of one type from one source, for a thread that publishes many of them: it looks the
+    /// subscriptions up once, not for each event. Does not block.
+    ///
+    /// # Errors
+    /// [`Invalid`] if the type is malformed.
+    pub fn publisher(
+        &self,
+        source: Source,
+        event_type: impl TryInto<EventType, Error: Into<Invalid>>,
+    ) -> Result<Publisher, Invalid> {
+        let event_type = event_type.try_into().map_err(Into::into)?;
+        Ok(Publisher::new(self.clone(), source, event_type))
+    }
+
     /// Publishes an event without ever waiting, neither for room nor for the back end, whose answer the receipt will know.
     ///
     /// # Errors
@@ -180,7 +203,8 @@ impl Broker {
     pub fn publish_batch(&self, events: impl IntoIterator<Item = Event>) -> Vec<Result<Accepted, PublishError>> {
         let engine = self.engine();
         let Some(bridge) = engine.bridge.as_ref().filter(|bridge| bridge.has_mirror) else {
-            return events.into_iter().map(|event| engine.publish_here(event, true)).collect();
+            let mut kept = None;
+            return events.into_iter().map(|event| engine.publish_kept(event, &mut kept)).collect();
         };
         let receipts: Vec<_> = events.into_iter().map(|event| engine.publish_out(bridge, event, true)).collect();
         let deadline = engine.clock.deadline(engine.config.sync_timeout);

@@ -12,6 +12,7 @@ use crate::error::PublishError;
 use crate::event::Event;
 use crate::inbox::{Place, Queued};
 use crate::receipt::{Pending, Receipt};
+use crate::router::Kept;
 use crate::store::{By, Record, SharedRecord};
 use crate::subscription::Subscription;
 use crate::verdict::{Accepted, SyncReport, Verdict};
@@ -19,6 +20,9 @@ use crate::watch::Watch;
 
 /// How often a handler that waits for others looks whether it can help, in nanoseconds.
 const HELP_EVERY: u64 = 1_000_000;
+
+/// A route that a publisher keeps.
+pub(crate) type KeptRoute = Kept<Arc<Subscription>>;
 
 /// What the store says to an event.
 enum Stored {
@@ -53,7 +57,27 @@ impl Engine {
         may_block: bool,
     ) -> Result<Accepted, PublishError> {
         let route = self.router.look_up(event.event_type());
-        let targets = route.targets();
+        self.publish_to(publishing, event, route.targets(), may_block)
+    }
+
+    /// Like [`publish_here`](Self::publish_here), for a publisher that keeps the route of the event before.
+    pub(crate) fn publish_kept(
+        self: &Arc<Self>,
+        event: Event,
+        kept: &mut Option<KeptRoute>,
+    ) -> Result<Accepted, PublishError> {
+        let Some(publishing) = self.enter() else { return self.refuse(event, Refusal::NotRunning) };
+        let route = self.router.renew(kept, event.event_type());
+        self.publish_to(&publishing, event, route.targets(), true)
+    }
+
+    fn publish_to(
+        self: &Arc<Self>,
+        publishing: &Publishing<'_>,
+        event: Event,
+        targets: &[Arc<Subscription>],
+        may_block: bool,
+    ) -> Result<Accepted, PublishError> {
         let without = match self.admit(publishing, &event, targets, may_block) {
             Ok(Room::Reserved(without)) => without,
             Ok(Room::Known(known)) => return Ok(already(&known)),

@@ -24,6 +24,7 @@ mod lifecycle;
 mod pattern;
 mod pool;
 pub mod provider;
+mod publisher;
 pub mod query;
 mod receipt;
 mod retry;
@@ -49,6 +50,7 @@ pub use event::{Event, EventBuilder, EventId, EventType, Payload, Source, Status
 pub use handler::{HandlerError, IntoOutcome, Outcome};
 pub use lifecycle::StopReport;
 pub use pattern::Pattern;
+pub use publisher::Publisher;
 pub use receipt::Receipt;
 pub use retry::RetryPolicy;
 pub use stream::{EventStream, StreamItem};

@@ -39,6 +39,14 @@ pub struct Route<T> {
     targets: Box<[T]>,
 }
 
+/// A route that its holder keeps for the next event of the same type. It keeps targets that were removed since alive.
+#[derive(Clone)]
+pub struct Kept<T> {
+    event_type: EventType,
+    generation: u64,
+    route: Arc<Route<T>>,
+}
+
 /// A route that was looked up, for as long as this is held.
 pub struct Found<'a, T>(Answer<'a, T>);
 
@@ -145,6 +153,15 @@ impl<T: Clone + Send + Sync + 'static> Router<T> {
         }
     }
 
+    /// The route that is kept, if it is of this type and no target came or went since; else it is looked up and kept.
+    pub fn renew<'a>(&self, kept: &'a mut Option<Kept<T>>, event_type: &EventType) -> &'a Route<T> {
+        let generation = self.cache.generation();
+        let kept_holds = |kept: &Kept<T>| kept.generation == generation && kept.event_type == *event_type;
+        let current = kept.take().filter(kept_holds);
+        let look_up = || Kept { event_type: event_type.clone(), generation, route: self.route(event_type) };
+        &kept.insert(current.unwrap_or_else(look_up)).route
+    }
+
     /// Walks the trie and remembers the answer.
     #[cold]
     fn find(&self, event_type: &EventType, generation: u64) -> Arc<Route<T>> {
@@ -171,6 +188,12 @@ impl<T> fmt::Debug for Router<T> {
 impl<T> fmt::Debug for Found<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&**self, f)
+    }
+}
+
+impl<T> fmt::Debug for Kept<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kept").field("event_type", &self.event_type).field("route", &self.route).finish_non_exhaustive()
     }
 }
 

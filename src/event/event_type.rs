@@ -89,6 +89,18 @@ impl EventType {
         Ok(Self(Arc::new(Inner { hash, text: text.into() })))
     }
 
+    /// The same type once more, for another event of this thread.
+    pub(crate) fn again(&self) -> Self {
+        let spare = KNOWN.try_with(|known| match &mut known.borrow_mut()[self.0.hash as usize % REMEMBERED] {
+            Some(known) if known.event_type == *self => known.spare.take(),
+            place => {
+                *place = Some(Known { event_type: self.clone(), spare: None });
+                None
+            }
+        });
+        spare.ok().flatten().unwrap_or_else(|| self.clone())
+    }
+
     /// Leaves a type that is no longer needed to the next event of this thread that has the same one.
     pub(crate) fn recycle(self) {
         // While a thread ends it remembers nothing any more.

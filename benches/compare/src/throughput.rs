@@ -36,8 +36,8 @@ pub(crate) fn run(plan: &Plan) -> Section {
 }
 
 fn measure(plan: &Plan, title: &str, shape: Shape) -> Table {
-    let ours =
-        [Way::Publish, Way::RawBytes, Way::Batch, Way::Again].map(|way| Box::new(Ours::new(way)) as Box<dyn Rival>);
+    let ours = [Way::Publish, Way::Publisher, Way::RawBytes, Way::Batch, Way::Again]
+        .map(|way| Box::new(Ours::new(way)) as Box<dyn Rival>);
     let runners = ours.into_iter().chain(rivals::all()).filter(|rival| rival.fits(&shape));
     let runners = runners.map(|rival| Runner::new(rival, move |events| Work::new(shape, events)));
     Table::new(title, "events/s", &[FLUME, CROSSBEAM], race(plan, runners))

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use eventbroker::{Broker, Event, Overflow, Source, SubscribeOptions};
+use eventbroker::{Broker, Event, Overflow, Payload, Source, SubscribeOptions};
 
 use super::{Rival, Role};
 use crate::harness::{EVENT_TYPE, Events, PATTERN, Shape, Work, other_pattern, payload_json};
@@ -17,6 +17,8 @@ const BATCH: usize = 64;
 pub(crate) enum Way {
     /// `publish`; the payload was checked once.
     Publish,
+    /// A `Publisher` of the type.
+    Publisher,
     /// `publish`, and every payload comes as bytes and is checked.
     RawBytes,
     /// `publish_batch`.
@@ -37,6 +39,7 @@ impl Rival for Ours {
     fn name(&self) -> &'static str {
         match self.way {
             Way::Publish => "eventbroker",
+            Way::Publisher => "eventbroker, publisher",
             Way::RawBytes => "eventbroker, raw bytes checked",
             Way::Batch => "eventbroker, publish_batch",
             Way::Again => "eventbroker, refused and again",
@@ -113,6 +116,14 @@ impl Ours {
     fn publish(self, broker: &Broker, mut events: Events<'_>) {
         match self.way {
             Way::Publish => events.for_each(|event| _ = broker.publish(event).expect("accepted")),
+            Way::Publisher => {
+                let mut publisher = broker.publisher(Source::System, EVENT_TYPE).expect("a valid type");
+                let payload = Payload::from_json(payload_json()).expect("valid JSON");
+                for _ in 0..events.left() {
+                    let event = publisher.event().payload_raw(payload.clone()).build().expect("a valid event");
+                    publisher.publish(event).expect("accepted");
+                }
+            }
             Way::RawBytes => {
                 let json = payload_json();
                 for _ in 0..events.left() {
