@@ -64,7 +64,8 @@ pub struct Config {
     pub max_waiting: usize,
     /// How failed deliveries are retried. Default: 3 retries after 1 s, 2 s, 4 s, ± 10 %.
     pub retry_policy: RetryPolicy,
-    /// Events that are completed or failed and still held in the store. Default 10,000; 1 to 100,000,000.
+    /// Events that are completed or failed and still held in the store. Default 10,000; 1 to 100,000,000. From 4,096 on up to 64
+    /// fewer are held, and 32 fewer for each thread that publishes.
     pub max_events: usize,
     /// Events that are accepted and not yet completed or failed; beyond it a publish is refused. Publishers that are under
     /// way when it is reached may add one each. Default 100,000; 1 to 100,000,000.

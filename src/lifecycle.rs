@@ -274,9 +274,10 @@ impl Engine {
 
     /// Waits until everything that was accepted is settled and flushed, at most until `deadline`.
     fn drain(self: &Arc<Self>, deadline: u64) {
+        let subscriptions = self.subscriptions.lock().all();
         let drained = || {
             self.counts.sum(|shard| &shard.publishing) == 0
-                && self.subscriptions.lock().all().iter().all(|subscription| subscription.inbox.queued() == 0)
+                && subscriptions.iter().all(|subscription| subscription.inbox.queued() == 0)
                 && self.in_flight(self.counts.settled()) == 0
                 && self.bridge.as_ref().is_none_or(|bridge| bridge.is_flushed())
         };

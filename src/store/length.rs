@@ -56,7 +56,7 @@ impl Store {
     fn too_long(&self, head: u64, open: u64) -> Option<u64> {
         let tail = self.ring.tail();
         let allowed = (self.max_events + open).saturating_sub(self.aged.len());
-        (head.saturating_sub(tail) > allowed.min(self.ring.len())).then_some(tail)
+        (head.saturating_sub(tail) > allowed.min(self.ring.capacity())).then_some(tail)
     }
 
     /// Takes the oldest run out of the ring.

@@ -1,7 +1,7 @@
 //! The bounded store of this process: every open event, and the latest that are completed or failed.
 //!
 //! Two generations. The **ring** holds the young in publish order; a record is found by the number that our ids carry
-//! (an array lookup, no hash), and the record that leaves it is reused in place if nobody holds it. What leaves the ring
+//! (an array lookup, no hash), and the record that leaves it is used again if nobody holds it. What leaves the ring
 //! while it is open, failed, or was read moves to the **aged** generation (`aged`), an LRU; everything else is gone.
 //!
 //! `max_events` bounds what is terminal, in both generations together. The ring is as long as that and what is open take,
@@ -10,8 +10,8 @@
 //! now and then (each time in a small store) and before each reading; what is settled between two measures may pass the
 //! bound until the next, for a quarter of a second at most.
 //!
-//! Lock order: a slot, then the aged generation or a shard of `strays`; never two slots, and nothing is called back
-//! under a lock.
+//! Lock order: a block of the ring, then the aged generation or a shard of `strays`; never two blocks, and nothing is called
+//! back under a lock.
 
 mod aged;
 mod length;
@@ -112,6 +112,7 @@ impl Store {
                 // This thread was held up while others went once around the ring: start over with a fresh position.
                 drop(slot);
                 self.disclaim(event.id(), position);
+                self.ring.give_up(1);
                 continue;
             }
             // Mostly vacant: only what is open can still be here, when the ring is as long as it gets.

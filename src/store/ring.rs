@@ -16,6 +16,10 @@ use super::SharedRecord;
 /// none that is in the ring.
 const FIRST: u64 = 1 << 32;
 
+/// How many runs are between the oldest event and the place where it would be overwritten: so many publishers may have taken new
+/// positions and not yet made room for them.
+const SLACK: u64 = 32;
+
 /// Without a record it is vacant; `filled` tells whether its position was used before that.
 #[derive(Debug, Default)]
 pub(super) struct Slot {
@@ -30,6 +34,8 @@ pub(super) struct Ring {
     /// Position `p` lives in block `p / run % blocks.len()`.
     blocks: Box<[Mutex<Box<[Slot]>>]>,
     run: u64,
+    /// How many events it is meant for.
+    capacity: u64,
     first: u64,
     ends: CachePadded<Ends>,
 }
@@ -45,15 +51,15 @@ struct Ends {
 }
 
 impl Ring {
-    /// A ring for at least `len` events, in runs of `run`.
-    pub(super) fn new(len: u64, run: u64) -> Self {
-        // The run that the head is in and the one that the tail is in may both be incomplete.
-        let blocks = len.div_ceil(run) + u64::from(run > 1);
+    /// A ring for so many events, in runs of `run`.
+    pub(super) fn new(capacity: u64, run: u64) -> Self {
+        let blocks = capacity.div_ceil(run) + SLACK;
         let first = FIRST + (blocks + 1) * run;
         let slots = || (0..run).map(|_| Slot::default()).collect();
         Self {
             blocks: (0..blocks).map(|_| Mutex::new(slots())).collect(),
             run,
+            capacity,
             first,
             ends: CachePadded::new(Ends {
                 head: AtomicU64::new(first),
@@ -63,7 +69,12 @@ impl Ring {
         }
     }
 
-    /// How many positions it holds at most.
+    /// How many events there may be before the oldest have to leave.
+    pub(super) fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    /// How many positions it has: more than its capacity.
     pub(super) fn len(&self) -> u64 {
         self.blocks.len() as u64 * self.run
     }
