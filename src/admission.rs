@@ -180,7 +180,8 @@ impl Engine {
     }
 
     fn reserve_places(&self, targets: &[Arc<Subscription>], may_block: bool) -> Result<WithoutPlace, FullLimit> {
-        let mut waiting: Option<(usize, u64)> = None;
+        // Which subscriptions were found full, and until when there is patience with them.
+        let mut waiting: Vec<(usize, u64)> = Vec::new();
         loop {
             let (full, without) = match reserve_all(targets) {
                 Ok(without) => return Ok(without),
@@ -194,12 +195,13 @@ impl Engine {
             if !may_block || in_handler() {
                 return Err(limit());
             }
-            // The patience with a subscription counts from when it was found full, and starts anew with another one.
-            let deadline = match waiting {
-                Some((index, deadline)) if index == full => deadline,
-                _ => self.clock.deadline(patience),
-            };
-            waiting = Some((full, deadline));
+            // The patience with a subscription counts from when it was first found full: it is not renewed, or
+            // subscriptions that are full in turn could hold a publisher up for ever.
+            let known = waiting.iter().find(|(index, _)| *index == full);
+            let deadline = known.map_or_else(|| self.clock.deadline(patience), |(_, deadline)| *deadline);
+            if known.is_none() {
+                waiting.push((full, deadline));
+            }
             let give_up = || target.is_closed() || self.lifecycle.phase() != Phase::Running;
             let in_time = target.inbox.wait_for_room(&self.clock, deadline, give_up);
             if !in_time || self.lifecycle.phase() != Phase::Running {
