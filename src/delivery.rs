@@ -74,12 +74,17 @@ pub(crate) fn become_worker() {
 
 /// Whether the current thread belongs to a broker or is inside of a handler: then it must not wait for either.
 pub(crate) fn in_handler() -> bool {
-    IS_WORKER.get() || CALLS.with_borrow(|calls| !calls.is_empty())
+    IS_WORKER.get() || with_calls(|calls| !calls.is_empty()).unwrap_or(false)
 }
 
 /// The calls that the current thread is inside of, as (broker, subscription), and those that wait for it.
 pub(crate) fn current_calls() -> Vec<(u64, u64)> {
-    CALLS.with_borrow(Clone::clone)
+    with_calls(|calls| calls.clone()).unwrap_or_default()
+}
+
+/// Nothing if the thread is ending and has dropped the variable already: then it is inside of no call.
+fn with_calls<R>(then: impl FnOnce(&mut Vec<(u64, u64)>) -> R) -> Option<R> {
+    CALLS.try_with(|calls| then(&mut calls.borrow_mut())).ok()
 }
 
 /// Notes the calls that the current thread is inside of, until it is dropped.
@@ -91,17 +96,18 @@ pub(crate) struct CallScope {
 impl CallScope {
     /// Enters a call, on behalf of the callers that wait for it.
     pub(crate) fn enter(broker: u64, subscription: u64, callers: &[(u64, u64)]) -> Self {
-        CALLS.with_borrow_mut(|calls| {
+        let depth = with_calls(|calls| {
             let depth = calls.len();
             calls.push((broker, subscription));
             calls.extend_from_slice(callers);
-            Self { depth }
-        })
+            depth
+        });
+        Self { depth: depth.unwrap_or(0) }
     }
 }
 
 impl Drop for CallScope {
     fn drop(&mut self) {
-        CALLS.with_borrow_mut(|calls| calls.truncate(self.depth));
+        with_calls(|calls| calls.truncate(self.depth));
     }
 }
