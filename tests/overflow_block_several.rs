@@ -20,7 +20,9 @@ fn queues_that_are_full_in_turn_do_not_renew_the_patience() {
         let gate = Gate::closed();
         let pass = gate.clone();
         let options = SubscribeOptions::new(pattern).name(name).concurrency(1).queue_capacity(1);
-        broker.subscribe_with(options.overflow(Overflow::Block(patience)), move |_| pass.pass()).expect("valid options");
+        broker
+            .subscribe_with(options.overflow(Overflow::Block(patience)), move |_| pass.pass())
+            .expect("valid options");
         broker.publish(event(own)).expect("room");
         gate.wait_for_arrival();
         broker.publish(event(own)).expect("room");

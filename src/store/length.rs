@@ -44,10 +44,14 @@ impl Store {
     }
 
     /// Shortens the ring for a publisher that has taken positions. `spare` gets the records that left it.
-    pub(super) fn make_room(&self, head: u64, mut spare: impl FnMut(SharedRecord)) {
+    pub(super) fn make_room(&self, taken: &Range<u64>, deliveries: u32, mut spare: impl FnMut(SharedRecord)) {
+        // What is terminal from the start takes the place of another one; what is open is not measured yet.
+        let head = taken.end - u64::from(deliveries > 0);
         // One run for its own; another one if the ring has to become shorter.
         for _ in 0..2 {
-            let Some(tail) = self.too_long(head, self.open.load(Ordering::Relaxed)) else { break };
+            let tail = self.too_long(head, self.open.load(Ordering::Relaxed));
+            // Its own positions stay, whatever was measured: it would start over for as long as nobody measures again.
+            let Some(tail) = tail.filter(|tail| tail + self.ring.run() <= taken.start) else { break };
             self.evict(tail, &mut spare);
         }
     }

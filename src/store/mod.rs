@@ -19,6 +19,8 @@ mod query;
 mod record;
 mod ring;
 mod stock;
+#[cfg(test)]
+mod tests;
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -130,8 +132,7 @@ impl Store {
         if self.wants_measure(&taken) {
             self.measure(open());
         }
-        // What is about to be put is terminal at once if it has no deliveries.
-        self.make_room(taken.end - u64::from(deliveries > 0), |record| stock.keep(record));
+        self.make_room(&taken, deliveries, |record| stock.keep(record));
         taken.start
     }
 
@@ -156,8 +157,8 @@ impl Store {
         if let Some(number) = id.local_sequence() {
             let head = self.ring.head();
             let hint = position_near(head, self.index_of(number).load(Ordering::Acquire));
-            // For a new id the index mostly leads to a position whose slot has been used again: no need to look there.
-            if hint + self.ring.len() >= head
+            // For a new id the index mostly leads to a position that has left the ring: no need to look there.
+            if hint >= self.ring.tail()
                 && let Some(record) = self.at(hint, id)
             {
                 return Some(record);
@@ -241,7 +242,7 @@ impl Store {
         loop {
             let seen = entry.load(Ordering::Acquire);
             let holder = position_near(position, seen);
-            if holder != position && holder + self.ring.len() >= position {
+            if holder != position && self.ring.contains(holder) {
                 match self.occupant(holder) {
                     Occupant::Here(record) if record.event.id() == id => return Err(record),
                     // A number that shares the place in the index: the older one keeps it.

@@ -121,13 +121,20 @@ impl Ring {
         MutexGuard::map(self.block(position).lock(), |slots| &mut slots[(position % self.run) as usize])
     }
 
-    /// Takes the oldest run out, unless another thread does: `leave` empties its slots.
+    /// Whether a position was taken and has not left. (An entry of the index that was not written for very long may lead to
+    /// one that nobody has taken yet.)
+    pub(super) fn contains(&self, position: u64) -> bool {
+        position >= self.tail() && position < self.head()
+    }
+
+    /// Takes the oldest run out, unless another thread did; `leave` empties its slots.
     pub(super) fn pass_tail(&self, tail: u64, mut leave: impl FnMut(&mut Slot)) {
         let next = tail + self.run;
-        if self.ends.tail.compare_exchange(tail, next, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+        let mut slots = self.block(tail).lock();
+        // The tail passes positions under the lock of their slots, and last: so what is behind the tail has left.
+        if self.ends.tail.load(Ordering::Relaxed) != tail {
             return;
         }
-        let mut slots = self.block(tail).lock();
         for (position, slot) in (tail..next).zip(slots.iter_mut()) {
             if slot.filled <= position + 1 {
                 leave(slot);
@@ -135,6 +142,14 @@ impl Ring {
                 slot.filled = position + 1;
             }
         }
+        self.ends.tail.store(next, Ordering::Release);
+    }
+
+    /// As if so many positions had been used.
+    #[cfg(test)]
+    pub(super) fn skip(&self, positions: u64) {
+        self.ends.head.fetch_add(positions, Ordering::SeqCst);
+        self.ends.tail.fetch_add(positions, Ordering::SeqCst);
     }
 
     fn block(&self, position: u64) -> &Mutex<Box<[Slot]>> {

@@ -54,7 +54,8 @@ pub(crate) fn bytes_per_event(events: usize) -> f64 {
     }
     let grown = resident_bytes().saturating_sub(before);
     let stored = broker.store_stats().events;
-    assert_eq!(stored, events as u64, "the store is full");
+    // A large store evicts by the run.
+    assert!((events as u64 - 128..=events as u64).contains(&stored), "the store is full: {stored}");
     grown as f64 / stored as f64
 }
 
