@@ -27,7 +27,7 @@ use crate::subscription::Subscription;
 use crate::verdict::{Accepted, Settled, SubscriptionId, SyncReport};
 
 /// How long dropping the last handle drains.
-const DRAIN_ON_DROP: Duration = Duration::from_secs(5);
+pub(crate) const DRAIN_ON_DROP: Duration = Duration::from_secs(5);
 
 /// An event broker. Cloning gives another handle to the same one; it can be used from any thread.
 ///
@@ -353,6 +353,30 @@ impl Broker {
     /// handler, and on worker threads, it only begins the stop, and the report says so.
     pub fn stop(&self, deadline: Duration) -> StopReport {
         self.engine().stop(deadline)
+    }
+
+    /// The stop as a value, for a server that keeps a list of what to call when it shuts down. It holds a handle, so the
+    /// broker lives until it is dropped. Each call does what [`stop`](Self::stop) does.
+    ///
+    /// ```
+    /// use eventbroker::{Broker, StopReport};
+    /// use std::time::Duration;
+    ///
+    /// let broker = Broker::builder().start()?;
+    /// let mut on_shutdown: Vec<Box<dyn Fn() -> StopReport + Send>> = Vec::new();
+    /// on_shutdown.push(Box::new(broker.shutdown_callback(Duration::from_secs(10))));
+    /// assert!(on_shutdown.iter().all(|callback| callback().is_clean()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn shutdown_callback(&self, deadline: Duration) -> impl Fn() -> StopReport + Clone + Send + Sync + 'static {
+        let broker = self.clone();
+        move || broker.stop(deadline)
+    }
+
+    /// Makes a stop that is under way give up what is not handled yet.
+    #[cfg(feature = "signals")]
+    pub(crate) fn hasten_stop(&self) {
+        self.engine().hasten_stop();
     }
 }
 

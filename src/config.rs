@@ -60,6 +60,8 @@ pub struct Config {
     /// Queue capacity of each subscription, in events. Default 1,000; 1 to 16,777,216. A queue takes 16 bytes per event of its
     /// capacity when the first event comes.
     pub buffer_size: usize,
+    /// What happens when the queue of a subscription is full that does not say so itself. Default [`Overflow::Reject`].
+    pub overflow: Overflow,
     /// Retries and events parked behind them, per subscription. Default 10,000; 1 to 16,777,216.
     pub max_waiting: usize,
     /// How failed deliveries are retried. Default: 3 retries after 1 s, 2 s, 4 s, ± 10 %.
@@ -93,6 +95,7 @@ impl Default for Config {
             worker_count: 10,
             max_workers: None,
             buffer_size: 1_000,
+            overflow: Overflow::Reject,
             max_waiting: 10_000,
             retry_policy: RetryPolicy::default(),
             max_events: 10_000,
@@ -155,7 +158,7 @@ pub struct SubscribeOptions {
     pub(crate) dedicated: bool,
     pub(crate) queue_capacity: Option<usize>,
     pub(crate) max_waiting: Option<usize>,
-    pub(crate) overflow: Overflow,
+    pub(crate) overflow: Option<Overflow>,
     pub(crate) ordered: bool,
     pub(crate) retry_policy: Option<RetryPolicy>,
     pub(crate) handler_deadline: Option<Duration>,
@@ -172,7 +175,7 @@ impl SubscribeOptions {
             dedicated: false,
             queue_capacity: None,
             max_waiting: None,
-            overflow: Overflow::default(),
+            overflow: None,
             ordered: false,
             retry_policy: None,
             handler_deadline: None,
@@ -219,9 +222,9 @@ impl SubscribeOptions {
         self
     }
 
-    /// What happens when the queue is full. Default [`Overflow::Reject`].
+    /// What happens when the queue is full. Default: the broker's `overflow`.
     pub fn overflow(mut self, overflow: Overflow) -> Self {
-        self.overflow = overflow;
+        self.overflow = Some(overflow);
         self
     }
 

@@ -128,6 +128,12 @@ pub enum PublishError {
         /// The event.
         event: Box<Event>,
     },
+    /// The [global broker](crate::global) is disabled by configuration.
+    #[error("the event broker is disabled")]
+    Disabled {
+        /// The event.
+        event: Box<Event>,
+    },
     /// There is no room: in a subscription's queue, or because `max_in_flight` events are not settled yet.
     #[error("event queue is full: {limit}")]
     Full {
@@ -216,6 +222,7 @@ impl PublishError {
     pub fn event(&self) -> &Event {
         match self {
             Self::NotRunning { event }
+            | Self::Disabled { event }
             | Self::Full { event, .. }
             | Self::Invalid { event, .. }
             | Self::IdConflict { event }
@@ -229,6 +236,7 @@ impl PublishError {
     pub fn into_event(self) -> Event {
         match self {
             Self::NotRunning { event }
+            | Self::Disabled { event }
             | Self::Full { event, .. }
             | Self::Invalid { event, .. }
             | Self::IdConflict { event }
@@ -238,11 +246,12 @@ impl PublishError {
         }
     }
 
-    /// A word for it, stable across versions: `not_running`, `queue_full`, `invalid`, `id_conflict`, `would_deadlock`,
+    /// A word for it, stable across versions: `not_running`, `disabled`, `queue_full`, `invalid`, `id_conflict`, `would_deadlock`,
     /// `rejected`, `unknown`.
     pub fn code(&self) -> &'static str {
         match self {
             Self::NotRunning { .. } => "not_running",
+            Self::Disabled { .. } => "disabled",
             Self::Full { .. } => "queue_full",
             Self::Invalid { .. } => "invalid",
             Self::IdConflict { .. } => "id_conflict",
@@ -299,6 +308,12 @@ pub enum SubscribeError {
     /// The broker has stopped.
     #[error("broker has stopped")]
     Stopped,
+    /// There is no [global broker](crate::global) yet.
+    #[error("the global event broker is not initialised")]
+    NotInitialised,
+    /// The [global broker](crate::global) is disabled by configuration.
+    #[error("the event broker is disabled")]
+    Disabled,
     /// The back end does not offer what was asked for.
     #[error("the back end {provider} does not offer {feature}")]
     Unsupported {

@@ -14,6 +14,7 @@ mod dispatch;
 mod engine;
 pub mod error;
 mod event;
+pub mod global;
 mod handler;
 mod hash;
 pub mod hooks;
@@ -31,6 +32,8 @@ mod retry;
 #[cfg_attr(not(feature = "internals"), allow(unreachable_pub, reason = "public through `internals` only"))]
 mod router;
 mod settle;
+#[cfg(feature = "signals")]
+mod signals;
 pub mod stats;
 mod store;
 mod stream;
@@ -53,6 +56,8 @@ pub use pattern::Pattern;
 pub use publisher::Publisher;
 pub use receipt::Receipt;
 pub use retry::RetryPolicy;
+#[cfg(feature = "signals")]
+pub use signals::run_until_signal;
 pub use stream::{EventStream, StreamItem};
 pub use verdict::{Accepted, DeliveryReport, Settled, SubscriptionId, SyncReport, Verdict};
 

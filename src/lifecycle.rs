@@ -225,8 +225,9 @@ impl Engine {
 
     fn run_stop(self: &Arc<Self>, within: Duration) -> StopReport {
         let settled_before = self.counts.settled();
-        let deadline = self.begin_draining(within);
-        self.drain(deadline);
+        self.begin_draining(within);
+        self.drain();
+        let deadline = self.lifecycle.drain_deadline();
         let drained = self.counts.settled().saturating_sub(settled_before);
         self.abandon_the_rest();
         self.end();
@@ -254,11 +255,10 @@ impl Engine {
         report
     }
 
-    /// Refuses new events, gives blocked publishers theirs back, and gives up retries that come too late. Returns the
-    /// deadline.
-    fn begin_draining(self: &Arc<Self>, within: Duration) -> u64 {
-        let deadline = self.clock.deadline(within);
-        self.lifecycle.drain_deadline.store(deadline, Ordering::SeqCst);
+    /// Refuses new events, gives blocked publishers theirs back, and gives up retries that come too late.
+    fn begin_draining(self: &Arc<Self>, within: Duration) {
+        // The end may have been hastened already.
+        self.lifecycle.drain_deadline.fetch_min(self.clock.deadline(within), Ordering::SeqCst);
         let was_running = self.lifecycle.advance(Phase::Running, Phase::Draining);
         if !was_running {
             self.lifecycle.phase.store(Phase::Stopped as u8, Ordering::SeqCst);
@@ -269,11 +269,17 @@ impl Engine {
             subscription.inbox.wake_publishers();
         }
         self.cancel_overdue();
-        deadline
     }
 
-    /// Waits until everything that was accepted is settled and flushed, at most until `deadline`.
-    fn drain(self: &Arc<Self>, deadline: u64) {
+    /// Brings the deadline of a stop forward to now.
+    #[cfg(feature = "signals")]
+    pub(crate) fn hasten_stop(&self) {
+        self.lifecycle.drain_deadline.fetch_min(self.clock.now(), Ordering::SeqCst);
+        self.lifecycle.stop_changed.notify_all();
+    }
+
+    /// Waits until everything that was accepted is settled and flushed, at most until the deadline.
+    fn drain(self: &Arc<Self>) {
         let subscriptions = self.subscriptions.lock().all();
         let drained = || {
             self.counts.sum(|shard| &shard.publishing) == 0
@@ -282,8 +288,12 @@ impl Engine {
                 && self.bridge.as_ref().is_none_or(|bridge| bridge.is_flushed())
         };
         let mut stop = self.lifecycle.stop.lock();
-        while !drained() && self.clock.now() < deadline {
-            let poll = self.clock.now().saturating_add(DRAIN_POLL).min(deadline);
+        while !drained() {
+            let (now, deadline) = (self.clock.now(), self.lifecycle.drain_deadline());
+            if now >= deadline {
+                break;
+            }
+            let poll = now.saturating_add(DRAIN_POLL).min(deadline);
             self.clock.wait(&self.lifecycle.stop_changed, &mut stop, poll);
         }
     }

@@ -109,7 +109,7 @@ impl Subscription {
             name: identity.name,
             pattern: identity.pattern,
             scope: identity.scope,
-            overflow: options.overflow,
+            overflow: options.overflow.unwrap_or(config.overflow),
             retry: options.retry_policy.clone().unwrap_or_else(|| config.retry_policy.clone()),
             handler_deadline: options.handler_deadline.map(nanos),
             handler,

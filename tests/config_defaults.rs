@@ -16,6 +16,7 @@ fn a_broker_has_the_documented_defaults() {
     assert_eq!((config.buffer_size, config.max_waiting), (1_000, 10_000));
     assert_eq!((config.max_events, config.max_in_flight, config.max_dead_letters), (10_000, 100_000, 10_000));
     assert_eq!(config.max_payload_bytes, 1_048_576);
+    assert_eq!(config.overflow, Overflow::Reject);
     assert_eq!(config.max_age, Duration::from_secs(24 * 60 * 60));
     assert_eq!(config.cleanup_interval, Duration::from_secs(5 * 60));
     assert_eq!(config.sync_timeout, Duration::from_secs(30));
@@ -86,6 +87,32 @@ fn the_default_concurrency_is_half_of_the_workers_and_at_least_one() {
         broker.subscribe("*", |_| ()).expect("a subscription");
         assert_eq!(broker.stats().subscriptions[0].concurrency, concurrency, "{worker_count} workers");
     }
+}
+
+#[test]
+fn the_overflow_policy_of_the_broker_is_that_of_subscriptions_that_name_none() {
+    let mut config = Config::default();
+    (config.buffer_size, config.overflow) = (1, Overflow::DropNewest);
+    let broker = Broker::builder().config(config).start().expect("a running broker");
+    let gate = Gate::closed();
+    let handler_gate = gate.clone();
+    broker
+        .subscribe_with(SubscribeOptions::new("a").concurrency(1), move |_| handler_gate.pass())
+        .expect("a subscription");
+    broker.publish(event("a")).expect("accepted");
+    gate.wait_for_arrival();
+    for _ in 0..3 {
+        broker.publish(event("a")).expect("dropped or queued, and not refused");
+    }
+    assert_eq!(broker.stats().deliveries.dropped, 2);
+    let rejecting = SubscribeOptions::new("a").name("rejecting").overflow(Overflow::Reject).concurrency(1);
+    let handler_gate = gate.clone();
+    broker.subscribe_with(rejecting, move |_| handler_gate.pass()).expect("a subscription");
+    broker.publish(event("a")).expect("accepted");
+    gate.wait_for_arrival();
+    broker.publish(event("a")).expect("accepted");
+    assert!(broker.publish(event("a")).expect_err("it names a policy of its own").is_full());
+    gate.open();
 }
 
 #[test]

@@ -25,6 +25,8 @@ pub(crate) enum Exit {
     Failed,
     /// The arguments are wrong.
     Usage,
+    /// What was looked for is not there.
+    NotFound,
     /// Accepted events were not handled in time.
     TimedOut,
     /// Some of it failed, the rest was done.
@@ -39,6 +41,7 @@ impl From<Exit> for ExitCode {
             Exit::Ok => Self::SUCCESS,
             Exit::Failed => Self::from(1),
             Exit::Usage => Self::from(2),
+            Exit::NotFound => Self::from(3),
             Exit::TimedOut => Self::from(5),
             Exit::PartlyFailed => Self::from(6),
             Exit::Signal(signal) => Self::from(u8::try_from(128 + signal).unwrap_or(1)),

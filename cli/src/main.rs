@@ -4,6 +4,7 @@
 
 mod bench;
 mod cloudevents;
+mod config;
 mod demo;
 mod exit;
 mod pipe;
@@ -42,6 +43,8 @@ enum Command {
     Pipe(pipe::Options),
     /// Measure the way of events from publish to handled
     Bench(bench::Options),
+    /// Write, check and explain the configuration of a broker
+    Config(config::Options),
     /// Print completions for a shell
     #[command(before_help = "\
 Examples:
@@ -76,6 +79,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     match arguments.command {
         Command::Demo(options) => demo::run(&options, json),
         Command::Pipe(options) => pipe::run(&options, json).map(ExitCode::from),
+        Command::Config(options) => config::run(&options, json).map(ExitCode::from),
         Command::Bench(options) => bench::run(&options, json).map(ExitCode::from),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -1,0 +1,65 @@
+//! From a configuration to a provider, a broker and the global broker.
+
+use std::time::Duration;
+
+use eventbroker::error::PublishError;
+use eventbroker::{Event, Source, global};
+use eventbroker_providers::{Config, Loader, OpenError, init, open, start};
+
+fn config(section: &str) -> Config {
+    let loader = Loader::new().yaml("c.yaml", format!("event_broker: {{ {section} }}")).environment([]);
+    loader.load().expect("accepted").config
+}
+
+fn event() -> Event {
+    Event::builder(Source::System, "a.b.c").build().expect("valid")
+}
+
+#[test]
+fn a_back_end_that_is_not_compiled_in_is_an_error_that_names_the_feature() {
+    for (section, provider, feature) in [
+        ("provider: redis", "redis", "redis"),
+        ("provider: nats", "nats", "nats"),
+        ("provider: database, database: { url: 'sqlite:x.db' }", "database", "sqlite"),
+        ("provider: database, database: { url: 'postgres://db/x' }", "database", "postgres"),
+    ] {
+        let error = open(&config(section)).expect_err("it is not compiled in");
+        assert_eq!(error, OpenError::NotCompiledIn { provider, feature });
+        assert!(error.to_string().contains(&format!("{provider} is not compiled in")), "{error}");
+        assert!(error.to_string().contains(&format!("feature `{feature}`")), "{error}");
+    }
+}
+
+#[test]
+fn memory_starts_with_the_settings() {
+    assert_eq!(open(&config("")).expect("memory").name, "memory");
+    let broker = start(&config("enabled: true, worker_count: 3, buffer_size: 17, instance_id: me")).expect("it starts");
+    broker.subscribe("*", |_| ()).expect("subscribed");
+    let stats = broker.stats();
+    assert_eq!((stats.workers, stats.subscriptions[0].queue_capacity, &*stats.instance_id), (3, 17, "me"));
+}
+
+#[test]
+fn what_is_disabled_does_not_start() {
+    assert_eq!(start(&config("")).expect_err("disabled"), OpenError::Disabled);
+}
+
+/// One test, because the global broker is one.
+#[test]
+fn the_global_broker_follows_the_configuration() {
+    init(&config("enabled: false")).expect("disabled");
+    assert!(matches!(global::publish(event()), Err(PublishError::Disabled { .. })));
+    // To be disabled twice is no contradiction; to be enabled then is one.
+    init(&config("enabled: false")).expect("still disabled");
+    let enabled = config("enabled: true, instance_id: first");
+    assert_eq!(init(&enabled), Err(OpenError::Global(global::InitError::AlreadyInitialised)));
+    assert_eq!(global::shutdown(Duration::ZERO), None);
+    init(&enabled).expect("it starts");
+    assert_eq!(
+        init(&config("enabled: true, instance_id: second")),
+        Err(OpenError::Global(global::InitError::AlreadyInitialised))
+    );
+    assert_eq!(global::get().expect("it is there").instance_id(), "first");
+    assert!(global::publish(event()).is_ok());
+    assert!(global::shutdown(Duration::from_secs(5)).expect("there was one").is_clean());
+}
