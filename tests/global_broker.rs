@@ -32,7 +32,7 @@ fn every_verb_reaches_the_broker() {
     let _alone = alone();
     global::init(named("here")).expect("the place is empty");
     let (sender, receiver) = channel();
-    let forward = sender.clone();
+    let forward = sender;
     let id = global::subscribe("a", move |it| forward.send(it.event().id().clone()).expect("the test listens"))
         .expect("subscribed");
     global::subscribe_with(SubscribeOptions::new("b").name("second"), |_| ()).expect("subscribed");
@@ -130,7 +130,7 @@ fn a_handler_can_use_it_and_shut_it_down() {
     let _alone = alone();
     global::init(named("here")).expect("the place is empty");
     let (sender, receiver) = channel();
-    let done = sender.clone();
+    let done = sender;
     global::subscribe("first", |_| global::publish(event("second")).map(drop)).expect("subscribed");
     global::subscribe("second", move |_| {
         let report = global::shutdown(Duration::from_secs(1)).expect("it was there");
