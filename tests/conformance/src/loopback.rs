@@ -145,6 +145,8 @@ struct Faults {
     answers_to_lose: u32,
     sends_held: bool,
     registrations_held: bool,
+    receives_held: bool,
+    settles_held: bool,
 }
 
 impl Default for Server {
@@ -226,6 +228,16 @@ impl Loopback {
     /// From now on a registration waits, or goes on.
     pub fn hold_registrations(&self, hold: bool) {
         self.change(|server| server.faults.registrations_held = hold);
+    }
+
+    /// From now on whoever asks for deliveries waits, or goes on.
+    pub fn hold_receives(&self, hold: bool) {
+        self.change(|server| server.faults.receives_held = hold);
+    }
+
+    /// From now on a call of `settle` waits, or goes on.
+    pub fn hold_settles(&self, hold: bool) {
+        self.change(|server| server.faults.settles_held = hold);
     }
 
     /// All leases end at this moment, whoever holds them.
@@ -537,6 +549,8 @@ impl Ingest for LoopbackIngest {
                     && !room.iter().any(|room| server.has_for(member, room))
             };
             let left = deadline.saturating_duration_since(Instant::now());
+            let held = |server: &mut Server| server.faults.receives_held;
+            drop(shared.changed.wait_while(shared.lock(), held).expect("no panic under the lock"));
             drop(shared.changed.wait_timeout_while(shared.lock(), left, idle));
         }
     }
@@ -582,8 +596,11 @@ impl Settler for LoopbackSettler {
     }
 
     fn settle(&mut self, settlements: &[provider::Settlement]) -> Result<Vec<LeaseToken>, BackendError> {
+        self.0.shared.lock().settles += 1;
+        self.0.shared.changed.notify_all();
+        let held = |server: &mut Server| server.faults.settles_held;
+        drop(self.0.shared.changed.wait_while(self.0.shared.lock(), held).expect("no panic under the lock"));
         self.0.shared.call(|server| {
-            server.settles += 1;
             Ok(settlements.iter().filter(|it| !server.settle(it.token, &it.outcome)).map(|it| it.token).collect())
         })
     }
