@@ -29,6 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const CASES: &[(&str, fn(&mut Random))] = &[
     ("two processes share the events, and one takes over what the other had when it was killed", killed_consumers),
     ("one killer among 1,000 events", one_killer),
+    ("a member that was frozen for three leases changes nothing afterwards", frozen),
     ("what was accepted is there after the publisher was killed", killed_publishers),
     ("what is committed by another process arrives, what is rolled back does not", outbox),
 ];
@@ -106,6 +107,13 @@ impl Member {
         self.0.wait().expect("it ends");
     }
 
+    /// Stops its threads where they are, or has them go on.
+    fn freeze(&self, frozen: bool) {
+        let signal = if frozen { "-STOP" } else { "-CONT" };
+        let sent = Command::new("kill").args([signal, &self.0.id().to_string()]).status().expect("kill runs");
+        assert!(sent.success());
+    }
+
     fn has_ended(&mut self) -> bool {
         self.0.try_wait().expect("its state").is_some()
     }
@@ -155,6 +163,8 @@ fn consume(file: &Path, ledger: Ledger) {
         .subscribe_with(work(), move |delivery| {
             let event = delivery.event();
             let number: u64 = event.payload_as().expect("a number");
+            // So that a kill finds something begun.
+            thread::sleep(Duration::from_millis(1));
             ledger.write(&format!("{} {} {number}", event.id(), event.key().unwrap_or("-")));
         })
         .expect("a subscription");
@@ -202,6 +212,13 @@ fn is_whole(file: &Path) {
     assert_eq!(check, "ok");
 }
 
+/// Deliveries that were claimed more than once.
+fn claimed_again(file: &Path) -> i64 {
+    let connection = Connection::open(file).expect("it opens");
+    let query = "SELECT count(*) FROM events_deliveries WHERE claims > 1";
+    connection.query_row(query, [], |row| row.get(0)).expect("a count")
+}
+
 fn killed_consumers(random: &mut Random) {
     const KEYS: u64 = 10;
     let folder = Folder::new();
@@ -214,14 +231,17 @@ fn killed_consumers(random: &mut Random) {
     }
     let (rounds, mut number) = (kills(6), 0);
     for round in 0..=rounds {
-        for _ in 0..150 {
-            number += 1;
-            let key = format!("k{}", random.below(KEYS));
-            let event = Event::builder(Source::System, "work.it").key(&key).payload(&number).build();
-            let event = event.expect("a valid event");
-            let id = parent.publish(event).expect("it is accepted").id;
-            sent.insert(id.to_string(), (key, number));
-        }
+        let events: Vec<Event> = (0..150)
+            .map(|_| {
+                number += 1;
+                let key = format!("k{}", random.below(KEYS));
+                let event = Event::builder(Source::System, "work.it").key(&key).payload(&number).build();
+                let event = event.expect("a valid event");
+                sent.insert(event.id().to_string(), (key, number));
+                event
+            })
+            .collect();
+        assert!(parent.publish_batch(events).iter().all(Result::is_ok));
         if round < rounds {
             // At the earliest when somebody works.
             let before = lines(&ledger).len();
@@ -258,7 +278,70 @@ fn killed_consumers(random: &mut Random) {
         assert!(before < *number, "of {key}, {number} came after {before}");
     }
     is_whole(&file);
-    println!("  {} events, {killed} kills, lost 0, handled twice {repeated}, all within {took:?} of the end", sent.len());
+    let taken_over = claimed_again(&file);
+    assert!(taken_over > 0, "no kill has met a member that held something");
+    println!(
+        "  {} events, {killed} kills, lost 0, taken over {taken_over}, handled twice {repeated}, all within {took:?} of the end",
+        sent.len()
+    );
+}
+
+fn frozen(_random: &mut Random) {
+    const EVENTS: u64 = 200;
+    let folder = Folder::new();
+    let (file, ledger) = (folder.file("events.db"), folder.file("ledger"));
+    declare(&file);
+    let parent = broker(&file);
+    let member = Member::start("consumer", &file, &ledger);
+    let event = |number: &u64| Event::builder(Source::System, "work.it").payload(number).build().expect("a valid event");
+    let events: Vec<Event> = (0..EVENTS).map(|number| event(&number)).collect();
+    assert!(parent.publish_batch(events).iter().all(Result::is_ok));
+    wait_until("the member works", || !lines(&ledger).is_empty());
+    member.freeze(true);
+    let settled = || lines(&ledger).len();
+    let before = settled();
+    let ledger_here = Ledger::open(&ledger);
+    parent
+        .subscribe_with(work(), move |delivery| {
+            ledger_here.write(&format!("{} - here", delivery.event().id()));
+        })
+        .expect("a subscription");
+    let is_done = || {
+        let filter = Filter { status: Some(Status::Completed), limit: Some(10_000), ..Filter::default() };
+        parent.list(&filter).expect("it answers").events.len() == EVENTS as usize
+    };
+    wait_until("this member takes over", is_done);
+    thread::sleep(3 * LEASE);
+    let settled_by = || -> Vec<(i64, Option<String>, Option<i64>, i64)> {
+        let connection = Connection::open(&file).expect("it opens");
+        let query = "SELECT position, holder, token, state FROM events_deliveries ORDER BY position";
+        let mut statement = connection.prepare(query).expect("a statement");
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)));
+        rows.expect("rows").collect::<Result<_, _>>().expect("rows")
+    };
+    let (rows, taken_over) = (settled_by(), claimed_again(&file));
+    assert!(taken_over > 0, "it held nothing when it was frozen");
+    member.freeze(false);
+    // It is awake when it handles what comes now; by then it has told what it thought that it had to tell.
+    let broker = parent;
+    let subscription = broker.stats().subscriptions[0].id;
+    broker.unsubscribe(subscription).expect("it is there");
+    let event = Event::builder(Source::System, "work.last").payload(&0).build().expect("a valid event");
+    let last = broker.publish(event).expect("it is accepted").id.to_string();
+    wait_until("the member is awake", || lines(&ledger).iter().any(|line| line.starts_with(&last)));
+    wait_until("all are settled", || {
+        broker.get(&last.parse().expect("an id")).expect("it answers").is_some_and(|it| it.status() == Status::Completed)
+    });
+    assert_eq!(settled_by()[..rows.len()], rows, "nothing that it settled late was written");
+    let calls = lines(&ledger);
+    let all: BTreeSet<&str> = calls.iter().filter_map(|line| line.split(' ').next()).collect();
+    assert_eq!(all.len(), EVENTS as usize + 1);
+    let by_member = calls.iter().filter(|line| !line.ends_with(" here")).count();
+    let late = by_member - before - 1;
+    assert!(late <= 4, "{late} calls, more than ran when it was frozen, went on with what it had lost");
+    let repeated = calls.len() - all.len();
+    broker.stop(PATIENCE);
+    println!("  {EVENTS} events, {before} before it was frozen, taken over {taken_over}, handled twice {repeated}");
 }
 
 fn one_killer(random: &mut Random) {

@@ -59,3 +59,51 @@ fn glob_of(segment: &str) -> String {
         literal => literal.replace('[', "[[]").replace('?', "[?]"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Form, condition};
+    use eventbroker::{Event, Pattern, Source};
+    use proptest::prelude::*;
+    use rusqlite::{Connection, params};
+
+    /// Types and patterns of a few short segments, so that they often match; with every character that `GLOB` or JSON takes
+    /// for more than itself.
+    const SEGMENT: &str = r#"a|b|ab|\[a\]|a\?|\[|\]|"|\\|\\"|\^|-|ä|\$|%|_|A"#;
+
+    fn dotted(segment: &'static str, rest: &'static str) -> impl Strategy<Value = String> {
+        (prop::collection::vec(segment, 1..5), prop::option::weighted(0.3, Just(rest)))
+            .prop_map(|(segments, rest)| segments.join(".") + rest.unwrap_or_default())
+    }
+
+    fn wanted() -> impl Strategy<Value = String> {
+        let segment: &'static str = Box::leak(format!("{SEGMENT}|\\*|\\*|\\*").into_boxed_str());
+        prop_oneof![8 => dotted(segment, ".**"), 1 => Just("*".to_owned()), 1 => Just("**".to_owned())]
+    }
+
+    fn sqlite_matches(connection: &Connection, pattern: &Pattern, event_type: &str) -> bool {
+        let form = Form::of(pattern);
+        let query = format!(
+            "SELECT {} FROM (SELECT ?1 AS final_rest, ?2 AS dots, ?3 AS glob, ?4 AS literals, ?5 AS event_type) s",
+            condition("s.event_type")
+        );
+        let values = params![form.final_rest, form.dots as i64, form.glob, form.literals, event_type];
+        let matched: Option<bool> = connection.query_row(&query, values, |row| row.get(0)).expect("a condition");
+        matched.expect("true or false")
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4_000))]
+
+        #[test]
+        fn sqlite_matches_as_the_reference_does(pattern in wanted(), types in prop::collection::vec(dotted(SEGMENT, ".a"), 1..8)) {
+            let connection = Connection::open_in_memory().expect("a database");
+            let pattern = Pattern::parse(&pattern).expect("a pattern");
+            for event_type in types {
+                Event::builder(Source::System, event_type.as_str()).build().expect("a valid type");
+                let matched = sqlite_matches(&connection, &pattern, &event_type);
+                prop_assert_eq!(matched, pattern.matches(&event_type), "{} and {}", pattern, event_type);
+            }
+        }
+    }
+}
