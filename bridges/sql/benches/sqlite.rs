@@ -146,15 +146,22 @@ fn consume(path: &Path, events: u64) -> f64 {
 
 /// The same changes in the same sizes, by a loop that does nothing else.
 fn consume_by_hand(path: &Path, events: u64) -> f64 {
-    const SELECT: &str = "SELECT d.position, e.id, e.type, e.payload FROM events_deliveries d JOIN events e USING (position) \
-        WHERE d.state = 0 AND d.subscription = 1 ORDER BY d.position LIMIT 1000";
+    const SELECT: &str = "SELECT d.position, e.id, e.type, e.payload \
+        FROM (SELECT position, subscription, key FROM events_deliveries \
+        WHERE state = 0 AND subscription = 1 ORDER BY position LIMIT 11000) d JOIN events e ON e.position = d.position \
+        WHERE d.key IS NULL OR NOT EXISTS (SELECT 1 FROM events_deliveries h \
+        WHERE h.subscription = d.subscription AND h.key = d.key AND h.state = 1) ORDER BY d.position LIMIT 1000";
     const CLAIM: &str = "UPDATE events_deliveries SET state = 1, token = 1, holder = 'hand', leased_until = 1, \
         claims = claims + 1 WHERE position = ?1 AND subscription = 1";
-    const BEGIN: &str = "UPDATE events SET status = 'processing', processed_at = '2026' WHERE position = ?1";
-    const SETTLE: &str = "UPDATE events_deliveries SET state = 2, settled_at = '2026' \
-        WHERE position = ?1 AND subscription = 1 AND token = 1 AND state = 1";
-    const COMPLETE: &str = "UPDATE events SET status = 'completed', completed_at = '2026' WHERE position = ?1 \
-        AND NOT EXISTS (SELECT 1 FROM events_deliveries WHERE position = ?1 AND state < 2)";
+    const BEGIN: &str = "UPDATE events SET status = 'processing', \
+        processed_at = coalesce(processed_at, '2026-01-01T00:00:00.000000000Z') \
+        WHERE position = ?1 AND status = 'pending'";
+    const SETTLE: &str = "UPDATE events_deliveries SET state = 2, attempts = 1, reason = NULL, error = NULL, marked = 0, \
+        settled_at = '2026-01-01T00:00:00.000000000Z' WHERE position = ?1 AND subscription = 1 AND token = 1 AND state = 1";
+    const COMPLETE: &str = "UPDATE events SET status = 'completed', error = NULL, \
+        completed_at = '2026-01-01T00:00:00.000000000Z' \
+        WHERE position = ?1 AND local_status IS NULL AND status = 'processing' AND NOT EXISTS \
+        (SELECT 1 FROM events_deliveries d WHERE d.position = ?1 AND d.counts AND d.state <> 2)";
     let mut connection = prepared(path, events, "NORMAL");
     let began = Instant::now();
     let mut done = 0;

@@ -118,6 +118,7 @@ pub(super) struct Statements {
     pub(super) mark: String,
     pub(super) unmark: String,
     pub(super) extend: String,
+    pub(super) complete: String,
     pub(super) refresh: String,
     pub(super) subscription: String,
     pub(super) subscribe: String,
@@ -205,6 +206,12 @@ impl Statements {
             extend: fill(
                 "UPDATE {events}_deliveries SET leased_until = ?4 \
                  WHERE position = ?1 AND subscription = ?2 AND token = ?3 AND state = 1",
+            ),
+            // The usual end of an event: all its deliveries are done, and its origin has told nothing.
+            complete: fill(
+                "UPDATE {events} SET status = 'completed', error = NULL, completed_at = ?2 \
+                 WHERE position = ?1 AND local_status IS NULL AND status = 'processing' AND NOT EXISTS \
+                 (SELECT 1 FROM {events}_deliveries d WHERE d.position = ?1 AND d.counts AND d.state <> 2)",
             ),
             // The status of an event follows from its deliveries, and from what its origin told of its own.
             refresh: fill(

@@ -59,8 +59,14 @@ impl Database {
     /// Derives the status of events anew.
     pub(super) fn refresh(&self, transaction: &Transaction<'_>, positions: &BTreeSet<i64>) -> rusqlite::Result<()> {
         let now = rows::time_text(SystemTime::now());
+        let mut complete = transaction.prepare_cached(&self.sql.complete)?;
         let mut refresh = transaction.prepare_cached(&self.sql.refresh)?;
-        positions.iter().try_for_each(|position| refresh.execute(params![position, now]).map(drop))
+        for position in positions {
+            if complete.execute(params![position, now])? == 0 {
+                refresh.execute(params![position, now])?;
+            }
+        }
+        Ok(())
     }
 }
 
