@@ -14,8 +14,8 @@ mod settling;
 mod suspects;
 
 use std::collections::HashMap;
-use std::sync::OnceLock;
 use std::sync::Arc;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -50,6 +50,9 @@ const REGISTER_WITHIN: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
+/// Where deliveries come from, and where their verdicts go.
+type Inward = (Box<dyn Ingest>, Box<dyn Settler>);
+
 /// See the module's page.
 pub(crate) struct Bridge {
     name: String,
@@ -57,7 +60,7 @@ pub(crate) struct Bridge {
     pub(crate) store: Option<Arc<dyn EventStore>>,
     /// Until its thread takes it.
     mirror: Mutex<Option<Box<dyn Mirror>>>,
-    ingest: Mutex<Option<(Box<dyn Ingest>, Box<dyn Settler>)>>,
+    ingest: Mutex<Option<Inward>>,
     /// Interrupts an ingest that waits.
     waker: Option<Waker>,
     /// How long a lease lasts, once the settler has said so.

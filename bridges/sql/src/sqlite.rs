@@ -122,12 +122,8 @@ impl Sqlite {
         }
         let database = Arc::new(Database::open(self, &table)?);
         let ingest = ingest::SqliteIngest::new(&database)?;
-        let capabilities = Capabilities::none()
-            .with_durability()
-            .with_instances()
-            .with_groups()
-            .with_broadcast()
-            .with_order_per_key();
+        let capabilities =
+            Capabilities::none().with_durability().with_instances().with_groups().with_broadcast().with_order_per_key();
         Ok(Provider::new("sqlite", capabilities)
             .with_store(Arc::new(store::SqliteStore::new(&database)?))
             .with_mirror(Box::new(mirror::SqliteMirror::new(&database)))

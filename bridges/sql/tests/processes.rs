@@ -293,7 +293,8 @@ fn frozen(_random: &mut Random) {
     declare(&file);
     let parent = broker(&file);
     let member = Member::start("consumer", &file, &ledger);
-    let event = |number: &u64| Event::builder(Source::System, "work.it").payload(number).build().expect("a valid event");
+    let event =
+        |number: &u64| Event::builder(Source::System, "work.it").payload(number).build().expect("a valid event");
     let events: Vec<Event> = (0..EVENTS).map(|number| event(&number)).collect();
     assert!(parent.publish_batch(events).iter().all(Result::is_ok));
     wait_until("the member works", || !lines(&ledger).is_empty());
@@ -330,7 +331,10 @@ fn frozen(_random: &mut Random) {
     let last = broker.publish(event).expect("it is accepted").id.to_string();
     wait_until("the member is awake", || lines(&ledger).iter().any(|line| line.starts_with(&last)));
     wait_until("all are settled", || {
-        broker.get(&last.parse().expect("an id")).expect("it answers").is_some_and(|it| it.status() == Status::Completed)
+        broker
+            .get(&last.parse().expect("an id"))
+            .expect("it answers")
+            .is_some_and(|it| it.status() == Status::Completed)
     });
     assert_eq!(settled_by()[..rows.len()], rows, "nothing that it settled late was written");
     let calls = lines(&ledger);
@@ -420,7 +424,11 @@ fn killed_publishers(random: &mut Random) {
     }
     let stored: i64 = connection.query_row("SELECT count(*) FROM events", [], |row| row.get(0)).expect("a count");
     assert_eq!(lost, 0, "accepted and not there with its delivery");
-    println!("  {rounds} kills, {} accepted, lost {lost}, stored and not answered {}", accepted.len(), stored as usize - accepted.len());
+    println!(
+        "  {rounds} kills, {} accepted, lost {lost}, stored and not answered {}",
+        accepted.len(),
+        stored as usize - accepted.len()
+    );
 }
 
 fn outbox(_random: &mut Random) {

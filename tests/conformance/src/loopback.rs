@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use eventbroker::provider;
 use eventbroker::provider::{
     BackendError, Capabilities, EventStore, Ingest, Lease, LeaseOutcome, LeaseToken, Mirror, Provider, Registration,
     Room, SendOutcome, Settler, StatusChange, Waker,
 };
-use eventbroker::provider;
 use eventbroker::query::{Filter, Order, Page};
 use eventbroker::stats::StoreStats;
 use eventbroker::{Broker, BrokerBuilder, Event, EventId, Pattern, Scope, Status};
@@ -461,7 +461,8 @@ impl Server {
         let ends = Instant::now() + self.lease_time;
         let lease = Lease::new(token, name, event);
         let suspicion = self.suspects.get(&(key.clone(), number)).copied();
-        self.leases.insert(token, Leased { member, name: name.to_owned(), queue: key, number, id, ends, marked: false });
+        self.leases
+            .insert(token, Leased { member, name: name.to_owned(), queue: key, number, id, ends, marked: false });
         Some(match suspicion {
             Some(crashes) => lease.suspected(crashes),
             None => lease,

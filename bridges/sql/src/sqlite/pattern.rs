@@ -21,9 +21,7 @@ pub(super) struct Form {
 /// The condition that a row `s` of the subscriptions matches an event's type.
 pub(super) fn condition(event_type: &str) -> String {
     let dots = format!("length({event_type}) - length(replace({event_type}, '.', ''))");
-    let array = format!(
-        r#"'["' || replace(replace(replace({event_type}, '\', '\\'), '"', '\"'), '.', '","') || '"]'"#
-    );
+    let array = format!(r#"'["' || replace(replace(replace({event_type}, '\', '\\'), '"', '\"'), '.', '","') || '"]'"#);
     format!(
         "CASE s.final_rest WHEN 0 THEN {dots} = s.dots ELSE {dots} >= s.dots END
         AND {event_type} GLOB s.glob

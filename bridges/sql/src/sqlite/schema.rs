@@ -28,7 +28,9 @@ pub(super) fn prepare(connection: &mut Connection, table: &TableName, path: &Pat
     let file = |error: rusqlite::Error| OpenError::file(path, &error);
     let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(file)?;
     if mode != "wal" {
-        let reason = format!("its journal mode is {mode}, and can't be WAL, without which nobody could read while it is written");
+        let reason = format!(
+            "its journal mode is {mode}, and can't be WAL, without which nobody could read while it is written"
+        );
         return Err(OpenError::File { path: path.to_owned(), reason });
     }
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(file)?;
@@ -154,9 +156,7 @@ impl Statements {
                 event_columns!(),
                 ", e.status, e.retry_count, e.processed_at, e.completed_at, e.error FROM {events} e"
             )),
-            ready: fill(
-                "SELECT 1 FROM {events}_deliveries d WHERE d.state = 0 AND d.subscription = ?1 LIMIT 1",
-            ),
+            ready: fill("SELECT 1 FROM {events}_deliveries d WHERE d.state = 0 AND d.subscription = ?1 LIMIT 1"),
             // The oldest first. While a row of a key is leased, none of that key is taken, so what is taken of a key is a run
             // of its oldest. Behind keys that are leased it looks `?3` rows deep.
             claim: fill(concat!(
@@ -241,15 +241,11 @@ impl Statements {
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
             ),
             unsubscribe: fill("DELETE FROM {events}_subscriptions WHERE id = ?1"),
-            forget_deliveries: fill(
-                "DELETE FROM {events}_deliveries WHERE subscription = ?1 RETURNING position",
-            ),
+            forget_deliveries: fill("DELETE FROM {events}_deliveries WHERE subscription = ?1 RETURNING position"),
             alive: fill("UPDATE {events}_subscriptions SET alive_until = ?2 WHERE owner = ?1"),
             gone: fill("SELECT id FROM {events}_subscriptions WHERE owner IS NOT NULL AND alive_until <= ?1"),
             own: fill("SELECT id FROM {events}_subscriptions WHERE owner = ?1"),
-            tell: fill(
-                "UPDATE {events} SET local_status = ?2, local_error = ?3 WHERE id = ?1 RETURNING position",
-            ),
+            tell: fill("UPDATE {events} SET local_status = ?2, local_error = ?3 WHERE id = ?1 RETURNING position"),
             // A dead letter that was requeued at its holder: that tells from now on what becomes of it.
             cover: fill(
                 "UPDATE {events}_deliveries SET state = 4 WHERE position = ?1 AND state = 3 AND holder = ?2 RETURNING error",

@@ -101,7 +101,8 @@ fn settle(
 impl Settler for SqliteSettler {
     fn register(&mut self, registration: &Registration) -> Result<(), BackendError> {
         let database = &*self.0;
-        let pattern = Pattern::parse(&registration.pattern).map_err(|error| BackendError::Refused(error.to_string()))?;
+        let pattern =
+            Pattern::parse(&registration.pattern).map_err(|error| BackendError::Refused(error.to_string()))?;
         let form = Form::of(&pattern);
         let own = registration.scope == Scope::Broadcast;
         let name = if own { database.own_name(&registration.name) } else { registration.name.to_string() };
