@@ -26,7 +26,10 @@ const LEASE: Duration = Duration::from_millis(600);
 /// Nothing takes longer, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-const CASES: &[(&str, fn(&mut Random))] = &[
+/// What it shows, and how.
+type Case = (&'static str, fn(&mut Random));
+
+const CASES: &[Case] = &[
     ("two processes share the events, and one takes over what the other had when it was killed", killed_consumers),
     ("one killer among 1,000 events", one_killer),
     ("a member that was frozen for three leases changes nothing afterwards", frozen),
