@@ -4,7 +4,7 @@
 //! What this provider stores rings the bell. What others store is seen by `PRAGMA data_version`, which changes with each commit of
 //! another connection: it is looked at each millisecond while events come, and the less often the longer none does.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -49,7 +49,7 @@ impl SqliteIngest {
             data_version: 0,
             quiet_polls: 0,
             next_care: now,
-            next_clean_up: now + CLEAN_UP_EVERY,
+            next_clean_up: now,
             subscriptions: HashMap::new(),
         })
     }
@@ -171,7 +171,7 @@ fn claim(
     let wanted = room.deliveries as i64;
     let found = select
         .query_map(params![subscription, wanted, wanted + CLAIM_DEPTH], |row| {
-            Ok((row.get::<_, i64>(0)?, row.get::<_, bool>(1)?, row.get::<_, u32>(2)?, rows::event(row, 3)?))
+            Ok((row.get::<_, i64>(0)?, row.get::<_, bool>(1)?, row.get::<_, u32>(2)?, rows::event(row, 3)))
         })?
         .collect::<rusqlite::Result<Vec<_>>>()?;
     if found.is_empty() {
@@ -185,14 +185,26 @@ fn claim(
     let began = rows::time_text(SystemTime::now());
     let mut lease = transaction.prepare_cached(&database.sql.lease)?;
     let mut begin = transaction.prepare_cached(&database.sql.begin)?;
+    let mut unreadable = BTreeSet::new();
     for (token, (position, suspect, crashes, event)) in (first..).zip(found) {
+        let event = match event {
+            Ok(event) => event,
+            Err(error) => {
+                // Somebody has inserted what is no event: it may not stand in the way of the others.
+                tracing::warn!(position, %error, "a row of the events' table is no event");
+                let mut bury = transaction.prepare_cached(&database.sql.unreadable)?;
+                bury.execute(params![position, subscription, error.to_string(), began])?;
+                unreadable.insert(position);
+                continue;
+            }
+        };
         lease.execute(params![position, subscription, token, database.member, until])?;
         begin.execute(params![position, began])?;
         let leased = Lease::new(LeaseToken(token as u64), Arc::clone(&room.subscription), event);
         let leased = if suspect { leased.suspected(crashes) } else { leased };
         claimed.push((Row { position, subscription }, leased));
     }
-    Ok(())
+    database.refresh(transaction, &unreadable)
 }
 
 impl Ingest for SqliteIngest {

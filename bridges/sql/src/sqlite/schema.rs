@@ -115,6 +115,7 @@ pub(super) struct Statements {
     pub(super) rescue: String,
     pub(super) tokens: String,
     pub(super) finish: String,
+    pub(super) unreadable: String,
     pub(super) release: String,
     pub(super) has_token: String,
     pub(super) mark: String,
@@ -187,6 +188,10 @@ impl Statements {
             finish: fill(
                 "UPDATE {events}_deliveries SET state = ?4, attempts = ?5, reason = ?6, error = ?7, settled_at = ?8, \
                  marked = 0 WHERE position = ?1 AND subscription = ?2 AND token = ?3 AND state = 1",
+            ),
+            unreadable: fill(
+                "UPDATE {events}_deliveries SET state = 3, reason = 'unreadable', error = ?3, settled_at = ?4 \
+                 WHERE position = ?1 AND subscription = ?2",
             ),
             release: fill(
                 "UPDATE {events}_deliveries SET state = 0, marked = 0 \

@@ -99,12 +99,16 @@ impl EventStore for SqliteStore {
         values.push(Value::Integer(limit as i64));
         let select = &self.database.sql.select;
         let query = format!("{select}{conditions} ORDER BY e.id {order} LIMIT ?{}", values.len());
-        let events = self.read(|reader| {
+        let found = self.read(|reader| {
             let mut statement = reader.prepare_cached(&query)?;
-            let events = statement.query_map(params_from_iter(values), rows::event_with_progress)?;
-            events.collect::<rusqlite::Result<Vec<Event>>>()
+            let rows = statement
+                .query_map(params_from_iter(values), |row| Ok((rows::id(row), rows::event_with_progress(row))))?;
+            rows.collect::<rusqlite::Result<Vec<_>>>()
         })?;
-        let next = events.last().filter(|_| events.len() == limit).map(|event| event.id().clone());
+        let last = found.last().filter(|_| found.len() == limit);
+        let next = last.map(|(id, _)| id.as_ref().cloned().map_err(|error| backend_error(error))).transpose()?;
+        // What somebody else has inserted and is no event is not shown, and hides no other.
+        let events = found.into_iter().filter_map(|(_, event)| event.ok()).collect();
         Ok(Page::new(events, next))
     }
 
