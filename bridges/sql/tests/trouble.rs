@@ -167,7 +167,7 @@ fn a_full_disk_is_waited_for() {
     let open = || Sqlite::new(folder.file("events.db")).open().expect("it opens");
     let mut config = eventbroker::Config::default();
     config.sync_timeout = Duration::from_millis(500);
-    let broker = Broker::builder().config(config.clone()).provider(open()).start().expect("it starts");
+    let broker = Broker::builder().config(config).provider(open()).start().expect("it starts");
     let (mut accepted, mut number) = (Vec::new(), 0);
     let unknown = loop {
         number += 1;

@@ -106,7 +106,7 @@ impl EventStore for SqliteStore {
             rows.collect::<rusqlite::Result<Vec<_>>>()
         })?;
         let last = found.last().filter(|_| found.len() == limit);
-        let next = last.map(|(id, _)| id.as_ref().cloned().map_err(|error| backend_error(error))).transpose()?;
+        let next = last.map(|(id, _)| id.as_ref().cloned().map_err(backend_error)).transpose()?;
         // What somebody else has inserted and is no event is not shown, and hides no other.
         let events = found.into_iter().filter_map(|(_, event)| event.ok()).collect();
         Ok(Page::new(events, next))
