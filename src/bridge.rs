@@ -66,7 +66,7 @@ pub(crate) struct Bridge {
     /// How long a lease lasts, once the settler has said so.
     lease_time: OnceLock<Option<Duration>>,
     pub(crate) has_mirror: bool,
-    has_ingest: bool,
+    pub(crate) has_ingest: bool,
     jobs: (Sender<Job>, Receiver<Job>),
     /// Bounded by the leases and the subscriptions that exist.
     commands: (Sender<Command>, Receiver<Command>),
@@ -241,6 +241,16 @@ impl Bridge {
         if self.serves(subscription.scope) {
             self.command(Command::Unregister(Arc::clone(&subscription.name)));
         }
+    }
+
+    /// Has the back end forget a subscription. Waits for its answer.
+    pub(crate) fn remove_for_good(&self, name: &str) -> Result<bool, BackendError> {
+        let removed = Arc::new(Latch::new());
+        self.command(Command::Remove(name.into(), Arc::clone(&removed)));
+        removed.wait(REGISTER_WITHIN).unwrap_or_else(|| {
+            let reason = format!("no answer within {REGISTER_WITHIN:?}; it is tried again");
+            Err(BackendError::Unavailable(reason))
+        })
     }
 
     fn command(&self, command: Command) {

@@ -354,6 +354,11 @@ pub trait Settler: Send {
     /// # Errors
     /// [`BackendError`] as the back end answers; the call is repeated unless it was refused.
     fn unregister(&mut self, name: &str) -> Result<(), BackendError>;
+    /// Removes a subscription for good, with the deliveries that wait for it, whichever instances serve it. False if it was not known.
+    ///
+    /// # Errors
+    /// [`BackendError`] as the back end answers; the call is repeated unless it was refused.
+    fn remove(&mut self, name: &str) -> Result<bool, BackendError>;
     /// Ends 1 to 256 leases in one round trip. Returns those that were lost before: somebody else holds or has settled them, and
     /// nothing was changed. A back end that cannot see that returns none.
     ///

@@ -19,6 +19,8 @@ const MAX_SETTLE: usize = 256;
 pub(super) enum Command {
     Register(Registration, Arc<Registered>),
     Unregister(Arc<str>),
+    /// Remove a subscription for good: was it known?
+    Remove(Arc<str>, Arc<Latch<Result<bool, BackendError>>>),
     Settle(Settlement),
     /// A call of a suspect begins: is the lease still good?
     Mark(LeaseToken, Arc<Latch<bool>>),
@@ -123,6 +125,7 @@ impl Settling {
                 bridge.ring();
             }),
             Some(Command::Unregister(name)) => settler.unregister(name),
+            Some(Command::Remove(name, removed)) => settler.remove(name).map(|known| removed.set(Ok(known))),
             Some(Command::Mark(token, marked)) => settler.mark(*token, true).map(|good| marked.set(good)),
             Some(Command::Unmark(token)) => settler.mark(*token, false).map(|_| ()),
             Some(Command::Close) => Ok(()),
@@ -133,6 +136,7 @@ impl Settling {
                 bridge.note_error(&error);
                 match self.todo.front() {
                     Some(Command::Register(_, known)) => known.set(Err(error)),
+                    Some(Command::Remove(_, removed)) => removed.set(Err(error)),
                     Some(Command::Mark(_, marked)) => marked.set(false),
                     _ => {}
                 }

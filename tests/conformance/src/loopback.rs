@@ -596,6 +596,14 @@ impl Settler for LoopbackSettler {
         })
     }
 
+    fn remove(&mut self, name: &str) -> Result<bool, BackendError> {
+        self.0.shared.call(|server| {
+            let Some(queue) = server.queues.remove(name) else { return Ok(false) };
+            queue.waiting.values().for_each(|id| _ = server.update(id, |units| units.open -= 1));
+            Ok(true)
+        })
+    }
+
     fn settle(&mut self, settlements: &[provider::Settlement]) -> Result<Vec<LeaseToken>, BackendError> {
         self.0.shared.lock().settles += 1;
         self.0.shared.changed.notify_all();

@@ -110,6 +110,8 @@ impl SqliteIngest {
             return Ok(());
         }
         self.next_care = now + self.database.lease_time / 4;
+        // Another process may have removed a subscription and made it again.
+        self.subscriptions.clear();
         let database = &*self.database;
         let millis = now_millis();
         database.write(Sync::Later, |transaction| {

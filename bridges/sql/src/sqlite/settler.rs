@@ -56,6 +56,20 @@ impl Database {
         self.refresh(transaction, &positions)
     }
 
+    /// The same for one of a name. False if there is none.
+    fn forget_named(&self, name: &str) -> Result<bool, BackendError> {
+        self.write(Sync::Later, |transaction| {
+            let id: Option<i64> = transaction
+                .prepare_cached(&self.sql.subscription)?
+                .query_row([self.group.as_str(), name], |row| row.get(0))
+                .optional()?;
+            if let Some(id) = id {
+                self.forget(transaction, id)?;
+            }
+            Ok(id.is_some())
+        })
+    }
+
     /// Derives the status of events anew.
     pub(super) fn refresh(&self, transaction: &Transaction<'_>, positions: &BTreeSet<i64>) -> rusqlite::Result<()> {
         let now = rows::time_text(SystemTime::now());
@@ -137,15 +151,11 @@ impl Settler for SqliteSettler {
     }
 
     fn unregister(&mut self, name: &str) -> Result<(), BackendError> {
-        let database = &*self.0;
-        let own = database.own_name(name);
-        database.write(Sync::Later, |transaction| {
-            let id: Option<i64> = transaction
-                .prepare_cached(&database.sql.subscription)?
-                .query_row([&database.group, &own], |row| row.get(0))
-                .optional()?;
-            id.map_or(Ok(()), |id| database.forget(transaction, id))
-        })
+        self.0.forget_named(&self.0.own_name(name)).map(drop)
+    }
+
+    fn remove(&mut self, name: &str) -> Result<bool, BackendError> {
+        self.0.forget_named(name)
     }
 
     fn settle(&mut self, settlements: &[Settlement]) -> Result<Vec<LeaseToken>, BackendError> {
