@@ -64,7 +64,7 @@ fn events_that_have_ended_go_after_the_retention_and_open_ones_stay() {
     let new = again.publish(event("nobody.listens")).expect("it is accepted").id;
     assert!(ended.iter().all(|id| status(&again, id).is_some()), "they are kept for days");
     again.stop(PATIENCE);
-    let short = start(&sqlite.clone().retention(Duration::ZERO));
+    let short = start(&sqlite.retention(Duration::ZERO));
     short.subscribe_with(SubscribeOptions::new("other.*").name("other"), |_| ()).expect("a subscription");
     wait_until("what has ended is gone", || ended.iter().chain([&new]).all(|id| status(&short, id).is_none()));
     assert_eq!(status(&short, &open), Some(Status::Pending));
