@@ -37,7 +37,8 @@ const SHORTEST_LEASE: Duration = Duration::from_millis(100);
 
 /// The settings of a provider on an SQLite file.
 ///
-/// The file must be on a local disk: network file systems break SQLite's locks.
+/// The file must be on a local disk: network file systems break SQLite's locks. A process that is stopped (not ended) in the middle of
+/// a write holds SQLite's lock until it goes on or ends; so long nobody else can write, and publishes wait.
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct Sqlite {
