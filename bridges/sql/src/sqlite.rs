@@ -1,5 +1,5 @@
-//! SQLite: the settings, the tables, and what the parts of the provider share. Each part has a file: [`mirror`] (out), [`ingest`]
-//! (in), [`settler`] (verdicts), [`store`] (looking up).
+//! SQLite: the settings, the tables, and what the parts of the provider share. Each part has a file: `mirror` (out), `ingest`
+//! (in), `settler` (verdicts), `store` (looking up).
 //!
 //! The tables, if the events' table is called `events`: `events` has a row per event, with a `position` that says in which order
 //! they were stored; `events_subscriptions` one per group and subscription name; `events_deliveries` one per event and
