@@ -1,16 +1,21 @@
-//! What the engine knows of its back end, and what the two bridge threads share: [`mirror`] takes events out, [`ingest`]
-//! brings deliveries in. Names no vendor.
+//! What the engine knows of its back end, and what the bridge threads share: [`mirror`] takes events out, [`ingest`] brings
+//! deliveries in, [`settling`] takes their verdicts back. Names no vendor.
 //!
 //! With a mirror a publish is accepted when the back end holds the event; concurrent publishers share its round trips.
-//! With an ingest the deliveries of group subscriptions come back from there under a lease, which is settled after the
-//! handler; local subscriptions receive from this process as without a back end. A back end that fails is called again
-//! after growing pauses; meanwhile the bounds hold. Both threads end after the workers, so that what those settle last
-//! still reaches the back end.
+//! With an ingest the deliveries of group subscriptions come back from there under a lease ([`held`]), which is settled after
+//! the handler; local subscriptions receive from this process as without a back end. What came back from a lost lease runs
+//! alone ([`suspects`]). A back end that fails is called again after growing pauses; meanwhile the bounds hold. The threads end
+//! after the workers, so that what those settle last still reaches the back end.
 
+mod held;
 mod ingest;
 mod mirror;
+mod settling;
+mod suspects;
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -24,20 +29,29 @@ use crate::event::{Event, EventId, Status};
 use crate::lifecycle::Role;
 use crate::provider::{
     BackendError, Capabilities, EventStore, Ingest, LeaseOutcome, LeaseToken, Mirror, Provider, Registration,
+    Settlement, Settler, StatusChange, Waker,
 };
 use crate::stats::BridgeStats;
 use crate::subscription::Subscription;
-use crate::verdict::Verdict;
-use ingest::Command;
+pub(crate) use held::Held;
 use mirror::Job;
+use settling::Command;
+pub(crate) use suspects::Suspects;
 
-/// Events and status changes that wait for the back end.
+/// Events that wait for the back end.
 const MAX_BACKLOG: usize = 10_000;
+/// Events whose status the back end does not know yet: while there are more, nothing is published.
+const MAX_UNTOLD: usize = 100_000;
+/// How long a call of a suspect waits until the back end knows of it; without that it does not begin.
+const MARK_WITHIN: Duration = Duration::from_secs(5);
 /// How long `subscribe` and `start` wait until the back end knows a subscription; it goes on in the background.
 const REGISTER_WITHIN: Duration = Duration::from_secs(5);
 /// Pauses between calls of a back end that fails: the first, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Where deliveries come from, and where their verdicts go.
+type Inward = (Box<dyn Ingest>, Box<dyn Settler>);
 
 /// See the module's page.
 pub(crate) struct Bridge {
@@ -46,15 +60,28 @@ pub(crate) struct Bridge {
     pub(crate) store: Option<Arc<dyn EventStore>>,
     /// Until its thread takes it.
     mirror: Mutex<Option<Box<dyn Mirror>>>,
-    ingest: Mutex<Option<Box<dyn Ingest>>>,
+    ingest: Mutex<Option<Inward>>,
+    /// Interrupts an ingest that waits.
+    waker: Option<Waker>,
+    /// How long a lease lasts, once the settler has said so.
+    lease_time: OnceLock<Option<Duration>>,
     pub(crate) has_mirror: bool,
-    has_ingest: bool,
+    pub(crate) has_ingest: bool,
     jobs: (Sender<Job>, Receiver<Job>),
     /// Bounded by the leases and the subscriptions that exist.
     commands: (Sender<Command>, Receiver<Command>),
-    /// Events that were taken and are not confirmed, verdicts and status changes that the back end does not know yet.
+    /// Events that were taken and are not confirmed.
     unconfirmed: AtomicU64,
+    /// Verdicts on leases, and events whose status has changed, that the back end does not know yet.
     owed: AtomicU64,
+    /// The latest status of each such event.
+    untold: Mutex<HashMap<EventId, StatusChange>>,
+    /// Leases that are not settled.
+    held: Mutex<HashMap<LeaseToken, Arc<Held>>>,
+    /// Some subscription had little room when the ingest looked last.
+    starved: AtomicBool,
+    /// Wakes the ingest thread when it does not wait for the back end.
+    bell: Bell,
     /// Deliveries may be coming in: the ingest thread has looked whether the broker runs, and has not taken them in yet.
     receiving: AtomicBool,
     unflushed: Mutex<Vec<Event>>,
@@ -63,8 +90,32 @@ pub(crate) struct Bridge {
     mirrored: AtomicU64,
     ingested: AtomicU64,
     released: AtomicU64,
+    leases_lost: AtomicU64,
     errors: AtomicU64,
     last_error: Mutex<Option<String>>,
+}
+
+/// Rings until it is heard.
+#[derive(Debug, Default)]
+struct Bell {
+    rung: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Bell {
+    fn ring(&self) {
+        *self.rung.lock() = true;
+        self.changed.notify_all();
+    }
+
+    fn quiet(&self) {
+        *self.rung.lock() = false;
+    }
+
+    /// Waits until it rings, at most for `timeout`.
+    fn wait(&self, timeout: Duration) {
+        self.changed.wait_while_for(&mut self.rung.lock(), |rung| !*rung, timeout);
+    }
 }
 
 /// A value that will be there once, to be waited for.
@@ -112,12 +163,18 @@ impl Bridge {
             store,
             has_mirror: mirror.is_some(),
             has_ingest: ingest.is_some(),
+            waker: ingest.as_ref().and_then(|(ingest, _)| ingest.waker()),
+            lease_time: OnceLock::new(),
             mirror: Mutex::new(mirror),
             ingest: Mutex::new(ingest),
             jobs: flume::bounded(MAX_BACKLOG),
             commands: flume::unbounded(),
             unconfirmed: AtomicU64::new(0),
             owed: AtomicU64::new(0),
+            untold: Mutex::default(),
+            held: Mutex::default(),
+            starved: AtomicBool::new(false),
+            bell: Bell::default(),
             receiving: AtomicBool::new(false),
             unflushed: Mutex::default(),
             registrations: Mutex::default(),
@@ -125,6 +182,7 @@ impl Bridge {
             mirrored: AtomicU64::new(0),
             ingested: AtomicU64::new(0),
             released: AtomicU64::new(0),
+            leases_lost: AtomicU64::new(0),
             errors: AtomicU64::new(0),
             last_error: Mutex::default(),
         })
@@ -185,36 +243,87 @@ impl Bridge {
         }
     }
 
+    /// Has the back end forget a subscription. Waits for its answer.
+    pub(crate) fn remove_for_good(&self, name: &str) -> Result<bool, BackendError> {
+        let removed = Arc::new(Latch::new());
+        self.command(Command::Remove(name.into(), Arc::clone(&removed)));
+        removed.wait(REGISTER_WITHIN).unwrap_or_else(|| {
+            let reason = format!("no answer within {REGISTER_WITHIN:?}; it is tried again");
+            Err(BackendError::Unavailable(reason))
+        })
+    }
+
     fn command(&self, command: Command) {
         // Sending fails only without a receiver, which lives beside the sender.
         let _ = self.commands.0.send(command);
     }
 
     /// A leased delivery has ended.
-    pub(crate) fn settle_lease(&self, token: LeaseToken, verdict: Verdict, error: Option<&str>) {
-        let outcome = match verdict {
-            Verdict::Done | Verdict::Skipped => LeaseOutcome::Done,
-            Verdict::Dead => LeaseOutcome::Dead(error.unwrap_or_default().to_owned()),
-            Verdict::Dropped | Verdict::Cancelled => LeaseOutcome::Released,
-        };
+    pub(crate) fn settle_lease(&self, held: &Held, outcome: LeaseOutcome) {
         if outcome == LeaseOutcome::Released {
             self.released.fetch_add(1, Ordering::SeqCst);
         }
+        held.settle();
         self.owed.fetch_add(1, Ordering::SeqCst);
-        self.command(Command::Settle(token, outcome));
+        self.command(Command::Settle(Settlement::new(held.token, outcome)));
     }
 
-    /// A status changed by a delivery that the back end did not hand over: its store is told, if the backlog has room.
+    /// A lease for whose delivery there is no place.
+    fn release(&self, held: &Held) {
+        held.settle();
+        self.owed.fetch_add(1, Ordering::SeqCst);
+        self.command(Command::Settle(Settlement::new(held.token, LeaseOutcome::Released)));
+    }
+
+    /// Has the back end told that a call of a suspect begins. Waits for its answer: false if the lease is lost, or nobody knows.
+    fn mark(&self, held: &Held) -> bool {
+        let marked = Arc::new(Latch::new());
+        self.command(Command::Mark(held.token, Arc::clone(&marked)));
+        marked.wait(MARK_WITHIN).unwrap_or(false)
+    }
+
+    fn unmark(&self, held: &Held) {
+        self.command(Command::Unmark(held.token));
+    }
+
+    /// A delivery has left the queue of a subscription: the ingest may bring more.
+    pub(crate) fn made_room(&self, subscription: &Subscription) {
+        if self.starved.load(Ordering::Relaxed)
+            && subscription.inbox.is_half_empty()
+            && self.starved.swap(false, Ordering::SeqCst)
+        {
+            self.ring();
+        }
+    }
+
+    /// Has the ingest thread look again how much room there is, and for whom.
+    pub(crate) fn ring(&self) {
+        self.bell.ring();
+        if let Some(wake) = &self.waker {
+            wake();
+        }
+    }
+
+    /// A status changed by a delivery that the back end did not hand over: its store is told.
     pub(crate) fn note_status(&self, id: &EventId, status: Status, error: Option<&str>) {
         if self.store.is_none() {
             return;
         }
-        self.owed.fetch_add(1, Ordering::SeqCst);
-        let change = Job::Status { id: id.clone(), status, error: error.map(String::from) };
-        if self.jobs.0.try_send(change).is_err() {
-            self.owed.fetch_sub(1, Ordering::SeqCst);
-            self.note_error(&BackendError::Unavailable("a status change was lost: the backlog is full".into()));
+        let change = StatusChange::new(id.clone(), status, error.map(String::from));
+        let mut untold = self.untold.lock();
+        let was_empty = untold.is_empty();
+        if untold.insert(id.clone(), change).is_none() {
+            self.owed.fetch_add(1, Ordering::SeqCst);
         }
+        drop(untold);
+        if was_empty {
+            // A full channel needs no wake-up.
+            let _ = self.jobs.0.try_send(Job::Wake);
+        }
+    }
+
+    fn has_too_much_untold(&self) -> bool {
+        self.untold.lock().len() >= MAX_UNTOLD
     }
 
     /// Nothing waits for the back end, and nothing is coming in.
@@ -227,9 +336,10 @@ impl Bridge {
     /// Nothing more will come: the threads try once what is left, and end.
     pub(crate) fn close(&self) {
         self.closing.set(());
-        // A full channel needs no wake-up.
-        let _ = self.jobs.0.try_send(Job::Close);
+        // As in `note_status`.
+        let _ = self.jobs.0.try_send(Job::Wake);
         self.command(Command::Close);
+        self.ring();
     }
 
     /// Deliveries that were given back.
@@ -242,6 +352,8 @@ impl Bridge {
             mirrored: self.mirrored.load(Ordering::SeqCst),
             mirror_backlog: self.unconfirmed.load(Ordering::SeqCst),
             ingested: self.ingested.load(Ordering::SeqCst),
+            leases: self.held.lock().len() as u64,
+            leases_lost: self.leases_lost.load(Ordering::SeqCst),
             errors: self.errors.load(Ordering::SeqCst),
             last_error: self.last_error.lock().clone(),
         }
@@ -276,10 +388,14 @@ impl Engine {
     /// Starts the bridge threads, and waits until the back end knows the subscriptions.
     pub(crate) fn start_bridge(self: &Arc<Self>) -> Result<(), (String, String)> {
         let Some(bridge) = &self.bridge else { return Ok(()) };
-        if let Some(ingest) = bridge.ingest.lock().take() {
+        let ingest = bridge.ingest.lock().take();
+        if let Some((ingest, settler)) = ingest {
+            bridge.lease_time.get_or_init(|| settler.lease_time());
+            let engine = Arc::clone(self);
+            self.lifecycle.spawn(Role::Bridge, "settle", move || engine.run_settling(settler))?;
+            bridge.wait_for_registrations();
             let engine = Arc::clone(self);
             self.lifecycle.spawn(Role::Bridge, "ingest", move || engine.run_ingest(ingest))?;
-            bridge.wait_for_registrations();
         }
         let mirror = bridge.mirror.lock().take();
         if mirror.is_some() || bridge.store.is_some() {

@@ -136,6 +136,32 @@ impl Broker {
         self.engine().unsubscribe(id).ok_or(UnsubscribeError { id })
     }
 
+    /// Removes a subscription of this consumer group from the back end, with the events that wait for it. What `unsubscribe`
+    /// leaves goes on waiting for the next one of that name; this ends it, for every instance. Waits for the back end at most 5 s.
+    /// False if there was none of that name, or without a back end.
+    ///
+    /// ```no_run
+    /// # fn retire(broker: &eventbroker::Broker) -> Result<(), eventbroker::provider::BackendError> {
+    /// broker.remove_subscription("mailer")?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`BackendError::Refused`] while this broker has a subscription of that name, or is not running;
+    /// [`BackendError::Unavailable`] if the back end has not answered in time.
+    pub fn remove_subscription(&self, name: &str) -> Result<bool, BackendError> {
+        let engine = self.engine();
+        let Some(bridge) = engine.bridge.as_ref().filter(|bridge| bridge.has_ingest) else { return Ok(false) };
+        if engine.subscriptions.lock().find_by_name(name).is_some() {
+            return Err(BackendError::Refused(format!("this broker still has the subscription {name:?}")));
+        }
+        if engine.lifecycle.phase() != Phase::Running {
+            return Err(BackendError::Refused("broker is not running".to_owned()));
+        }
+        bridge.remove_for_good(name)
+    }
+
     /// Publishes an event. In mode [`Sync`](Mode::Sync) it does what [`publish_sync`](Self::publish_sync) does; else it
     /// returns as soon as the event is accepted. Blocks only for room, where a subscription's policy is
     /// [`Block`](crate::Overflow::Block), and for the back end's confirmation, at most `sync_timeout`.

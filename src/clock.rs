@@ -15,7 +15,12 @@ const MANUAL_POLL: Duration = Duration::from_millis(1);
 
 /// The wall clock, in nanoseconds since the Unix epoch (0 before it).
 pub(crate) fn wall_nanos() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, nanos)
+    wall_nanos_of(SystemTime::now())
+}
+
+/// A wall time of the standard library in nanoseconds since the Unix epoch (0 before it).
+pub(crate) fn wall_nanos_of(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, nanos)
 }
 
 /// A wall time in nanoseconds, as the standard library's type.

@@ -25,14 +25,17 @@ pub enum DeadReason {
     Exhausted,
     /// The handler said that it will always fail.
     Permanent,
+    /// The process ended during the call, again and again.
+    CrashLoop,
 }
 
 impl DeadReason {
-    /// As a word: `exhausted`, `permanent`.
+    /// As a word: `exhausted`, `permanent`, `crash_loop`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Exhausted => "exhausted",
             Self::Permanent => "permanent",
+            Self::CrashLoop => "crash_loop",
         }
     }
 }

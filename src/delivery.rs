@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::bridge::Held;
 use crate::engine::Engine;
 use crate::event::Event;
 use crate::subscription::Subscription;
@@ -16,6 +17,8 @@ pub struct Delivery<'a> {
     pub(crate) subscription: &'a Arc<Subscription>,
     pub(crate) event: &'a Event,
     pub(crate) attempt: u32,
+    /// The lease under which a back end handed it over.
+    pub(crate) lease: Option<&'a Held>,
     /// Monotonic time at which the call began.
     pub(crate) started: u64,
 }
@@ -41,14 +44,16 @@ impl Delivery<'_> {
         &self.subscription.name
     }
 
-    /// True once the result is not waited for any more: the broker's stop has reached its deadline, or the call runs
-    /// longer than the subscription's `handler_deadline`. A long handler should look now and then, and return.
+    /// True once the result is not waited for any more: the broker's stop has reached its deadline, the call runs longer than
+    /// the subscription's `handler_deadline`, or the lease of a durable back end was lost, so that another member may run the
+    /// same delivery. A long handler should look now and then, and return.
     pub fn cancelled(&self) -> bool {
         self.engine.calls_cancelled.load(Ordering::Relaxed)
             || self
                 .subscription
                 .handler_deadline
                 .is_some_and(|limit| self.engine.clock.now().saturating_sub(self.started) >= limit)
+            || self.lease.is_some_and(|lease| lease.is_lost(self.engine.clock.now()))
     }
 }
 

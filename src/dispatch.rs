@@ -137,9 +137,17 @@ impl Engine {
             Ok(Room::Known(record)) => return Ok(known_report(&record)),
             Err(refusal) => return self.refuse(event, refusal),
         };
-        if let Err(error) = self.confirm_first(&publishing, &event) {
-            release(targets, &without);
-            return Err(error);
+        match self.confirm_first(&publishing, &event) {
+            Ok(false) => {}
+            Ok(true) => {
+                release(targets, &without);
+                let id = event.id().clone();
+                return Ok(SyncReport { id, duplicate: true, settled: Vec::new(), open: Vec::new() });
+            }
+            Err(error) => {
+                release(targets, &without);
+                return Err(error);
+            }
         }
         let record = match self.put(event, targets, &without, Some(Arc::clone(&watch)))? {
             Stored::New(record) => record,
@@ -162,12 +170,12 @@ impl Engine {
         Ok(SyncReport { id, duplicate: false, settled, open })
     }
 
-    /// Has the back end, if there is one, confirm an event that this thread will dispatch by itself.
-    fn confirm_first(&self, publishing: &Publishing<'_>, event: &Event) -> Result<(), PublishError> {
-        let Some(bridge) = self.bridge.as_ref().filter(|bridge| bridge.has_mirror) else { return Ok(()) };
+    /// Has the back end, if there is one, confirm an event that this thread will dispatch by itself. True if it was known there.
+    fn confirm_first(&self, publishing: &Publishing<'_>, event: &Event) -> Result<bool, PublishError> {
+        let Some(bridge) = self.bridge.as_ref().filter(|bridge| bridge.has_mirror) else { return Ok(false) };
         let pending = Arc::new(Pending::default());
         self.send_out(bridge, publishing, event.clone(), None, &pending)?;
-        Receipt::pending(pending, event.clone()).wait(self.config.sync_timeout).map(|_| ())
+        Receipt::pending(pending, event.clone()).wait(self.config.sync_timeout).map(|it| it.duplicate)
     }
 
     /// Stores an event for which room is reserved; if it is known, the room is given back.

@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
-use crate::bridge::Bridge;
+use crate::bridge::{Bridge, Suspects};
 use crate::clock::Clock;
 use crate::config::{Config, Mode, Scope, SubscribeOptions};
 use crate::dead_letter::DeadLetters;
@@ -51,6 +51,7 @@ pub(crate) struct Engine {
     pub(crate) counts: Counts,
     pub(crate) lifecycle: Arc<Lifecycle>,
     pub(crate) bridge: Option<Bridge>,
+    pub(crate) suspects: Suspects,
     pub(crate) observers: ArcSwap<Vec<Observer>>,
     pub(crate) has_observers: AtomicBool,
     /// Stop has reached its deadline: calls that still run are not waited for.
@@ -124,6 +125,7 @@ impl Engine {
             counts: Counts::default(),
             lifecycle: Arc::new(Lifecycle::new()),
             bridge: Bridge::new(provider),
+            suspects: Suspects::default(),
             observers: ArcSwap::default(),
             has_observers: AtomicBool::new(false),
             calls_cancelled: AtomicBool::new(false),
@@ -268,6 +270,10 @@ impl Engine {
             registry.by_id.remove(&subscription.id.0).is_some()
         };
         subscription.close();
+        if let Some(bridge) = &self.bridge {
+            // Before anything is given back, or it would come in again.
+            bridge.ring();
+        }
         self.cancel_all(subscription);
         if let Some(bridge) = &self.bridge {
             bridge.unregister(subscription);

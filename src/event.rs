@@ -27,7 +27,7 @@ pub use payload::{DecodeError, Payload};
 pub use source::Source;
 pub use status::Status;
 
-use crate::clock::system_time;
+use crate::clock::{system_time, wall_nanos_of};
 use crate::codec;
 use crate::error::Invalid;
 
@@ -289,7 +289,8 @@ impl Event {
 
     /// Whether both say that the same happened. How far their handling has come, when they were made, and which
     /// instance published them makes no difference.
-    pub(crate) fn same_content(&self, other: &Self) -> bool {
+    #[must_use]
+    pub fn same_content(&self, other: &Self) -> bool {
         self.source == other.source
             && self.event_type == other.event_type
             && self.payload == other.payload
@@ -298,6 +299,20 @@ impl Event {
             && self.session_id() == other.session_id()
             && self.explicit_names() == other.explicit_names()
             && self.metadata() == other.metadata()
+    }
+
+    /// The event with the progress that a store of a back end knows. Everything else stays.
+    #[must_use]
+    pub fn with_progress(
+        mut self,
+        status: Status,
+        retry_count: u32,
+        processed_at: Option<SystemTime>,
+        completed_at: Option<SystemTime>,
+        error: Option<String>,
+    ) -> Self {
+        self.track(status, retry_count, processed_at.map(wall_nanos_of), completed_at.map(wall_nanos_of), error);
+        self
     }
 
     /// The event with another status and error, for stores of back ends. Everything else stays.

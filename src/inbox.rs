@@ -5,16 +5,17 @@
 //! neither takes the other's cache line for every event. Who runs what is not decided here (`subscription`).
 
 use std::collections::VecDeque;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crossbeam_queue::{ArrayQueue, SegQueue};
 use crossbeam_utils::CachePadded;
 use parking_lot::{Condvar, Mutex};
 
+use crate::bridge::Held;
 use crate::clock::Clock;
-use crate::dead_letter::AttemptError;
+use crate::dead_letter::{AttemptError, DeadReason};
 use crate::lane::{Entered, LaneKey, Lanes};
 use crate::store::SharedRecord;
 
@@ -58,7 +59,9 @@ pub(crate) struct History {
     /// Requeues of the dead letter that it was.
     pub(crate) requeues: u32,
     /// The lease under which a durable back end handed it over.
-    pub(crate) lease: Option<crate::provider::LeaseToken>,
+    pub(crate) lease: Option<Arc<Held>>,
+    /// Why it is a dead letter.
+    pub(crate) dead: Option<DeadReason>,
 }
 
 impl Queued {
@@ -66,9 +69,9 @@ impl Queued {
         Self { record, attempts: 0, place, order: 0, history: None }
     }
 
-    /// Whether a back end handed it over, and takes it back if it is not handled.
-    pub(crate) fn is_leased(&self) -> bool {
-        self.history.as_ref().is_some_and(|history| history.lease.is_some())
+    /// The lease of a back end that handed it over, and takes it back if it is not handled.
+    pub(crate) fn lease(&self) -> Option<&Arc<Held>> {
+        self.history.as_ref()?.lease.as_ref()
     }
 
     pub(crate) fn remember(&mut self, error: AttemptError) {
@@ -221,6 +224,11 @@ impl Inbox {
     pub(crate) fn wake_publishers(&self) {
         drop(self.room.gate.lock());
         self.room.changed.notify_all();
+    }
+
+    /// At least half of the places are free.
+    pub(crate) fn is_half_empty(&self) -> bool {
+        !self.is_full_of_waiting() && self.queued() <= self.capacity / 2
     }
 
     pub(crate) fn is_full(&self) -> bool {

@@ -265,6 +265,10 @@ impl Engine {
         }
         // Pairs with the one of a publish that begins: it sees the phase, or the stop sees the publish.
         fence(Ordering::SeqCst);
+        if let Some(bridge) = &self.bridge {
+            // As in `remove`.
+            bridge.ring();
+        }
         for subscription in self.subscriptions.lock().all() {
             subscription.inbox.wake_publishers();
         }

@@ -1,16 +1,18 @@
 //! The seam to back ends: what a bridge package implements, and what the engine asks of it.
 //!
 //! A bridge owns its connections and its format; it knows nothing of workers, handlers or retries. The engine owns the
-//! threads: one calls the [`Mirror`] (events out), one the [`Ingest`] (deliveries in), so each may block within the bounds
-//! that its verbs state, and needs no locks of its own. Two traits, because a connection that waits for new deliveries
-//! can't write at the same time. A [`Provider`] is a value, not a trait: what is not there is `None`, and what the back end
-//! cannot do is in its [`Capabilities`], so that asking for it is an error at start or subscribe and no surprise later.
+//! threads: one calls the [`Mirror`] (events out), one the [`Ingest`] (deliveries in), one the [`Settler`] (verdicts back), so
+//! each may block within the bounds that its verbs state, and needs no locks of its own. Three traits, because a connection
+//! that waits for new deliveries can't write at the same time, and a verdict should not wait for a publish. A [`Provider`] is a
+//! value, not a trait: what is not there is `None`, and what the back end cannot do is in its [`Capabilities`], so that asking
+//! for it is an error at start or subscribe and no surprise later.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::Scope;
+use crate::dead_letter::DeadReason;
 use crate::event::{Event, EventId, Status};
 use crate::query::{Filter, Page};
 use crate::stats::StoreStats;
@@ -54,6 +56,18 @@ impl Capabilities {
         self.across_instances = true;
         self
     }
+
+    /// With deliveries to every instance.
+    pub fn with_broadcast(mut self) -> Self {
+        self.broadcast = true;
+        self
+    }
+
+    /// With the order of a key kept across instances.
+    pub fn with_order_per_key(mut self) -> Self {
+        self.order_per_key = true;
+        self
+    }
 }
 
 /// A back end, ready to be used by one broker.
@@ -66,8 +80,8 @@ pub struct Provider {
     pub store: Option<Arc<dyn EventStore>>,
     /// Where accepted events go.
     pub mirror: Option<Box<dyn Mirror>>,
-    /// Where deliveries come from.
-    pub ingest: Option<Box<dyn Ingest>>,
+    /// Where deliveries come from, and where their verdicts go.
+    pub ingest: Option<(Box<dyn Ingest>, Box<dyn Settler>)>,
     /// What it offers.
     pub capabilities: Capabilities,
 }
@@ -95,9 +109,9 @@ impl Provider {
         self
     }
 
-    /// With a way in for deliveries.
-    pub fn with_ingest(mut self, ingest: Box<dyn Ingest>) -> Self {
-        self.ingest = Some(ingest);
+    /// With a way in for deliveries, and one back for their verdicts.
+    pub fn with_ingest(mut self, ingest: Box<dyn Ingest>, settler: Box<dyn Settler>) -> Self {
+        self.ingest = Some((ingest, settler));
         self
     }
 }
@@ -132,6 +146,10 @@ pub enum BackendError {
 pub enum SendOutcome {
     /// It is held as the provider promises.
     Held,
+    /// It was held before, with the same content: nothing was stored or will be delivered again.
+    Known,
+    /// Its id is held with other content; nothing was stored.
+    Conflict,
     /// It is refused for good, with the reason.
     Refused(String),
 }
@@ -153,14 +171,14 @@ pub trait EventStore: Send + Sync {
     /// # Errors
     /// [`BackendError`] as the back end answers.
     fn list(&self, filter: &Filter) -> Result<Page, BackendError>;
-    /// Notes a new status that comes from deliveries which the back end did not hand over: those of local subscriptions, and
-    /// requeued dead letters. What comes of its leases it learns from [`Ingest::settle`], and an event that nobody is registered
-    /// for is completed when it is stored; from all of these it derives the status: failed if any delivery is dead. False if the
-    /// event is not known.
+    /// Notes new statuses that come from deliveries which the back end did not hand over: those of local subscriptions, and
+    /// requeued dead letters. What comes of its leases it learns from [`Settler::settle`], and an event that nobody is registered
+    /// for is completed when it is stored; from all of these it derives the status: failed if any delivery is dead. 1 to 256
+    /// changes, each of another event; of an event that is not known, a change is no error.
     ///
     /// # Errors
-    /// [`BackendError`] as the back end answers.
-    fn update_status(&self, id: &EventId, status: Status, error: Option<&str>) -> Result<bool, BackendError>;
+    /// [`BackendError`] as the back end answers; the call is repeated.
+    fn update_statuses(&self, changes: &[StatusChange]) -> Result<(), BackendError>;
     /// Removes an event. False if it was not known.
     ///
     /// # Errors
@@ -173,14 +191,32 @@ pub trait EventStore: Send + Sync {
     fn stats(&self) -> Result<StoreStats, BackendError>;
 }
 
+/// A status that an event has by the deliveries of this process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StatusChange {
+    /// The event.
+    pub id: EventId,
+    /// Its status.
+    pub status: Status,
+    /// The error of the first delivery that failed.
+    pub error: Option<String>,
+}
+
+impl StatusChange {
+    pub(crate) fn new(id: EventId, status: Status, error: Option<String>) -> Self {
+        Self { id, status, error }
+    }
+}
+
 /// The way out. Called by one thread.
 pub trait Mirror: Send {
     /// Hands a batch of 1 to 256 events over, in order. When it returns `Ok`, each is held or refused; the outcomes are in
     /// the order of the events. Blocks for the back end's own time limit at most.
     ///
     /// # Errors
-    /// [`BackendError::Unavailable`] if the answer is not known for some of them: the same batch is sent again, so an id that
-    /// is held already must be recognised. [`BackendError::Refused`] refuses the whole batch.
+    /// [`BackendError::Unavailable`] if the answer is not known for some of them: the same batch is sent again, and what the
+    /// first call stored is [`Known`](SendOutcome::Known) then. [`BackendError::Refused`] refuses the whole batch.
     fn send(&mut self, batch: &[Event]) -> Result<Vec<SendOutcome>, BackendError>;
 }
 
@@ -222,22 +258,34 @@ impl Room {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Lease {
-    /// What the ingest calls it by.
+    /// What the bridge calls it by.
     pub token: LeaseToken,
     /// The subscription's name.
     pub subscription: Arc<str>,
     /// The event.
     pub event: Event,
+    /// An earlier lease on this delivery was lost: its holder may have died of it.
+    pub suspect: bool,
+    /// Calls that were [marked](Settler::mark) and never came to an end.
+    pub crashes: u32,
 }
 
 impl Lease {
     /// A lease on the delivery of `event` to a subscription.
     pub fn new(token: LeaseToken, subscription: impl Into<Arc<str>>, event: Event) -> Self {
-        Self { token, subscription: subscription.into(), event }
+        Self { token, subscription: subscription.into(), event, suspect: false, crashes: 0 }
+    }
+
+    /// The same for a delivery whose lease was lost before, with the number of marked calls that never came to an end.
+    #[must_use]
+    pub fn suspected(mut self, crashes: u32) -> Self {
+        self.suspect = true;
+        self.crashes = crashes;
+        self
     }
 }
 
-/// Names a lease; what it means is the ingest's own affair.
+/// Names a lease among those of one provider; what it means is the bridge's own affair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LeaseToken(pub u64);
 
@@ -247,39 +295,87 @@ pub struct LeaseToken(pub u64);
 pub enum LeaseOutcome {
     /// Handled or skipped: acknowledge it.
     Done,
-    /// Dead, with the last error: acknowledge it, the dead letter is kept here.
-    Dead(String),
-    /// Not handled: it goes back, and is no failed attempt.
+    /// A dead letter: acknowledge it, and keep what is told here.
+    Dead {
+        /// Why.
+        reason: DeadReason,
+        /// Calls of the handler.
+        attempts: u32,
+        /// The last error.
+        error: String,
+    },
+    /// Not handled: it goes back, and is no failed attempt. A mark that it has is taken back.
     Released,
 }
 
+/// The end of one lease.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Settlement {
+    /// Which lease.
+    pub token: LeaseToken,
+    /// How it ended.
+    pub outcome: LeaseOutcome,
+}
+
+impl Settlement {
+    pub(crate) fn new(token: LeaseToken, outcome: LeaseOutcome) -> Self {
+        Self { token, outcome }
+    }
+}
+
+/// Makes a call of [`Ingest::receive`] that waits return at once with nothing, or the next one if none is under way. May be
+/// called from any thread; it must not block for long.
+pub type Waker = Arc<dyn Fn() + Send + Sync>;
+
 /// The way in. Called by one thread.
 pub trait Ingest: Send {
-    /// Begins to serve a subscription.
-    ///
-    /// # Errors
-    /// [`BackendError`] as the back end answers; the call is repeated.
-    fn register(&mut self, registration: &Registration) -> Result<(), BackendError>;
-    /// Ends it on this instance; what waits at the back end stays there for other members.
-    ///
-    /// # Errors
-    /// [`BackendError`] as the back end answers.
-    fn unregister(&mut self, name: &str) -> Result<(), BackendError>;
-    /// Takes deliveries, at most as many of each subscription as it has room for; waits for the first at most for `wait`.
+    /// Takes deliveries, at most as many of each subscription as it has room for; waits for the first at most for `wait`. A name
+    /// that is not registered has none.
     ///
     /// # Errors
     /// [`BackendError`] as the back end answers; the engine waits a little and calls again.
     fn receive(&mut self, room: &[Room], wait: Duration) -> Result<Vec<Lease>, BackendError>;
-    /// Ends a lease. One that was lost meanwhile is no error.
+    /// How to interrupt a call that waits: there is room that was not there before, or the broker stops. `None` if the back end
+    /// can't do that; such things then wait for `wait`.
+    fn waker(&self) -> Option<Waker>;
+}
+
+/// The way back: which subscriptions this instance serves, and what became of its leases. Called by one thread, which is not the
+/// one of the [`Ingest`]: no verdict waits for a delivery.
+pub trait Settler: Send {
+    /// Begins to serve a subscription.
     ///
     /// # Errors
-    /// [`BackendError`] as the back end answers; the call is repeated.
-    fn settle(&mut self, token: LeaseToken, outcome: &LeaseOutcome) -> Result<(), BackendError>;
-    /// How often a lease has to be extended while its handler runs; `None` if never.
-    fn heartbeat(&self) -> Option<Duration>;
-    /// Extends leases. Those that were lost meanwhile are no error.
+    /// [`BackendError`] as the back end answers; the call is repeated unless it was refused.
+    fn register(&mut self, registration: &Registration) -> Result<(), BackendError>;
+    /// Ends it on this instance; what waits at the back end stays there for other members.
+    ///
+    /// # Errors
+    /// [`BackendError`] as the back end answers; the call is repeated unless it was refused.
+    fn unregister(&mut self, name: &str) -> Result<(), BackendError>;
+    /// Removes a subscription for good, with the deliveries that wait for it, whichever instances serve it. False if it was not known.
+    ///
+    /// # Errors
+    /// [`BackendError`] as the back end answers; the call is repeated unless it was refused.
+    fn remove(&mut self, name: &str) -> Result<bool, BackendError>;
+    /// Ends 1 to 256 leases in one round trip. Returns those that were lost before: somebody else holds or has settled them, and
+    /// nothing was changed. A back end that cannot see that returns none.
+    ///
+    /// # Errors
+    /// [`BackendError`] as the back end answers; the same call is repeated, so what it has settled already must not count as lost.
+    fn settle(&mut self, settlements: &[Settlement]) -> Result<Vec<LeaseToken>, BackendError>;
+    /// Notes durably that a call of a suspect begins (`begun`), or that it has ended and the lease goes on. A lease that is lost
+    /// between the two comes back with one more [crash](Lease::crashes). False if the lease is lost already.
     ///
     /// # Errors
     /// [`BackendError`] as the back end answers.
-    fn extend(&mut self, tokens: &[LeaseToken]) -> Result<(), BackendError>;
+    fn mark(&mut self, token: LeaseToken, begun: bool) -> Result<bool, BackendError>;
+    /// How long a lease lasts unless it is extended; the engine does that each third of it. `None` if it lasts until it is settled.
+    fn lease_time(&self) -> Option<Duration>;
+    /// Extends leases to their whole time from now. Returns those that were lost meanwhile.
+    ///
+    /// # Errors
+    /// [`BackendError`] as the back end answers; the call is repeated.
+    fn extend(&mut self, tokens: &[LeaseToken]) -> Result<Vec<LeaseToken>, BackendError>;
 }

@@ -14,6 +14,7 @@ use crate::handler::{Outcome, guarded};
 use crate::inbox::{History, Place, Queued};
 use crate::lane::LaneKey;
 use crate::lifecycle::Phase;
+use crate::provider::LeaseOutcome;
 use crate::store::{Progress, Record, SharedRecord};
 use crate::subscription::Subscription;
 use crate::verdict::{DeliveryReport, Settled, Verdict};
@@ -72,7 +73,7 @@ impl Engine {
     }
 
     /// The delivery becomes a dead letter.
-    fn bury(
+    pub(crate) fn bury(
         self: &Arc<Self>,
         subscription: &Arc<Subscription>,
         mut delivery: Queued,
@@ -94,7 +95,9 @@ impl Engine {
             dead_at,
             requeues: history.requeues,
         };
-        delivery.history = history.lease.map(|lease| Box::new(History { lease: Some(lease), ..History::default() }));
+        delivery.history = history
+            .lease
+            .map(|lease| Box::new(History { lease: Some(lease), dead: Some(reason), ..History::default() }));
         let notice = (delivery.record.event.event_type().as_str() != NOTICE_TYPE).then(|| letter.clone());
         let id = self.dead_letters.add(letter, SharedRecord::clone(&delivery.record));
         if let Some(letter) = notice {
@@ -160,10 +163,10 @@ impl Engine {
         let failure = verdict.is_failure();
         let progress = record.settle_one(failure, error.filter(|_| failure), self.clock.wall(now));
         // The back end is told before the event counts as settled: `stop` waits for both.
-        let (lease, requeues) = history.map_or((None, 0), |history| (history.lease, history.requeues));
-        match (&self.bridge, lease) {
-            (Some(bridge), Some(token)) => {
-                bridge.settle_lease(token, verdict, error);
+        let History { lease, dead, requeues, .. } = history.map_or_else(History::default, |history| *history);
+        match (&self.bridge, &lease) {
+            (Some(bridge), Some(held)) => {
+                bridge.settle_lease(held, lease_outcome(verdict, dead, attempts, error));
             }
             (Some(bridge), None) if !progress.is_open() => {
                 bridge.note_status(record.event.id(), progress.status(), error.filter(|_| failure));
@@ -223,7 +226,7 @@ impl Engine {
     pub(crate) fn cancel_all(self: &Arc<Self>, subscription: &Arc<Subscription>) {
         let now = self.clock.now();
         let delayed = self.delays.take_if(|waiting| waiting.subscription.id == subscription.id);
-        let delayed = delayed.into_iter().map(|waiting| waiting.delivery);
+        let delayed = delayed.into_iter().map(|waiting| waiting.delivery).chain(self.suspects.take_of(subscription));
         for mut delivery in subscription.inbox.take_all().into_iter().chain(delayed) {
             subscription.inbox.leave(&mut delivery);
             self.conclude(subscription, delivery, Verdict::Cancelled, None, now);
@@ -293,5 +296,16 @@ impl Engine {
             }
         }
         Ok(requeued)
+    }
+}
+
+/// What the back end is told about the end of a leased delivery.
+fn lease_outcome(verdict: Verdict, dead: Option<DeadReason>, attempts: u32, error: Option<&str>) -> LeaseOutcome {
+    match (verdict, dead) {
+        (Verdict::Dead, Some(reason)) => {
+            LeaseOutcome::Dead { reason, attempts, error: error.unwrap_or_default().to_owned() }
+        }
+        (Verdict::Done | Verdict::Skipped, _) => LeaseOutcome::Done,
+        (Verdict::Dead | Verdict::Dropped | Verdict::Cancelled, _) => LeaseOutcome::Released,
     }
 }

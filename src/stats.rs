@@ -110,6 +110,10 @@ pub struct BridgeStats {
     pub mirror_backlog: u64,
     /// Deliveries that came in.
     pub ingested: u64,
+    /// Deliveries from the back end that are not settled yet.
+    pub leases: u64,
+    /// Deliveries whose verdict came too late: another member had them by then.
+    pub leases_lost: u64,
     /// Calls of the back end that failed.
     pub errors: u64,
     /// The last of them.

@@ -205,13 +205,26 @@ fn search_here(pool: &Workers, subscription: &Subscription) -> bool {
 
 impl Engine {
     /// Runs one attempt and settles it. The caller holds a seat. `now` is a recent monotonic time; returns a later one.
-    pub(crate) fn attempt(self: &Arc<Self>, subscription: &Arc<Subscription>, mut delivery: Queued, now: u64) -> u64 {
+    pub(crate) fn attempt(self: &Arc<Self>, subscription: &Arc<Subscription>, delivery: Queued, now: u64) -> u64 {
+        let Some(held) = delivery.lease() else { return self.run(subscription, delivery, now) };
+        let held = Arc::clone(held);
+        let Some((delivery, call)) = self.approach(subscription, delivery, held, now) else { return self.clock.now() };
+        let ended = self.run(subscription, delivery, now);
+        drop(call);
+        ended
+    }
+
+    fn run(self: &Arc<Self>, subscription: &Arc<Subscription>, mut delivery: Queued, now: u64) -> u64 {
         if !subscription.begin_call() {
             subscription.inbox.leave(&mut delivery);
             self.cancel(subscription, delivery);
             return now;
         }
         subscription.inbox.leave(&mut delivery);
+        let leased = delivery.lease().is_some();
+        if leased && let Some(bridge) = &self.bridge {
+            bridge.made_room(subscription);
+        }
         delivery.attempts += 1;
         let counts = self.counts.here();
         counts.attempts.add_one();
@@ -221,7 +234,7 @@ impl Engine {
         }
         let first = delivery.record.start_attempt(delivery.attempts, self.clock.wall(now));
         if first
-            && !delivery.is_leased()
+            && !leased
             && let Some(bridge) = &self.bridge
         {
             bridge.note_status(delivery.record.event.id(), Status::Processing, None);
@@ -242,7 +255,8 @@ impl Engine {
     fn call(self: &Arc<Self>, subscription: &Arc<Subscription>, delivery: &Queued, started: u64) -> Outcome {
         let record = &delivery.record;
         let attempt = delivery.attempts;
-        let view = Delivery { engine: self, subscription, event: &record.event, attempt, started };
+        let lease = delivery.lease().map(|held| &**held);
+        let view = Delivery { engine: self, subscription, event: &record.event, attempt, lease, started };
         guarded(|| (subscription.handler)(&view)).unwrap_or_else(|panic| Outcome::Retry(format!("handler {panic}")))
     }
 }

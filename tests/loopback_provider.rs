@@ -7,7 +7,7 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use eventbroker::dead_letter::DeadLetterFilter;
+use eventbroker::dead_letter::{DeadLetterFilter, DeadReason};
 use eventbroker::error::{FullLimit, SubscribeError};
 use eventbroker::provider::LeaseOutcome;
 use eventbroker::query::Filter;
@@ -306,7 +306,8 @@ fn retries_keep_the_lease_and_a_dead_letter_ends_it() {
     broker.subscribe_with(named("skips", "skipped.*"), |_| Err::<(), _>(HandlerError::skip())).expect("a subscription");
     let id = broker.publish(event("dead.it")).expect("it is accepted").id;
     loopback.wait_until("the lease is settled", |server| {
-        server.settled("dead", LeaseOutcome::Dead("never".to_owned())) == 1
+        let died = LeaseOutcome::Dead { reason: DeadReason::Exhausted, attempts: 4, error: "never".to_owned() };
+        server.settled("dead", died) == 1
     });
     let letters = broker.dead_letters(&DeadLetterFilter::default());
     assert_eq!((letters.len(), letters[0].event.id(), letters[0].attempts), (1, &id, 4));

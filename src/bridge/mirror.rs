@@ -1,18 +1,17 @@
 //! The mirror thread: takes accepted events and status changes out to the back end, in batches, until it has answered.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use flume::TrySendError;
 
-use super::{Bridge, MAX_BACKLOG, Pauses};
+use super::{Bridge, MAX_BACKLOG, MAX_UNTOLD, Pauses};
 use crate::admission::{Publishing, Refusal, Reservation};
 use crate::engine::Engine;
 use crate::error::{FullLimit, PublishError};
-use crate::event::{Event, EventId, Status};
+use crate::event::Event;
 use crate::handler::guarded;
-use crate::provider::{BackendError, Mirror, SendOutcome};
+use crate::provider::{BackendError, Mirror, SendOutcome, StatusChange};
 use crate::receipt::Pending;
 use crate::verdict::Accepted;
 
@@ -23,10 +22,8 @@ const MAX_BATCH: usize = 256;
 pub(super) enum Job {
     /// Hand an event over.
     Send(Outgoing),
-    /// Note a final status in the provider's store.
-    Status { id: EventId, status: Status, error: Option<String> },
-    /// Look at what is left, and end.
-    Close,
+    /// Look: there are statuses to tell, or the end has come.
+    Wake,
 }
 
 /// An event on its way out.
@@ -55,6 +52,12 @@ impl Engine {
         reservation: Option<Reservation>,
         pending: &Arc<Pending>,
     ) -> Result<(), PublishError> {
+        if bridge.has_too_much_untold() {
+            if let Some(reservation) = &reservation {
+                reservation.release();
+            }
+            return self.refuse(event, Refusal::Full(FullLimit::Mirror { max: MAX_UNTOLD }));
+        }
         bridge.unconfirmed.fetch_add(1, Ordering::SeqCst);
         let outgoing = Outgoing { event, reservation, pending: Arc::clone(pending) };
         match bridge.jobs.0.try_send(Job::Send(outgoing)) {
@@ -71,17 +74,16 @@ impl Engine {
     pub(super) fn run_mirror(self: &Arc<Self>, mut mirror: Option<Box<dyn Mirror>>) {
         crate::delivery::become_worker();
         let Some(bridge) = &self.bridge else { return };
-        let mut statuses = VecDeque::new();
         let mut pauses = Pauses::new();
         loop {
-            // With status changes left over from a failure there is something to do anyway.
-            let first = if statuses.is_empty() { bridge.jobs.1.recv().ok() } else { bridge.jobs.1.try_recv().ok() };
+            // With statuses left over from a failure there is something to do anyway.
+            let idle = bridge.untold.lock().is_empty();
+            let first = if idle { bridge.jobs.1.recv().ok() } else { bridge.jobs.1.try_recv().ok() };
             let mut batch = Vec::new();
             for job in first.into_iter().chain(bridge.jobs.1.try_iter().take(MAX_BATCH - 1)) {
                 match job {
                     Job::Send(outgoing) => batch.push(outgoing),
-                    Job::Status { .. } => statuses.push_back(job),
-                    Job::Close => {}
+                    Job::Wake => {}
                 }
             }
             if let Some(mirror) = &mut mirror
@@ -89,7 +91,7 @@ impl Engine {
             {
                 self.mirror_batch(bridge, &mut **mirror, batch);
             }
-            let failed = update_statuses(bridge, &mut statuses).is_err();
+            let failed = self.tell_statuses(bridge).is_err();
             if bridge.closing.is_set() && bridge.jobs.1.is_empty() {
                 return;
             }
@@ -115,7 +117,9 @@ impl Engine {
             before
         };
         let mut pauses = Pauses::new();
+        let mut tries = 0;
         let outcomes = loop {
+            tries += 1;
             let last_try = bridge.closing.is_set();
             let sent = guarded(|| mirror.send(&events)).unwrap_or_else(|panic| Err(BackendError::Unavailable(panic)));
             match sent {
@@ -136,11 +140,17 @@ impl Engine {
         for outgoing in batch {
             match outcomes.next() {
                 Some(SendOutcome::Held) => self.confirm(bridge, outgoing),
-                Some(SendOutcome::Refused(reason)) => {
+                // Its answer was lost: it may have been stored by the first try.
+                Some(SendOutcome::Known) if tries > 1 => self.confirm(bridge, outgoing),
+                Some(SendOutcome::Known) => {
                     outgoing.release();
-                    outgoing.pending.resolve(self.refuse(outgoing.event, Refusal::Rejected(reason)));
+                    self.counts.here().duplicates.add_one();
+                    let id = outgoing.event.id().clone();
+                    outgoing.pending.resolve(Ok(Accepted { id, duplicate: true, deliveries: 0 }));
                     bridge.unconfirmed.fetch_sub(1, Ordering::SeqCst);
                 }
+                Some(SendOutcome::Conflict) => self.reject(bridge, outgoing, Refusal::IdConflict),
+                Some(SendOutcome::Refused(reason)) => self.reject(bridge, outgoing, Refusal::Rejected(reason)),
                 None => {
                     bridge.unflushed.lock().push(outgoing.event.clone());
                     self.give_up(bridge, outgoing, "the back end gave no outcome");
@@ -157,6 +167,12 @@ impl Engine {
             None => Ok(Accepted { id: outgoing.event.id().clone(), duplicate: false, deliveries: 0 }),
         };
         outgoing.pending.resolve(accepted);
+        bridge.unconfirmed.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    fn reject(&self, bridge: &Bridge, outgoing: Outgoing, refusal: Refusal) {
+        outgoing.release();
+        outgoing.pending.resolve(self.refuse(outgoing.event, refusal));
         bridge.unconfirmed.fetch_sub(1, Ordering::SeqCst);
     }
 
@@ -178,22 +194,41 @@ impl Engine {
         outgoing.pending.resolve(Err(PublishError::Unknown { event, reason: reason.to_owned() }));
         bridge.unconfirmed.fetch_sub(1, Ordering::SeqCst);
     }
-}
 
-/// Notes status changes in the provider's store; what fails stays for the next time.
-fn update_statuses(bridge: &Bridge, statuses: &mut VecDeque<Job>) -> Result<(), BackendError> {
-    while let (Some(store), Some(Job::Status { id, status, error })) = (&bridge.store, statuses.front()) {
-        let updated = guarded(|| store.update_status(id, *status, error.as_deref()))
-            .unwrap_or_else(|panic| Err(BackendError::Unavailable(panic)));
-        if let Err(error) = updated {
-            bridge.note_error(&error);
-            // What is refused now is refused for ever.
-            if matches!(error, BackendError::Unavailable(_)) {
+    /// Tells the provider's store the statuses that it does not know; what fails stays for the next time.
+    fn tell_statuses(&self, bridge: &Bridge) -> Result<(), BackendError> {
+        let Some(store) = &bridge.store else { return Ok(()) };
+        loop {
+            let changes: Vec<StatusChange> = {
+                let mut untold = bridge.untold.lock();
+                let ids: Vec<_> = untold.keys().take(MAX_BATCH).cloned().collect();
+                ids.iter().filter_map(|id| untold.remove(id)).collect()
+            };
+            if changes.is_empty() {
+                return Ok(());
+            }
+            let told = guarded(|| store.update_statuses(&changes))
+                .unwrap_or_else(|panic| Err(BackendError::Unavailable(panic)));
+            let mut settled = changes.len() as u64;
+            if let Err(error) = &told {
+                bridge.note_error(error);
+                // What is refused now is refused for ever.
+                if matches!(error, BackendError::Unavailable(_)) {
+                    let mut untold = bridge.untold.lock();
+                    for change in changes {
+                        // One that changed meanwhile was counted again.
+                        if !untold.contains_key(&change.id) {
+                            settled -= 1;
+                            untold.insert(change.id.clone(), change);
+                        }
+                    }
+                }
+            }
+            bridge.owed.fetch_sub(settled, Ordering::SeqCst);
+            self.lifecycle.event_settled();
+            if let Err(error @ BackendError::Unavailable(_)) = told {
                 return Err(error);
             }
         }
-        statuses.pop_front();
-        bridge.owed.fetch_sub(1, Ordering::SeqCst);
     }
-    Ok(())
 }

@@ -215,6 +215,7 @@ macro_rules! for_each_case {
             subscribing_and_unsubscribing_lose_nothing [],
             unsubscribe_waits_for_the_running_call [],
             a_name_goes_on_where_it_was_left [durable],
+            a_name_that_was_removed_begins_anew [durable groups],
 
             statuses_follow_the_handling [],
             list_shows_each_event_once [query],

@@ -8,9 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use eventbroker::provider;
 use eventbroker::provider::{
     BackendError, Capabilities, EventStore, Ingest, Lease, LeaseOutcome, LeaseToken, Mirror, Provider, Registration,
-    Room, SendOutcome,
+    Room, SendOutcome, Settler, StatusChange, Waker,
 };
 use eventbroker::query::{Filter, Order, Page};
 use eventbroker::stats::StoreStats;
@@ -38,6 +39,10 @@ pub struct Server {
     pub events: BTreeMap<EventId, Event>,
     /// What each subscription name has before it.
     pub queues: BTreeMap<String, Queue>,
+    /// Calls of `settle`, failed ones included.
+    pub settles: u64,
+    /// Marks that were made, and those that were taken back.
+    pub marks: (u64, u64),
     /// Calls of `send`, failed ones included.
     pub sends: u64,
     /// Leases that were extended, each time counted.
@@ -52,6 +57,10 @@ pub struct Server {
     lease_time: Duration,
     faults: Faults,
     leases: BTreeMap<LeaseToken, Leased>,
+    /// Deliveries that came back from a lost lease, by queue and number, with their crashes.
+    suspects: BTreeMap<(String, u64), u32>,
+    /// Wake-ups of its ingests.
+    wakes: u64,
     /// Numbers queue entries, leases and members.
     next: u64,
 }
@@ -125,6 +134,8 @@ struct Leased {
     number: u64,
     id: EventId,
     ends: Instant,
+    /// A call of it was marked and has not ended.
+    marked: bool,
 }
 
 #[derive(Debug, Default)]
@@ -134,6 +145,8 @@ struct Faults {
     answers_to_lose: u32,
     sends_held: bool,
     registrations_held: bool,
+    receives_held: bool,
+    settles_held: bool,
 }
 
 impl Default for Server {
@@ -150,6 +163,10 @@ impl Default for Server {
             lease_time: Duration::from_secs(5),
             faults: Faults::default(),
             leases: BTreeMap::new(),
+            suspects: BTreeMap::new(),
+            wakes: 0,
+            settles: 0,
+            marks: (0, 0),
             next: 0,
         }
     }
@@ -177,7 +194,10 @@ impl Loopback {
         Provider::new("loopback", capabilities)
             .with_store(Arc::new(Connection { shared: Arc::clone(&self.0), member }))
             .with_mirror(Box::new(Connection { shared: Arc::clone(&self.0), member }))
-            .with_ingest(Box::new(LoopbackIngest(Connection { shared: Arc::clone(&self.0), member })))
+            .with_ingest(
+                Box::new(LoopbackIngest { connection: Connection { shared: Arc::clone(&self.0), member }, heard: 0 }),
+                Box::new(LoopbackSettler(Connection { shared: Arc::clone(&self.0), member })),
+            )
     }
 
     /// How long a lease lasts. Default 5 s; it wants to be extended each third of that.
@@ -210,9 +230,28 @@ impl Loopback {
         self.change(|server| server.faults.registrations_held = hold);
     }
 
+    /// From now on whoever asks for deliveries waits, or goes on.
+    pub fn hold_receives(&self, hold: bool) {
+        self.change(|server| server.faults.receives_held = hold);
+    }
+
+    /// From now on a call of `settle` waits, or goes on.
+    pub fn hold_settles(&self, hold: bool) {
+        self.change(|server| server.faults.settles_held = hold);
+    }
+
     /// All leases end at this moment, whoever holds them.
     pub fn expire_leases(&self) {
         self.change(|server| server.take_back(|_| true));
+    }
+
+    /// The holders of all leases have died `crashes` times of what they ran, and the leases end.
+    pub fn crash_holders(&self, crashes: u32) {
+        self.change(|server| {
+            let held = server.leases.values().map(|lease| ((lease.queue.clone(), lease.number), crashes));
+            server.suspects.extend(held.collect::<Vec<_>>());
+            server.take_back(|_| true);
+        });
     }
 
     /// Looks at something.
@@ -313,11 +352,7 @@ impl Server {
 
     fn hold(&mut self, event: &Event) -> SendOutcome {
         if let Some(known) = self.events.get(event.id()) {
-            let same = known.event_type() == event.event_type()
-                && known.payload() == event.payload()
-                && known.key() == event.key()
-                && known.metadata() == event.metadata();
-            return if same { SendOutcome::Held } else { SendOutcome::Refused("known with other content".to_owned()) };
+            return if known.same_content(event) { SendOutcome::Known } else { SendOutcome::Conflict };
         }
         if let Some(reason) = &self.faults.refusal {
             return SendOutcome::Refused(reason.clone());
@@ -349,7 +384,10 @@ impl Server {
         let (back, kept) = std::mem::take(&mut self.leases).into_iter().partition(|(_, lease)| which(lease));
         self.leases = kept;
         let back: BTreeMap<LeaseToken, Leased> = back;
-        back.into_values().for_each(|lease| self.give_back(lease));
+        for lease in back.into_values() {
+            *self.suspects.entry((lease.queue.clone(), lease.number)).or_default() += u32::from(lease.marked);
+            self.give_back(lease);
+        }
     }
 
     fn give_back(&mut self, lease: Leased) {
@@ -363,6 +401,30 @@ impl Server {
             units.leased -= 1;
             units.open -= gone;
         });
+    }
+
+    /// Ends a lease. False if it was lost before.
+    fn settle(&mut self, token: LeaseToken, outcome: &LeaseOutcome) -> bool {
+        let Some(lease) = self.leases.remove(&token) else { return false };
+        let settlement = Settlement { name: lease.name.clone(), id: lease.id.clone(), outcome: outcome.clone() };
+        self.settlements.push(settlement);
+        if *outcome == LeaseOutcome::Released {
+            self.give_back(lease);
+            return true;
+        }
+        if let Some(queue) = self.queues.get_mut(&lease.queue) {
+            queue.leased -= 1;
+        }
+        self.suspects.remove(&(lease.queue, lease.number));
+        self.update(&lease.id, |units| {
+            units.open -= 1;
+            units.leased -= 1;
+            match outcome {
+                LeaseOutcome::Dead { error, .. } => units.dead.push((lease.member, error.clone())),
+                _ => units.done += 1,
+            }
+        });
+        true
     }
 
     /// A member serves a subscription no longer. A queue that it alone has goes with it.
@@ -397,8 +459,14 @@ impl Server {
         self.update(&id, |units| units.leased += 1);
         let event = self.units.get(&id)?.sent.clone();
         let ends = Instant::now() + self.lease_time;
-        self.leases.insert(token, Leased { member, name: name.to_owned(), queue: key, number, id, ends });
-        Some(Lease::new(token, name, event))
+        let lease = Lease::new(token, name, event);
+        let suspicion = self.suspects.get(&(key.clone(), number)).copied();
+        self.leases
+            .insert(token, Leased { member, name: name.to_owned(), queue: key, number, id, ends, marked: false });
+        Some(match suspicion {
+            Some(crashes) => lease.suspected(crashes),
+            None => lease,
+        })
     }
 }
 
@@ -432,11 +500,76 @@ impl Mirror for Connection {
     }
 }
 
-/// Its connection is one that leaves when it is dropped.
 #[derive(Debug)]
-struct LoopbackIngest(Connection);
+struct LoopbackIngest {
+    connection: Connection,
+    /// Wake-ups that it has heard.
+    heard: u64,
+}
+
+impl LoopbackIngest {
+    /// Whether somebody has woken it since it was asked last.
+    fn is_woken(&mut self, server: &Server) -> bool {
+        std::mem::replace(&mut self.heard, server.wakes) != server.wakes
+    }
+}
 
 impl Ingest for LoopbackIngest {
+    fn receive(&mut self, room: &[Room], wait: Duration) -> Result<Vec<Lease>, BackendError> {
+        let (shared, member) = (Arc::clone(&self.connection.shared), self.connection.member);
+        let deadline = Instant::now() + wait;
+        shared.call(|server| {
+            let asked: BTreeSet<String> = room.iter().map(|room| server.queue_of(member, &room.subscription)).collect();
+            for (name, queue) in &mut server.queues {
+                queue.asked_by.remove(&member);
+                queue.asked_by.extend(asked.contains(name).then_some(member));
+            }
+            Ok(())
+        })?;
+        loop {
+            let leases = shared.call(|server| {
+                if self.is_woken(server) {
+                    return Ok(Some(Vec::new()));
+                }
+                let now = Instant::now();
+                server.take_back(|lease| lease.ends <= now);
+                let mut leases = Vec::new();
+                for room in room {
+                    let more = std::iter::from_fn(|| server.lease(member, &room.subscription));
+                    leases.extend(more.take(room.deliveries));
+                }
+                Ok(Some(leases).filter(|leases| !leases.is_empty() || now >= deadline))
+            })?;
+            if let Some(leases) = leases {
+                return Ok(leases);
+            }
+            // A lease that runs out is seen at the next call.
+            let idle = |server: &mut Server| {
+                !server.faults.unavailable
+                    && server.wakes == self.heard
+                    && !room.iter().any(|room| server.has_for(member, room))
+            };
+            let left = deadline.saturating_duration_since(Instant::now());
+            let held = |server: &mut Server| server.faults.receives_held;
+            drop(shared.changed.wait_while(shared.lock(), held).expect("no panic under the lock"));
+            drop(shared.changed.wait_timeout_while(shared.lock(), left, idle));
+        }
+    }
+
+    fn waker(&self) -> Option<Waker> {
+        let shared = Arc::clone(&self.connection.shared);
+        Some(Arc::new(move || {
+            shared.lock().wakes += 1;
+            shared.changed.notify_all();
+        }))
+    }
+}
+
+/// Its connection is one that leaves when it is dropped.
+#[derive(Debug)]
+struct LoopbackSettler(Connection);
+
+impl Settler for LoopbackSettler {
     fn register(&mut self, registration: &Registration) -> Result<(), BackendError> {
         let held = |server: &mut Server| server.faults.registrations_held;
         drop(self.0.shared.changed.wait_while(self.0.shared.lock(), held).expect("no panic under the lock"));
@@ -463,84 +596,61 @@ impl Ingest for LoopbackIngest {
         })
     }
 
-    fn receive(&mut self, room: &[Room], wait: Duration) -> Result<Vec<Lease>, BackendError> {
-        let member = self.0.member;
-        let deadline = Instant::now() + wait;
+    fn remove(&mut self, name: &str) -> Result<bool, BackendError> {
         self.0.shared.call(|server| {
-            let asked: BTreeSet<String> = room.iter().map(|room| server.queue_of(member, &room.subscription)).collect();
-            for (name, queue) in &mut server.queues {
-                queue.asked_by.remove(&member);
-                queue.asked_by.extend(asked.contains(name).then_some(member));
-            }
-            Ok(())
-        })?;
-        loop {
-            let leases: Vec<Lease> = self.0.shared.call(|server| {
-                let now = Instant::now();
-                server.take_back(|lease| lease.ends <= now);
-                let mut leases = Vec::new();
-                for room in room {
-                    let more = std::iter::from_fn(|| server.lease(member, &room.subscription));
-                    leases.extend(more.take(room.deliveries));
-                }
-                Ok(leases)
-            })?;
-            let now = Instant::now();
-            if !leases.is_empty() || now >= deadline {
-                return Ok(leases);
-            }
-            // A lease that runs out is seen at the next call.
-            let idle = |server: &mut Server| {
-                !server.faults.unavailable && !room.iter().any(|room| server.has_for(member, room))
-            };
-            let server = self.0.shared.lock();
-            drop(self.0.shared.changed.wait_timeout_while(server, deadline - now, idle));
-        }
-    }
-
-    fn settle(&mut self, token: LeaseToken, outcome: &LeaseOutcome) -> Result<(), BackendError> {
-        self.0.shared.call(|server| {
-            let Some(lease) = server.leases.remove(&token) else { return Ok(()) };
-            let settlement = Settlement { name: lease.name.clone(), id: lease.id.clone(), outcome: outcome.clone() };
-            server.settlements.push(settlement);
-            if *outcome == LeaseOutcome::Released {
-                server.give_back(lease);
-                return Ok(());
-            }
-            if let Some(queue) = server.queues.get_mut(&lease.queue) {
-                queue.leased -= 1;
-            }
-            server.update(&lease.id, |units| {
-                units.open -= 1;
-                units.leased -= 1;
-                match outcome {
-                    LeaseOutcome::Dead(error) => units.dead.push((lease.member, error.clone())),
-                    _ => units.done += 1,
-                }
-            });
-            Ok(())
+            let Some(queue) = server.queues.remove(name) else { return Ok(false) };
+            queue.waiting.values().for_each(|id| _ = server.update(id, |units| units.open -= 1));
+            Ok(true)
         })
     }
 
-    fn heartbeat(&self) -> Option<Duration> {
-        Some(self.0.shared.lock().lease_time / 3)
+    fn settle(&mut self, settlements: &[provider::Settlement]) -> Result<Vec<LeaseToken>, BackendError> {
+        self.0.shared.lock().settles += 1;
+        self.0.shared.changed.notify_all();
+        let held = |server: &mut Server| server.faults.settles_held;
+        drop(self.0.shared.changed.wait_while(self.0.shared.lock(), held).expect("no panic under the lock"));
+        self.0.shared.call(|server| {
+            Ok(settlements.iter().filter(|it| !server.settle(it.token, &it.outcome)).map(|it| it.token).collect())
+        })
     }
 
-    fn extend(&mut self, tokens: &[LeaseToken]) -> Result<(), BackendError> {
+    fn mark(&mut self, token: LeaseToken, begun: bool) -> Result<bool, BackendError> {
+        self.0.shared.call(|server| {
+            let Some(lease) = server.leases.get_mut(&token) else { return Ok(false) };
+            lease.marked = begun;
+            let count = if begun { &mut server.marks.0 } else { &mut server.marks.1 };
+            *count += 1;
+            if !begun {
+                let survived = (lease.queue.clone(), lease.number);
+                server.suspects.remove(&survived);
+            }
+            Ok(true)
+        })
+    }
+
+    fn lease_time(&self) -> Option<Duration> {
+        Some(self.0.shared.lock().lease_time)
+    }
+
+    fn extend(&mut self, tokens: &[LeaseToken]) -> Result<Vec<LeaseToken>, BackendError> {
         self.0.shared.call(|server| {
             let ends = Instant::now() + server.lease_time;
+            let mut lost = Vec::new();
             for token in tokens {
-                if let Some(lease) = server.leases.get_mut(token) {
-                    lease.ends = ends;
-                    server.extensions += 1;
+                match server.leases.get_mut(token) {
+                    Some(lease) => {
+                        lease.ends = ends;
+                        server.extensions += 1;
+                    }
+                    None => lost.push(*token),
                 }
             }
-            Ok(())
+            Ok(lost)
         })
     }
 }
 
-impl Drop for LoopbackIngest {
+impl Drop for LoopbackSettler {
     fn drop(&mut self) {
         let mut server = self.0.shared.lock();
         let served = |queue: &Queue| queue.members.contains(&self.0.member);
@@ -557,6 +667,7 @@ impl EventStore for Connection {
     fn put(&self, event: &Event) -> Result<(), BackendError> {
         self.shared.call(|server| match server.hold(event) {
             SendOutcome::Refused(reason) => Err(BackendError::Refused(reason)),
+            SendOutcome::Conflict => Err(BackendError::Refused("known with other content".to_owned())),
             _ => Ok(()),
         })
     }
@@ -578,17 +689,21 @@ impl EventStore for Connection {
         })
     }
 
-    fn update_status(&self, id: &EventId, status: Status, error: Option<&str>) -> Result<bool, BackendError> {
+    fn update_statuses(&self, changes: &[StatusChange]) -> Result<(), BackendError> {
         self.shared.call(|server| {
-            let (member, mut error) = (self.member, error.map(str::to_owned));
-            Ok(server.update(id, |units| {
-                // A member's word covers all that it did, requeued dead letters included.
-                let covered = units.dead.extract_if(.., |(of, _)| *of == member).last();
-                if status == Status::Failed && error.is_none() {
-                    error = covered.map(|(_, error)| error);
-                }
-                units.told.insert(member, (status, error));
-            }))
+            let member = self.member;
+            for change in changes {
+                let (status, mut error) = (change.status, change.error.clone());
+                server.update(&change.id, |units| {
+                    // A member's word covers all that it did, requeued dead letters included.
+                    let covered = units.dead.extract_if(.., |(of, _)| *of == member).last();
+                    if status == Status::Failed && error.is_none() {
+                        error = covered.map(|(_, error)| error);
+                    }
+                    units.told.insert(member, (status, error));
+                });
+            }
+            Ok(())
         })
     }
 

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use eventbroker::Broker;
+use eventbroker::{Broker, Status};
 
 use crate::Subject;
-use crate::kit::{Gate, Ids, events, eventually, finish, listen, listen_with, named, publish_all, start};
+use crate::kit::{Gate, Ids, events, eventually, finish, listen, listen_with, named, publish_all, start, status};
 
 /// Subscriptions are made and removed all the time; a lasting one gets everything.
 pub fn subscribing_and_unsubscribing_lose_nothing(subject: &dyn Subject) {
@@ -83,4 +83,23 @@ pub fn a_name_goes_on_where_it_was_left(subject: &dyn Subject) {
         });
     }
     broker.stop(crate::kit::DRAIN);
+}
+
+/// What waits for a name that is removed for good is gone with it; the next one of that name may have another pattern.
+pub fn a_name_that_was_removed_begins_anew(subject: &dyn Subject) {
+    let broker = start(subject);
+    let (first, _calls) = listen(&broker, named("reader", "batch.*"));
+    broker.remove_subscription("reader").expect_err("it is in use");
+    broker.unsubscribe(first).expect("it is there");
+    let gone = publish_all(&broker, events("batch.it", 5));
+    assert_eq!(broker.remove_subscription("reader"), Ok(true));
+    assert_eq!(broker.remove_subscription("reader"), Ok(false), "it is gone");
+    for id in &gone {
+        eventually("nobody is waited for any more", || status(&broker, id) == Some(Status::Completed));
+    }
+    let (_, calls) = listen(&broker, named("reader", "other.*"));
+    let ids = publish_all(&broker, events("other.it", 5));
+    calls.read(&ids);
+    finish(&broker);
+    calls.assert_no_more(subject, &ids);
 }

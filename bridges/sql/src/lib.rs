@@ -1,0 +1,27 @@
+//! Durable events for [`eventbroker`] in an SQL database.
+//!
+//! With SQLite nothing has to be installed or started: events live in a file, survive the process, and several processes of one
+//! machine may share them. What a publish has accepted is committed and synced to the disk; each event is handed to one member of
+//! every group that is registered for it, under a lease, until its handler has settled.
+//!
+//! ```no_run
+//! use eventbroker::{Broker, Event, Source, SubscribeOptions};
+//! use eventbroker_sql::Sqlite;
+//!
+//! let broker = Broker::builder().provider(Sqlite::new("events.db").open()?).start()?;
+//! broker.subscribe_with(SubscribeOptions::new("shop.orders.*").name("mailer"), |delivery| {
+//!     println!("{}", delivery.event().id());
+//! })?;
+//! broker.publish(Event::builder(Source::System, "shop.orders.create").build()?)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! The tables are described in [`sqlite`]. To publish in a transaction of your own, see [`sqlite::publish_in`].
+
+mod names;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
+
+pub use names::{InvalidName, TableName};
+#[cfg(feature = "sqlite")]
+pub use sqlite::Sqlite;

@@ -1,0 +1,52 @@
+//! The name of the table: the only part of a statement that is not bound but written into it, so it is checked here.
+
+use std::fmt;
+
+/// The name of the events' table, from which those of the others follow: `events`, `events_deliveries`, `events_subscriptions`,
+/// `events_meta`. A lower-case letter or `_`, then lower-case letters, digits and `_`; at most 48 bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableName(Box<str>);
+
+/// A name that could not be a table's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InvalidName {
+    name: String,
+}
+
+impl TableName {
+    /// The longest name, in bytes.
+    pub const MAX_BYTES: usize = 48;
+
+    /// Checks a name.
+    ///
+    /// # Errors
+    /// [`InvalidName`], which shows the name and the rule.
+    pub fn parse(name: &str) -> Result<Self, InvalidName> {
+        let letter = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
+        let valid = name.len() <= Self::MAX_BYTES
+            && name.bytes().next().is_some_and(letter)
+            && name.bytes().all(|byte| letter(byte) || byte.is_ascii_digit());
+        if valid { Ok(Self(name.into())) } else { Err(InvalidName { name: name.to_owned() }) }
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Default for TableName {
+    fn default() -> Self {
+        Self("events".into())
+    }
+}
+
+impl fmt::Display for InvalidName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let max = TableName::MAX_BYTES;
+        let name: String = self.name.chars().take(64).collect();
+        write!(f, "table_name: {name:?} is not 1 to {max} of a-z, 0-9 and _, with no digit first")
+    }
+}
+
+impl std::error::Error for InvalidName {}

@@ -1,0 +1,157 @@
+//! SQLite: the settings, the tables, and what the parts of the provider share. Each part has a file: `mirror` (out), `ingest`
+//! (in), `settler` (verdicts), `store` (looking up).
+//!
+//! The tables, if the events' table is called `events`: `events` has a row per event, with a `position` that says in which order
+//! they were stored; `events_subscriptions` one per group and subscription name; `events_deliveries` one per event and
+//! subscription, made by a trigger in the transaction that inserts the event; `events_meta` the version of the schema. Times are
+//! RFC 3339 in UTC, to the nanosecond.
+//!
+//! All that a provider writes goes through one connection, one transaction at a time, because SQLite has one writer anyway: what
+//! waits for a lock inside the process waits in turn, not in SQLite's busy loop. A publish is synced to the disk before it is
+//! accepted. Claims and verdicts are not synced, because a power loss may undo them: then they happen once more.
+
+mod clock;
+mod connection;
+mod ingest;
+mod mirror;
+mod pattern;
+mod rows;
+mod schema;
+mod settler;
+mod store;
+mod transaction;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use eventbroker::provider::{Capabilities, Provider};
+
+use crate::names::{InvalidName, TableName};
+use connection::Database;
+pub use transaction::{Outbox, publish_in};
+
+/// The shortest lease that can be asked for.
+const SHORTEST_LEASE: Duration = Duration::from_millis(100);
+
+/// The settings of a provider on an SQLite file.
+///
+/// The file must be on a local disk: network file systems break SQLite's locks. A process that is stopped (not ended) in the middle of
+/// a write holds SQLite's lock until it goes on or ends; so long nobody else can write, and publishes wait.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct Sqlite {
+    path: PathBuf,
+    table_name: String,
+    consumer_group: String,
+    lease_time: Duration,
+    retention: Duration,
+}
+
+/// Why a database could not be opened.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The name of the table is none.
+    Name(InvalidName),
+    /// A setting is out of its bounds: which, and which bounds.
+    Setting(String),
+    /// The file is there, and something else is in it.
+    Schema(String),
+    /// SQLite could not open, read or write the file.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite said.
+        reason: String,
+    },
+}
+
+impl Sqlite {
+    /// The file at `path`, which is made if it is not there, with every default.
+    pub fn new(path: impl AsRef<Path>) -> Self {
+        Self {
+            path: path.as_ref().to_owned(),
+            table_name: TableName::default().as_str().to_owned(),
+            consumer_group: "resolvespec-workers".to_owned(),
+            lease_time: Duration::from_secs(30),
+            retention: Duration::from_secs(7 * 24 * 3600),
+        }
+    }
+
+    /// The name of the events' table, of which those of the others are made. Default `events`; see [`TableName`].
+    pub fn table_name(mut self, name: impl Into<String>) -> Self {
+        self.table_name = name.into();
+        self
+    }
+
+    /// The group that this instance's subscriptions belong to: of the members of a group that have a subscription of the same
+    /// name, one handles each event. Default `resolvespec-workers`; 1 to 255 bytes.
+    pub fn consumer_group(mut self, group: impl Into<String>) -> Self {
+        self.consumer_group = group.into();
+        self
+    }
+
+    /// How long an event belongs to the member that took it, unless that shows that it is alive, which it does each third of
+    /// this. So long it takes until the events of a member that died are handled by another one. Default 30 s; at least 100 ms.
+    pub fn lease_time(mut self, time: Duration) -> Self {
+        self.lease_time = time;
+        self
+    }
+
+    /// How long completed and failed events are kept, counted from their end. Default 7 days.
+    pub fn retention(mut self, time: Duration) -> Self {
+        self.retention = time;
+        self
+    }
+
+    /// Opens the file, makes or migrates the tables, and returns a provider for one broker. Waits at most 5 s for another process
+    /// that holds the file.
+    ///
+    /// # Errors
+    /// [`OpenError`]: a setting is wrong, the file can't be written, or its tables are not ours or of a later version.
+    pub fn open(&self) -> Result<Provider, OpenError> {
+        let table = TableName::parse(&self.table_name)?;
+        if self.lease_time < SHORTEST_LEASE {
+            let (is, least) = (self.lease_time, SHORTEST_LEASE);
+            return Err(OpenError::Setting(format!("lease_time: is {is:?}, at least {least:?} is required")));
+        }
+        if !(1..=255).contains(&self.consumer_group.len()) {
+            let length = self.consumer_group.len();
+            return Err(OpenError::Setting(format!("consumer_group: is {length} bytes long, 1 to 255 are allowed")));
+        }
+        let database = Arc::new(Database::open(self, &table)?);
+        let ingest = ingest::SqliteIngest::new(&database)?;
+        let capabilities =
+            Capabilities::none().with_durability().with_instances().with_groups().with_broadcast().with_order_per_key();
+        Ok(Provider::new("sqlite", capabilities)
+            .with_store(Arc::new(store::SqliteStore::new(&database)?))
+            .with_mirror(Box::new(mirror::SqliteMirror::new(&database)))
+            .with_ingest(Box::new(ingest), Box::new(settler::SqliteSettler::new(&database))))
+    }
+}
+
+impl OpenError {
+    fn file(path: &Path, error: &rusqlite::Error) -> Self {
+        Self::File { path: path.to_owned(), reason: error.to_string() }
+    }
+}
+
+impl From<InvalidName> for OpenError {
+    fn from(error: InvalidName) -> Self {
+        Self::Name(error)
+    }
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(error) => error.fmt(f),
+            Self::Setting(problem) | Self::Schema(problem) => f.write_str(problem),
+            Self::File { path, reason } => write!(f, "SQLite file {}: {reason}", path.display()),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {}

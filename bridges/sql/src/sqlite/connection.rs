@@ -1,0 +1,206 @@
+//! One provider's hold on the file: the connection that writes, those that read, and the bell between those who store events and
+//! the one who waits for them.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use eventbroker::provider::BackendError;
+use parking_lot::{Condvar, Mutex};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
+
+use super::{OpenError, Sqlite, clock, schema};
+use crate::names::TableName;
+
+/// How long a statement waits for another process.
+const BUSY: Duration = Duration::from_secs(5);
+/// Prepared statements that a connection keeps.
+const STATEMENTS: usize = 64;
+
+/// What all parts of a provider share.
+#[derive(Debug)]
+pub(super) struct Database {
+    pub(super) path: PathBuf,
+    pub(super) sql: schema::Statements,
+    pub(super) group: String,
+    pub(super) lease_time: Duration,
+    pub(super) retention: Duration,
+    /// Tells this provider from others that share the file.
+    pub(super) member: String,
+    writer: Mutex<Writer>,
+    pub(super) bell: Bell,
+    /// What the leases that are held belong to.
+    pub(super) leases: Mutex<HashMap<u64, Row>>,
+}
+
+/// A row of the deliveries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Row {
+    pub(super) position: i64,
+    pub(super) subscription: i64,
+}
+
+#[derive(Debug)]
+struct Writer {
+    connection: Connection,
+    synced: Option<bool>,
+}
+
+/// Whether a commit has reached the disk when it returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sync {
+    Full,
+    Later,
+}
+
+impl Database {
+    pub(super) fn open(settings: &Sqlite, table: &TableName) -> Result<Self, OpenError> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let path = settings.path.clone();
+        let file = |error: &rusqlite::Error| OpenError::file(&path, error);
+        let mut connection = connect(&path, false).map_err(|error| file(&error))?;
+        schema::prepare(&mut connection, table, &path)?;
+        let (process, started, number) =
+            (std::process::id(), clock::now_millis(), NEXT.fetch_add(1, Ordering::Relaxed));
+        Ok(Self {
+            sql: schema::Statements::new(table),
+            group: settings.consumer_group.clone(),
+            lease_time: settings.lease_time,
+            retention: settings.retention,
+            member: format!("{process}-{started}-{number}"),
+            writer: Mutex::new(Writer { connection, synced: None }),
+            bell: Bell::default(),
+            leases: Mutex::default(),
+            path,
+        })
+    }
+
+    /// A connection that only reads.
+    pub(super) fn reader(&self) -> Result<Connection, OpenError> {
+        connect(&self.path, true).map_err(|error| OpenError::file(&self.path, &error))
+    }
+
+    /// Writes in one transaction, which is undone as a whole if anything in it fails.
+    pub(super) fn write<T>(
+        &self,
+        sync: Sync,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, BackendError> {
+        let mut writer = self.writer.lock();
+        let Writer { connection, synced } = &mut *writer;
+        let result = (|| {
+            if *synced != Some(sync == Sync::Full) {
+                *synced = None;
+                connection.execute_batch(if sync == Sync::Full {
+                    "PRAGMA synchronous = FULL"
+                } else {
+                    "PRAGMA synchronous = NORMAL"
+                })?;
+                *synced = Some(sync == Sync::Full);
+            }
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let result = work(&transaction)?;
+            transaction.commit()?;
+            Ok(result)
+        })();
+        result.map_err(|error| backend_error(&error))
+    }
+
+    pub(super) fn lease_millis(&self) -> i64 {
+        i64::try_from(self.lease_time.as_millis()).unwrap_or(i64::MAX / 2)
+    }
+}
+
+fn connect(path: &Path, read_only: bool) -> rusqlite::Result<Connection> {
+    let access = if read_only {
+        OpenFlags::SQLITE_OPEN_READ_ONLY
+    } else {
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE
+    };
+    // A path is a path, also if it looks like a URI; and each connection is used under a lock or by one thread.
+    let mut connection = Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    connection.busy_handler(Some(wait_while_busy))?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    Ok(connection)
+}
+
+/// Another process writes: its transactions are short, so it is asked again soon. SQLite's own pauses grow to 100 ms.
+fn wait_while_busy(tries: i32) -> bool {
+    const PAUSE: Duration = Duration::from_micros(500);
+    if PAUSE * u32::try_from(tries).unwrap_or(0) > BUSY {
+        return false;
+    }
+    thread::sleep(PAUSE);
+    true
+}
+
+/// What a failure means to the engine: whether it pays to try again.
+pub(super) fn backend_error(error: &rusqlite::Error) -> BackendError {
+    let reason = format!("SQLite: {error}");
+    match error.sqlite_error_code() {
+        Some(
+            ErrorCode::ConstraintViolation
+            | ErrorCode::TypeMismatch
+            | ErrorCode::TooBig
+            | ErrorCode::ParameterOutOfRange,
+        ) => BackendError::Refused(reason),
+        // Busy, full, unreadable for the moment, replaced by somebody: an operator may put it right.
+        _ => BackendError::Unavailable(reason),
+    }
+}
+
+/// Rings when there may be something to claim, or when somebody wants the ingest to look up.
+#[derive(Debug, Default)]
+pub(super) struct Bell {
+    rung: Mutex<Rung>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Rung {
+    stored: bool,
+    woken: bool,
+}
+
+/// Why a wait ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// Something was stored or given back.
+    Stored,
+    /// The engine wants the call to return.
+    Woken,
+    Nothing,
+}
+
+impl Bell {
+    pub(super) fn stored(&self) {
+        self.rung.lock().stored = true;
+        self.changed.notify_all();
+    }
+
+    pub(super) fn wake(&self) {
+        self.rung.lock().woken = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits until it rings, at most until `deadline`. What was heard is forgotten.
+    pub(super) fn wait(&self, deadline: Instant) -> Heard {
+        let mut rung = self.rung.lock();
+        while !rung.stored && !rung.woken {
+            if self.changed.wait_until(&mut rung, deadline).timed_out() {
+                break;
+            }
+        }
+        let Rung { stored, woken } = std::mem::take(&mut *rung);
+        match (woken, stored) {
+            (true, stored) => {
+                rung.stored = stored;
+                Heard::Woken
+            }
+            (false, true) => Heard::Stored,
+            (false, false) => Heard::Nothing,
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! The way in: claims what is ready, oldest first, waits for more, and sees to what nobody else does: the deliveries of members
+//! that died, the subscriptions of providers that are gone, events that are old enough to go.
+//!
+//! What this provider stores rings the bell. What others store is seen by `PRAGMA data_version`, which changes with each commit of
+//! another connection: it is looked at each millisecond while events come, and the less often the longer none does.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use eventbroker::provider::{BackendError, Ingest, Lease, LeaseToken, Room, Waker};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
+
+use super::OpenError;
+use super::clock::now_millis;
+use super::connection::{Database, Heard, Row, Sync, backend_error};
+use super::rows;
+
+/// Time between two looks for the events of others, while there are some and when there are none.
+const SHORTEST_POLL: Duration = Duration::from_millis(1);
+const LONGEST_POLL: Duration = Duration::from_millis(55);
+/// Looks after the last event before they become rarer.
+const EAGER_POLLS: u32 = 100;
+/// How deep a claim looks behind keys whose deliveries are leased.
+const CLAIM_DEPTH: i64 = 10_000;
+/// Time between two looks for old events, and how many go at a time.
+const CLEAN_UP_EVERY: Duration = Duration::from_secs(10);
+const CLEAN_UP: i64 = 1_000;
+
+#[derive(Debug)]
+pub(super) struct SqliteIngest {
+    database: Arc<Database>,
+    reader: Connection,
+    data_version: i64,
+    /// Looks without anything new.
+    quiet_polls: u32,
+    next_care: Instant,
+    next_clean_up: Instant,
+    /// Ids of the subscriptions, by name.
+    subscriptions: HashMap<Arc<str>, i64>,
+}
+
+impl SqliteIngest {
+    pub(super) fn new(database: &Arc<Database>) -> Result<Self, OpenError> {
+        let now = Instant::now();
+        Ok(Self {
+            database: Arc::clone(database),
+            reader: database.reader()?,
+            data_version: 0,
+            quiet_polls: 0,
+            next_care: now,
+            next_clean_up: now,
+            subscriptions: HashMap::new(),
+        })
+    }
+
+    /// Whether another connection has committed something since this was asked last.
+    fn is_changed(&mut self) -> rusqlite::Result<bool> {
+        let version = self.reader.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?;
+        Ok(std::mem::replace(&mut self.data_version, version) != version)
+    }
+
+    /// The subscriptions that have something ready, of those that there is room for.
+    fn ready<'a>(&mut self, room: &'a [Room]) -> rusqlite::Result<Vec<(i64, &'a Room)>> {
+        let mut ready = Vec::new();
+        for room in room {
+            let Some(id) = self.find(&room.subscription)? else { continue };
+            let mut statement = self.reader.prepare_cached(&self.database.sql.ready)?;
+            if statement.exists([id])? {
+                ready.push((id, room));
+            }
+        }
+        Ok(ready)
+    }
+
+    fn find(&mut self, name: &Arc<str>) -> rusqlite::Result<Option<i64>> {
+        if let Some(id) = self.subscriptions.get(name) {
+            return Ok(Some(*id));
+        }
+        for name_there in [name.to_string(), self.database.own_name(name)] {
+            let mut statement = self.reader.prepare_cached(&self.database.sql.subscription)?;
+            let id: Option<i64> =
+                statement.query_row([&self.database.group, &name_there], |row| row.get(0)).optional()?;
+            if let Some(id) = id {
+                self.subscriptions.insert(Arc::clone(name), id);
+                return Ok(Some(id));
+            }
+        }
+        Ok(None)
+    }
+
+    fn claim(&self, ready: &[(i64, &Room)]) -> Result<Vec<Lease>, BackendError> {
+        let database = &*self.database;
+        let claimed = database.write(Sync::Later, |transaction| {
+            let mut claimed = Vec::new();
+            for (id, room) in ready {
+                claim(database, transaction, *id, room, &mut claimed)?;
+            }
+            Ok(claimed)
+        })?;
+        let mut held = database.leases.lock();
+        held.extend(claimed.iter().map(|(row, lease)| (lease.token.0, *row)));
+        Ok(claimed.into_iter().map(|(_, lease)| lease).collect())
+    }
+
+    /// Gives back what members that died have held, and forgets what nobody will ask for again.
+    fn care(&mut self) -> Result<(), BackendError> {
+        let now = Instant::now();
+        if now < self.next_care {
+            return Ok(());
+        }
+        self.next_care = now + self.database.lease_time / 4;
+        // Another process may have removed a subscription and made it again.
+        self.subscriptions.clear();
+        let database = &*self.database;
+        let millis = now_millis();
+        database.write(Sync::Later, |transaction| {
+            transaction.prepare_cached(&database.sql.rescue)?.execute([millis])?;
+            database.stay_alive(transaction)
+        })?;
+        let mut gone = self.reader.prepare_cached(&database.sql.gone).map_err(|error| backend_error(&error))?;
+        if gone.exists([millis]).map_err(|error| backend_error(&error))? {
+            database.write(Sync::Later, |transaction| {
+                let mut statement = transaction.prepare_cached(&database.sql.gone)?;
+                let ids = statement.query_map([millis], |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()?;
+                ids.into_iter().try_for_each(|id| database.forget(transaction, id))
+            })?;
+        }
+        drop(gone);
+        if now >= self.next_clean_up {
+            self.next_clean_up = now + CLEAN_UP_EVERY;
+            self.clean_up()?;
+        }
+        Ok(())
+    }
+
+    fn clean_up(&self) -> Result<(), BackendError> {
+        let database = &*self.database;
+        let Some(oldest) = SystemTime::now().checked_sub(database.retention) else { return Ok(()) };
+        let oldest = rows::time_text(oldest);
+        let expired = (|| {
+            let mut statement = self.reader.prepare_cached(&database.sql.expired)?;
+            statement.query_map(params![oldest, CLEAN_UP], rows::id)?.collect::<rusqlite::Result<Vec<_>>>()
+        })();
+        let expired = expired.map_err(|error| backend_error(&error))?;
+        if expired.is_empty() {
+            return Ok(());
+        }
+        database.write(Sync::Later, |transaction| {
+            for id in &expired {
+                transaction.prepare_cached(&database.sql.delete_deliveries)?.execute([id.to_string()])?;
+                transaction.prepare_cached(&database.sql.delete)?.execute([id.to_string()])?;
+            }
+            Ok(())
+        })
+    }
+
+    fn poll_after(&self) -> Duration {
+        let doublings = (self.quiet_polls.saturating_sub(EAGER_POLLS)).min(6);
+        (SHORTEST_POLL * (1 << doublings)).min(LONGEST_POLL)
+    }
+}
+
+/// Claims deliveries of one subscription, as many as there is room for.
+fn claim(
+    database: &Database,
+    transaction: &Transaction<'_>,
+    subscription: i64,
+    room: &Room,
+    claimed: &mut Vec<(Row, Lease)>,
+) -> rusqlite::Result<()> {
+    let mut select = transaction.prepare_cached(&database.sql.claim)?;
+    let wanted = room.deliveries as i64;
+    let found = select
+        .query_map(params![subscription, wanted, wanted + CLAIM_DEPTH], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, bool>(1)?, row.get::<_, u32>(2)?, rows::event(row, 3)))
+        })?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+    if found.is_empty() {
+        return Ok(());
+    }
+    let mut tokens = transaction.prepare_cached(&database.sql.tokens)?;
+    let count = found.len() as i64;
+    let last: i64 = tokens.query_row([count], |row| row.get(0))?;
+    let first = last - count + 1;
+    let until = now_millis() + database.lease_millis();
+    let began = rows::time_text(SystemTime::now());
+    let mut lease = transaction.prepare_cached(&database.sql.lease)?;
+    let mut begin = transaction.prepare_cached(&database.sql.begin)?;
+    let mut unreadable = BTreeSet::new();
+    for (token, (position, suspect, crashes, event)) in (first..).zip(found) {
+        let event = match event {
+            Ok(event) => event,
+            Err(error) => {
+                // Somebody has inserted what is no event: it may not stand in the way of the others.
+                tracing::warn!(position, %error, "a row of the events' table is no event");
+                let mut bury = transaction.prepare_cached(&database.sql.unreadable)?;
+                bury.execute(params![position, subscription, error.to_string(), began])?;
+                unreadable.insert(position);
+                continue;
+            }
+        };
+        lease.execute(params![position, subscription, token, database.member, until])?;
+        begin.execute(params![position, began])?;
+        let leased = Lease::new(LeaseToken(token as u64), Arc::clone(&room.subscription), event);
+        let leased = if suspect { leased.suspected(crashes) } else { leased };
+        claimed.push((Row { position, subscription }, leased));
+    }
+    database.refresh(transaction, &unreadable)
+}
+
+impl Ingest for SqliteIngest {
+    fn receive(&mut self, room: &[Room], wait: Duration) -> Result<Vec<Lease>, BackendError> {
+        let deadline = Instant::now() + wait;
+        // A subscription may have been removed and made again.
+        self.subscriptions.retain(|name, _| room.iter().any(|room| room.subscription == *name));
+        loop {
+            self.care()?;
+            // Before the look at what is ready, so that what comes after that is noticed.
+            let changed = self.is_changed().map_err(|error| backend_error(&error))?;
+            let ready = self.ready(room).map_err(|error| backend_error(&error))?;
+            if !ready.is_empty() {
+                let leases = self.claim(&ready)?;
+                if !leases.is_empty() {
+                    self.quiet_polls = 0;
+                    return Ok(leases);
+                }
+            }
+            self.quiet_polls = if changed { 0 } else { self.quiet_polls.saturating_add(1) };
+            loop {
+                let now = Instant::now();
+                if now >= deadline {
+                    return Ok(Vec::new());
+                }
+                match self.database.bell.wait((now + self.poll_after()).min(deadline).min(self.next_care.max(now))) {
+                    Heard::Woken => return Ok(Vec::new()),
+                    Heard::Stored => break,
+                    Heard::Nothing => {}
+                }
+                if Instant::now() >= self.next_care || self.is_changed().map_err(|error| backend_error(&error))? {
+                    break;
+                }
+                self.quiet_polls = self.quiet_polls.saturating_add(1);
+            }
+        }
+    }
+
+    fn waker(&self) -> Option<Waker> {
+        let database = Arc::clone(&self.database);
+        Some(Arc::new(move || database.bell.wake()))
+    }
+}

@@ -1,0 +1,48 @@
+//! The way out: a batch of events is one transaction, which is on the disk when it is answered. So publishers share its sync.
+
+use std::sync::Arc;
+
+use eventbroker::Event;
+use eventbroker::provider::{BackendError, Mirror, SendOutcome};
+use rusqlite::Transaction;
+
+use super::connection::{Database, Sync};
+use super::rows;
+
+#[derive(Debug)]
+pub(super) struct SqliteMirror(Arc<Database>);
+
+impl SqliteMirror {
+    pub(super) fn new(database: &Arc<Database>) -> Self {
+        Self(Arc::clone(database))
+    }
+}
+
+impl Mirror for SqliteMirror {
+    fn send(&mut self, batch: &[Event]) -> Result<Vec<SendOutcome>, BackendError> {
+        let database = &*self.0;
+        let outcomes = database.write(Sync::Full, |transaction| store(database, transaction, batch))?;
+        database.bell.stored();
+        Ok(outcomes)
+    }
+}
+
+/// Stores events in a transaction.
+pub(super) fn store(
+    database: &Database,
+    transaction: &Transaction<'_>,
+    events: &[Event],
+) -> rusqlite::Result<Vec<SendOutcome>> {
+    let mut insert = transaction.prepare_cached(&database.sql.insert)?;
+    let mut outcomes = Vec::with_capacity(events.len());
+    for event in events {
+        if rows::insert(&mut insert, event, Some(&database.member))? {
+            outcomes.push(SendOutcome::Held);
+            continue;
+        }
+        let mut by_id = transaction.prepare_cached(&database.sql.by_id)?;
+        let known = by_id.query_row([event.id().to_string()], |row| rows::event(row, 0))?;
+        outcomes.push(if known.same_content(event) { SendOutcome::Known } else { SendOutcome::Conflict });
+    }
+    Ok(outcomes)
+}

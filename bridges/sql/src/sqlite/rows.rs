@@ -1,0 +1,102 @@
+//! An event as a row of the table, and back.
+
+use std::str::FromStr;
+use std::time::SystemTime;
+
+use eventbroker::{Event, EventId, Source, Status};
+use jiff::Timestamp;
+use rusqlite::types::Type;
+use rusqlite::{Error, Row, Statement, params};
+use serde_json::{Map, Value};
+
+/// The columns of an event in a select.
+pub(super) const EVENT_COLUMNS: usize = 13;
+
+/// A time as it stands in the table: RFC 3339 in UTC with nine digits, so that the order of the texts is that of the times.
+pub(super) fn time_text(time: SystemTime) -> String {
+    Timestamp::try_from(time).map_or_else(|_| String::new(), |time| format!("{time:.9}"))
+}
+
+/// Inserts an event. False if its id is known.
+pub(super) fn insert(statement: &mut Statement<'_>, event: &Event, origin: Option<&str>) -> rusqlite::Result<bool> {
+    let metadata = event.metadata();
+    let metadata = (!metadata.is_empty()).then(|| Value::from(metadata.clone()).to_string());
+    let inserted = statement.execute(params![
+        event.id().to_string(),
+        event.source().as_str(),
+        event.event_type().as_str(),
+        (!event.payload().is_null()).then(|| event.payload().as_str()),
+        event.user_id(),
+        event.session_id(),
+        event.instance_id(),
+        event.schema(),
+        event.entity(),
+        event.operation(),
+        time_text(event.created_at()),
+        metadata,
+        event.key(),
+        origin,
+    ])?;
+    Ok(inserted > 0)
+}
+
+/// Reads an event whose columns begin at `first`. How far its handling has come is not read.
+pub(super) fn event(row: &Row<'_>, first: usize) -> rusqlite::Result<Event> {
+    let text = |column: usize| row.get::<_, Option<String>>(first + column);
+    let id: String = row.get(first)?;
+    let source: String = row.get(first + 1)?;
+    let source = parsed::<Source>(first + 1, &source)?;
+    let event_type: String = row.get(first + 2)?;
+    let mut builder = Event::builder(source, event_type)
+        .id(id)
+        .user_id(row.get::<_, Option<i64>>(first + 4)?.unwrap_or(0))
+        .session_id(text(5)?.unwrap_or_default())
+        .instance_id(text(6)?.unwrap_or_default())
+        .schema(text(7)?.unwrap_or_default())
+        .entity(text(8)?.unwrap_or_default())
+        .operation(text(9)?.unwrap_or_default())
+        .created_at(time(row, first + 10)?.unwrap_or(SystemTime::UNIX_EPOCH))
+        .key(text(12)?.unwrap_or_default());
+    if let Some(payload) = text(3)? {
+        builder = builder.payload_json(payload);
+    }
+    if let Some(metadata) = text(11)? {
+        let entries: Map<String, Value> =
+            serde_json::from_str(&metadata).map_err(|error| unreadable(first + 11, error))?;
+        for (name, value) in entries {
+            builder = builder.metadata(name, value);
+        }
+    }
+    builder.build().map_err(|error| unreadable(first, error.invalid().clone()))
+}
+
+/// Reads an event with its progress, of a select that begins with it.
+pub(super) fn event_with_progress(row: &Row<'_>) -> rusqlite::Result<Event> {
+    let status: String = row.get(EVENT_COLUMNS)?;
+    let status = parsed::<Status>(EVENT_COLUMNS, &status)?;
+    let (processed, completed) = (time(row, EVENT_COLUMNS + 2)?, time(row, EVENT_COLUMNS + 3)?);
+    let error = row.get(EVENT_COLUMNS + 4)?;
+    Ok(event(row, 0)?.with_progress(status, row.get(EVENT_COLUMNS + 1)?, processed, completed, error))
+}
+
+/// The id of an event, of a select that begins with it.
+pub(super) fn id(row: &Row<'_>) -> rusqlite::Result<EventId> {
+    parsed(0, &row.get::<_, String>(0)?)
+}
+
+fn time(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<SystemTime>> {
+    let text: Option<String> = row.get(column)?;
+    text.map(|text| parsed::<Timestamp>(column, &text).map(SystemTime::from)).transpose()
+}
+
+fn parsed<T: FromStr<Err: std::error::Error + Send + Sync + 'static>>(
+    column: usize,
+    text: &str,
+) -> rusqlite::Result<T> {
+    text.parse().map_err(|error| unreadable(column, error))
+}
+
+/// A row that somebody else has written, and not as we would.
+fn unreadable(column: usize, error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::FromSqlConversionFailure(column, Type::Text, Box::new(error))
+}

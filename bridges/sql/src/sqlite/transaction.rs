@@ -1,0 +1,60 @@
+//! Publishing inside a transaction of the program's own: the event is delivered if that is committed, and never if it is not.
+
+use eventbroker::Event;
+use rusqlite::Transaction;
+
+use super::connection::backend_error;
+use super::{rows, schema};
+use crate::names::{InvalidName, TableName};
+use eventbroker::provider::BackendError;
+
+/// Writes events into the tables of a database that a provider serves, through any connection to the same file.
+#[derive(Debug, Clone)]
+pub struct Outbox {
+    insert: String,
+}
+
+impl Outbox {
+    /// For the events' table of this name, as given to [`Sqlite::table_name`](super::Sqlite::table_name).
+    ///
+    /// # Errors
+    /// The name could not be a table's.
+    pub fn new(table_name: &str) -> Result<Self, InvalidName> {
+        Ok(Self { insert: schema::Statements::new(&TableName::parse(table_name)?).insert })
+    }
+
+    /// Stores an event as a part of the transaction. True if it is new, false if its id is known.
+    ///
+    /// It is delivered as soon as the transaction is committed, to the subscriptions that the table knew at this call; local
+    /// subscriptions do not receive it. The broker that serves the file notices by itself, also after a crash in between.
+    ///
+    /// ```no_run
+    /// # use eventbroker::{Event, Source};
+    /// # use eventbroker_sql::sqlite::Outbox;
+    /// let outbox = Outbox::new("events")?;
+    /// let mut shop = rusqlite::Connection::open("events.db")?;
+    /// let transaction = shop.transaction()?;
+    /// transaction.execute("UPDATE stock SET count = count - 1 WHERE id = 7", [])?;
+    /// outbox.publish_in(&transaction, &Event::builder(Source::Database, "shop.stock.update").build()?)?;
+    /// transaction.commit()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`BackendError`] as SQLite answers; whether the transaction can go on is SQLite's to say.
+    pub fn publish_in(&self, transaction: &Transaction<'_>, event: &Event) -> Result<bool, BackendError> {
+        transaction
+            .prepare_cached(&self.insert)
+            .and_then(|mut insert| rows::insert(&mut insert, event, None))
+            .map_err(|error| backend_error(&error))
+    }
+}
+
+/// [`Outbox::publish_in`] for the table `events`.
+///
+/// # Errors
+/// As there.
+pub fn publish_in(transaction: &Transaction<'_>, event: &Event) -> Result<bool, BackendError> {
+    let insert = schema::Statements::new(&TableName::default()).insert;
+    Outbox { insert }.publish_in(transaction, event)
+}

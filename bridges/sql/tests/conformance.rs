@@ -1,0 +1,33 @@
+//! SQLite passes the suite of all providers: brokers that share a file, each with connections of its own.
+
+use std::time::Duration;
+
+use eventbroker::{Broker, BrokerBuilder};
+use eventbroker_conformance::{Abilities, Subject, conformance_tests};
+use support::Folder;
+
+mod support;
+
+struct Sqlite(Folder);
+
+impl Subject for Sqlite {
+    fn abilities(&self) -> Abilities {
+        Abilities {
+            ordered: true,
+            exact: true,
+            durable: true,
+            across_instances: true,
+            groups: true,
+            broadcast: true,
+            query: true,
+            ..Abilities::default()
+        }
+    }
+
+    fn broker(&self, builder: BrokerBuilder) -> Broker {
+        let sqlite = eventbroker_sql::Sqlite::new(self.0.file("events.db")).lease_time(Duration::from_secs(5));
+        builder.provider(sqlite.open().expect("it opens")).start().expect("it starts")
+    }
+}
+
+conformance_tests!(|| Sqlite(Folder::new()));

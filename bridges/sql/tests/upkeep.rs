@@ -1,0 +1,109 @@
+//! What the provider sees to by itself: old events go, open ones stay, and so does what a provider that is gone has left behind not.
+
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use eventbroker::{Broker, Event, EventId, HandlerError, RetryPolicy, Scope, Source, Status, SubscribeOptions};
+use eventbroker_sql::Sqlite;
+use rusqlite::Connection;
+use support::Folder;
+
+mod support;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn start(sqlite: &Sqlite) -> Broker {
+    Broker::builder().provider(sqlite.open().expect("it opens")).start().expect("it starts")
+}
+
+fn event(event_type: &str) -> Event {
+    Event::builder(Source::System, event_type).build().expect("a valid event")
+}
+
+fn wait_until(what: &str, holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "it did not come to pass: {what}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn status(broker: &Broker, id: &EventId) -> Option<Status> {
+    broker.get(id).expect("it answers").map(|event| event.status())
+}
+
+fn count(connection: &Connection, query: &str) -> i64 {
+    connection.query_row(query, [], |row| row.get(0)).expect("a count")
+}
+
+#[test]
+fn events_that_have_ended_go_after_the_retention_and_open_ones_stay() {
+    let folder = Folder::new();
+    let sqlite = Sqlite::new(folder.file("events.db"));
+    let broker = start(&sqlite);
+    broker
+        .subscribe_with(
+            SubscribeOptions::new("old.*").name("all").retry(RetryPolicy::none()),
+            |delivery| match delivery.event().event_type().as_str() {
+                "old.bad" => Err(HandlerError::permanent("it broke")),
+                _ => Ok(()),
+            },
+        )
+        .expect("a subscription");
+    let id = broker.subscribe_with(SubscribeOptions::new("open.*").name("away"), |_| ()).expect("a subscription");
+    broker.unsubscribe(id).expect("it is there");
+    let ended = ["old.good", "old.bad"].map(|it| broker.publish(event(it)).expect("it is accepted").id);
+    let open = broker.publish(event("open.it")).expect("it is accepted").id;
+    wait_until("both have ended", || {
+        ended.iter().all(|id| matches!(status(&broker, id), Some(Status::Completed | Status::Failed)))
+    });
+    broker.stop(PATIENCE);
+    let again = start(&sqlite);
+    again.subscribe_with(SubscribeOptions::new("other.*").name("other"), |_| ()).expect("a subscription");
+    let new = again.publish(event("nobody.listens")).expect("it is accepted").id;
+    assert!(ended.iter().all(|id| status(&again, id).is_some()), "they are kept for days");
+    again.stop(PATIENCE);
+    let short = start(&sqlite.retention(Duration::ZERO));
+    short.subscribe_with(SubscribeOptions::new("other.*").name("other"), |_| ()).expect("a subscription");
+    wait_until("what has ended is gone", || ended.iter().chain([&new]).all(|id| status(&short, id).is_none()));
+    assert_eq!(status(&short, &open), Some(Status::Pending));
+    let connection = Connection::open(folder.file("events.db")).expect("it opens");
+    assert_eq!(count(&connection, "SELECT count(*) FROM events_deliveries"), 1, "their deliveries went with them");
+    short.stop(PATIENCE);
+}
+
+#[test]
+fn a_broadcast_subscription_goes_with_its_broker_and_with_one_that_died() {
+    let folder = Folder::new();
+    let sqlite = Sqlite::new(folder.file("events.db")).lease_time(Duration::from_millis(200));
+    let (one, two) = (start(&sqlite), start(&sqlite));
+    let wide = || SubscribeOptions::new("wide.*").name("wide").scope(Scope::Broadcast);
+    let (sender, calls) = channel();
+    for broker in [&one, &two] {
+        let sender = sender.clone();
+        // Nobody listens any more when the test has seen enough.
+        broker.subscribe_with(wide(), move |_| _ = sender.send(())).expect("a subscription");
+    }
+    let connection = Connection::open(folder.file("events.db")).expect("it opens");
+    connection.busy_timeout(PATIENCE).expect("a setting");
+    let subscriptions = || count(&connection, "SELECT count(*) FROM events_subscriptions");
+    assert_eq!(subscriptions(), 2);
+    one.publish(event("wide.it")).expect("it is accepted");
+    (0..2).for_each(|_| calls.recv_timeout(PATIENCE).expect("each is called"));
+    two.stop(PATIENCE);
+    assert_eq!(subscriptions(), 1, "the one of the broker that stopped is gone");
+    connection
+        .execute_batch(
+            "INSERT INTO events_subscriptions (member_of, name, pattern, final_rest, dots, glob, owner, alive_until)
+             VALUES ('resolvespec-workers', 'wide at a dead one', '*', 1, 0, '*', 'a dead one', 0)",
+        )
+        .expect("a row");
+    wait_until("the one of the dead is gone", || subscriptions() == 1);
+    // More than ten leases: the living shows that it lives.
+    thread::sleep(Duration::from_millis(2_500));
+    one.publish(event("wide.it")).expect("it is accepted");
+    calls.recv_timeout(PATIENCE).expect("it is called");
+    assert!(one.stop(PATIENCE).is_clean());
+    assert_eq!(count(&connection, "SELECT count(*) FROM events_deliveries WHERE state < 2"), 0);
+}

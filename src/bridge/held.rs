@@ -1,0 +1,88 @@
+//! A lease as this process holds it: whether it is still good, and what happens under it.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crate::provider::{Lease, LeaseToken};
+
+/// A lease from the moment it came in until it is settled. Times are monotonic nanoseconds.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) token: LeaseToken,
+    /// Marked calls of other holders that never came to an end.
+    pub(crate) crashes: u32,
+    /// It came back from a lost lease, and has not survived a call since.
+    suspect: AtomicBool,
+    /// From here on somebody else may hold it: two thirds of the lease have passed since it was last extended.
+    good_until: AtomicU64,
+    extended: AtomicU64,
+    /// When the call that runs began; 0 = none.
+    call_began: AtomicU64,
+    lost: AtomicBool,
+    settled: AtomicBool,
+}
+
+impl Held {
+    /// A lease that came in with a call of the ingest that began `at`.
+    pub(crate) fn new(lease: &Lease, at: u64, lease_time: Option<u64>) -> Self {
+        let held = Self {
+            token: lease.token,
+            crashes: lease.crashes,
+            suspect: AtomicBool::new(lease.suspect),
+            good_until: AtomicU64::new(u64::MAX),
+            extended: AtomicU64::new(0),
+            call_began: AtomicU64::new(0),
+            lost: AtomicBool::new(false),
+            settled: AtomicBool::new(false),
+        };
+        if let Some(lease_time) = lease_time {
+            held.extend(at, lease_time);
+        }
+        held
+    }
+
+    pub(crate) fn extend(&self, at: u64, lease_time: u64) {
+        self.extended.store(at, Ordering::SeqCst);
+        self.good_until.store(at.saturating_add(lease_time / 3 * 2), Ordering::SeqCst);
+    }
+
+    /// Whether it is time to extend it. Not while a call lasts longer than `max_call`: that one may never end.
+    pub(crate) fn is_due(&self, now: u64, lease_time: u64, max_call: u64) -> bool {
+        let began = self.call_began.load(Ordering::SeqCst);
+        let stuck = began != 0 && now.saturating_sub(began) >= max_call;
+        !stuck && !self.is_settled() && now.saturating_sub(self.extended.load(Ordering::SeqCst)) >= lease_time / 3
+    }
+
+    pub(crate) fn lose(&self) {
+        self.lost.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether somebody else may hold it by now.
+    pub(crate) fn is_lost(&self, now: u64) -> bool {
+        self.lost.load(Ordering::SeqCst) || now >= self.good_until.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn begin_call(&self, now: u64) {
+        self.call_began.store(now.max(1), Ordering::SeqCst);
+    }
+
+    pub(crate) fn end_call(&self) {
+        self.call_began.store(0, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_suspect(&self) -> bool {
+        self.suspect.load(Ordering::SeqCst)
+    }
+
+    /// A call has come to an end under it.
+    pub(crate) fn clear(&self) {
+        self.suspect.store(false, Ordering::SeqCst);
+    }
+
+    pub(crate) fn settle(&self) {
+        self.settled.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn is_settled(&self) -> bool {
+        self.settled.load(Ordering::SeqCst)
+    }
+}

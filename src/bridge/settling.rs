@@ -1,0 +1,166 @@
+//! The settling thread: tells the back end which subscriptions are served and what became of the leases, many in one call, and
+//! extends those that are held.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::{Bridge, Latch, Pauses, Registered};
+use crate::clock::nanos;
+use crate::engine::Engine;
+use crate::handler::guarded;
+use crate::provider::{BackendError, LeaseToken, Registration, Settlement, Settler};
+
+/// Leases per call.
+const MAX_SETTLE: usize = 256;
+
+/// What the settling thread is asked to do.
+pub(super) enum Command {
+    Register(Registration, Arc<Registered>),
+    Unregister(Arc<str>),
+    /// Remove a subscription for good: was it known?
+    Remove(Arc<str>, Arc<Latch<Result<bool, BackendError>>>),
+    Settle(Settlement),
+    /// A call of a suspect begins: is the lease still good?
+    Mark(LeaseToken, Arc<Latch<bool>>),
+    /// That call has ended and the lease goes on.
+    Unmark(LeaseToken),
+    /// Do what is left, and end.
+    Close,
+}
+
+/// What the settling thread works on.
+struct Settling {
+    settler: Box<dyn Settler>,
+    lease_time: Option<u64>,
+    /// Commands that are not done yet.
+    todo: VecDeque<Command>,
+}
+
+impl Engine {
+    pub(super) fn run_settling(self: &Arc<Self>, settler: Box<dyn Settler>) {
+        crate::delivery::become_worker();
+        let Some(bridge) = &self.bridge else { return };
+        let lease_time = settler.lease_time().map(nanos);
+        let mut settling = Settling { settler, lease_time, todo: VecDeque::new() };
+        let mut pauses = Pauses::new();
+        loop {
+            let closing = bridge.closing.is_set();
+            if settling.todo.is_empty() && !closing {
+                settling.wait(bridge);
+            }
+            let step =
+                guarded(|| settling.step(self, bridge)).unwrap_or_else(|panic| Err(BackendError::Unavailable(panic)));
+            if closing {
+                return;
+            }
+            match step {
+                Ok(()) => pauses = Pauses::new(),
+                Err(error) => {
+                    bridge.note_error(&error);
+                    pauses.pause(self, bridge);
+                }
+            }
+        }
+    }
+}
+
+impl Settling {
+    /// Waits for a command, or until a lease may have to be extended.
+    fn wait(&mut self, bridge: &Bridge) {
+        let commands = &bridge.commands.1;
+        let first = match self.lease_time {
+            Some(time) => commands.recv_timeout(Duration::from_nanos(time / 12)).ok(),
+            None => commands.recv().ok(),
+        };
+        self.todo.extend(first);
+    }
+
+    fn step(&mut self, engine: &Engine, bridge: &Bridge) -> Result<(), BackendError> {
+        // First of all, so that a back end that fails at something else loses no lease.
+        self.extend_leases(engine, bridge)?;
+        self.todo.extend(bridge.commands.1.try_iter());
+        while !self.todo.is_empty() {
+            self.settle_first(engine, bridge)?;
+            self.execute_first(bridge)?;
+        }
+        Ok(())
+    }
+
+    /// Settles the leases that stand first, as many as a call takes.
+    fn settle_first(&mut self, engine: &Engine, bridge: &Bridge) -> Result<(), BackendError> {
+        loop {
+            let settlement = |command: &Command| match command {
+                Command::Settle(settlement) => Some(settlement.clone()),
+                _ => None,
+            };
+            let batch: Vec<Settlement> = self.todo.iter().map_while(settlement).take(MAX_SETTLE).collect();
+            if batch.is_empty() {
+                return Ok(());
+            }
+            match self.settler.settle(&batch) {
+                Ok(lost) => _ = bridge.leases_lost.fetch_add(lost.len() as u64, Ordering::SeqCst),
+                Err(error @ BackendError::Unavailable(_)) => return Err(error),
+                // What is refused now is refused for ever.
+                Err(error @ BackendError::Refused(_)) => bridge.note_error(&error),
+            }
+            self.todo.drain(..batch.len());
+            {
+                let mut held = bridge.held.lock();
+                batch.iter().for_each(|settlement| _ = held.remove(&settlement.token));
+            }
+            bridge.owed.fetch_sub(batch.len() as u64, Ordering::SeqCst);
+            engine.lifecycle.event_settled();
+        }
+    }
+
+    /// Executes the command that stands first, if it is not to settle something.
+    fn execute_first(&mut self, bridge: &Bridge) -> Result<(), BackendError> {
+        let settler = &mut *self.settler;
+        let done = match self.todo.front() {
+            None | Some(Command::Settle(_)) => return Ok(()),
+            Some(Command::Register(registration, known)) => settler.register(registration).map(|()| {
+                known.set(Ok(()));
+                bridge.ring();
+            }),
+            Some(Command::Unregister(name)) => settler.unregister(name),
+            Some(Command::Remove(name, removed)) => settler.remove(name).map(|known| removed.set(Ok(known))),
+            Some(Command::Mark(token, marked)) => settler.mark(*token, true).map(|good| marked.set(good)),
+            Some(Command::Unmark(token)) => settler.mark(*token, false).map(|_| ()),
+            Some(Command::Close) => Ok(()),
+        };
+        match done {
+            Err(error @ BackendError::Unavailable(_)) => return Err(error),
+            Err(error @ BackendError::Refused(_)) => {
+                bridge.note_error(&error);
+                match self.todo.front() {
+                    Some(Command::Register(_, known)) => known.set(Err(error)),
+                    Some(Command::Remove(_, removed)) => removed.set(Err(error)),
+                    Some(Command::Mark(_, marked)) => marked.set(false),
+                    _ => {}
+                }
+            }
+            Ok(()) => {}
+        }
+        self.todo.pop_front();
+        Ok(())
+    }
+
+    fn extend_leases(&mut self, engine: &Engine, bridge: &Bridge) -> Result<(), BackendError> {
+        let Some(lease_time) = self.lease_time else { return Ok(()) };
+        let (now, max_call) = (engine.clock.now(), nanos(engine.config.max_handler_time));
+        let held = bridge.held.lock();
+        let due: Vec<_> = held.values().filter(|it| it.is_due(now, lease_time, max_call)).cloned().collect();
+        drop(held);
+        if due.is_empty() {
+            return Ok(());
+        }
+        let tokens: Vec<LeaseToken> = due.iter().map(|held| held.token).collect();
+        let lost = self.settler.extend(&tokens)?;
+        for held in due {
+            if lost.contains(&held.token) { held.lose() } else { held.extend(now, lease_time) }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,159 @@
+//! What came back from a lost lease may have killed its holder: it runs alone, the back end is told before the call, and after three
+//! crashes it is a dead letter. Shown on a back end in this process.
+
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::Duration;
+
+use eventbroker::dead_letter::{DeadLetterFilter, DeadReason};
+use eventbroker::provider::LeaseOutcome;
+use eventbroker::{Broker, EventId, RetryPolicy, SubscribeOptions};
+use eventbroker_conformance::loopback::Loopback;
+use support::{Gate, PATIENCE, event, numbered};
+
+mod support;
+
+fn broker(loopback: &Loopback) -> Broker {
+    let retry = RetryPolicy::fixed(3, Duration::from_millis(5));
+    let builder = Broker::builder().worker_count(8).retry_policy(retry);
+    builder.provider(loopback.provider()).start().expect("it starts")
+}
+
+fn shared() -> SubscribeOptions {
+    SubscribeOptions::new("guard.*").name("guarded").concurrency(8)
+}
+
+/// Subscribes; the ids of the calls come over the channel when they begin, and the calls wait at the gate.
+fn listen(broker: &Broker, options: SubscribeOptions, gate: &Gate) -> Receiver<EventId> {
+    let (sender, calls) = channel();
+    let gate = gate.clone();
+    broker
+        .subscribe_with(options, move |delivery| {
+            // Nobody listens any more when the test has seen enough.
+            let _ = sender.send(delivery.event().id().clone());
+            gate.pass();
+        })
+        .expect("a subscription");
+    calls
+}
+
+fn open_gate() -> Gate {
+    let gate = Gate::closed();
+    gate.open();
+    gate
+}
+
+/// A broker that holds leases on `count` events, runs the first and takes no more.
+fn holder(loopback: &Loopback, count: usize, gate: &Gate) -> (Broker, Vec<EventId>) {
+    let holder = broker(loopback);
+    let calls = listen(&holder, shared().concurrency(1).queue_capacity(count), gate);
+    let mut ids: Vec<EventId> =
+        (0..count).map(|it| holder.publish(numbered("guard.it", it as u64)).expect("room").id).collect();
+    calls.recv_timeout(PATIENCE).expect("the handler is called");
+    loopback.wait_until("all are leased", |server| server.leased() == count);
+    ids.push(holder.publish(event("guard.filler")).expect("room").id);
+    loopback.wait_until("it is full", |server| server.leased() == count + 1);
+    (holder, ids)
+}
+
+#[test]
+fn suspects_run_one_at_a_time_and_do_not_hold_up_others() {
+    let loopback = Loopback::new();
+    let (held, gate) = (Gate::closed(), Gate::closed());
+    let (one, ids) = holder(&loopback, 5, &held);
+    let two = broker(&loopback);
+    loopback.expire_leases();
+    let calls = listen(&two, shared(), &gate);
+    let first = calls.recv_timeout(PATIENCE).expect("the first suspect is called");
+    assert_eq!(first, ids[0], "the oldest comes first");
+    loopback.wait_until("the others are leased, too", |server| server.leased() == 6);
+    for number in 0..3 {
+        let fresh = two.publish(numbered("guard.fresh", number)).expect("room").id;
+        assert_eq!(calls.recv_timeout(PATIENCE), Ok(fresh), "only what nobody suspects runs beside it");
+    }
+    assert_eq!(loopback.look(|server| server.marks), (1, 0), "the back end knows of the one call");
+    gate.open();
+    loopback.wait_until("all are settled", |server| server.settled("guarded", LeaseOutcome::Done) == 9);
+    let rest: Vec<EventId> = calls.try_iter().collect();
+    assert_eq!(rest, ids[1..]);
+    assert_eq!(loopback.look(|server| server.marks), (6, 0));
+    held.open();
+    assert!(two.stop(PATIENCE).is_clean());
+    one.stop(PATIENCE);
+}
+
+#[test]
+fn three_crashes_make_a_dead_letter_without_another_call() {
+    let loopback = Loopback::new();
+    let held = Gate::closed();
+    let (one, ids) = holder(&loopback, 1, &held);
+    let two = broker(&loopback);
+    loopback.crash_holders(3);
+    let calls = listen(&two, shared(), &open_gate());
+    loopback.wait_until("they are dead", |server| {
+        let dead = |it: &LeaseOutcome| matches!(it, LeaseOutcome::Dead { reason: DeadReason::CrashLoop, .. });
+        server.settlements.iter().filter(|it| dead(&it.outcome)).count() == ids.len()
+    });
+    let letters = two.dead_letters(&DeadLetterFilter { reason: Some(DeadReason::CrashLoop), ..Default::default() });
+    assert_eq!(letters.iter().map(|letter| letter.event.id()).collect::<Vec<_>>(), ids.iter().collect::<Vec<_>>());
+    assert_eq!(letters[0].reason.as_str(), "crash_loop");
+    held.open();
+    assert!(two.stop(PATIENCE).is_clean());
+    assert_eq!(calls.try_iter().count(), 0, "it never runs again");
+    one.stop(PATIENCE);
+}
+
+#[test]
+fn two_crashes_are_not_enough() {
+    let loopback = Loopback::new();
+    let held = Gate::closed();
+    let (one, _) = holder(&loopback, 1, &held);
+    let two = broker(&loopback);
+    loopback.crash_holders(2);
+    let calls = listen(&two, shared(), &open_gate());
+    loopback.wait_until("they are handled", |server| server.settled("guarded", LeaseOutcome::Done) == 2);
+    assert_eq!(calls.try_iter().count(), 2);
+    held.open();
+    assert!(two.stop(PATIENCE).is_clean());
+    one.stop(PATIENCE);
+}
+
+#[test]
+fn a_call_that_fails_is_no_crash() {
+    let loopback = Loopback::new();
+    let held = Gate::closed();
+    let (one, ids) = holder(&loopback, 1, &held);
+    let two = broker(&loopback);
+    loopback.crash_holders(2);
+    two.subscribe_with(shared(), |delivery| if delivery.attempt() == 1 { Err("not yet") } else { Ok(()) })
+        .expect("a subscription");
+    loopback.wait_until("they are handled", |server| server.settled("guarded", LeaseOutcome::Done) == ids.len());
+    assert_eq!(loopback.look(|server| server.marks), (2, 2), "each mark was taken back when the call had ended");
+    held.open();
+    assert!(two.stop(PATIENCE).is_clean());
+    one.stop(PATIENCE);
+}
+
+#[test]
+fn suspects_that_wait_go_back_when_their_subscription_goes() {
+    let loopback = Loopback::new();
+    let (held, gate) = (Gate::closed(), Gate::closed());
+    let (one, ids) = holder(&loopback, 5, &held);
+    let two = broker(&loopback);
+    loopback.expire_leases();
+    let calls = listen(&two, shared(), &gate);
+    calls.recv_timeout(PATIENCE).expect("the first suspect is called");
+    loopback.wait_until("the others are leased, too", |server| server.leased() == 6);
+    let subscription = two.stats().subscriptions[0].id;
+    thread::scope(|scope| {
+        scope.spawn(|| assert_eq!(two.unsubscribe(subscription), Ok(0)));
+        loopback.wait_until("five came back", |server| server.leased() == 1);
+        gate.open();
+    });
+    loopback.wait_until("the one that ran is settled", |server| server.settled("guarded", LeaseOutcome::Done) == 1);
+    assert_eq!(calls.try_iter().count(), 0, "nothing begins after that");
+    assert_eq!(loopback.look(|server| server.settled("guarded", LeaseOutcome::Released)), ids.len() - 1);
+    held.open();
+    assert!(two.stop(PATIENCE).is_clean());
+    one.stop(PATIENCE);
+}
