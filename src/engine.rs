@@ -205,7 +205,8 @@ impl Engine {
         let subscription = Arc::new(subscription);
         {
             let mut registry = self.subscriptions.lock();
-            if registry.closed {
+            // While it drains there is nothing to receive any more, and a back end must not be kept busy with it.
+            if registry.closed || matches!(self.lifecycle.phase(), Phase::Draining | Phase::Stopped) {
                 return Err(SubscribeError::Stopped);
             }
             if let Some(other) = registry.find_by_name(&subscription.name) {

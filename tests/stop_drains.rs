@@ -34,6 +34,7 @@ fn everything_that_was_queued_is_handled() {
     wait_until("new events are refused", || !broker.stats().is_running);
     let refused = broker.publish(event("x")).expect_err("it stops");
     assert!(matches!(refused, PublishError::NotRunning { .. }), "{refused}");
+    assert_eq!(broker.subscribe("x", |_| ()), Err(SubscribeError::Stopped));
     gate.open();
     let report = stopping.join().expect("no panic");
     assert_eq!(handled.load(Ordering::SeqCst), 100);

@@ -4,6 +4,8 @@ use eventbroker::error::StartError;
 use eventbroker::provider::Provider;
 use eventbroker::{Broker, global};
 
+#[cfg(feature = "sqlite")]
+use crate::config::Confirm;
 use crate::config::{Config, ProviderKind};
 
 /// Why what a configuration names could not be opened.
@@ -23,6 +25,19 @@ pub enum OpenError {
         /// What would bring it.
         feature: &'static str,
     },
+    /// The back end does not do what a setting asks for.
+    #[error("event_broker.{key}: {value} is not offered by {provider}")]
+    NotOffered {
+        /// The back end.
+        provider: &'static str,
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        value: &'static str,
+    },
+    /// The back end could not be opened; its own words, which hold no secret.
+    #[error("event_broker.database: {0}")]
+    Database(String),
     /// The broker could not be built or started.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -31,19 +46,41 @@ pub enum OpenError {
     Global(#[from] global::InitError),
 }
 
-/// Opens the back end that the configuration names. Connects to nothing by itself with `provider: memory`.
+/// Opens the back end that the configuration names. `provider: memory` connects to nothing; an SQLite file may be waited for, for
+/// 5 seconds at most, while another process holds it.
 ///
 /// # Errors
-/// [`OpenError::NotCompiledIn`] names the feature that is missing.
+/// [`OpenError::NotCompiledIn`] names the feature that is missing; [`OpenError::NotOffered`] the setting that the back end can't
+/// keep; [`OpenError::Database`] says why the file could not be opened.
 pub fn open(config: &Config) -> Result<Provider, OpenError> {
     let missing = |provider, feature| Err(OpenError::NotCompiledIn { provider, feature });
     match config.provider {
         ProviderKind::Memory => Ok(Provider::memory()),
         ProviderKind::Redis => missing("redis", "redis"),
         ProviderKind::Nats => missing("nats", "nats"),
-        ProviderKind::Database if config.database.url.expose().starts_with("sqlite:") => missing("database", "sqlite"),
-        ProviderKind::Database => missing("database", "postgres"),
+        ProviderKind::Database => match config.database.url.expose().strip_prefix("sqlite:") {
+            Some(path) => open_sqlite(config, path),
+            None => missing("database", "postgres"),
+        },
     }
+}
+
+#[cfg(feature = "sqlite")]
+fn open_sqlite(config: &Config, path: &str) -> Result<Provider, OpenError> {
+    if config.confirm == Confirm::Buffered {
+        return Err(OpenError::NotOffered { provider: "sqlite", key: "confirm", value: "buffered" });
+    }
+    // `sqlite:FILE` and `sqlite://FILE` mean the same, so three slashes begin an absolute path.
+    eventbroker_sql::Sqlite::new(path.strip_prefix("//").unwrap_or(path))
+        .table_name(&config.database.table_name)
+        .consumer_group(&config.database.consumer_group)
+        .open()
+        .map_err(|error| OpenError::Database(error.to_string()))
+}
+
+#[cfg(not(feature = "sqlite"))]
+fn open_sqlite(_: &Config, _: &str) -> Result<Provider, OpenError> {
+    Err(OpenError::NotCompiledIn { provider: "database", feature: "sqlite" })
 }
 
 /// Opens the back end and starts a broker on it.

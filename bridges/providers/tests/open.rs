@@ -20,6 +20,7 @@ fn a_back_end_that_is_not_compiled_in_is_an_error_that_names_the_feature() {
     for (section, provider, feature) in [
         ("provider: redis", "redis", "redis"),
         ("provider: nats", "nats", "nats"),
+        #[cfg(not(feature = "sqlite"))]
         ("provider: database, database: { url: 'sqlite:x.db' }", "database", "sqlite"),
         ("provider: database, database: { url: 'postgres://db/x' }", "database", "postgres"),
     ] {

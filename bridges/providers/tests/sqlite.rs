@@ -1,0 +1,51 @@
+//! `provider: database` with a `sqlite:` URL: events that outlive the broker.
+#![cfg(feature = "sqlite")]
+
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use eventbroker::{Event, Source, SubscribeOptions};
+use eventbroker_providers::{Config, Loader, OpenError, open, start};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn config(section: &str) -> Config {
+    let section = format!("event_broker: {{ enabled: true, provider: database, {section} }}");
+    Loader::new().yaml("c.yaml", section).environment([]).load().expect("accepted").config
+}
+
+#[test]
+fn an_event_waits_in_the_file_for_the_next_broker() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("events.db");
+    for scheme in ["sqlite:", "sqlite://"] {
+        let url = format!("{scheme}{}", file.display());
+        let config = config(&format!("database: {{ url: '{url}', table_name: shop_events, consumer_group: workers }}"));
+        let first = start(&config).expect("it opens");
+        first.subscribe_with(SubscribeOptions::new("a.b.c").name("once"), |_| ()).expect("subscribed");
+        first.stop(PATIENCE);
+        let second = start(&config).expect("it opens");
+        let event = Event::builder(Source::System, "a.b.c").build().expect("valid");
+        let id = second.publish(event).expect("the file holds it").id;
+        second.stop(PATIENCE);
+        let third = start(&config).expect("it opens");
+        let (sender, received) = channel();
+        third
+            .subscribe_with(SubscribeOptions::new("a.b.c").name("once"), move |delivery| {
+                // The test may have ended.
+                let _ = sender.send(delivery.event().id().clone());
+            })
+            .expect("subscribed");
+        assert_eq!(received.recv_timeout(PATIENCE), Ok(id), "{scheme}");
+        third.stop(PATIENCE);
+    }
+    assert!(file.exists());
+}
+
+#[test]
+fn what_it_cannot_do_or_open_is_an_error() {
+    let buffered = open(&config("confirm: buffered, database: { url: 'sqlite:x.db' }")).expect_err("refused");
+    assert_eq!(buffered.to_string(), "event_broker.confirm: buffered is not offered by sqlite");
+    let nowhere = open(&config("database: { url: 'sqlite:/no/such/folder/x.db' }")).expect_err("refused");
+    assert!(matches!(nowhere, OpenError::Database(_)) && nowhere.to_string().contains("/no/such/folder"), "{nowhere}");
+}
