@@ -122,6 +122,7 @@ pub(super) struct Statements {
     pub(super) unmark: String,
     pub(super) extend: String,
     pub(super) complete: String,
+    pub(super) is_open: String,
     pub(super) refresh: String,
     pub(super) subscription: String,
     pub(super) subscribe: String,
@@ -217,6 +218,11 @@ impl Statements {
                 "UPDATE {events} SET status = 'completed', error = NULL, completed_at = ?2 \
                  WHERE position = ?1 AND local_status IS NULL AND status = 'processing' AND NOT EXISTS \
                  (SELECT 1 FROM {events}_deliveries d WHERE d.position = ?1 AND d.counts AND d.state <> 2)",
+            ),
+            // It goes on as before: something is open, and something has begun.
+            is_open: fill(
+                "SELECT 1 FROM {events} WHERE position = ?1 AND status = 'processing' AND EXISTS \
+                 (SELECT 1 FROM {events}_deliveries d WHERE d.position = ?1 AND d.counts AND d.state < 2)",
             ),
             // The status of an event follows from its deliveries, and from what its origin told of its own.
             refresh: fill(
