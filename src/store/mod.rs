@@ -246,7 +246,15 @@ impl Store {
                 match self.occupant(holder) {
                     Occupant::Here(record) if record.event.id() == id => return Err(record),
                     // A number that shares the place in the index: the older one keeps it.
-                    Occupant::Here(_) => return self.claim_stray(id, position),
+                    Occupant::Here(_) => {
+                        self.claim_stray(id, position)?;
+                        if entry.load(Ordering::SeqCst) == seen && matches!(self.occupant(holder), Occupant::Here(_)) {
+                            return Ok(());
+                        }
+                        // It has left meanwhile: another publisher of this id may have its place.
+                        self.disclaim(id, position);
+                        continue;
+                    }
                     Occupant::Coming => {
                         std::thread::yield_now();
                         continue;
@@ -254,14 +262,32 @@ impl Store {
                     Occupant::Gone => {}
                 }
             }
-            if number <= self.highest_stray.load(Ordering::Acquire)
-                && let Some(known) = self.find_stray(id)
-            {
-                return Err(known);
+            if number <= self.highest_stray.load(Ordering::Acquire) {
+                let stray = self.strays.get(id).map(|at| *at);
+                match stray.map(|at| (at, self.occupant(at))) {
+                    Some((_, Occupant::Here(known))) => return Err(known),
+                    Some((_, Occupant::Coming)) => {
+                        std::thread::yield_now();
+                        continue;
+                    }
+                    Some((at, Occupant::Gone)) => self.disclaim(id, at),
+                    None => {}
+                }
+                if let Some(known) = self.aged.find(id) {
+                    return Err(known);
+                }
             }
-            if entry.compare_exchange(seen, position as u32, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
-                return Ok(());
+            if entry.compare_exchange(seen, position as u32, Ordering::SeqCst, Ordering::Relaxed).is_err() {
+                continue;
             }
+            // Another publisher of this id may have found the place taken: it looks at the place after it has claimed the id
+            // among the strays, this looks there after it has taken the place. So not both keep their claims.
+            if number <= self.highest_stray.load(Ordering::SeqCst) && self.strays.contains_key(id) {
+                self.disclaim_index(number, position);
+                std::thread::yield_now();
+                continue;
+            }
+            return Ok(());
         }
     }
 
@@ -290,10 +316,14 @@ impl Store {
     /// Takes a claim back.
     fn disclaim(&self, id: &EventId, position: u64) {
         if let Some(number) = id.local_sequence() {
-            // Failure means that the claim stands among the strays, or was overwritten.
-            let _ = self.index_of(number).compare_exchange(position as u32, 0, Ordering::AcqRel, Ordering::Relaxed);
+            self.disclaim_index(number, position);
         }
         self.strays.remove_if(id, |_, at| *at == position);
+    }
+
+    fn disclaim_index(&self, number: u64, position: u64) {
+        // Failure means that the claim stands among the strays, or was overwritten.
+        let _ = self.index_of(number).compare_exchange(position as u32, 0, Ordering::AcqRel, Ordering::Relaxed);
     }
 
     /// Empties a slot whose event leaves the ring: into the aged generation, or for good. Returns the record.
@@ -323,9 +353,9 @@ impl Store {
 
     fn raise_highest_stray(&self, id: &EventId) {
         if let Some(number) = id.local_sequence()
-            && number > self.highest_stray.load(Ordering::Relaxed)
+            && number > self.highest_stray.load(Ordering::SeqCst)
         {
-            self.highest_stray.fetch_max(number, Ordering::AcqRel);
+            self.highest_stray.fetch_max(number, Ordering::SeqCst);
         }
     }
 }
