@@ -238,10 +238,12 @@ pub struct Scope {
 
 impl Drop for Scope {
     fn drop(&mut self) {
-        {
+        // What it replaces may be the last handle of another broker, whose end runs user code: without the lock.
+        let replaced = {
             let _taking = TAKING.lock();
-            PLACE.store(Arc::clone(&self.before));
-        }
+            PLACE.swap(Arc::clone(&self.before))
+        };
+        drop(replaced);
         self.broker.stop(crate::broker::DRAIN_ON_DROP);
     }
 }

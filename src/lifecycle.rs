@@ -1,5 +1,5 @@
-//! Start and stop: Created → Running → Draining → Stopped. The only file where threads are born; each is named, counted and
-//! joined.
+//! Start and stop: Created → Running → Draining → Stopped. The only file where a broker's threads are born; each is named,
+//! counted and joined. (`signals` has one of its own, for as long as somebody waits for a signal.)
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -3,16 +3,17 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader, Lines};
+use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use eventbroker::error::PublishError;
 use eventbroker::{Broker, Overflow, SubscribeOptions, run_until_signal};
-use support::{Gate, PATIENCE, event, in_time, wait_until};
+use support::{Gate, PATIENCE, event, in_time, receive, wait_until};
 
 /// Tells this test's process what it is to be.
 const PART: &str = "EVENTBROKER_SIGNALS_PART";
@@ -24,6 +25,8 @@ fn the_other_process() {
     match std::env::var(PART).as_deref() {
         Ok("drains") => blocked_publishers(),
         Ok("stuck") => stuck_handler(),
+        Ok("twice") => twice(),
+        Ok("both") => both(),
         Ok("plain") => plain(),
         _ => {}
     }
@@ -60,7 +63,7 @@ fn blocked_publishers() {
         gate.open();
         returned
     });
-    say_ready_once_signals_are_caught();
+    say_ready_once_somebody_listens();
     let report = run_until_signal(&broker, Duration::from_secs(60)).expect("it listens");
     let returned = returned.join().expect("no panic");
     let (handled, drained) = (handled.load(Ordering::SeqCst), report.drained);
@@ -77,7 +80,7 @@ fn stuck_handler() {
     broker.publish(open[0].clone()).expect("accepted");
     gate.wait_for_arrival();
     broker.publish(open[1].clone()).expect("accepted");
-    say_ready_once_signals_are_caught();
+    say_ready_once_somebody_listens();
     let watched = broker.clone();
     std::thread::spawn(move || {
         wait_until("the first signal has come", || !watched.stats().is_running);
@@ -90,6 +93,38 @@ fn stuck_handler() {
     std::thread::sleep(6 * PATIENCE);
 }
 
+/// One broker after the other, each until a signal.
+fn twice() {
+    for name in ["first", "second"] {
+        let broker = Broker::builder().start().expect("it starts");
+        let waiting = std::thread::spawn(move || run_until_signal(&broker, PATIENCE).expect("it listens"));
+        wait_for_listeners(1);
+        println!("\n{name} waits");
+        println!("{name} clean {}", waiting.join().expect("no panic").is_clean());
+    }
+}
+
+/// Two brokers at once: one that drains at once, and one with a handler that never ends.
+fn both() {
+    let quick = Broker::builder().start().expect("it starts");
+    let slow = Broker::builder().worker_count(1).start().expect("it starts");
+    let gate = Gate::closed();
+    let handler_gate = gate.clone();
+    slow.subscribe("*", move |_| handler_gate.pass()).expect("subscribed");
+    slow.publish(event("running")).expect("accepted");
+    gate.wait_for_arrival();
+    let patient = Duration::from_secs(600);
+    let quick = std::thread::spawn(move || run_until_signal(&quick, patient).expect("it listens"));
+    let watched = slow.clone();
+    let slow = std::thread::spawn(move || run_until_signal(&slow, patient).expect("it listens"));
+    wait_for_listeners(2);
+    println!("\nready");
+    println!("quick clean {}", quick.join().expect("no panic").is_clean());
+    wait_until("the first signal has come to the slow one too", || !watched.stats().is_running);
+    println!("slow drains");
+    println!("slow abandoned {}", slow.join().expect("no panic").abandoned.len());
+}
+
 /// A broker, and nobody who asked for signal handlers.
 fn plain() {
     let _broker = Broker::builder().start().expect("it starts");
@@ -98,16 +133,16 @@ fn plain() {
 }
 
 /// A signal that comes before anybody listens ends the process.
-fn say_ready_once_signals_are_caught() {
+fn say_ready_once_somebody_listens() {
     std::thread::spawn(|| {
-        wait_until("SIGINT and SIGTERM are caught", || {
-            let status = std::fs::read_to_string("/proc/self/status").expect("Linux tells");
-            let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).expect("a mask");
-            let mask = u64::from_str_radix(caught.trim(), 16).expect("hexadecimal");
-            [2, 15].iter().all(|signal| mask & 1 << (signal - 1) != 0)
-        });
+        wait_for_listeners(1);
         println!("\nready");
     });
+}
+
+fn wait_for_listeners(count: usize) {
+    // The operating system keeps 15 bytes of a thread's name.
+    wait_until("somebody waits for signals", || asleep("eventbroker:sig") == count);
 }
 
 /// How many threads of that name sleep.
@@ -120,27 +155,38 @@ fn asleep(name: &str) -> usize {
 /// A process that plays a part, and what it says.
 struct Process {
     child: Child,
-    said: Lines<BufReader<ChildStdout>>,
+    said: Receiver<String>,
 }
 
 impl Process {
     fn play(part: &str) -> Self {
+        let process = Self::begin(part);
+        process.hear("ready");
+        process
+    }
+
+    fn begin(part: &str) -> Self {
         let mut child = Command::new(std::env::current_exe().expect("this test"))
             .args(["--exact", "the_other_process", "--nocapture", "--test-threads=1"])
             .env(PART, part)
             .stdout(Stdio::piped())
             .spawn()
             .expect("it starts");
-        let said = BufReader::new(child.stdout.take().expect("it is piped")).lines();
-        let mut process = Self { child, said };
-        process.hear("ready");
-        process
+        let lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+        let (sender, said) = channel();
+        // To the last line, heard or not: a process whose output nobody takes would fail.
+        std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| drop(sender.send(line))));
+        Self { child, said }
     }
 
     /// The next line that begins so; the test harness says things of its own.
-    fn hear(&mut self, begin: &str) -> String {
-        let line = self.said.by_ref().map(|it| it.expect("text")).find(|it| it.starts_with(begin));
-        line.unwrap_or_else(|| panic!("the process ended and did not say {begin}"))
+    fn hear(&self, begin: &str) -> String {
+        loop {
+            let line = receive(&self.said, begin);
+            if line.starts_with(begin) {
+                return line;
+            }
+        }
     }
 
     fn send(&self, signal: &str) {
@@ -164,7 +210,7 @@ impl Drop for Process {
 #[test]
 fn a_signal_drains_while_64_publishers_are_blocked_and_the_report_is_exact() {
     for signal in ["TERM", "INT"] {
-        let mut process = Process::play("drains");
+        let process = Process::play("drains");
         process.send(signal);
         let said = process.hear("returned");
         assert_eq!(said, "returned 64 handled 2 drained 2 clean true", "{signal}");
@@ -174,7 +220,7 @@ fn a_signal_drains_while_64_publishers_are_blocked_and_the_report_is_exact() {
 
 #[test]
 fn the_second_signal_forces_the_end_and_the_third_is_the_usual_one() {
-    let mut process = Process::play("stuck");
+    let process = Process::play("stuck");
     process.send("TERM");
     process.hear("draining");
     process.send("INT");
@@ -182,6 +228,28 @@ fn the_second_signal_forces_the_end_and_the_third_is_the_usual_one() {
     assert_eq!(said, "drained 0 abandoned exactly the open ones true threads left 1");
     process.send("TERM");
     assert_eq!(in_time("the end of the process", move || process.end()).signal(), Some(15));
+}
+
+#[test]
+fn a_second_wait_in_the_same_process_drains_as_the_first_did() {
+    let process = Process::begin("twice");
+    for name in ["first", "second"] {
+        process.hear(&format!("{name} waits"));
+        process.send("TERM");
+        assert_eq!(process.hear(&format!("{name} clean")), format!("{name} clean true"));
+    }
+    assert!(process.end().success());
+}
+
+#[test]
+fn a_signal_stops_all_that_wait_and_the_second_one_those_that_still_drain() {
+    let process = Process::play("both");
+    process.send("TERM");
+    assert_eq!(process.hear("quick"), "quick clean true");
+    process.hear("slow drains");
+    process.send("TERM");
+    assert_eq!(process.hear("slow abandoned"), "slow abandoned 1");
+    assert!(process.end().success());
 }
 
 #[test]
