@@ -1,7 +1,6 @@
 //! What came back from a lost lease may have killed its holder: it runs alone, the back end is told before the call, and after three
 //! crashes it is a dead letter. Shown on a back end in this process.
 
-use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use eventbroker::dead_letter::{DeadLetterFilter, DeadReason};
 use eventbroker::provider::LeaseOutcome;
 use eventbroker::{Broker, EventId, RetryPolicy, SubscribeOptions};
 use eventbroker_conformance::loopback::Loopback;
-use support::{Gate, PATIENCE, event, numbered};
+use support::{Gate, PATIENCE, event, listen, numbered, open_gate};
 
 mod support;
 
@@ -21,26 +20,6 @@ fn broker(loopback: &Loopback) -> Broker {
 
 fn shared() -> SubscribeOptions {
     SubscribeOptions::new("guard.*").name("guarded").concurrency(8)
-}
-
-/// Subscribes; the ids of the calls come over the channel when they begin, and the calls wait at the gate.
-fn listen(broker: &Broker, options: SubscribeOptions, gate: &Gate) -> Receiver<EventId> {
-    let (sender, calls) = channel();
-    let gate = gate.clone();
-    broker
-        .subscribe_with(options, move |delivery| {
-            // Nobody listens any more when the test has seen enough.
-            let _ = sender.send(delivery.event().id().clone());
-            gate.pass();
-        })
-        .expect("a subscription");
-    calls
-}
-
-fn open_gate() -> Gate {
-    let gate = Gate::closed();
-    gate.open();
-    gate
 }
 
 /// A broker that holds leases on `count` events, runs the first and takes no more.

@@ -1,14 +1,14 @@
 //! Verdicts on leased deliveries: they wait for no delivery, travel together, and one that comes too late changes nothing. Shown on a
 //! back end in this process.
 
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use eventbroker::provider::LeaseOutcome;
 use eventbroker::{Broker, Config, EventId, PublishError, Scope, Status, SubscribeOptions};
 use eventbroker_conformance::loopback::Loopback;
-use support::{Gate, PATIENCE, event, numbered, wait_until};
+use support::{Gate, PATIENCE, event, listen, numbered, open_gate, wait_until};
 
 mod support;
 
@@ -18,25 +18,6 @@ fn broker(loopback: &Loopback) -> Broker {
 
 fn shared() -> SubscribeOptions {
     SubscribeOptions::new("lease.*").name("shared")
-}
-
-fn listen(broker: &Broker, options: SubscribeOptions, gate: &Gate) -> Receiver<EventId> {
-    let (sender, calls) = channel();
-    let gate = gate.clone();
-    broker
-        .subscribe_with(options, move |delivery| {
-            // Nobody listens any more when the test has seen enough.
-            let _ = sender.send(delivery.event().id().clone());
-            gate.pass();
-        })
-        .expect("a subscription");
-    calls
-}
-
-fn open_gate() -> Gate {
-    let gate = Gate::closed();
-    gate.open();
-    gate
 }
 
 fn done(loopback: &Loopback, count: usize) {

@@ -15,7 +15,7 @@ use eventbroker::{
     Broker, Config, Event, EventId, HandlerError, PublishError, RetryPolicy, Scope, Status, SubscribeOptions,
 };
 use eventbroker_conformance::loopback::Loopback;
-use support::{Gate, PATIENCE, event, numbered, wait_until};
+use support::{Gate, PATIENCE, event, listen, numbered, open_gate, wait_until};
 
 mod support;
 
@@ -44,26 +44,6 @@ fn named(name: &str, pattern: &str) -> SubscribeOptions {
 
 fn local(name: &str, pattern: &str) -> SubscribeOptions {
     named(name, pattern).scope(Scope::Local)
-}
-
-/// Subscribes; the ids of its calls come over the channel when they begin.
-fn listen(broker: &Broker, options: SubscribeOptions, gate: &Gate) -> Receiver<EventId> {
-    let (sender, calls) = channel();
-    let gate = gate.clone();
-    broker
-        .subscribe_with(options, move |delivery| {
-            // Nobody listens any more when the test has seen enough.
-            let _ = sender.send(delivery.event().id().clone());
-            gate.pass();
-        })
-        .expect("a subscription");
-    calls
-}
-
-fn open_gate() -> Gate {
-    let gate = Gate::closed();
-    gate.open();
-    gate
 }
 
 fn next(calls: &Receiver<EventId>) -> EventId {

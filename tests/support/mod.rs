@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use eventbroker::stats::SubscriptionStats;
-use eventbroker::{Broker, Event, EventId, ManualClock, Source, Verdict};
+use eventbroker::{Broker, Event, EventId, ManualClock, Source, SubscribeOptions, Verdict};
 use parking_lot::{Condvar, Mutex};
 
 /// Nothing that a test waits for takes this long, even on a busy machine.
@@ -197,4 +197,25 @@ pub(crate) fn wait_for_retries(broker: &Broker, attempts: u64, waiting: u64) {
         let stats = broker.stats();
         stats.attempts == attempts && stats.subscriptions.iter().map(|it| it.waiting).sum::<u64>() == waiting
     });
+}
+
+/// Subscribes; the ids of the calls come over the channel when they begin, and the calls wait at the gate.
+pub(crate) fn listen(broker: &Broker, options: SubscribeOptions, gate: &Gate) -> Receiver<EventId> {
+    let (sender, calls) = channel();
+    let gate = gate.clone();
+    broker
+        .subscribe_with(options, move |delivery| {
+            // Nobody listens any more when the test has seen enough.
+            let _ = sender.send(delivery.event().id().clone());
+            gate.pass();
+        })
+        .expect("a subscription");
+    calls
+}
+
+/// A gate that everybody passes.
+pub(crate) fn open_gate() -> Gate {
+    let gate = Gate::closed();
+    gate.open();
+    gate
 }
