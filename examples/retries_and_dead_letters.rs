@@ -29,7 +29,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let report = broker.publish_sync(event)?;
         println!("{address}: {:?}", report.settled[0].verdict);
     }
-    for letter in broker.dead_letters(&DeadLetterFilter::default()) {
+    for letter in broker.dead_letters(&DeadLetterFilter::default())? {
         let last = letter.errors.last().map_or("", |error| error.message.as_str());
         println!("dead after {} attempts: {last}", letter.attempts);
     }
@@ -39,7 +39,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let requeued = broker.requeue_matching(&DeadLetterFilter::default())?;
     assert_eq!(requeued, 2);
     broker.stop(Duration::from_secs(5));
-    let left = broker.dead_letters(&DeadLetterFilter::default());
+    let left = broker.dead_letters(&DeadLetterFilter::default())?;
     println!("{} of {requeued} failed again", left.len());
     assert_eq!(left.len(), 1);
     Ok(())

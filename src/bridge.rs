@@ -7,11 +7,14 @@
 //! alone ([`suspects`]). A back end that fails is called again after growing pauses; meanwhile the bounds hold. The threads end
 //! after the workers, so that what those settle last still reaches the back end.
 
+mod buffered;
 mod held;
 mod ingest;
+mod joining;
 mod mirror;
 mod settling;
 mod suspects;
+mod wait;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,23 +23,25 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use flume::{Receiver, Sender};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
-use crate::config::Scope;
+use crate::config::{Confirm, Scope, StartPosition, SubscribeOptions};
 use crate::engine::Engine;
 use crate::error::SubscribeError;
 use crate::event::{Event, EventId, Status};
 use crate::lifecycle::Role;
 use crate::provider::{
-    BackendError, Capabilities, EventStore, Ingest, LeaseOutcome, LeaseToken, Mirror, Provider, Registration,
+    BackendError, Capabilities, EventStore, Ingest, LeaseOutcome, LeaseToken, Mirror, Operator, Provider, Registration,
     Settlement, Settler, StatusChange, Waker,
 };
 use crate::stats::BridgeStats;
-use crate::subscription::Subscription;
+use crate::store::Record;
+use crate::subscription::{Subscription, SubscriptionStart};
 pub(crate) use held::Held;
 use mirror::Job;
 use settling::Command;
 pub(crate) use suspects::Suspects;
+use wait::{Bell, Latch};
 
 /// Events that wait for the back end.
 const MAX_BACKLOG: usize = 10_000;
@@ -46,18 +51,21 @@ const MAX_UNTOLD: usize = 100_000;
 const MARK_WITHIN: Duration = Duration::from_secs(5);
 /// How long `subscribe` and `start` wait until the back end knows a subscription; it goes on in the background.
 const REGISTER_WITHIN: Duration = Duration::from_secs(5);
-/// Pauses between calls of a back end that fails: the first, and the longest.
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// What it is called that a back end may not offer.
+pub(crate) const START_POSITIONS: &str = "start positions";
 
 /// Where deliveries come from, and where their verdicts go.
 type Inward = (Box<dyn Ingest>, Box<dyn Settler>);
 
 /// See the module's page.
 pub(crate) struct Bridge {
-    name: String,
-    capabilities: Capabilities,
+    pub(crate) name: String,
+    pub(crate) capabilities: Capabilities,
     pub(crate) store: Option<Arc<dyn EventStore>>,
+    pub(crate) operator: Option<Arc<dyn Operator>>,
+    /// The name of this instance, until the back end holds it.
+    joining: Mutex<Option<String>>,
     /// Until its thread takes it.
     mirror: Mutex<Option<Box<dyn Mirror>>>,
     ingest: Mutex<Option<Inward>>,
@@ -67,6 +75,9 @@ pub(crate) struct Bridge {
     lease_time: OnceLock<Option<Duration>>,
     pub(crate) has_mirror: bool,
     pub(crate) has_ingest: bool,
+    /// An event is accepted before the back end holds it.
+    pub(crate) buffers: bool,
+    /// Bounded by `unconfirmed`.
     jobs: (Sender<Job>, Receiver<Job>),
     /// Bounded by the leases and the subscriptions that exist.
     commands: (Sender<Command>, Receiver<Command>),
@@ -87,6 +98,7 @@ pub(crate) struct Bridge {
     unflushed: Mutex<Vec<Event>>,
     registrations: Mutex<Vec<Arc<Registered>>>,
     closing: Latch<()>,
+    ingest_ended: Latch<()>,
     mirrored: AtomicU64,
     ingested: AtomicU64,
     released: AtomicU64,
@@ -95,79 +107,30 @@ pub(crate) struct Bridge {
     last_error: Mutex<Option<String>>,
 }
 
-/// Rings until it is heard.
-#[derive(Debug, Default)]
-struct Bell {
-    rung: Mutex<bool>,
-    changed: Condvar,
-}
-
-impl Bell {
-    fn ring(&self) {
-        *self.rung.lock() = true;
-        self.changed.notify_all();
-    }
-
-    fn quiet(&self) {
-        *self.rung.lock() = false;
-    }
-
-    /// Waits until it rings, at most for `timeout`.
-    fn wait(&self, timeout: Duration) {
-        self.changed.wait_while_for(&mut self.rung.lock(), |rung| !*rung, timeout);
-    }
-}
-
-/// A value that will be there once, to be waited for.
-#[derive(Debug)]
-struct Latch<T> {
-    value: Mutex<Option<T>>,
-    changed: Condvar,
-}
-
 /// What the back end says to a registration.
 type Registered = Latch<Result<(), BackendError>>;
 
-impl<T: Clone> Latch<T> {
-    fn new() -> Self {
-        Self { value: Mutex::new(None), changed: Condvar::new() }
-    }
-
-    fn set(&self, value: T) {
-        *self.value.lock() = Some(value);
-        self.changed.notify_all();
-    }
-
-    fn is_set(&self) -> bool {
-        self.value.lock().is_some()
-    }
-
-    /// Waits for the value, at most for `timeout`.
-    fn wait(&self, timeout: Duration) -> Option<T> {
-        let mut value = self.value.lock();
-        self.changed.wait_while_for(&mut value, |value| value.is_none(), timeout);
-        value.clone()
-    }
-}
-
 impl Bridge {
     /// Nothing for a provider that lives in this process only.
-    pub(crate) fn new(provider: Provider) -> Option<Self> {
-        let Provider { name, store, mirror, ingest, capabilities } = provider;
-        if store.is_none() && mirror.is_none() && ingest.is_none() {
+    pub(crate) fn new(provider: Provider, confirm: Confirm) -> Option<Self> {
+        let Provider { name, store, mirror, ingest, operator, capabilities } = provider;
+        if store.is_none() && mirror.is_none() && ingest.is_none() && operator.is_none() {
             return None;
         }
         Some(Self {
             name,
             capabilities,
             store,
+            operator,
+            buffers: mirror.is_some() && confirm == Confirm::Buffered,
             has_mirror: mirror.is_some(),
             has_ingest: ingest.is_some(),
             waker: ingest.as_ref().and_then(|(ingest, _)| ingest.waker()),
             lease_time: OnceLock::new(),
+            joining: Mutex::default(),
             mirror: Mutex::new(mirror),
             ingest: Mutex::new(ingest),
-            jobs: flume::bounded(MAX_BACKLOG),
+            jobs: flume::unbounded(),
             commands: flume::unbounded(),
             unconfirmed: AtomicU64::new(0),
             owed: AtomicU64::new(0),
@@ -179,6 +142,7 @@ impl Bridge {
             unflushed: Mutex::default(),
             registrations: Mutex::default(),
             closing: Latch::new(),
+            ingest_ended: Latch::new(),
             mirrored: AtomicU64::new(0),
             ingested: AtomicU64::new(0),
             released: AtomicU64::new(0),
@@ -188,14 +152,23 @@ impl Bridge {
         })
     }
 
-    /// Whether the back end offers a scope.
-    pub(crate) fn check(&self, scope: Scope) -> Result<(), SubscribeError> {
+    /// Whether the back end offers what a subscription asks for.
+    pub(crate) fn check(&self, scope: Scope, options: &SubscribeOptions) -> Result<(), SubscribeError> {
+        let (served, can) = (self.serves(scope), &self.capabilities);
         let missing = match scope {
-            Scope::Group if self.has_ingest && !self.capabilities.groups => "groups",
-            Scope::Broadcast if self.has_ingest && !self.capabilities.broadcast => "broadcast",
+            Scope::Group if self.has_ingest && !can.groups => "groups",
+            Scope::Broadcast if self.has_ingest && !can.broadcast => "broadcast",
+            Scope::Broadcast if options.durable && !can.durable_broadcast => "durable broadcast",
+            _ if options.start != StartPosition::New && !(served && can.start_positions) => START_POSITIONS,
             _ => return Ok(()),
         };
         Err(SubscribeError::Unsupported { provider: self.name.clone(), feature: missing })
+    }
+
+    /// What operators ask for, or the error that says that there is none.
+    pub(crate) fn operator(&self, feature: &'static str, can: bool) -> Result<&Arc<dyn Operator>, BackendError> {
+        let unsupported = || BackendError::Unsupported { provider: self.name.clone(), feature };
+        self.operator.as_ref().filter(|_| can).ok_or_else(unsupported)
     }
 
     /// Whether the deliveries of subscriptions of this scope come from the back end.
@@ -210,7 +183,8 @@ impl Bridge {
         }
         let (name, pattern) = (Arc::clone(&subscription.name), subscription.pattern.as_str().into());
         let known = Arc::new(Latch::new());
-        let registration = Registration::new(name, pattern, subscription.scope);
+        let SubscriptionStart { durable, position: start } = subscription.start.clone();
+        let registration = Registration { name, pattern, scope: subscription.scope, durable, start };
         self.command(Command::Register(registration, Arc::clone(&known)));
         if !running {
             self.registrations.lock().push(known);
@@ -305,11 +279,12 @@ impl Bridge {
     }
 
     /// A status changed by a delivery that the back end did not hand over: its store is told.
-    pub(crate) fn note_status(&self, id: &EventId, status: Status, error: Option<&str>) {
+    pub(crate) fn note_status(&self, record: &Record, status: Status, error: Option<&str>) {
         if self.store.is_none() {
             return;
         }
-        let change = StatusChange::new(id.clone(), status, error.map(String::from));
+        let id = record.event.id();
+        let change = StatusChange::new(id.clone(), status, error.map(String::from), record.retries());
         let mut untold = self.untold.lock();
         let was_empty = untold.is_empty();
         if untold.insert(id.clone(), change).is_none() {
@@ -317,9 +292,13 @@ impl Bridge {
         }
         drop(untold);
         if was_empty {
-            // A full channel needs no wake-up.
-            let _ = self.jobs.0.try_send(Job::Wake);
+            self.wake_mirror();
         }
+    }
+
+    fn wake_mirror(&self) {
+        // As in `command`.
+        let _ = self.jobs.0.send(Job::Wake);
     }
 
     fn has_too_much_untold(&self) -> bool {
@@ -336,8 +315,7 @@ impl Bridge {
     /// Nothing more will come: the threads try once what is left, and end.
     pub(crate) fn close(&self) {
         self.closing.set(());
-        // As in `note_status`.
-        let _ = self.jobs.0.try_send(Job::Wake);
+        self.wake_mirror();
         self.command(Command::Close);
         self.ring();
     }
@@ -359,28 +337,10 @@ impl Bridge {
         }
     }
 
-    fn note_error(&self, error: &BackendError) {
+    pub(crate) fn note_error(&self, error: &BackendError) {
         self.errors.fetch_add(1, Ordering::SeqCst);
         *self.last_error.lock() = Some(error.to_string());
         tracing::warn!(provider = self.name, %error, "the back end failed");
-    }
-}
-
-/// Growing pauses between calls of a back end that fails, with jitter.
-#[derive(Debug)]
-struct Pauses {
-    next: Duration,
-}
-
-impl Pauses {
-    fn new() -> Self {
-        Self { next: FIRST_PAUSE }
-    }
-
-    /// Pauses; cut short when the bridge closes.
-    fn pause(&mut self, engine: &Engine, bridge: &Bridge) {
-        bridge.closing.wait(self.next.mul_f64(0.5 + engine.random() / 2.0));
-        self.next = (self.next * 2).min(LONGEST_PAUSE);
     }
 }
 

@@ -7,12 +7,11 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::builder::BrokerBuilder;
-use crate::config::{Mode, SubscribeOptions};
-use crate::dead_letter::{DeadLetter, DeadLetterFilter};
+use crate::config::{Mode, StartPosition, SubscribeOptions};
 use crate::delivery::Delivery;
 use crate::dispatch::KeptRoute;
 use crate::engine::{Engine, Observer};
-use crate::error::{Invalid, PublishError, RequeueError, StartError, SubscribeError, UnsubscribeError};
+use crate::error::{Invalid, PublishError, StartError, SubscribeError, UnsubscribeError};
 use crate::event::{Event, EventId, EventType, Source};
 use crate::handler::IntoOutcome;
 use crate::lifecycle::{Phase, StopReport};
@@ -22,7 +21,7 @@ use crate::publisher::Publisher;
 use crate::query::{Filter, Page};
 use crate::receipt::Receipt;
 use crate::stats::{DeliveryTotals, Stats, StoreStats, SubscriptionStats};
-use crate::stream::{EventStream, StreamSink};
+use crate::stream::EventStream;
 use crate::subscription::Subscription;
 use crate::verdict::{Accepted, Settled, SubscriptionId, SyncReport};
 
@@ -75,7 +74,7 @@ impl Broker {
         Self { handle }
     }
 
-    fn engine(&self) -> &Arc<Engine> {
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
         &self.handle.engine
     }
 
@@ -238,19 +237,21 @@ impl Broker {
         receipts.into_iter().map(|receipt| receipt.and_then(wait)).collect()
     }
 
-    /// Looks on: a blocking iterator over the events that match `pattern`, accepted from now on. Does not block.
+    /// Looks on: a blocking iterator over the events that match `pattern`, accepted from now on; with a back end that can show
+    /// them, those of every instance. Does not block without a back end, else for one round trip.
     ///
     /// # Errors
-    /// [`Invalid`] if the pattern is malformed.
-    pub fn stream(&self, pattern: impl AsRef<str>) -> Result<EventStream, Invalid> {
-        let engine = self.engine();
-        let pattern = Pattern::parse(pattern.as_ref())?;
-        let id = engine.next_id();
-        let (stream, sink): (EventStream, StreamSink) = EventStream::open(id, pattern.clone(), Arc::downgrade(engine));
-        if engine.lifecycle.phase() != Phase::Stopped {
-            engine.streams.insert(&pattern, id, Arc::new(sink));
-        }
-        Ok(stream)
+    /// [`SubscribeError::Invalid`] if the pattern is malformed, [`SubscribeError::Refused`] if the back end failed.
+    pub fn stream(&self, pattern: impl AsRef<str>) -> Result<EventStream, SubscribeError> {
+        self.stream_from(pattern, StartPosition::New)
+    }
+
+    /// As [`stream`](Self::stream), from another position on, of what the back end still holds.
+    ///
+    /// # Errors
+    /// As there; [`SubscribeError::Unsupported`] if the back end can't do that.
+    pub fn stream_from(&self, pattern: impl AsRef<str>, start: StartPosition) -> Result<EventStream, SubscribeError> {
+        self.engine().stream_of(Pattern::parse(pattern.as_ref())?, &start)
     }
 
     /// Calls `observer` with the verdict of each delivery, on the thread that settles it, before `publish_sync` returns. It
@@ -274,8 +275,8 @@ impl Broker {
     pub fn get(&self, id: &EventId) -> Result<Option<Event>, BackendError> {
         let engine = self.engine();
         match engine.bridge.as_ref().and_then(|bridge| bridge.store.as_ref()) {
-            // It knows what other instances did with the event.
-            Some(store) => store.get(id),
+            // It knows what other instances did with the event, unless that is on its way there.
+            Some(store) => Ok(store.get(id)?.or_else(|| engine.store.get(id))),
             None => {
                 engine.fit_store();
                 Ok(engine.store.get(id))
@@ -304,38 +305,6 @@ impl Broker {
         let engine = self.engine();
         engine.fit_store();
         engine.store.stats()
-    }
-
-    /// The dead letters that match, oldest first.
-    pub fn dead_letters(&self, filter: &DeadLetterFilter) -> Vec<DeadLetter> {
-        self.engine().dead_letters.list(filter)
-    }
-
-    /// How many dead letters are held.
-    pub fn dead_letter_count(&self) -> usize {
-        self.engine().dead_letters.count()
-    }
-
-    /// Delivers a dead letter again, to the subscription that failed (or its successor of the same name), with all its
-    /// attempts before it. Order with other events of its key is not restored.
-    ///
-    /// # Errors
-    /// [`RequeueError`]; the letter stays where it was.
-    pub fn requeue(&self, dead_letter: u64) -> Result<(), RequeueError> {
-        self.engine().requeue(dead_letter)
-    }
-
-    /// Requeues all dead letters that match, oldest first, and returns how many. Those whose subscription has gone stay.
-    ///
-    /// # Errors
-    /// [`RequeueError::NotRunning`]; those that are not requeued yet stay where they were.
-    pub fn requeue_matching(&self, filter: &DeadLetterFilter) -> Result<usize, RequeueError> {
-        self.engine().requeue_matching(filter)
-    }
-
-    /// Forgets the dead letters that match, and returns how many.
-    pub fn purge_dead_letters(&self, filter: &DeadLetterFilter) -> usize {
-        self.engine().dead_letters.purge(filter)
     }
 
     /// Totals, and the state of each subscription. Cheap: it looks at no event.

@@ -2,7 +2,7 @@
 
 use crate::broker::Broker;
 use crate::clock::{Clock, ManualClock};
-use crate::config::{Config, Mode};
+use crate::config::{Config, Confirm, Mode};
 use crate::engine::Engine;
 use crate::error::StartError;
 use crate::provider::Provider;
@@ -66,7 +66,13 @@ impl BrokerBuilder {
         self
     }
 
-    /// The name of this instance. Default: the host's name.
+    /// When an event of a back end is accepted. Default [`Confirm::Confirmed`].
+    pub fn confirm(mut self, confirm: Confirm) -> Self {
+        self.config.confirm = confirm;
+        self
+    }
+
+    /// The name of this instance. Default: the host's name, with a suffix if another live process of the back end has that.
     pub fn instance_id(mut self, id: impl Into<String>) -> Self {
         self.config.instance_id = Some(id.into());
         self
@@ -87,7 +93,8 @@ impl BrokerBuilder {
     /// Builds a broker that does not run yet: it takes subscriptions, and refuses events until [`Broker::start`].
     ///
     /// # Errors
-    /// [`StartError::Invalid`] names the setting and its bound.
+    /// [`StartError::Invalid`] names the setting and its bound; [`StartError::InstanceTaken`] the `instance_id` that another live
+    /// process of the back end has, which may take as long as the lease of one that has died.
     pub fn build(self) -> Result<Broker, StartError> {
         let clock = self.clock.map_or_else(Clock::system, Clock::manual);
         Engine::new(self.config, clock, self.provider.unwrap_or_else(Provider::memory)).map(Broker::of)

@@ -1,8 +1,9 @@
 //! The settings of a broker and of a subscription as plain data: defaults, units, bounds, checks. Builds nothing live.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::error::{Invalid, Problem};
+use crate::event::EventId;
 use crate::pattern::Pattern;
 use crate::retry::RetryPolicy;
 
@@ -47,6 +48,34 @@ pub enum Scope {
     Broadcast,
 }
 
+/// Which events a subscription receives first. Counts when the back end sees its name for the first time; after that the
+/// subscription goes on where it was.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum StartPosition {
+    /// Those published from then on. The default.
+    #[default]
+    New,
+    /// All that are still held.
+    Earliest,
+    /// Those created at this time or later.
+    From(SystemTime),
+    /// Those stored after the event with this id, which must be held.
+    After(EventId),
+}
+
+/// When a back end's event is accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Confirm {
+    /// When the back end holds it. Concurrent publishers share round trips. The default.
+    #[default]
+    Confirmed,
+    /// When it stands in this process's buffer of at most 10,000 events, from where it goes to the back end at once: at most
+    /// 100 ms later, unless that is down or slow. An end of the process without [`stop`](crate::Broker::stop) loses what is in the
+    /// buffer. What the back end refuses for good becomes a dead letter with the reason
+    /// [`MirrorRejected`](crate::dead_letter::DeadReason::MirrorRejected).
+    Buffered,
+}
+
 /// The settings of a broker. Every one has a default, so `Config::default()` is a working broker.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
@@ -84,7 +113,10 @@ pub struct Config {
     pub sync_timeout: Duration,
     /// A handler that runs longer is reported as stuck. Default 5 min; at least 1 ms.
     pub max_handler_time: Duration,
-    /// The name of this instance: 1 to 255 bytes. Default: the host's name, else `resolvespec-instance`.
+    /// When an event is accepted. Default [`Confirm::Confirmed`]. Without a back end it means nothing.
+    pub confirm: Confirm,
+    /// The name of this instance: 1 to 255 bytes. Default: the host's name, else `resolvespec-instance`; with a back end, if
+    /// another live process has that name, the first of `NAME-2`, `NAME-3`, … that is free.
     pub instance_id: Option<String>,
 }
 
@@ -106,6 +138,7 @@ impl Default for Config {
             max_payload_bytes: 1 << 20,
             sync_timeout: Duration::from_secs(30),
             max_handler_time: Duration::from_secs(5 * 60),
+            confirm: Confirm::default(),
             instance_id: None,
         }
     }
@@ -162,6 +195,8 @@ pub struct SubscribeOptions {
     pub(crate) ordered: bool,
     pub(crate) retry_policy: Option<RetryPolicy>,
     pub(crate) handler_deadline: Option<Duration>,
+    pub(crate) start: StartPosition,
+    pub(crate) durable: bool,
 }
 
 impl SubscribeOptions {
@@ -179,6 +214,8 @@ impl SubscribeOptions {
             ordered: false,
             retry_policy: None,
             handler_deadline: None,
+            start: StartPosition::New,
+            durable: false,
         }
     }
 
@@ -245,6 +282,20 @@ impl SubscribeOptions {
     /// handler has to look. Default: none; at least 1 ms.
     pub fn handler_deadline(mut self, after: Duration) -> Self {
         self.handler_deadline = Some(after);
+        self
+    }
+
+    /// Which events it receives first. Default [`StartPosition::New`]; anything else needs a back end that holds the past.
+    pub fn start(mut self, position: StartPosition) -> Self {
+        self.start = position;
+        self
+    }
+
+    /// Keeps a [broadcast](Scope::Broadcast) subscription when its process ends: the next one of the same name on an instance of
+    /// the same name goes on where this one was, unless that takes longer than the back end's `idle_expiry`. (A
+    /// [group](Scope::Group)'s are always kept.) Needs a configured `instance_id` to be of use, and a back end that offers it.
+    pub fn durable(mut self) -> Self {
+        self.durable = true;
         self
     }
 

@@ -32,6 +32,15 @@ enum Stored {
     Known(SharedRecord),
 }
 
+impl Stored {
+    fn new_record(&self) -> Option<&SharedRecord> {
+        match self {
+            Self::New(record) => Some(record),
+            Self::Known(_) => None,
+        }
+    }
+}
+
 impl Engine {
     /// Publishes to the subscriptions of this process. Waits for room only if `may_block`.
     pub(crate) fn publish_here(self: &Arc<Self>, event: Event, may_block: bool) -> Result<Accepted, PublishError> {
@@ -83,7 +92,7 @@ impl Engine {
             Ok(Room::Known(known)) => return Ok(already(&known)),
             Err(refusal) => return self.refuse(event, refusal),
         };
-        self.put(event, targets, &without, None).map(|stored| self.dispatch(stored, targets, &without))
+        self.put(event, targets, 0, &without, None).map(|stored| self.dispatch(stored, targets, &without))
     }
 
     /// Publishes by way of the back end: the receipt knows its answer. Waits for room here only if `may_block`.
@@ -100,8 +109,12 @@ impl Engine {
             Ok(Room::Known(known)) => return Ok(Receipt::known(already(&known))),
             Err(refusal) => return self.refuse(event, refusal),
         };
+        let reservation = Reservation { targets, without };
+        if bridge.buffers {
+            return self.publish_buffered(bridge, &publishing, event, reservation).map(Receipt::known);
+        }
         let (pending, copy) = (Arc::new(Pending::default()), event.clone());
-        self.send_out(bridge, &publishing, event, Some(Reservation { targets, without }), &pending)?;
+        self.send_out(bridge, &publishing, event, Some(reservation), &pending)?;
         Ok(Receipt::pending(pending, copy))
     }
 
@@ -112,7 +125,21 @@ impl Engine {
         reservation: Reservation,
     ) -> Result<Accepted, PublishError> {
         let Reservation { targets, without } = reservation;
-        self.put(event, &targets, &without, None).map(|stored| self.dispatch(stored, &targets, &without))
+        self.put(event, &targets, 0, &without, None).map(|stored| self.dispatch(stored, &targets, &without))
+    }
+
+    /// Stores and dispatches an event that the mirror will settle as well, once the back end holds it: `buffer` is told of it, or
+    /// that it was known.
+    pub(crate) fn dispatch_buffered(
+        self: &Arc<Self>,
+        event: Event,
+        reservation: Reservation,
+        buffer: impl FnOnce(Option<&SharedRecord>),
+    ) -> Result<Accepted, PublishError> {
+        let Reservation { targets, without } = reservation;
+        let stored = self.put(event, &targets, 1, &without, None)?;
+        buffer(stored.new_record());
+        Ok(self.dispatch(stored, &targets, &without))
     }
 
     /// The subscriptions that receive an event from this process, not from a back end.
@@ -149,7 +176,12 @@ impl Engine {
                 return Err(error);
             }
         }
-        let record = match self.put(event, targets, &without, Some(Arc::clone(&watch)))? {
+        let buffering = self.bridge.as_ref().filter(|bridge| bridge.buffers);
+        let stored = self.put(event, targets, u32::from(buffering.is_some()), &without, Some(Arc::clone(&watch)));
+        if let Some(bridge) = buffering {
+            self.buffer(bridge, stored.as_ref().ok().and_then(Stored::new_record));
+        }
+        let record = match stored? {
             Stored::New(record) => record,
             Stored::Known(record) => return Ok(known_report(&record)),
         };
@@ -170,26 +202,34 @@ impl Engine {
         Ok(SyncReport { id, duplicate: false, settled, open })
     }
 
-    /// Has the back end, if there is one, confirm an event that this thread will dispatch by itself. True if it was known there.
+    /// Has the back end, if there is one, confirm an event that this thread will dispatch by itself, or gets it a place in the
+    /// buffer. True if it was known there.
     fn confirm_first(&self, publishing: &Publishing<'_>, event: &Event) -> Result<bool, PublishError> {
         let Some(bridge) = self.bridge.as_ref().filter(|bridge| bridge.has_mirror) else { return Ok(false) };
+        if bridge.buffers {
+            let reserved = bridge.reserve().map(|()| false);
+            return reserved.or_else(|limit| self.refuse(event.clone(), Refusal::Full(limit)));
+        }
         let pending = Arc::new(Pending::default());
         self.send_out(bridge, publishing, event.clone(), None, &pending)?;
         Receipt::pending(pending, event.clone()).wait(self.config.sync_timeout).map(|it| it.duplicate)
     }
 
-    /// Stores an event for which room is reserved; if it is known, the room is given back.
+    /// Stores an event for which room is reserved, and that `others` will settle besides its deliveries; if it is known, the room
+    /// is given back.
     fn put(
         &self,
         event: Event,
         targets: &[Arc<Subscription>],
+        others: u32,
         without: &WithoutPlace,
         watch: Option<Arc<Watch>>,
     ) -> Result<Stored, PublishError> {
         let by = By::Publish { instance_id: &self.instance_id, watch: watch.as_ref() };
-        match self.store_new(event, targets.len() as u32, by) {
+        let open = targets.len() as u32 + others;
+        match self.store_new(event, open, by) {
             Ok(record) => {
-                if targets.is_empty() {
+                if open == 0 {
                     self.counts.here().completed.add_one();
                 }
                 self.stream(&record.event);
@@ -200,8 +240,8 @@ impl Engine {
                 if let Some(watch) = watch {
                     known.watch_by(watch);
                 }
-                if !targets.is_empty() {
-                    self.reopen(&known, |record| record.add(targets.len() as u32));
+                if open > 0 {
+                    self.reopen(&known, |record| record.add(open));
                 }
                 self.stream(&known.event);
                 Ok(Stored::New(known))

@@ -10,16 +10,16 @@ use std::sync::{Arc, OnceLock, Weak};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
-use crate::bridge::{Bridge, Suspects};
+use crate::bridge::{Bridge, START_POSITIONS, Suspects};
 use crate::clock::Clock;
-use crate::config::{Config, Mode, Scope, SubscribeOptions};
-use crate::dead_letter::DeadLetters;
+use crate::config::{Config, Mode, Scope, StartPosition, SubscribeOptions};
+use crate::dead_letter::{DeadLetter, DeadLetters};
 use crate::delay::Delays;
 use crate::error::{StartError, SubscribeError};
 use crate::event::Event;
 use crate::lifecycle::{Lifecycle, Phase, Role};
 use crate::pool::{Pool, Worker};
-use crate::provider::Provider;
+use crate::provider::{MEMORY, Provider};
 use crate::router::Router;
 use crate::stats::Counts;
 use crate::store::{By, SharedRecord, Store};
@@ -107,13 +107,19 @@ impl Engine {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         config.check()?;
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let instance_id = config.instance_id.clone().unwrap_or_else(default_instance_id).into();
+        let mut instance_id = config.instance_id.clone().unwrap_or_else(default_instance_id);
+        let bridge = Bridge::new(provider, config.confirm);
+        if let Some(bridge) = &bridge {
+            instance_id = bridge.join(instance_id, config.instance_id.is_some())?;
+        }
+        let has_operator = bridge.as_ref().is_some_and(|bridge| bridge.operator.is_some());
+        let first_dead_letter = if has_operator { DeadLetter::FIRST_LOCAL } else { 1 };
         // Of what the pool can grow by, a part is kept for subscriptions whose handlers are not long.
         let kept = (config.worker_count / 2).max(1);
         let for_long = config.effective_max_workers().saturating_sub(kept).max(config.worker_count);
         Ok(Arc::new(Self {
             number,
-            instance_id,
+            instance_id: instance_id.into(),
             store: Store::new(config.max_events, config.max_in_flight),
             router: Router::new(),
             streams: Router::new(),
@@ -121,10 +127,10 @@ impl Engine {
             pool: Arc::new(Pool::new(for_long)),
             delays: Delays::default(),
             timer: Timer::new(),
-            dead_letters: DeadLetters::new(config.max_dead_letters),
+            dead_letters: DeadLetters::new(config.max_dead_letters, first_dead_letter),
             counts: Counts::default(),
             lifecycle: Arc::new(Lifecycle::new()),
-            bridge: Bridge::new(provider),
+            bridge,
             suspects: Suspects::default(),
             observers: ArcSwap::default(),
             has_observers: AtomicBool::new(false),
@@ -185,8 +191,12 @@ impl Engine {
             Mode::Sync => Scope::Local,
         });
         let served = self.bridge.as_ref().is_some_and(|bridge| bridge.serves(scope));
-        if let Some(bridge) = &self.bridge {
-            bridge.check(scope)?;
+        match &self.bridge {
+            Some(bridge) => bridge.check(scope, options)?,
+            None if options.start != StartPosition::New => {
+                return Err(SubscribeError::Unsupported { provider: MEMORY.to_owned(), feature: START_POSITIONS });
+            }
+            None => {}
         }
         let id = SubscriptionId(self.next_id());
         let pool = if options.dedicated {

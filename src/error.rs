@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::event::Event;
 pub use crate::event::{BuildError, DecodeError};
+use crate::provider::BackendError;
 use crate::verdict::SubscriptionId;
 
 /// Input that was refused at the door: which field, and which bound it broke.
@@ -280,6 +281,12 @@ pub enum StartError {
     /// It has been stopped, which is final: build another one.
     #[error("broker has stopped; build another one")]
     Stopped,
+    /// Another live process has the configured `instance_id` at the back end.
+    #[error("instance_id {id} is taken by another live process")]
+    InstanceTaken {
+        /// The name.
+        id: String,
+    },
     /// The operating system refused a thread.
     #[error("cannot start thread {name}: {reason}")]
     Thread {
@@ -369,6 +376,9 @@ pub enum RequeueError {
     /// The broker was not started, or it has stopped.
     #[error("broker is not running")]
     NotRunning,
+    /// The back end that keeps the letter did not do it.
+    #[error(transparent)]
+    BackEnd(#[from] BackendError),
 }
 
 /// Why a stream yields nothing.

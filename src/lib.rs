@@ -21,6 +21,7 @@ pub mod hooks;
 mod inbox;
 mod lane;
 mod lifecycle;
+mod operator;
 #[cfg_attr(not(feature = "internals"), allow(unreachable_pub, reason = "public through `internals` only"))]
 mod pattern;
 mod pool;
@@ -46,7 +47,7 @@ mod worker;
 pub use broker::Broker;
 pub use builder::BrokerBuilder;
 pub use clock::ManualClock;
-pub use config::{Config, Mode, Overflow, Scope, SubscribeOptions};
+pub use config::{Config, Confirm, Mode, Overflow, Scope, StartPosition, SubscribeOptions};
 pub use delivery::Delivery;
 pub use error::PublishError;
 pub use event::{Event, EventBuilder, EventId, EventType, Payload, Source, Status, event_type};

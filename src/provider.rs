@@ -5,17 +5,24 @@
 //! each may block within the bounds that its verbs state, and needs no locks of its own. Three traits, because a connection
 //! that waits for new deliveries can't write at the same time, and a verdict should not wait for a publish. A [`Provider`] is a
 //! value, not a trait: what is not there is `None`, and what the back end cannot do is in its [`Capabilities`], so that asking
-//! for it is an error at start or subscribe and no surprise later.
+//! for it is an error at start or subscribe and no surprise later. Two more traits are called from any thread: the [`EventStore`]
+//! looks events up, the [`Operator`] has what operators ask for.
+
+mod operator;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::Scope;
-use crate::dead_letter::DeadReason;
+use crate::config::{Scope, StartPosition};
+use crate::dead_letter::{AttemptError, DeadReason};
 use crate::event::{Event, EventId, Status};
 use crate::query::{Filter, Page};
 use crate::stats::StoreStats;
+pub use operator::{Operator, Replay, Replayed, Tail};
+
+/// What the provider without a back end is called.
+pub(crate) const MEMORY: &str = "memory";
 
 /// What a back end offers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -31,6 +38,14 @@ pub struct Capabilities {
     pub broadcast: bool,
     /// It keeps the order of a key across instances.
     pub order_per_key: bool,
+    /// A new subscription can start in the past.
+    pub start_positions: bool,
+    /// A broadcast subscription can go on where its instance left it.
+    pub durable_broadcast: bool,
+    /// Its [operator](Operator) can deliver events again.
+    pub replay: bool,
+    /// Its [operator](Operator) can show events as they come, those of other instances too.
+    pub tail: bool,
 }
 
 impl Capabilities {
@@ -68,6 +83,30 @@ impl Capabilities {
         self.order_per_key = true;
         self
     }
+
+    /// With subscriptions that start in the past.
+    pub fn with_start_positions(mut self) -> Self {
+        self.start_positions = true;
+        self
+    }
+
+    /// With broadcast subscriptions that outlive their process.
+    pub fn with_durable_broadcast(mut self) -> Self {
+        self.durable_broadcast = true;
+        self
+    }
+
+    /// With events that are delivered again.
+    pub fn with_replay(mut self) -> Self {
+        self.replay = true;
+        self
+    }
+
+    /// With streams of every instance's events.
+    pub fn with_tail(mut self) -> Self {
+        self.tail = true;
+        self
+    }
 }
 
 /// A back end, ready to be used by one broker.
@@ -82,6 +121,8 @@ pub struct Provider {
     pub mirror: Option<Box<dyn Mirror>>,
     /// Where deliveries come from, and where their verdicts go.
     pub ingest: Option<(Box<dyn Ingest>, Box<dyn Settler>)>,
+    /// What operators ask for. Without one, the dead letters of this instance's deliveries are kept in this process.
+    pub operator: Option<Arc<dyn Operator>>,
     /// What it offers.
     pub capabilities: Capabilities,
 }
@@ -89,7 +130,7 @@ pub struct Provider {
 impl Provider {
     /// Events live in this process only. The default of a broker.
     pub fn memory() -> Self {
-        Self { name: "memory".to_owned(), ..Self::default() }
+        Self { name: MEMORY.to_owned(), ..Self::default() }
     }
 
     /// A back end with a name and what it offers, to which parts are added.
@@ -114,6 +155,12 @@ impl Provider {
         self.ingest = Some((ingest, settler));
         self
     }
+
+    /// With what operators ask for.
+    pub fn with_operator(mut self, operator: Arc<dyn Operator>) -> Self {
+        self.operator = Some(operator);
+        self
+    }
 }
 
 impl fmt::Debug for Provider {
@@ -124,6 +171,7 @@ impl fmt::Debug for Provider {
             .field("store", &self.store.is_some())
             .field("mirror", &self.mirror.is_some())
             .field("ingest", &self.ingest.is_some())
+            .field("operator", &self.operator.is_some())
             .finish()
     }
 }
@@ -138,6 +186,14 @@ pub enum BackendError {
     /// It refused the request, and will refuse it again.
     #[error("back end refused: {0}")]
     Refused(String),
+    /// It does not offer what was asked for.
+    #[error("the back end {provider} does not offer {feature}")]
+    Unsupported {
+        /// Which back end.
+        provider: String,
+        /// What was asked for.
+        feature: &'static str,
+    },
 }
 
 /// What became of one event of a batch.
@@ -201,11 +257,13 @@ pub struct StatusChange {
     pub status: Status,
     /// The error of the first delivery that failed.
     pub error: Option<String>,
+    /// Retries of the delivery that was tried most often.
+    pub retry_count: u32,
 }
 
 impl StatusChange {
-    pub(crate) fn new(id: EventId, status: Status, error: Option<String>) -> Self {
-        Self { id, status, error }
+    pub(crate) fn new(id: EventId, status: Status, error: Option<String>, retry_count: u32) -> Self {
+        Self { id, status, error, retry_count }
     }
 }
 
@@ -230,12 +288,11 @@ pub struct Registration {
     pub pattern: Arc<str>,
     /// One member of the group, or every instance.
     pub scope: Scope,
-}
-
-impl Registration {
-    pub(crate) fn new(name: Arc<str>, pattern: Arc<str>, scope: Scope) -> Self {
-        Self { name, pattern, scope }
-    }
+    /// Of a broadcast subscription: it is kept under the [name of the instance](Settler::join) when that goes, with what waits
+    /// for it. One that is not is gone with the provider.
+    pub durable: bool,
+    /// Which events it receives first. Counts only if the back end does not know the subscription yet.
+    pub start: StartPosition,
 }
 
 /// How many deliveries a subscription can take at this moment.
@@ -294,7 +351,10 @@ pub struct LeaseToken(pub u64);
 #[non_exhaustive]
 pub enum LeaseOutcome {
     /// Handled or skipped: acknowledge it.
-    Done,
+    Done {
+        /// Calls of the handler; 0 if it was settled without one.
+        attempts: u32,
+    },
     /// A dead letter: acknowledge it, and keep what is told here.
     Dead {
         /// Why.
@@ -303,6 +363,8 @@ pub enum LeaseOutcome {
         attempts: u32,
         /// The last error.
         error: String,
+        /// The error of each attempt, oldest first; of more than 20, the first and the last 19.
+        errors: Vec<AttemptError>,
     },
     /// Not handled: it goes back, and is no failed attempt. A mark that it has is taken back.
     Released,
@@ -344,6 +406,12 @@ pub trait Ingest: Send {
 /// The way back: which subscriptions this instance serves, and what became of its leases. Called by one thread, which is not the
 /// one of the [`Ingest`]: no verdict waits for a delivery.
 pub trait Settler: Send {
+    /// Takes the name of this instance until the settler is dropped or its process has died: false if somebody else has it. Called
+    /// before everything else, when the broker is built; may wait as long as the name of one that has died stays taken.
+    ///
+    /// # Errors
+    /// [`BackendError`] as the back end answers.
+    fn join(&mut self, instance_id: &str) -> Result<bool, BackendError>;
     /// Begins to serve a subscription.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::clock::{nanos, system_time};
-use crate::dead_letter::{AttemptError, DeadLetter, DeadLetterFilter, DeadReason, NOTICE_TYPE};
+use crate::dead_letter::{AttemptError, DeadLetter, DeadReason, NOTICE_TYPE};
 use crate::engine::Engine;
 use crate::error::RequeueError;
 use crate::event::{Event, Payload, Source};
@@ -86,7 +86,7 @@ impl Engine {
         let letter = DeadLetter {
             id: 0,
             event: delivery.record.snapshot(),
-            subscription: subscription.id,
+            subscription: Some(subscription.id),
             name: Arc::clone(&subscription.name),
             reason,
             attempts: delivery.attempts,
@@ -95,19 +95,32 @@ impl Engine {
             dead_at,
             requeues: history.requeues,
         };
-        delivery.history = history
-            .lease
-            .map(|lease| Box::new(History { lease: Some(lease), dead: Some(reason), ..History::default() }));
-        let notice = (delivery.record.event.event_type().as_str() != NOTICE_TYPE).then(|| letter.clone());
-        let id = self.dead_letters.add(letter, SharedRecord::clone(&delivery.record));
-        if let Some(letter) = notice {
-            self.publish_notice(id, &letter);
+        // What a back end handed over it keeps as well, unless it can't.
+        let kept_there = history.lease.is_some() && self.bridge.as_ref().is_some_and(|it| it.operator.is_some());
+        delivery.history = history.lease.map(|lease| {
+            let errors = letter.errors.iter().cloned().collect();
+            Box::new(History { lease: Some(lease), dead: Some(reason), errors, ..History::default() })
+        });
+        if kept_there {
+            self.notify(&letter, None);
+        } else {
+            self.keep_dead_letter(letter, &delivery.record);
         }
         self.finish(subscription, delivery, Verdict::Dead, error, now);
     }
 
-    /// Tells the world about a dead letter, if there is room.
-    fn publish_notice(self: &Arc<Self>, id: u64, letter: &DeadLetter) {
+    /// Keeps a dead letter in this process.
+    pub(crate) fn keep_dead_letter(self: &Arc<Self>, letter: DeadLetter, record: &SharedRecord) {
+        let copy = letter.clone();
+        let id = self.dead_letters.add(letter, SharedRecord::clone(record));
+        self.notify(&copy, Some(id));
+    }
+
+    /// Tells the world about a dead letter, if there is room; never about that of such a notice.
+    fn notify(self: &Arc<Self>, letter: &DeadLetter, id: Option<u64>) {
+        if letter.event.event_type().as_str() == NOTICE_TYPE {
+            return;
+        }
         let payload = serde_json::json!({
             "dead_letter_id": id,
             "event_id": letter.event.id().to_string(),
@@ -163,28 +176,20 @@ impl Engine {
         let failure = verdict.is_failure();
         let progress = record.settle_one(failure, error.filter(|_| failure), self.clock.wall(now));
         // The back end is told before the event counts as settled: `stop` waits for both.
-        let History { lease, dead, requeues, .. } = history.map_or_else(History::default, |history| *history);
+        let History { lease, dead, requeues, errors } = history.map_or_else(History::default, |history| *history);
         match (&self.bridge, &lease) {
             (Some(bridge), Some(held)) => {
-                bridge.settle_lease(held, lease_outcome(verdict, dead, attempts, error));
+                bridge.settle_lease(held, lease_outcome(verdict, dead, attempts, error, errors.into()));
             }
             (Some(bridge), None) if !progress.is_open() => {
-                bridge.note_status(record.event.id(), progress.status(), error.filter(|_| failure));
+                bridge.note_status(&record, progress.status(), error.filter(|_| failure));
             }
             _ => {}
         }
         if verdict == Verdict::Cancelled && self.lifecycle.phase() != Phase::Running {
             self.lifecycle.note_cancelled(record.event.id(), lease.is_some());
         }
-        if !progress.is_open() {
-            self.store.closed(&record, progress);
-            let settled = if progress.is_failed() { &counts.failed } else { &counts.completed };
-            settled.add_one();
-            if self.store.is_small() {
-                self.fit_store();
-            }
-            self.lifecycle.event_settled();
-        }
+        self.close_if_done(&record, progress);
         self.observe(&Settled {
             event: &record.event,
             subscription: subscription.id,
@@ -203,6 +208,21 @@ impl Engine {
                 error: error.map(String::from),
             });
         }
+    }
+
+    /// What follows when nothing of an event is open any more.
+    pub(crate) fn close_if_done(&self, record: &SharedRecord, progress: Progress) {
+        if progress.is_open() {
+            return;
+        }
+        self.store.closed(record, progress);
+        let counts = self.counts.here();
+        let settled = if progress.is_failed() { &counts.failed } else { &counts.completed };
+        settled.add_one();
+        if self.store.is_small() {
+            self.fit_store();
+        }
+        self.lifecycle.event_settled();
     }
 
     fn observe(&self, settled: &Settled<'_>) {
@@ -243,13 +263,14 @@ impl Engine {
         }
     }
 
-    /// Makes a delivery of a dead letter again, for the subscription that failed.
-    pub(crate) fn requeue(self: &Arc<Self>, id: u64) -> Result<(), RequeueError> {
+    /// Makes a delivery of a dead letter of this process again, for the subscription that failed.
+    pub(crate) fn requeue_here(self: &Arc<Self>, id: u64) -> Result<(), RequeueError> {
         let _publishing = self.enter_internal().ok_or(RequeueError::NotRunning)?;
         if self.lifecycle.phase() != Phase::Running {
             return Err(RequeueError::NotRunning);
         }
         let (failed, name) = self.dead_letters.subscription(id).ok_or(RequeueError::NotFound { id })?;
+        let Some(failed) = failed else { return self.mirror_again(id) };
         let Some(subscription) = self.subscriptions.lock().find_for(failed, &name) else {
             return Err(RequeueError::SubscriptionGone { id, name });
         };
@@ -257,7 +278,7 @@ impl Engine {
         let record = entry.record;
         self.reopen(&record, Record::reopen_one);
         if let Some(bridge) = &self.bridge {
-            bridge.note_status(record.event.id(), record.progress().status(), None);
+            bridge.note_status(&record, record.progress().status(), None);
         }
         let mut delivery = Queued::new(record, Place::None);
         delivery.history = Some(Box::new(History { requeues: entry.letter.requeues + 1, ..History::default() }));
@@ -283,29 +304,21 @@ impl Engine {
         }
         self.store.reopened(record);
     }
-
-    /// Requeues those that match, oldest first. Returns how many.
-    pub(crate) fn requeue_matching(self: &Arc<Self>, filter: &DeadLetterFilter) -> Result<usize, RequeueError> {
-        let mut requeued = 0;
-        for id in self.dead_letters.ids(filter) {
-            match self.requeue(id) {
-                Ok(()) => requeued += 1,
-                Err(RequeueError::NotRunning) => return Err(RequeueError::NotRunning),
-                // Taken by another requeue, or its subscription has gone: it stays where it is.
-                Err(RequeueError::NotFound { .. } | RequeueError::SubscriptionGone { .. }) => {}
-            }
-        }
-        Ok(requeued)
-    }
 }
 
 /// What the back end is told about the end of a leased delivery.
-fn lease_outcome(verdict: Verdict, dead: Option<DeadReason>, attempts: u32, error: Option<&str>) -> LeaseOutcome {
+fn lease_outcome(
+    verdict: Verdict,
+    dead: Option<DeadReason>,
+    attempts: u32,
+    error: Option<&str>,
+    errors: Vec<AttemptError>,
+) -> LeaseOutcome {
     match (verdict, dead) {
         (Verdict::Dead, Some(reason)) => {
-            LeaseOutcome::Dead { reason, attempts, error: error.unwrap_or_default().to_owned() }
+            LeaseOutcome::Dead { reason, attempts, error: error.unwrap_or_default().to_owned(), errors }
         }
-        (Verdict::Done | Verdict::Skipped, _) => LeaseOutcome::Done,
+        (Verdict::Done | Verdict::Skipped, _) => LeaseOutcome::Done { attempts },
         (Verdict::Dead | Verdict::Dropped | Verdict::Cancelled, _) => LeaseOutcome::Released,
     }
 }

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use crossbeam_utils::CachePadded;
 use thread_local::ThreadLocal;
@@ -36,7 +37,7 @@ pub struct Stats {
     pub attempts: u64,
     /// Those of them that were retries.
     pub retries: u64,
-    /// Dead letters that are held.
+    /// Dead letters that this process holds; a back end counts [its own](BackEndStats::dead_letters).
     pub dead_letters: u64,
     /// Dead letters that fell out because there was no room, or were lost otherwise.
     pub dead_letters_evicted: u64,
@@ -118,6 +119,44 @@ pub struct BridgeStats {
     pub errors: u64,
     /// The last of them.
     pub last_error: Option<String>,
+}
+
+/// What a back end that keeps deliveries tells of them, over all instances. Asking for it is a look at everything that waits.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BackEndStats {
+    /// Dead letters of the consumer group.
+    pub dead_letters: u64,
+    /// The highest number that a dead letter of the group has; 0 if there is none.
+    pub newest_dead_letter: u64,
+    /// Dead letters that went with their events when those were old enough.
+    pub dead_letters_expired: u64,
+    /// Subscriptions that were removed because nobody used them for `idle_expiry`.
+    pub subscriptions_expired: u64,
+    /// The subscriptions of every group, in the order of groups and names.
+    pub subscriptions: Vec<SubscriptionLag>,
+}
+
+/// How far a subscription is behind, over all instances.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SubscriptionLag {
+    /// Its consumer group.
+    pub group: String,
+    /// Its name.
+    pub name: String,
+    /// Of a broadcast subscription: the instance that it belongs to.
+    pub instance: Option<String>,
+    /// Its pattern.
+    pub pattern: String,
+    /// Deliveries that wait for a member.
+    pub ready: u64,
+    /// Deliveries that a member has.
+    pub leased: u64,
+    /// Dead letters.
+    pub dead: u64,
+    /// When the oldest event that waits was created.
+    pub oldest_ready: Option<SystemTime>,
 }
 
 /// What the store of this process holds, by status.

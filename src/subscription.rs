@@ -12,7 +12,7 @@ use crossbeam_utils::CachePadded;
 use parking_lot::{Condvar, Mutex};
 
 use crate::clock::nanos;
-use crate::config::{Config, Overflow, Scope, SubscribeOptions};
+use crate::config::{Config, Overflow, Scope, StartPosition, SubscribeOptions};
 use crate::delivery::Delivery;
 use crate::event::Event;
 use crate::handler::Outcome;
@@ -47,6 +47,7 @@ pub(crate) struct Subscription {
     pub(crate) name: Arc<str>,
     pub(crate) pattern: Pattern,
     pub(crate) scope: Scope,
+    pub(crate) start: SubscriptionStart,
     pub(crate) overflow: Overflow,
     pub(crate) retry: RetryPolicy,
     /// In nanoseconds.
@@ -80,6 +81,13 @@ pub(crate) struct Counters {
     pub(crate) verdicts: VerdictCounts,
 }
 
+/// Where it begins at a back end, and whether it stays there.
+#[derive(Debug, Clone)]
+pub(crate) struct SubscriptionStart {
+    pub(crate) durable: bool,
+    pub(crate) position: StartPosition,
+}
+
 /// What a subscription is known by.
 #[derive(Debug)]
 pub(crate) struct Identity {
@@ -109,6 +117,7 @@ impl Subscription {
             name: identity.name,
             pattern: identity.pattern,
             scope: identity.scope,
+            start: SubscriptionStart { durable: options.durable, position: options.start.clone() },
             overflow: options.overflow.unwrap_or(config.overflow),
             retry: options.retry_policy.clone().unwrap_or_else(|| config.retry_policy.clone()),
             handler_deadline: options.handler_deadline.map(nanos),

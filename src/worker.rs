@@ -237,7 +237,7 @@ impl Engine {
             && !leased
             && let Some(bridge) = &self.bridge
         {
-            bridge.note_status(delivery.record.event.id(), Status::Processing, None);
+            bridge.note_status(&delivery.record, Status::Processing, None);
         }
         // Until the attempt is settled: whoever is called meanwhile must not wait for it.
         let callers = delivery.record.watch().map_or(&[][..], |watch| &watch.callers);

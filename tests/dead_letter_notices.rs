@@ -39,7 +39,7 @@ fn a_notice_tells_which_delivery_died_and_why() {
 
     let notice: Event = receive(&notices, "the notice");
     assert_eq!((notice.source(), notice.event_type().as_str()), (Source::System, NOTICE));
-    let letter = broker.dead_letters(&DeadLetterFilter::default()).remove(0);
+    let letter = broker.dead_letters(&DeadLetterFilter::default()).expect("the back end answers").remove(0);
     let expected = json!({
         "dead_letter_id": letter.id,
         "event_id": id.to_string(),
@@ -62,7 +62,7 @@ fn there_is_one_notice_for_each_letter() {
     broker.subscribe("x", failing).expect("valid");
     broker.subscribe("x", |_| ()).expect("valid");
     (0..10).for_each(|_| drop(broker.publish_sync(event("x")).expect("room")));
-    let letters = broker.dead_letters(&DeadLetterFilter::default());
+    let letters = broker.dead_letters(&DeadLetterFilter::default()).expect("the back end answers");
     let mut announced: Vec<u64> = unread(&stream)
         .iter()
         .map(|notice| notice.payload_as::<Value>().expect("an object")["dead_letter_id"].as_u64().expect("a number"))
@@ -82,14 +82,14 @@ fn a_notice_that_dies_is_a_letter_without_a_notice() {
     broker.publish_sync(event("x")).expect("room");
     wait_until("all are settled", || broker.stats().in_flight == 0);
     // One letter for the event, and one for each subscription that received its notice.
-    assert_eq!(broker.dead_letter_count(), 3);
+    assert_eq!(broker.dead_letter_count().expect("the back end answers"), 3);
     assert_eq!(unread(&stream).len(), 1);
     assert_eq!(broker.stats().accepted, 2);
 
     // The same for one that somebody else publishes under that name.
     broker.publish_sync(event(NOTICE)).expect("room");
     wait_until("all are settled", || broker.stats().in_flight == 0);
-    assert_eq!((broker.dead_letter_count(), unread(&stream).len()), (5, 1));
+    assert_eq!((broker.dead_letter_count().expect("the back end answers"), unread(&stream).len()), (5, 1));
 }
 
 #[test]

@@ -159,7 +159,7 @@ fn one_dead_delivery_of_three_fails_the_event_with_the_error_of_the_first_that_d
     assert_eq!(settlements.next().name, "late");
     let failed = read(&broker, &id);
     assert_eq!((failed.status(), failed.error()), (Status::Failed, Some("early error")));
-    assert_eq!(broker.dead_letter_count(), 2);
+    assert_eq!(broker.dead_letter_count().expect("the back end answers"), 2);
     let stats = broker.stats();
     assert_eq!((stats.failed, stats.completed), (1, 2), "the notices of the two dead letters are completed");
 }

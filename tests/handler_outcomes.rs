@@ -236,7 +236,7 @@ fn the_event_and_the_dead_letter_tell_what_happened() {
         let held = broker.get(sent.id()).expect("the memory store").expect("the event");
         assert_eq!((held.status(), held.error()), (Status::Failed, Some(status_error)));
         assert_eq!(held.retry_count() as usize, messages.len() - 1);
-        let letters = broker.dead_letters(&DeadLetterFilter::default());
+        let letters = broker.dead_letters(&DeadLetterFilter::default()).expect("the back end answers");
         let letter = letters.last().expect("a dead letter");
         assert_eq!((letter.event.id(), letter.reason), (sent.id(), reason));
         assert_eq!(letter.attempts as usize, messages.len());

@@ -5,7 +5,6 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use eventbroker::provider::LeaseOutcome;
 use eventbroker::{Broker, Config, EventId, PublishError, Scope, Status, SubscribeOptions};
 use eventbroker_conformance::loopback::Loopback;
 use support::{Gate, PATIENCE, event, listen, numbered, open_gate, wait_until};
@@ -21,7 +20,7 @@ fn shared() -> SubscribeOptions {
 }
 
 fn done(loopback: &Loopback, count: usize) {
-    loopback.wait_until("they are settled", |server| server.settled("shared", LeaseOutcome::Done) == count);
+    loopback.wait_until("they are settled", |server| server.done("shared") == count);
 }
 
 #[test]

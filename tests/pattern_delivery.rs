@@ -162,7 +162,7 @@ fn a_malformed_pattern_is_refused_with_the_segment_at_fault() {
             assert_eq!(refused, SubscribeError::Invalid(invalid.clone()), "{pattern:?}");
             assert!(refused.to_string().contains(word), "{pattern:?}: {refused}");
         }
-        assert_eq!(broker.stream(pattern).map(drop), Err(invalid));
+        assert_eq!(broker.stream(pattern).map(drop), Err(invalid.into()));
     }
     assert_eq!(broker.stats().subscriptions, []);
 }

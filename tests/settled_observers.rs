@@ -116,7 +116,7 @@ fn an_observer_may_use_the_broker() {
     broker.on_settled(move |settled| {
         if settled.name == "first" {
             assert!(observing.get(settled.event.id()).expect("no back end").is_some());
-            assert_eq!(observing.dead_letter_count(), 1);
+            assert_eq!(observing.dead_letter_count().expect("the back end answers"), 1);
             observing.publish(event("second")).expect("room");
             count.fetch_add(1, Ordering::SeqCst);
         }

@@ -4,15 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::Bridge;
 use super::held::Held;
-use super::{Bridge, Pauses};
+use super::wait::Pauses;
 use crate::clock::nanos;
 use crate::engine::Engine;
+use crate::event::Event;
 use crate::handler::guarded;
 use crate::inbox::{History, Place, Queued};
 use crate::lifecycle::Phase;
 use crate::provider::{BackendError, Ingest, Lease, Room};
-use crate::store::By;
+use crate::store::{By, SharedRecord};
 use crate::subscription::Subscription;
 
 /// Deliveries per subscription and call of the ingest.
@@ -20,7 +22,7 @@ const MAX_RECEIVE: u64 = 1_024;
 /// How long a call of the ingest waits for a delivery, if nothing wakes it.
 const WAIT: Duration = Duration::from_secs(1);
 /// The same for an ingest that can't be woken.
-const DEAF_WAIT: Duration = Duration::from_millis(100);
+pub(super) const DEAF_WAIT: Duration = Duration::from_millis(100);
 
 impl Engine {
     pub(super) fn run_ingest(self: &Arc<Self>, mut ingest: Box<dyn Ingest>) {
@@ -38,6 +40,7 @@ impl Engine {
                 }
             }
         }
+        bridge.ingest_ended.set(());
     }
 
     fn ingest_step(
@@ -102,19 +105,24 @@ impl Engine {
         if !subscription.inbox.reserve() {
             return false;
         }
-        let stored = match self.store.find(lease.event.id()) {
-            Some(known) => Err(known),
-            None => self.store_new(lease.event, 1, By::Ingest).map_err(|(_, known)| known),
-        };
-        let record = stored.unwrap_or_else(|known| {
-            self.reopen(&known, |record| record.add(1));
-            known
-        });
+        let record = self.record_of(lease.event);
         let mut delivery = Queued::new(record, Place::Queue);
         delivery.history = Some(Box::new(History { lease: Some(Arc::clone(held)), ..History::default() }));
         let lane = subscription.lane(&delivery.record.event);
         subscription.inbox.push(delivery, lane);
         self.after_push(&subscription);
         true
+    }
+
+    /// The record of an event that the back end knows, with one more delivery that is open.
+    pub(super) fn record_of(&self, event: Event) -> SharedRecord {
+        let stored = match self.store.find(event.id()) {
+            Some(known) => Err(known),
+            None => self.store_new(event, 1, By::Ingest).map_err(|(_, known)| known),
+        };
+        stored.unwrap_or_else(|known| {
+            self.reopen(&known, |record| record.add(1));
+            known
+        })
     }
 }

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use flume::TrySendError;
-
-use super::{Bridge, MAX_BACKLOG, MAX_UNTOLD, Pauses};
+use super::wait::Pauses;
+use super::{Bridge, MAX_BACKLOG, MAX_UNTOLD};
 use crate::admission::{Publishing, Refusal, Reservation};
 use crate::engine::Engine;
 use crate::error::{FullLimit, PublishError};
@@ -13,6 +12,7 @@ use crate::event::Event;
 use crate::handler::guarded;
 use crate::provider::{BackendError, Mirror, SendOutcome, StatusChange};
 use crate::receipt::Pending;
+use crate::store::SharedRecord;
 use crate::verdict::Accepted;
 
 /// Events per call of the mirror.
@@ -28,17 +28,44 @@ pub(super) enum Job {
 
 /// An event on its way out.
 pub(super) struct Outgoing {
-    event: Event,
-    /// The room that it needs here. Nothing if the publisher dispatches it by itself, once it is confirmed.
-    reservation: Option<Reservation>,
-    pending: Arc<Pending>,
+    pub(super) event: Event,
+    pub(super) then: Then,
 }
 
-impl Outgoing {
-    fn release(&self) {
-        if let Some(reservation) = &self.reservation {
-            reservation.release();
+/// What follows from the back end's answer.
+pub(super) enum Then {
+    /// A publisher waits for it.
+    Answer {
+        /// The room that the event needs here. Nothing if the publisher dispatches it by itself, once it is confirmed.
+        reservation: Option<Reservation>,
+        pending: Arc<Pending>,
+    },
+    /// The event was accepted before, and stays open here until then.
+    Settle(SharedRecord),
+}
+
+impl Bridge {
+    /// Counts an event that will wait for the back end; fails if too many do.
+    pub(crate) fn reserve(&self) -> Result<(), FullLimit> {
+        if self.has_too_much_untold() {
+            return Err(FullLimit::Mirror { max: MAX_UNTOLD });
         }
+        let fits = |waiting: u64| (waiting < MAX_BACKLOG as u64).then_some(waiting + 1);
+        match self.unconfirmed.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fits) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(FullLimit::Mirror { max: MAX_BACKLOG }),
+        }
+    }
+
+    /// An event that was counted waits no longer.
+    pub(super) fn answered(&self) {
+        self.unconfirmed.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Hands an event that was counted to the mirror thread.
+    pub(super) fn enqueue(&self, event: Event, then: Then) {
+        // As in `command`.
+        let _ = self.jobs.0.send(Job::Send(Outgoing { event, then }));
     }
 }
 
@@ -52,23 +79,12 @@ impl Engine {
         reservation: Option<Reservation>,
         pending: &Arc<Pending>,
     ) -> Result<(), PublishError> {
-        if bridge.has_too_much_untold() {
-            if let Some(reservation) = &reservation {
-                reservation.release();
-            }
-            return self.refuse(event, Refusal::Full(FullLimit::Mirror { max: MAX_UNTOLD }));
+        if let Err(limit) = bridge.reserve() {
+            release(reservation.as_ref());
+            return self.refuse(event, Refusal::Full(limit));
         }
-        bridge.unconfirmed.fetch_add(1, Ordering::SeqCst);
-        let outgoing = Outgoing { event, reservation, pending: Arc::clone(pending) };
-        match bridge.jobs.0.try_send(Job::Send(outgoing)) {
-            Err(TrySendError::Full(Job::Send(back)) | TrySendError::Disconnected(Job::Send(back))) => {
-                bridge.unconfirmed.fetch_sub(1, Ordering::SeqCst);
-                back.release();
-                let limit = FullLimit::Mirror { max: MAX_BACKLOG };
-                self.refuse(back.event, Refusal::Full(limit))
-            }
-            _ => Ok(()),
-        }
+        bridge.enqueue(event, Then::Answer { reservation, pending: Arc::clone(pending) });
+        Ok(())
     }
 
     pub(super) fn run_mirror(self: &Arc<Self>, mut mirror: Option<Box<dyn Mirror>>) {
@@ -124,7 +140,6 @@ impl Engine {
             let sent = guarded(|| mirror.send(&events)).unwrap_or_else(|panic| Err(BackendError::Unavailable(panic)));
             match sent {
                 Ok(outcomes) => break outcomes,
-                Err(BackendError::Refused(reason)) => break vec![SendOutcome::Refused(reason); events.len()],
                 Err(error @ BackendError::Unavailable(_)) => {
                     bridge.note_error(&error);
                     if last_try {
@@ -133,6 +148,8 @@ impl Engine {
                     }
                     pauses.pause(self, bridge);
                 }
+                Err(BackendError::Refused(reason)) => break vec![SendOutcome::Refused(reason); events.len()],
+                Err(error) => break vec![SendOutcome::Refused(error.to_string()); events.len()],
             }
         };
         bridge.unflushed.lock().truncate(before);
@@ -142,13 +159,7 @@ impl Engine {
                 Some(SendOutcome::Held) => self.confirm(bridge, outgoing),
                 // Its answer was lost: it may have been stored by the first try.
                 Some(SendOutcome::Known) if tries > 1 => self.confirm(bridge, outgoing),
-                Some(SendOutcome::Known) => {
-                    outgoing.release();
-                    self.counts.here().duplicates.add_one();
-                    let id = outgoing.event.id().clone();
-                    outgoing.pending.resolve(Ok(Accepted { id, duplicate: true, deliveries: 0 }));
-                    bridge.unconfirmed.fetch_sub(1, Ordering::SeqCst);
-                }
+                Some(SendOutcome::Known) => self.know(bridge, outgoing),
                 Some(SendOutcome::Conflict) => self.reject(bridge, outgoing, Refusal::IdConflict),
                 Some(SendOutcome::Refused(reason)) => self.reject(bridge, outgoing, Refusal::Rejected(reason)),
                 None => {
@@ -162,18 +173,43 @@ impl Engine {
     /// The back end holds an event: now it is accepted, and dispatched to the local subscriptions.
     fn confirm(self: &Arc<Self>, bridge: &Bridge, outgoing: Outgoing) {
         bridge.mirrored.fetch_add(1, Ordering::SeqCst);
-        let accepted = match outgoing.reservation {
-            Some(reservation) => self.dispatch_reserved(outgoing.event, reservation),
-            None => Ok(Accepted { id: outgoing.event.id().clone(), duplicate: false, deliveries: 0 }),
-        };
-        outgoing.pending.resolve(accepted);
-        bridge.unconfirmed.fetch_sub(1, Ordering::SeqCst);
+        let Outgoing { event, then } = outgoing;
+        match then {
+            Then::Answer { reservation: Some(reservation), pending } => {
+                pending.resolve(self.dispatch_reserved(event, reservation));
+            }
+            Then::Answer { reservation: None, pending } => {
+                pending.resolve(Ok(Accepted { id: event.id().clone(), duplicate: false, deliveries: 0 }));
+            }
+            Then::Settle(record) => self.settle_buffered(bridge, &record, None),
+        }
+        bridge.answered();
     }
 
-    fn reject(&self, bridge: &Bridge, outgoing: Outgoing, refusal: Refusal) {
-        outgoing.release();
-        outgoing.pending.resolve(self.refuse(outgoing.event, refusal));
-        bridge.unconfirmed.fetch_sub(1, Ordering::SeqCst);
+    /// The back end has held the event before it was published.
+    fn know(&self, bridge: &Bridge, outgoing: Outgoing) {
+        self.counts.here().duplicates.add_one();
+        let Outgoing { event, then } = outgoing;
+        match then {
+            Then::Answer { reservation, pending } => {
+                release(reservation.as_ref());
+                pending.resolve(Ok(Accepted { id: event.id().clone(), duplicate: true, deliveries: 0 }));
+            }
+            Then::Settle(record) => self.settle_buffered(bridge, &record, None),
+        }
+        bridge.answered();
+    }
+
+    fn reject(self: &Arc<Self>, bridge: &Bridge, outgoing: Outgoing, refusal: Refusal) {
+        let Outgoing { event, then } = outgoing;
+        match then {
+            Then::Answer { reservation, pending } => {
+                release(reservation.as_ref());
+                pending.resolve(self.refuse(event, refusal));
+            }
+            Then::Settle(record) => self.bury_buffered(bridge, &record, &refusal),
+        }
+        bridge.answered();
     }
 
     /// Gives up what the mirror thread has left behind. Returns all that the back end has not confirmed.
@@ -187,12 +223,14 @@ impl Engine {
         std::mem::take(&mut bridge.unflushed.lock())
     }
 
-    /// Nobody knows whether the back end holds an event.
+    /// Nobody knows whether the back end holds an event. One that was accepted before stays open.
     fn give_up(&self, bridge: &Bridge, outgoing: Outgoing, reason: &str) {
-        outgoing.release();
-        let event = Box::new(outgoing.event);
-        outgoing.pending.resolve(Err(PublishError::Unknown { event, reason: reason.to_owned() }));
-        bridge.unconfirmed.fetch_sub(1, Ordering::SeqCst);
+        if let Then::Answer { reservation, pending } = outgoing.then {
+            release(reservation.as_ref());
+            let event = Box::new(outgoing.event);
+            pending.resolve(Err(PublishError::Unknown { event, reason: reason.to_owned() }));
+        }
+        bridge.answered();
     }
 
     /// Tells the provider's store the statuses that it does not know; what fails stays for the next time.
@@ -230,5 +268,11 @@ impl Engine {
                 return Err(error);
             }
         }
+    }
+}
+
+fn release(reservation: Option<&Reservation>) {
+    if let Some(reservation) = reservation {
+        reservation.release();
     }
 }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::{Bridge, Latch, Pauses, Registered};
+use super::ingest::DEAF_WAIT;
+use super::wait::{Latch, Pauses};
+use super::{Bridge, Registered};
 use crate::clock::nanos;
 use crate::engine::Engine;
 use crate::handler::guarded;
@@ -47,7 +49,10 @@ impl Engine {
         let mut pauses = Pauses::new();
         loop {
             let closing = bridge.closing.is_set();
-            if settling.todo.is_empty() && !closing {
+            if closing {
+                // What that had in its hands is given back as well.
+                bridge.ingest_ended.wait(DEAF_WAIT);
+            } else if settling.todo.is_empty() {
                 settling.wait(bridge);
             }
             let step =
@@ -78,7 +83,8 @@ impl Settling {
     }
 
     fn step(&mut self, engine: &Engine, bridge: &Bridge) -> Result<(), BackendError> {
-        // First of all, so that a back end that fails at something else loses no lease.
+        bridge.join_late(&mut *self.settler)?;
+        // Before the commands, so that a back end that fails at something else loses no lease.
         self.extend_leases(engine, bridge)?;
         self.todo.extend(bridge.commands.1.try_iter());
         while !self.todo.is_empty() {
@@ -103,7 +109,7 @@ impl Settling {
                 Ok(lost) => _ = bridge.leases_lost.fetch_add(lost.len() as u64, Ordering::SeqCst),
                 Err(error @ BackendError::Unavailable(_)) => return Err(error),
                 // What is refused now is refused for ever.
-                Err(error @ BackendError::Refused(_)) => bridge.note_error(&error),
+                Err(error) => bridge.note_error(&error),
             }
             self.todo.drain(..batch.len());
             {
@@ -132,7 +138,7 @@ impl Settling {
         };
         match done {
             Err(error @ BackendError::Unavailable(_)) => return Err(error),
-            Err(error @ BackendError::Refused(_)) => {
+            Err(error) => {
                 bridge.note_error(&error);
                 match self.todo.front() {
                     Some(Command::Register(_, known)) => known.set(Err(error)),

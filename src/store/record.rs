@@ -81,6 +81,10 @@ impl Progress {
         self.0 & OPEN != 0
     }
 
+    pub(crate) fn is_started(self) -> bool {
+        self.0 & STARTED != 0
+    }
+
     pub(crate) fn is_failed(self) -> bool {
         self.0 >= FAILED_ONE
     }
@@ -95,7 +99,7 @@ impl Progress {
     }
 
     pub(crate) fn status(self) -> Status {
-        match (self.is_open(), self.0 & STARTED != 0) {
+        match (self.is_open(), self.is_started()) {
             (true, false) => Status::Pending,
             (true, true) => Status::Processing,
             (false, _) if self.is_failed() => Status::Failed,
@@ -180,6 +184,11 @@ impl Record {
     /// More deliveries, of an event that is known already. Returns the progress before them.
     pub(crate) fn add(&self, deliveries: u32) -> Progress {
         Progress(self.state.fetch_add(u64::from(deliveries), Ordering::AcqRel))
+    }
+
+    /// Retries of the delivery that was tried most often.
+    pub(crate) fn retries(&self) -> u32 {
+        self.retries.load(Ordering::Relaxed)
     }
 
     /// True for the publish that is the first to dispatch it.

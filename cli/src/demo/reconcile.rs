@@ -140,7 +140,7 @@ impl Books<'_> {
 
     /// Reads every event that the store still holds, and compares its status with the dead letters.
     fn store(&self) -> Result<StoreCount, Undone> {
-        let letters = self.broker.dead_letters(&DeadLetterFilter::default());
+        let letters = self.broker.dead_letters(&DeadLetterFilter::default()).expect("the back end answers");
         let dead: BTreeSet<_> = letters.iter().map(|letter| letter.event.id().clone()).collect();
         let mut count = StoreCount { held: self.broker.store_stats().events, ..StoreCount::default() };
         let mut filter = Filter { limit: Some(10_000), ..Filter::default() };

@@ -7,6 +7,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use eventbroker::dead_letter::{DeadLetter, DeadLetterFilter};
 use eventbroker::{
     Broker, BrokerBuilder, Delivery, Event, EventId, IntoOutcome, RetryPolicy, Source, Status, SubscribeOptions,
     SubscriptionId, Verdict,
@@ -209,4 +210,11 @@ pub(crate) fn eventually(what: &str, holds: impl Fn() -> bool) {
 /// The status of an event, as the broker tells it.
 pub(crate) fn status(broker: &Broker, id: &EventId) -> Option<Status> {
     broker.get(id).expect("the back end answers").map(|event| event.status())
+}
+
+/// All dead letters, as soon as there are so many: a back end hears of them after the observers.
+pub(crate) fn dead_letters(broker: &Broker, count: usize) -> Vec<DeadLetter> {
+    let held = || broker.dead_letters(&DeadLetterFilter::default()).expect("the back end answers");
+    eventually("there are so many dead letters", || held().len() == count);
+    held()
 }

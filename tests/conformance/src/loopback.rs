@@ -1,13 +1,17 @@
 //! A back end in this process, for tests: what several brokers would reach over a network is a log behind a mutex here.
 //!
-//! It keeps events by id, a queue for each subscription name that was ever registered, and leases with tokens and an end.
+//! It keeps events by id, a queue for each subscription name that was ever registered, and leases with tokens and an end. What
+//! operators ask of it is in [`operator`].
 //! It can be made to fail in the ways in which a real one fails. Everything that happens to it can be
 //! [waited for](Loopback::wait_until).
+
+mod operator;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use eventbroker::dead_letter::DeadLetter;
 use eventbroker::provider;
 use eventbroker::provider::{
     BackendError, Capabilities, EventStore, Ingest, Lease, LeaseOutcome, LeaseToken, Mirror, Provider, Registration,
@@ -51,6 +55,12 @@ pub struct Server {
     pub failures: u64,
     /// Leases that were settled while they were held, in that order.
     pub settlements: Vec<Settlement>,
+    /// The dead letters, by number.
+    pub dead_letters: BTreeMap<u64, Dead>,
+    /// The ids of the events in the order in which they were stored.
+    log: Vec<EventId>,
+    /// Which connection has the name of an instance.
+    instances: BTreeMap<String, u64>,
     /// What the statuses come from.
     units: BTreeMap<EventId, Units>,
     offers_broadcast: bool,
@@ -79,6 +89,16 @@ pub struct Queue {
     /// Connections whose latest call asked for its deliveries.
     pub asked_by: BTreeSet<u64>,
     pattern: Option<Pattern>,
+    /// The events that it was ever given, and whether their statuses depend on that.
+    given: BTreeMap<EventId, bool>,
+}
+
+/// A delivery that died.
+#[derive(Debug)]
+pub struct Dead {
+    /// What is told of it.
+    pub letter: DeadLetter,
+    queue: String,
 }
 
 /// A lease that was settled.
@@ -101,8 +121,8 @@ struct Units {
     open: usize,
     leased: usize,
     done: usize,
-    /// Those that died: at which member, and of what.
-    dead: Vec<(u64, String)>,
+    /// Those that died: of what, by the number of the dead letter.
+    dead: BTreeMap<u64, String>,
     /// What members told of deliveries that were not leased.
     told: BTreeMap<u64, (Status, Option<String>)>,
 }
@@ -112,7 +132,7 @@ impl Units {
     fn event(&self) -> Event {
         let is_open = |status: Status| matches!(status, Status::Pending | Status::Processing);
         let failed = self.told.values().filter(|(status, _)| *status == Status::Failed);
-        let mut errors = self.dead.iter().map(|(_, error)| Some(error)).chain(failed.map(|(_, error)| error.as_ref()));
+        let mut errors = self.dead.values().map(Some).chain(failed.map(|(_, error)| error.as_ref()));
         let begun = self.leased + self.done + self.dead.len() + self.told.len() > 0;
         let (status, error) = if self.open > 0 || self.told.values().any(|(status, _)| is_open(*status)) {
             (if begun { Status::Processing } else { Status::Pending }, None)
@@ -128,7 +148,6 @@ impl Units {
 
 #[derive(Debug)]
 struct Leased {
-    member: u64,
     name: String,
     queue: String,
     number: u64,
@@ -153,6 +172,9 @@ impl Default for Server {
     fn default() -> Self {
         Self {
             events: BTreeMap::new(),
+            dead_letters: BTreeMap::new(),
+            log: Vec::new(),
+            instances: BTreeMap::new(),
             queues: BTreeMap::new(),
             sends: 0,
             extensions: 0,
@@ -185,19 +207,25 @@ impl Loopback {
         loopback
     }
 
-    /// A connection for one broker, with store, mirror and ingest. It offers groups, and broadcast if the loopback was made with
-    /// that.
+    /// A connection for one broker, with store, mirror, ingest and operator. It offers all there is; broadcast only if the loopback
+    /// was made with that.
     pub fn provider(&self) -> Provider {
         let mut capabilities = Capabilities::none().with_groups().with_durability().with_instances();
+        capabilities = capabilities.with_start_positions().with_replay().with_tail();
         capabilities.broadcast = self.look(|server| server.offers_broadcast);
+        capabilities.durable_broadcast = capabilities.broadcast;
         let member = self.change(Server::number);
         Provider::new("loopback", capabilities)
             .with_store(Arc::new(Connection { shared: Arc::clone(&self.0), member }))
             .with_mirror(Box::new(Connection { shared: Arc::clone(&self.0), member }))
             .with_ingest(
                 Box::new(LoopbackIngest { connection: Connection { shared: Arc::clone(&self.0), member }, heard: 0 }),
-                Box::new(LoopbackSettler(Connection { shared: Arc::clone(&self.0), member })),
+                Box::new(LoopbackSettler {
+                    connection: Connection { shared: Arc::clone(&self.0), member },
+                    instance: String::new(),
+                }),
             )
+            .with_operator(Arc::new(Connection { shared: Arc::clone(&self.0), member }))
     }
 
     /// How long a lease lasts. Default 5 s; it wants to be extended each third of that.
@@ -345,9 +373,18 @@ impl Server {
         self.leases.len()
     }
 
-    /// How often leases of a name were settled in this way.
-    pub fn settled(&self, name: &str, outcome: LeaseOutcome) -> usize {
-        self.settlements.iter().filter(|it| it.name == name && it.outcome == outcome).count()
+    /// How many leases of a name were settled as done.
+    pub fn done(&self, name: &str) -> usize {
+        self.count_settled(name, |outcome| matches!(outcome, LeaseOutcome::Done { .. }))
+    }
+
+    /// How many leases of a name were given back.
+    pub fn released(&self, name: &str) -> usize {
+        self.count_settled(name, |outcome| *outcome == LeaseOutcome::Released)
+    }
+
+    fn count_settled(&self, name: &str, how: impl Fn(&LeaseOutcome) -> bool) -> usize {
+        self.settlements.iter().filter(|it| it.name == name && how(&it.outcome)).count()
     }
 
     fn hold(&mut self, event: &Event) -> SendOutcome {
@@ -357,18 +394,29 @@ impl Server {
         if let Some(reason) = &self.faults.refusal {
             return SendOutcome::Refused(reason.clone());
         }
-        let number = self.number();
-        let mut open = 0;
-        for queue in self.queues.values_mut() {
-            if queue.pattern.as_ref().is_some_and(|pattern| pattern.matches(event.event_type().as_str())) {
-                queue.waiting.insert(number, event.id().clone());
-                open += 1;
-            }
-        }
-        let (dead, told) = (Vec::new(), BTreeMap::new());
-        self.units.insert(event.id().clone(), Units { sent: event.clone(), open, leased: 0, done: 0, dead, told });
+        let (dead, told) = (BTreeMap::new(), BTreeMap::new());
+        self.units.insert(event.id().clone(), Units { sent: event.clone(), open: 0, leased: 0, done: 0, dead, told });
+        self.log.push(event.id().clone());
+        let matches = |queue: &Queue| queue.matches(event);
+        let keys: Vec<String> =
+            self.queues.iter().filter(|(_, queue)| matches(queue)).map(|(key, _)| key.clone()).collect();
+        keys.iter().for_each(|key| self.give(key, event.id(), true));
         self.update(event.id(), |_| ());
         SendOutcome::Held
+    }
+
+    /// Gives an event to a queue.
+    fn give(&mut self, key: &str, id: &EventId, counts: bool) {
+        let number = self.number();
+        let Some(queue) = self.queues.get_mut(key) else { return };
+        queue.waiting.insert(number, id.clone());
+        queue.given.insert(id.clone(), counts);
+        self.update(id, |units| units.open += usize::from(counts));
+    }
+
+    /// Whether the status of an event depends on its delivery to a queue: 1 if so, else 0.
+    fn counts(&self, key: &str, id: &EventId) -> usize {
+        self.queues.get(key).and_then(|queue| queue.given.get(id)).map_or(0, |counts| usize::from(*counts))
     }
 
     /// Notes something about the deliveries of an event. False if it is not known.
@@ -391,16 +439,31 @@ impl Server {
     }
 
     fn give_back(&mut self, lease: Leased) {
-        let queue = self.queues.get_mut(&lease.queue);
-        let gone = usize::from(queue.is_none());
-        if let Some(queue) = queue {
-            queue.leased -= 1;
-            queue.waiting.insert(lease.number, lease.id.clone());
+        let counts = self.counts(&lease.queue, &lease.id);
+        let Some(queue) = self.queues.get_mut(&lease.queue) else { return };
+        queue.leased -= 1;
+        queue.waiting.insert(lease.number, lease.id.clone());
+        self.update(&lease.id, |units| units.leased -= counts);
+    }
+
+    /// Removes a queue with all that is in it, leased or not.
+    fn remove_queue(&mut self, key: &str) -> Option<Queue> {
+        let queue = self.queues.remove(key)?;
+        let counts = |id: &EventId| queue.given.get(id).map_or(0, |counts| usize::from(*counts));
+        for id in queue.waiting.values() {
+            self.update(id, |units| units.open -= counts(id));
         }
-        self.update(&lease.id, |units| {
-            units.leased -= 1;
-            units.open -= gone;
-        });
+        let leased: Vec<EventId> =
+            self.leases.values().filter(|lease| lease.queue == key).map(|lease| lease.id.clone()).collect();
+        for id in &leased {
+            self.update(id, |units| {
+                units.open -= counts(id);
+                units.leased -= counts(id);
+            });
+        }
+        self.leases.retain(|_, lease| lease.queue != key);
+        self.dead_letters.retain(|_, dead| dead.queue != key);
+        Some(queue)
     }
 
     /// Ends a lease. False if it was lost before.
@@ -412,34 +475,57 @@ impl Server {
             self.give_back(lease);
             return true;
         }
+        let counts = self.counts(&lease.queue, &lease.id);
         if let Some(queue) = self.queues.get_mut(&lease.queue) {
             queue.leased -= 1;
         }
-        self.suspects.remove(&(lease.queue, lease.number));
+        let number = self.number();
+        let mut died = None;
         self.update(&lease.id, |units| {
-            units.open -= 1;
-            units.leased -= 1;
+            units.open -= counts;
+            units.leased -= counts;
             match outcome {
-                LeaseOutcome::Dead { error, .. } => units.dead.push((lease.member, error.clone())),
-                _ => units.done += 1,
+                LeaseOutcome::Dead { reason, attempts, error, errors } => {
+                    let mut letter = DeadLetter::new(number, units.sent.clone(), lease.name.as_str(), *reason);
+                    letter.attempts = *attempts;
+                    letter.first_failed_at = errors.first().map_or(letter.dead_at, |first| first.at);
+                    letter.errors.clone_from(errors);
+                    died = Some(letter);
+                    if counts > 0 {
+                        units.dead.insert(number, error.clone());
+                    }
+                }
+                _ => units.done += counts,
             }
         });
+        self.suspects.remove(&(lease.queue.clone(), lease.number));
+        if let Some(mut letter) = died {
+            letter.event = self.events.get(&lease.id).cloned().unwrap_or(letter.event);
+            self.dead_letters.insert(number, Dead { letter, queue: lease.queue });
+        }
         true
     }
 
-    /// A member serves a subscription no longer. A queue that it alone has goes with it.
+    /// A member serves a subscription no longer. A queue that it alone has goes with it, unless that is durable.
     fn leave(&mut self, member: u64, name: &str) {
-        if let Some(own) = self.queues.remove(&own_queue(name, member)) {
-            own.waiting.values().for_each(|id| _ = self.update(id, |units| units.open -= 1));
-        } else if let Some(queue) = self.queues.get_mut(name) {
-            queue.members.remove(&member);
+        let key = self.queue_of(member, name);
+        let Some(queue) = self.queues.get_mut(&key) else { return };
+        queue.members.remove(&member);
+        if key == own_queue(name, member) {
+            self.remove_queue(&key);
         }
     }
 
     /// The queue of a subscription for a member.
     fn queue_of(&self, member: u64, name: &str) -> String {
+        let instance = self.instances.iter().find(|(_, holder)| **holder == member);
+        let durable = instance.map(|(instance, _)| durable_queue(name, instance));
         let own = own_queue(name, member);
-        if self.queues.contains_key(&own) { own } else { name.to_owned() }
+        [Some(own), durable]
+            .into_iter()
+            .flatten()
+            .find(|key| self.queues.contains_key(key))
+            .unwrap_or_else(|| name.to_owned())
     }
 
     /// What a member can have of a subscription.
@@ -456,13 +542,13 @@ impl Server {
         queue.leased += 1;
         queue.most_leased = queue.most_leased.max(queue.leased);
         let token = LeaseToken(self.number());
-        self.update(&id, |units| units.leased += 1);
+        let counts = self.counts(&key, &id);
+        self.update(&id, |units| units.leased += counts);
         let event = self.units.get(&id)?.sent.clone();
         let ends = Instant::now() + self.lease_time;
         let lease = Lease::new(token, name, event);
         let suspicion = self.suspects.get(&(key.clone(), number)).copied();
-        self.leases
-            .insert(token, Leased { member, name: name.to_owned(), queue: key, number, id, ends, marked: false });
+        self.leases.insert(token, Leased { name: name.to_owned(), queue: key, number, id, ends, marked: false });
         Some(match suspicion {
             Some(crashes) => lease.suspected(crashes),
             None => lease,
@@ -475,7 +561,18 @@ fn own_queue(name: &str, member: u64) -> String {
     format!("{name} at {member}")
 }
 
-/// One of the three connections of a broker.
+/// A durable one has a queue for each instance.
+fn durable_queue(name: &str, instance: &str) -> String {
+    format!("{name} of {instance}")
+}
+
+impl Queue {
+    fn matches(&self, event: &Event) -> bool {
+        self.pattern.as_ref().is_some_and(|pattern| pattern.matches(event.event_type().as_str()))
+    }
+}
+
+/// One of the connections of a broker.
 #[derive(Debug)]
 struct Connection {
     shared: Arc<Shared>,
@@ -567,55 +664,90 @@ impl Ingest for LoopbackIngest {
 
 /// Its connection is one that leaves when it is dropped.
 #[derive(Debug)]
-struct LoopbackSettler(Connection);
+struct LoopbackSettler {
+    connection: Connection,
+    instance: String,
+}
 
 impl Settler for LoopbackSettler {
+    fn join(&mut self, instance_id: &str) -> Result<bool, BackendError> {
+        let member = self.connection.member;
+        let joined = self
+            .connection
+            .shared
+            .call(|server| Ok(*server.instances.entry(instance_id.to_owned()).or_insert(member) == member))?;
+        if joined {
+            self.instance = instance_id.to_owned();
+        }
+        Ok(joined)
+    }
+
     fn register(&mut self, registration: &Registration) -> Result<(), BackendError> {
         let held = |server: &mut Server| server.faults.registrations_held;
-        drop(self.0.shared.changed.wait_while(self.0.shared.lock(), held).expect("no panic under the lock"));
+        drop(
+            self.connection
+                .shared
+                .changed
+                .wait_while(self.connection.shared.lock(), held)
+                .expect("no panic under the lock"),
+        );
         let pattern = Pattern::parse(&registration.pattern).map_err(|it| BackendError::Refused(it.to_string()))?;
-        self.0.shared.call(|server| {
+        let member = self.connection.member;
+        self.connection.shared.call(|server| {
             let key = match registration.scope {
-                Scope::Broadcast => own_queue(&registration.name, self.0.member),
+                Scope::Broadcast if registration.durable => durable_queue(&registration.name, &self.instance),
+                Scope::Broadcast => own_queue(&registration.name, member),
                 _ => registration.name.to_string(),
             };
+            if !server.queues.contains_key(&key) {
+                let missed = server.stored_from(&registration.start)?;
+                let queue = Queue { pattern: Some(pattern.clone()), ..Queue::default() };
+                let missed: Vec<EventId> = missed.into_iter().filter(|id| queue.matches(&server.events[id])).collect();
+                server.queues.insert(key.clone(), queue);
+                missed.iter().for_each(|id| server.give(&key, id, false));
+            }
             let queue = server.queues.entry(key).or_default();
             let known = queue.pattern.get_or_insert_with(|| pattern.clone());
             if *known != pattern {
                 return Err(BackendError::Refused(format!("its pattern is {known}, not {pattern}")));
             }
-            queue.members.insert(self.0.member);
+            queue.members.insert(member);
             Ok(())
         })
     }
 
     fn unregister(&mut self, name: &str) -> Result<(), BackendError> {
-        self.0.shared.call(|server| {
-            server.leave(self.0.member, name);
+        self.connection.shared.call(|server| {
+            server.leave(self.connection.member, name);
             Ok(())
         })
     }
 
     fn remove(&mut self, name: &str) -> Result<bool, BackendError> {
-        self.0.shared.call(|server| {
-            let Some(queue) = server.queues.remove(name) else { return Ok(false) };
-            queue.waiting.values().for_each(|id| _ = server.update(id, |units| units.open -= 1));
-            Ok(true)
+        self.connection.shared.call(|server| {
+            let key = server.queue_of(self.connection.member, name);
+            Ok(server.remove_queue(&key).is_some())
         })
     }
 
     fn settle(&mut self, settlements: &[provider::Settlement]) -> Result<Vec<LeaseToken>, BackendError> {
-        self.0.shared.lock().settles += 1;
-        self.0.shared.changed.notify_all();
+        self.connection.shared.lock().settles += 1;
+        self.connection.shared.changed.notify_all();
         let held = |server: &mut Server| server.faults.settles_held;
-        drop(self.0.shared.changed.wait_while(self.0.shared.lock(), held).expect("no panic under the lock"));
-        self.0.shared.call(|server| {
+        drop(
+            self.connection
+                .shared
+                .changed
+                .wait_while(self.connection.shared.lock(), held)
+                .expect("no panic under the lock"),
+        );
+        self.connection.shared.call(|server| {
             Ok(settlements.iter().filter(|it| !server.settle(it.token, &it.outcome)).map(|it| it.token).collect())
         })
     }
 
     fn mark(&mut self, token: LeaseToken, begun: bool) -> Result<bool, BackendError> {
-        self.0.shared.call(|server| {
+        self.connection.shared.call(|server| {
             let Some(lease) = server.leases.get_mut(&token) else { return Ok(false) };
             lease.marked = begun;
             let count = if begun { &mut server.marks.0 } else { &mut server.marks.1 };
@@ -629,11 +761,11 @@ impl Settler for LoopbackSettler {
     }
 
     fn lease_time(&self) -> Option<Duration> {
-        Some(self.0.shared.lock().lease_time)
+        Some(self.connection.shared.lock().lease_time)
     }
 
     fn extend(&mut self, tokens: &[LeaseToken]) -> Result<Vec<LeaseToken>, BackendError> {
-        self.0.shared.call(|server| {
+        self.connection.shared.call(|server| {
             let ends = Instant::now() + server.lease_time;
             let mut lost = Vec::new();
             for token in tokens {
@@ -652,14 +784,20 @@ impl Settler for LoopbackSettler {
 
 impl Drop for LoopbackSettler {
     fn drop(&mut self) {
-        let mut server = self.0.shared.lock();
-        let served = |queue: &Queue| queue.members.contains(&self.0.member);
-        let own = format!(" at {}", self.0.member);
-        let queues = server.queues.iter().filter(|(_, queue)| served(queue));
-        let names: Vec<String> = queues.map(|(key, _)| key.strip_suffix(&own).unwrap_or(key).to_owned()).collect();
-        names.iter().for_each(|name| server.leave(self.0.member, name));
+        let member = self.connection.member;
+        let mut server = self.connection.shared.lock();
+        let own = format!(" at {member}");
+        for key in server.queues.keys().cloned().collect::<Vec<_>>() {
+            let name = key.strip_suffix(&own).unwrap_or(&key);
+            if name == key {
+                server.queues.get_mut(&key).map(|queue| queue.members.remove(&member));
+            } else {
+                server.leave(member, name);
+            }
+        }
+        server.instances.retain(|_, holder| *holder != member);
         drop(server);
-        self.0.shared.changed.notify_all();
+        self.connection.shared.changed.notify_all();
     }
 }
 
@@ -693,15 +831,8 @@ impl EventStore for Connection {
         self.shared.call(|server| {
             let member = self.member;
             for change in changes {
-                let (status, mut error) = (change.status, change.error.clone());
-                server.update(&change.id, |units| {
-                    // A member's word covers all that it did, requeued dead letters included.
-                    let covered = units.dead.extract_if(.., |(of, _)| *of == member).last();
-                    if status == Status::Failed && error.is_none() {
-                        error = covered.map(|(_, error)| error);
-                    }
-                    units.told.insert(member, (status, error));
-                });
+                let (status, error) = (change.status, change.error.clone());
+                server.update(&change.id, |units| _ = units.told.insert(member, (status, error)));
             }
             Ok(())
         })
@@ -710,6 +841,7 @@ impl EventStore for Connection {
     fn delete(&self, id: &EventId) -> Result<bool, BackendError> {
         self.shared.call(|server| {
             server.units.remove(id);
+            server.log.retain(|it| it != id);
             Ok(server.events.remove(id).is_some())
         })
     }

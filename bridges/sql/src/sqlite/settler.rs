@@ -102,8 +102,10 @@ fn settle(
         statement.execute(params![position, subscription, token, state, attempts, reason, error, now])
     };
     let changed = match outcome {
-        LeaseOutcome::Done => finish(DONE, 1, None, None)?,
-        LeaseOutcome::Dead { reason, attempts, error } => finish(DEAD, *attempts, Some(reason.as_str()), Some(error))?,
+        LeaseOutcome::Done { attempts } => finish(DONE, *attempts, None, None)?,
+        LeaseOutcome::Dead { reason, attempts, error, .. } => {
+            finish(DEAD, *attempts, Some(reason.as_str()), Some(error))?
+        }
         _ => {
             let mut release = transaction.prepare_cached(&database.sql.release)?;
             release.execute(params![position, subscription, token])?
@@ -115,6 +117,10 @@ fn settle(
 }
 
 impl Settler for SqliteSettler {
+    fn join(&mut self, _: &str) -> Result<bool, BackendError> {
+        Ok(true)
+    }
+
     fn register(&mut self, registration: &Registration) -> Result<(), BackendError> {
         let database = &*self.0;
         let pattern =

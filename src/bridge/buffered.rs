@@ -1,0 +1,83 @@
+//! Events that are accepted before the back end holds them (`Confirm::Buffered`): dispatched here at once, and open until the mirror
+//! has had its answer. So their statuses are told after the event, and the bounds of what is open hold for the buffer as well.
+
+use std::sync::Arc;
+
+use super::Bridge;
+use super::mirror::Then;
+use crate::admission::{Publishing, Refusal, Reservation};
+use crate::clock::system_time;
+use crate::dead_letter::{AttemptError, DeadLetter, DeadReason};
+use crate::engine::Engine;
+use crate::error::{PublishError, RequeueError};
+use crate::event::Event;
+use crate::provider::BackendError;
+use crate::store::{Record, SharedRecord};
+use crate::verdict::Accepted;
+
+/// What stands for the subscription in a dead letter of the mirror.
+const MIRROR: &str = "mirror";
+
+impl Engine {
+    /// Accepts an event into the buffer, and dispatches it to the local subscriptions.
+    pub(crate) fn publish_buffered(
+        self: &Arc<Self>,
+        bridge: &Bridge,
+        _publishing: &Publishing<'_>,
+        event: Event,
+        room: Reservation,
+    ) -> Result<Accepted, PublishError> {
+        if let Err(limit) = bridge.reserve() {
+            room.release();
+            return self.refuse(event, Refusal::Full(limit));
+        }
+        self.dispatch_buffered(event, room, |record| self.buffer(bridge, record)).inspect_err(|_| bridge.answered())
+    }
+
+    /// An event that was counted goes to the mirror; `None` if it turned out to be known.
+    pub(crate) fn buffer(&self, bridge: &Bridge, record: Option<&SharedRecord>) {
+        match record {
+            Some(record) => bridge.enqueue(record.event.clone(), Then::Settle(SharedRecord::clone(record))),
+            None => bridge.answered(),
+        }
+    }
+
+    /// The back end holds an event that was accepted before, or has refused it.
+    pub(super) fn settle_buffered(&self, bridge: &Bridge, record: &SharedRecord, error: Option<&str>) {
+        let progress = record.settle_one(error.is_some(), error, self.clock.wall(self.clock.now()));
+        // If nothing was delivered here, its status follows from what the back end hands out; what that refused it does not know.
+        if !progress.is_open() && progress.is_started() && error.is_none() {
+            bridge.note_status(record, progress.status(), None);
+        }
+        self.close_if_done(record, progress);
+    }
+
+    /// The back end refused an event for good.
+    pub(super) fn bury_buffered(self: &Arc<Self>, bridge: &Bridge, record: &SharedRecord, refusal: &Refusal) {
+        let error = match refusal {
+            Refusal::Rejected(reason) => reason.clone(),
+            _ => "its id is known there with other content".to_owned(),
+        };
+        tracing::error!(event = %record.event.id(), error, "the back end refused an event that was accepted");
+        let now = system_time(self.clock.wall(self.clock.now()));
+        let mut letter = DeadLetter::new(0, record.snapshot(), MIRROR, DeadReason::MirrorRejected);
+        (letter.first_failed_at, letter.dead_at, letter.attempts) = (now, now, 1);
+        letter.errors = vec![AttemptError::new(1, now, error.clone())];
+        self.keep_dead_letter(letter, record);
+        self.settle_buffered(bridge, record, Some(&error));
+    }
+
+    /// Has the mirror try an event again that the back end refused.
+    pub(crate) fn mirror_again(&self, dead_letter: u64) -> Result<(), RequeueError> {
+        let not_found = || RequeueError::NotFound { id: dead_letter };
+        let bridge = self.bridge.as_ref().ok_or_else(not_found)?;
+        bridge.reserve().map_err(|limit| BackendError::Unavailable(limit.to_string()))?;
+        let Some(entry) = self.dead_letters.take(dead_letter) else {
+            bridge.answered();
+            return Err(not_found());
+        };
+        self.reopen(&entry.record, Record::reopen_one);
+        self.buffer(bridge, Some(&entry.record));
+        Ok(())
+    }
+}
