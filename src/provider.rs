@@ -227,10 +227,10 @@ pub trait EventStore: Send + Sync {
     /// # Errors
     /// [`BackendError`] as the back end answers.
     fn list(&self, filter: &Filter) -> Result<Page, BackendError>;
-    /// Notes new statuses that come from deliveries which the back end did not hand over: those of local subscriptions, and
-    /// requeued dead letters. What comes of its leases it learns from [`Settler::settle`], and an event that nobody is registered
+    /// Notes new statuses that come from deliveries which the back end did not hand over: those of local subscriptions. What comes of its leases it learns from [`Settler::settle`], and an event that nobody is registered
     /// for is completed when it is stored; from all of these it derives the status: failed if any delivery is dead. 1 to 256
-    /// changes, each of another event; of an event that is not known, a change is no error.
+    /// changes, each of another event; of an event that is not known, or was not sent by this provider's mirror, it is no error and
+    /// changes nothing.
     ///
     /// # Errors
     /// [`BackendError`] as the back end answers; the call is repeated.

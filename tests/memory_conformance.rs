@@ -1,6 +1,6 @@
 //! The memory provider passes the suite of all providers.
 
-use eventbroker::{Broker, BrokerBuilder};
+use eventbroker::provider::Provider;
 use eventbroker_conformance::{Abilities, Subject, conformance_tests};
 
 struct Memory;
@@ -10,8 +10,8 @@ impl Subject for Memory {
         Abilities { ordered: true, exact: true, query: true, ..Abilities::default() }
     }
 
-    fn broker(&self, builder: BrokerBuilder) -> Broker {
-        builder.start().expect("it starts")
+    fn provider(&self) -> Provider {
+        Provider::memory()
     }
 }
 

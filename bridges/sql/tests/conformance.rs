@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use eventbroker::{Broker, BrokerBuilder};
+use eventbroker::provider::Provider;
 use eventbroker_conformance::{Abilities, Subject, conformance_tests};
 use support::Folder;
 
@@ -20,13 +20,16 @@ impl Subject for Sqlite {
             groups: true,
             broadcast: true,
             query: true,
+            start_positions: true,
+            durable_broadcast: true,
+            operator: true,
             ..Abilities::default()
         }
     }
 
-    fn broker(&self, builder: BrokerBuilder) -> Broker {
+    fn provider(&self) -> Provider {
         let sqlite = eventbroker_sql::Sqlite::new(self.0.file("events.db")).lease_time(Duration::from_secs(5));
-        builder.provider(sqlite.open().expect("it opens")).start().expect("it starts")
+        sqlite.open().expect("it opens")
     }
 }
 

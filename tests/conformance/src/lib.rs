@@ -3,7 +3,7 @@
 //! A provider's own test file says how to get a back end, and what it is able to do:
 //!
 //! ```ignore
-//! use eventbroker::{Broker, BrokerBuilder};
+//! use eventbroker::provider::Provider;
 //! use eventbroker_conformance::{Abilities, Subject, conformance_tests};
 //!
 //! struct Redis(Server);
@@ -12,8 +12,8 @@
 //!     fn abilities(&self) -> Abilities {
 //!         Abilities { ordered: true, groups: true, ..Abilities::default() }
 //!     }
-//!     fn broker(&self, builder: BrokerBuilder) -> Broker {
-//!         builder.provider(self.0.open()).start().expect("it starts")
+//!     fn provider(&self) -> Provider {
+//!         self.0.open()
 //!     }
 //! }
 //!
@@ -33,6 +33,7 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread::Builder;
 use std::time::Duration;
 
+use eventbroker::provider::Provider;
 use eventbroker::{Broker, BrokerBuilder};
 
 /// No case takes longer, even on a busy machine; one that does hangs.
@@ -57,6 +58,12 @@ pub struct Abilities {
     pub history: bool,
     /// Every accepted event can be listed.
     pub query: bool,
+    /// A new subscription can start at a position in the past.
+    pub start_positions: bool,
+    /// A broadcast subscription can outlive its process.
+    pub durable_broadcast: bool,
+    /// What operators ask for is answered for all instances: dead letters, replay, lag, streams.
+    pub operator: bool,
     /// The subject can [restart](Subject::restart) its back end.
     pub restart: bool,
 }
@@ -66,8 +73,13 @@ pub trait Subject: Send + Sync {
     /// What it is able to do.
     fn abilities(&self) -> Abilities;
 
-    /// Finishes and starts a broker with a new connection to this subject's back end.
-    fn broker(&self, builder: BrokerBuilder) -> Broker;
+    /// A new connection to this subject's back end.
+    fn provider(&self) -> Provider;
+
+    /// Finishes and starts a broker with a new connection.
+    fn broker(&self, builder: BrokerBuilder) -> Broker {
+        builder.provider(self.provider()).start().expect("it starts")
+    }
 
     /// Stops the back end and starts it again; what it held it still holds. Only called with that ability.
     fn restart(&self) {}
@@ -237,6 +249,25 @@ macro_rules! for_each_case {
             events_wait_for_a_member [across_instances groups durable],
             broadcast_reaches_every_instance [across_instances broadcast],
             nothing_accepted_is_lost_when_the_back_end_restarts [restart],
+            an_instance_has_its_name_for_itself [across_instances],
+            a_default_name_gets_a_suffix [across_instances],
+
+            buffered_events_arrive [],
+            a_new_name_starts_at_its_position [start_positions],
+            a_start_position_counts_once [start_positions],
+            a_start_after_an_unknown_event_is_refused [start_positions],
+            a_durable_broadcast_goes_on_where_it_was [durable_broadcast],
+            dead_letters_are_found_by_what_is_known_of_them [],
+            dead_letters_are_those_of_every_instance [operator],
+            dead_letters_outlive_their_instance [operator],
+            dead_letters_are_purged [],
+            requeued_letters_that_die_again_are_new_ones [],
+            replay_delivers_a_range_again [operator],
+            replay_goes_on_where_it_stopped [operator],
+            replay_fits_the_subscription [operator],
+            lag_tells_what_waits [operator],
+            streams_show_every_instance [operator],
+            streams_begin_where_they_should [operator],
         }
     };
 }

@@ -19,7 +19,7 @@ use eventbroker::provider::{
 };
 use eventbroker::query::{Filter, Order, Page};
 use eventbroker::stats::StoreStats;
-use eventbroker::{Broker, BrokerBuilder, Event, EventId, Pattern, Scope, Status};
+use eventbroker::{Event, EventId, Pattern, Scope, Status};
 
 use crate::{Abilities, Subject};
 
@@ -91,6 +91,8 @@ pub struct Queue {
     pattern: Option<Pattern>,
     /// The events that it was ever given, and whether their statuses depend on that.
     given: BTreeMap<EventId, bool>,
+    /// How often dead letters of an event were requeued.
+    requeues: BTreeMap<EventId, u32>,
 }
 
 /// A delivery that died.
@@ -115,26 +117,27 @@ pub struct Settlement {
 /// What is known of the deliveries of one event.
 #[derive(Debug)]
 struct Units {
-    /// The event as it was sent.
+    /// The event as it was sent, and by which member.
     sent: Event,
+    origin: u64,
     /// Deliveries that are waiting or leased, and those of them that are leased.
     open: usize,
     leased: usize,
     done: usize,
     /// Those that died: of what, by the number of the dead letter.
     dead: BTreeMap<u64, String>,
-    /// What members told of deliveries that were not leased.
-    told: BTreeMap<u64, (Status, Option<String>)>,
+    /// What its member told of deliveries that were not leased.
+    told: Option<(Status, Option<String>)>,
 }
 
 impl Units {
     /// The event with the status that follows from all of it.
     fn event(&self) -> Event {
         let is_open = |status: Status| matches!(status, Status::Pending | Status::Processing);
-        let failed = self.told.values().filter(|(status, _)| *status == Status::Failed);
+        let failed = self.told.iter().filter(|(status, _)| *status == Status::Failed);
         let mut errors = self.dead.values().map(Some).chain(failed.map(|(_, error)| error.as_ref()));
-        let begun = self.leased + self.done + self.dead.len() + self.told.len() > 0;
-        let (status, error) = if self.open > 0 || self.told.values().any(|(status, _)| is_open(*status)) {
+        let begun = self.leased + self.done + self.dead.len() + usize::from(self.told.is_some()) > 0;
+        let (status, error) = if self.open > 0 || self.told.iter().any(|(status, _)| is_open(*status)) {
             (if begun { Status::Processing } else { Status::Pending }, None)
         } else {
             match errors.next() {
@@ -268,6 +271,14 @@ impl Loopback {
         self.change(|server| server.faults.settles_held = hold);
     }
 
+    /// Somebody else takes the name of an instance, also while it can't be reached from here.
+    pub fn take_name(&self, instance: &str) {
+        self.change(|server| {
+            let somebody = server.number();
+            server.instances.insert(instance.to_owned(), somebody);
+        });
+    }
+
     /// All leases end at this moment, whoever holds them.
     pub fn expire_leases(&self) {
         self.change(|server| server.take_back(|_| true));
@@ -321,12 +332,15 @@ impl Subject for Loopback {
             broadcast: self.look(|server| server.offers_broadcast),
             query: true,
             restart: true,
+            start_positions: true,
+            durable_broadcast: self.look(|server| server.offers_broadcast),
+            operator: true,
             ..Abilities::default()
         }
     }
 
-    fn broker(&self, builder: BrokerBuilder) -> Broker {
-        builder.provider(self.provider()).start().expect("it starts")
+    fn provider(&self) -> Provider {
+        Self::provider(self)
     }
 
     fn restart(&self) {
@@ -387,15 +401,16 @@ impl Server {
         self.settlements.iter().filter(|it| it.name == name && how(&it.outcome)).count()
     }
 
-    fn hold(&mut self, event: &Event) -> SendOutcome {
+    fn hold(&mut self, event: &Event, origin: u64) -> SendOutcome {
         if let Some(known) = self.events.get(event.id()) {
             return if known.same_content(event) { SendOutcome::Known } else { SendOutcome::Conflict };
         }
         if let Some(reason) = &self.faults.refusal {
             return SendOutcome::Refused(reason.clone());
         }
-        let (dead, told) = (BTreeMap::new(), BTreeMap::new());
-        self.units.insert(event.id().clone(), Units { sent: event.clone(), open: 0, leased: 0, done: 0, dead, told });
+        let (dead, told) = (BTreeMap::new(), None);
+        self.units
+            .insert(event.id().clone(), Units { sent: event.clone(), origin, open: 0, leased: 0, done: 0, dead, told });
         self.log.push(event.id().clone());
         let matches = |queue: &Queue| queue.matches(event);
         let keys: Vec<String> =
@@ -501,6 +516,8 @@ impl Server {
         self.suspects.remove(&(lease.queue.clone(), lease.number));
         if let Some(mut letter) = died {
             letter.event = self.events.get(&lease.id).cloned().unwrap_or(letter.event);
+            let requeues = self.queues.get(&lease.queue).and_then(|queue| queue.requeues.get(&lease.id));
+            letter.requeues = requeues.copied().unwrap_or(0);
             self.dead_letters.insert(number, Dead { letter, queue: lease.queue });
         }
         true
@@ -587,7 +604,7 @@ impl Mirror for Connection {
         let held = |server: &mut Server| server.faults.sends_held;
         drop(self.shared.changed.wait_while(server, held).expect("no panic under the lock"));
         self.shared.call(|server| {
-            let outcomes = batch.iter().map(|event| server.hold(event)).collect();
+            let outcomes = batch.iter().map(|event| server.hold(event, self.member)).collect();
             if server.faults.answers_to_lose > 0 {
                 server.faults.answers_to_lose -= 1;
                 return Err(BackendError::Unavailable("the answer was lost".to_owned()));
@@ -803,7 +820,7 @@ impl Drop for LoopbackSettler {
 
 impl EventStore for Connection {
     fn put(&self, event: &Event) -> Result<(), BackendError> {
-        self.shared.call(|server| match server.hold(event) {
+        self.shared.call(|server| match server.hold(event, self.member) {
             SendOutcome::Refused(reason) => Err(BackendError::Refused(reason)),
             SendOutcome::Conflict => Err(BackendError::Refused("known with other content".to_owned())),
             _ => Ok(()),
@@ -832,7 +849,11 @@ impl EventStore for Connection {
             let member = self.member;
             for change in changes {
                 let (status, error) = (change.status, change.error.clone());
-                server.update(&change.id, |units| _ = units.told.insert(member, (status, error)));
+                server.update(&change.id, |units| {
+                    if units.origin == member {
+                        units.told = Some((status, error));
+                    }
+                });
             }
             Ok(())
         })

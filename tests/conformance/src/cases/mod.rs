@@ -2,6 +2,7 @@
 
 mod failing;
 mod instances;
+mod operating;
 mod order;
 mod publishing;
 mod status;
@@ -10,6 +11,7 @@ mod subscribing;
 
 pub use failing::*;
 pub use instances::*;
+pub use operating::*;
 pub use order::*;
 pub use publishing::*;
 pub use status::*;

@@ -35,6 +35,9 @@ impl Server {
         let Some(dead) = self.dead_letters.remove(&number) else { return false };
         let id = dead.letter.event.id().clone();
         let counts = self.counts(&dead.queue, &id) > 0;
+        if let Some(queue) = self.queues.get_mut(&dead.queue) {
+            *queue.requeues.entry(id.clone()).or_default() += 1;
+        }
         self.update(&id, |units| _ = units.dead.remove(&number));
         self.give(&dead.queue, &id, counts);
         true
