@@ -38,6 +38,7 @@ use crate::stats::BridgeStats;
 use crate::store::Record;
 use crate::subscription::{Subscription, SubscriptionStart};
 pub(crate) use held::Held;
+use joining::Joining;
 use mirror::Job;
 use settling::Command;
 pub(crate) use suspects::Suspects;
@@ -65,7 +66,7 @@ pub(crate) struct Bridge {
     pub(crate) store: Option<Arc<dyn EventStore>>,
     pub(crate) operator: Option<Arc<dyn Operator>>,
     /// The name of this instance, until the back end holds it.
-    joining: Mutex<Option<String>>,
+    joining: Mutex<Option<Joining>>,
     /// Until its thread takes it.
     mirror: Mutex<Option<Box<dyn Mirror>>>,
     ingest: Mutex<Option<Inward>>,

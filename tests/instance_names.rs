@@ -44,8 +44,7 @@ fn a_back_end_that_is_away_is_asked_for_the_name_when_it_is_back() {
     let first =
         builder(&loopback).instance_id("shop-1").start().expect("a back end that is away is no reason not to start");
     loopback.set_unavailable(false);
-    let is_taken = || builder(&loopback).instance_id("shop-1").build().is_err();
-    wait_until("it has the name", is_taken);
+    loopback.wait_until("it has the name", |server| server.has_name("shop-1"));
     assert!(first.stop(PATIENCE).is_clean());
 }
 

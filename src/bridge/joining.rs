@@ -7,6 +7,16 @@ use crate::provider::{BackendError, Settler};
 /// So many processes of one host can have the same default name.
 const MAX_SUFFIX: u32 = 10_000;
 
+/// Time between two tries for a name that somebody else has, in nanoseconds.
+const TRY_AGAIN: u64 = 1_000_000_000;
+
+/// A name that the back end does not hold for this process yet.
+#[derive(Debug)]
+pub(super) struct Joining {
+    id: String,
+    next_try: u64,
+}
+
 impl Bridge {
     /// Takes a name for this instance. A configured one must be free; of a default one, the first free variant is taken. A
     /// back end that can't be asked now is asked again when the broker runs.
@@ -21,7 +31,7 @@ impl Bridge {
                 Ok(false) => {}
                 Err(error) => {
                     self.note_error(&error);
-                    *self.joining.lock() = Some(variant.clone());
+                    *self.joining.lock() = Some(Joining { id: variant.clone(), next_try: 0 });
                     return Ok(variant);
                 }
             }
@@ -29,17 +39,20 @@ impl Bridge {
         Err(StartError::InstanceTaken { id: name })
     }
 
-    /// Takes the name that could not be taken before. Somebody else may have it by now, which can't be mended any more: it is said.
-    pub(super) fn join_late(&self, settler: &mut dyn Settler) -> Result<(), BackendError> {
+    /// Takes the name that could not be taken before. Somebody else may have it by now, possibly one that has died: that is said, and
+    /// it is tried again.
+    pub(super) fn join_late(&self, settler: &mut dyn Settler, now: u64) -> Result<(), BackendError> {
         let mut joining = self.joining.lock();
-        let Some(name) = &*joining else { return Ok(()) };
-        match settler.join(name) {
-            Ok(true) => {}
-            Ok(false) => self.note_error(&BackendError::Refused(format!("instance_id {name} is taken"))),
-            Err(error @ BackendError::Unavailable(_)) => return Err(error),
-            Err(error) => self.note_error(&error),
+        let Some(name) = joining.as_mut().filter(|it| now >= it.next_try) else { return Ok(()) };
+        name.next_try = now.saturating_add(TRY_AGAIN);
+        match settler.join(&name.id) {
+            Ok(true) => *joining = None,
+            Ok(false) => {
+                let taken = StartError::InstanceTaken { id: name.id.clone() };
+                self.note_error(&BackendError::Refused(taken.to_string()));
+            }
+            Err(error) => return Err(error),
         }
-        *joining = None;
         Ok(())
     }
 }

@@ -83,7 +83,7 @@ impl Settling {
     }
 
     fn step(&mut self, engine: &Engine, bridge: &Bridge) -> Result<(), BackendError> {
-        bridge.join_late(&mut *self.settler)?;
+        bridge.join_late(&mut *self.settler, engine.clock.now())?;
         // Before the commands, so that a back end that fails at something else loses no lease.
         self.extend_leases(engine, bridge)?;
         self.todo.extend(bridge.commands.1.try_iter());

@@ -387,6 +387,11 @@ impl Server {
         self.leases.len()
     }
 
+    /// Whether somebody has the name of an instance.
+    pub fn has_name(&self, instance: &str) -> bool {
+        self.instances.contains_key(instance)
+    }
+
     /// How many leases of a name were settled as done.
     pub fn done(&self, name: &str) -> usize {
         self.count_settled(name, |outcome| matches!(outcome, LeaseOutcome::Done { .. }))
