@@ -439,9 +439,11 @@ pub trait Settler: Send {
     /// # Errors
     /// [`BackendError`] as the back end answers.
     fn mark(&mut self, token: LeaseToken, begun: bool) -> Result<bool, BackendError>;
-    /// How long a lease lasts unless it is extended; the engine does that each third of it. `None` if it lasts until it is settled.
+    /// How long a lease lasts unless it is extended; the engine does that each third of it. `None` if it lasts until it is settled, and
+    /// needs no heartbeat.
     fn lease_time(&self) -> Option<Duration>;
-    /// Extends leases to their whole time from now. Returns those that were lost meanwhile.
+    /// The heartbeat: extends leases to their whole time from now, and shows that this instance is alive, for its name and its
+    /// subscriptions. Called at least each third of the lease time, also with no leases. Returns those that were lost meanwhile.
     ///
     /// # Errors
     /// [`BackendError`] as the back end answers; the call is repeated.

@@ -36,6 +36,8 @@ pub(super) enum Command {
 struct Settling {
     settler: Box<dyn Settler>,
     lease_time: Option<u64>,
+    /// When the back end is to hear of this instance, leases or not.
+    next_heartbeat: u64,
     /// Commands that are not done yet.
     todo: VecDeque<Command>,
 }
@@ -45,7 +47,7 @@ impl Engine {
         crate::delivery::become_worker();
         let Some(bridge) = &self.bridge else { return };
         let lease_time = settler.lease_time().map(nanos);
-        let mut settling = Settling { settler, lease_time, todo: VecDeque::new() };
+        let mut settling = Settling { settler, lease_time, next_heartbeat: 0, todo: VecDeque::new() };
         let mut pauses = Pauses::new();
         loop {
             let closing = bridge.closing.is_set();
@@ -153,17 +155,19 @@ impl Settling {
         Ok(())
     }
 
+    /// Shows that this instance is alive, with the leases that it is time for.
     fn extend_leases(&mut self, engine: &Engine, bridge: &Bridge) -> Result<(), BackendError> {
         let Some(lease_time) = self.lease_time else { return Ok(()) };
         let (now, max_call) = (engine.clock.now(), nanos(engine.config.max_handler_time));
         let held = bridge.held.lock();
         let due: Vec<_> = held.values().filter(|it| it.is_due(now, lease_time, max_call)).cloned().collect();
         drop(held);
-        if due.is_empty() {
+        if due.is_empty() && now < self.next_heartbeat {
             return Ok(());
         }
         let tokens: Vec<LeaseToken> = due.iter().map(|held| held.token).collect();
         let lost = self.settler.extend(&tokens)?;
+        self.next_heartbeat = now.saturating_add(lease_time / 3);
         for held in due {
             if lost.contains(&held.token) { held.lose() } else { held.extend(now, lease_time) }
         }

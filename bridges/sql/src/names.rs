@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// The name of the events' table, from which those of the others follow: `events`, `events_deliveries`, `events_subscriptions`,
-/// `events_meta`. A lower-case letter or `_`, then lower-case letters, digits and `_`; at most 48 bytes.
+/// `events_instances`, `events_meta`. A lower-case letter or `_`, then lower-case letters, digits and `_`; at most 48 bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableName(Box<str>);
 

@@ -1,10 +1,11 @@
 //! SQLite: the settings, the tables, and what the parts of the provider share. Each part has a file: `mirror` (out), `ingest`
-//! (in), `settler` (verdicts), `store` (looking up).
+//! (in), `settler` (verdicts), `store` (looking up), `operator` (what operators ask for).
 //!
 //! The tables, if the events' table is called `events`: `events` has a row per event, with a `position` that says in which order
-//! they were stored; `events_subscriptions` one per group and subscription name; `events_deliveries` one per event and
-//! subscription, made by a trigger in the transaction that inserts the event; `events_meta` the version of the schema. Times are
-//! RFC 3339 in UTC, to the nanosecond.
+//! they were stored; `events_subscriptions` one per group and subscription name, and instance if it is a broadcast;
+//! `events_deliveries` one per event and subscription, made by a trigger in the transaction that inserts the event; `events_instances`
+//! one per name of an instance that is taken; `events_meta` the version of the schema and some counters. Times are RFC 3339 in UTC,
+//! to the nanosecond.
 //!
 //! All that a provider writes goes through one connection, one transaction at a time, because SQLite has one writer anyway: what
 //! waits for a lock inside the process waits in turn, not in SQLite's busy loop. A publish is synced to the disk before it is
@@ -14,12 +15,17 @@ mod clock;
 mod connection;
 mod ingest;
 mod mirror;
+mod operator;
 mod pattern;
+mod process;
 mod rows;
 mod schema;
 mod settler;
+mod statements;
 mod store;
+mod tail;
 mod transaction;
+mod watcher;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -35,6 +41,9 @@ pub use transaction::{Outbox, publish_in};
 /// The shortest lease that can be asked for.
 const SHORTEST_LEASE: Duration = Duration::from_millis(100);
 
+/// The shortest time that a subscription can be kept without use.
+const SHORTEST_IDLE_EXPIRY: Duration = Duration::from_secs(1);
+
 /// The settings of a provider on an SQLite file.
 ///
 /// The file must be on a local disk: network file systems break SQLite's locks. A process that is stopped (not ended) in the middle of
@@ -47,6 +56,7 @@ pub struct Sqlite {
     consumer_group: String,
     lease_time: Duration,
     retention: Duration,
+    idle_expiry: Duration,
 }
 
 /// Why a database could not be opened.
@@ -77,6 +87,7 @@ impl Sqlite {
             consumer_group: "resolvespec-workers".to_owned(),
             lease_time: Duration::from_secs(30),
             retention: Duration::from_secs(7 * 24 * 3600),
+            idle_expiry: Duration::from_secs(7 * 24 * 3600),
         }
     }
 
@@ -100,9 +111,17 @@ impl Sqlite {
         self
     }
 
-    /// How long completed and failed events are kept, counted from their end. Default 7 days.
+    /// How long completed and failed events are kept, counted from their end; their dead letters go with them, and are counted. What
+    /// waits for a subscription or is being handled stays, however old it is. Default 7 days.
     pub fn retention(mut self, time: Duration) -> Self {
         self.retention = time;
+        self
+    }
+
+    /// How long a subscription is kept that no instance serves, of a group or a durable broadcast: then it is removed with what
+    /// waits for it, logged and counted. All providers of a file should have the same. Default 7 days; at least 1 s.
+    pub fn idle_expiry(mut self, time: Duration) -> Self {
+        self.idle_expiry = time;
         self
     }
 
@@ -117,6 +136,10 @@ impl Sqlite {
             let (is, least) = (self.lease_time, SHORTEST_LEASE);
             return Err(OpenError::Setting(format!("lease_time: is {is:?}, at least {least:?} is required")));
         }
+        if self.idle_expiry < SHORTEST_IDLE_EXPIRY {
+            let (is, least) = (self.idle_expiry, SHORTEST_IDLE_EXPIRY);
+            return Err(OpenError::Setting(format!("idle_expiry: is {is:?}, at least {least:?} is required")));
+        }
         if !(1..=255).contains(&self.consumer_group.len()) {
             let length = self.consumer_group.len();
             return Err(OpenError::Setting(format!("consumer_group: is {length} bytes long, 1 to 255 are allowed")));
@@ -125,8 +148,10 @@ impl Sqlite {
         let ingest = ingest::SqliteIngest::new(&database)?;
         let capabilities =
             Capabilities::none().with_durability().with_instances().with_groups().with_broadcast().with_order_per_key();
+        let capabilities = capabilities.with_start_positions().with_durable_broadcast().with_replay().with_tail();
         Ok(Provider::new("sqlite", capabilities)
             .with_store(Arc::new(store::SqliteStore::new(&database)?))
+            .with_operator(Arc::new(operator::SqliteOperator::new(&database)?))
             .with_mirror(Box::new(mirror::SqliteMirror::new(&database)))
             .with_ingest(Box::new(ingest), Box::new(settler::SqliteSettler::new(&database))))
     }

@@ -3,15 +3,17 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use eventbroker::provider::BackendError;
 use parking_lot::{Condvar, Mutex};
-use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior, params};
 
-use super::{OpenError, Sqlite, clock, schema};
+use super::statements::Statements;
+use super::{OpenError, Sqlite, clock, process, schema};
 use crate::names::TableName;
 
 /// How long a statement waits for another process.
@@ -23,12 +25,17 @@ const STATEMENTS: usize = 64;
 #[derive(Debug)]
 pub(super) struct Database {
     pub(super) path: PathBuf,
-    pub(super) sql: schema::Statements,
+    pub(super) sql: Statements,
     pub(super) group: String,
     pub(super) lease_time: Duration,
     pub(super) retention: Duration,
+    pub(super) idle_expiry: Duration,
     /// Tells this provider from others that share the file.
     pub(super) member: String,
+    /// The same, with what tells others whether its process lives.
+    pub(super) holder: String,
+    /// The subscriptions that this provider serves, by name, and the instance that each belongs to.
+    pub(super) served: Mutex<HashMap<Arc<str>, String>>,
     writer: Mutex<Writer>,
     pub(super) bell: Bell,
     /// What the leases that are held belong to.
@@ -62,14 +69,17 @@ impl Database {
         let file = |error: &rusqlite::Error| OpenError::file(&path, error);
         let mut connection = connect(&path, false).map_err(|error| file(&error))?;
         schema::prepare(&mut connection, table, &path)?;
-        let (process, started, number) =
-            (std::process::id(), clock::now_millis(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let (pid, started, number) = (std::process::id(), clock::now_millis(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let member = format!("{pid}-{started}-{number}");
         Ok(Self {
-            sql: schema::Statements::new(table),
+            sql: Statements::new(table),
             group: settings.consumer_group.clone(),
             lease_time: settings.lease_time,
             retention: settings.retention,
-            member: format!("{process}-{started}-{number}"),
+            idle_expiry: settings.idle_expiry,
+            holder: format!("{} {member}", process::this()),
+            member,
+            served: Mutex::default(),
             writer: Mutex::new(Writer { connection, synced: None }),
             bell: Bell::default(),
             leases: Mutex::default(),
@@ -106,6 +116,11 @@ impl Database {
             Ok(result)
         })();
         result.map_err(|error| backend_error(&error))
+    }
+
+    /// Adds to one of the counters that all providers of the file share. Returns its new value.
+    pub(super) fn count(&self, transaction: &Transaction<'_>, name: &str, by: i64) -> rusqlite::Result<i64> {
+        transaction.prepare_cached(&self.sql.count)?.query_row(params![name, by], |row| row.get(0))
     }
 
     pub(super) fn lease_millis(&self) -> i64 {

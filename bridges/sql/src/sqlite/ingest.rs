@@ -1,8 +1,7 @@
 //! The way in: claims what is ready, oldest first, waits for more, and sees to what nobody else does: the deliveries of members
 //! that died, the subscriptions of providers that are gone, events that are old enough to go.
 //!
-//! What this provider stores rings the bell. What others store is seen by `PRAGMA data_version`, which changes with each commit of
-//! another connection: it is looked at each millisecond while events come, and the less often the longer none does.
+//! What this provider stores rings the bell; what others store the watcher sees.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -15,12 +14,8 @@ use super::OpenError;
 use super::clock::now_millis;
 use super::connection::{Database, Heard, Row, Sync, backend_error};
 use super::rows;
+use super::watcher::Watcher;
 
-/// Time between two looks for the events of others, while there are some and when there are none.
-const SHORTEST_POLL: Duration = Duration::from_millis(1);
-const LONGEST_POLL: Duration = Duration::from_millis(55);
-/// Looks after the last event before they become rarer.
-const EAGER_POLLS: u32 = 100;
 /// How deep a claim looks behind keys whose deliveries are leased.
 const CLAIM_DEPTH: i64 = 10_000;
 /// Time between two looks for old events, and how many go at a time.
@@ -31,9 +26,7 @@ const CLEAN_UP: i64 = 1_000;
 pub(super) struct SqliteIngest {
     database: Arc<Database>,
     reader: Connection,
-    data_version: i64,
-    /// Looks without anything new.
-    quiet_polls: u32,
+    watcher: Watcher,
     next_care: Instant,
     next_clean_up: Instant,
     /// Ids of the subscriptions, by name.
@@ -46,18 +39,15 @@ impl SqliteIngest {
         Ok(Self {
             database: Arc::clone(database),
             reader: database.reader()?,
-            data_version: 0,
-            quiet_polls: 0,
+            watcher: Watcher::default(),
             next_care: now,
             next_clean_up: now,
             subscriptions: HashMap::new(),
         })
     }
 
-    /// Whether another connection has committed something since this was asked last.
-    fn is_changed(&mut self) -> rusqlite::Result<bool> {
-        let version = self.reader.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?;
-        Ok(std::mem::replace(&mut self.data_version, version) != version)
+    fn is_changed(&mut self) -> Result<bool, BackendError> {
+        self.watcher.is_changed(&self.reader).map_err(|error| backend_error(&error))
     }
 
     /// The subscriptions that have something ready, of those that there is room for.
@@ -77,16 +67,14 @@ impl SqliteIngest {
         if let Some(id) = self.subscriptions.get(name) {
             return Ok(Some(*id));
         }
-        for name_there in [name.to_string(), self.database.own_name(name)] {
-            let mut statement = self.reader.prepare_cached(&self.database.sql.subscription)?;
-            let id: Option<i64> =
-                statement.query_row([&self.database.group, &name_there], |row| row.get(0)).optional()?;
-            if let Some(id) = id {
-                self.subscriptions.insert(Arc::clone(name), id);
-                return Ok(Some(id));
-            }
+        let Some(instance) = self.database.served.lock().get(name).cloned() else { return Ok(None) };
+        let mut statement = self.reader.prepare_cached(&self.database.sql.subscription)?;
+        let known = params![self.database.group, name, instance];
+        let id: Option<i64> = statement.query_row(known, |row| row.get(0)).optional()?;
+        if let Some(id) = id {
+            self.subscriptions.insert(Arc::clone(name), id);
         }
-        Ok(None)
+        Ok(id)
     }
 
     fn claim(&self, ready: &[(i64, &Room)]) -> Result<Vec<Lease>, BackendError> {
@@ -114,10 +102,8 @@ impl SqliteIngest {
         self.subscriptions.clear();
         let database = &*self.database;
         let millis = now_millis();
-        database.write(Sync::Later, |transaction| {
-            transaction.prepare_cached(&database.sql.rescue)?.execute([millis])?;
-            database.stay_alive(transaction)
-        })?;
+        database
+            .write(Sync::Later, |transaction| transaction.prepare_cached(&database.sql.rescue)?.execute([millis]))?;
         let mut gone = self.reader.prepare_cached(&database.sql.gone).map_err(|error| backend_error(&error))?;
         if gone.exists([millis]).map_err(|error| backend_error(&error))? {
             database.write(Sync::Later, |transaction| {
@@ -128,10 +114,35 @@ impl SqliteIngest {
         }
         drop(gone);
         if now >= self.next_clean_up {
-            self.next_clean_up = now + CLEAN_UP_EVERY;
+            self.next_clean_up = now + CLEAN_UP_EVERY.min(database.idle_expiry);
             self.clean_up()?;
+            self.forget_unused()?;
         }
         Ok(())
+    }
+
+    /// Removes the subscriptions that nobody has used for long.
+    fn forget_unused(&self) -> Result<(), BackendError> {
+        let database = &*self.database;
+        let Some(since) = SystemTime::now().checked_sub(database.idle_expiry) else { return Ok(()) };
+        let since = rows::time_text(since);
+        let unused = (|| {
+            let mut statement = self.reader.prepare_cached(&database.sql.unused)?;
+            statement.exists([&since])
+        })();
+        if !unused.map_err(|error| backend_error(&error))? {
+            return Ok(());
+        }
+        database.write(Sync::Later, |transaction| {
+            let mut statement = transaction.prepare_cached(&database.sql.unused)?;
+            let columns = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+            let unused: Vec<(i64, String, String)> = statement.query_map([&since], columns)?.collect::<Result<_, _>>()?;
+            for (id, group, name) in &unused {
+                tracing::warn!(group, name, idle_expiry = ?database.idle_expiry, "nobody used a subscription: it is removed");
+                database.forget(transaction, *id)?;
+            }
+            database.count(transaction, "subscriptions_expired", unused.len() as i64).map(drop)
+        })
     }
 
     fn clean_up(&self) -> Result<(), BackendError> {
@@ -147,17 +158,16 @@ impl SqliteIngest {
             return Ok(());
         }
         database.write(Sync::Later, |transaction| {
+            let mut dead = 0;
             for id in &expired {
-                transaction.prepare_cached(&database.sql.delete_deliveries)?.execute([id.to_string()])?;
-                transaction.prepare_cached(&database.sql.delete)?.execute([id.to_string()])?;
+                dead += database.delete(transaction, id)?.1;
+            }
+            if dead > 0 {
+                tracing::warn!(dead, retention = ?database.retention, "dead letters went with their events");
+                database.count(transaction, "dead_letters_expired", dead)?;
             }
             Ok(())
         })
-    }
-
-    fn poll_after(&self) -> Duration {
-        let doublings = (self.quiet_polls.saturating_sub(EAGER_POLLS)).min(6);
-        (SHORTEST_POLL * (1 << doublings)).min(LONGEST_POLL)
     }
 }
 
@@ -179,9 +189,8 @@ fn claim(
     if found.is_empty() {
         return Ok(());
     }
-    let mut tokens = transaction.prepare_cached(&database.sql.tokens)?;
     let count = found.len() as i64;
-    let last: i64 = tokens.query_row([count], |row| row.get(0))?;
+    let last = database.count(transaction, "token", count)?;
     let first = last - count + 1;
     let until = now_millis() + database.lease_millis();
     let began = rows::time_text(SystemTime::now());
@@ -217,30 +226,28 @@ impl Ingest for SqliteIngest {
         loop {
             self.care()?;
             // Before the look at what is ready, so that what comes after that is noticed.
-            let changed = self.is_changed().map_err(|error| backend_error(&error))?;
+            self.is_changed()?;
             let ready = self.ready(room).map_err(|error| backend_error(&error))?;
             if !ready.is_empty() {
                 let leases = self.claim(&ready)?;
                 if !leases.is_empty() {
-                    self.quiet_polls = 0;
+                    self.watcher.found();
                     return Ok(leases);
                 }
             }
-            self.quiet_polls = if changed { 0 } else { self.quiet_polls.saturating_add(1) };
             loop {
                 let now = Instant::now();
                 if now >= deadline {
                     return Ok(Vec::new());
                 }
-                match self.database.bell.wait((now + self.poll_after()).min(deadline).min(self.next_care.max(now))) {
+                match self.database.bell.wait((now + self.watcher.pause()).min(deadline).min(self.next_care.max(now))) {
                     Heard::Woken => return Ok(Vec::new()),
                     Heard::Stored => break,
                     Heard::Nothing => {}
                 }
-                if Instant::now() >= self.next_care || self.is_changed().map_err(|error| backend_error(&error))? {
+                if Instant::now() >= self.next_care || self.is_changed()? {
                     break;
                 }
-                self.quiet_polls = self.quiet_polls.saturating_add(1);
             }
         }
     }

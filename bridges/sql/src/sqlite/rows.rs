@@ -3,6 +3,7 @@
 use std::str::FromStr;
 use std::time::SystemTime;
 
+use eventbroker::dead_letter::{AttemptError, DeadLetter};
 use eventbroker::{Event, EventId, Source, Status};
 use jiff::Timestamp;
 use rusqlite::types::Type;
@@ -81,10 +82,46 @@ pub(super) fn event_with_progress(row: &Row<'_>) -> rusqlite::Result<Event> {
 
 /// The id of an event, of a select that begins with it.
 pub(super) fn id(row: &Row<'_>) -> rusqlite::Result<EventId> {
-    parsed(0, &row.get::<_, String>(0)?)
+    id_at(row, 0)
 }
 
-fn time(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<SystemTime>> {
+/// The id of an event in a column.
+pub(super) fn id_at(row: &Row<'_>, column: usize) -> rusqlite::Result<EventId> {
+    parsed(column, &row.get::<_, String>(column)?)
+}
+
+/// A dead letter, of a select that begins with its event and goes on with what is told of it.
+pub(super) fn dead_letter(row: &Row<'_>) -> rusqlite::Result<DeadLetter> {
+    const FIRST: usize = EVENT_COLUMNS + 5;
+    let reason: String = row.get(FIRST + 2)?;
+    let name: String = row.get(FIRST + 1)?;
+    let number = row.get::<_, i64>(FIRST)? as u64;
+    let mut letter = DeadLetter::new(number, event_with_progress(row)?, name, parsed(FIRST + 2, &reason)?);
+    letter.attempts = row.get(FIRST + 3)?;
+    letter.dead_at = time(row, FIRST + 4)?.unwrap_or(SystemTime::UNIX_EPOCH);
+    letter.errors = errors(FIRST + 5, &row.get::<_, String>(FIRST + 5)?)?;
+    letter.first_failed_at = letter.errors.first().map_or(letter.dead_at, |first| first.at);
+    letter.requeues = row.get(FIRST + 6)?;
+    Ok(letter)
+}
+
+/// The errors of attempts as they stand in the table: `[{"attempt": 1, "at": TIME, "message": TEXT}]`.
+pub(super) fn errors_text(errors: &[AttemptError]) -> String {
+    let error = |error: &AttemptError| serde_json::json!({"attempt": error.attempt, "at": time_text(error.at), "message": error.message});
+    Value::from_iter(errors.iter().map(error)).to_string()
+}
+
+fn errors(column: usize, text: &str) -> rusqlite::Result<Vec<AttemptError>> {
+    let errors: Vec<Value> = serde_json::from_str(text).map_err(|error| unreadable(column, error))?;
+    let error = |error: &Value| {
+        let attempt = error["attempt"].as_u64().and_then(|attempt| attempt.try_into().ok()).unwrap_or(0);
+        let at = parsed::<Timestamp>(column, error["at"].as_str().unwrap_or_default())?;
+        Ok(AttemptError::new(attempt, at.into(), error["message"].as_str().unwrap_or_default()))
+    };
+    errors.iter().map(error).collect()
+}
+
+pub(super) fn time(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<SystemTime>> {
     let text: Option<String> = row.get(column)?;
     text.map(|text| parsed::<Timestamp>(column, &text).map(SystemTime::from)).transpose()
 }

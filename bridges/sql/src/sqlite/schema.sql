@@ -26,7 +26,10 @@ CREATE TABLE {events} (
 );
 CREATE INDEX {events}_by_status ON {events} (status, id) WHERE status <> 'completed';
 CREATE INDEX {events}_by_user ON {events} (user_id, id) WHERE user_id IS NOT NULL;
+CREATE INDEX {events}_by_source ON {events} (source, id);
+CREATE INDEX {events}_by_schema ON {events} (schema, id) WHERE schema IS NOT NULL;
 CREATE INDEX {events}_by_entity ON {events} (entity, id) WHERE entity IS NOT NULL;
+CREATE INDEX {events}_by_operation ON {events} (operation, id) WHERE operation IS NOT NULL;
 CREATE INDEX {events}_by_instance ON {events} (instance_id, id);
 CREATE INDEX {events}_by_created ON {events} (created_at);
 
@@ -40,13 +43,25 @@ CREATE TABLE {events}_subscriptions (
     dots       INTEGER NOT NULL,
     glob       TEXT NOT NULL,
     literals   TEXT,
-    -- Of a broadcast subscription: the provider that it belongs to, and until when without a sign of life.
+    -- Of a broadcast subscription: the instance that it belongs to, by name if it is durable, else the provider.
+    instance   TEXT NOT NULL DEFAULT '',
+    durable    INTEGER NOT NULL DEFAULT 0,
+    -- Of a broadcast subscription: the provider that serves it, and until when without a sign of life.
     owner      TEXT,
     alive_until INTEGER,
-    UNIQUE (member_of, name)
+    -- When somebody served it last.
+    used_at    TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%f000000Z', 'now')),
+    UNIQUE (member_of, name, instance)
 );
 
--- state: 0 ready, 1 leased, 2 done, 3 dead, 4 dead and requeued.
+-- The names of instances: which process has it, and until when without a sign of life.
+CREATE TABLE {events}_instances (
+    name        TEXT PRIMARY KEY,
+    holder      TEXT NOT NULL,
+    alive_until INTEGER NOT NULL
+) WITHOUT ROWID;
+
+-- state: 0 ready, 1 leased, 2 done, 3 dead, 4 dead and purged.
 CREATE TABLE {events}_deliveries (
     position     INTEGER NOT NULL,
     subscription INTEGER NOT NULL,
@@ -65,12 +80,16 @@ CREATE TABLE {events}_deliveries (
     settled_at   TEXT,
     reason       TEXT,
     error        TEXT,
+    -- Of a dead letter: its number, the error of each attempt as JSON, and how often it was requeued before.
+    dead_letter  INTEGER,
+    errors       TEXT,
+    requeues     INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (position, subscription)
 ) WITHOUT ROWID;
 CREATE INDEX {events}_deliveries_ready ON {events}_deliveries (subscription, position) WHERE state = 0;
 CREATE INDEX {events}_deliveries_leased ON {events}_deliveries (leased_until) WHERE state = 1;
 CREATE INDEX {events}_deliveries_keys ON {events}_deliveries (subscription, key) WHERE state = 1 AND key IS NOT NULL;
-CREATE INDEX {events}_deliveries_dead ON {events}_deliveries (subscription, position) WHERE state = 3;
+CREATE INDEX {events}_deliveries_dead ON {events}_deliveries (dead_letter, subscription) WHERE state = 3;
 
 -- One delivery for each subscription whose pattern matches, whoever inserts the event.
 CREATE TRIGGER {events}_deliver AFTER INSERT ON {events} BEGIN

@@ -9,10 +9,11 @@ use eventbroker::stats::StoreStats;
 use eventbroker::{Event, EventId, Status};
 use parking_lot::Mutex;
 use rusqlite::types::Value;
-use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
+use rusqlite::{Connection, OptionalExtension, Transaction, params, params_from_iter};
 
 use super::OpenError;
 use super::connection::{Database, Sync, backend_error};
+use super::settler::DEAD;
 use super::{mirror, rows};
 
 #[derive(Debug)]
@@ -28,6 +29,17 @@ impl SqliteStore {
 
     fn read<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, BackendError> {
         work(&self.reader.lock()).map_err(|error| backend_error(&error))
+    }
+}
+
+impl Database {
+    /// Removes an event with its deliveries. Returns whether it was there, and how many dead letters it had.
+    pub(super) fn delete(&self, transaction: &Transaction<'_>, id: &EventId) -> rusqlite::Result<(bool, i64)> {
+        let id = id.to_string();
+        let mut deliveries = transaction.prepare_cached(&self.sql.delete_deliveries)?;
+        let states = deliveries.query_map([&id], |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()?;
+        let dead = states.into_iter().filter(|state| *state == DEAD).count() as i64;
+        Ok((transaction.prepare_cached(&self.sql.delete)?.execute([&id])? > 0, dead))
     }
 }
 
@@ -117,20 +129,10 @@ impl EventStore for SqliteStore {
         database.write(Sync::Later, |transaction| {
             let mut positions = BTreeSet::new();
             for change in changes {
-                let id = change.id.to_string();
+                let status = change.status.as_str();
+                let told = params![change.id.to_string(), database.member, status, change.error, change.retry_count];
                 let mut tell = transaction.prepare_cached(&database.sql.tell)?;
-                let mut tell = |error: &Option<String>| {
-                    let told = params![id, change.status.as_str(), error];
-                    tell.query_row(told, |row| row.get::<_, i64>(0)).optional()
-                };
-                let Some(position) = tell(&change.error)? else { continue };
-                positions.insert(position);
-                let mut cover = transaction.prepare_cached(&database.sql.cover)?;
-                let covered: Option<Option<String>> =
-                    cover.query_map(params![position, database.member], |row| row.get(0))?.last().transpose()?;
-                if change.status == Status::Failed && change.error.is_none() && covered.is_some() {
-                    tell(&covered.flatten())?;
-                }
+                positions.extend(tell.query_row(told, |row| row.get::<_, i64>(0)).optional()?);
             }
             database.refresh(transaction, &positions)
         })
@@ -138,10 +140,7 @@ impl EventStore for SqliteStore {
 
     fn delete(&self, id: &EventId) -> Result<bool, BackendError> {
         let database = &*self.database;
-        database.write(Sync::Later, |transaction| {
-            transaction.prepare_cached(&database.sql.delete_deliveries)?.execute([id.to_string()])?;
-            Ok(transaction.prepare_cached(&database.sql.delete)?.execute([id.to_string()])? > 0)
-        })
+        database.write(Sync::Later, |transaction| Ok(database.delete(transaction, id)?.0))
     }
 
     fn stats(&self) -> Result<StoreStats, BackendError> {

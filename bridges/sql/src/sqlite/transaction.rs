@@ -4,7 +4,8 @@ use eventbroker::Event;
 use rusqlite::Transaction;
 
 use super::connection::backend_error;
-use super::{rows, schema};
+use super::rows;
+use super::statements::Statements;
 use crate::names::{InvalidName, TableName};
 use eventbroker::provider::BackendError;
 
@@ -20,7 +21,7 @@ impl Outbox {
     /// # Errors
     /// The name could not be a table's.
     pub fn new(table_name: &str) -> Result<Self, InvalidName> {
-        Ok(Self { insert: schema::Statements::new(&TableName::parse(table_name)?).insert })
+        Ok(Self { insert: Statements::new(&TableName::parse(table_name)?).insert })
     }
 
     /// Stores an event as a part of the transaction. True if it is new, false if its id is known.
@@ -55,6 +56,6 @@ impl Outbox {
 /// # Errors
 /// As there.
 pub fn publish_in(transaction: &Transaction<'_>, event: &Event) -> Result<bool, BackendError> {
-    let insert = schema::Statements::new(&TableName::default()).insert;
+    let insert = Statements::new(&TableName::default()).insert;
     Outbox { insert }.publish_in(transaction, event)
 }
