@@ -35,7 +35,7 @@ use crate::provider::{
     Settlement, Settler, StatusChange, Waker,
 };
 use crate::stats::BridgeStats;
-use crate::store::Record;
+use crate::store::{Progress, Record};
 use crate::subscription::{Subscription, SubscriptionStart};
 pub(crate) use held::Held;
 use joining::Joining;
@@ -280,12 +280,12 @@ impl Bridge {
     }
 
     /// A status changed by a delivery that the back end did not hand over: its store is told.
-    pub(crate) fn note_status(&self, record: &Record, status: Status, error: Option<&str>) {
+    pub(crate) fn note_status(&self, record: &Record, status: Status, error: Option<String>) {
         if self.store.is_none() {
             return;
         }
         let id = record.event.id();
-        let change = StatusChange::new(id.clone(), status, error.map(String::from), record.retries());
+        let change = StatusChange::new(id.clone(), status, error, record.retries());
         let mut untold = self.untold.lock();
         let was_empty = untold.is_empty();
         if untold.insert(id.clone(), change).is_none() {
@@ -294,6 +294,15 @@ impl Bridge {
         drop(untold);
         if was_empty {
             self.wake_mirror();
+        }
+    }
+
+    /// When nothing of an event is open any more, its store is told how those deliveries ended that it did not hand over, if
+    /// there were any: whichever delivery was the last.
+    pub(crate) fn note_end(&self, record: &Record, progress: Progress) {
+        if !progress.is_open() && progress.has_local() {
+            let (status, error) = record.local_end();
+            self.note_status(record, status, error);
         }
     }
 

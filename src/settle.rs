@@ -9,7 +9,7 @@ use crate::clock::{nanos, system_time};
 use crate::dead_letter::{AttemptError, DeadLetter, DeadReason, NOTICE_TYPE};
 use crate::engine::Engine;
 use crate::error::RequeueError;
-use crate::event::{Event, Payload, Source};
+use crate::event::{Event, Payload, Source, Status};
 use crate::handler::{Outcome, guarded};
 use crate::inbox::{History, Place, Queued};
 use crate::lane::LaneKey;
@@ -174,17 +174,17 @@ impl Engine {
         subscription.counters.verdicts.count(verdict);
         counts.count(verdict);
         let failure = verdict.is_failure();
+        if self.bridge.is_some() && history.as_ref().is_none_or(|history| history.lease.is_none()) {
+            record.end_local(failure);
+        }
         let progress = record.settle_one(failure, error.filter(|_| failure), self.clock.wall(now));
         // The back end is told before the event counts as settled: `stop` waits for both.
         let History { lease, dead, requeues, errors } = history.map_or_else(History::default, |history| *history);
-        match (&self.bridge, &lease) {
-            (Some(bridge), Some(held)) => {
+        if let Some(bridge) = &self.bridge {
+            if let Some(held) = &lease {
                 bridge.settle_lease(held, lease_outcome(verdict, dead, attempts, error, errors.into()));
             }
-            (Some(bridge), None) if !progress.is_open() => {
-                bridge.note_status(&record, progress.status(), error.filter(|_| failure));
-            }
-            _ => {}
+            bridge.note_end(&record, progress);
         }
         if verdict == Verdict::Cancelled && self.lifecycle.phase() != Phase::Running {
             self.lifecycle.note_cancelled(record.event.id(), lease.is_some());
@@ -278,7 +278,8 @@ impl Engine {
         let record = entry.record;
         self.reopen(&record, Record::reopen_one);
         if let Some(bridge) = &self.bridge {
-            bridge.note_status(&record, record.progress().status(), None);
+            record.reopen_local();
+            bridge.note_status(&record, Status::Processing, None);
         }
         let mut delivery = Queued::new(record, Place::None);
         delivery.history = Some(Box::new(History { requeues: entry.letter.requeues + 1, ..History::default() }));

@@ -45,9 +45,9 @@ impl Engine {
     /// The back end holds an event that was accepted before, or has refused it.
     pub(super) fn settle_buffered(&self, bridge: &Bridge, record: &SharedRecord, error: Option<&str>) {
         let progress = record.settle_one(error.is_some(), error, self.clock.wall(self.clock.now()));
-        // If nothing was delivered here, its status follows from what the back end hands out; what that refused it does not know.
-        if !progress.is_open() && progress.is_started() && error.is_none() {
-            bridge.note_status(record, progress.status(), None);
+        // What that refused it does not know.
+        if error.is_none() {
+            bridge.note_end(record, progress);
         }
         self.close_if_done(record, progress);
     }

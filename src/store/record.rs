@@ -23,6 +23,8 @@ const READ: u64 = 1 << 33;
 const AGED: u64 = 1 << 34;
 /// The publish that it comes from has dispatched it; one that came in from a back end is not that.
 const DISPATCHED: u64 = 1 << 35;
+/// A delivery has ended that no back end handed over: that is told to the back end when the last one ends, whichever that is.
+const HAS_LOCAL: u64 = 1 << 36;
 /// One delivery that is dead or was dropped; the count has the bits above.
 const FAILED_ONE: u64 = 1 << 40;
 
@@ -37,6 +39,8 @@ pub(crate) struct Record {
     /// Wall time of the last verdict; 0 = none yet.
     completed_at: AtomicU64,
     retries: AtomicU32,
+    /// Those of the deliveries that failed that no back end handed over. Counted only with a back end.
+    local_failures: AtomicU32,
     /// Who waits for the deliveries of a `publish_sync`.
     watch: OnceLock<Arc<Watch>>,
     /// The error of the first delivery that died.
@@ -81,8 +85,8 @@ impl Progress {
         self.0 & OPEN != 0
     }
 
-    pub(crate) fn is_started(self) -> bool {
-        self.0 & STARTED != 0
+    pub(crate) fn has_local(self) -> bool {
+        self.0 & HAS_LOCAL != 0
     }
 
     pub(crate) fn is_failed(self) -> bool {
@@ -99,7 +103,7 @@ impl Progress {
     }
 
     pub(crate) fn status(self) -> Status {
-        match (self.is_open(), self.is_started()) {
+        match (self.is_open(), self.0 & STARTED != 0) {
             (true, false) => Status::Pending,
             (true, true) => Status::Processing,
             (false, _) if self.is_failed() => Status::Failed,
@@ -123,6 +127,7 @@ impl Record {
             processed_at: AtomicU64::new(0),
             completed_at: AtomicU64::new(completed_from_the_start(&event, deliveries)),
             retries: AtomicU32::new(0),
+            local_failures: AtomicU32::new(0),
             watch: by.watch(),
             error: Mutex::new(None),
             event,
@@ -135,6 +140,7 @@ impl Record {
         *self.processed_at.get_mut() = 0;
         *self.completed_at.get_mut() = completed_from_the_start(&event, deliveries);
         *self.retries.get_mut() = 0;
+        *self.local_failures.get_mut() = 0;
         self.watch = by.watch();
         *self.error.get_mut() = None;
         let mut old = std::mem::replace(&mut self.event, event);
@@ -184,6 +190,27 @@ impl Record {
     /// More deliveries, of an event that is known already. Returns the progress before them.
     pub(crate) fn add(&self, deliveries: u32) -> Progress {
         Progress(self.state.fetch_add(u64::from(deliveries), Ordering::AcqRel))
+    }
+
+    /// A delivery ends that no back end handed over. Comes before `settle_one`.
+    pub(crate) fn end_local(&self, failed: bool) {
+        self.state.fetch_or(HAS_LOCAL, Ordering::AcqRel);
+        self.local_failures.fetch_add(u32::from(failed), Ordering::AcqRel);
+    }
+
+    /// One of those that failed runs again.
+    pub(crate) fn reopen_local(&self) {
+        // Those of a broker without a back end were not counted.
+        let one_less = |failures: u32| failures.checked_sub(1);
+        let _ = self.local_failures.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_less);
+    }
+
+    /// The status, and the error, as a back end has to know it besides what it handed over. Only when nothing is open.
+    pub(crate) fn local_end(&self) -> (Status, Option<String>) {
+        if self.local_failures.load(Ordering::Acquire) == 0 {
+            return (Status::Completed, None);
+        }
+        (Status::Failed, self.error.lock().as_ref().map(|error| String::from(&*error.0)))
     }
 
     /// Retries of the delivery that was tried most often.

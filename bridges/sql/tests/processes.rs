@@ -13,6 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use std::{env, process};
 
+use eventbroker::error::StartError;
 use eventbroker::query::Filter;
 use eventbroker::{Broker, Event, Scope, Source, Status, SubscribeOptions};
 use eventbroker_sql::Sqlite;
@@ -34,6 +35,7 @@ const CASES: &[Case] = &[
     ("one killer among 1,000 events", one_killer),
     ("a member that was frozen for three leases changes nothing afterwards", frozen),
     ("what was accepted is there after the publisher was killed", killed_publishers),
+    ("the name of a process that was killed is free at once", named),
     ("what is committed by another process arrives, what is rolled back does not", outbox),
 ];
 
@@ -44,6 +46,7 @@ fn main() {
         return match role.as_str() {
             "consumer" => consume(&file, ledger),
             "victim" => consume_until_killed(&file, ledger),
+            "named" => hold_a_name(&file, &ledger),
             _ => publish(&file, &ledger),
         };
     }
@@ -295,6 +298,33 @@ fn killed_consumers(random: &mut Random) {
         "  {} events, {killed} kills, lost 0, taken over {taken_over}, handled twice {repeated}, blamed {blamed}, all within {took:?} of the end",
         sent.len()
     );
+}
+
+/// With a lease that is longer than anybody waits.
+fn try_name(file: &Path) -> Result<Broker, StartError> {
+    let sqlite = Sqlite::new(file).lease_time(Duration::from_secs(3_600)).open().expect("it opens");
+    Broker::builder().instance_id("shop-1").worker_count(1).provider(sqlite).start()
+}
+
+fn hold_a_name(file: &Path, ledger: &Ledger) {
+    let _broker = try_name(file).expect("the name is free");
+    ledger.write("named");
+    sleep_for_ever()
+}
+
+fn named(_random: &mut Random) {
+    let folder = Folder::new();
+    let (file, ledger) = (folder.file("events.db"), folder.file("ledger"));
+    let mut member = Member::start("named", &file, &ledger);
+    wait_until("the member has the name", || lines(&ledger).len() == 1);
+    assert!(matches!(try_name(&file), Err(StartError::InstanceTaken { .. })), "it lives");
+    member.freeze(true);
+    assert!(matches!(try_name(&file), Err(StartError::InstanceTaken { .. })), "it may go on");
+    let killed = Instant::now();
+    member.kill();
+    let next = try_name(&file).expect("its holder has died");
+    println!("  free after {:?}", killed.elapsed());
+    assert!(next.stop(PATIENCE).is_clean());
 }
 
 /// One that is frozen while it writes holds the lock of the file, and nobody can do anything about that.

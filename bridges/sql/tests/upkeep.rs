@@ -107,3 +107,74 @@ fn a_broadcast_subscription_goes_with_its_broker_and_with_one_that_died() {
     assert!(one.stop(PATIENCE).is_clean());
     assert_eq!(count(&connection, "SELECT count(*) FROM events_deliveries WHERE state < 2"), 0);
 }
+
+#[test]
+fn a_subscription_that_nobody_uses_expires_and_one_that_is_served_stays() {
+    let folder = Folder::new();
+    let sqlite = Sqlite::new(folder.file("events.db"));
+    let sqlite = sqlite.lease_time(Duration::from_millis(300)).idle_expiry(Duration::from_millis(1_200));
+    let wide = || SubscribeOptions::new("idle.*").name("wide").scope(Scope::Broadcast).durable();
+    let away =
+        Broker::builder().instance_id("away").provider(sqlite.open().expect("it opens")).start().expect("it starts");
+    away.subscribe_with(wide(), |_| ()).expect("a subscription");
+    away.subscribe_with(SubscribeOptions::new("idle.*").name("abandoned"), |_| ()).expect("a subscription");
+    assert!(away.stop(PATIENCE).is_clean());
+    let here =
+        Broker::builder().instance_id("here").provider(sqlite.open().expect("it opens")).start().expect("it starts");
+    here.subscribe_with(wide(), |_| ()).expect("a subscription");
+    here.subscribe_with(SubscribeOptions::new("idle.*").name("served"), |_| ()).expect("a subscription");
+    let names = || {
+        let stats = here.back_end_stats().expect("it answers");
+        let name = |lag: &eventbroker::stats::SubscriptionLag| (lag.name.clone(), lag.instance.clone());
+        stats.subscriptions.iter().map(name).collect::<Vec<_>>()
+    };
+    assert_eq!(names().len(), 4, "{:?}", names());
+    here.publish(event("idle.it")).expect("it is accepted");
+    wait_until("two have expired", || here.back_end_stats().expect("it answers").subscriptions_expired == 2);
+    thread::sleep(Duration::from_millis(1_500));
+    let kept = [("served".to_owned(), None), ("wide".to_owned(), Some("here".to_owned()))];
+    assert_eq!(names(), kept);
+    assert!(here.stop(PATIENCE).is_clean());
+}
+
+#[test]
+fn dead_letters_that_go_with_their_events_are_counted_and_what_is_replayed_stays() {
+    let folder = Folder::new();
+    let sqlite = Sqlite::new(folder.file("events.db"));
+    let broker = start(&sqlite);
+    let bad = || SubscribeOptions::new("old.*").name("bad").retry(RetryPolicy::none());
+    let id =
+        broker.subscribe_with(bad(), |_| Err::<(), _>(HandlerError::permanent("it broke"))).expect("a subscription");
+    let [gone, replayed] = [(); 2].map(|()| broker.publish(event("old.it")).expect("it is accepted").id);
+    wait_until("both are dead", || broker.dead_letter_count() == Ok(2));
+    broker.unsubscribe(id).expect("it is there");
+    let mut replay = eventbroker::provider::Replay::of("bad");
+    replay.after = Some(gone.clone());
+    assert_eq!(broker.replay(&replay).expect("it can").deliveries, 1);
+    assert!(broker.stop(PATIENCE).is_clean());
+    let short = start(&sqlite.retention(Duration::ZERO));
+    short.subscribe_with(SubscribeOptions::new("other.*").name("other"), |_| ()).expect("a subscription");
+    wait_until("the first is gone", || status(&short, &gone).is_none());
+    let stats = short.back_end_stats().expect("it answers");
+    assert_eq!((stats.dead_letters, stats.dead_letters_expired), (0, 1));
+    assert_eq!(status(&short, &replayed), Some(Status::Processing), "it waits for its subscription again");
+    assert!(short.stop(PATIENCE).is_clean());
+}
+
+#[test]
+fn every_filter_of_a_listing_has_an_index() {
+    let folder = Folder::new();
+    let broker = start(&Sqlite::new(folder.file("events.db")));
+    let connection = Connection::open(folder.file("events.db")).expect("it opens");
+    for column in ["source", "schema", "entity", "operation", "user_id", "instance_id"] {
+        let query = format!("EXPLAIN QUERY PLAN SELECT * FROM events e WHERE e.{column} = ?1 ORDER BY e.id LIMIT 100");
+        let plan: Vec<String> = {
+            let mut statement = connection.prepare(&query).expect("a statement");
+            let steps = statement.query_map(["x"], |row| row.get(3)).expect("a plan");
+            steps.collect::<Result<_, _>>().expect("a plan")
+        };
+        assert!(plan.iter().any(|step| step.contains(&format!("({column}=?)"))), "{column}: {plan:?}");
+        assert!(!plan.iter().any(|step| step.contains("TEMP B-TREE")), "{column}: it is sorted by the index: {plan:?}");
+    }
+    assert!(broker.stop(PATIENCE).is_clean());
+}

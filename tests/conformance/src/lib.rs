@@ -230,6 +230,8 @@ macro_rules! for_each_case {
             a_name_that_was_removed_begins_anew [durable groups],
 
             statuses_follow_the_handling [],
+            retries_are_told_with_the_event [],
+            statuses_cover_shared_and_local_subscriptions [],
             list_shows_each_event_once [query],
 
             stop_handles_what_is_queued [],

@@ -128,6 +128,7 @@ struct Units {
     dead: BTreeMap<u64, String>,
     /// What its member told of deliveries that were not leased.
     told: Option<(Status, Option<String>)>,
+    retries: u32,
 }
 
 impl Units {
@@ -145,7 +146,7 @@ impl Units {
                 None => (Status::Completed, None),
             }
         };
-        self.sent.clone().with_status(status, error)
+        self.sent.clone().with_progress(status, self.retries, None, None, error)
     }
 }
 
@@ -414,8 +415,10 @@ impl Server {
             return SendOutcome::Refused(reason.clone());
         }
         let (dead, told) = (BTreeMap::new(), None);
-        self.units
-            .insert(event.id().clone(), Units { sent: event.clone(), origin, open: 0, leased: 0, done: 0, dead, told });
+        self.units.insert(
+            event.id().clone(),
+            Units { sent: event.clone(), origin, open: 0, leased: 0, done: 0, dead, told, retries: 0 },
+        );
         self.log.push(event.id().clone());
         let matches = |queue: &Queue| queue.matches(event);
         let keys: Vec<String> =
@@ -515,7 +518,11 @@ impl Server {
                         units.dead.insert(number, error.clone());
                     }
                 }
-                _ => units.done += counts,
+                LeaseOutcome::Done { attempts } => {
+                    units.done += counts;
+                    units.retries = units.retries.max(attempts.saturating_sub(1));
+                }
+                _ => {}
             }
         });
         self.suspects.remove(&(lease.queue.clone(), lease.number));
@@ -856,6 +863,7 @@ impl EventStore for Connection {
                 let (status, error) = (change.status, change.error.clone());
                 server.update(&change.id, |units| {
                     if units.origin == member {
+                        units.retries = units.retries.max(change.retry_count);
                         units.told = Some((status, error));
                     }
                 });

@@ -135,6 +135,10 @@ impl Database {
         reader.prepare_cached(&self.sql.position)?.query_row([id.to_string()], |row| row.get(0)).optional()
     }
 
+    pub(super) fn last_position(&self, reader: &Connection) -> rusqlite::Result<i64> {
+        reader.prepare_cached(&self.sql.last_position)?.query_row([], |row| row.get(0))
+    }
+
     /// Makes the status of an event open again, if it depends on the delivery that is made again.
     fn reopen(&self, transaction: &Transaction<'_>, position: i64, counts: bool) -> rusqlite::Result<()> {
         if counts {

@@ -36,15 +36,12 @@ impl SqliteTail {
         start: &StartPosition,
     ) -> Result<Self, BackendError> {
         let reader = database.reader().map_err(|error| BackendError::Unavailable(error.to_string()))?;
-        let position = (|| {
-            let read = |statement: &str| reader.prepare_cached(statement)?.query_row([], |row| row.get(0)).map(Some);
-            match start {
-                StartPosition::New => read(&database.sql.last_position),
-                StartPosition::After(id) => database.position(&reader, id),
-                _ => Ok(Some(0)),
-            }
-        })();
-        let position: Option<i64> = position.map_err(|error| backend_error(&error))?;
+        let position = match start {
+            StartPosition::New => database.last_position(&reader).map(Some),
+            StartPosition::After(id) => database.position(&reader, id),
+            _ => Ok(Some(0)),
+        };
+        let position = position.map_err(|error| backend_error(&error))?;
         let position = position.ok_or_else(|| BackendError::Refused(format!("the event of {start:?} is not held")))?;
         let since = if let StartPosition::From(time) = start { rows::time_text(*time) } else { String::new() };
         // The first four are set anew for each call.
@@ -61,7 +58,7 @@ impl SqliteTail {
 
     fn read(&mut self, max: usize) -> rusqlite::Result<Vec<Event>> {
         let reader = self.reader.unchecked_transaction()?;
-        let last: i64 = reader.prepare_cached(&self.database.sql.last_position)?.query_row([], |row| row.get(0))?;
+        let last = self.database.last_position(&reader)?;
         let mut values = self.values.clone();
         values[0] = Value::Integer(self.position);
         values[1] = Value::Integer(last);

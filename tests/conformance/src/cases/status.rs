@@ -1,9 +1,11 @@
 //! What the broker tells about an event.
 
 use std::collections::BTreeMap;
+use std::thread;
+use std::time::Duration;
 
 use eventbroker::query::{Filter, Order};
-use eventbroker::{HandlerError, Status};
+use eventbroker::{HandlerError, Scope, Status};
 
 use crate::Subject;
 use crate::kit::{
@@ -34,6 +36,47 @@ pub fn statuses_follow_the_handling(subject: &dyn Subject) {
     assert_eq!(failed.error(), Some("it broke"));
     let unheard = publish(&broker, numbered("nobody.listens", 0));
     eventually("what nobody wants is completed", || status(&broker, &unheard) == Some(Status::Completed));
+    finish(&broker);
+}
+
+/// How often it was tried again is told also when that succeeded, of shared and of local subscriptions.
+pub fn retries_are_told_with_the_event(subject: &dyn Subject) {
+    let broker = start(subject);
+    let fails_twice =
+        |delivery: &eventbroker::Delivery<'_>| if delivery.attempt() <= 2 { Err("not yet") } else { Ok(()) };
+    listen_with(&broker, named("shared", "shared.*"), fails_twice);
+    listen_with(&broker, named("local", "local.*").scope(Scope::Local), fails_twice);
+    for event_type in ["shared.it", "local.it"] {
+        let id = publish(&broker, numbered(event_type, 0));
+        eventually("it is completed, after two retries", || {
+            let event = broker.get(&id).expect("the back end answers").expect("it is known");
+            (event.status(), event.retry_count()) == (Status::Completed, 2)
+        });
+    }
+    finish(&broker);
+}
+
+/// An event that both a shared and a local subscription receive, whichever ends first, or fails.
+pub fn statuses_cover_shared_and_local_subscriptions(subject: &dyn Subject) {
+    let broker = start(subject);
+    let slow = |scope: Scope| {
+        move |delivery: &eventbroker::Delivery<'_>| {
+            let plan = number_of(delivery.event());
+            // Bit 0: which is the slower one; bit 1: the shared one fails; bit 2: the local one does.
+            if (plan & 1 == 0) == (scope == Scope::Local) {
+                thread::sleep(Duration::from_millis(10));
+            }
+            let fails = plan & if scope == Scope::Local { 4 } else { 2 } != 0;
+            if fails { Err(HandlerError::permanent(format!("{scope:?}"))) } else { Ok(()) }
+        }
+    };
+    listen_with(&broker, named("shared", "both.*").scope(Scope::Group), slow(Scope::Group));
+    listen_with(&broker, named("local", "both.*").scope(Scope::Local), slow(Scope::Local));
+    for plan in 0..8 {
+        let id = publish(&broker, numbered("both.it", plan));
+        let expected = if plan < 2 { Status::Completed } else { Status::Failed };
+        eventually("both have ended", || status(&broker, &id) == Some(expected));
+    }
     finish(&broker);
 }
 
