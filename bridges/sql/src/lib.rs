@@ -18,10 +18,18 @@
 //!
 //! The tables are described in [`sqlite`]. To publish in a transaction of your own, see [`sqlite::publish_in`].
 
+mod bell;
+mod columns;
 mod names;
+mod pattern;
+#[cfg(feature = "postgres")]
+pub mod postgres;
+mod settings;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 
+#[cfg(feature = "postgres")]
+pub use crate::postgres::Postgres;
 pub use names::{InvalidName, TableName};
 #[cfg(feature = "sqlite")]
 pub use sqlite::Sqlite;

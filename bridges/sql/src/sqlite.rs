@@ -35,14 +35,9 @@ use std::time::Duration;
 use eventbroker::provider::{Capabilities, Provider};
 
 use crate::names::{InvalidName, TableName};
+use crate::settings;
 use connection::Database;
 pub use transaction::{Outbox, publish_in};
-
-/// The shortest lease that can be asked for.
-const SHORTEST_LEASE: Duration = Duration::from_millis(100);
-
-/// The shortest time that a subscription can be kept without use.
-const SHORTEST_IDLE_EXPIRY: Duration = Duration::from_secs(1);
 
 /// The settings of a provider on an SQLite file.
 ///
@@ -84,10 +79,10 @@ impl Sqlite {
         Self {
             path: path.as_ref().to_owned(),
             table_name: TableName::default().as_str().to_owned(),
-            consumer_group: "resolvespec-workers".to_owned(),
-            lease_time: Duration::from_secs(30),
-            retention: Duration::from_secs(7 * 24 * 3600),
-            idle_expiry: Duration::from_secs(7 * 24 * 3600),
+            consumer_group: settings::CONSUMER_GROUP.to_owned(),
+            lease_time: settings::LEASE_TIME,
+            retention: settings::RETENTION,
+            idle_expiry: settings::IDLE_EXPIRY,
         }
     }
 
@@ -132,18 +127,7 @@ impl Sqlite {
     /// [`OpenError`]: a setting is wrong, the file can't be written, or its tables are not ours or of a later version.
     pub fn open(&self) -> Result<Provider, OpenError> {
         let table = TableName::parse(&self.table_name)?;
-        if self.lease_time < SHORTEST_LEASE {
-            let (is, least) = (self.lease_time, SHORTEST_LEASE);
-            return Err(OpenError::Setting(format!("lease_time: is {is:?}, at least {least:?} is required")));
-        }
-        if self.idle_expiry < SHORTEST_IDLE_EXPIRY {
-            let (is, least) = (self.idle_expiry, SHORTEST_IDLE_EXPIRY);
-            return Err(OpenError::Setting(format!("idle_expiry: is {is:?}, at least {least:?} is required")));
-        }
-        if !(1..=255).contains(&self.consumer_group.len()) {
-            let length = self.consumer_group.len();
-            return Err(OpenError::Setting(format!("consumer_group: is {length} bytes long, 1 to 255 are allowed")));
-        }
+        settings::check(&self.consumer_group, self.lease_time, self.idle_expiry).map_err(OpenError::Setting)?;
         let database = Arc::new(Database::open(self, &table)?);
         let ingest = ingest::SqliteIngest::new(&database)?;
         let capabilities =

@@ -27,6 +27,8 @@
 pub mod cases;
 mod kit;
 pub mod loopback;
+#[cfg(unix)]
+pub mod postgres;
 
 use std::panic::resume_unwind;
 use std::sync::mpsc::{RecvTimeoutError, channel};

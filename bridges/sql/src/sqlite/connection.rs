@@ -1,19 +1,19 @@
-//! One provider's hold on the file: the connection that writes, those that read, and the bell between those who store events and
-//! the one who waits for them.
+//! One provider's hold on the file: the connection that writes, and those that read.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use eventbroker::provider::BackendError;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior, params};
 
 use super::statements::Statements;
 use super::{OpenError, Sqlite, clock, process, schema};
+use crate::bell::Bell;
 use crate::names::TableName;
 
 /// How long a statement waits for another process.
@@ -163,59 +163,5 @@ pub(super) fn backend_error(error: &rusqlite::Error) -> BackendError {
         ) => BackendError::Refused(reason),
         // Busy, full, unreadable for the moment, replaced by somebody: an operator may put it right.
         _ => BackendError::Unavailable(reason),
-    }
-}
-
-/// Rings when there may be something to claim, or when somebody wants the ingest to look up.
-#[derive(Debug, Default)]
-pub(super) struct Bell {
-    rung: Mutex<Rung>,
-    changed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct Rung {
-    stored: bool,
-    woken: bool,
-}
-
-/// Why a wait ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Heard {
-    /// Something was stored or given back.
-    Stored,
-    /// The engine wants the call to return.
-    Woken,
-    Nothing,
-}
-
-impl Bell {
-    pub(super) fn stored(&self) {
-        self.rung.lock().stored = true;
-        self.changed.notify_all();
-    }
-
-    pub(super) fn wake(&self) {
-        self.rung.lock().woken = true;
-        self.changed.notify_all();
-    }
-
-    /// Waits until it rings, at most until `deadline`. What was heard is forgotten.
-    pub(super) fn wait(&self, deadline: Instant) -> Heard {
-        let mut rung = self.rung.lock();
-        while !rung.stored && !rung.woken {
-            if self.changed.wait_until(&mut rung, deadline).timed_out() {
-                break;
-            }
-        }
-        let Rung { stored, woken } = std::mem::take(&mut *rung);
-        match (woken, stored) {
-            (true, stored) => {
-                rung.stored = stored;
-                Heard::Woken
-            }
-            (false, true) => Heard::Stored,
-            (false, false) => Heard::Nothing,
-        }
     }
 }

@@ -12,9 +12,10 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::OpenError;
 use super::clock::now_millis;
-use super::connection::{Database, Heard, Row, Sync, backend_error};
+use super::connection::{Database, Row, Sync, backend_error};
 use super::rows;
 use super::watcher::Watcher;
+use crate::bell::Heard;
 
 /// How deep a claim looks behind keys whose deliveries are leased.
 const CLAIM_DEPTH: i64 = 10_000;

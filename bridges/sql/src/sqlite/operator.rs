@@ -13,10 +13,11 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params, params_f
 
 use super::OpenError;
 use super::connection::{Database, Sync, backend_error};
-use super::pattern::{Form, condition};
+use super::pattern::{condition, form};
 use super::rows;
 use super::statements::SELECT_LETTER;
 use super::tail::SqliteTail;
+use crate::pattern::Form;
 
 #[derive(Debug)]
 pub(super) struct SqliteOperator {
@@ -114,7 +115,7 @@ impl Query {
 
 /// The condition that a type matches a pattern; its parts go to the values.
 pub(super) fn matches(event_type: &str, pattern: &Pattern, values: &mut Vec<Value>) -> String {
-    let Form { final_rest, dots, glob, literals } = Form::of(pattern);
+    let Form { final_rest, dots, glob, literals } = form(pattern);
     let first = values.len() + 1;
     values.extend([
         Value::Integer(i64::from(final_rest)),

@@ -3,25 +3,20 @@
 use std::str::FromStr;
 use std::time::SystemTime;
 
-use eventbroker::dead_letter::{AttemptError, DeadLetter};
-use eventbroker::{Event, EventId, Source, Status};
+use eventbroker::dead_letter::DeadLetter;
+use eventbroker::{Event, EventId, Status};
 use jiff::Timestamp;
 use rusqlite::types::Type;
 use rusqlite::{Error, Row, Statement, params};
-use serde_json::{Map, Value};
+
+use crate::columns::{Columns, errors, metadata_text};
+pub(super) use crate::columns::{errors_text, time_text};
 
 /// The columns of an event in a select.
 pub(super) const EVENT_COLUMNS: usize = 13;
 
-/// A time as it stands in the table: RFC 3339 in UTC with nine digits, so that the order of the texts is that of the times.
-pub(super) fn time_text(time: SystemTime) -> String {
-    Timestamp::try_from(time).map_or_else(|_| String::new(), |time| format!("{time:.9}"))
-}
-
 /// Inserts an event. False if its id is known.
 pub(super) fn insert(statement: &mut Statement<'_>, event: &Event, origin: Option<&str>) -> rusqlite::Result<bool> {
-    let metadata = event.metadata();
-    let metadata = (!metadata.is_empty()).then(|| Value::from(metadata.clone()).to_string());
     let inserted = statement.execute(params![
         event.id().to_string(),
         event.source().as_str(),
@@ -34,7 +29,7 @@ pub(super) fn insert(statement: &mut Statement<'_>, event: &Event, origin: Optio
         event.entity(),
         event.operation(),
         time_text(event.created_at()),
-        metadata,
+        metadata_text(event),
         event.key(),
         origin,
     ])?;
@@ -43,32 +38,22 @@ pub(super) fn insert(statement: &mut Statement<'_>, event: &Event, origin: Optio
 
 /// Reads an event whose columns begin at `first`. How far its handling has come is not read.
 pub(super) fn event(row: &Row<'_>, first: usize) -> rusqlite::Result<Event> {
-    let text = |column: usize| row.get::<_, Option<String>>(first + column);
-    let id: String = row.get(first)?;
-    let source: String = row.get(first + 1)?;
-    let source = parsed::<Source>(first + 1, &source)?;
-    let event_type: String = row.get(first + 2)?;
-    let mut builder = Event::builder(source, event_type)
-        .id(id)
-        .user_id(row.get::<_, Option<i64>>(first + 4)?.unwrap_or(0))
-        .session_id(text(5)?.unwrap_or_default())
-        .instance_id(text(6)?.unwrap_or_default())
-        .schema(text(7)?.unwrap_or_default())
-        .entity(text(8)?.unwrap_or_default())
-        .operation(text(9)?.unwrap_or_default())
-        .created_at(time(row, first + 10)?.unwrap_or(SystemTime::UNIX_EPOCH))
-        .key(text(12)?.unwrap_or_default());
-    if let Some(payload) = text(3)? {
-        builder = builder.payload_json(payload);
-    }
-    if let Some(metadata) = text(11)? {
-        let entries: Map<String, Value> =
-            serde_json::from_str(&metadata).map_err(|error| unreadable(first + 11, error))?;
-        for (name, value) in entries {
-            builder = builder.metadata(name, value);
-        }
-    }
-    builder.build().map_err(|error| unreadable(first, error.invalid().clone()))
+    let columns = Columns {
+        id: row.get(first)?,
+        source: row.get(first + 1)?,
+        event_type: row.get(first + 2)?,
+        payload: row.get(first + 3)?,
+        user_id: row.get(first + 4)?,
+        session_id: row.get(first + 5)?,
+        instance_id: row.get(first + 6)?,
+        schema: row.get(first + 7)?,
+        entity: row.get(first + 8)?,
+        operation: row.get(first + 9)?,
+        created_at: time(row, first + 10)?.unwrap_or(SystemTime::UNIX_EPOCH),
+        metadata: row.get(first + 11)?,
+        key: row.get(first + 12)?,
+    };
+    columns.into_event().map_err(|error| unreadable(first, error))
 }
 
 /// Reads an event with its progress, of a select that begins with it.
@@ -99,26 +84,10 @@ pub(super) fn dead_letter(row: &Row<'_>) -> rusqlite::Result<DeadLetter> {
     let mut letter = DeadLetter::new(number, event_with_progress(row)?, name, parsed(FIRST + 2, &reason)?);
     letter.attempts = row.get(FIRST + 3)?;
     letter.dead_at = time(row, FIRST + 4)?.unwrap_or(SystemTime::UNIX_EPOCH);
-    letter.errors = errors(FIRST + 5, &row.get::<_, String>(FIRST + 5)?)?;
+    letter.errors = errors(&row.get::<_, String>(FIRST + 5)?).map_err(|error| unreadable(FIRST + 5, error))?;
     letter.first_failed_at = letter.errors.first().map_or(letter.dead_at, |first| first.at);
     letter.requeues = row.get(FIRST + 6)?;
     Ok(letter)
-}
-
-/// The errors of attempts as they stand in the table: `[{"attempt": 1, "at": TIME, "message": TEXT}]`.
-pub(super) fn errors_text(errors: &[AttemptError]) -> String {
-    let error = |error: &AttemptError| serde_json::json!({"attempt": error.attempt, "at": time_text(error.at), "message": error.message});
-    Value::from_iter(errors.iter().map(error)).to_string()
-}
-
-fn errors(column: usize, text: &str) -> rusqlite::Result<Vec<AttemptError>> {
-    let errors: Vec<Value> = serde_json::from_str(text).map_err(|error| unreadable(column, error))?;
-    let error = |error: &Value| {
-        let attempt = error["attempt"].as_u64().and_then(|attempt| attempt.try_into().ok()).unwrap_or(0);
-        let at = parsed::<Timestamp>(column, error["at"].as_str().unwrap_or_default())?;
-        Ok(AttemptError::new(attempt, at.into(), error["message"].as_str().unwrap_or_default()))
-    };
-    errors.iter().map(error).collect()
 }
 
 pub(super) fn time(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<SystemTime>> {

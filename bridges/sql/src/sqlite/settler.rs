@@ -11,7 +11,7 @@ use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::clock::now_millis;
 use super::connection::{Database, Row, Sync};
-use super::pattern::Form;
+use super::pattern::form;
 use super::{process, rows};
 
 /// A delivery that died, as in `schema.sql`.
@@ -156,7 +156,7 @@ impl Settler for SqliteSettler {
         let database = &*self.database;
         let pattern =
             Pattern::parse(&registration.pattern).map_err(|error| BackendError::Refused(error.to_string()))?;
-        let form = Form::of(&pattern);
+        let form = form(&pattern);
         let owned = registration.scope == Scope::Broadcast;
         let instance = match (owned, registration.durable) {
             (false, _) => String::new(),

@@ -1,0 +1,41 @@
+//! PostgreSQL passes the suite of all providers: brokers that share a database, each with connections of its own.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use eventbroker::provider::Provider;
+use eventbroker_conformance::postgres::Server;
+use eventbroker_conformance::{Abilities, Subject, conformance_tests};
+
+/// One server for all cases; each has a database of its own.
+fn server() -> &'static Server {
+    static SERVER: OnceLock<Server> = OnceLock::new();
+    SERVER.get_or_init(Server::start)
+}
+
+struct Postgres(String);
+
+impl Subject for Postgres {
+    fn abilities(&self) -> Abilities {
+        Abilities {
+            ordered: true,
+            exact: true,
+            durable: true,
+            across_instances: true,
+            groups: true,
+            broadcast: true,
+            query: true,
+            start_positions: true,
+            durable_broadcast: true,
+            operator: true,
+            ..Abilities::default()
+        }
+    }
+
+    fn provider(&self) -> Provider {
+        let postgres = eventbroker_sql::Postgres::new(&self.0).lease_time(Duration::from_secs(5));
+        postgres.open().expect("it opens")
+    }
+}
+
+conformance_tests!(|| Postgres(server().database()));

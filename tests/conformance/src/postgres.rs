@@ -1,0 +1,169 @@
+//! A PostgreSQL server for tests: a cluster of its own in a temporary folder, on a Unix socket there and on a free port of this machine.
+//! It ends with the process that has started it, however that ends.
+//!
+//! The programs are taken from `PG_BIN`, or from where Debian puts them. PostgreSQL refuses to run as root; a test that does runs it as
+//! the user `postgres`, or `nobody`.
+
+use std::net::TcpListener;
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use std::{env, fs, process, thread};
+
+/// The password of the role `postgres`, which connections by TCP have to tell; those by the socket do not.
+pub const PASSWORD: &str = "s3cret-of-the-server";
+/// Nothing takes longer, even on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running server. Dropped, it is stopped and removed.
+#[derive(Debug)]
+pub struct Server {
+    folder: PathBuf,
+    port: u16,
+    owner: Option<(u32, u32)>,
+    guard: Child,
+}
+
+impl Server {
+    /// Makes a cluster and starts it.
+    pub fn start() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let name = format!("eventbroker-pg-{}-{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let folder = env::temp_dir().join(name);
+        fs::create_dir(&folder).expect("a new folder");
+        let owner = owner();
+        if let Some((user, group)) = owner {
+            chown(&folder, Some(user), Some(group)).expect("a folder for the server's user");
+        }
+        let password = folder.join("password");
+        fs::write(&password, PASSWORD).expect("a file");
+        // Free now; nobody on this machine asks for just this one.
+        let port = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a free port").port();
+        // Its input ends with this process, also if that is killed.
+        let script = r#"read -r _; "$1" -D "$2/data" -m immediate stop; rm -rf "$2""#;
+        let mut guard = command("sh", owner);
+        guard.args(["-c", script, "guard"]).arg(program("pg_ctl")).arg(&folder).stdin(Stdio::piped());
+        let guard = guard.stdout(Stdio::null()).stderr(Stdio::null()).process_group(0).spawn().expect("a shell");
+        let server = Self { folder, port, owner, guard };
+        let mut init = server.command("initdb");
+        init.args(["--no-sync", "--username=postgres", "--encoding=UTF8", "--locale=C.UTF-8", "--auth-local=trust"]);
+        init.args(["--auth-host=scram-sha-256", "--pwfile"]).arg(&password).arg("-D").arg(server.folder.join("data"));
+        run(&mut init);
+        let settings = format!(
+            "listen_addresses = '127.0.0.1'\nport = {port}\nunix_socket_directories = '{}'\nmax_connections = 200\n\
+             shared_buffers = 64MB\nlog_min_messages = warning\n",
+            server.folder.display()
+        );
+        let file = server.folder.join("data").join("postgresql.auto.conf");
+        fs::write(file, settings).expect("a file");
+        server.up();
+        server
+    }
+
+    /// Starts the server after it was stopped; waits until it can be used.
+    pub fn up(&self) {
+        // A server that was just killed may still look alive.
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let mut start = self.ctl("start");
+            start.arg("-w").arg("-l").arg(self.folder.join("log"));
+            if start.status().expect("pg_ctl runs").success() {
+                return;
+            }
+            assert!(Instant::now() < deadline, "PostgreSQL does not start: {}", self.log());
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Stops it as a crash would: nothing is written any more.
+    pub fn crash(&self) {
+        run(self.ctl("stop").args(["-m", "immediate"]));
+    }
+
+    /// A new, empty database. Returns the address of it on the Unix socket.
+    pub fn database(&self) -> String {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let name = format!("test{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let mut create = self.command("createdb");
+        create.args(["-h", self.folder.to_str().expect("a path"), "-p", &self.port.to_string(), "-U", "postgres", &name]);
+        run(&mut create);
+        self.url(&name)
+    }
+
+    /// The address of a database on the Unix socket.
+    pub fn url(&self, database: &str) -> String {
+        let folder = self.folder.to_str().expect("a path").replace('/', "%2F");
+        format!("postgres://postgres@{folder}:{}/{database}", self.port)
+    }
+
+    /// The address of the same database by TCP, for somebody who knows this password.
+    pub fn tcp(&self, url: &str, password: &str) -> String {
+        let database = url.rsplit('/').next().expect("a database");
+        format!("postgres://postgres:{password}@127.0.0.1:{}/{database}", self.port)
+    }
+
+    /// What the server has written down.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.join("log")).unwrap_or_default()
+    }
+
+    fn ctl(&self, verb: &str) -> Command {
+        let mut command = self.command("pg_ctl");
+        command.arg("-D").arg(self.folder.join("data")).arg("-s").arg(verb);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command
+    }
+
+    fn command(&self, name: &str) -> Command {
+        let mut command = command(&program(name), self.owner);
+        command.current_dir(&self.folder).stdin(Stdio::null());
+        command
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.guard.stdin.take());
+        // The guard stops the server and removes the folder; if it can't, there is nobody to tell.
+        let _ = self.guard.wait();
+    }
+}
+
+/// The user that the server runs as, if not the one of this process.
+fn owner() -> Option<(u32, u32)> {
+    let me = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let is_root = me.lines().any(|line| line.starts_with("Uid:") && line.split_whitespace().nth(2) == Some("0"));
+    let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let user = |name: &str| {
+        let fields: Vec<&str> = users.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|it| it[0] == name)?;
+        Some((fields.get(2)?.parse().ok()?, fields.get(3)?.parse().ok()?))
+    };
+    is_root.then(|| user("postgres").or_else(|| user("nobody")).expect("a user for PostgreSQL"))
+}
+
+fn command(program: &str, owner: Option<(u32, u32)>) -> Command {
+    let mut command = Command::new(program);
+    if let Some((user, group)) = owner {
+        command.uid(user).gid(group);
+    }
+    command
+}
+
+/// Where a program of PostgreSQL is: the newest version that there is.
+fn program(name: &str) -> String {
+    if let Ok(folder) = env::var("PG_BIN") {
+        return format!("{folder}/{name}");
+    }
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let version = |path: &Path| path.file_name()?.to_str()?.parse::<u32>().ok();
+    let newest = versions.map(|it| it.path()).filter(|path| path.join("bin").join(name).exists()).max_by_key(|it| version(it));
+    newest.map_or_else(|| name.to_owned(), |path| path.join("bin").join(name).display().to_string())
+}
+
+fn run(command: &mut Command) {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}; is PostgreSQL installed?"));
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
