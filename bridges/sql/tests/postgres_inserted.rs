@@ -1,0 +1,173 @@
+//! A row that any program inserts is an event like any other, and transactions may commit in any order.
+
+use std::collections::BTreeSet;
+use std::sync::OnceLock;
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use eventbroker::query::Filter;
+use eventbroker::{Broker, Event, Source, Status, SubscribeOptions};
+use eventbroker_conformance::postgres::Server;
+use eventbroker_sql::Postgres;
+use eventbroker_sql::postgres::{Outbox, publish_in};
+use postgres::{Client, NoTls};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_secs(1);
+
+fn database() -> String {
+    static SERVER: OnceLock<Server> = OnceLock::new();
+    SERVER.get_or_init(Server::start).database()
+}
+
+fn client(url: &str) -> Client {
+    Client::connect(url, NoTls).expect("it connects")
+}
+
+fn start(url: &str) -> Broker {
+    Broker::builder()
+        .provider(Postgres::new(url).poll_interval(POLL).open().expect("it opens"))
+        .start()
+        .expect("it starts")
+}
+
+/// A broker with a subscription to everything, and what comes to that.
+fn listening(url: &str) -> (Broker, Receiver<Event>) {
+    let broker = start(url);
+    let (sender, calls) = channel();
+    broker
+        .subscribe_with(SubscribeOptions::new("*").name("all"), move |delivery| {
+            // Nobody listens any more when the test has seen enough.
+            let _ = sender.send(delivery.event().clone());
+        })
+        .expect("a subscription");
+    (broker, calls)
+}
+
+#[test]
+fn a_plain_insert_is_delivered_with_what_it_says_and_defaults_for_the_rest() {
+    let url = database();
+    let (broker, calls) = listening(&url);
+    let insert = "INSERT INTO events (id, source, type, payload, key) VALUES
+         ('from-elsewhere', 'database', 'public.users.create', '{\"name\": \"Ada\"}', 'ada')";
+    client(&url).batch_execute(insert).expect("a row");
+    let event = calls.recv_timeout(PATIENCE).expect("it is delivered");
+    assert_eq!((event.id().to_string().as_str(), event.source()), ("from-elsewhere", Source::Database));
+    assert_eq!((event.payload().as_str(), event.key()), ("{\"name\": \"Ada\"}", Some("ada")));
+    assert_eq!((event.schema(), event.entity(), event.operation()), (Some("public"), Some("users"), Some("create")));
+    assert!(event.created_at().elapsed().is_ok_and(|age| age < PATIENCE));
+    assert!(broker.stop(PATIENCE).is_clean());
+}
+
+#[test]
+fn a_row_that_is_no_event_fails_by_itself() {
+    let url = database();
+    let (broker, calls) = listening(&url);
+    let mut other = client(&url);
+    let insert = "INSERT INTO events (id, source, type, payload) VALUES ('a', 'database', 'good.it', '1'),
+         ('b', 'database', 'a type with spaces', '1'), ('d', 'nowhere', 'good.it', '1'), ('e', 'database', 'good.it', '1')";
+    other.batch_execute(insert).expect("some rows");
+    for good in ["a", "e"] {
+        assert_eq!(calls.recv_timeout(PATIENCE).expect("it is delivered").id().to_string(), good);
+    }
+    assert!(broker.stop(PATIENCE).is_clean());
+    let page = broker.list(&Filter::default()).expect("it answers").events;
+    let shown: Vec<_> = page.iter().map(|event| (event.id().to_string(), event.status())).collect();
+    assert_eq!(shown, [("a".to_owned(), Status::Completed), ("e".to_owned(), Status::Completed)]);
+    let query = "SELECT string_agg(id || ' ' || status || ' ' || (error IS NOT NULL), ',' ORDER BY id) FROM events \
+         WHERE status <> 'completed'";
+    let rest: String = other.query_one(query, &[]).expect("a row").get(0);
+    assert_eq!(rest, "b failed true,d failed true");
+}
+
+#[test]
+fn what_is_committed_arrives_and_what_is_rolled_back_does_not() {
+    let url = database();
+    let (broker, calls) = listening(&url);
+    let mut other = client(&url);
+    let mut committed = BTreeSet::new();
+    for number in 0..60_u64 {
+        let event = Event::builder(Source::Database, "work.order").payload(&number).build().expect("a valid event");
+        let mut transaction = other.transaction().expect("a transaction");
+        assert_eq!(publish_in(&mut transaction, &event), Ok(true));
+        assert_eq!(publish_in(&mut transaction, &event), Ok(false), "its id is known");
+        if number % 3 == 0 {
+            transaction.rollback().expect("it is rolled back");
+        } else {
+            transaction.commit().expect("it is committed");
+            committed.insert(event.id().to_string());
+        }
+    }
+    let came: BTreeSet<String> =
+        committed.iter().map(|_| calls.recv_timeout(PATIENCE).expect("it is delivered").id().to_string()).collect();
+    assert_eq!(came, committed);
+    assert!(broker.stop(PATIENCE).is_clean());
+    assert_eq!(calls.try_iter().count(), 0, "and nothing else");
+}
+
+/// Twenty writers at a time, each of which commits when it likes, beside one that has written and does nothing any more.
+#[test]
+fn nothing_is_lost_when_transactions_commit_out_of_order_beside_an_idle_one() {
+    const WRITERS: usize = 20;
+    const EACH: usize = 50;
+    let url = database();
+    let (broker, calls) = listening(&url);
+    let mut idle = client(&url);
+    let mut open = idle.transaction().expect("a transaction");
+    let kept_back = Event::builder(Source::System, "idle.it").build().expect("a valid event");
+    publish_in(&mut open, &kept_back).expect("it is stored");
+    thread::scope(|scope| {
+        for writer in 0..WRITERS {
+            let url = &url;
+            scope.spawn(move || {
+                let mut client = client(url);
+                for number in 0..EACH {
+                    let mut transaction = client.transaction().expect("a transaction");
+                    let event = Event::builder(Source::System, "work.it").payload(&(writer, number)).build();
+                    publish_in(&mut transaction, &event.expect("a valid event")).expect("it is stored");
+                    // The order of the commits is not that of the positions.
+                    thread::sleep(Duration::from_micros((writer * 7919 + number * 104_729) as u64 % 4_000));
+                    transaction.commit().expect("it is committed");
+                }
+            });
+        }
+    });
+    let all_committed = Instant::now();
+    let came: BTreeSet<String> =
+        (0..WRITERS * EACH).map(|_| calls.recv_timeout(PATIENCE).expect("it is delivered").id().to_string()).collect();
+    let took = all_committed.elapsed();
+    assert_eq!(came.len(), WRITERS * EACH);
+    assert!(took < POLL + Duration::from_millis(500), "the last came {took:?} after its commit");
+    open.commit().expect("it is committed");
+    assert_eq!(calls.recv_timeout(PATIENCE).expect("it is delivered").id(), kept_back.id());
+    assert!(broker.stop(PATIENCE).is_clean());
+}
+
+#[test]
+fn a_start_in_the_past_has_what_was_being_stored_at_that_moment() {
+    let url = database();
+    let broker = start(&url);
+    let mut other = client(&url);
+    let mut open = other.transaction().expect("a transaction");
+    let late = Event::builder(Source::System, "late.it").build().expect("a valid event");
+    publish_in(&mut open, &late).expect("it is stored");
+    let early = broker.publish(Event::builder(Source::System, "early.it").build().expect("a valid event"));
+    let early = early.expect("it is accepted").id;
+    let (sender, calls) = channel();
+    let options = SubscribeOptions::new("*").name("all").start(eventbroker::StartPosition::Earliest);
+    broker
+        .subscribe_with(options, move |delivery| _ = sender.send(delivery.event().id().clone()))
+        .expect("a subscription");
+    assert_eq!(calls.recv_timeout(PATIENCE).expect("it is delivered"), early);
+    open.commit().expect("it is committed");
+    assert_eq!(&calls.recv_timeout(PATIENCE).expect("it is delivered"), late.id());
+    assert!(broker.stop(PATIENCE).is_clean());
+}
+
+#[test]
+fn an_outbox_checks_its_table() {
+    Outbox::new("my_events").expect("a name");
+    let error = Outbox::new("my\"events").expect_err("no name");
+    assert!(error.to_string().contains("table_name"), "{error}");
+}

@@ -19,14 +19,12 @@ use eventbroker::{Broker, Event, Scope, Source, Status, SubscribeOptions};
 use eventbroker_sql::Sqlite;
 use rusqlite::Connection;
 use support::Folder;
+use support::processes::{Ledger, Member, PATIENCE, Random, kills, lines, sleep_for_ever, wait_until};
 
 mod support;
 
 /// Short, so that what a dead member held is taken over soon.
 const LEASE: Duration = Duration::from_millis(600);
-/// Nothing takes longer, even on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
-
 /// What it shows, and how.
 type Case = (&'static str, fn(&mut Random));
 
@@ -62,75 +60,6 @@ fn main() {
     }
 }
 
-/// Lines that survive whoever writes them, as long as the machine does.
-struct Ledger(Mutex<File>);
-
-impl Ledger {
-    fn open(path: &Path) -> Self {
-        Self(Mutex::new(OpenOptions::new().append(true).create(true).open(path).expect("a file to write down in")))
-    }
-
-    fn write(&self, line: &str) {
-        let line = format!("{line}\n");
-        self.0.lock().expect("no panic under the lock").write_all(line.as_bytes()).expect("a line is written");
-    }
-}
-
-fn lines(path: &Path) -> Vec<String> {
-    let mut text = String::new();
-    if let Ok(mut file) = File::open(path) {
-        file.read_to_string(&mut text).expect("a text");
-    }
-    text.lines().map(str::to_owned).collect()
-}
-
-/// Reproducible numbers.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % bound
-    }
-}
-
-/// A process of this program in another role, which is killed when it is dropped.
-struct Member(Child);
-
-impl Member {
-    fn start(role: &str, file: &Path, ledger: &Path) -> Self {
-        let me = env::current_exe().expect("this program");
-        let mut command = Command::new(me);
-        command.env("MEMBER", role).env("FILE", file).env("LEDGER", ledger).stdin(Stdio::null()).stderr(Stdio::null());
-        Self(command.spawn().expect("a process"))
-    }
-
-    fn kill(&mut self) {
-        // Killed before, or ended: both will do.
-        let _ = self.0.kill();
-        self.0.wait().expect("it ends");
-    }
-
-    /// Stops its threads where they are, or has them go on.
-    fn freeze(&self, frozen: bool) {
-        let signal = if frozen { "-STOP" } else { "-CONT" };
-        let sent = Command::new("kill").args([signal, &self.0.id().to_string()]).status().expect("kill runs");
-        assert!(sent.success());
-    }
-
-    fn has_ended(&mut self) -> bool {
-        self.0.try_wait().expect("its state").is_some()
-    }
-}
-
-impl Drop for Member {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
 fn broker(file: &Path) -> Broker {
     let sqlite = Sqlite::new(file).lease_time(LEASE).open().expect("it opens");
     Broker::builder().worker_count(4).provider(sqlite).start().expect("it starts")
@@ -146,20 +75,6 @@ fn declare(file: &Path) {
     let id = broker.subscribe_with(work(), |_| ()).expect("a subscription");
     broker.unsubscribe(id).expect("it is there");
     broker.stop(PATIENCE);
-}
-
-fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "it did not come to pass: {what}");
-        thread::sleep(Duration::from_millis(5));
-    }
-}
-
-fn sleep_for_ever() -> ! {
-    loop {
-        thread::park();
-    }
 }
 
 /// A member: handles each event and writes its id, its key and its number down.
@@ -206,10 +121,6 @@ fn publish(file: &Path, ledger: &Ledger) {
             });
         }
     });
-}
-
-fn kills(few: u64) -> u64 {
-    env::var("KILLS").map_or(few, |kills| kills.parse().expect("KILLS is a number"))
 }
 
 fn is_whole(file: &Path) {

@@ -88,7 +88,15 @@ impl Server {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let name = format!("test{}", NEXT.fetch_add(1, Ordering::Relaxed));
         let mut create = self.command("createdb");
-        create.args(["-h", self.folder.to_str().expect("a path"), "-p", &self.port.to_string(), "-U", "postgres", &name]);
+        create.args([
+            "-h",
+            self.folder.to_str().expect("a path"),
+            "-p",
+            &self.port.to_string(),
+            "-U",
+            "postgres",
+            &name,
+        ]);
         run(&mut create);
         self.url(&name)
     }
@@ -138,7 +146,8 @@ fn owner() -> Option<(u32, u32)> {
     let is_root = me.lines().any(|line| line.starts_with("Uid:") && line.split_whitespace().nth(2) == Some("0"));
     let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
     let user = |name: &str| {
-        let fields: Vec<&str> = users.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|it| it[0] == name)?;
+        let fields: Vec<&str> =
+            users.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|it| it[0] == name)?;
         Some((fields.get(2)?.parse().ok()?, fields.get(3)?.parse().ok()?))
     };
     is_root.then(|| user("postgres").or_else(|| user("nobody")).expect("a user for PostgreSQL"))
@@ -159,7 +168,8 @@ fn program(name: &str) -> String {
     }
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let version = |path: &Path| path.file_name()?.to_str()?.parse::<u32>().ok();
-    let newest = versions.map(|it| it.path()).filter(|path| path.join("bin").join(name).exists()).max_by_key(|it| version(it));
+    let newest =
+        versions.map(|it| it.path()).filter(|path| path.join("bin").join(name).exists()).max_by_key(|it| version(it));
     newest.map_or_else(|| name.to_owned(), |path| path.join("bin").join(name).display().to_string())
 }
 

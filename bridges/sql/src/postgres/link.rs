@@ -25,6 +25,8 @@ pub(super) const CALL_LIMIT: Duration = Duration::from_secs(15);
 /// The first and the longest pause between two tries to connect.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// How long the server may work on a statement, and wait for a lock.
+pub(super) const TIMEOUTS: &str = "SET statement_timeout = '10s'; SET lock_timeout = '5s'";
 /// Prepared statements that a connection keeps.
 const STATEMENTS: usize = 64;
 /// How long the end of a thread is waited for: one whose server does not answer ends when the system gives its connection up.
@@ -190,9 +192,9 @@ impl Session {
     pub(super) fn open(address: &Address, sync: Sync) -> Result<Self, Error> {
         let mut client = address.connect()?;
         // The planner may not go by what it knows of tables that fill and empty: everything here is looked up by an index.
+        client.batch_execute(TIMEOUTS)?;
         client.batch_execute(
-            "SET statement_timeout = '10s'; SET lock_timeout = '5s'; SET idle_in_transaction_session_timeout = '15s'; \
-             SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off; \
+            "SET idle_in_transaction_session_timeout = '15s'; SET client_min_messages = 'warning'; SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off; \
              SET timezone = 'UTC'",
         )?;
         match sync {

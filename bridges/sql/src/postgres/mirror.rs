@@ -46,12 +46,8 @@ fn store(
     events: &[Event],
     member: &str,
 ) -> Result<Option<Vec<SendOutcome>>, Error> {
-    let refused = |event: &Event| {
-        rows::unstorable(event)
-            .map(|field| SendOutcome::Refused(format!("{field}: has a NUL, which PostgreSQL can't store")))
-    };
     let mut batch = Batch::default();
-    events.iter().filter(|event| refused(event).is_none()).for_each(|event| batch.push(event));
+    events.iter().for_each(|event| batch.push(event));
     let stored = session.query(&sql.insert, &values(&batch, &Some(member)))?;
     let mut stored = stored.iter().map(|row| row.try_get(0)).collect::<Result<HashSet<String>, Error>>()?;
     let mut there = HashMap::new();
@@ -63,12 +59,11 @@ fn store(
     }
     let outcome = |event: &Event| {
         let id = event.id().to_string();
-        Some(match (refused(event), stored.remove(&id), there.get(&id)) {
-            (Some(refused), _, _) => refused,
-            (None, true, _) => SendOutcome::Held,
-            (None, false, Some(Some(known))) if known.same_content(event) => SendOutcome::Known,
-            (None, false, Some(_)) => SendOutcome::Conflict,
-            (None, false, None) => return None,
+        Some(match (stored.remove(&id), there.get(&id)) {
+            (true, _) => SendOutcome::Held,
+            (false, Some(Some(known))) if known.same_content(event) => SendOutcome::Known,
+            (false, Some(_)) => SendOutcome::Conflict,
+            (false, None) => return None,
         })
     };
     Ok(events.iter().map(outcome).collect())

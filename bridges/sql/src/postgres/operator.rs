@@ -2,7 +2,7 @@
 //! (`tail`).
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use eventbroker::dead_letter::{DeadLetter, DeadLetterFilter};
 use eventbroker::provider::{BackendError, Operator, Replay, Replayed, Tail};
@@ -72,7 +72,9 @@ fn lag(row: &Row) -> Result<SubscriptionLag, Error> {
     lag.instance = Some(row.try_get::<_, String>(2)?).filter(|instance| !instance.is_empty());
     let count = |column: usize| row.try_get::<_, i64>(column).map(|count| count as u64);
     (lag.ready, lag.leased, lag.dead) = (count(4)?, count(5)?, count(6)?);
-    lag.oldest_ready = row.try_get::<_, Option<SystemTime>>(7)?;
+    let nanos = row.try_get::<_, Option<i16>>(8)?.unwrap_or(0);
+    let oldest: Option<SystemTime> = row.try_get(7)?;
+    lag.oldest_ready = oldest.map(|time| time + Duration::from_nanos(nanos.try_into().unwrap_or(0)));
     Ok(lag)
 }
 

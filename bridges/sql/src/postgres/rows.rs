@@ -74,19 +74,6 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// Which field of an event PostgreSQL has no text for: it holds a NUL.
-pub(super) fn unstorable(event: &Event) -> Option<&'static str> {
-    let fields = [
-        ("session_id", event.session_id()),
-        ("instance_id", event.instance_id()),
-        ("schema", event.schema()),
-        ("entity", event.entity()),
-        ("operation", event.operation()),
-        ("key", event.key()),
-    ];
-    fields.into_iter().find(|(_, text)| text.is_some_and(|text| text.contains('\0'))).map(|(name, _)| name)
-}
-
 /// A text for people, as PostgreSQL can hold it.
 pub(super) fn storable(text: &str) -> String {
     text.replace('\0', "\u{fffd}")

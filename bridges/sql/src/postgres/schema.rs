@@ -2,7 +2,7 @@
 
 use postgres::Error;
 
-use super::link::Session;
+use super::link::{Session, TIMEOUTS};
 use super::pattern;
 use crate::names::TableName;
 
@@ -26,8 +26,25 @@ pub(super) fn prepare(session: &mut Session, table: &TableName) -> Result<Result
     }
     match version(session, table)? {
         Some(version) if version == MIGRATIONS.len() as i64 => Ok(Ok(())),
-        _ => session.transaction(|session| migrate(session, table)),
+        _ => alone(session, table, |session| session.transaction(|session| migrate(session, table))),
     }
+}
+
+/// Does something while no other instance does the same for this table. The transaction begins when the lock is held: an earlier one
+/// might not see tables that were made while it waited.
+fn alone<T>(
+    session: &mut Session,
+    table: &TableName,
+    work: impl FnOnce(&mut Session) -> Result<T, Error>,
+) -> Result<T, Error> {
+    // The number stands for `eventbroker`.
+    const NUMBER: i32 = 1_702_257_262;
+    session.client.batch_execute("SET lock_timeout = '60s'; SET statement_timeout = '60s'")?;
+    session.client.execute("SELECT pg_advisory_lock($1, hashtext($2))", &[&NUMBER, &table.as_str()])?;
+    let result = work(session)?;
+    session.client.execute("SELECT pg_advisory_unlock($1, hashtext($2))", &[&NUMBER, &table.as_str()])?;
+    session.client.batch_execute(TIMEOUTS)?;
+    Ok(result)
 }
 
 /// The version of the tables. Nothing if there are none that we have made.
@@ -43,9 +60,6 @@ fn version(session: &mut Session, table: &TableName) -> Result<Option<i64>, Erro
 
 fn migrate(session: &mut Session, table: &TableName) -> Result<Result<(), Problem>, Error> {
     let events = table.as_str();
-    // Held until the end of the transaction; the number stands for `eventbroker`.
-    session.client.batch_execute("SET LOCAL lock_timeout = '60s'; SET LOCAL statement_timeout = '60s'; SET LOCAL client_min_messages = 'warning'")?;
-    session.client.execute("SELECT pg_advisory_xact_lock(1702257262, hashtext($1))", &[&events])?;
     let seen = version(session, table)?.unwrap_or(0);
     let known = MIGRATIONS.len() as i64;
     if seen > known {

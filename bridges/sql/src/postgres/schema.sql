@@ -104,11 +104,12 @@ CREATE INDEX {events}_deliveries_dead ON {events}_deliveries (dead_letter, subsc
 CREATE SEQUENCE {events}_dead_letters;
 
 -- In these functions, the planner may not choose by what it knows of the tables: that is old as soon as a queue fills or empties. Each
--- looks rows up by an index. Each statement in them sees what was committed before it, so a lock comes before what it guards is read.
+-- looks rows up by an index; what has none looks dear then, and must not be compiled for that. Each statement in them sees what was
+-- committed before it, so a lock comes before what it guards is read.
 
 -- One delivery for each subscription whose pattern matches, whoever inserts the events.
 CREATE FUNCTION {events}_deliver() RETURNS trigger LANGUAGE plpgsql
-SET search_path FROM CURRENT SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+SET search_path FROM CURRENT SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off AS $$
 BEGIN
     WITH made AS (
         INSERT INTO {events}_deliveries (position, subscription, key, counts)
@@ -127,10 +128,11 @@ REFERENCING NEW TABLE AS inserted FOR EACH STATEMENT EXECUTE FUNCTION {events}_d
 
 -- Takes what is ready of each subscription, at most as much as it has room for: the oldest first. One claims from a subscription at a
 -- time. While a row of a key is leased, none of that key is taken, so what is taken of a key is a run of its oldest. Behind keys that
--- are leased it looks `depth` rows deep. The leases are numbered from `first_token`.
+-- are leased it looks `depth` rows deep. The leases are numbered from `first_token`. The events come along, because the statement that
+-- calls this may not see those that were committed after it began.
 CREATE FUNCTION {events}_claim(who text, lease interval, depth integer, wanted bigint[], rooms integer[], first_token bigint)
-RETURNS TABLE (token bigint, subscription bigint, "position" bigint, suspect boolean, crashes integer) LANGUAGE plpgsql
-SET search_path FROM CURRENT SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+RETURNS TABLE (token bigint, subscription bigint, "position" bigint, suspect boolean, crashes integer, event {events}) LANGUAGE plpgsql
+SET search_path FROM CURRENT SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
     i integer;
@@ -155,11 +157,14 @@ BEGIN
         ), begun AS (
             UPDATE {events} e SET status = 'processing', processed_at = coalesce(e.processed_at, clock_timestamp())
             FROM numbered n WHERE e.position = n.position AND e.status = 'pending'
+        ), leased AS (
+            UPDATE {events}_deliveries d
+            SET state = 1, token = n.token, holder = who, leased_until = clock_timestamp() + lease, claims = d.claims + 1
+            FROM numbered n WHERE d.position = n.position AND d.subscription = wanted[i]
+            RETURNING n.token, d.subscription, d.position, d.suspect, d.crashes
         )
-        UPDATE {events}_deliveries d
-        SET state = 1, token = n.token, holder = who, leased_until = clock_timestamp() + lease, claims = d.claims + 1
-        FROM numbered n WHERE d.position = n.position AND d.subscription = wanted[i]
-        RETURNING n.token, d.subscription, d.position, d.suspect, d.crashes;
+        SELECT l.token, l.subscription, l.position, l.suspect, l.crashes, e
+        FROM leased l JOIN {events} e ON e.position = l.position;
         GET DIAGNOSTICS so_many = ROW_COUNT;
         taken := taken + so_many;
     END LOOP;
@@ -168,7 +173,7 @@ END $$;
 -- The statuses of events follow from their deliveries, and from what their origins told of their own. The events are locked first: of
 -- two who settle an event's last two deliveries, the second sees what the first has written.
 CREATE FUNCTION {events}_refresh(positions bigint[]) RETURNS void LANGUAGE plpgsql
-SET search_path FROM CURRENT SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+SET search_path FROM CURRENT SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off AS $$
 BEGIN
     PERFORM 1 FROM {events} e WHERE e.position = ANY (positions) ORDER BY e.position FOR NO KEY UPDATE;
     UPDATE {events} e SET
@@ -200,7 +205,7 @@ END $$;
 CREATE FUNCTION {events}_settle(who text, positions bigint[], subscriptions bigint[], tokens bigint[], states integer[],
     tries integer[], reasons text[], messages text[], histories text[])
 RETURNS SETOF bigint LANGUAGE plpgsql
-SET search_path FROM CURRENT SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+SET search_path FROM CURRENT SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off AS $$
 BEGIN
     UPDATE {events}_deliveries d SET
         state = i.state, marked = false, reason = i.reason, error = i.message, errors = i.history,
@@ -217,17 +222,17 @@ BEGIN
 END $$;
 
 -- Removes what is open or dead of a subscription, at most so many rows. Returns how many. What is done goes with its event.
-CREATE FUNCTION {events}_forget(id bigint, so_many integer) RETURNS bigint LANGUAGE plpgsql
-SET search_path FROM CURRENT SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+CREATE FUNCTION {events}_forget(target bigint, so_many integer) RETURNS bigint LANGUAGE plpgsql
+SET search_path FROM CURRENT SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off AS $$
 DECLARE
     positions bigint[];
 BEGIN
     WITH found AS (
-        (SELECT d.position FROM {events}_deliveries d WHERE d.subscription = id AND d.state = 0 LIMIT so_many)
-        UNION ALL (SELECT d.position FROM {events}_deliveries d WHERE d.subscription = id AND d.state = 1 LIMIT so_many)
-        UNION ALL (SELECT d.position FROM {events}_deliveries d WHERE d.subscription = id AND d.state = 3 LIMIT so_many)
+        (SELECT d.position FROM {events}_deliveries d WHERE d.subscription = target AND d.state = 0 LIMIT so_many)
+        UNION ALL (SELECT d.position FROM {events}_deliveries d WHERE d.subscription = target AND d.state = 1 LIMIT so_many)
+        UNION ALL (SELECT d.position FROM {events}_deliveries d WHERE d.subscription = target AND d.state = 3 LIMIT so_many)
     ), gone AS (
-        DELETE FROM {events}_deliveries d USING found f WHERE d.position = f.position AND d.subscription = id
+        DELETE FROM {events}_deliveries d USING found f WHERE d.position = f.position AND d.subscription = target
         RETURNING d.position
     )
     SELECT array_agg(g.position ORDER BY g.position) INTO positions FROM gone g;
@@ -237,7 +242,7 @@ END $$;
 
 -- Notes what an origin tells of its own deliveries.
 CREATE FUNCTION {events}_tell(who text, ids text[], statuses text[], messages text[], retries integer[]) RETURNS void LANGUAGE plpgsql
-SET search_path FROM CURRENT SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+SET search_path FROM CURRENT SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off AS $$
 DECLARE
     positions bigint[];
 BEGIN
@@ -251,7 +256,7 @@ END $$;
 
 -- Makes dead letters of a group ready again. Returns the numbers of those that were there.
 CREATE FUNCTION {events}_requeue(group_name text, numbers bigint[]) RETURNS SETOF bigint LANGUAGE plpgsql
-SET search_path FROM CURRENT SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+SET search_path FROM CURRENT SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off AS $$
 BEGIN
     RETURN QUERY
     WITH again AS (
@@ -271,12 +276,12 @@ BEGIN
 END $$;
 
 -- Makes deliveries to a subscription again.
-CREATE FUNCTION {events}_replay(id bigint, positions bigint[]) RETURNS void LANGUAGE plpgsql
-SET search_path FROM CURRENT SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+CREATE FUNCTION {events}_replay(target bigint, positions bigint[]) RETURNS void LANGUAGE plpgsql
+SET search_path FROM CURRENT SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off AS $$
 BEGIN
     WITH again AS (
         INSERT INTO {events}_deliveries AS d (position, subscription, key, counts)
-        SELECT e.position, id, e.key, false FROM {events} e WHERE e.position = ANY (positions)
+        SELECT e.position, target, e.key, false FROM {events} e WHERE e.position = ANY (positions)
         ON CONFLICT (position, subscription) DO UPDATE SET state = 0, attempts = 0, requeues = d.requeues + (d.state = 3)::integer,
             suspect = false, crashes = 0, marked = false, holder = NULL, token = NULL, reason = NULL, error = NULL,
             errors = NULL, settled_at = NULL, dead_letter = NULL

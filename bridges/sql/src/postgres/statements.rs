@@ -84,7 +84,7 @@ impl Statements {
                 "SELECT c.token, c.subscription, c.position, c.suspect, c.crashes, ",
                 event_columns!(),
                 " FROM {events}_claim($1, make_interval(secs => $2), $3, $4, $5, $6) c \
-                 JOIN {events} e ON e.position = c.position ORDER BY c.token"
+                 CROSS JOIN LATERAL (SELECT (c.event).*) e ORDER BY c.token"
             )),
             rescue: fill(
                 "UPDATE {events}_deliveries d SET state = 0, suspect = true, crashes = crashes + marked::integer, marked = false, \
@@ -118,8 +118,8 @@ impl Statements {
             subscribe: fill(
                 "INSERT INTO {events}_subscriptions (member_of, name, instance, pattern, final_rest, dots, glob, literals, \
                  durable, missed_after, missed_since, missed_from) \
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, \
-                 CASE WHEN $10 IS NOT NULL THEN pg_snapshot_xmin(pg_current_snapshot()) END) \
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::bigint, $11, \
+                 CASE WHEN $10::bigint IS NOT NULL THEN pg_snapshot_xmin(pg_current_snapshot()) END) \
                  ON CONFLICT DO NOTHING RETURNING id",
             ),
             // What a new subscription missed; the statuses of the events do not depend on it.
@@ -221,10 +221,10 @@ impl Statements {
             lag: fill(
                 "SELECT s.member_of, s.name, s.instance, s.pattern, \
                  (SELECT count(*) FROM {events}_deliveries d WHERE d.state = 0 AND d.subscription = s.id), \
-                 coalesce(l.leased, 0), coalesce(x.dead, 0), \
-                 (SELECT e.created_at FROM {events} e WHERE e.position = (SELECT min(d.position) \
-                 FROM {events}_deliveries d WHERE d.state = 0 AND d.subscription = s.id)) \
+                 coalesce(l.leased, 0), coalesce(x.dead, 0), o.created_at, o.created_nanos \
                  FROM {events}_subscriptions s \
+                 LEFT JOIN LATERAL (SELECT e.created_at, e.created_nanos FROM {events} e WHERE e.position = \
+                 (SELECT min(d.position) FROM {events}_deliveries d WHERE d.state = 0 AND d.subscription = s.id)) o ON true \
                  LEFT JOIN (SELECT subscription, count(*) AS leased FROM {events}_deliveries WHERE state = 1 \
                  GROUP BY subscription) l ON l.subscription = s.id \
                  LEFT JOIN (SELECT subscription, count(*) AS dead FROM {events}_deliveries WHERE state = 3 \

@@ -54,7 +54,6 @@ impl EventStore for PostgresStore {
             Some(SendOutcome::Conflict) => {
                 Err(BackendError::Refused(format!("event {} is known with other content", event.id())))
             }
-            Some(SendOutcome::Refused(problem)) => Err(BackendError::Refused(problem)),
             _ => Ok(()),
         }
     }

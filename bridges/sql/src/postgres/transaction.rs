@@ -5,7 +5,7 @@ use eventbroker::provider::BackendError;
 use postgres::Transaction;
 
 use super::error::backend_error;
-use super::rows::{self, Batch};
+use super::rows::Batch;
 use super::statements::Statements;
 use super::{CHANNEL, mirror};
 use crate::names::{InvalidName, TableName};
@@ -56,12 +56,8 @@ impl Outbox {
     /// ```
     ///
     /// # Errors
-    /// [`BackendError`] as PostgreSQL answers, after which the transaction can only be rolled back; [`BackendError::Refused`] names a
-    /// field that has a NUL.
+    /// [`BackendError`] as PostgreSQL answers, after which the transaction can only be rolled back.
     pub fn publish_in(&self, transaction: &mut Transaction<'_>, event: &Event) -> Result<bool, BackendError> {
-        if let Some(field) = rows::unstorable(event) {
-            return Err(BackendError::Refused(format!("{field}: has a NUL, which PostgreSQL can't store")));
-        }
         let mut batch = Batch::default();
         batch.push(event);
         let stored = transaction.query(&self.insert, &mirror::values(&batch, &None));
