@@ -47,11 +47,11 @@ pub enum OpenError {
 }
 
 /// Opens the back end that the configuration names. `provider: memory` connects to nothing; an SQLite file may be waited for, for
-/// 5 seconds at most, while another process holds it.
+/// 5 seconds at most, while another process holds it, and a PostgreSQL server for 75 seconds at most.
 ///
 /// # Errors
 /// [`OpenError::NotCompiledIn`] names the feature that is missing; [`OpenError::NotOffered`] the setting that the back end can't
-/// keep; [`OpenError::Database`] says why the file could not be opened.
+/// keep; [`OpenError::Database`] says why the database could not be opened.
 pub fn open(config: &Config) -> Result<Provider, OpenError> {
     let missing = |provider, feature| Err(OpenError::NotCompiledIn { provider, feature });
     match config.provider {
@@ -60,7 +60,7 @@ pub fn open(config: &Config) -> Result<Provider, OpenError> {
         ProviderKind::Nats => missing("nats", "nats"),
         ProviderKind::Database => match config.database.url.expose().strip_prefix("sqlite:") {
             Some(path) => open_sqlite(config, path),
-            None => missing("database", "postgres"),
+            None => open_postgres(config),
         },
     }
 }
@@ -81,6 +81,22 @@ fn open_sqlite(config: &Config, path: &str) -> Result<Provider, OpenError> {
 #[cfg(not(feature = "sqlite"))]
 fn open_sqlite(_: &Config, _: &str) -> Result<Provider, OpenError> {
     Err(OpenError::NotCompiledIn { provider: "database", feature: "sqlite" })
+}
+
+#[cfg(feature = "postgres")]
+fn open_postgres(config: &Config) -> Result<Provider, OpenError> {
+    eventbroker_sql::Postgres::new(config.database.url.expose())
+        .table_name(&config.database.table_name)
+        .consumer_group(&config.database.consumer_group)
+        .channel(&config.database.channel)
+        .poll_interval(config.database.poll_interval)
+        .open()
+        .map_err(|error| OpenError::Database(error.to_string()))
+}
+
+#[cfg(not(feature = "postgres"))]
+fn open_postgres(_: &Config) -> Result<Provider, OpenError> {
+    Err(OpenError::NotCompiledIn { provider: "database", feature: "postgres" })
 }
 
 /// Opens the back end and starts a broker on it.

@@ -22,6 +22,7 @@ fn a_back_end_that_is_not_compiled_in_is_an_error_that_names_the_feature() {
         ("provider: nats", "nats", "nats"),
         #[cfg(not(feature = "sqlite"))]
         ("provider: database, database: { url: 'sqlite:x.db' }", "database", "sqlite"),
+        #[cfg(not(feature = "postgres"))]
         ("provider: database, database: { url: 'postgres://db/x' }", "database", "postgres"),
     ] {
         let error = open(&config(section)).expect_err("it is not compiled in");
