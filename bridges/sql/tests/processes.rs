@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use std::{env, process};
+use std::{env, fs, process};
 
 use eventbroker::error::StartError;
 use eventbroker::query::Filter;
@@ -36,6 +36,7 @@ const CASES: &[Case] = &[
     ("a member that was frozen for three leases changes nothing afterwards", frozen),
     ("what was accepted is there after the publisher was killed", killed_publishers),
     ("the name of a process that was killed is free at once", named),
+    ("a member that has nothing to do wakes the machine fewer than 20 times a second", idle),
     ("what is committed by another process arrives, what is rolled back does not", outbox),
 ];
 
@@ -46,6 +47,7 @@ fn main() {
         return match role.as_str() {
             "consumer" => consume(&file, ledger),
             "victim" => consume_until_killed(&file, ledger),
+            "idle" => stay_idle(&file, ledger),
             "named" => hold_a_name(&file, &ledger),
             _ => publish(&file, &ledger),
         };
@@ -173,6 +175,15 @@ fn consume(file: &Path, ledger: Ledger) {
             thread::sleep(Duration::from_millis(1));
             ledger.write(&format!("{} {} {number}", event.id(), event.key().unwrap_or("-")));
         })
+        .expect("a subscription");
+    sleep_for_ever()
+}
+
+/// The same with the settings of every day.
+fn stay_idle(file: &Path, ledger: Ledger) {
+    let broker = Broker::builder().provider(Sqlite::new(file).open().expect("it opens")).start().expect("it starts");
+    broker
+        .subscribe_with(work(), move |delivery| ledger.write(&delivery.event().id().to_string()))
         .expect("a subscription");
     sleep_for_ever()
 }
@@ -325,6 +336,36 @@ fn named(_random: &mut Random) {
     let next = try_name(&file).expect("its holder has died");
     println!("  free after {:?}", killed.elapsed());
     assert!(next.stop(PATIENCE).is_clean());
+}
+
+/// Voluntary context switches of all threads of a process so far.
+fn wake_ups(pid: u32) -> u64 {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("the threads of the member");
+    let switches = |task: fs::DirEntry| {
+        let status = fs::read_to_string(task.path().join("status")).expect("it is alive");
+        let line = status.lines().find(|line| line.starts_with("voluntary_ctxt_switches:")).expect("a count");
+        line.split_whitespace().nth(1).expect("a count").parse::<u64>().expect("a number")
+    };
+    tasks.flatten().map(switches).sum()
+}
+
+fn idle(_random: &mut Random) {
+    let folder = Folder::new();
+    let (file, ledger) = (folder.file("events.db"), folder.file("ledger"));
+    declare(&file);
+    let member = Member::start("idle", &file, &ledger);
+    let parent = broker(&file);
+    parent
+        .publish(Event::builder(Source::System, "work.it").payload(&0).build().expect("a valid event"))
+        .expect("room");
+    wait_until("the member has worked", || lines(&ledger).len() == 1);
+    parent.stop(PATIENCE);
+    thread::sleep(Duration::from_secs(2));
+    let (before, began) = (wake_ups(member.0.id()), Instant::now());
+    thread::sleep(Duration::from_secs(5));
+    let per_second = (wake_ups(member.0.id()) - before) as f64 / began.elapsed().as_secs_f64();
+    println!("  {per_second:.1} wake-ups a second");
+    assert!(per_second < 20.0);
 }
 
 /// One that is frozen while it writes holds the lock of the file, and nobody can do anything about that.
