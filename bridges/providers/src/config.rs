@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+pub use eventbroker::Confirm;
 use eventbroker::{Mode, Overflow, RetryPolicy};
 use serde::{Deserialize, Deserializer, de};
 
@@ -75,16 +76,6 @@ pub enum ProviderKind {
     Nats,
     /// In a table of SQLite or PostgreSQL.
     Database,
-}
-
-/// When an event counts as accepted by a durable back end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Confirm {
-    /// As soon as the back end holds it.
-    #[default]
-    Confirmed,
-    /// As soon as this process has it in its bounded buffer; a crash loses what is there.
-    Buffered,
 }
 
 /// On what a JetStream stream is stored.
@@ -237,6 +228,7 @@ impl Config {
         core.max_payload_bytes = self.max_payload_bytes;
         core.sync_timeout = self.sync_timeout;
         core.max_handler_time = self.max_handler_time;
+        core.confirm = self.confirm;
         core.instance_id.clone_from(&self.instance_id);
         core
     }

@@ -4,8 +4,6 @@ use eventbroker::error::StartError;
 use eventbroker::provider::Provider;
 use eventbroker::{Broker, global};
 
-#[cfg(feature = "sqlite")]
-use crate::config::Confirm;
 use crate::config::{Config, ProviderKind};
 
 /// Why what a configuration names could not be opened.
@@ -25,16 +23,6 @@ pub enum OpenError {
         /// What would bring it.
         feature: &'static str,
     },
-    /// The back end does not do what a setting asks for.
-    #[error("event_broker.{key}: {value} is not offered by {provider}")]
-    NotOffered {
-        /// The back end.
-        provider: &'static str,
-        /// The key.
-        key: &'static str,
-        /// Its value.
-        value: &'static str,
-    },
     /// The back end could not be opened; its own words, which hold no secret.
     #[error("event_broker.database: {0}")]
     Database(String),
@@ -50,8 +38,7 @@ pub enum OpenError {
 /// 5 seconds at most, while another process holds it.
 ///
 /// # Errors
-/// [`OpenError::NotCompiledIn`] names the feature that is missing; [`OpenError::NotOffered`] the setting that the back end can't
-/// keep; [`OpenError::Database`] says why the file could not be opened.
+/// [`OpenError::NotCompiledIn`] names the feature that is missing; [`OpenError::Database`] says why the file could not be opened.
 pub fn open(config: &Config) -> Result<Provider, OpenError> {
     let missing = |provider, feature| Err(OpenError::NotCompiledIn { provider, feature });
     match config.provider {
@@ -67,9 +54,6 @@ pub fn open(config: &Config) -> Result<Provider, OpenError> {
 
 #[cfg(feature = "sqlite")]
 fn open_sqlite(config: &Config, path: &str) -> Result<Provider, OpenError> {
-    if config.confirm == Confirm::Buffered {
-        return Err(OpenError::NotOffered { provider: "sqlite", key: "confirm", value: "buffered" });
-    }
     // `sqlite:FILE` and `sqlite://FILE` mean the same, so three slashes begin an absolute path.
     eventbroker_sql::Sqlite::new(path.strip_prefix("//").unwrap_or(path))
         .table_name(&config.database.table_name)
@@ -81,6 +65,21 @@ fn open_sqlite(config: &Config, path: &str) -> Result<Provider, OpenError> {
 #[cfg(not(feature = "sqlite"))]
 fn open_sqlite(_: &Config, _: &str) -> Result<Provider, OpenError> {
     Err(OpenError::NotCompiledIn { provider: "database", feature: "sqlite" })
+}
+
+/// The statements that make the tables of `provider: database`, for whoever runs them by hand.
+///
+/// # Errors
+/// [`OpenError::NotCompiledIn`]; [`OpenError::Database`] if the name of the table is none.
+pub fn sql_schema(config: &Config) -> Result<String, OpenError> {
+    match config.database.url.expose().split(':').next() {
+        #[cfg(feature = "sqlite")]
+        Some("sqlite") => eventbroker_sql::sqlite::schema(&config.database.table_name)
+            .map_err(|error| OpenError::Database(error.to_string())),
+        #[cfg(not(feature = "sqlite"))]
+        Some("sqlite") => Err(OpenError::NotCompiledIn { provider: "database", feature: "sqlite" }),
+        _ => Err(OpenError::NotCompiledIn { provider: "database", feature: "postgres" }),
+    }
 }
 
 /// Opens the back end and starts a broker on it.
