@@ -14,10 +14,8 @@ use parking_lot::{Condvar, Mutex};
 use crate::clock::nanos;
 use crate::config::{Config, Overflow, Scope, SubscribeOptions};
 use crate::delivery::Delivery;
-use crate::event::Event;
 use crate::handler::Outcome;
 use crate::inbox::Inbox;
-use crate::lane::LaneKey;
 use crate::pattern::Pattern;
 use crate::pool::{Pace, Paced, Pool};
 use crate::retry::RetryPolicy;
@@ -58,7 +56,6 @@ pub(crate) struct Subscription {
     concurrency: u32,
     /// How many seats are worth taking while calls are quick.
     quick_seats: u32,
-    ordered: bool,
     seats: AtomicU32,
     closed: AtomicBool,
     pace: AtomicU8,
@@ -116,12 +113,12 @@ impl Subscription {
             inbox: Inbox::new(
                 options.queue_capacity.unwrap_or(config.buffer_size),
                 options.max_waiting.unwrap_or(config.max_waiting),
+                options.ordered,
             ),
             counters: CachePadded::default(),
             pool,
             concurrency: concurrency as u32,
             quick_seats: concurrency.min(cores.saturating_sub(1).max(1)) as u32,
-            ordered: options.ordered,
             seats: AtomicU32::new(0),
             closed: AtomicBool::new(false),
             pace: AtomicU8::new(Pace::Quick as u8),
@@ -134,11 +131,6 @@ impl Subscription {
 
     pub(crate) fn concurrency(&self) -> u32 {
         self.concurrency
-    }
-
-    /// The lane of an event, if its order matters.
-    pub(crate) fn lane(&self, event: &Event) -> Option<LaneKey> {
-        if self.ordered { Some(LaneKey::ALL) } else { event.key().map(LaneKey::of) }
     }
 
     /// Takes a seat, if one is free.
