@@ -367,7 +367,7 @@ impl Inbox {
 
     /// A delivery that can be run at once, before what has just arrived.
     pub(crate) fn push_due(&self, delivery: Queued) {
-        self.due_len.fetch_add(1, Ordering::AcqRel);
+        self.due_len.fetch_add(1, Ordering::SeqCst);
         self.due.push(delivery);
     }
 
