@@ -1,6 +1,7 @@
 //! What came back from a lost lease may have killed its holder: it runs alone, the back end is told before the call, and after three
 //! crashes it is a dead letter. Shown on a back end in this process.
 
+use std::collections::BTreeSet;
 use std::thread;
 use std::time::Duration;
 
