@@ -27,6 +27,7 @@
 pub mod cases;
 mod kit;
 pub mod loopback;
+pub mod processes;
 
 use std::panic::resume_unwind;
 use std::sync::mpsc::{RecvTimeoutError, channel};
