@@ -64,7 +64,7 @@ fn undisturbed(scene: &mut Scene<'_>) {
     });
     let accepted = accepted.into_inner().expect("no panic under the lock");
     let deadline = Instant::now() + PATIENCE.max(Duration::from_millis(events * 2));
-    while lines(&scene.ledger).len() < accepted.len() {
+    while lines(&scene.ledger).len() < accepted.count() {
         assert!(Instant::now() < deadline, "{}", accepted.account(&calls(&scene.ledger)));
         thread::sleep(Duration::from_millis(20));
     }
@@ -98,7 +98,7 @@ fn killed_consumers(scene: &mut Scene<'_>) {
             let before = lines(&scene.ledger).len();
             wait_until("somebody works", || {
                 let now = lines(&scene.ledger).len();
-                now > before || now >= accepted.len()
+                now > before || now >= accepted.count()
             });
             // Not always at the same moment, or the same event would look like the killer.
             thread::sleep(Duration::from_millis(scene.random.below(60)));
@@ -115,7 +115,7 @@ fn killed_consumers(scene: &mut Scene<'_>) {
         let crashed = DeadLetterFilter { reason: Some(DeadReason::CrashLoop), ..DeadLetterFilter::default() };
         parent.dead_letters(&crashed).expect("it answers").len() as u64
     };
-    wait_until("all are settled", || count(&parent, Status::Completed) + blamed() == accepted.len() as u64);
+    wait_until("all are settled", || count(&parent, Status::Completed) + blamed() == accepted.count() as u64);
     let blamed = blamed();
     assert!(blamed <= kills / 3, "{blamed} were blamed for {kills} kills");
     drop(members);

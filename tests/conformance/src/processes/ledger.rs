@@ -57,7 +57,7 @@ impl Accepted {
     }
 
     /// How many.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.order.len()
     }
 
@@ -75,7 +75,7 @@ impl Accepted {
         let last = missing.iter().rposition(|missing| !missing).map_or(first, |at| at + 1);
         let lost = |range: &[bool]| range.iter().filter(|missing| **missing).count();
         let mut account = Account {
-            accepted: self.len(),
+            accepted: self.count(),
             lost: [lost(&missing[..first]), lost(&missing[first..last]), lost(&missing[last..])],
             ..Account::default()
         };
