@@ -67,7 +67,8 @@ impl Table {
         let trigger: String = sql
             .query_row("SELECT sql FROM sqlite_master WHERE type = 'trigger'", [], |row| row.get(0))
             .expect("the trigger that makes deliveries");
-        sql.execute_batch("PRAGMA synchronous = OFF; PRAGMA cache_size = -400000; DROP TRIGGER events_deliver;").expect("it is dropped");
+        sql.execute_batch("PRAGMA synchronous = OFF; PRAGMA cache_size = -400000; DROP TRIGGER events_deliver;")
+            .expect("it is dropped");
         let mut first = 0;
         while first < rows {
             let end = rows.min(first + STEP);

@@ -21,7 +21,9 @@
 mod names;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+mod value;
 
 pub use names::{InvalidName, TableName};
 #[cfg(feature = "sqlite")]
 pub use sqlite::Sqlite;
+pub use value::SqlValue;
