@@ -24,6 +24,7 @@ use crate::receipt::Receipt;
 use crate::stats::{DeliveryTotals, Stats, StoreStats, SubscriptionStats};
 use crate::stream::{EventStream, StreamSink};
 use crate::subscription::Subscription;
+use crate::trace;
 use crate::verdict::{Accepted, Settled, SubscriptionId, SyncReport};
 
 /// How long dropping the last handle drains.
@@ -168,7 +169,12 @@ impl Broker {
     ///
     /// # Errors
     /// [`PublishError`] with the event, so that it can be published again.
-    pub fn publish(&self, event: Event) -> Result<Accepted, PublishError> {
+    pub fn publish(&self, mut event: Event) -> Result<Accepted, PublishError> {
+        let span = trace::sending(self.engine(), &mut event);
+        span.done(self.send(event))
+    }
+
+    fn send(&self, event: Event) -> Result<Accepted, PublishError> {
         let engine = self.engine();
         if engine.config.mode == Mode::Sync {
             let report = engine.publish_sync(event)?;
@@ -182,10 +188,11 @@ impl Broker {
     }
 
     /// Publishes an event like [`publish`](Self::publish), but with the route that a publisher keeps.
-    pub(crate) fn publish_kept(&self, event: Event, kept: &mut Option<KeptRoute>) -> Result<Accepted, PublishError> {
+    pub(crate) fn publish_kept(&self, mut event: Event, kept: &mut Option<KeptRoute>) -> Result<Accepted, PublishError> {
         let engine = self.engine();
+        let span = trace::sending(engine, &mut event);
         let is_plain = engine.config.mode == Mode::Async && !engine.bridge.as_ref().is_some_and(|it| it.has_mirror);
-        if is_plain { engine.publish_kept(event, kept) } else { self.publish(event) }
+        span.done(if is_plain { engine.publish_kept(event, kept) } else { self.send(event) })
     }
 
     /// A publisher of events of one type from one source, for a thread that publishes many of them: it looks the
@@ -217,8 +224,9 @@ impl Broker {
     /// # Errors
     /// [`PublishError`] with the event. [`WouldDeadlock`](PublishError::WouldDeadlock) if called inside a handler that it
     /// would have to wait for.
-    pub fn publish_sync(&self, event: Event) -> Result<SyncReport, PublishError> {
-        self.engine().publish_sync(event)
+    pub fn publish_sync(&self, mut event: Event) -> Result<SyncReport, PublishError> {
+        let span = trace::sending(self.engine(), &mut event);
+        span.done(self.engine().publish_sync(event))
     }
 
     /// Publishes many events, each as [`publish`](Self::publish) does in mode async, and waits for the back end once for all.
@@ -228,14 +236,19 @@ impl Broker {
     /// None by itself: each outcome is a [`PublishError`] or not.
     pub fn publish_batch(&self, events: impl IntoIterator<Item = Event>) -> Vec<Result<Accepted, PublishError>> {
         let engine = self.engine();
+        let span = trace::sending_batch();
+        let events = events.into_iter().map(|mut event| {
+            trace::inject(engine, &mut event);
+            event
+        });
         let Some(bridge) = engine.bridge.as_ref().filter(|bridge| bridge.has_mirror) else {
             let mut kept = None;
-            return events.into_iter().map(|event| engine.publish_kept(event, &mut kept)).collect();
+            return span.done_with(events.map(|event| engine.publish_kept(event, &mut kept)).collect());
         };
-        let receipts: Vec<_> = events.into_iter().map(|event| engine.publish_out(bridge, event, true)).collect();
+        let receipts: Vec<_> = events.map(|event| engine.publish_out(bridge, event, true)).collect();
         let deadline = engine.clock.deadline(engine.config.sync_timeout);
         let wait = |receipt: Receipt| receipt.wait(engine.clock.sleep_until(deadline));
-        receipts.into_iter().map(|receipt| receipt.and_then(wait)).collect()
+        span.done_with(receipts.into_iter().map(|receipt| receipt.and_then(wait)).collect())
     }
 
     /// Looks on: a blocking iterator over the events that match `pattern`, accepted from now on. Does not block.
@@ -424,11 +437,12 @@ impl WeakBroker {
     }
 }
 
-fn publish_async(engine: &Arc<Engine>, event: Event) -> Result<Receipt, PublishError> {
-    match engine.bridge.as_ref().filter(|bridge| bridge.has_mirror) {
+fn publish_async(engine: &Arc<Engine>, mut event: Event) -> Result<Receipt, PublishError> {
+    let span = trace::sending(engine, &mut event);
+    span.done(match engine.bridge.as_ref().filter(|bridge| bridge.has_mirror) {
         Some(bridge) => engine.publish_out(bridge, event, false),
         None => engine.publish_here(event, false).map(Receipt::known),
-    }
+    })
 }
 
 fn subscription_stats(subscription: &Arc<Subscription>) -> SubscriptionStats {

@@ -39,6 +39,7 @@ mod store;
 mod stream;
 mod subscription;
 mod timer;
+pub mod trace;
 mod verdict;
 mod watch;
 mod worker;

@@ -17,6 +17,7 @@ use crate::lifecycle::Phase;
 use crate::provider::LeaseOutcome;
 use crate::store::{Progress, Record, SharedRecord};
 use crate::subscription::Subscription;
+use crate::trace;
 use crate::verdict::{DeliveryReport, Settled, Verdict};
 use crate::worker::Attempt;
 
@@ -37,7 +38,10 @@ impl Engine {
             delivery.remember(AttemptError { attempt: delivery.attempts, at, message: message.clone() });
         }
         match next {
-            Next::Retry(delay) => self.retry(subscription, delivery, ended.saturating_add(nanos(delay))),
+            Next::Retry(delay) => {
+                log_retry(subscription, &delivery, delay, error.as_deref());
+                self.retry(subscription, delivery, ended.saturating_add(nanos(delay)));
+            }
             Next::Dead(reason) => self.bury(subscription, delivery, reason, error.as_deref(), ended),
             Next::Final(verdict) => self.finish(subscription, delivery, verdict, error.as_deref(), ended),
         }
@@ -98,6 +102,7 @@ impl Engine {
         delivery.history = history
             .lease
             .map(|lease| Box::new(History { lease: Some(lease), dead: Some(reason), ..History::default() }));
+        log_dead(&letter, error);
         let notice = (delivery.record.event.event_type().as_str() != NOTICE_TYPE).then(|| letter.clone());
         let id = self.dead_letters.add(letter, SharedRecord::clone(&delivery.record));
         if let Some(letter) = notice {
@@ -120,7 +125,10 @@ impl Engine {
         let notice = Payload::from_serialize(&payload)
             .ok()
             .and_then(|payload| Event::builder(Source::System, NOTICE_TYPE).payload_raw(payload).build().ok());
-        let published = notice.is_some_and(|notice| self.publish_internal(notice).is_ok());
+        let published = notice.is_some_and(|mut notice| {
+            let span = trace::sending(self, &mut notice);
+            span.done(self.publish_internal(notice)).is_ok()
+        });
         if !published {
             self.dead_letters.lose_notice();
         }
@@ -308,4 +316,31 @@ fn lease_outcome(verdict: Verdict, dead: Option<DeadReason>, attempts: u32, erro
         (Verdict::Done | Verdict::Skipped, _) => LeaseOutcome::Done,
         (Verdict::Dead | Verdict::Dropped | Verdict::Cancelled, _) => LeaseOutcome::Released,
     }
+}
+
+#[cold]
+fn log_retry(subscription: &Subscription, delivery: &Queued, delay: Duration, error: Option<&str>) {
+    let event = &delivery.record.event;
+    tracing::warn!(
+        subscription = &*subscription.name,
+        event = %event.id(),
+        event_type = event.event_type().as_str(),
+        attempt = delivery.attempts,
+        ?delay,
+        error,
+        "an attempt failed and will be repeated"
+    );
+}
+
+#[cold]
+fn log_dead(letter: &DeadLetter, error: Option<&str>) {
+    tracing::error!(
+        subscription = &*letter.name,
+        event = %letter.event.id(),
+        event_type = letter.event.event_type().as_str(),
+        attempts = letter.attempts,
+        reason = letter.reason.as_str(),
+        error,
+        "a delivery became a dead letter"
+    );
 }

@@ -1,6 +1,7 @@
 //! Waiting for the deliveries of one `publish_sync`: each verdict is noted here, the publisher sleeps until all are in.
 
 use parking_lot::{Condvar, Mutex};
+use tracing::Span;
 
 use crate::clock::Clock;
 use crate::verdict::DeliveryReport;
@@ -11,6 +12,8 @@ pub(crate) struct Watch {
     /// What the publisher was inside of: (broker, subscription) of each call on its thread and on those that wait for it.
     /// A call that runs for this watch inherits them, so that a cycle of waits is seen across threads.
     pub(crate) callers: Vec<(u64, u64)>,
+    /// The span of the publish, until its wait is over.
+    span: Mutex<Span>,
     verdicts: Mutex<Verdicts>,
     changed: Condvar,
 }
@@ -24,7 +27,13 @@ struct Verdicts {
 impl Watch {
     pub(crate) fn new(callers: Vec<(u64, u64)>, expected: usize) -> Self {
         let verdicts = Verdicts { expected, settled: Vec::with_capacity(expected) };
-        Self { callers, verdicts: Mutex::new(verdicts), changed: Condvar::new() }
+        let span = Mutex::new(Span::current());
+        Self { callers, span, verdicts: Mutex::new(verdicts), changed: Condvar::new() }
+    }
+
+    /// The span that the calls for this watch are part of.
+    pub(crate) fn span(&self) -> Span {
+        self.span.lock().clone()
     }
 
     pub(crate) fn note(&self, report: DeliveryReport) {
@@ -52,6 +61,11 @@ impl Watch {
     pub(crate) fn wait(&self, clock: &Clock, deadline: u64) -> Vec<DeliveryReport> {
         let mut verdicts = self.verdicts.lock();
         while verdicts.settled.len() < verdicts.expected && clock.wait(&self.changed, &mut verdicts, deadline) {}
-        std::mem::take(&mut verdicts.settled)
+        // The record may outlive the publish by far.
+        let span = std::mem::replace(&mut *self.span.lock(), Span::none());
+        let settled = std::mem::take(&mut verdicts.settled);
+        drop(verdicts);
+        drop(span);
+        settled
     }
 }
