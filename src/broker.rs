@@ -188,7 +188,11 @@ impl Broker {
     }
 
     /// Publishes an event like [`publish`](Self::publish), but with the route that a publisher keeps.
-    pub(crate) fn publish_kept(&self, mut event: Event, kept: &mut Option<KeptRoute>) -> Result<Accepted, PublishError> {
+    pub(crate) fn publish_kept(
+        &self,
+        mut event: Event,
+        kept: &mut Option<KeptRoute>,
+    ) -> Result<Accepted, PublishError> {
         let engine = self.engine();
         let span = trace::sending(engine, &mut event);
         let is_plain = engine.config.mode == Mode::Async && !engine.bridge.as_ref().is_some_and(|it| it.has_mirror);

@@ -77,7 +77,8 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Recorder {
         let mut fields = Fields::new();
         attributes.record(&mut Visitor(&mut fields));
         let span = context.span(id).expect("it is new");
-        let number = |span: tracing_subscriber::registry::SpanRef<'_, S>| span.extensions().get::<Number>().map(|it| it.0);
+        let number =
+            |span: tracing_subscriber::registry::SpanRef<'_, S>| span.extensions().get::<Number>().map(|it| it.0);
         let parent = span.parent().and_then(number);
         let mut log = self.0.lock();
         let id = log.spans.len() as u64;
@@ -99,14 +100,16 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Recorder {
     }
 
     fn on_close(&self, id: Id, context: Context<'_, S>) {
-        let number = context.span(&id).and_then(|span| span.extensions().get::<Number>().map(|it| it.0)).expect("known");
+        let number =
+            context.span(&id).and_then(|span| span.extensions().get::<Number>().map(|it| it.0)).expect("known");
         self.0.lock().spans[number as usize].closed = true;
     }
 }
 
 /// The spans of a name about events of a type.
 fn spans(name: &str, event_type: &str) -> Vec<Seen> {
-    let about = |it: &&Seen| it.name == name && it.fields.get("cloudevents.event_type").is_some_and(|it| it == event_type);
+    let about =
+        |it: &&Seen| it.name == name && it.fields.get("cloudevents.event_type").is_some_and(|it| it == event_type);
     LOG.lock().spans.iter().filter(about).cloned().collect()
 }
 
@@ -207,7 +210,9 @@ fn a_synchronous_attempt_is_a_child_of_its_publish_on_whatever_thread() {
 #[test]
 fn a_failed_attempt_warns_and_a_dead_letter_is_an_error_each_in_its_span() {
     let broker = broker();
-    broker.subscribe_with(SubscribeOptions::new("failing.it").name("s"), |_| Err::<(), _>("no luck")).expect("subscribed");
+    broker
+        .subscribe_with(SubscribeOptions::new("failing.it").name("s"), |_| Err::<(), _>("no luck"))
+        .expect("subscribed");
     broker.publish(event("failing.it")).expect("accepted");
     broker.stop(DRAIN);
     let [first, second] = &spans("process", "failing.it")[..] else { panic!("two attempts") };

@@ -7,7 +7,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Event, EventId, EventType, Payload, Rare, Source, Status, TRACEPARENT, bounds, segments_of_three, trace_context};
+use super::{
+    Event, EventId, EventType, Payload, Rare, Source, Status, TRACEPARENT, bounds, segments_of_three, trace_context,
+};
 use crate::clock;
 use crate::error::{Invalid, Problem};
 

@@ -26,13 +26,16 @@ pub(super) fn is_traceparent(text: &str) -> bool {
         let part = parts.next().unwrap_or_default();
         (part.len() == digits && part.bytes().all(|it| matches!(it, b'0'..=b'9' | b'a'..=b'f'))).then_some(part)
     };
-    let (Some(version), Some(trace), Some(span), Some(_)) = (next(2), next(32), next(16), next(2)) else { return false };
+    let (Some(version), Some(trace), Some(span), Some(_)) = (next(2), next(32), next(16), next(2)) else {
+        return false;
+    };
     let is_id = |id: &str| id.bytes().any(|it| it != b'0');
     version != "ff" && is_id(trace) && is_id(span) && (text.len() == LENGTH || version != "00")
 }
 
 #[cold]
 fn malformed() -> Invalid {
-    let form = "is not VERSION-TRACE-SPAN-FLAGS in 2, 32, 16 and 2 lower-case hexadecimal digits, with ids that are not 0";
+    let form =
+        "is not VERSION-TRACE-SPAN-FLAGS in 2, 32, 16 and 2 lower-case hexadecimal digits, with ids that are not 0";
     Invalid::new(TRACEPARENT, Problem::OutOfBounds(form.to_owned()))
 }

@@ -63,7 +63,8 @@ pub fn trace_contexts_travel(subject: &dyn Subject) {
     let broker = start(subject);
     let (_, calls) = listen(&broker, named("all", "traced.*"));
     let event = |trace: &str| {
-        let builder = Event::builder(Source::System, "traced.it").id("traced").payload(&1).metadata("tracestate", "a=1,b=2");
+        let builder =
+            Event::builder(Source::System, "traced.it").id("traced").payload(&1).metadata("tracestate", "a=1,b=2");
         builder.traceparent(trace).build().expect("a valid event")
     };
     let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
