@@ -87,7 +87,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     spans.sort_by_key(|span| span.start_time);
     for span in &spans {
         let trace = span.span_context.trace_id();
-        println!("{trace}  {:16}  {:24}  {:?}", span.span_context.span_id(), span.name, span.span_kind);
+        println!("{trace}  {:16}  {:26}  {:?}", span.span_context.span_id(), span.name, span.span_kind);
     }
     let ids =
         |name: &str| spans.iter().filter(|it| it.name == name).map(|it| it.span_context.trace_id()).collect::<Vec<_>>();
