@@ -15,6 +15,7 @@ mod engine;
 pub mod error;
 mod event;
 pub mod global;
+pub mod guide;
 mod handler;
 mod hash;
 pub mod hooks;

@@ -71,7 +71,7 @@ use crate::subscription::Subscription;
 /// let seen = broker.stream("*")?;
 /// broker.publish(Event::builder(Source::System, "a.b.c").build()?)?;
 /// # use eventbroker::StreamItem;
-/// let Some(StreamItem::Event(event)) = seen.recv() else { panic!("it was published") };
+/// let Ok(StreamItem::Event(event)) = seen.recv() else { panic!("it was published") };
 /// assert!(event.traceparent().is_some_and(|it| it.starts_with("00-0af7651916cd43dd")));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -144,6 +144,12 @@ impl Sending {
         }
         outcomes
     }
+}
+
+/// The span that the current thread is in, if anybody wants spans.
+#[inline]
+pub(crate) fn current() -> Span {
+    if is_off() { Span::none() } else { Span::current() }
 }
 
 #[inline]

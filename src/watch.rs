@@ -25,10 +25,9 @@ struct Verdicts {
 }
 
 impl Watch {
-    pub(crate) fn new(callers: Vec<(u64, u64)>, expected: usize) -> Self {
+    pub(crate) fn new(callers: Vec<(u64, u64)>, span: Span, expected: usize) -> Self {
         let verdicts = Verdicts { expected, settled: Vec::with_capacity(expected) };
-        let span = Mutex::new(Span::current());
-        Self { callers, span, verdicts: Mutex::new(verdicts), changed: Condvar::new() }
+        Self { callers, span: Mutex::new(span), verdicts: Mutex::new(verdicts), changed: Condvar::new() }
     }
 
     /// The span that the calls for this watch are part of.

@@ -198,6 +198,8 @@ fn a_synchronous_attempt_is_a_child_of_its_publish_on_whatever_thread() {
     }
     let outer = tracing::info_span!("outer");
     outer.in_scope(|| broker.publish_sync(event("sync.it")).expect("handled"));
+    // The attempts keep their parent open.
+    broker.stop(DRAIN);
     let [publish] = &spans("publish", "sync.it")[..] else { panic!("one publish") };
     let parent = publish.parent.expect("the caller's span");
     assert_eq!(LOG.lock().spans[parent as usize].name, "outer");

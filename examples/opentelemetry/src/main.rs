@@ -70,13 +70,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         let mail = Event::builder(Source::System, "shop.mail.send").build();
         delivery.broker().zip(mail.ok()).map(|(broker, mail)| broker.publish(mail));
     })?;
-    broker
-        .subscribe("shop.mail.*", |delivery| if delivery.attempt() == 1 { Err("no route to host") } else { Ok(()) })?;
+    broker.subscribe_with(SubscribeOptions::new("shop.mail.*").name("mailer"), |delivery| {
+        if delivery.attempt() == 1 { Err("no route to host") } else { Ok(()) }
+    })?;
 
     tracing::info_span!("POST /orders").in_scope(|| {
         broker.publish(Event::builder(Source::Frontend, "shop.orders.create").build()?).map_err(Box::<dyn Error>::from)
     })?;
-    // A retry publishes nothing, but the mail has to be on its way before the stop refuses it.
+    // The stop refuses new events, and the mail is one.
     while broker.stats().completed < 2 {
         std::thread::sleep(Duration::from_millis(1));
     }
