@@ -171,7 +171,9 @@ impl Broker {
     /// [`PublishError`] with the event, so that it can be published again.
     pub fn publish(&self, mut event: Event) -> Result<Accepted, PublishError> {
         let span = trace::sending(self.engine(), &mut event);
-        span.done(self.send(event))
+        let outcome = self.send(event);
+        span.done(&outcome);
+        outcome
     }
 
     fn send(&self, event: Event) -> Result<Accepted, PublishError> {
@@ -196,7 +198,9 @@ impl Broker {
         let engine = self.engine();
         let span = trace::sending(engine, &mut event);
         let is_plain = engine.config.mode == Mode::Async && !engine.bridge.as_ref().is_some_and(|it| it.has_mirror);
-        span.done(if is_plain { engine.publish_kept(event, kept) } else { self.send(event) })
+        let outcome = if is_plain { engine.publish_kept(event, kept) } else { self.send(event) };
+        span.done(&outcome);
+        outcome
     }
 
     /// A publisher of events of one type from one source, for a thread that publishes many of them: it looks the
@@ -230,7 +234,9 @@ impl Broker {
     /// would have to wait for.
     pub fn publish_sync(&self, mut event: Event) -> Result<SyncReport, PublishError> {
         let span = trace::sending(self.engine(), &mut event);
-        span.done(self.engine().publish_sync(event))
+        let outcome = self.engine().publish_sync(event);
+        span.done(&outcome);
+        outcome
     }
 
     /// Publishes many events, each as [`publish`](Self::publish) does in mode async, and waits for the back end once for all.
@@ -247,12 +253,15 @@ impl Broker {
         });
         let Some(bridge) = engine.bridge.as_ref().filter(|bridge| bridge.has_mirror) else {
             let mut kept = None;
-            return span.done_with(events.map(|event| engine.publish_kept(event, &mut kept)).collect());
+            let outcomes: Vec<_> = events.map(|event| engine.publish_kept(event, &mut kept)).collect();
+            span.count(outcomes.len());
+            return outcomes;
         };
         let receipts: Vec<_> = events.map(|event| engine.publish_out(bridge, event, true)).collect();
         let deadline = engine.clock.deadline(engine.config.sync_timeout);
         let wait = |receipt: Receipt| receipt.wait(engine.clock.sleep_until(deadline));
-        span.done_with(receipts.into_iter().map(|receipt| receipt.and_then(wait)).collect())
+        span.count(receipts.len());
+        receipts.into_iter().map(|receipt| receipt.and_then(wait)).collect()
     }
 
     /// Looks on: a blocking iterator over the events that match `pattern`, accepted from now on. Does not block.
@@ -443,10 +452,12 @@ impl WeakBroker {
 
 fn publish_async(engine: &Arc<Engine>, mut event: Event) -> Result<Receipt, PublishError> {
     let span = trace::sending(engine, &mut event);
-    span.done(match engine.bridge.as_ref().filter(|bridge| bridge.has_mirror) {
+    let outcome = match engine.bridge.as_ref().filter(|bridge| bridge.has_mirror) {
         Some(bridge) => engine.publish_out(bridge, event, false),
         None => engine.publish_here(event, false).map(Receipt::known),
-    })
+    };
+    span.done(&outcome);
+    outcome
 }
 
 fn subscription_stats(subscription: &Arc<Subscription>) -> SubscriptionStats {

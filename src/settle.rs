@@ -127,7 +127,9 @@ impl Engine {
             .and_then(|payload| Event::builder(Source::System, NOTICE_TYPE).payload_raw(payload).build().ok());
         let published = notice.is_some_and(|mut notice| {
             let span = trace::sending(self, &mut notice);
-            span.done(self.publish_internal(notice)).is_ok()
+            let outcome = self.publish_internal(notice);
+            span.done(&outcome);
+            outcome.is_ok()
         });
         if !published {
             self.dead_letters.lose_notice();

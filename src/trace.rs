@@ -130,26 +130,24 @@ pub(crate) fn sending_batch() -> Sending {
 impl Sending {
     /// Notes the outcome, and leaves the span.
     #[inline]
-    pub(crate) fn done<T>(self, outcome: Result<T, PublishError>) -> Result<T, PublishError> {
-        if let (Some(span), Err(error)) = (&self.0, &outcome) {
+    pub(crate) fn done<T>(self, outcome: &Result<T, PublishError>) {
+        if let (Some(span), Err(error)) = (&self.0, outcome) {
             fail(span, error.code());
         }
-        outcome
     }
 
-    /// Notes how many events there were, and leaves the span of a batch.
-    pub(crate) fn done_with<T>(self, outcomes: Vec<T>) -> Vec<T> {
+    /// Notes how many events there were in a batch.
+    pub(crate) fn count(&self, count: usize) {
         if let Some(span) = &self.0 {
-            span.record("messaging.batch.message_count", outcomes.len());
+            span.record("messaging.batch.message_count", count);
         }
-        outcomes
     }
 }
 
 /// The span that the current thread is in, if anybody wants spans.
 #[inline]
-pub(crate) fn current() -> Span {
-    if is_off() { Span::none() } else { Span::current() }
+pub(crate) fn current() -> Option<Span> {
+    if is_off() { None } else { Some(Span::current()) }
 }
 
 #[inline]
@@ -200,15 +198,14 @@ pub(crate) fn processing(engine: &Engine, subscription: &Subscription, delivery:
 impl Processing {
     /// Notes what the handler said.
     #[inline]
-    pub(crate) fn note(&self, outcome: Outcome) -> Outcome {
+    pub(crate) fn note(&self, outcome: &Outcome) {
         if let Some(span) = &self.0 {
-            match &outcome {
+            match outcome {
                 Outcome::Done | Outcome::Skip => {}
                 Outcome::Retry(_) | Outcome::RetryAfter(..) => fail(span, "failed"),
                 Outcome::Permanent(_) => fail(span, "permanent"),
             }
         }
-        outcome
     }
 }
 

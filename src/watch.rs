@@ -13,7 +13,7 @@ pub(crate) struct Watch {
     /// A call that runs for this watch inherits them, so that a cycle of waits is seen across threads.
     pub(crate) callers: Vec<(u64, u64)>,
     /// The span of the publish, until its wait is over.
-    span: Mutex<Span>,
+    span: Option<Box<Mutex<Span>>>,
     verdicts: Mutex<Verdicts>,
     changed: Condvar,
 }
@@ -25,14 +25,19 @@ struct Verdicts {
 }
 
 impl Watch {
-    pub(crate) fn new(callers: Vec<(u64, u64)>, span: Span, expected: usize) -> Self {
+    pub(crate) fn new(callers: Vec<(u64, u64)>, span: Option<Span>, expected: usize) -> Self {
         let verdicts = Verdicts { expected, settled: Vec::with_capacity(expected) };
-        Self { callers, span: Mutex::new(span), verdicts: Mutex::new(verdicts), changed: Condvar::new() }
+        Self {
+            callers,
+            span: span.map(|span| Box::new(Mutex::new(span))),
+            verdicts: Mutex::new(verdicts),
+            changed: Condvar::new(),
+        }
     }
 
     /// The span that the calls for this watch are part of.
     pub(crate) fn span(&self) -> Span {
-        self.span.lock().clone()
+        self.span.as_ref().map_or_else(Span::none, |span| span.lock().clone())
     }
 
     pub(crate) fn note(&self, report: DeliveryReport) {
@@ -60,11 +65,13 @@ impl Watch {
     pub(crate) fn wait(&self, clock: &Clock, deadline: u64) -> Vec<DeliveryReport> {
         let mut verdicts = self.verdicts.lock();
         while verdicts.settled.len() < verdicts.expected && clock.wait(&self.changed, &mut verdicts, deadline) {}
-        // The record may outlive the publish by far.
-        let span = std::mem::replace(&mut *self.span.lock(), Span::none());
         let settled = std::mem::take(&mut verdicts.settled);
         drop(verdicts);
-        drop(span);
+        if let Some(span) = &self.span {
+            // The record may outlive the publish by far.
+            let ended = std::mem::replace(&mut *span.lock(), Span::none());
+            drop(ended);
+        }
         settled
     }
 }

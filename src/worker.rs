@@ -244,7 +244,8 @@ impl Engine {
         let callers = delivery.record.watch().map_or(&[][..], |watch| &watch.callers);
         let scope = CallScope::enter(self.number, subscription.id.0, callers);
         let span = trace::processing(self, subscription, &delivery);
-        let outcome = span.note(self.call(subscription, &delivery, now));
+        let outcome = self.call(subscription, &delivery, now);
+        span.note(&outcome);
         let ended = self.clock.now();
         subscription.note_call(ended - now);
         self.settle(subscription, delivery, Attempt { outcome, ended });
