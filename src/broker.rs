@@ -169,11 +169,8 @@ impl Broker {
     ///
     /// # Errors
     /// [`PublishError`] with the event, so that it can be published again.
-    pub fn publish(&self, mut event: Event) -> Result<Accepted, PublishError> {
-        let span = trace::sending(self.engine(), &mut event);
-        let outcome = self.send(event);
-        span.done(&outcome);
-        outcome
+    pub fn publish(&self, event: Event) -> Result<Accepted, PublishError> {
+        trace::sending(self.engine(), event, |event| self.send(event))
     }
 
     fn send(&self, event: Event) -> Result<Accepted, PublishError> {
@@ -190,17 +187,10 @@ impl Broker {
     }
 
     /// Publishes an event like [`publish`](Self::publish), but with the route that a publisher keeps.
-    pub(crate) fn publish_kept(
-        &self,
-        mut event: Event,
-        kept: &mut Option<KeptRoute>,
-    ) -> Result<Accepted, PublishError> {
+    pub(crate) fn publish_kept(&self, event: Event, kept: &mut Option<KeptRoute>) -> Result<Accepted, PublishError> {
         let engine = self.engine();
-        let span = trace::sending(engine, &mut event);
         let is_plain = engine.config.mode == Mode::Async && !engine.bridge.as_ref().is_some_and(|it| it.has_mirror);
-        let outcome = if is_plain { engine.publish_kept(event, kept) } else { self.send(event) };
-        span.done(&outcome);
-        outcome
+        if is_plain && !trace::is_wanted(engine) { engine.publish_kept(event, kept) } else { self.publish(event) }
     }
 
     /// A publisher of events of one type from one source, for a thread that publishes many of them: it looks the
@@ -232,11 +222,8 @@ impl Broker {
     /// # Errors
     /// [`PublishError`] with the event. [`WouldDeadlock`](PublishError::WouldDeadlock) if called inside a handler that it
     /// would have to wait for.
-    pub fn publish_sync(&self, mut event: Event) -> Result<SyncReport, PublishError> {
-        let span = trace::sending(self.engine(), &mut event);
-        let outcome = self.engine().publish_sync(event);
-        span.done(&outcome);
-        outcome
+    pub fn publish_sync(&self, event: Event) -> Result<SyncReport, PublishError> {
+        trace::sending(self.engine(), event, |event| self.engine().publish_sync(event))
     }
 
     /// Publishes many events, each as [`publish`](Self::publish) does in mode async, and waits for the back end once for all.
@@ -450,14 +437,11 @@ impl WeakBroker {
     }
 }
 
-fn publish_async(engine: &Arc<Engine>, mut event: Event) -> Result<Receipt, PublishError> {
-    let span = trace::sending(engine, &mut event);
-    let outcome = match engine.bridge.as_ref().filter(|bridge| bridge.has_mirror) {
+fn publish_async(engine: &Arc<Engine>, event: Event) -> Result<Receipt, PublishError> {
+    trace::sending(engine, event, |event| match engine.bridge.as_ref().filter(|bridge| bridge.has_mirror) {
         Some(bridge) => engine.publish_out(bridge, event, false),
         None => engine.publish_here(event, false).map(Receipt::known),
-    };
-    span.done(&outcome);
-    outcome
+    })
 }
 
 fn subscription_stats(subscription: &Arc<Subscription>) -> SubscriptionStats {

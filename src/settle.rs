@@ -125,12 +125,8 @@ impl Engine {
         let notice = Payload::from_serialize(&payload)
             .ok()
             .and_then(|payload| Event::builder(Source::System, NOTICE_TYPE).payload_raw(payload).build().ok());
-        let published = notice.is_some_and(|mut notice| {
-            let span = trace::sending(self, &mut notice);
-            let outcome = self.publish_internal(notice);
-            span.done(&outcome);
-            outcome.is_ok()
-        });
+        let publish = |notice| trace::sending(self, notice, |notice| self.publish_internal(notice)).is_ok();
+        let published = notice.is_some_and(publish);
         if !published {
             self.dead_letters.lose_notice();
         }

@@ -89,31 +89,42 @@ pub trait Propagator: Send + Sync {
 /// What the engine keeps of it.
 pub(crate) type SharedPropagator = Arc<dyn Propagator>;
 
-/// A publish under way: inside its span, if anybody wants that.
-#[must_use]
-#[derive(Debug)]
-pub(crate) struct Sending(Option<EnteredSpan>);
-
-/// Begins to publish an event: gives it a context if it has none.
+/// Whether a publish has more to do than to publish.
 #[inline]
-pub(crate) fn sending(engine: &Engine, event: &mut Event) -> Sending {
-    if is_off() && engine.propagator.is_none() {
-        return Sending(None);
-    }
-    begin(engine, event)
+pub(crate) fn is_wanted(engine: &Engine) -> bool {
+    !is_off() || engine.propagator.is_some()
+}
+
+/// Publishes an event: inside a span, with a context, if anybody wants that.
+// The event is passed on untouched otherwise; to change it in place here would cost a copy of it each time.
+#[inline]
+pub(crate) fn sending<T>(
+    engine: &Engine,
+    event: Event,
+    send: impl FnOnce(Event) -> Result<T, PublishError>,
+) -> Result<T, PublishError> {
+    if is_wanted(engine) { sending_in_span(engine, event, send) } else { send(event) }
 }
 
 #[cold]
-fn begin(engine: &Engine, event: &mut Event) -> Sending {
-    let span = publish_span(event).entered();
-    inject(engine, event);
-    Sending(Some(span))
+fn sending_in_span<T>(
+    engine: &Engine,
+    mut event: Event,
+    send: impl FnOnce(Event) -> Result<T, PublishError>,
+) -> Result<T, PublishError> {
+    let span = publish_span(&event).entered();
+    inject(engine, &mut event);
+    let outcome = send(event);
+    if let Err(error) = &outcome {
+        fail(&span, error.code());
+    }
+    outcome
 }
 
-/// Begins to publish many.
-pub(crate) fn sending_batch() -> Sending {
+/// Enters the span of a batch.
+pub(crate) fn sending_batch() -> Batch {
     if is_off() {
-        return Sending(None);
+        return Batch(None);
     }
     let span = tracing::debug_span!(
         "publish",
@@ -124,19 +135,16 @@ pub(crate) fn sending_batch() -> Sending {
         messaging.operation.type = "send",
         messaging.batch.message_count = Empty,
     );
-    Sending(Some(span.entered()))
+    Batch(Some(span.entered()))
 }
 
-impl Sending {
-    /// Notes the outcome, and leaves the span.
-    #[inline]
-    pub(crate) fn done<T>(self, outcome: &Result<T, PublishError>) {
-        if let (Some(span), Err(error)) = (&self.0, outcome) {
-            fail(span, error.code());
-        }
-    }
+/// A batch under way: inside its span, if anybody wants that.
+#[must_use]
+#[derive(Debug)]
+pub(crate) struct Batch(Option<EnteredSpan>);
 
-    /// Notes how many events there were in a batch.
+impl Batch {
+    /// Notes how many events there were.
     pub(crate) fn count(&self, count: usize) {
         if let Some(span) = &self.0 {
             span.record("messaging.batch.message_count", count);

@@ -76,7 +76,9 @@ fn the_global_broker_follows_the_configuration() {
     .expect("subscribed");
     global::publish(Event::builder(Source::System, "held").build().expect("valid")).expect("accepted");
     begun.recv_timeout(Duration::from_secs(10)).expect("it runs");
-    let report = shutdown(&config("shutdown_timeout: 10ms")).expect("there was one");
+    let (sender, stopped) = channel();
+    std::thread::spawn(move || sender.send(shutdown(&config("shutdown_timeout: 10ms"))));
+    let report = stopped.recv_timeout(Duration::from_secs(10)).expect("it waits no longer").expect("there was one");
     assert_eq!((report.is_clean(), report.abandoned.len()), (false, 1));
     drop(release);
     assert_eq!(shutdown(&enabled), None);
