@@ -253,12 +253,8 @@ impl Engine {
             let shared = if last { record.take() } else { record.clone() };
             let Some(shared) = shared.filter(|_| Some(index) != except) else { continue };
             if !without.contains(&index) || self.make_room(target) {
-                let lane = target.lane(&shared.event);
-                if target.inbox.push(Queued::new(shared, Place::Queue), lane) {
-                    self.after_push(target);
-                } else if target.is_closed() {
-                    self.cancel_all(target);
-                }
+                target.inbox.push(shared);
+                self.after_push(target);
             } else {
                 let verdict = if target.is_closed() { Verdict::Cancelled } else { Verdict::Dropped };
                 let delivery = Queued::new(shared, Place::None);
@@ -280,7 +276,7 @@ impl Engine {
         let (first, then): (Vec<usize>, Vec<usize>) = (0..targets.len()).partition(is_caller);
         let seated = first.into_iter().chain(then).find(|&index| {
             let target = &targets[index];
-            !without.contains(&index) && target.inbox.is_free(target.lane(&record.event)) && target.try_seat()
+            !without.contains(&index) && target.inbox.is_free(target.inbox.lane(&record.event)) && target.try_seat()
         });
         let Some(lent) = seated else {
             self.fill(record, targets, without, None);
@@ -288,10 +284,7 @@ impl Engine {
         };
         let target = &targets[lent];
         let delivery = Queued::new(SharedRecord::clone(&record), Place::Queue);
-        let head = match target.lane(&record.event) {
-            Some(lane) => target.inbox.enter(delivery, lane),
-            None => Some(delivery),
-        };
+        let head = target.inbox.enter_lane(delivery);
         self.fill(record, targets, without, Some(lent));
         if head.is_none() {
             // Another publisher of this key was faster: the delivery is parked, and the seat is of no use.

@@ -3,6 +3,7 @@
 
 mod bounds;
 mod builder;
+mod depth;
 mod event_type;
 mod id;
 mod metadata;

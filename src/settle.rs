@@ -12,7 +12,6 @@ use crate::error::RequeueError;
 use crate::event::{Event, Payload, Source};
 use crate::handler::{Outcome, guarded};
 use crate::inbox::{History, Place, Queued};
-use crate::lane::LaneKey;
 use crate::lifecycle::Phase;
 use crate::provider::LeaseOutcome;
 use crate::store::{Progress, Record, SharedRecord};
@@ -65,8 +64,7 @@ impl Engine {
 
     /// The delivery waits for its next attempt; it holds no thread and no place in the queue.
     fn retry(self: &Arc<Self>, subscription: &Arc<Subscription>, mut delivery: Queued, due: u64) {
-        let lane = subscription.lane(&delivery.record.event);
-        subscription.inbox.start_waiting(&mut delivery, lane);
+        subscription.inbox.start_waiting(&mut delivery);
         if self.delays.add(due, Arc::clone(subscription), delivery) {
             self.timer.wake();
         }
@@ -141,12 +139,8 @@ impl Engine {
         error: Option<&str>,
         now: u64,
     ) {
-        let lane = subscription.lane(&delivery.record.event);
+        let lane = delivery.lane;
         self.conclude(subscription, delivery, verdict, error, now);
-        self.advance(subscription, lane);
-    }
-
-    fn advance(self: &Arc<Self>, subscription: &Arc<Subscription>, lane: Option<LaneKey>) {
         if lane.is_some_and(|lane| subscription.inbox.advance(lane)) {
             // It may have moved past a removal that was emptying the inbox: then it is cancelled here.
             self.after_push(subscription);
@@ -267,14 +261,7 @@ impl Engine {
         }
         let mut delivery = Queued::new(record, Place::None);
         delivery.history = Some(Box::new(History { requeues: entry.letter.requeues + 1, ..History::default() }));
-        let lane = subscription.lane(&delivery.record.event);
-        let head = match lane {
-            Some(lane) => subscription.inbox.enter(delivery, lane),
-            None => Some(delivery),
-        };
-        if let Some(head) = head {
-            subscription.inbox.push_due(head, None);
-        }
+        subscription.inbox.enter(delivery);
         self.after_push(&subscription);
         Ok(())
     }

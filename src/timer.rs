@@ -226,8 +226,7 @@ fn bring_back_due(engine: &Arc<Engine>, now: u64) {
             engine.cancel(&subscription, waiting.delivery);
             continue;
         }
-        let lane = subscription.lane(&waiting.delivery.record.event);
-        subscription.inbox.push_due(waiting.delivery, lane);
+        subscription.inbox.end_waiting(waiting.delivery);
         engine.after_push(&subscription);
     }
 }

@@ -112,8 +112,7 @@ impl Engine {
         });
         let mut delivery = Queued::new(record, Place::Queue);
         delivery.history = Some(Box::new(History { lease: Some(Arc::clone(held)), ..History::default() }));
-        let lane = subscription.lane(&delivery.record.event);
-        subscription.inbox.push(delivery, lane);
+        subscription.inbox.enter(delivery);
         self.after_push(&subscription);
         true
     }
