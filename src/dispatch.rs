@@ -276,7 +276,7 @@ impl Engine {
         let (first, then): (Vec<usize>, Vec<usize>) = (0..targets.len()).partition(is_caller);
         let seated = first.into_iter().chain(then).find(|&index| {
             let target = &targets[index];
-            !without.contains(&index) && target.inbox.is_free(target.inbox.lane(&record.event)) && target.try_seat()
+            !without.contains(&index) && target.inbox.is_next(target.inbox.lane(&record.event)) && target.try_seat()
         });
         let Some(lent) = seated else {
             self.fill(record, targets, without, None);

@@ -295,10 +295,14 @@ impl Inbox {
         taken.delivery
     }
 
-    /// Whether a delivery of this lane could run without waiting for another one.
+    /// Whether a delivery of this lane would be the next to run.
+    pub(crate) fn is_next(&self, lane: Option<LaneKey>) -> bool {
+        !self.has_ready() && self.is_free(lane)
+    }
+
+    /// Whether no delivery of this lane runs or waits for a retry.
     pub(crate) fn is_free(&self, lane: Option<LaneKey>) -> bool {
-        let has_free = |key| self.lanes.get().is_none_or(|lanes| lanes.is_free(key));
-        !self.has_ready() && lane.is_none_or(has_free)
+        lane.is_none_or(|lane| self.lanes.get().is_none_or(|lanes| lanes.is_free(lane)))
     }
 
     /// Something waits for a worker; it may turn out that its key is busy.

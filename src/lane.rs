@@ -134,7 +134,7 @@ impl Lanes {
         }
     }
 
-    /// Whether a delivery of this key would be the head, if none has just arrived.
+    /// Whether the lane of this key has no head.
     pub(crate) fn is_free(&self, key: LaneKey) -> bool {
         !self.entered.lock().lanes.contains_key(&key)
     }
