@@ -15,6 +15,7 @@ use crate::receipt::{Pending, Receipt};
 use crate::router::Kept;
 use crate::store::{By, Record, SharedRecord};
 use crate::subscription::Subscription;
+use crate::trace;
 use crate::verdict::{Accepted, SyncReport, Verdict};
 use crate::watch::Watch;
 
@@ -158,7 +159,7 @@ impl Engine {
             let name = Arc::clone(&caller.name);
             return self.refuse(event, Refusal::WouldDeadlock(name));
         }
-        let watch = Arc::new(Watch::new(callers, targets.len()));
+        let watch = Arc::new(Watch::new(callers, trace::current(), targets.len()));
         let without = match self.admit(&publishing, &event, targets, true) {
             Ok(Room::Reserved(without)) => without,
             Ok(Room::Known(record)) => return Ok(known_report(&record)),

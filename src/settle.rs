@@ -16,6 +16,7 @@ use crate::lifecycle::Phase;
 use crate::provider::LeaseOutcome;
 use crate::store::{Progress, Record, SharedRecord};
 use crate::subscription::Subscription;
+use crate::trace;
 use crate::verdict::{DeliveryReport, Settled, Verdict};
 use crate::worker::Attempt;
 
@@ -36,7 +37,10 @@ impl Engine {
             delivery.remember(AttemptError { attempt: delivery.attempts, at, message: message.clone() });
         }
         match next {
-            Next::Retry(delay) => self.retry(subscription, delivery, ended.saturating_add(nanos(delay))),
+            Next::Retry(delay) => {
+                log_retry(subscription, &delivery, delay, error.as_deref());
+                self.retry(subscription, delivery, ended.saturating_add(nanos(delay)));
+            }
             Next::Dead(reason) => self.bury(subscription, delivery, reason, error.as_deref(), ended),
             Next::Final(verdict) => self.finish(subscription, delivery, verdict, error.as_deref(), ended),
         }
@@ -93,6 +97,7 @@ impl Engine {
             dead_at,
             requeues: history.requeues,
         };
+        log_dead(&letter, error);
         // What a back end handed over it keeps as well, unless it can't.
         let kept_there = history.lease.is_some() && self.bridge.as_ref().is_some_and(|it| it.operator.is_some());
         delivery.history = history.lease.map(|lease| {
@@ -131,7 +136,8 @@ impl Engine {
         let notice = Payload::from_serialize(&payload)
             .ok()
             .and_then(|payload| Event::builder(Source::System, NOTICE_TYPE).payload_raw(payload).build().ok());
-        let published = notice.is_some_and(|notice| self.publish_internal(notice).is_ok());
+        let publish = |notice| trace::sending(self, notice, |notice| self.publish_internal(notice)).is_ok();
+        let published = notice.is_some_and(publish);
         if !published {
             self.dead_letters.lose_notice();
         }
@@ -309,4 +315,31 @@ fn lease_outcome(
         (Verdict::Done | Verdict::Skipped, _) => LeaseOutcome::Done { attempts },
         (Verdict::Dead | Verdict::Dropped | Verdict::Cancelled, _) => LeaseOutcome::Released,
     }
+}
+
+#[cold]
+fn log_retry(subscription: &Subscription, delivery: &Queued, delay: Duration, error: Option<&str>) {
+    let event = &delivery.record.event;
+    tracing::warn!(
+        subscription = &*subscription.name,
+        event = %event.id(),
+        event_type = event.event_type().as_str(),
+        attempt = delivery.attempts,
+        ?delay,
+        error,
+        "an attempt failed and will be repeated"
+    );
+}
+
+#[cold]
+fn log_dead(letter: &DeadLetter, error: Option<&str>) {
+    tracing::error!(
+        subscription = &*letter.name,
+        event = %letter.event.id(),
+        event_type = letter.event.event_type().as_str(),
+        attempts = letter.attempts,
+        reason = letter.reason.as_str(),
+        error,
+        "a delivery became a dead letter"
+    );
 }

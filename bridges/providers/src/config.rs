@@ -49,7 +49,8 @@ pub struct Config {
     pub sync_timeout: Duration,
     /// A handler that runs longer is reported as stuck. Default 5 min; 1 ms to 7 days.
     pub max_handler_time: Duration,
-    /// How long a broker that is told to stop drains. Default 30 s; at most 7 days.
+    /// How long a broker that is told to stop drains: for [`shutdown`](crate::shutdown), and for whoever stops a broker by
+    /// himself. Default 30 s; at most 7 days.
     pub shutdown_timeout: Duration,
     /// How failed deliveries are retried.
     pub retry_policy: RetryPolicy,

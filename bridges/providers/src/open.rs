@@ -2,7 +2,7 @@
 
 use eventbroker::error::StartError;
 use eventbroker::provider::Provider;
-use eventbroker::{Broker, global};
+use eventbroker::{Broker, StopReport, global};
 
 use crate::config::{Config, ProviderKind};
 
@@ -82,7 +82,8 @@ pub fn sql_schema(config: &Config) -> Result<String, OpenError> {
     }
 }
 
-/// Opens the back end and starts a broker on it.
+/// Opens the back end and starts a broker on it. To stop it as the configuration says, give its `shutdown_timeout` to
+/// [`Broker::stop`] or `run_until_signal`.
 ///
 /// # Errors
 /// [`OpenError::Disabled`] if the configuration says so, else as [`open`] and
@@ -103,4 +104,10 @@ pub fn init(config: &Config) -> Result<(), OpenError> {
         return Ok(global::disable()?);
     }
     global::init_with(|| start(config))
+}
+
+/// Stops the [global broker](eventbroker::global) as [`global::shutdown`] does, draining for at most `shutdown_timeout`, and blocks as
+/// that does. Returns nothing if there was none.
+pub fn shutdown(config: &Config) -> Option<StopReport> {
+    global::shutdown(config.shutdown_timeout)
 }
