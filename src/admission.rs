@@ -13,7 +13,6 @@ use crate::delivery::in_handler;
 use crate::engine::Engine;
 use crate::error::{FullLimit, Invalid, Problem, PublishError};
 use crate::event::Event;
-use crate::inbox::Oldest;
 use crate::lifecycle::Phase;
 use crate::stats::Tally;
 use crate::store::{Record, SharedRecord};
@@ -221,11 +220,7 @@ impl Engine {
             }
             let now = self.clock.now();
             match target.inbox.take_oldest() {
-                Some(Oldest::Head(mut delivery)) => {
-                    target.inbox.leave(&mut delivery);
-                    self.finish(target, delivery, Verdict::Dropped, None, now);
-                }
-                Some(Oldest::Parked(mut delivery)) => {
+                Some(mut delivery) => {
                     target.inbox.leave(&mut delivery);
                     self.conclude(target, delivery, Verdict::Dropped, None, now);
                 }
@@ -247,7 +242,7 @@ impl Engine {
         targets
             .iter()
             .filter(is_caller)
-            .find(|target| target.all_seats_run() || !target.inbox.is_free(target.lane(event)))
+            .find(|target| target.all_seats_run() || !target.inbox.is_free(target.inbox.lane(event)))
     }
 }
 

@@ -23,6 +23,7 @@ use crate::receipt::Receipt;
 use crate::stats::{DeliveryTotals, Stats, StoreStats, SubscriptionStats};
 use crate::stream::EventStream;
 use crate::subscription::Subscription;
+use crate::trace;
 use crate::verdict::{Accepted, Settled, SubscriptionId, SyncReport};
 
 /// How long dropping the last handle drains.
@@ -168,6 +169,10 @@ impl Broker {
     /// # Errors
     /// [`PublishError`] with the event, so that it can be published again.
     pub fn publish(&self, event: Event) -> Result<Accepted, PublishError> {
+        trace::sending(self.engine(), event, |event| self.send(event))
+    }
+
+    fn send(&self, event: Event) -> Result<Accepted, PublishError> {
         let engine = self.engine();
         if engine.config.mode == Mode::Sync {
             let report = engine.publish_sync(event)?;
@@ -184,7 +189,7 @@ impl Broker {
     pub(crate) fn publish_kept(&self, event: Event, kept: &mut Option<KeptRoute>) -> Result<Accepted, PublishError> {
         let engine = self.engine();
         let is_plain = engine.config.mode == Mode::Async && !engine.bridge.as_ref().is_some_and(|it| it.has_mirror);
-        if is_plain { engine.publish_kept(event, kept) } else { self.publish(event) }
+        if is_plain && !trace::is_wanted(engine) { engine.publish_kept(event, kept) } else { self.publish(event) }
     }
 
     /// A publisher of events of one type from one source, for a thread that publishes many of them: it looks the
@@ -217,7 +222,7 @@ impl Broker {
     /// [`PublishError`] with the event. [`WouldDeadlock`](PublishError::WouldDeadlock) if called inside a handler that it
     /// would have to wait for.
     pub fn publish_sync(&self, event: Event) -> Result<SyncReport, PublishError> {
-        self.engine().publish_sync(event)
+        trace::sending(self.engine(), event, |event| self.engine().publish_sync(event))
     }
 
     /// Publishes many events, each as [`publish`](Self::publish) does in mode async, and waits for the back end once for all.
@@ -227,13 +232,21 @@ impl Broker {
     /// None by itself: each outcome is a [`PublishError`] or not.
     pub fn publish_batch(&self, events: impl IntoIterator<Item = Event>) -> Vec<Result<Accepted, PublishError>> {
         let engine = self.engine();
+        let span = trace::sending_batch();
+        let events = events.into_iter().map(|mut event| {
+            trace::inject(engine, &mut event);
+            event
+        });
         let Some(bridge) = engine.bridge.as_ref().filter(|bridge| bridge.has_mirror) else {
             let mut kept = None;
-            return events.into_iter().map(|event| engine.publish_kept(event, &mut kept)).collect();
+            let outcomes: Vec<_> = events.map(|event| engine.publish_kept(event, &mut kept)).collect();
+            span.count(outcomes.len());
+            return outcomes;
         };
-        let receipts: Vec<_> = events.into_iter().map(|event| engine.publish_out(bridge, event, true)).collect();
+        let receipts: Vec<_> = events.map(|event| engine.publish_out(bridge, event, true)).collect();
         let deadline = engine.clock.deadline(engine.config.sync_timeout);
         let wait = |receipt: Receipt| receipt.wait(engine.clock.sleep_until(deadline));
+        span.count(receipts.len());
         receipts.into_iter().map(|receipt| receipt.and_then(wait)).collect()
     }
 
@@ -394,10 +407,10 @@ impl WeakBroker {
 }
 
 fn publish_async(engine: &Arc<Engine>, event: Event) -> Result<Receipt, PublishError> {
-    match engine.bridge.as_ref().filter(|bridge| bridge.has_mirror) {
+    trace::sending(engine, event, |event| match engine.bridge.as_ref().filter(|bridge| bridge.has_mirror) {
         Some(bridge) => engine.publish_out(bridge, event, false),
         None => engine.publish_here(event, false).map(Receipt::known),
-    }
+    })
 }
 
 fn subscription_stats(subscription: &Arc<Subscription>) -> SubscriptionStats {

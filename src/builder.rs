@@ -1,5 +1,8 @@
 //! Building a broker: one setting after the other, then all are checked. What the settings mean is told in `config`.
 
+use std::fmt;
+use std::sync::Arc;
+
 use crate::broker::Broker;
 use crate::clock::{Clock, ManualClock};
 use crate::config::{Config, Confirm, Mode};
@@ -7,14 +10,16 @@ use crate::engine::Engine;
 use crate::error::StartError;
 use crate::provider::Provider;
 use crate::retry::RetryPolicy;
+use crate::trace::{Propagator, SharedPropagator};
 
 /// Builds a [`Broker`]. Made by [`Broker::builder`].
-#[derive(Debug, Default)]
+#[derive(Default)]
 #[must_use]
 pub struct BrokerBuilder {
     config: Config,
     provider: Option<Provider>,
     clock: Option<ManualClock>,
+    propagator: Option<SharedPropagator>,
 }
 
 impl BrokerBuilder {
@@ -84,6 +89,12 @@ impl BrokerBuilder {
         self
     }
 
+    /// Carries the context of traces into events and out of them. Default: nobody; contexts that events bring are kept.
+    pub fn propagator(mut self, propagator: impl Propagator + 'static) -> Self {
+        self.propagator = Some(Arc::new(propagator));
+        self
+    }
+
     /// Makes all delays and deadlines follow a clock that tests move.
     pub fn manual_clock(mut self, clock: &ManualClock) -> Self {
         self.clock = Some(clock.clone());
@@ -97,7 +108,8 @@ impl BrokerBuilder {
     /// process of the back end has, which may take as long as the lease of one that has died.
     pub fn build(self) -> Result<Broker, StartError> {
         let clock = self.clock.map_or_else(Clock::system, Clock::manual);
-        Engine::new(self.config, clock, self.provider.unwrap_or_else(Provider::memory)).map(Broker::of)
+        let provider = self.provider.unwrap_or_else(Provider::memory);
+        Engine::new(self.config, clock, provider, self.propagator).map(Broker::of)
     }
 
     /// Builds a broker and starts it.
@@ -108,5 +120,14 @@ impl BrokerBuilder {
         let broker = self.build()?;
         broker.start()?;
         Ok(broker)
+    }
+}
+
+impl fmt::Debug for BrokerBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BrokerBuilder")
+            .field("config", &self.config)
+            .field("provider", &self.provider)
+            .finish_non_exhaustive()
     }
 }

@@ -29,8 +29,8 @@ pub enum Overflow {
     /// While it waits it publishes nothing, for any subscription: a patient publisher is held to the pace of its slowest
     /// subscriber. With a patience below the time between two events of that subscription, the others keep their rate.
     Block(Duration),
-    /// The oldest event that waits for a worker gives its place to the new one (else the oldest that waits behind its
-    /// key), and is counted as dropped.
+    /// The oldest event that waits, be it for a worker or behind its key, gives its place to the new one, and is counted as
+    /// dropped.
     DropOldest,
     /// This subscription does not get the new event, which is counted as dropped.
     DropNewest,

@@ -15,6 +15,7 @@ use crate::receipt::{Pending, Receipt};
 use crate::router::Kept;
 use crate::store::{By, Record, SharedRecord};
 use crate::subscription::Subscription;
+use crate::trace;
 use crate::verdict::{Accepted, SyncReport, Verdict};
 use crate::watch::Watch;
 
@@ -158,7 +159,7 @@ impl Engine {
             let name = Arc::clone(&caller.name);
             return self.refuse(event, Refusal::WouldDeadlock(name));
         }
-        let watch = Arc::new(Watch::new(callers, targets.len()));
+        let watch = Arc::new(Watch::new(callers, trace::current(), targets.len()));
         let without = match self.admit(&publishing, &event, targets, true) {
             Ok(Room::Reserved(without)) => without,
             Ok(Room::Known(record)) => return Ok(known_report(&record)),
@@ -292,12 +293,8 @@ impl Engine {
             let shared = if last { record.take() } else { record.clone() };
             let Some(shared) = shared.filter(|_| Some(index) != except) else { continue };
             if !without.contains(&index) || self.make_room(target) {
-                let lane = target.lane(&shared.event);
-                if target.inbox.push(Queued::new(shared, Place::Queue), lane) {
-                    self.after_push(target);
-                } else if target.is_closed() {
-                    self.cancel_all(target);
-                }
+                target.inbox.push(shared);
+                self.after_push(target);
             } else {
                 let verdict = if target.is_closed() { Verdict::Cancelled } else { Verdict::Dropped };
                 let delivery = Queued::new(shared, Place::None);
@@ -319,7 +316,7 @@ impl Engine {
         let (first, then): (Vec<usize>, Vec<usize>) = (0..targets.len()).partition(is_caller);
         let seated = first.into_iter().chain(then).find(|&index| {
             let target = &targets[index];
-            !without.contains(&index) && target.inbox.is_free(target.lane(&record.event)) && target.try_seat()
+            !without.contains(&index) && target.inbox.is_next(target.inbox.lane(&record.event)) && target.try_seat()
         });
         let Some(lent) = seated else {
             self.fill(record, targets, without, None);
@@ -327,10 +324,7 @@ impl Engine {
         };
         let target = &targets[lent];
         let delivery = Queued::new(SharedRecord::clone(&record), Place::Queue);
-        let head = match target.lane(&record.event) {
-            Some(lane) => target.inbox.enter(delivery, lane),
-            None => Some(delivery),
-        };
+        let head = target.inbox.enter_lane(delivery);
         self.fill(record, targets, without, Some(lent));
         if head.is_none() {
             // Another publisher of this key was faster: the delivery is parked, and the seat is of no use.

@@ -26,6 +26,7 @@ use crate::store::{By, SharedRecord, Store};
 use crate::stream::StreamSink;
 use crate::subscription::{Handler, Identity, Subscription, Workers};
 use crate::timer::Timer;
+use crate::trace::SharedPropagator;
 use crate::verdict::{Settled, SubscriptionId};
 use crate::worker;
 
@@ -54,6 +55,7 @@ pub(crate) struct Engine {
     pub(crate) suspects: Suspects,
     pub(crate) observers: ArcSwap<Vec<Observer>>,
     pub(crate) has_observers: AtomicBool,
+    pub(crate) propagator: Option<SharedPropagator>,
     /// Stop has reached its deadline: calls that still run are not waited for.
     pub(crate) calls_cancelled: AtomicBool,
     pub(crate) stream_gaps: AtomicU64,
@@ -103,7 +105,12 @@ impl Registry {
 
 impl Engine {
     /// Builds the parts. Nothing runs yet.
-    pub(crate) fn new(config: Config, clock: Clock, provider: Provider) -> Result<Arc<Self>, StartError> {
+    pub(crate) fn new(
+        config: Config,
+        clock: Clock,
+        provider: Provider,
+        propagator: Option<SharedPropagator>,
+    ) -> Result<Arc<Self>, StartError> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         config.check()?;
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -134,6 +141,7 @@ impl Engine {
             suspects: Suspects::default(),
             observers: ArcSwap::default(),
             has_observers: AtomicBool::new(false),
+            propagator,
             calls_cancelled: AtomicBool::new(false),
             stream_gaps: AtomicU64::new(0),
             settled_seen: AtomicU64::new(0),

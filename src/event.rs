@@ -3,12 +3,14 @@
 
 mod bounds;
 mod builder;
+mod depth;
 mod event_type;
 mod id;
 mod metadata;
 mod payload;
 mod source;
 mod status;
+mod trace_context;
 
 use std::sync::{Arc, LazyLock};
 use std::time::SystemTime;
@@ -26,6 +28,7 @@ pub(crate) use metadata::parse_metadata;
 pub use payload::{DecodeError, Payload};
 pub use source::Source;
 pub use status::Status;
+pub(crate) use trace_context::TRACEPARENT;
 
 use crate::clock::{system_time, wall_nanos_of};
 use crate::codec;
@@ -228,6 +231,13 @@ impl Event {
         self.rare.as_ref().map_or_else(|| &*NONE, |rare| rare.metadata.entries())
     }
 
+    /// The trace that the event was published in, as a W3C [`traceparent`](https://www.w3.org/TR/trace-context/), from the metadata
+    /// entry of that name. `None` also if that is malformed.
+    #[must_use]
+    pub fn traceparent(&self) -> Option<&str> {
+        self.metadata().get(TRACEPARENT)?.as_str().filter(|text| trace_context::is_traceparent(text))
+    }
+
     /// How many attempts were made after the first one.
     #[must_use]
     pub fn retry_count(&self) -> u32 {
@@ -282,13 +292,21 @@ impl Event {
         }
     }
 
+    /// Adds an entry of the trace's context, unless it breaks a bound of metadata: the event matters more.
+    pub(crate) fn carry(&mut self, name: &str, value: String) {
+        // A refused one changes nothing.
+        let _ = self.rare.get_or_insert_default().metadata.insert(name.to_owned(), Value::String(value));
+        self.rare = self.rare.take().and_then(|rare| rare.boxed());
+    }
+
     /// Drops an event that is not needed any more, but for what the next one may use.
     pub(crate) fn recycle(self) {
         self.event_type.recycle();
     }
 
     /// Whether both say that the same happened. How far their handling has come, when they were made, and which
-    /// instance published them makes no difference.
+    /// instance published them makes no difference, nor does the context of the trace (`traceparent`, `tracestate` and `baggage` in the
+    /// metadata).
     #[must_use]
     pub fn same_content(&self, other: &Self) -> bool {
         self.source == other.source
@@ -298,7 +316,12 @@ impl Event {
             && self.user_id == other.user_id
             && self.session_id() == other.session_id()
             && self.explicit_names() == other.explicit_names()
-            && self.metadata() == other.metadata()
+            && self.says().eq(other.says())
+    }
+
+    /// The metadata without the context of the trace.
+    fn says(&self) -> impl Iterator<Item = (&String, &Value)> {
+        self.metadata().iter().filter(|(name, _)| !trace_context::is_context(name))
     }
 
     /// The event with the progress that a store of a back end knows. Everything else stays.

@@ -16,7 +16,8 @@ use parking_lot::{Condvar, Mutex};
 use crate::bridge::Held;
 use crate::clock::Clock;
 use crate::dead_letter::{AttemptError, DeadReason};
-use crate::lane::{Entered, LaneKey, Lanes};
+use crate::event::Event;
+use crate::lane::{LaneKey, Lanes, Taken};
 use crate::store::SharedRecord;
 
 /// The most errors that a delivery remembers; the first and the latest are kept.
@@ -47,8 +48,8 @@ pub(crate) struct Queued {
     /// Calls of the handler so far.
     pub(crate) attempts: u32,
     pub(crate) place: Place,
-    /// Order of arrival among those with a key, for the overflow policy.
-    pub(crate) order: u64,
+    /// The lane that it is the head of: when it is done, the next of its key follows.
+    pub(crate) lane: Option<LaneKey>,
     pub(crate) history: Option<Box<History>>,
 }
 
@@ -66,7 +67,13 @@ pub(crate) struct History {
 
 impl Queued {
     pub(crate) fn new(record: SharedRecord, place: Place) -> Self {
-        Self { record, attempts: 0, place, order: 0, history: None }
+        Self { record, attempts: 0, place, lane: None, history: None }
+    }
+
+    /// The same as the head of its lane.
+    pub(crate) fn heads(mut self, lane: LaneKey) -> Self {
+        self.lane = Some(lane);
+        self
     }
 
     /// The lease of a back end that handed it over, and takes it back if it is not handled.
@@ -95,12 +102,15 @@ pub(crate) struct Inbox {
     waiting: AtomicUsize,
     /// Length of `due`, so that the common case costs one load.
     due_len: AtomicUsize,
-    /// What has just arrived and can be run. Made when the first arrives: a subscription that never sees an event costs
-    /// little. Each element holds a place, so there is always room.
+    /// Every event has its turn, as if all had the same key.
+    ordered: bool,
+    /// What has just arrived, until the first with a key comes. Made when the first arrives: a subscription that never sees an
+    /// event costs little. Each element holds a place, so there is always room.
     fresh: OnceLock<ArrayQueue<SharedRecord>>,
-    /// What else can be run: retries that are due, what was parked behind one, requeued dead letters, leased deliveries.
+    /// From the first key on, everything arrives here.
+    lanes: OnceLock<Box<Lanes>>,
+    /// What goes first and can be run at once: retries that are due, heads of lanes, requeued dead letters, leased deliveries.
     due: SegQueue<Queued>,
-    lanes: Lanes,
     room: Room,
 }
 
@@ -110,8 +120,6 @@ struct PublisherSide {
     taken: AtomicU64,
     /// A value that `released` had; looked up again only when the queue seems full.
     released_seen: AtomicU64,
-    /// Number of the next delivery with a key.
-    order: AtomicU64,
 }
 
 /// Publishers that wait for a place.
@@ -128,8 +136,9 @@ struct Room {
 }
 
 impl Inbox {
-    pub(crate) fn new(capacity: usize, max_waiting: usize) -> Self {
+    pub(crate) fn new(capacity: usize, max_waiting: usize, ordered: bool) -> Self {
         Self {
+            ordered,
             capacity: capacity as u64,
             max_waiting,
             publishers: CachePadded::default(),
@@ -137,8 +146,8 @@ impl Inbox {
             waiting: AtomicUsize::new(0),
             due_len: AtomicUsize::new(0),
             fresh: OnceLock::new(),
+            lanes: OnceLock::new(),
             due: SegQueue::new(),
-            lanes: Lanes::default(),
             room: Room::default(),
         }
     }
@@ -240,55 +249,73 @@ impl Inbox {
         self.waiting() >= self.max_waiting
     }
 
-    /// A delivery arrives, with the place that was reserved for it. True if it can be run now.
-    pub(crate) fn push(&self, delivery: Queued, lane: Option<LaneKey>) -> bool {
-        let head = match lane {
-            None => Some(delivery),
-            Some(key) => self.enter(delivery, key),
+    /// The lane of an event, if its order matters.
+    pub(crate) fn lane(&self, event: &Event) -> Option<LaneKey> {
+        if self.ordered { Some(LaneKey::ALL) } else { event.key().map(LaneKey::of) }
+    }
+
+    /// A delivery arrives, with the place that was reserved for it. A worker sees to its lane.
+    pub(crate) fn push(&self, record: SharedRecord) {
+        let keyed = self.ordered || record.event.key().is_some();
+        let lanes = if keyed { Some(self.lanes()) } else { self.lanes.get().map(|lanes| &**lanes) };
+        let pushed = match lanes {
+            Some(lanes) => lanes.push(record),
+            None => self.fresh.get_or_init(|| ArrayQueue::new(self.capacity as usize)).push(record),
         };
+        if let Err(record) = pushed {
+            self.enter(Queued::new(record, Place::Queue));
+        }
+    }
+
+    /// A delivery that is not among those that have just arrived can be run as soon as its lane is free. True if that is now.
+    pub(crate) fn enter(&self, delivery: Queued) -> bool {
+        let head = self.enter_lane(delivery);
         head.is_some_and(|head| {
-            self.add(head);
+            self.push_due(head);
             true
         })
     }
 
-    /// Something can be run now.
-    fn add(&self, delivery: Queued) {
-        if delivery.place == Place::Queue && delivery.attempts == 0 && delivery.history.is_none() {
-            let fresh = self.fresh.get_or_init(|| ArrayQueue::new(self.capacity as usize));
-            if let Err(record) = fresh.push(delivery.record) {
-                self.add_due(Queued::new(record, Place::Queue));
-            }
-        } else {
-            self.add_due(delivery);
+    /// Enters the lane of a delivery; returns it if it can be run now.
+    pub(crate) fn enter_lane(&self, delivery: Queued) -> Option<Queued> {
+        match self.lane(&delivery.record.event) {
+            Some(lane) => self.taken(self.lanes().enter(lane, delivery, &self.waiting)),
+            None => Some(delivery),
         }
     }
 
-    /// Enters the lane of a key; returns the delivery if it is the head.
-    pub(crate) fn enter(&self, mut delivery: Queued, key: LaneKey) -> Option<Queued> {
-        delivery.order = self.publishers.order.fetch_add(1, Ordering::Relaxed);
-        let place = delivery.place;
-        match self.lanes.enter(key, delivery, &self.waiting) {
-            Entered::Head(delivery) => return Some(delivery),
-            Entered::Parked => {}
-            Entered::ParkedWaiting => self.release(u64::from(place == Place::Queue)),
+    fn lanes(&self) -> &Lanes {
+        self.lanes.get_or_init(|| Box::new(Lanes::new(self.capacity as usize)))
+    }
+
+    fn taken(&self, taken: Taken) -> Option<Queued> {
+        if taken.moved > 0 {
+            self.release(taken.moved);
         }
-        None
+        taken.delivery
     }
 
-    /// Whether a delivery of this key could run without waiting for another one.
-    pub(crate) fn is_free(&self, key: Option<LaneKey>) -> bool {
-        !self.has_ready() && key.is_none_or(|key| self.lanes.is_free(key))
+    /// Whether a delivery of this lane would be the next to run.
+    pub(crate) fn is_next(&self, lane: Option<LaneKey>) -> bool {
+        !self.has_ready() && self.is_free(lane)
     }
 
-    /// Something can be run now.
+    /// Whether no delivery of this lane runs or waits for a retry.
+    pub(crate) fn is_free(&self, lane: Option<LaneKey>) -> bool {
+        lane.is_none_or(|lane| self.lanes.get().is_none_or(|lanes| lanes.is_free(lane)))
+    }
+
+    /// Something waits for a worker; it may turn out that its key is busy.
     pub(crate) fn has_ready(&self) -> bool {
-        self.fresh.get().is_some_and(|fresh| !fresh.is_empty()) || self.due_len.load(Ordering::SeqCst) > 0
+        self.fresh.get().is_some_and(|fresh| !fresh.is_empty())
+            || self.lanes.get().is_some_and(|lanes| lanes.has_arrived())
+            || self.due_len.load(Ordering::SeqCst) > 0
     }
 
-    /// How many can be run now, at least.
+    /// How many of them there are.
     pub(crate) fn ready_len(&self) -> usize {
-        self.fresh.get().map_or(0, ArrayQueue::len) + self.due_len.load(Ordering::SeqCst)
+        let fresh = self.fresh.get().map_or(0, ArrayQueue::len);
+        fresh + self.lanes.get().map_or(0, |lanes| lanes.arrived()) + self.due_len.load(Ordering::SeqCst)
     }
 
     /// The next delivery to run: retries that are due first.
@@ -299,7 +326,10 @@ impl Inbox {
             self.due_len.fetch_sub(1, Ordering::AcqRel);
             return Some(delivery);
         }
-        self.pop_fresh()
+        let Some(lanes) = self.lanes.get() else { return self.pop_fresh() };
+        // Few are left here since the first key came.
+        let before = self.fresh.get().filter(|fresh| !fresh.is_empty()).and_then(|_| self.pop_fresh());
+        before.or_else(|| self.taken(lanes.take(|delivery| self.lane(&delivery.record.event), &self.waiting)))
     }
 
     fn pop_fresh(&self) -> Option<Queued> {
@@ -322,56 +352,50 @@ impl Inbox {
     }
 
     /// A delivery failed and will wait for a retry; what is behind its key waits with it.
-    pub(crate) fn start_waiting(&self, delivery: &mut Queued, key: Option<LaneKey>) {
+    pub(crate) fn start_waiting(&self, delivery: &mut Queued) {
         delivery.place = Place::Waiting;
-        let moved = key.map_or(0, |key| self.lanes.head_waits(key));
+        let moved = delivery.lane.map_or(0, |lane| self.lanes().head_waits(lane));
         self.waiting.fetch_add(1 + moved, Ordering::AcqRel);
         if moved > 0 {
             self.release(moved as u64);
         }
     }
 
-    /// A delivery that needs no place, or whose retry is due, can be run now.
-    pub(crate) fn push_due(&self, delivery: Queued, key: Option<LaneKey>) {
-        if let Some(key) = key {
-            self.lanes.head_returns(key);
+    /// The retry of a delivery is due.
+    pub(crate) fn end_waiting(&self, delivery: Queued) {
+        if let Some(lane) = delivery.lane {
+            self.lanes().head_returns(lane);
         }
-        self.add_due(delivery);
+        self.push_due(delivery);
     }
 
-    fn add_due(&self, delivery: Queued) {
-        self.due_len.fetch_add(1, Ordering::AcqRel);
+    /// A delivery that can be run at once, before what has just arrived.
+    pub(crate) fn push_due(&self, delivery: Queued) {
+        self.due_len.fetch_add(1, Ordering::SeqCst);
         self.due.push(delivery);
     }
 
     /// The head of a lane is done. True if another delivery of its key can be run now.
-    pub(crate) fn advance(&self, key: LaneKey) -> bool {
-        match self.lanes.advance(key) {
-            // What waited behind a retry is as old as that: it goes first, and no overflow policy may drop it.
-            Some(next) => self.add(next),
-            None => return false,
-        }
-        true
+    pub(crate) fn advance(&self, lane: LaneKey) -> bool {
+        let next = self.lanes().advance(lane);
+        next.is_some_and(|next| {
+            self.push_due(next);
+            true
+        })
     }
 
-    /// Takes the delivery that gives its place to a new one, with what is left of the promise to run its lane.
-    pub(crate) fn take_oldest(&self) -> Option<Oldest> {
-        self.pop_fresh().map(Oldest::Head).or_else(|| self.lanes.take_oldest().map(Oldest::Parked))
+    /// Takes the delivery that gives its place to a new one. It is the head of no lane.
+    pub(crate) fn take_oldest(&self) -> Option<Queued> {
+        self.pop_fresh().or_else(|| self.lanes.get()?.take_oldest())
     }
 
     /// Takes everything that is queued, parked or due.
     pub(crate) fn take_all(&self) -> Vec<Queued> {
-        let mut all: Vec<Queued> = std::iter::from_fn(|| self.pop()).collect();
-        all.extend(self.lanes.take_all());
-        all
+        let due = std::iter::from_fn(|| self.due.pop()).inspect(|_| {
+            self.due_len.fetch_sub(1, Ordering::AcqRel);
+        });
+        let fresh = std::iter::from_fn(|| self.pop_fresh());
+        let lanes = self.lanes.get().map(|lanes| lanes.take_all());
+        due.chain(fresh).chain(lanes.into_iter().flatten()).collect()
     }
-}
-
-/// A delivery that an overflow policy took out.
-#[derive(Debug)]
-pub(crate) enum Oldest {
-    /// It could have been run: its lane has to advance.
-    Head(Queued),
-    /// It was parked behind its key.
-    Parked(Queued),
 }

@@ -12,11 +12,11 @@ use crate::error::RequeueError;
 use crate::event::{Event, Payload, Source, Status};
 use crate::handler::{Outcome, guarded};
 use crate::inbox::{History, Place, Queued};
-use crate::lane::LaneKey;
 use crate::lifecycle::Phase;
 use crate::provider::LeaseOutcome;
 use crate::store::{Progress, Record, SharedRecord};
 use crate::subscription::Subscription;
+use crate::trace;
 use crate::verdict::{DeliveryReport, Settled, Verdict};
 use crate::worker::Attempt;
 
@@ -37,7 +37,10 @@ impl Engine {
             delivery.remember(AttemptError { attempt: delivery.attempts, at, message: message.clone() });
         }
         match next {
-            Next::Retry(delay) => self.retry(subscription, delivery, ended.saturating_add(nanos(delay))),
+            Next::Retry(delay) => {
+                log_retry(subscription, &delivery, delay, error.as_deref());
+                self.retry(subscription, delivery, ended.saturating_add(nanos(delay)));
+            }
             Next::Dead(reason) => self.bury(subscription, delivery, reason, error.as_deref(), ended),
             Next::Final(verdict) => self.finish(subscription, delivery, verdict, error.as_deref(), ended),
         }
@@ -61,8 +64,7 @@ impl Engine {
 
     /// The delivery waits for its next attempt; it holds no thread and no place in the queue.
     fn retry(self: &Arc<Self>, subscription: &Arc<Subscription>, mut delivery: Queued, due: u64) {
-        let lane = subscription.lane(&delivery.record.event);
-        subscription.inbox.start_waiting(&mut delivery, lane);
+        subscription.inbox.start_waiting(&mut delivery);
         if self.delays.add(due, Arc::clone(subscription), delivery) {
             self.timer.wake();
         }
@@ -95,6 +97,7 @@ impl Engine {
             dead_at,
             requeues: history.requeues,
         };
+        log_dead(&letter, error);
         // What a back end handed over it keeps as well, unless it can't.
         let kept_there = history.lease.is_some() && self.bridge.as_ref().is_some_and(|it| it.operator.is_some());
         delivery.history = history.lease.map(|lease| {
@@ -133,7 +136,8 @@ impl Engine {
         let notice = Payload::from_serialize(&payload)
             .ok()
             .and_then(|payload| Event::builder(Source::System, NOTICE_TYPE).payload_raw(payload).build().ok());
-        let published = notice.is_some_and(|notice| self.publish_internal(notice).is_ok());
+        let publish = |notice| trace::sending(self, notice, |notice| self.publish_internal(notice)).is_ok();
+        let published = notice.is_some_and(publish);
         if !published {
             self.dead_letters.lose_notice();
         }
@@ -148,12 +152,8 @@ impl Engine {
         error: Option<&str>,
         now: u64,
     ) {
-        let lane = subscription.lane(&delivery.record.event);
+        let lane = delivery.lane;
         self.conclude(subscription, delivery, verdict, error, now);
-        self.advance(subscription, lane);
-    }
-
-    fn advance(self: &Arc<Self>, subscription: &Arc<Subscription>, lane: Option<LaneKey>) {
         if lane.is_some_and(|lane| subscription.inbox.advance(lane)) {
             // It may have moved past a removal that was emptying the inbox: then it is cancelled here.
             self.after_push(subscription);
@@ -283,14 +283,7 @@ impl Engine {
         }
         let mut delivery = Queued::new(record, Place::None);
         delivery.history = Some(Box::new(History { requeues: entry.letter.requeues + 1, ..History::default() }));
-        let lane = subscription.lane(&delivery.record.event);
-        let head = match lane {
-            Some(lane) => subscription.inbox.enter(delivery, lane),
-            None => Some(delivery),
-        };
-        if let Some(head) = head {
-            subscription.inbox.push_due(head, None);
-        }
+        subscription.inbox.enter(delivery);
         self.after_push(&subscription);
         Ok(())
     }
@@ -322,4 +315,31 @@ fn lease_outcome(
         (Verdict::Done | Verdict::Skipped, _) => LeaseOutcome::Done { attempts },
         (Verdict::Dead | Verdict::Dropped | Verdict::Cancelled, _) => LeaseOutcome::Released,
     }
+}
+
+#[cold]
+fn log_retry(subscription: &Subscription, delivery: &Queued, delay: Duration, error: Option<&str>) {
+    let event = &delivery.record.event;
+    tracing::warn!(
+        subscription = &*subscription.name,
+        event = %event.id(),
+        event_type = event.event_type().as_str(),
+        attempt = delivery.attempts,
+        ?delay,
+        error,
+        "an attempt failed and will be repeated"
+    );
+}
+
+#[cold]
+fn log_dead(letter: &DeadLetter, error: Option<&str>) {
+    tracing::error!(
+        subscription = &*letter.name,
+        event = %letter.event.id(),
+        event_type = letter.event.event_type().as_str(),
+        attempts = letter.attempts,
+        reason = letter.reason.as_str(),
+        error,
+        "a delivery became a dead letter"
+    );
 }

@@ -1,7 +1,7 @@
 //! The timer thread: brings back what is due, watches that nothing stands still, lets the pool grow and shrink, cleans up.
 //!
-//! One `tick` on a plain state; the thread only sleeps between ticks. It ticks each [`TICK`] while something is watched, else a few
-//! times a second.
+//! One `tick` on a plain state; the thread only sleeps between ticks. It ticks each [`TICK`] while something is watched, else four
+//! times a second, and once while nothing runs.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -18,8 +18,10 @@ use crate::subscription::{LONG_CALL, Subscription};
 
 /// Time between ticks while something is watched, in nanoseconds.
 const TICK: u64 = 1_000_000;
-/// Time between ticks otherwise.
+/// Time between ticks otherwise, while a handler runs.
 const HEARTBEAT: u64 = 250_000_000;
+/// The same while none does: then there is nothing to look at.
+const IDLE_HEARTBEAT: u64 = 1_000_000_000;
 /// For so many ticks a subscription stays watched when nothing waits for it any more.
 const QUIET_TICKS: u32 = 16;
 /// When every worker is inside a handler for so long, the pool grows.
@@ -142,7 +144,7 @@ impl TimerState {
             engine.clock.resync();
         }
         if now >= self.next_heartbeat {
-            self.next_heartbeat = now + HEARTBEAT;
+            self.next_heartbeat = now + if self.calls.is_empty() { IDLE_HEARTBEAT } else { HEARTBEAT };
             if !engine.store.is_small() {
                 engine.fit_store();
             }
@@ -226,8 +228,7 @@ fn bring_back_due(engine: &Arc<Engine>, now: u64) {
             engine.cancel(&subscription, waiting.delivery);
             continue;
         }
-        let lane = subscription.lane(&waiting.delivery.record.event);
-        subscription.inbox.push_due(waiting.delivery, lane);
+        subscription.inbox.end_waiting(waiting.delivery);
         engine.after_push(&subscription);
     }
 }

@@ -1,6 +1,7 @@
 //! Waiting for the deliveries of one `publish_sync`: each verdict is noted here, the publisher sleeps until all are in.
 
 use parking_lot::{Condvar, Mutex};
+use tracing::Span;
 
 use crate::clock::Clock;
 use crate::verdict::DeliveryReport;
@@ -11,6 +12,8 @@ pub(crate) struct Watch {
     /// What the publisher was inside of: (broker, subscription) of each call on its thread and on those that wait for it.
     /// A call that runs for this watch inherits them, so that a cycle of waits is seen across threads.
     pub(crate) callers: Vec<(u64, u64)>,
+    /// The span of the publish, until its wait is over.
+    span: Option<Box<Mutex<Span>>>,
     verdicts: Mutex<Verdicts>,
     changed: Condvar,
 }
@@ -22,9 +25,19 @@ struct Verdicts {
 }
 
 impl Watch {
-    pub(crate) fn new(callers: Vec<(u64, u64)>, expected: usize) -> Self {
+    pub(crate) fn new(callers: Vec<(u64, u64)>, span: Option<Span>, expected: usize) -> Self {
         let verdicts = Verdicts { expected, settled: Vec::with_capacity(expected) };
-        Self { callers, verdicts: Mutex::new(verdicts), changed: Condvar::new() }
+        Self {
+            callers,
+            span: span.map(|span| Box::new(Mutex::new(span))),
+            verdicts: Mutex::new(verdicts),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// The span that the calls for this watch are part of.
+    pub(crate) fn span(&self) -> Span {
+        self.span.as_ref().map_or_else(Span::none, |span| span.lock().clone())
     }
 
     pub(crate) fn note(&self, report: DeliveryReport) {
@@ -52,6 +65,13 @@ impl Watch {
     pub(crate) fn wait(&self, clock: &Clock, deadline: u64) -> Vec<DeliveryReport> {
         let mut verdicts = self.verdicts.lock();
         while verdicts.settled.len() < verdicts.expected && clock.wait(&self.changed, &mut verdicts, deadline) {}
-        std::mem::take(&mut verdicts.settled)
+        let settled = std::mem::take(&mut verdicts.settled);
+        drop(verdicts);
+        if let Some(span) = &self.span {
+            // The record may outlive the publish by far.
+            let ended = std::mem::replace(&mut *span.lock(), Span::none());
+            drop(ended);
+        }
+        settled
     }
 }

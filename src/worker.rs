@@ -11,6 +11,7 @@ use crate::handler::{Outcome, guarded};
 use crate::inbox::Queued;
 use crate::pool::{Pace, SEARCH, Taken, Worker};
 use crate::subscription::{Subscription, Workers};
+use crate::trace;
 
 /// How many deliveries of a quick subscription a worker runs before it lets another subscription have its turn.
 const TURN: u32 = 64;
@@ -242,10 +243,13 @@ impl Engine {
         // Until the attempt is settled: whoever is called meanwhile must not wait for it.
         let callers = delivery.record.watch().map_or(&[][..], |watch| &watch.callers);
         let scope = CallScope::enter(self.number, subscription.id.0, callers);
+        let span = trace::processing(self, subscription, &delivery);
         let outcome = self.call(subscription, &delivery, now);
+        span.note(&outcome);
         let ended = self.clock.now();
         subscription.note_call(ended - now);
         self.settle(subscription, delivery, Attempt { outcome, ended });
+        drop(span);
         drop(scope);
         subscription.end_call();
         ended

@@ -237,3 +237,28 @@ fn the_only_worker_carries_out_the_retries_that_its_handler_waits_for() {
     let inner = receive(&outcomes, "the inner report").expect("accepted");
     assert!(inner.is_success(), "{inner:?}");
 }
+
+#[test]
+fn what_has_just_arrived_behind_the_handler_s_key_is_no_reason_to_refuse_another_key() {
+    let broker = running();
+    let gate = Gate::closed();
+    let (sender, outcomes) = channel();
+    let handler_gate = gate.clone();
+    broker
+        .subscribe_with(named("a.*", "keys", 4), move |delivery| {
+            if delivery.event().event_type().as_str() == "a.first" {
+                handler_gate.pass();
+                let broker = delivery.broker().expect("it is alive");
+                sender.send(broker.publish_sync(keyed("a.nested", "other"))).expect("received");
+            }
+        })
+        .expect("a subscription");
+    broker.publish(keyed("a.first", "key")).expect("accepted");
+    gate.wait_for_arrival();
+    gate.open();
+    for _ in 0..500 {
+        broker.publish(keyed("a.behind", "key")).expect("accepted");
+    }
+    assert!(receive(&outcomes, "an outcome").expect("accepted").is_success());
+    wait_until("all are handled", || broker.stats().completed == 502);
+}

@@ -141,6 +141,6 @@ fn path(file: &File) -> Result<Exit, Failure> {
     Err(Failure { exit: Exit::NotFound, message: format!("no configuration file; looked for {}", names.join(", ")) })
 }
 
-fn print_json(value: &serde_json::Value) -> Result<Exit, Failure> {
+pub(crate) fn print_json(value: &serde_json::Value) -> Result<Exit, Failure> {
     print(format!("{value:#}\n").as_bytes())
 }

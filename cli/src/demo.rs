@@ -20,13 +20,15 @@ use std::{env, io, process};
 
 use eventbroker::Broker;
 use eventbroker::hooks::{CrudHooksConfig, HookRegistry, HookUser, Operation, register_crud_hooks};
+use eventbroker::provider::Provider;
 use eventbroker::stats::Stats;
+use eventbroker_providers::{ProviderKind, Url};
 
 use crate::exit::{Exit, Failure};
 use crate::signals;
 use cache::Cache;
 use live::LiveLine;
-use reconcile::Books;
+use reconcile::{Account, Books};
 use report::{CacheUse, Events, Report, Subscription, Transactions};
 use shop::{Shop, Undone};
 use subscribers::{AuditLog, Subscribers};
@@ -38,6 +40,7 @@ use writers::{Clerk, Store, Tally};
 Examples:
   eventbroker demo
   eventbroker demo --seconds 30 --threads 8
+  eventbroker demo --provider sqlite
   eventbroker demo --seconds 5 --json | jq '.checks[] | select(.ok | not)'")]
 pub(crate) struct Options {
     /// How long the shop is open
@@ -46,19 +49,34 @@ pub(crate) struct Options {
     /// How many threads write to the database
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
     threads: u16,
+    /// Where the broker holds the events
+    #[arg(long, value_enum, default_value_t = Where::Memory)]
+    provider: Where,
+}
+
+/// Where the broker holds the events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Where {
+    /// In this process
+    Memory,
+    /// In an SQLite file of its own, beside the shop's
+    Sqlite,
 }
 
 /// The most changes that one transaction makes.
 const MAX_CHANGES: u64 = 16;
 
 /// The bounds of the broker that the clerks keep away from.
-const QUEUES: Queues = Queues { least_capacity: 1_000, waiting_per_place: 4, max_in_flight: 100_000 };
+const QUEUES: Queues =
+    Queues { least_capacity: 1_000, waiting_per_place: 4, max_in_flight: 100_000, max_backlog: 10_000 };
 
 struct Queues {
     least_capacity: usize,
     /// Room for waiting retries, for each place in a queue: enough that a whole queue may fail.
     waiting_per_place: usize,
     max_in_flight: usize,
+    /// Events that wait for the back end.
+    max_backlog: u64,
 }
 
 /// How long the end may take.
@@ -87,7 +105,9 @@ fn demonstrate(options: &Options) -> Result<Report, Undone> {
     shop::found(&database)?;
 
     let threads = usize::from(options.threads);
-    let broker = Broker::builder().config(config(threads)).start()?;
+    let provider = open(options.provider, &folder.path)?;
+    let held = provider.store.clone();
+    let broker = Broker::builder().config(config(threads)).provider(provider).start()?;
     let hooks = HookRegistry::new();
     hooks.before(Operation::Create, "largest-order", refuse_large_orders);
     let published = register_crud_hooks(&broker, &hooks, CrudHooksConfig::default());
@@ -97,14 +117,19 @@ fn demonstrate(options: &Options) -> Result<Report, Undone> {
 
     let store = Store { broker: broker.clone(), cache, tally: Tally::default(), closing: AtomicBool::new(false) };
     let seconds = open_hours(options, &store, &database, &hooks)?;
+    if held.is_some() {
+        wait_until_handled(&broker)?;
+    }
     let stop = broker.stop(STOP);
 
     let stats = broker.stats();
+    let account = Account::of(&broker, &stats, held.as_deref())?;
     let shop = Shop::open(&database, &hooks, HookUser::default())?;
     let changes = reconcile::committed_changes(&shop)?;
     let books = Books {
         broker: &broker,
         stats: &stats,
+        account: &account,
         stop: &stop,
         published: &published,
         changes: &changes,
@@ -119,22 +144,59 @@ fn demonstrate(options: &Options) -> Result<Report, Undone> {
         interrupted: signals::stop_requested(),
         seconds: seconds.as_secs_f64(),
         threads,
+        provider: options.provider.name(),
         transactions: transactions(&store.tally),
         events: Events {
-            accepted: stats.accepted,
+            accepted: account.accepted,
             refused: published.refused(),
-            completed: stats.completed,
-            failed: stats.failed,
-            dead_letters: stats.dead_letters,
+            completed: account.completed,
+            failed: account.failed,
+            dead_letters: stats.deliveries.dead,
             retries: stats.retries,
-            stored: broker.store_stats().events,
-            max_stored: config(threads).max_events as u64,
+            stored: account.store.events,
+            max_stored: held.is_none().then(|| config(threads).max_events as u64),
         },
         subscriptions: subscriptions(&stats),
         cache: cache_use(&store.cache),
         changes,
         checks,
     })
+}
+
+impl Where {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Sqlite => "sqlite",
+        }
+    }
+}
+
+/// Opens what holds the events.
+fn open(provider: Where, folder: &Path) -> Result<Provider, Undone> {
+    let mut config = eventbroker_providers::Config::default();
+    if provider == Where::Sqlite {
+        config.provider = ProviderKind::Database;
+        config.database.url = Url::new(format!("sqlite:{}", folder.join("events.db").display()));
+    }
+    Ok(eventbroker_providers::open(&config)?)
+}
+
+/// Events wait in the file, not in the queues of the broker: it is not told to stop before they are handled.
+fn wait_until_handled(broker: &Broker) -> Result<(), Undone> {
+    let deadline = Instant::now() + STOP;
+    loop {
+        let lag = broker.back_end_stats()?.subscriptions;
+        let unflushed = broker.stats().bridge.map_or(0, |bridge| bridge.mirror_backlog);
+        if unflushed == 0 && lag.iter().all(|lag| lag.ready + lag.leased == 0) {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            // What is left shows in the report.
+            return Ok(());
+        }
+        thread::sleep(TICK);
+    }
 }
 
 /// Queues so large that their upper half takes a transaction of each clerk.

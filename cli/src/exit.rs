@@ -10,7 +10,7 @@ Exit codes:
   1    failed
   2    wrong usage
   3    not found
-  4    unreachable
+  4    unreachable: the back end cannot be reached, opened or used now
   5    timed out: accepted events were not handled in time
   6    partly failed: the rest was done
   130  ended by SIGINT, in good order
@@ -27,6 +27,8 @@ pub(crate) enum Exit {
     Usage,
     /// What was looked for is not there.
     NotFound,
+    /// The back end can't be reached, opened or used now.
+    Unreachable,
     /// Accepted events were not handled in time.
     TimedOut,
     /// Some of it failed, the rest was done.
@@ -42,6 +44,7 @@ impl From<Exit> for ExitCode {
             Exit::Failed => Self::from(1),
             Exit::Usage => Self::from(2),
             Exit::NotFound => Self::from(3),
+            Exit::Unreachable => Self::from(4),
             Exit::TimedOut => Self::from(5),
             Exit::PartlyFailed => Self::from(6),
             Exit::Signal(signal) => Self::from(u8::try_from(128 + signal).unwrap_or(1)),
@@ -62,6 +65,16 @@ impl Failure {
     /// A failure with exit code 1.
     pub(crate) fn new(message: impl fmt::Display) -> Self {
         Self { exit: Exit::Failed, message: message.to_string() }
+    }
+
+    /// What was looked for is not there: exit code 3.
+    pub(crate) fn not_found(message: impl fmt::Display) -> Self {
+        Self { exit: Exit::NotFound, message: message.to_string() }
+    }
+
+    /// The back end can't be used now: exit code 4.
+    pub(crate) fn unreachable(message: impl fmt::Display) -> Self {
+        Self { exit: Exit::Unreachable, message: message.to_string() }
     }
 
     /// Wrong arguments: exit code 2.

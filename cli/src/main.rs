@@ -2,13 +2,22 @@
 //!
 //! Data goes to standard output, everything else to standard error.
 
+mod back_end;
 mod bench;
 mod cloudevents;
 mod config;
 mod demo;
 mod exit;
+mod failed;
+mod list;
 mod pipe;
+mod publish;
+mod replay;
 mod signals;
+mod sql;
+mod stats;
+mod tail;
+mod times;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -22,9 +31,12 @@ const EXAMPLES: &str = "\
 Examples:
   eventbroker demo --seconds 10
   eventbroker pipe --pattern 'shop.orders.*' < events.ndjson > orders.ndjson
-  eventbroker bench --publishers 2 --workers 2 --seconds 5";
+  eventbroker bench --publishers 2 --workers 2 --seconds 5
+  eventbroker publish shop.orders.create --payload '{\"id\": 7}' --url sqlite:events.db
+  eventbroker failed list --url sqlite:events.db --json";
 
-/// An event broker at work: a demonstration on a real database, a pipe for events, and a bench.
+/// An event broker at work: a demonstration on a real database, a pipe for events, a bench, and what an operator of a durable back
+/// end needs.
 #[derive(Debug, Parser)]
 #[command(name = "eventbroker", version, before_help = EXAMPLES, after_help = exit::HELP)]
 struct Arguments {
@@ -43,6 +55,22 @@ enum Command {
     Pipe(pipe::Options),
     /// Measure the way of events from publish to handled
     Bench(bench::Options),
+    /// Publish an event to a back end, or many from standard input
+    Publish(publish::Options),
+    /// Show the events of a back end as they come
+    Tail(tail::Options),
+    /// List the events of a back end
+    List(list::Options),
+    /// Show one event of a back end, with its status
+    Show(list::ShowOptions),
+    /// Count the events of a back end by status, and tell how far each subscription is behind
+    Stats(stats::Options),
+    /// List, show, retry and purge dead letters
+    Failed(failed::Options),
+    /// Deliver events again to one subscription
+    Replay(replay::Options),
+    /// Look after the tables of a database
+    Sql(sql::Options),
     /// Write, check and explain the configuration of a broker
     Config(config::Options),
     /// Print completions for a shell
@@ -79,6 +107,14 @@ fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     match arguments.command {
         Command::Demo(options) => demo::run(&options, json),
         Command::Pipe(options) => pipe::run(&options, json).map(ExitCode::from),
+        Command::Publish(options) => publish::run(&options, json).map(ExitCode::from),
+        Command::Tail(options) => tail::run(&options, json).map(ExitCode::from),
+        Command::List(options) => list::run(&options, json).map(ExitCode::from),
+        Command::Show(options) => list::show(&options, json).map(ExitCode::from),
+        Command::Stats(options) => stats::run(&options, json).map(ExitCode::from),
+        Command::Failed(options) => failed::run(&options, json).map(ExitCode::from),
+        Command::Replay(options) => replay::run(&options, json).map(ExitCode::from),
+        Command::Sql(options) => sql::run(&options, json).map(ExitCode::from),
         Command::Config(options) => config::run(&options, json).map(ExitCode::from),
         Command::Bench(options) => bench::run(&options, json).map(ExitCode::from),
         Command::Completions { shell } => {

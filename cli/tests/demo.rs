@@ -126,6 +126,20 @@ fn two_seconds_add_up() {
 }
 
 #[test]
+fn two_seconds_on_a_file_add_up_too() {
+    let output = Demo::start("sqlite", &["--seconds", "2", "--provider", "sqlite", "--json"]).end();
+    let report = report(&output);
+    assert_eq!(failing(&report), [""; 0], "{report}");
+    assert_eq!((output.status.code(), &report["provider"]), (Some(0), &Value::from("sqlite")));
+    let committed: u64 = report["changes"].as_object().expect("counts").values().filter_map(Value::as_u64).sum();
+    assert!(committed > 0, "{report}");
+    for path in ["/events/accepted", "/events/stored"] {
+        assert_eq!(number(&report, path), committed, "{path} in {report}");
+    }
+    assert_eq!(number(&report, "/events/failed"), number(&report, "/events/dead_letters"));
+}
+
+#[test]
 fn a_signal_ends_it_early_and_it_still_adds_up() {
     for (signal, code) in [("INT", 130), ("TERM", 143)] {
         let demo = Demo::start(signal, &["--seconds", "3600", "--threads", "2", "--json"]);

@@ -108,8 +108,7 @@ impl Engine {
         let record = self.record_of(lease.event);
         let mut delivery = Queued::new(record, Place::Queue);
         delivery.history = Some(Box::new(History { lease: Some(Arc::clone(held)), ..History::default() }));
-        let lane = subscription.lane(&delivery.record.event);
-        subscription.inbox.push(delivery, lane);
+        subscription.inbox.enter(delivery);
         self.after_push(&subscription);
         true
     }

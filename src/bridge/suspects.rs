@@ -121,7 +121,7 @@ impl Engine {
 
     fn next_suspect(self: &Arc<Self>) {
         if let Some((subscription, delivery)) = self.suspects.leave() {
-            subscription.inbox.push_due(delivery, None);
+            subscription.inbox.push_due(delivery);
             self.after_push(&subscription);
         }
     }

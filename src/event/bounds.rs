@@ -1,5 +1,5 @@
-//! The bounds that several fields share: the length of a text, control characters in it, and how deeply JSON is
-//! nested. The bounds of one field alone stand beside that field's type.
+//! The bounds that several fields share: the length of a text, and control characters in it. How deeply JSON is nested is in
+//! `depth`. The bounds of one field alone stand beside that field's type.
 
 use crate::error::Problem;
 
@@ -21,43 +21,5 @@ pub(super) fn check_text(text: &str) -> Result<(), Problem> {
     match text.char_indices().find(|(_, character)| character.is_control()) {
         Some((offset, character)) => Err(Problem::Forbidden { character, offset }),
         None => Ok(()),
-    }
-}
-
-/// Whether this text, which is known to be JSON, is nested more than `max` levels deep.
-pub(super) fn is_deeper_than(json: &str, max: usize) -> bool {
-    // Every bracket that is opened is closed too. `[` and `{` differ in one bit; counting them costs little, and only a
-    // text with many of them is worth a walk.
-    if json.len() <= 2 * max || json.bytes().filter(|byte| byte | 0x20 == b'{').count() <= max {
-        return false;
-    }
-    let mut depth = 0_usize;
-    let mut bytes = json.bytes();
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'[' | b'{' => {
-                depth += 1;
-                if depth > max {
-                    return true;
-                }
-            }
-            b']' | b'}' => depth = depth.saturating_sub(1),
-            b'"' => skip_string(&mut bytes),
-            _ => {}
-        }
-    }
-    false
-}
-
-/// Goes on behind the string's closing quote.
-fn skip_string(bytes: &mut std::str::Bytes<'_>) {
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'"' => return,
-            b'\\' => {
-                bytes.next();
-            }
-            _ => {}
-        }
     }
 }

@@ -7,14 +7,16 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Event, EventId, EventType, Payload, Rare, Source, Status, bounds, segments_of_three};
+use super::{
+    Event, EventId, EventType, Payload, Rare, Source, Status, TRACEPARENT, bounds, segments_of_three, trace_context,
+};
 use crate::clock;
 use crate::error::{Invalid, Problem};
 
 /// Collects the fields of a new event; made by [`Event::builder`].
 ///
-/// Setting a field again replaces it. Of the texts, `""` means that there is none (but neither id nor type may be
-/// empty). The bounds are constants of [`Event`] and [`Payload`].
+/// Setting a field again replaces it. Of the texts, `""` means that there is none (but neither id, type nor `traceparent`
+/// may be empty). The bounds are constants of [`Event`] and [`Payload`].
 ///
 /// ```
 /// use eventbroker::{Event, Source};
@@ -178,6 +180,17 @@ impl EventBuilder {
             }
         }
         self
+    }
+
+    /// The trace that the event belongs to: a W3C [`traceparent`](https://www.w3.org/TR/trace-context/#traceparent-header) such as
+    /// `00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01`. It becomes the metadata entry of that name, and no
+    /// [`Propagator`](crate::trace::Propagator) changes it.
+    pub fn traceparent(mut self, traceparent: impl AsRef<str>) -> Self {
+        let text = traceparent.as_ref();
+        match self.checked(TRACEPARENT, trace_context::check_traceparent(text)) {
+            Some(()) => self.metadata(TRACEPARENT, text),
+            None => self,
+        }
     }
 
     /// When it happened, from 1970 to 2554. Without it, the time of `build`.

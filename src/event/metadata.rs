@@ -5,7 +5,8 @@ use std::io;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::bounds::{self, MAX_DEPTH, MAX_TEXT_BYTES};
+use super::bounds::{MAX_DEPTH, MAX_TEXT_BYTES};
+use super::depth;
 use crate::error::{Invalid, Problem};
 
 /// The most entries.
@@ -74,7 +75,7 @@ impl Metadata {
 /// The entries of a JSON object, still to be checked one by one. Its depth is checked here, before it is parsed
 /// recursively.
 pub(crate) fn parse_metadata(json: &RawValue) -> Result<Map<String, Value>, Invalid> {
-    if bounds::is_deeper_than(json.get(), 1 + MAX_DEPTH) {
+    if depth::is_deeper_than(json.get(), 1 + MAX_DEPTH) {
         return Err(Invalid::new("metadata", Problem::TooDeep { max: MAX_DEPTH }));
     }
     serde_json::from_str(json.get()).map_err(|error| Invalid::new("metadata", Problem::NotJson(error.to_string())))

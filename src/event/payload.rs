@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::ser::{CompactFormatter, Formatter};
 use serde_json::value::RawValue;
 
-use super::bounds::{self, MAX_DEPTH};
+use super::bounds::MAX_DEPTH;
+use super::depth;
 use crate::error::{Invalid, Problem};
 
 /// The payload of an event: JSON text, kept as it came and parsed only on request. Immutable and cheap to clone.
@@ -59,7 +60,7 @@ impl Payload {
     pub(crate) fn from_checked_json(value: &RawValue) -> Result<Self, Invalid> {
         match value.get() {
             "null" => Ok(Self::null()),
-            text if bounds::is_deeper_than(text, Self::MAX_DEPTH) => Err(too_deep()),
+            text if depth::is_deeper_than(text, Self::MAX_DEPTH) => Err(too_deep()),
             text => Ok(Self(Some(text.into()))),
         }
     }
@@ -166,7 +167,7 @@ impl Formatter for Nested {
 
     /// JSON that the value holds as text arrives in one piece.
     fn write_raw_fragment<W: Write + ?Sized>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
-        if bounds::is_deeper_than(fragment, MAX_DEPTH - self.depth) {
+        if depth::is_deeper_than(fragment, MAX_DEPTH - self.depth) {
             return Err(io::ErrorKind::InvalidData.into());
         }
         CompactFormatter.write_raw_fragment(writer, fragment)

@@ -8,6 +8,7 @@ mod keys;
 mod latency;
 mod machine;
 mod memory;
+mod payloads;
 mod race;
 mod report;
 mod retries;
@@ -39,6 +40,7 @@ const PARTS: &[Part] = &[
     ("memory", memory::run),
     ("retries", retries::run),
     ("keys", keys::run),
+    ("payloads", payloads::run),
 ];
 
 /// Measures eventbroker and its rivals on the same work, in turn: A B C A B C.

@@ -1,7 +1,5 @@
 //! A broker as a file and the environment want it, at one place for the whole process.
 
-use std::time::Duration;
-
 use eventbroker::{Event, Source, global};
 use eventbroker_providers::Loader;
 
@@ -22,7 +20,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     global::subscribe("shop.orders.*", |delivery| println!("{}", delivery.event().event_type()))?;
     global::publish(Event::builder(Source::System, "shop.orders.create").build()?)?;
 
-    let report = global::shutdown(loaded.config.shutdown_timeout.min(Duration::from_secs(5)));
+    // Drains for at most `shutdown_timeout`.
+    let report = eventbroker_providers::shutdown(&loaded.config);
     assert!(report.is_some_and(|report| report.is_clean()));
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+pub use eventbroker::Confirm;
 use eventbroker::{Mode, Overflow, RetryPolicy};
 use serde::{Deserialize, Deserializer, de};
 
@@ -48,7 +49,8 @@ pub struct Config {
     pub sync_timeout: Duration,
     /// A handler that runs longer is reported as stuck. Default 5 min; 1 ms to 7 days.
     pub max_handler_time: Duration,
-    /// How long a broker that is told to stop drains. Default 30 s; at most 7 days.
+    /// How long a broker that is told to stop drains: for [`shutdown`](crate::shutdown), and for whoever stops a broker by
+    /// himself. Default 30 s; at most 7 days.
     pub shutdown_timeout: Duration,
     /// How failed deliveries are retried.
     pub retry_policy: RetryPolicy,
@@ -75,16 +77,6 @@ pub enum ProviderKind {
     Nats,
     /// In a table of SQLite or PostgreSQL.
     Database,
-}
-
-/// When an event counts as accepted by a durable back end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Confirm {
-    /// As soon as the back end holds it.
-    #[default]
-    Confirmed,
-    /// As soon as this process has it in its bounded buffer; a crash loses what is there.
-    Buffered,
 }
 
 /// On what a JetStream stream is stored.
@@ -237,6 +229,7 @@ impl Config {
         core.max_payload_bytes = self.max_payload_bytes;
         core.sync_timeout = self.sync_timeout;
         core.max_handler_time = self.max_handler_time;
+        core.confirm = self.confirm;
         core.instance_id.clone_from(&self.instance_id);
         core
     }

@@ -2,10 +2,8 @@
 
 use eventbroker::error::StartError;
 use eventbroker::provider::Provider;
-use eventbroker::{Broker, global};
+use eventbroker::{Broker, StopReport, global};
 
-#[cfg(feature = "sqlite")]
-use crate::config::Confirm;
 use crate::config::{Config, ProviderKind};
 
 /// Why what a configuration names could not be opened.
@@ -25,16 +23,6 @@ pub enum OpenError {
         /// What would bring it.
         feature: &'static str,
     },
-    /// The back end does not do what a setting asks for.
-    #[error("event_broker.{key}: {value} is not offered by {provider}")]
-    NotOffered {
-        /// The back end.
-        provider: &'static str,
-        /// The key.
-        key: &'static str,
-        /// Its value.
-        value: &'static str,
-    },
     /// The back end could not be opened; its own words, which hold no secret.
     #[error("event_broker.database: {0}")]
     Database(String),
@@ -50,8 +38,7 @@ pub enum OpenError {
 /// 5 seconds at most, while another process holds it, and a PostgreSQL server for 75 seconds at most.
 ///
 /// # Errors
-/// [`OpenError::NotCompiledIn`] names the feature that is missing; [`OpenError::NotOffered`] the setting that the back end can't
-/// keep; [`OpenError::Database`] says why the database could not be opened.
+/// [`OpenError::NotCompiledIn`] names the feature that is missing; [`OpenError::Database`] says why the database could not be opened.
 pub fn open(config: &Config) -> Result<Provider, OpenError> {
     let missing = |provider, feature| Err(OpenError::NotCompiledIn { provider, feature });
     match config.provider {
@@ -67,9 +54,6 @@ pub fn open(config: &Config) -> Result<Provider, OpenError> {
 
 #[cfg(feature = "sqlite")]
 fn open_sqlite(config: &Config, path: &str) -> Result<Provider, OpenError> {
-    if config.confirm == Confirm::Buffered {
-        return Err(OpenError::NotOffered { provider: "sqlite", key: "confirm", value: "buffered" });
-    }
     // `sqlite:FILE` and `sqlite://FILE` mean the same, so three slashes begin an absolute path.
     eventbroker_sql::Sqlite::new(path.strip_prefix("//").unwrap_or(path))
         .table_name(&config.database.table_name)
@@ -99,7 +83,27 @@ fn open_postgres(_: &Config) -> Result<Provider, OpenError> {
     Err(OpenError::NotCompiledIn { provider: "database", feature: "postgres" })
 }
 
-/// Opens the back end and starts a broker on it.
+/// The statements that make the tables of `provider: database`, for whoever runs them by hand.
+///
+/// # Errors
+/// [`OpenError::NotCompiledIn`]; [`OpenError::Database`] if the name of the table is none.
+pub fn sql_schema(config: &Config) -> Result<String, OpenError> {
+    match config.database.url.expose().split(':').next() {
+        #[cfg(feature = "sqlite")]
+        Some("sqlite") => eventbroker_sql::sqlite::schema(&config.database.table_name)
+            .map_err(|error| OpenError::Database(error.to_string())),
+        #[cfg(not(feature = "sqlite"))]
+        Some("sqlite") => Err(OpenError::NotCompiledIn { provider: "database", feature: "sqlite" }),
+        #[cfg(feature = "postgres")]
+        _ => eventbroker_sql::postgres::schema(&config.database.table_name)
+            .map_err(|error| OpenError::Database(error.to_string())),
+        #[cfg(not(feature = "postgres"))]
+        _ => Err(OpenError::NotCompiledIn { provider: "database", feature: "postgres" }),
+    }
+}
+
+/// Opens the back end and starts a broker on it. To stop it as the configuration says, give its `shutdown_timeout` to
+/// [`Broker::stop`] or `run_until_signal`.
 ///
 /// # Errors
 /// [`OpenError::Disabled`] if the configuration says so, else as [`open`] and
@@ -120,4 +124,10 @@ pub fn init(config: &Config) -> Result<(), OpenError> {
         return Ok(global::disable()?);
     }
     global::init_with(|| start(config))
+}
+
+/// Stops the [global broker](eventbroker::global) as [`global::shutdown`] does, draining for at most `shutdown_timeout`, and blocks as
+/// that does. Returns nothing if there was none.
+pub fn shutdown(config: &Config) -> Option<StopReport> {
+    global::shutdown(config.shutdown_timeout)
 }

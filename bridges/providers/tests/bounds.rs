@@ -32,7 +32,15 @@ fn both_ends_of_each_bound_build_a_broker_and_what_is_outside_is_refused() {
         ("retry_policy.backoff_factor", "1", "100.0", ["0.9", "100.1"]),
         ("retry_policy.jitter", "0", "1", ["-0.1", "1.1"]),
         ("retry_policy.max_delay", "1s", "168h", ["999ms", "169h"]),
-        ("instance_id", "a", longest.as_str(), ["", too_long.as_str()]),
+        ("instance_id", "a", longest.as_str(), [too_long.as_str(), too_long.as_str()]),
+        ("shutdown_timeout", "0", "168h", ["-1s", "169h"]),
+        ("retry_policy.initial_delay", "0", "30s", ["31s", "169h"]),
+        ("redis.port", "1", "65535", ["0", "65536"]),
+        ("redis.db", "0", "2147483647", ["-1", "2147483648"]),
+        ("redis.max_len", "0", "9223372036854775807", ["-1", "9223372036854775808"]),
+        ("redis.host", "a", longest.as_str(), [too_long.as_str(), "''"]),
+        ("nats.max_age", "1ms", "87600h", ["999us", "87601h"]),
+        ("database.poll_interval", "1ms", "168h", ["999us", "169h"]),
     ] {
         // Its high end takes memory at once.
         for good in [low, if path == "store.max_events" { "100000" } else { high }] {
@@ -40,7 +48,7 @@ fn both_ends_of_each_bound_build_a_broker_and_what_is_outside_is_refused() {
             let built = Broker::builder().config(config.broker()).build();
             assert!(built.is_ok(), "{path} = {good}: {built:?}");
         }
-        for bad in outside.iter().filter(|it| !it.is_empty()) {
+        for bad in outside {
             assert!(load(path, bad).is_err(), "{path} = {bad} is accepted");
         }
     }

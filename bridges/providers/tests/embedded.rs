@@ -43,3 +43,9 @@ fn the_environment_can_be_laid_over_it() {
     let given = loaded.entries().into_iter().find(|it| it.key == "event_broker.worker_count").expect("it is a key");
     assert_eq!(given.origin, Origin::Given);
 }
+
+#[test]
+fn rules_for_two_keys_hold_here_too() {
+    let error = serde_json::from_str::<Config>(r#"{ "worker_count": 20, "max_workers": 3 }"#).expect_err("refused");
+    assert!(error.to_string().contains("event_broker.max_workers: is 3, at least worker_count (20)"), "{error}");
+}

@@ -42,6 +42,12 @@ fn a_variable_that_names_no_key_is_refused_with_the_nearest() {
 }
 
 #[test]
+fn a_key_at_the_wrong_place_is_told_where_it_belongs() {
+    let error = errors("event_broker:\n  subjects: [a]\n", &[]).to_string();
+    assert!(error.contains("event_broker.subjects: there is no such key; did you mean nats.subjects?"), "{error}");
+}
+
+#[test]
 fn a_rule_for_two_keys_points_at_the_one_that_was_set() {
     let error = errors("event_broker:\n  worker_count: 20\n  max_workers: 3\n", &[]).to_string();
     assert!(error.starts_with("app.yaml:3:16: event_broker.max_workers: is 3, at least"), "{error}");

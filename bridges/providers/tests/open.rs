@@ -1,10 +1,12 @@
 //! From a configuration to a provider, a broker and the global broker.
 
+use std::sync::Mutex;
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use eventbroker::error::PublishError;
 use eventbroker::{Event, Source, global};
-use eventbroker_providers::{Config, Loader, OpenError, init, open, start};
+use eventbroker_providers::{Config, Loader, OpenError, init, open, shutdown, start};
 
 fn config(section: &str) -> Config {
     let loader = Loader::new().yaml("c.yaml", format!("event_broker: {{ {section} }}")).environment([]);
@@ -63,5 +65,22 @@ fn the_global_broker_follows_the_configuration() {
     );
     assert_eq!(global::get().expect("it is there").instance_id(), "first");
     assert!(global::publish(event()).is_ok());
-    assert!(global::shutdown(Duration::from_secs(5)).expect("there was one").is_clean());
+    // A handler that takes longer than the drain may: the configuration decides how long that is.
+    let (sender, begun) = channel();
+    let (release, gate) = channel::<()>();
+    let gate = Mutex::new(gate);
+    global::subscribe("held", move |_| {
+        sender.send(()).expect("the test waits");
+        // Ends when the other end is dropped.
+        let _ = gate.lock().expect("nobody panics").recv();
+    })
+    .expect("subscribed");
+    global::publish(Event::builder(Source::System, "held").build().expect("valid")).expect("accepted");
+    begun.recv_timeout(Duration::from_secs(10)).expect("it runs");
+    let (sender, stopped) = channel();
+    std::thread::spawn(move || sender.send(shutdown(&config("shutdown_timeout: 10ms"))));
+    let report = stopped.recv_timeout(Duration::from_secs(10)).expect("it waits no longer").expect("there was one");
+    assert_eq!((report.is_clean(), report.abandoned.len()), (false, 1));
+    drop(release);
+    assert_eq!(shutdown(&enabled), None);
 }

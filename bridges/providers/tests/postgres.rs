@@ -39,7 +39,10 @@ fn an_event_waits_in_the_database_for_the_next_broker() {
     third.stop(PATIENCE);
     let wrong = open(&config(&format!("url: '{}'", server.tcp(&url, "wr0ng")))).expect_err("refused");
     assert!(matches!(wrong, OpenError::Database(_)), "{wrong:?}");
-    assert!(wrong.to_string().contains("password authentication failed") && !wrong.to_string().contains("wr0ng"), "{wrong}");
+    assert!(
+        wrong.to_string().contains("password authentication failed") && !wrong.to_string().contains("wr0ng"),
+        "{wrong}"
+    );
     let quoted = config(&format!("url: '{}', table_name: 'a\"b'", server.tcp(&url, PASSWORD)));
     let quoted = open(&quoted).expect_err("refused").to_string();
     assert!(quoted.starts_with("event_broker.database: table_name: "), "{quoted}");

@@ -51,6 +51,8 @@ fn no_error_shows_them() {
         let error = load(text, &[]).expect_err("refused").to_string();
         assert!(!error.contains(SECRET), "{text}\n{error}");
     }
+    let long = load(&format!("event_broker: {{ nats: {{ url: 'nats://me:hunter2@{}' }} }}", "a".repeat(5_000)), &[]);
+    assert!(!long.expect_err("too long").to_string().contains(SECRET));
     let variable =
         load("event_broker: { provider: database }", &[("RESOLVESPEC_EVENT_BROKER_DATABASE_URL", "x:hunter2@y")]);
     assert!(!variable.expect_err("refused").to_string().contains(SECRET));

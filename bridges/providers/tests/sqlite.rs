@@ -43,9 +43,24 @@ fn an_event_waits_in_the_file_for_the_next_broker() {
 }
 
 #[test]
-fn what_it_cannot_do_or_open_is_an_error() {
-    let buffered = open(&config("confirm: buffered, database: { url: 'sqlite:x.db' }")).expect_err("refused");
-    assert_eq!(buffered.to_string(), "event_broker.confirm: buffered is not offered by sqlite");
+fn what_it_cannot_open_is_an_error() {
     let nowhere = open(&config("database: { url: 'sqlite:/no/such/folder/x.db' }")).expect_err("refused");
     assert!(matches!(nowhere, OpenError::Database(_)) && nowhere.to_string().contains("/no/such/folder"), "{nowhere}");
+}
+
+#[test]
+fn a_buffered_publish_is_accepted_while_somebody_else_holds_the_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let url = format!("sqlite:{}", folder.path().join("events.db").display());
+    let broker = start(&config(&format!("confirm: buffered, database: {{ url: '{url}' }}"))).expect("it opens");
+    let holder = rusqlite::Connection::open(folder.path().join("events.db")).expect("it opens");
+    holder.execute_batch("BEGIN IMMEDIATE").expect("nobody writes");
+    let event = Event::builder(Source::System, "a.b.c").build().expect("valid");
+    let id = broker.publish(event).expect("the buffer holds it").id;
+    holder.execute_batch("ROLLBACK").expect("it held the lock");
+    assert!(broker.stop(PATIENCE).is_clean());
+    let held: i64 = holder
+        .query_row("SELECT count(*) FROM events WHERE id = ?1", [id.to_string()], |row| row.get(0))
+        .expect("a count");
+    assert_eq!(held, 1);
 }

@@ -27,9 +27,11 @@ pub mod postgres;
 mod settings;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+mod value;
 
 #[cfg(feature = "postgres")]
 pub use crate::postgres::Postgres;
 pub use names::{InvalidName, TableName};
 #[cfg(feature = "sqlite")]
 pub use sqlite::Sqlite;
+pub use value::SqlValue;

@@ -199,6 +199,15 @@ impl Postgres {
     }
 }
 
+/// The statements that make the tables, for whoever runs them by hand or wants to read them; [`Postgres::open`] runs them by itself. They
+/// belong in one transaction.
+///
+/// # Errors
+/// The name could not be a table's.
+pub fn schema(table_name: &str) -> Result<String, InvalidName> {
+    TableName::parse(table_name).map(|table| schema::text(&table))
+}
+
 impl OpenError {
     fn at(address: &Address, error: BackendError) -> Self {
         let (BackendError::Unavailable(reason) | BackendError::Refused(reason)) = error else {

@@ -141,6 +141,14 @@ impl Sqlite {
     }
 }
 
+/// The statements that make the tables, for whoever runs them by hand or wants to read them; `open` runs them by itself.
+///
+/// # Errors
+/// The name could not be a table's.
+pub fn schema(table_name: &str) -> Result<String, InvalidName> {
+    TableName::parse(table_name).map(|table| schema::text(&table))
+}
+
 impl OpenError {
     fn file(path: &Path, error: &rusqlite::Error) -> Self {
         Self::File { path: path.to_owned(), reason: error.to_string() }

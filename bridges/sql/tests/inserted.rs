@@ -4,10 +4,11 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use eventbroker::query::Filter;
-use eventbroker::{Broker, Source, Status, SubscribeOptions};
-use eventbroker_sql::Sqlite;
+use eventbroker::{Broker, Event, Source, Status, SubscribeOptions};
 use eventbroker_sql::sqlite::Outbox;
+use eventbroker_sql::{SqlValue, Sqlite};
 use rusqlite::Connection;
+use rusqlite::types::Value;
 use support::Folder;
 
 mod support;
@@ -82,4 +83,42 @@ fn an_outbox_checks_its_table() {
     Outbox::new("my_events").expect("a name");
     let error = Outbox::new("my\"events").expect_err("no name");
     assert!(error.to_string().contains("table_name"), "{error}");
+}
+
+#[test]
+fn what_another_client_executes_is_the_same_event() {
+    let folder = Folder::new();
+    let broker = Broker::builder().provider(Sqlite::new(folder.file("events.db")).open().expect("it opens"));
+    let broker = broker.start().expect("it starts");
+    let (sender, calls) = channel();
+    broker
+        .subscribe_with(SubscribeOptions::new("shop.**").name("all"), move |delivery| {
+            // Nobody listens any more when the test has seen enough.
+            let _ = sender.send(delivery.event().clone());
+        })
+        .expect("a subscription");
+    let event = Event::builder(Source::Frontend, "shop.orders.create")
+        .payload_json(r#"{ "kept" : "as it is" }"#)
+        .metadata("nested", serde_json::json!([1, {"a": null}]))
+        .user_id(i64::MIN)
+        .session_id("it's")
+        .key("k")
+        .build()
+        .expect("a valid event");
+    let outbox = Outbox::new("events").expect("a name");
+    let (sql, values) = outbox.statement(&event);
+    // As a client would that knows nothing of ours.
+    let values = values.map(|value| match value {
+        SqlValue::Null => Value::Null,
+        SqlValue::Integer(number) => Value::Integer(number),
+        SqlValue::Text(text) => Value::Text(text.into_owned()),
+    });
+    let other = Connection::open(folder.file("events.db")).expect("it opens");
+    other.busy_timeout(PATIENCE).expect("a setting");
+    assert_eq!(other.execute(sql, rusqlite::params_from_iter(&values)), Ok(1));
+    let handled = calls.recv_timeout(PATIENCE).expect("it is delivered");
+    assert!(handled.same_content(&event), "{handled:?} {event:?}");
+    assert_eq!(handled.payload().as_str(), event.payload().as_str());
+    assert_eq!(other.execute(sql, rusqlite::params_from_iter(&values)), Ok(0), "its id is known");
+    assert!(broker.stop(PATIENCE).is_clean());
 }

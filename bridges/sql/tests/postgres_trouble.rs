@@ -148,6 +148,14 @@ fn tables_of_a_later_version_are_left_alone() {
 }
 
 #[test]
+fn the_tables_may_be_made_by_hand() {
+    let url = server().database();
+    let schema = eventbroker_sql::postgres::schema("my_events").expect("a name");
+    client(&url).batch_execute(&format!("BEGIN; {schema}; COMMIT")).expect("the tables");
+    Postgres::new(&url).table_name("my_events").open().expect("they are as they should be");
+}
+
+#[test]
 fn many_may_make_the_tables_at_once() {
     let url = server().database();
     std::thread::scope(|scope| {

@@ -17,6 +17,8 @@ pub(super) struct Report {
     /// How long the clerks worked.
     pub(super) seconds: f64,
     pub(super) threads: usize,
+    /// Where the broker held the events.
+    pub(super) provider: &'static str,
     pub(super) transactions: Transactions,
     /// Committed changes by type of event.
     pub(super) changes: Changes,
@@ -47,8 +49,8 @@ pub(super) struct Events {
     pub(super) retries: u64,
     /// Held in the store at the end.
     pub(super) stored: u64,
-    /// The most that it holds at the end.
-    pub(super) max_stored: u64,
+    /// The most that it holds at the end; a file has no such bound.
+    pub(super) max_stored: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -96,8 +98,9 @@ impl fmt::Display for Report {
         )?;
         writeln!(f, "{:<22}{:>12}", "  savepoints undone", thousands(transactions.savepoints_rolled_back))?;
         writeln!(f, "{:<22}{:>12}{:>12}/s", "events", thousands(events.accepted), self.per_second(events.accepted))?;
-        let (stored, most) = (thousands(events.stored), thousands(events.max_stored));
-        writeln!(f, "{:<22}{stored:>12}  of at most {most}", "  still in the store")?;
+        let bound =
+            events.max_stored.map_or_else(|| "in a file".to_owned(), |most| format!("of at most {}", thousands(most)));
+        writeln!(f, "{:<22}{:>12}  {bound}", "  still in the store", thousands(events.stored))?;
         writeln!(f, "{:<22}{:>12}  at half-full queues", "pauses of the clerks", thousands(transactions.pauses))?;
         let reads = cache.hits + cache.misses;
         let share = 100.0 * cache.hits as f64 / reads.max(1) as f64;

@@ -181,7 +181,9 @@ impl<'a> Clerk<'a> {
 fn has_room(broker: &Broker) -> bool {
     let stats = broker.stats();
     let in_flight = stats.in_flight * 2 < QUEUES.max_in_flight as u64;
+    let backlog = stats.bridge.as_ref().map_or(0, |bridge| bridge.mirror_backlog);
     in_flight
+        && backlog * 2 < QUEUES.max_backlog
         && stats.subscriptions.iter().all(|it| {
             it.queued * 2 < it.queue_capacity && it.waiting * 2 < it.queue_capacity * QUEUES.waiting_per_place as u64
         })

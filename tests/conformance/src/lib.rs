@@ -29,6 +29,7 @@ mod kit;
 pub mod loopback;
 #[cfg(unix)]
 pub mod postgres;
+pub mod processes;
 
 use std::panic::resume_unwind;
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -201,6 +202,7 @@ macro_rules! for_each_case {
     ($then:ident, $($args:tt)*) => {
         $crate::$then! { [$($args)*]
             every_event_arrives_unchanged [],
+            trace_contexts_travel [],
             batches_and_receipts_arrive [],
             a_new_subscription_starts_where_it_should [],
             later_subscriptions_see_the_whole_history [history],

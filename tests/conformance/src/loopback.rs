@@ -129,6 +129,8 @@ struct Units {
     /// What its member told of deliveries that were not leased.
     told: Option<(Status, Option<String>)>,
     retries: u32,
+    /// A delivery that had ended was made again.
+    reopened: bool,
 }
 
 impl Units {
@@ -137,7 +139,9 @@ impl Units {
         let is_open = |status: Status| matches!(status, Status::Pending | Status::Processing);
         let failed = self.told.iter().filter(|(status, _)| *status == Status::Failed);
         let mut errors = self.dead.values().map(Some).chain(failed.map(|(_, error)| error.as_ref()));
-        let begun = self.leased + self.done + self.dead.len() + usize::from(self.told.is_some()) > 0;
+        let begun =
+            self.leased + self.done + self.dead.len() + usize::from(self.told.is_some()) + usize::from(self.reopened)
+                > 0;
         let (status, error) = if self.open > 0 || self.told.iter().any(|(status, _)| is_open(*status)) {
             (if begun { Status::Processing } else { Status::Pending }, None)
         } else {
@@ -417,7 +421,7 @@ impl Server {
         let (dead, told) = (BTreeMap::new(), None);
         self.units.insert(
             event.id().clone(),
-            Units { sent: event.clone(), origin, open: 0, leased: 0, done: 0, dead, told, retries: 0 },
+            Units { sent: event.clone(), origin, open: 0, leased: 0, done: 0, dead, told, retries: 0, reopened: false },
         );
         self.log.push(event.id().clone());
         let matches = |queue: &Queue| queue.matches(event);

@@ -17,6 +17,17 @@ fn migration(text: &str, table: &TableName) -> String {
     text.replace("{matches:n.type}", &pattern::condition("n.type")).replace("{events}", table.as_str())
 }
 
+fn meta(table: &TableName) -> String {
+    format!("CREATE TABLE IF NOT EXISTS {}_meta (name text PRIMARY KEY, value bigint NOT NULL);\n", table.as_str())
+}
+
+/// All statements that make the tables.
+pub(super) fn text(table: &TableName) -> String {
+    let migrations = MIGRATIONS.iter().map(|text| migration(text, table)).collect::<String>();
+    let (events, version) = (table.as_str(), MIGRATIONS.len());
+    format!("{}{migrations}INSERT INTO {events}_meta VALUES ('version', {version});\n", meta(table))
+}
+
 /// Makes the tables or brings them up to date. Several instances may do so at the same time. If they are as they should be, no right to
 /// change them is needed.
 pub(super) fn prepare(session: &mut Session, table: &TableName) -> Result<Result<(), Problem>, Error> {
@@ -70,9 +81,7 @@ fn migrate(session: &mut Session, table: &TableName) -> Result<Result<(), Proble
     if let (0, Some(problem)) = (seen, foreign(session, table)?) {
         return Ok(Err(problem));
     }
-    session.client.batch_execute(&format!(
-        "CREATE TABLE IF NOT EXISTS {events}_meta (name text PRIMARY KEY, value bigint NOT NULL)"
-    ))?;
+    session.client.batch_execute(&meta(table))?;
     for text in &MIGRATIONS[seen as usize..] {
         session.client.batch_execute(&migration(text, table))?;
     }

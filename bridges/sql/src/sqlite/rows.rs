@@ -7,33 +7,38 @@ use eventbroker::dead_letter::DeadLetter;
 use eventbroker::{Event, EventId, Status};
 use jiff::Timestamp;
 use rusqlite::types::Type;
-use rusqlite::{Error, Row, Statement, params};
+use rusqlite::{Error, Row, Statement, params_from_iter};
 
 use crate::columns::{Columns, errors, metadata_text};
 pub(super) use crate::columns::{errors_text, time_text};
+use crate::value::SqlValue;
 
 /// The columns of an event in a select.
 pub(super) const EVENT_COLUMNS: usize = 13;
 
+/// An event as the values of the columns that `insert` names.
+pub(super) fn values<'a>(event: &'a Event, origin: Option<&'a str>) -> [SqlValue<'a>; 14] {
+    [
+        event.id().to_string().into(),
+        Some(event.source().as_str()).into(),
+        Some(event.event_type().as_str()).into(),
+        (!event.payload().is_null()).then(|| event.payload().as_str()).into(),
+        event.user_id().map_or(SqlValue::Null, SqlValue::Integer),
+        event.session_id().into(),
+        event.instance_id().into(),
+        event.schema().into(),
+        event.entity().into(),
+        event.operation().into(),
+        time_text(event.created_at()).into(),
+        metadata_text(event).map_or(SqlValue::Null, SqlValue::from),
+        event.key().into(),
+        origin.into(),
+    ]
+}
+
 /// Inserts an event. False if its id is known.
 pub(super) fn insert(statement: &mut Statement<'_>, event: &Event, origin: Option<&str>) -> rusqlite::Result<bool> {
-    let inserted = statement.execute(params![
-        event.id().to_string(),
-        event.source().as_str(),
-        event.event_type().as_str(),
-        (!event.payload().is_null()).then(|| event.payload().as_str()),
-        event.user_id(),
-        event.session_id(),
-        event.instance_id(),
-        event.schema(),
-        event.entity(),
-        event.operation(),
-        time_text(event.created_at()),
-        metadata_text(event),
-        event.key(),
-        origin,
-    ])?;
-    Ok(inserted > 0)
+    Ok(statement.execute(params_from_iter(values(event, origin)))? > 0)
 }
 
 /// Reads an event whose columns begin at `first`. How far its handling has come is not read.

@@ -10,8 +10,13 @@ use crate::names::TableName;
 /// The migrations, in order; the version of a schema is how many of them it has seen.
 const MIGRATIONS: &[&str] = &[include_str!("schema.sql")];
 
+/// All migrations as one text.
+pub(super) fn text(table: &TableName) -> String {
+    MIGRATIONS.iter().map(|text| migration(text, table)).collect::<Vec<_>>().join("\n")
+}
+
 /// The text of a migration for a table.
-pub(super) fn migration(text: &str, table: &TableName) -> String {
+fn migration(text: &str, table: &TableName) -> String {
     text.replace("{events}", table.as_str()).replace("{matches}", &pattern::condition("NEW.type"))
 }
 

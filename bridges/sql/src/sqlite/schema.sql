@@ -25,12 +25,12 @@ CREATE TABLE {events} (
     local_error  TEXT
 );
 CREATE INDEX {events}_by_status ON {events} (status, id) WHERE status <> 'completed';
-CREATE INDEX {events}_by_user ON {events} (user_id, id) WHERE user_id IS NOT NULL;
-CREATE INDEX {events}_by_source ON {events} (source, id);
-CREATE INDEX {events}_by_schema ON {events} (schema, id) WHERE schema IS NOT NULL;
-CREATE INDEX {events}_by_entity ON {events} (entity, id) WHERE entity IS NOT NULL;
-CREATE INDEX {events}_by_operation ON {events} (operation, id) WHERE operation IS NOT NULL;
-CREATE INDEX {events}_by_instance ON {events} (instance_id, id);
+CREATE INDEX {events}_by_user ON {events} (user_id, id, created_at) WHERE user_id IS NOT NULL;
+CREATE INDEX {events}_by_source ON {events} (source, id, created_at);
+CREATE INDEX {events}_by_schema ON {events} (schema, id, created_at) WHERE schema IS NOT NULL;
+CREATE INDEX {events}_by_entity ON {events} (entity, id, created_at) WHERE entity IS NOT NULL;
+CREATE INDEX {events}_by_operation ON {events} (operation, id, created_at) WHERE operation IS NOT NULL;
+CREATE INDEX {events}_by_instance ON {events} (instance_id, id, created_at);
 CREATE INDEX {events}_by_created ON {events} (created_at);
 
 CREATE TABLE {events}_subscriptions (

@@ -7,6 +7,7 @@ use super::connection::backend_error;
 use super::rows;
 use super::statements::Statements;
 use crate::names::{InvalidName, TableName};
+use crate::value::SqlValue;
 use eventbroker::provider::BackendError;
 
 /// Writes events into the tables of a database that a provider serves, through any connection to the same file.
@@ -48,6 +49,23 @@ impl Outbox {
             .prepare_cached(&self.insert)
             .and_then(|mut insert| rows::insert(&mut insert, event, None))
             .map_err(|error| backend_error(&error))
+    }
+
+    /// What [`publish_in`](Self::publish_in) executes, for those who reach the file by another client than rusqlite: the statement
+    /// with the parameters `?1` to `?14`, and their values in this order. It changes one row, or none if the id is known.
+    ///
+    /// ```
+    /// # use eventbroker::{Event, Source};
+    /// # use eventbroker_sql::{SqlValue, sqlite::Outbox};
+    /// let outbox = Outbox::new("events")?;
+    /// let event = Event::builder(Source::Database, "shop.stock.update").payload(&7).build()?;
+    /// let (sql, values) = outbox.statement(&event);
+    /// assert!(sql.starts_with("INSERT INTO events (id, source, type, payload,"));
+    /// assert_eq!(values[3], SqlValue::Text("7".into()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn statement<'a>(&'a self, event: &'a Event) -> (&'a str, [SqlValue<'a>; 14]) {
+        (&self.insert, rows::values(event, None))
     }
 }
 

@@ -7,7 +7,7 @@ use rusqlite::Connection;
 
 /// Time between two looks, while there is something to see and when there is not.
 const SHORTEST_POLL: Duration = Duration::from_millis(1);
-const LONGEST_POLL: Duration = Duration::from_millis(55);
+const LONGEST_POLL: Duration = Duration::from_millis(56);
 /// Looks after the last change before they become rarer.
 const EAGER_POLLS: u32 = 100;
 

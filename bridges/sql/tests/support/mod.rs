@@ -1,8 +1,6 @@
 //! What the tests share: a folder that goes away with its test.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
-pub(crate) mod processes;
-
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::{env, fs, process};

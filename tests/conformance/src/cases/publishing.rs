@@ -58,6 +58,26 @@ fn rich_event(number: usize) -> Event {
     builder.build().expect("a valid event")
 }
 
+/// The context of a trace reaches the handler as it was published; an event that is published again in another trace is the same.
+pub fn trace_contexts_travel(subject: &dyn Subject) {
+    let broker = start(subject);
+    let (_, calls) = listen(&broker, named("all", "traced.*"));
+    let event = |trace: &str| {
+        let builder =
+            Event::builder(Source::System, "traced.it").id("traced").payload(&1).metadata("tracestate", "a=1,b=2");
+        builder.traceparent(trace).build().expect("a valid event")
+    };
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let ids = publish_all(&broker, [event(trace)]);
+    let arrived = &calls.read(&ids)[0];
+    assert_eq!(arrived.traceparent(), Some(trace));
+    assert_eq!(arrived.metadata()["tracestate"], "a=1,b=2");
+    let again = event("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00");
+    assert!(broker.publish(again).expect("it is accepted").duplicate);
+    finish(&broker);
+    calls.assert_no_more(subject, &ids);
+}
+
 /// The other ways to publish deliver as well, and answer for each event in order.
 pub fn batches_and_receipts_arrive(subject: &dyn Subject) {
     let broker = start(subject);

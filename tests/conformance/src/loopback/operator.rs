@@ -38,7 +38,10 @@ impl Server {
         if let Some(queue) = self.queues.get_mut(&dead.queue) {
             *queue.requeues.entry(id.clone()).or_default() += 1;
         }
-        self.update(&id, |units| _ = units.dead.remove(&number));
+        self.update(&id, |units| {
+            units.dead.remove(&number);
+            units.reopened |= counts;
+        });
         self.give(&dead.queue, &id, counts);
         true
     }
@@ -73,7 +76,10 @@ impl Server {
                 Some(number) => _ = self.requeue(number),
                 None => {
                     let counts = self.counts(&key, id) > 0;
-                    self.update(id, |units| units.done -= usize::from(counts));
+                    self.update(id, |units| {
+                        units.done -= usize::from(counts);
+                        units.reopened |= counts;
+                    });
                     self.give(&key, id, counts);
                 }
             }

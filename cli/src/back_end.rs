@@ -1,0 +1,102 @@
+//! Which back end a command is about, and how it is opened. The command knows none by itself: `eventbroker-providers` does.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use eventbroker::provider::{BackendError, Provider};
+use eventbroker::{Broker, error::StartError};
+use eventbroker_providers::{Config, Loader, OpenError, ProviderKind, Url};
+
+use crate::exit::Failure;
+
+/// How long the end of a command may take that has done its work.
+pub(crate) const STOP: Duration = Duration::from_secs(10);
+
+/// Where the events are.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Target {
+    /// The back end: `sqlite:FILE`
+    #[arg(long, value_name = "URL", required_unless_present = "config", conflicts_with = "config")]
+    url: Option<String>,
+    /// The configuration that names it, as for a broker
+    #[arg(long, value_name = "FILE", env = "EVENTBROKER_CONFIG")]
+    config: Option<PathBuf>,
+    /// The consumer group, if it is not that of the configuration or `resolvespec-workers`
+    #[arg(long, value_name = "NAME")]
+    group: Option<String>,
+    /// The table, if it is not that of the configuration or `events`
+    #[arg(long, value_name = "NAME")]
+    table: Option<String>,
+}
+
+impl Target {
+    /// What is asked for, as a configuration.
+    pub(crate) fn configuration(&self) -> Result<Config, Failure> {
+        let mut config = match &self.config {
+            Some(file) => Loader::new().file(file).load()?.config,
+            None => Config::default(),
+        };
+        if let Some(url) = &self.url {
+            config.provider = match url.split(':').next() {
+                Some("sqlite" | "postgres" | "postgresql") => ProviderKind::Database,
+                Some("redis" | "rediss") => ProviderKind::Redis,
+                Some("nats") => ProviderKind::Nats,
+                _ => {
+                    return Err(Failure::usage(format_args!(
+                        "--url {url}: no back end has such a URL; try sqlite:FILE"
+                    )));
+                }
+            };
+            config.database.url = Url::new(url);
+            config.nats.url = Url::new(url);
+        }
+        if config.provider == ProviderKind::Memory {
+            return Err(Failure::usage("the configuration names no durable back end; give one with --url sqlite:FILE"));
+        }
+        if let Some(group) = &self.group {
+            for name in
+                [&mut config.database.consumer_group, &mut config.redis.consumer_group, &mut config.nats.consumer_group]
+            {
+                name.clone_from(group);
+            }
+        }
+        if let Some(table) = &self.table {
+            config.database.table_name.clone_from(table);
+        }
+        Ok(config)
+    }
+
+    /// Opens the back end.
+    pub(crate) fn open(&self) -> Result<Provider, Failure> {
+        self.configuration().and_then(|config| open(&config))
+    }
+
+    /// Opens the back end and starts a broker on it that serves no subscription, under a name of its own.
+    pub(crate) fn start(&self) -> Result<Broker, Failure> {
+        let config = self.configuration()?;
+        let provider = open(&config)?;
+        let mut core = config.broker();
+        core.mode = eventbroker::Mode::Async;
+        (core.worker_count, core.max_workers) = (1, None);
+        core.instance_id = Some(format!("eventbroker-cli-{}", std::process::id()));
+        Broker::builder().config(core).provider(provider).start().map_err(|error| match error {
+            StartError::Invalid(_) => Failure::usage(error),
+            other => Failure::new(other),
+        })
+    }
+}
+
+fn open(config: &Config) -> Result<Provider, Failure> {
+    eventbroker_providers::open(config).map_err(|error| match error {
+        OpenError::NotCompiledIn { .. } => Failure::usage(error),
+        other => Failure::unreachable(other),
+    })
+}
+
+/// A back end that failed: for now, or because of what was asked.
+pub(crate) fn failure(error: BackendError) -> Failure {
+    match error {
+        BackendError::Unavailable(_) => Failure::unreachable(error),
+        _ => Failure::new(error),
+    }
+}

@@ -1,0 +1,93 @@
+//! `stats`: how many events a back end holds, and how far its subscriptions are behind.
+
+use eventbroker::stats::{BackEndStats, StoreStats, SubscriptionLag};
+use serde_json::{Value, json};
+
+use crate::back_end::{Target, failure};
+use crate::config::print_json;
+use crate::exit::{Exit, Failure};
+use crate::{print, times};
+
+/// What `stats` can be told.
+#[derive(Debug, clap::Args)]
+#[command(before_help = "\
+Examples:
+  eventbroker stats --url sqlite:events.db
+  eventbroker stats --json --url sqlite:events.db | jq '.subscriptions[] | select(.ready > 1000)'")]
+pub(crate) struct Options {
+    #[command(flatten)]
+    target: Target,
+}
+
+/// Prints the statistics.
+pub(crate) fn run(options: &Options, json: bool) -> Result<Exit, Failure> {
+    let provider = options.target.open()?;
+    let store = provider.store.ok_or_else(|| Failure::usage("the back end can't be searched"))?;
+    let events = store.stats().map_err(failure)?;
+    let lag = provider.operator.map(|operator| operator.stats()).transpose().map_err(failure)?.unwrap_or_default();
+    if json {
+        let mut stats = as_json(&lag);
+        stats["events"] = json!({
+            "held": events.events, "pending": events.pending, "processing": events.processing,
+            "completed": events.completed, "failed": events.failed,
+        });
+        return print_json(&stats);
+    }
+    print((as_text(events) + &table(&lag)).as_bytes())
+}
+
+fn as_text(events: StoreStats) -> String {
+    let StoreStats { pending, processing, completed, failed, .. } = events;
+    format!(
+        "events         {}: {pending} pending, {processing} processing, {completed} completed, {failed} failed\n",
+        events.events
+    )
+}
+
+/// How far the subscriptions are behind, for programs.
+pub(crate) fn as_json(stats: &BackEndStats) -> Value {
+    let subscription = |lag: &SubscriptionLag| {
+        json!({
+            "group": lag.group, "name": lag.name, "instance": lag.instance, "pattern": lag.pattern, "ready": lag.ready,
+            "leased": lag.leased, "dead": lag.dead, "oldest_ready": lag.oldest_ready.map(times::text),
+        })
+    };
+    json!({
+        "dead_letters": stats.dead_letters,
+        "dead_letters_expired": stats.dead_letters_expired,
+        "subscriptions_expired": stats.subscriptions_expired,
+        "subscriptions": stats.subscriptions.iter().map(subscription).collect::<Vec<_>>(),
+    })
+}
+
+/// The same for people.
+pub(crate) fn table(stats: &BackEndStats) -> String {
+    let mut rows = vec![["SUBSCRIPTION", "PATTERN", "READY", "LEASED", "DEAD", "OLDEST"].map(str::to_owned)];
+    rows.extend(stats.subscriptions.iter().map(|lag| {
+        let of = lag.instance.as_ref().map(|instance| format!(" of {instance}")).unwrap_or_default();
+        [
+            format!("{}.{}{of}", lag.group, lag.name),
+            lag.pattern.clone(),
+            lag.ready.to_string(),
+            lag.leased.to_string(),
+            lag.dead.to_string(),
+            lag.oldest_ready.map_or_else(|| "-".to_owned(), times::text),
+        ]
+    }));
+    let mut widths = [0; 6];
+    for row in &rows {
+        widths.iter_mut().zip(row).for_each(|(width, cell)| *width = (*width).max(cell.chars().count()));
+    }
+    let line = |row: &[String; 6]| {
+        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        format!("{}\n", cells.join("  ").trim_end())
+    };
+    format!(
+        "dead letters   {} ({} have expired)\nsubscriptions  {} ({} have expired)\n{}",
+        stats.dead_letters,
+        stats.dead_letters_expired,
+        stats.subscriptions.len(),
+        stats.subscriptions_expired,
+        rows.iter().map(line).collect::<String>()
+    )
+}

@@ -1,0 +1,229 @@
+//! The cases that every provider has to stand.
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use eventbroker::dead_letter::{DeadLetterFilter, DeadReason};
+use eventbroker::error::StartError;
+use eventbroker::query::Filter;
+use eventbroker::{Broker, Event, Source, Status};
+
+use super::ledger::{Accepted, calls, lines};
+use super::members::take_name;
+use super::{Case, LEASE, Member, PATIENCE, Scene, setting, wait_until, work};
+
+const KEYS: u64 = 10;
+
+pub(super) const CASES: &[Case] = &[
+    ("without a fault every event is handled once, in the order of its key", undisturbed),
+    ("members share the events, and the others take over what one had when it was killed", killed_consumers),
+    ("one killer among 1,000 events", one_killer),
+    ("what was accepted is there after the publisher was killed", killed_publishers),
+    ("the name of a process that was killed is free again", named),
+    ("a member that has nothing to do wakes the machine fewer than 20 times a second", idle),
+];
+
+fn event(key: &str, number: u64) -> Event {
+    Event::builder(Source::System, "work.it").key(key).payload(&number).build().expect("a valid event")
+}
+
+fn count(broker: &Broker, status: Status) -> u64 {
+    let (mut filter, mut count) = (Filter { status: Some(status), limit: Some(10_000), ..Filter::default() }, 0);
+    loop {
+        let page = broker.list(&filter).expect("it answers");
+        count += page.events.len() as u64;
+        match page.next {
+            Some(next) => filter.after = Some(next),
+            None => return count,
+        }
+    }
+}
+
+/// F1: eight publishers, each with keys of its own.
+fn undisturbed(scene: &mut Scene<'_>) {
+    const PUBLISHERS: u64 = 8;
+    let (events, instances) = (setting("EVENTS", 2_000), setting("INSTANCES", 2));
+    scene.declare();
+    let parent = scene.broker();
+    let members: Vec<Member> = (0..instances).map(|_| scene.member("consumer")).collect();
+    let accepted = Mutex::new(Accepted::default());
+    let began = Instant::now();
+    thread::scope(|scope| {
+        for publisher in 0..PUBLISHERS {
+            let (parent, accepted) = (&parent, &accepted);
+            scope.spawn(move || {
+                for number in 0..events / PUBLISHERS {
+                    let event = event(&format!("{publisher}-{}", number % KEYS), number);
+                    parent.publish(event.clone()).expect("it is accepted");
+                    accepted.lock().expect("no panic under the lock").enter(&event, number);
+                }
+            });
+        }
+    });
+    let accepted = accepted.into_inner().expect("no panic under the lock");
+    let deadline = Instant::now() + PATIENCE.max(Duration::from_millis(events * 2));
+    while lines(&scene.ledger).len() < accepted.count() {
+        assert!(Instant::now() < deadline, "{}", accepted.account(&calls(&scene.ledger)));
+        thread::sleep(Duration::from_millis(20));
+    }
+    let took = began.elapsed();
+    parent.stop(PATIENCE);
+    drop(members);
+    let account = accepted.account(&calls(&scene.ledger));
+    account.check();
+    assert!(!scene.site.is_exact() || account.repeated == 0, "{account}");
+    println!("  {instances} members, {took:?}: {account}");
+}
+
+/// F9, with rounds of events between the kills.
+fn killed_consumers(scene: &mut Scene<'_>) {
+    let (kills, instances) = (setting("KILLS", 6), setting("INSTANCES", 2));
+    scene.declare();
+    let parent = scene.broker();
+    let mut members: Vec<Member> = (0..instances).map(|_| scene.member("consumer")).collect();
+    let (mut accepted, mut number) = (Accepted::default(), 0);
+    for round in 0..=kills {
+        let events: Vec<Event> = (0..150)
+            .map(|_| {
+                number += 1;
+                event(&format!("k{}", scene.random.below(KEYS)), number)
+            })
+            .collect();
+        assert!(parent.publish_batch(events.iter().cloned()).iter().all(Result::is_ok));
+        events.iter().for_each(|event| accepted.enter(event, event.payload_as().expect("a number")));
+        if round < kills {
+            // At the earliest when somebody works.
+            let before = lines(&scene.ledger).len();
+            wait_until("somebody works", || {
+                let now = lines(&scene.ledger).len();
+                now > before || now >= accepted.count()
+            });
+            // Not always at the same moment, or the same event would look like the killer.
+            thread::sleep(Duration::from_millis(scene.random.below(60)));
+            let victim = scene.random.below(instances) as usize;
+            members[victim].kill();
+            members[victim] = scene.member("consumer");
+        }
+    }
+    let last_kill = Instant::now();
+    wait_until("all are handled", || accepted.is_handled(&calls(&scene.ledger)));
+    let took = last_kill.elapsed();
+    // Whose process was killed three times while it ran alone: that is taken for the killer, and kept as a dead letter.
+    let blamed = || {
+        let crashed = DeadLetterFilter { reason: Some(DeadReason::CrashLoop), ..DeadLetterFilter::default() };
+        parent.dead_letters(&crashed).expect("it answers").len() as u64
+    };
+    wait_until("all are settled", || count(&parent, Status::Completed) + blamed() == accepted.count() as u64);
+    let blamed = blamed();
+    assert!(blamed <= kills / 3, "{blamed} were blamed for {kills} kills");
+    drop(members);
+    parent.stop(PATIENCE);
+    scene.place.check();
+    let account = accepted.account(&calls(&scene.ledger));
+    account.check();
+    println!("  {instances} members, {kills} kills, blamed {blamed}, done {took:?} after the last: {account}");
+}
+
+/// C19: the killer runs alone when it comes back, and only it collects crashes.
+fn one_killer(scene: &mut Scene<'_>) {
+    const EVENTS: u64 = 1_000;
+    scene.declare();
+    let parent = scene.broker();
+    let killer = scene.random.below(EVENTS);
+    let events = (0..EVENTS).map(|number| {
+        let event_type = if number == killer { "work.kill" } else { "work.it" };
+        Event::builder(Source::System, event_type).payload(&number).build().expect("a valid event")
+    });
+    assert!(parent.publish_batch(events).iter().all(Result::is_ok));
+    let mut deaths = 0;
+    let mut member = scene.member("victim");
+    wait_until("all are settled", || {
+        if member.has_ended() {
+            deaths += 1;
+            member = scene.member("victim");
+        }
+        count(&parent, Status::Completed) + count(&parent, Status::Failed) == EVENTS
+    });
+    drop(member);
+    assert_eq!((count(&parent, Status::Completed), count(&parent, Status::Failed)), (EVENTS - 1, 1));
+    let letters = parent.dead_letters(&DeadLetterFilter::default()).expect("it answers");
+    let [letter] = &letters[..] else { panic!("one dead letter: {letters:?}") };
+    assert_eq!((letter.event.event_type().as_str(), letter.reason), ("work.kill", DeadReason::CrashLoop));
+    parent.stop(PATIENCE);
+    // The first call is not marked: nobody suspected it.
+    assert_eq!(deaths, 4);
+    let calls = calls(&scene.ledger);
+    let handled: BTreeSet<&String> = calls.iter().collect();
+    assert_eq!(handled.len() as u64, EVENTS - 1);
+    println!(
+        "  1 dead letter, {} completed, {deaths} deaths, {} handled twice",
+        handled.len(),
+        calls.len() - handled.len()
+    );
+}
+
+/// What was accepted by one that was killed is delivered to whoever comes next.
+fn killed_publishers(scene: &mut Scene<'_>) {
+    scene.declare();
+    let kills = setting("KILLS", 10);
+    for _ in 0..kills {
+        let before = lines(&scene.ledger).len();
+        let mut member = scene.member("publisher");
+        wait_until("something is accepted", || lines(&scene.ledger).len() > before);
+        thread::sleep(Duration::from_millis(scene.random.below(60)));
+        member.kill();
+        scene.place.check();
+    }
+    let accepted: BTreeSet<String> = calls(&scene.ledger).into_iter().collect();
+    let broker = scene.broker();
+    let (sender, handled) = std::sync::mpsc::channel();
+    broker
+        .subscribe_with(work(), move |delivery| {
+            // Nobody listens any more when the case has seen enough.
+            let _ = sender.send(delivery.event().id().to_string());
+        })
+        .expect("a subscription");
+    let (mut missing, mut unanswered) = (accepted.clone(), BTreeSet::new());
+    while !missing.is_empty() {
+        let id = handled.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("{} were lost", missing.len()));
+        missing.remove(&id);
+        unanswered.extend(Some(id).filter(|id| !accepted.contains(id)));
+    }
+    broker.stop(PATIENCE);
+    println!("  {kills} kills, {} accepted, lost 0, stored and not answered {}", accepted.len(), unanswered.len());
+}
+
+fn named(scene: &mut Scene<'_>) {
+    let try_name = || take_name(scene.site, scene.place.address());
+    let mut member = scene.member("named");
+    wait_until("the member has the name", || lines(&scene.ledger).len() == 1);
+    assert!(matches!(try_name(), Err(StartError::InstanceTaken { .. })), "it lives");
+    let killed = Instant::now();
+    member.kill();
+    let mut next = None;
+    wait_until("its holder has died", || {
+        next = try_name().ok();
+        next.is_some()
+    });
+    let took = killed.elapsed();
+    assert!(took < scene.site.name_stays() + Duration::from_secs(3), "{took:?}");
+    println!("  free after {took:?}");
+    assert!(next.is_some_and(|broker| broker.stop(PATIENCE).is_clean()));
+}
+
+fn idle(scene: &mut Scene<'_>) {
+    scene.declare();
+    let member = scene.member("idle");
+    let parent = scene.broker();
+    parent.publish(event("-", 0)).expect("it is accepted");
+    wait_until("the member has worked", || lines(&scene.ledger).len() == 1);
+    parent.stop(PATIENCE);
+    thread::sleep(Duration::from_secs(2).max(3 * LEASE));
+    let (before, began) = (member.wake_ups(), Instant::now());
+    thread::sleep(Duration::from_secs(5));
+    let per_second = (member.wake_ups() - before) as f64 / began.elapsed().as_secs_f64();
+    println!("  {per_second:.1} wake-ups a second");
+    assert!(per_second < 20.0);
+}

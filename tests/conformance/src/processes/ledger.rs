@@ -1,0 +1,172 @@
+//! The ledger: what was accepted, what the members wrote down, and the account of the two. (That of Jepsen's queues: an event is
+//! known by publisher, number and key; lost is told as beginning, middle and end.)
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io::{Read as _, Write as _};
+use std::path::Path;
+use std::sync::Mutex;
+
+use eventbroker::Event;
+
+/// Lines that survive whoever writes them, as long as the machine does.
+#[derive(Debug)]
+pub struct Ledger(Mutex<File>);
+
+impl Ledger {
+    /// Opens the file, or makes it.
+    pub fn open(path: &Path) -> Self {
+        Self(Mutex::new(OpenOptions::new().append(true).create(true).open(path).expect("a file to write down in")))
+    }
+
+    /// Writes a line down, as a whole.
+    pub fn write(&self, line: &str) {
+        let line = format!("{line}\n");
+        self.0.lock().expect("no panic under the lock").write_all(line.as_bytes()).expect("a line is written");
+    }
+}
+
+/// What was written down so far.
+pub fn lines(path: &Path) -> Vec<String> {
+    let mut text = String::new();
+    if let Ok(mut file) = File::open(path) {
+        file.read_to_string(&mut text).expect("a text");
+    }
+    text.lines().map(str::to_owned).collect()
+}
+
+/// The ids of the calls that were written down, in their order.
+pub fn calls(path: &Path) -> Vec<String> {
+    lines(path).iter().map(|line| line.split(' ').next().unwrap_or_default().to_owned()).collect()
+}
+
+/// The events that were accepted, in the order in which their publisher published them.
+#[derive(Debug, Default)]
+pub struct Accepted {
+    events: BTreeMap<String, (String, u64)>,
+    order: Vec<String>,
+}
+
+impl Accepted {
+    /// Enters an event with its key and its number, which grow within a key.
+    pub fn enter(&mut self, event: &Event, number: u64) {
+        let key = event.key().unwrap_or("-").to_owned();
+        self.events.insert(event.id().to_string(), (key, number));
+        self.order.push(event.id().to_string());
+    }
+
+    /// How many.
+    pub fn count(&self) -> usize {
+        self.order.len()
+    }
+
+    /// Whether all of it was handled.
+    pub fn is_handled(&self, calls: &[String]) -> bool {
+        let calls: BTreeSet<&String> = calls.iter().collect();
+        self.order.iter().all(|id| calls.contains(id))
+    }
+
+    /// What became of it.
+    pub fn account(&self, calls: &[String]) -> Account {
+        let handled: BTreeSet<&String> = calls.iter().collect();
+        let missing: Vec<bool> = self.order.iter().map(|id| !handled.contains(id)).collect();
+        let first = missing.iter().position(|missing| !missing).unwrap_or(missing.len());
+        let last = missing.iter().rposition(|missing| !missing).map_or(first, |at| at + 1);
+        let lost = |range: &[bool]| range.iter().filter(|missing| **missing).count();
+        let mut account = Account {
+            accepted: self.count(),
+            lost: [lost(&missing[..first]), lost(&missing[first..last]), lost(&missing[last..])],
+            ..Account::default()
+        };
+        // The first call of each event, in the order of the ledger, is in the order of its key.
+        let (mut seen, mut latest) = (BTreeSet::new(), BTreeMap::new());
+        for id in calls {
+            let Some((key, number)) = self.events.get(id) else {
+                account.extra += 1;
+                continue;
+            };
+            if !seen.insert(id) {
+                account.repeated += 1;
+                continue;
+            }
+            let before = latest.insert(key, *number);
+            account.out_of_order += usize::from(key != "-" && before.is_some_and(|before| before > *number));
+        }
+        account
+    }
+}
+
+/// What became of what was accepted.
+#[derive(Debug, Default)]
+pub struct Account {
+    accepted: usize,
+    /// Never handled: before the first that was, between, and after the last.
+    lost: [usize; 3],
+    /// Handled and never accepted.
+    pub extra: usize,
+    /// Calls beyond the first.
+    pub repeated: usize,
+    /// First calls that came after a later one of their key.
+    pub out_of_order: usize,
+}
+
+impl Account {
+    /// Panics unless nothing was lost, made up or out of order.
+    pub fn check(&self) {
+        assert_eq!((self.lost, self.extra, self.out_of_order), ([0; 3], 0, 0), "{self}");
+    }
+}
+
+impl fmt::Display for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { accepted, lost: [first, middle, last], extra, repeated, out_of_order } = self;
+        write!(
+            f,
+            "{accepted} accepted, lost {first}/{middle}/{last}, extra {extra}, handled twice {repeated}, out of order {out_of_order}"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Accepted;
+    use eventbroker::{Event, Source};
+
+    /// Six events of two keys in turn, and their ids.
+    fn accepted() -> (Accepted, Vec<String>) {
+        let mut accepted = Accepted::default();
+        let ids = (0..6).map(|number| {
+            let event = Event::builder(Source::System, "a.b").key(format!("k{}", number % 2)).build();
+            let event = event.expect("a valid event");
+            accepted.enter(&event, number);
+            event.id().to_string()
+        });
+        let ids = ids.collect();
+        (accepted, ids)
+    }
+
+    #[test]
+    fn what_is_lost_is_told_as_beginning_middle_and_end() {
+        let (accepted, ids) = accepted();
+        let account = accepted.account(&[ids[1].clone(), ids[3].clone()]);
+        assert_eq!((account.lost, account.repeated, account.extra), ([1, 1, 2], 0, 0));
+        assert_eq!(accepted.account(&[]).lost, [6, 0, 0]);
+        assert!(!accepted.is_handled(&ids[..5]) && accepted.is_handled(&ids));
+    }
+
+    #[test]
+    fn repetitions_strangers_and_disorder_are_counted() {
+        let (accepted, ids) = accepted();
+        let calls = [2, 0, 1, 1, 3, 5, 4].map(|at: usize| ids[at].clone());
+        let account = accepted.account(&[&calls[..], &["stranger".to_owned()]].concat());
+        assert_eq!((account.lost, account.repeated, account.extra, account.out_of_order), ([0; 3], 1, 1, 1));
+    }
+
+    #[test]
+    #[should_panic(expected = "lost 0/1/0")]
+    fn a_loss_fails_the_check() {
+        let (accepted, ids) = accepted();
+        accepted.account(&[&ids[..2], &ids[3..]].concat()).check();
+    }
+}

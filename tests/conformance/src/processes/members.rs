@@ -1,0 +1,181 @@
+//! The members: processes of the test's own program, what each role does, and how the parent kills and freezes them.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use std::{env, fs, process, thread};
+
+use eventbroker::error::StartError;
+use eventbroker::{Broker, Event, Source};
+
+use super::ledger::Ledger;
+use super::{LEASE, Site, work};
+
+/// The name that a member of the role `named` holds, under a lease that is longer than anybody waits.
+pub(super) const NAME: &str = "shop-1";
+
+/// A process of this program in another role, which is killed when it is dropped.
+#[derive(Debug)]
+pub struct Member(Child);
+
+impl Member {
+    /// Starts one.
+    pub fn start(role: &str, address: &str, ledger: &Path) -> Self {
+        let mut command = Command::new(env::current_exe().expect("this program"));
+        command.env("MEMBER", role).env("ADDRESS", address).env("LEDGER", ledger);
+        Self(command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().expect("a process"))
+    }
+
+    /// Kills it, and waits until it has ended.
+    pub fn kill(&mut self) {
+        // Killed before, or ended: both will do.
+        let _ = self.0.kill();
+        self.0.wait().expect("it ends");
+    }
+
+    /// Stops its threads where they are, or has them go on.
+    pub fn freeze(&self, frozen: bool) {
+        let signal = if frozen { "-STOP" } else { "-CONT" };
+        let sent = Command::new("kill").args([signal, &self.0.id().to_string()]).status().expect("kill runs");
+        assert!(sent.success());
+    }
+
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.0.try_wait().expect("its state").is_some()
+    }
+
+    /// Voluntary context switches of all its threads so far.
+    pub fn wake_ups(&self) -> u64 {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.0.id())).expect("the threads of the member");
+        let switches = |task: fs::DirEntry| {
+            let status = fs::read_to_string(task.path().join("status")).expect("it is alive");
+            let line = status.lines().find(|line| line.starts_with("voluntary_ctxt_switches:")).expect("a count");
+            line.split_whitespace().nth(1).expect("a count").parse::<u64>().expect("a number")
+        };
+        tasks.flatten().map(switches).sum()
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A new folder for temporary files, removed at the end of the case.
+#[derive(Debug)]
+pub struct Folder(PathBuf);
+
+impl Folder {
+    pub(super) fn new() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let name = format!("eventbroker-processes-{}-{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let path = env::temp_dir().join(name);
+        fs::create_dir(&path).expect("a new folder");
+        Self(path)
+    }
+
+    /// A file in it.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // It is in the folder for temporary files: what can't be removed now goes some day.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+pub(super) fn is_member() -> bool {
+    env::var_os("MEMBER").is_some()
+}
+
+/// Does the work of a member, until it is killed.
+pub(super) fn work_as(site: &dyn Site, role: &str, address: &str, ledger: Ledger) {
+    let start = |lease| {
+        let provider = site.open(address, lease);
+        Broker::builder().worker_count(4).provider(provider).start().expect("it starts")
+    };
+    match role {
+        "consumer" => consume(&start(LEASE), ledger),
+        "victim" => consume_until_killed(&start(LEASE), ledger),
+        "idle" => stay_idle(&start(Duration::from_secs(30)), ledger),
+        "named" => {
+            let _broker = take_name(site, address).expect("the name is free");
+            ledger.write("named");
+            sleep_for_ever();
+        }
+        _ => publish(&start(LEASE), &ledger),
+    }
+}
+
+pub(super) fn work_of_environment(site: &dyn Site) {
+    let setting = |name| env::var(name).expect("the parent gives it");
+    let ledger = Ledger::open(&PathBuf::from(setting("LEDGER")));
+    work_as(site, &setting("MEMBER"), &setting("ADDRESS"), ledger);
+}
+
+/// A broker with the name of `named`.
+pub(super) fn take_name(site: &dyn Site, address: &str) -> Result<Broker, StartError> {
+    let provider = site.open(address, site.name_stays().max(LEASE));
+    Broker::builder().instance_id(NAME).worker_count(1).provider(provider).start()
+}
+
+fn sleep_for_ever() -> ! {
+    loop {
+        thread::park();
+    }
+}
+
+/// Handles each event and writes its id down.
+fn consume(broker: &Broker, ledger: Ledger) {
+    broker
+        .subscribe_with(work(), move |delivery| {
+            // So that a kill finds something begun.
+            thread::sleep(Duration::from_millis(1));
+            ledger.write(&delivery.event().id().to_string());
+        })
+        .expect("a subscription");
+    sleep_for_ever()
+}
+
+/// The same with the settings of every day, and without a pause.
+fn stay_idle(broker: &Broker, ledger: Ledger) {
+    broker
+        .subscribe_with(work(), move |delivery| ledger.write(&delivery.event().id().to_string()))
+        .expect("a subscription");
+    sleep_for_ever()
+}
+
+/// The same, but one event kills the process.
+fn consume_until_killed(broker: &Broker, ledger: Ledger) {
+    broker
+        .subscribe_with(work(), move |delivery| {
+            let event = delivery.event();
+            if event.event_type().as_str() == "work.kill" {
+                process::abort();
+            }
+            ledger.write(&event.id().to_string());
+        })
+        .expect("a subscription");
+    sleep_for_ever()
+}
+
+/// Publishes from four threads, and writes down what was accepted.
+fn publish(broker: &Broker, ledger: &Ledger) {
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                loop {
+                    let event = Event::builder(Source::System, "work.it").payload(&0).build().expect("a valid event");
+                    let accepted = broker.publish(event).expect("it is accepted");
+                    ledger.write(&accepted.id.to_string());
+                }
+            });
+        }
+    });
+}
