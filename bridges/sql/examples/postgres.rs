@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let broker = Broker::builder().provider(Postgres::new(&url).table_name("example_events").open()?).start()?;
     let me = process::id();
     broker.subscribe_with(SubscribeOptions::new("shop.orders.*").name("mailer").concurrency(1), move |delivery| {
-        println!("process {me}: order {}", delivery.event().payload());
+        println!("process {me}: order {}", delivery.event().payload().as_str());
         thread::sleep(Duration::from_millis(20));
     })?;
     if is_second {
