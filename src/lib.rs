@@ -22,6 +22,7 @@ pub mod hooks;
 mod inbox;
 mod lane;
 mod lifecycle;
+pub mod metrics;
 #[cfg_attr(not(feature = "internals"), allow(unreachable_pub, reason = "public through `internals` only"))]
 mod pattern;
 mod pool;
@@ -32,6 +33,7 @@ mod receipt;
 mod retry;
 #[cfg_attr(not(feature = "internals"), allow(unreachable_pub, reason = "public through `internals` only"))]
 mod router;
+mod series;
 mod settle;
 #[cfg(feature = "signals")]
 mod signals;

@@ -161,7 +161,8 @@ impl Engine {
         subscription.counters.verdicts.count(verdict);
         counts.count(verdict);
         let failure = verdict.is_failure();
-        let progress = record.settle_one(failure, error.filter(|_| failure), self.clock.wall(now));
+        let wall = self.clock.wall(now);
+        let progress = record.settle_one(failure, error.filter(|_| failure), wall);
         // The back end is told before the event counts as settled: `stop` waits for both.
         let History { lease, dead, requeues, .. } = history.map_or_else(History::default, |history| *history);
         match (&self.bridge, &lease) {
@@ -180,6 +181,10 @@ impl Engine {
             self.store.closed(&record, progress);
             let settled = if progress.is_failed() { &counts.failed } else { &counts.completed };
             settled.add_one();
+            if self.config.metrics {
+                let (took, whole) = record.took(wall);
+                self.series.settled(counts.series(), &record.event, progress.is_failed(), took, whole);
+            }
             if self.store.is_small() {
                 self.fit_store();
             }
