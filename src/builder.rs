@@ -77,6 +77,12 @@ impl BrokerBuilder {
         self
     }
 
+    /// Whether events are counted and timed by source and type, for [`Broker::metrics`]. Default true.
+    pub fn metrics(mut self, by_type: bool) -> Self {
+        self.config.metrics = by_type;
+        self
+    }
+
     /// The name of this instance. Default: the host's name, with a suffix if another live process of the back end has that.
     pub fn instance_id(mut self, id: impl Into<String>) -> Self {
         self.config.instance_id = Some(id.into());

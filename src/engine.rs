@@ -21,6 +21,7 @@ use crate::lifecycle::{Lifecycle, Phase, Role};
 use crate::pool::{Pool, Worker};
 use crate::provider::{MEMORY, Provider};
 use crate::router::Router;
+use crate::series::Series;
 use crate::stats::Counts;
 use crate::store::{By, SharedRecord, Store};
 use crate::stream::StreamSink;
@@ -50,6 +51,7 @@ pub(crate) struct Engine {
     pub(crate) timer: Timer,
     pub(crate) dead_letters: DeadLetters,
     pub(crate) counts: Counts,
+    pub(crate) series: Series,
     pub(crate) lifecycle: Arc<Lifecycle>,
     pub(crate) bridge: Option<Bridge>,
     pub(crate) suspects: Suspects,
@@ -136,6 +138,7 @@ impl Engine {
             timer: Timer::new(),
             dead_letters: DeadLetters::new(config.max_dead_letters, first_dead_letter),
             counts: Counts::default(),
+            series: Series::default(),
             lifecycle: Arc::new(Lifecycle::new()),
             bridge,
             suspects: Suspects::default(),
@@ -170,7 +173,15 @@ impl Engine {
         by: By<'_>,
     ) -> Result<SharedRecord, (Event, SharedRecord)> {
         let record = self.store.put(event, deliveries, by, || self.in_flight(self.counts.settled()))?;
-        self.counts.here().accepted.add_one();
+        let here = self.counts.here();
+        here.accepted.add_one();
+        if self.config.metrics {
+            self.series.published(here.series(), &record.event);
+            // With a back end its deliveries may come in later, here or elsewhere.
+            if deliveries == 0 && self.bridge.is_none() {
+                self.series.settled(here.series(), &record.event, false, None, 0);
+            }
+        }
         Ok(record)
     }
 

@@ -22,6 +22,7 @@ pub mod hooks;
 mod inbox;
 mod lane;
 mod lifecycle;
+pub mod metrics;
 mod operator;
 #[cfg_attr(not(feature = "internals"), allow(unreachable_pub, reason = "public through `internals` only"))]
 mod pattern;
@@ -33,6 +34,7 @@ mod receipt;
 mod retry;
 #[cfg_attr(not(feature = "internals"), allow(unreachable_pub, reason = "public through `internals` only"))]
 mod router;
+mod series;
 mod settle;
 #[cfg(feature = "signals")]
 mod signals;

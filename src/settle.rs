@@ -177,7 +177,8 @@ impl Engine {
         if self.bridge.is_some() && history.as_ref().is_none_or(|history| history.lease.is_none()) {
             record.end_local(failure);
         }
-        let progress = record.settle_one(failure, error.filter(|_| failure), self.clock.wall(now));
+        let wall = self.clock.wall(now);
+        let progress = record.settle_one(failure, error.filter(|_| failure), wall);
         // The back end is told before the event counts as settled: `stop` waits for both.
         let History { lease, dead, requeues, errors } = history.map_or_else(History::default, |history| *history);
         if let Some(bridge) = &self.bridge {
@@ -189,7 +190,7 @@ impl Engine {
         if verdict == Verdict::Cancelled && self.lifecycle.phase() != Phase::Running {
             self.lifecycle.note_cancelled(record.event.id(), lease.is_some());
         }
-        self.close_if_done(&record, progress);
+        self.close_if_done(&record, progress, wall);
         self.observe(&Settled {
             event: &record.event,
             subscription: subscription.id,
@@ -211,7 +212,7 @@ impl Engine {
     }
 
     /// What follows when nothing of an event is open any more.
-    pub(crate) fn close_if_done(&self, record: &SharedRecord, progress: Progress) {
+    pub(crate) fn close_if_done(&self, record: &SharedRecord, progress: Progress, wall: u64) {
         if progress.is_open() {
             return;
         }
@@ -219,6 +220,10 @@ impl Engine {
         let counts = self.counts.here();
         let settled = if progress.is_failed() { &counts.failed } else { &counts.completed };
         settled.add_one();
+        if self.config.metrics {
+            let (took, whole) = record.took(wall);
+            self.series.settled(counts.series(), &record.event, progress.is_failed(), took, whole);
+        }
         if self.store.is_small() {
             self.fit_store();
         }

@@ -2,13 +2,14 @@
 //!
 //! Threads count on cache lines of their own, so counting costs a few nanoseconds and readers add up.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use crossbeam_utils::CachePadded;
 use thread_local::ThreadLocal;
 
+use crate::series::SeriesShard;
 use crate::verdict::{SubscriptionId, Verdict};
 
 /// What a broker did so far, and what it is doing. Totals are exact: `accepted = completed + failed + in_flight`.
@@ -191,12 +192,17 @@ impl Tally {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
     }
 
+    /// Counts several, under the same condition.
+    pub(crate) fn add(&self, several: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(several), Ordering::Release);
+    }
+
     /// Takes one back, under the same condition.
     pub(crate) fn subtract_one(&self) {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_sub(1), Ordering::Release);
     }
 
-    fn value(&self) -> u64 {
+    pub(crate) fn value(&self) -> u64 {
         self.0.load(Ordering::Acquire)
     }
 }
@@ -253,9 +259,15 @@ pub(crate) struct Shard {
     pub(crate) duplicates: Tally,
     /// Publishes that are under way.
     pub(crate) publishing: Tally,
+    /// Made with the first event that is counted by its type.
+    series: OnceLock<Box<SeriesShard>>,
 }
 
 impl Shard {
+    pub(crate) fn series(&self) -> &SeriesShard {
+        self.series.get_or_init(Box::default)
+    }
+
     pub(crate) fn count(&self, verdict: Verdict) {
         match verdict {
             Verdict::Done => &self.done,
@@ -286,6 +298,12 @@ impl Counts {
             dropped: self.sum(|shard| &shard.dropped),
             cancelled: self.sum(|shard| &shard.cancelled),
         }
+    }
+
+    /// What the threads counted by type.
+    pub(crate) fn series(&self) -> impl Iterator<Item = &SeriesShard> + Clone {
+        let shards: Vec<_> = self.shards.iter().filter_map(|shard| shard.series.get()).map(|shard| &**shard).collect();
+        shards.into_iter()
     }
 
     /// How often an event became completed or failed. Read this before what it is subtracted from.

@@ -44,12 +44,13 @@ impl Engine {
 
     /// The back end holds an event that was accepted before, or has refused it.
     pub(super) fn settle_buffered(&self, bridge: &Bridge, record: &SharedRecord, error: Option<&str>) {
-        let progress = record.settle_one(error.is_some(), error, self.clock.wall(self.clock.now()));
+        let wall = self.clock.wall(self.clock.now());
+        let progress = record.settle_one(error.is_some(), error, wall);
         // What that refused it does not know.
         if error.is_none() {
             bridge.note_end(record, progress);
         }
-        self.close_if_done(record, progress);
+        self.close_if_done(record, progress, wall);
     }
 
     /// The back end refused an event for good.

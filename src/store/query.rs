@@ -44,6 +44,18 @@ impl Store {
         page.into_values().collect()
     }
 
+    /// When the oldest event was made that is not done, in nanoseconds of wall time.
+    pub(crate) fn oldest_open(&self) -> Option<u64> {
+        let mut oldest = None;
+        self.for_each(|record| {
+            if record.progress().is_open() {
+                let made = record.event.created_nanos();
+                oldest = Some(oldest.map_or(made, |oldest: u64| oldest.min(made)));
+            }
+        });
+        oldest
+    }
+
     /// Counts what is held, in one pass.
     pub(crate) fn stats(&self) -> StoreStats {
         let mut stats = StoreStats::default();

@@ -178,6 +178,13 @@ impl Record {
         Progress(self.state.fetch_add(change, Ordering::AcqRel).wrapping_add(change))
     }
 
+    /// How long it is, at a wall time, since the first attempt, if there was one, and since the event was made. In nanoseconds; 0 if
+    /// the clock was set back.
+    pub(crate) fn took(&self, wall: u64) -> (Option<u64>, u64) {
+        let first = self.processed_at.load(Ordering::Relaxed);
+        ((first != 0).then(|| wall.saturating_sub(first)), wall.saturating_sub(self.event.created_nanos()))
+    }
+
     /// A dead delivery runs again. Returns the progress before it.
     pub(crate) fn reopen_one(&self) -> Progress {
         let before = Progress(self.state.fetch_sub(FAILED_ONE - 1, Ordering::AcqRel));

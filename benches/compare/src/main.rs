@@ -8,6 +8,7 @@ mod keys;
 mod latency;
 mod machine;
 mod memory;
+mod metrics;
 mod payloads;
 mod race;
 mod report;
@@ -41,6 +42,7 @@ const PARTS: &[Part] = &[
     ("retries", retries::run),
     ("keys", keys::run),
     ("payloads", payloads::run),
+    ("metrics", metrics::run),
 ];
 
 /// Measures eventbroker and its rivals on the same work, in turn: A B C A B C.

@@ -49,6 +49,8 @@ pub struct Config {
     pub sync_timeout: Duration,
     /// A handler that runs longer is reported as stuck. Default 5 min; 1 ms to 7 days.
     pub max_handler_time: Duration,
+    /// Whether events are counted and timed by source and type, for [`Broker::metrics`](eventbroker::Broker::metrics). Default true.
+    pub metrics: bool,
     /// How long a broker that is told to stop drains: for [`shutdown`](crate::shutdown), and for whoever stops a broker by
     /// himself. Default 30 s; at most 7 days.
     pub shutdown_timeout: Duration,
@@ -175,6 +177,7 @@ impl Default for Config {
             max_payload_bytes: core.max_payload_bytes,
             sync_timeout: core.sync_timeout,
             max_handler_time: core.max_handler_time,
+            metrics: core.metrics,
             shutdown_timeout: Duration::from_secs(30),
             retry_policy: core.retry_policy,
             store: StoreConfig {
@@ -230,6 +233,7 @@ impl Config {
         core.sync_timeout = self.sync_timeout;
         core.max_handler_time = self.max_handler_time;
         core.confirm = self.confirm;
+        core.metrics = self.metrics;
         core.instance_id.clone_from(&self.instance_id);
         core
     }

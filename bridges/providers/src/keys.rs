@@ -120,6 +120,7 @@ pub(crate) fn keys() -> Vec<Key> {
         key("sync_timeout", "How long publish_sync waits", |it| &mut it.sync_timeout).span(Duration::ZERO, WEEK),
         key("max_handler_time", "A handler that runs longer is reported as stuck", |it| &mut it.max_handler_time)
             .span(MOMENT, WEEK),
+        key("metrics", "Whether events are counted and timed by source and type", |it| &mut it.metrics),
         key("shutdown_timeout", "How long a broker that is told to stop drains", |it| &mut it.shutdown_timeout)
             .span(Duration::ZERO, WEEK),
         key("retry_policy.max_retries", "Retries after the first attempt; 0 turns retries off", |it| {

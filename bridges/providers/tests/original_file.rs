@@ -104,12 +104,13 @@ fn the_defaults_are_those_of_the_original() {
 #[test]
 fn keys_of_our_own_reach_the_broker() {
     let config = load(
-        "event_broker:\n  overflow: block 100ms\n  max_workers: 12\n  max_waiting: 7\n  max_in_flight: 8\n  max_dead_letters: 9\n  \
+        "event_broker:\n  overflow: block 100ms\n  metrics: false\n  max_workers: 12\n  max_waiting: 7\n  max_in_flight: 8\n  max_dead_letters: 9\n  \
          max_payload_bytes: 64\n  sync_timeout: 3s\n  max_handler_time: 4s\n  retry_policy: { jitter: 0 }\n  \
          store: { max_events: 5, max_age: 1h, cleanup_interval: 30s }\n",
     );
     let broker = config.broker();
     assert_eq!(broker.overflow, eventbroker::Overflow::Block(Duration::from_millis(100)));
+    assert!(!broker.metrics);
     assert_eq!((broker.max_workers, broker.max_waiting, broker.max_in_flight), (Some(12), 7, 8));
     assert_eq!((broker.max_dead_letters, broker.max_payload_bytes, broker.max_events), (9, 64, 5));
     assert_eq!((broker.sync_timeout, broker.max_handler_time), (Duration::from_secs(3), Duration::from_secs(4)));

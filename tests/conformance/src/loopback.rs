@@ -1,7 +1,7 @@
 //! A back end in this process, for tests: what several brokers would reach over a network is a log behind a mutex here.
 //!
 //! It keeps events by id, a queue for each subscription name that was ever registered, and leases with tokens and an end. What
-//! operators ask of it is in [`operator`].
+//! operators ask of it is in `loopback/operator.rs`.
 //! It can be made to fail in the ways in which a real one fails. Everything that happens to it can be
 //! [waited for](Loopback::wait_until).
 

@@ -33,6 +33,8 @@ pub(crate) struct Ours {
     way: Way,
     /// Subscriptions beside those that match.
     others: usize,
+    /// Events are counted by type.
+    metrics: bool,
 }
 
 impl Rival for Ours {
@@ -64,7 +66,11 @@ impl Rival for Ours {
 
 impl Ours {
     pub(crate) fn new(way: Way) -> Self {
-        Self { way, others: 0 }
+        Self { way, others: 0, metrics: true }
+    }
+
+    pub(crate) fn metrics(self, metrics: bool) -> Self {
+        Self { metrics, ..self }
     }
 
     pub(crate) fn among(self, others: usize) -> Self {
@@ -75,7 +81,7 @@ impl Ours {
     /// full, and, if the shape says how many threads handle events, their number.
     fn open(self, work: &Work) -> Broker {
         let Shape { workers, subscriptions, .. } = work.shape;
-        let builder = Broker::builder();
+        let builder = Broker::builder().metrics(self.metrics);
         let builder = if workers == 1 { builder } else { builder.worker_count(workers) };
         let broker = builder.start().expect("a broker");
         for n in 0..self.others {
