@@ -15,7 +15,7 @@ pub(crate) const STOP: Duration = Duration::from_secs(10);
 /// Where the events are.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Target {
-    /// The back end: `sqlite:FILE`
+    /// The back end: `sqlite:FILE` or `postgres://USER@HOST/DATABASE`
     #[arg(long, value_name = "URL", required_unless_present = "config", conflicts_with = "config")]
     url: Option<String>,
     /// The configuration that names it, as for a broker
@@ -41,9 +41,11 @@ impl Target {
                 Some("sqlite" | "postgres" | "postgresql") => ProviderKind::Database,
                 Some("redis" | "rediss") => ProviderKind::Redis,
                 Some("nats") => ProviderKind::Nats,
-                _ => {
+                // Without the rest, which may hold a password.
+                scheme => {
                     return Err(Failure::usage(format_args!(
-                        "--url {url}: no back end has such a URL; try sqlite:FILE"
+                        "--url {}: no back end has such a URL; try sqlite:FILE or postgres://USER@HOST/DATABASE",
+                        scheme.unwrap_or_default()
                     )));
                 }
             };
@@ -51,7 +53,9 @@ impl Target {
             config.nats.url = Url::new(url);
         }
         if config.provider == ProviderKind::Memory {
-            return Err(Failure::usage("the configuration names no durable back end; give one with --url sqlite:FILE"));
+            return Err(Failure::usage(
+                "the configuration names no durable back end; give one with --url sqlite:FILE or postgres:…",
+            ));
         }
         if let Some(group) = &self.group {
             for name in

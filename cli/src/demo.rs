@@ -41,6 +41,7 @@ Examples:
   eventbroker demo
   eventbroker demo --seconds 30 --threads 8
   eventbroker demo --provider sqlite
+  eventbroker demo --provider postgres --url postgres://me@localhost/shop
   eventbroker demo --seconds 5 --json | jq '.checks[] | select(.ok | not)'")]
 pub(crate) struct Options {
     /// How long the shop is open
@@ -52,6 +53,9 @@ pub(crate) struct Options {
     /// Where the broker holds the events
     #[arg(long, value_enum, default_value_t = Where::Memory)]
     provider: Where,
+    /// The PostgreSQL database: the events go into tables of a new name, which stay there
+    #[arg(long, value_name = "URL", required_if_eq("provider", "postgres"))]
+    url: Option<String>,
 }
 
 /// Where the broker holds the events.
@@ -61,6 +65,8 @@ enum Where {
     Memory,
     /// In an SQLite file of its own, beside the shop's
     Sqlite,
+    /// In a PostgreSQL database
+    Postgres,
 }
 
 /// The most changes that one transaction makes.
@@ -105,7 +111,7 @@ fn demonstrate(options: &Options) -> Result<Report, Undone> {
     shop::found(&database)?;
 
     let threads = usize::from(options.threads);
-    let provider = open(options.provider, &folder.path)?;
+    let provider = open(options, &folder.path)?;
     let held = provider.store.clone();
     let broker = Broker::builder().config(config(threads)).provider(provider).start()?;
     let hooks = HookRegistry::new();
@@ -168,16 +174,24 @@ impl Where {
         match self {
             Self::Memory => "memory",
             Self::Sqlite => "sqlite",
+            Self::Postgres => "postgres",
         }
     }
 }
 
 /// Opens what holds the events.
-fn open(provider: Where, folder: &Path) -> Result<Provider, Undone> {
+fn open(options: &Options, folder: &Path) -> Result<Provider, Undone> {
     let mut config = eventbroker_providers::Config::default();
-    if provider == Where::Sqlite {
+    let url = match (options.provider, &options.url) {
+        (Where::Memory, _) => None,
+        (Where::Sqlite, _) => Some(format!("sqlite:{}", folder.join("events.db").display())),
+        (Where::Postgres, url) => url.clone(),
+    };
+    if let Some(url) = url {
         config.provider = ProviderKind::Database;
-        config.database.url = Url::new(format!("sqlite:{}", folder.join("events.db").display()));
+        config.database.url = Url::new(url);
+        // What was there before must not be counted.
+        config.database.table_name = format!("demo_{}_{}", jiff::Timestamp::now().as_millisecond(), process::id());
     }
     Ok(eventbroker_providers::open(&config)?)
 }

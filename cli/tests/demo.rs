@@ -6,6 +6,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use eventbroker_conformance::postgres::Server;
 use rusqlite::Connection;
 use serde_json::Value;
 
@@ -127,10 +128,22 @@ fn two_seconds_add_up() {
 
 #[test]
 fn two_seconds_on_a_file_add_up_too() {
-    let output = Demo::start("sqlite", &["--seconds", "2", "--provider", "sqlite", "--json"]).end();
+    adds_up_on("sqlite", &[]);
+}
+
+#[test]
+fn two_seconds_on_a_server_add_up_too() {
+    let server = Server::start();
+    adds_up_on("postgres", &["--url", &server.database()]);
+}
+
+/// The books agree with what the back end holds.
+fn adds_up_on(provider: &str, arguments: &[&str]) {
+    let arguments = [&["--seconds", "2", "--provider", provider, "--json"], arguments].concat();
+    let output = Demo::start(provider, &arguments).end();
     let report = report(&output);
     assert_eq!(failing(&report), [""; 0], "{report}");
-    assert_eq!((output.status.code(), &report["provider"]), (Some(0), &Value::from("sqlite")));
+    assert_eq!((output.status.code(), &report["provider"]), (Some(0), &Value::from(provider)));
     let committed: u64 = report["changes"].as_object().expect("counts").values().filter_map(Value::as_u64).sum();
     assert!(committed > 0, "{report}");
     for path in ["/events/accepted", "/events/stored"] {

@@ -1,11 +1,13 @@
-//! The commands of operators, on an SQLite file that other programs use as well.
+//! The commands of operators, on an SQLite file and on a PostgreSQL server that other programs use as well.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use eventbroker::{Broker, HandlerError, RetryPolicy, SubscribeOptions};
+use eventbroker_conformance::postgres::Server;
 use eventbroker_providers::{Config, Loader};
 use serde_json::{Value, json};
 use support::{Run, command, event, run, signal};
@@ -15,10 +17,21 @@ mod support;
 /// Nothing that a test waits for takes this long, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A file of events, in a folder that goes with the test.
+/// A server for all tests here; it goes with this process.
+static POSTGRES: LazyLock<Server> = LazyLock::new(Server::start);
+
+/// Where the events of a test are: a file in a folder that goes with the test, or a database.
 struct Events {
     folder: PathBuf,
     url: String,
+}
+
+/// Checks the same on every back end.
+fn on_each(test: &str, check: impl Fn(&Events)) {
+    check(&Events::new(test));
+    let mut events = Events::new(&format!("{test}-postgres"));
+    events.url = POSTGRES.database();
+    check(&events);
 }
 
 impl Events {
@@ -80,131 +93,143 @@ impl Drop for Events {
 
 #[test]
 fn what_is_published_is_listed_and_shown_as_it_was_given() {
-    let events = Events::new("publish");
-    let arguments = [
-        "publish",
-        "shop.orders.create",
-        "--payload",
-        r#"{"total":  7}"#,
-        "--key",
-        "customer-3",
-        "--id",
-        "order-7",
-        "--source",
-        "frontend",
-        "--user-id",
-        "42",
-        "--session-id",
-        "s",
-        "--metadata",
-        "trace=\"abc\"",
-        "--metadata",
-        "note=plain text",
-    ];
-    assert_eq!(events.value(&arguments), json!({"id": "order-7", "duplicate": false}));
-    assert_eq!(events.value(&arguments), json!({"id": "order-7", "duplicate": true}));
-    events.value(&["publish", "shop.users.create", "--id", "user-8"]);
-    let shown = events.value(&["show", "order-7"]);
-    assert_eq!((&shown["type"], &shown["payload"]), (&json!("shop.orders.create"), &json!({"total": 7})));
-    assert_eq!((&shown["source"], &shown["user_id"]), (&json!("frontend"), &json!(42)));
-    assert_eq!(shown["metadata"], json!({"trace": "abc", "note": "plain text"}));
-    assert_eq!(shown["status"], "completed", "nobody listens");
-    let listed = events.run(&["list", "--entity", "orders"]).lines();
-    assert_eq!(listed.len(), 1);
-    assert_eq!(listed[0]["id"], "order-7");
-    assert_eq!(events.run(&["list", "--limit", "1"]).lines()[0]["type"], "shop.users.create", "from the last id on");
-    assert_eq!(events.run(&["list", "--status", "failed"]).lines().len(), 0);
-    assert_eq!(events.run(&["list", "--to", "1h"]).lines().len(), 0, "none is older than an hour");
-    let missing = events.run(&["show", "order-8"]);
-    assert_eq!((missing.code, missing.stdout.as_str()), (Some(3), ""));
-    let text = run(&["show", "order-7", "--url", &events.url], "");
-    assert!(text.stdout.contains("customer-3") && text.stdout.contains(r#"{"total":  7}"#), "{}", text.stdout);
+    on_each("publish", |events| {
+        let arguments = [
+            "publish",
+            "shop.orders.create",
+            "--payload",
+            r#"{"total":  7}"#,
+            "--key",
+            "customer-3",
+            "--id",
+            "order-7",
+            "--source",
+            "frontend",
+            "--user-id",
+            "42",
+            "--session-id",
+            "s",
+            "--metadata",
+            "trace=\"abc\"",
+            "--metadata",
+            "note=plain text",
+        ];
+        assert_eq!(events.value(&arguments), json!({"id": "order-7", "duplicate": false}));
+        assert_eq!(events.value(&arguments), json!({"id": "order-7", "duplicate": true}));
+        events.value(&["publish", "shop.users.create", "--id", "user-8"]);
+        let shown = events.value(&["show", "order-7"]);
+        assert_eq!((&shown["type"], &shown["payload"]), (&json!("shop.orders.create"), &json!({"total": 7})));
+        assert_eq!((&shown["source"], &shown["user_id"]), (&json!("frontend"), &json!(42)));
+        assert_eq!(shown["metadata"], json!({"trace": "abc", "note": "plain text"}));
+        assert_eq!(shown["status"], "completed", "nobody listens");
+        let listed = events.run(&["list", "--entity", "orders"]).lines();
+        assert_eq!(listed.len(), 1);
+        assert_eq!(listed[0]["id"], "order-7");
+        assert_eq!(
+            events.run(&["list", "--limit", "1"]).lines()[0]["type"],
+            "shop.users.create",
+            "from the last id on"
+        );
+        assert_eq!(events.run(&["list", "--status", "failed"]).lines().len(), 0);
+        assert_eq!(events.run(&["list", "--to", "1h"]).lines().len(), 0, "none is older than an hour");
+        let missing = events.run(&["show", "order-8"]);
+        assert_eq!((missing.code, missing.stdout.as_str()), (Some(3), ""));
+        let text = run(&["show", "order-7", "--url", &events.url], "");
+        assert!(text.stdout.contains("customer-3") && text.stdout.contains(r#"{"total":  7}"#), "{}", text.stdout);
+    });
 }
 
 #[test]
 fn lines_are_published_and_bad_ones_reported_with_their_number() {
-    let events = Events::new("lines");
-    let input =
-        event("a", "shop.orders.create", &json!(1)) + "no event\n" + &event("b", "shop.orders.create", &json!(2));
-    let published = events.run_with(&["publish", "--lines"], &input);
-    assert_eq!(published.code, Some(6));
-    let ids: Vec<Value> = published.lines().iter().map(|line| line["id"].clone()).collect();
-    assert_eq!(ids, ["a", "b"]);
-    assert!(published.stderr.contains(r#""line":2"#), "{}", published.stderr);
-    assert_eq!(events.run_with(&["publish", "--lines"], "").code, Some(0));
+    on_each("lines", |events| {
+        let input =
+            event("a", "shop.orders.create", &json!(1)) + "no event\n" + &event("b", "shop.orders.create", &json!(2));
+        let published = events.run_with(&["publish", "--lines"], &input);
+        assert_eq!(published.code, Some(6));
+        let ids: Vec<Value> = published.lines().iter().map(|line| line["id"].clone()).collect();
+        assert_eq!(ids, ["a", "b"]);
+        assert!(published.stderr.contains(r#""line":2"#), "{}", published.stderr);
+        assert_eq!(events.run_with(&["publish", "--lines"], "").code, Some(0));
+    });
 }
 
 #[test]
 fn tail_shows_events_as_they_come_until_it_is_enough_or_a_signal_comes() {
-    let events = Events::new("tail");
-    events.value(&["publish", "shop.orders.create", "--id", "before"]);
-    let arguments = ["tail", "--pattern", "shop.*.create", "--json", "--from", "earliest", "--url", &events.url];
-    let mut child = command(&arguments).spawn().expect("it starts");
-    let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
-    let mut next = || -> Value {
-        let line = lines.next().expect("it goes on").expect("a line");
-        serde_json::from_str(&line).expect("JSON")
-    };
-    assert_eq!(next()["id"], "before");
-    events.value(&["publish", "shop.orders.delete", "--id", "other"]);
-    events.value(&["publish", "shop.users.create", "--id", "during"]);
-    assert_eq!(next()["id"], "during");
-    signal(&child, "TERM");
-    assert_eq!(child.wait().expect("it ends").code(), Some(143));
-    let two = events.run(&["tail", "--from", "earliest", "--limit", "2"]).lines();
-    assert_eq!(two.iter().map(|event| event["id"].clone()).collect::<Vec<_>>(), ["before", "other"]);
-    let last = events.run(&["tail", "--after", "other", "--for", "1s"]).lines();
-    assert_eq!(last.len(), 1);
-    assert_eq!(events.run(&["tail", "--after", "nothing", "--for", "1s"]).code, Some(1));
+    on_each("tail", |events| {
+        events.value(&["publish", "shop.orders.create", "--id", "before"]);
+        let arguments = ["tail", "--pattern", "shop.*.create", "--json", "--from", "earliest", "--url", &events.url];
+        let mut child = command(&arguments).spawn().expect("it starts");
+        let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+        let mut next = || -> Value {
+            let line = lines.next().expect("it goes on").expect("a line");
+            serde_json::from_str(&line).expect("JSON")
+        };
+        assert_eq!(next()["id"], "before");
+        events.value(&["publish", "shop.orders.delete", "--id", "other"]);
+        events.value(&["publish", "shop.users.create", "--id", "during"]);
+        assert_eq!(next()["id"], "during");
+        signal(&child, "TERM");
+        assert_eq!(child.wait().expect("it ends").code(), Some(143));
+        let two = events.run(&["tail", "--from", "earliest", "--limit", "2"]).lines();
+        assert_eq!(two.iter().map(|event| event["id"].clone()).collect::<Vec<_>>(), ["before", "other"]);
+        let last = events.run(&["tail", "--after", "other", "--for", "1s"]).lines();
+        assert_eq!(last.len(), 1);
+        assert_eq!(events.run(&["tail", "--after", "nothing", "--for", "1s"]).code, Some(1));
+    });
 }
 
 #[test]
 fn dead_letters_are_listed_shown_retried_and_purged() {
-    let events = Events::new("failed");
-    events.with_dead_letters(5);
-    let letters = events.run(&["failed", "list"]).lines();
-    assert_eq!(letters.len(), 5);
-    let numbers: Vec<String> = letters.iter().map(|letter| letter["number"].to_string()).collect();
-    assert_eq!((&letters[0]["subscription"], &letters[0]["reason"]), (&json!("fragile"), &json!("permanent")));
-    let page = events.run(&["failed", "list", "--after", &numbers[1], "--limit", "2"]).lines();
-    assert_eq!(page.iter().map(|letter| letter["number"].to_string()).collect::<Vec<_>>(), numbers[2..4]);
-    assert_eq!(events.run(&["failed", "list", "--subscription", "other"]).lines().len(), 0);
-    assert_eq!(events.run(&["failed", "list", "--pattern", "shop.bad.*"]).lines().len(), 5);
-    let shown = events.value(&["failed", "show", &numbers[0]]);
-    assert_eq!(shown["errors"][0]["message"], "it broke");
-    assert_eq!(events.run(&["failed", "show", "999"]).code, Some(3));
+    on_each("failed", |events| {
+        events.with_dead_letters(5);
+        let letters = events.run(&["failed", "list"]).lines();
+        assert_eq!(letters.len(), 5);
+        let numbers: Vec<String> = letters.iter().map(|letter| letter["number"].to_string()).collect();
+        assert_eq!((&letters[0]["subscription"], &letters[0]["reason"]), (&json!("fragile"), &json!("permanent")));
+        let page = events.run(&["failed", "list", "--after", &numbers[1], "--limit", "2"]).lines();
+        assert_eq!(page.iter().map(|letter| letter["number"].to_string()).collect::<Vec<_>>(), numbers[2..4]);
+        assert_eq!(events.run(&["failed", "list", "--subscription", "other"]).lines().len(), 0);
+        assert_eq!(events.run(&["failed", "list", "--pattern", "shop.bad.*"]).lines().len(), 5);
+        let shown = events.value(&["failed", "show", &numbers[0]]);
+        assert_eq!(shown["errors"][0]["message"], "it broke");
+        assert_eq!(events.run(&["failed", "show", "999"]).code, Some(3));
 
-    assert_eq!(events.value(&["failed", "retry", &numbers[0]]), json!({"requeued": 1, "not_found": []}));
-    assert_eq!(events.run(&["failed", "retry", &numbers[0]]).code, Some(3), "it is no dead letter any more");
-    let some = events.run(&["failed", "purge", &numbers[1], "999"]);
-    assert_eq!(some.code, Some(6));
-    assert_eq!(serde_json::from_str::<Value>(&some.stdout).expect("JSON"), json!({"purged": 1, "not_found": [999]}));
-    let all = ["--all", "--reason", "permanent", "--limit", "2"];
-    assert_eq!(events.value(&[&["failed", "retry"][..], &all].concat())["requeued"], 2);
-    assert_eq!(events.value(&["failed", "purge", "--all"])["purged"], 1);
-    let stats = events.value(&["stats"]);
-    assert_eq!((&stats["dead_letters"], &stats["subscriptions"][0]["ready"]), (&json!(0), &json!(3)));
-    assert_eq!(stats["events"]["failed"], 2, "those that were purged");
-    assert_eq!(events.run(&["failed", "retry"]).code, Some(2), "which ones?");
+        assert_eq!(events.value(&["failed", "retry", &numbers[0]]), json!({"requeued": 1, "not_found": []}));
+        assert_eq!(events.run(&["failed", "retry", &numbers[0]]).code, Some(3), "it is no dead letter any more");
+        let some = events.run(&["failed", "purge", &numbers[1], "999"]);
+        assert_eq!(some.code, Some(6));
+        assert_eq!(
+            serde_json::from_str::<Value>(&some.stdout).expect("JSON"),
+            json!({"purged": 1, "not_found": [999]})
+        );
+        let all = ["--all", "--reason", "permanent", "--limit", "2"];
+        assert_eq!(events.value(&[&["failed", "retry"][..], &all].concat())["requeued"], 2);
+        assert_eq!(events.value(&["failed", "purge", "--all"])["purged"], 1);
+        let stats = events.value(&["stats"]);
+        assert_eq!((&stats["dead_letters"], &stats["subscriptions"][0]["ready"]), (&json!(0), &json!(3)));
+        assert_eq!(stats["events"]["failed"], 2, "those that were purged");
+        assert_eq!(events.run(&["failed", "retry"]).code, Some(2), "which ones?");
+    });
 }
 
 #[test]
 fn replay_delivers_again_what_the_dry_run_has_counted() {
-    let events = Events::new("replay");
-    events.with_dead_letters(4);
-    let dry = ["replay", "fragile", "--from", "1h", "--limit", "3", "--dry-run"];
-    let counted = events.value(&dry);
-    assert_eq!((&counted["deliveries"], &counted["dry_run"]), (&json!(3), &json!(true)));
-    assert_eq!(events.value(&["failed", "list", "--limit", "1"])["subscription"], "fragile", "nothing was changed");
-    let replayed = events.value(&dry[..6]);
-    assert_eq!((&replayed["deliveries"], &replayed["next"]), (&json!(3), &counted["next"]));
-    let next = replayed["next"].as_str().expect("there is more");
-    assert_eq!(events.value(&["replay", "fragile", "--after", next])["deliveries"], 1);
-    let lag = events.value(&["sql", "lag"]);
-    assert_eq!((&lag["subscriptions"][0]["ready"], &lag["dead_letters"]), (&json!(4), &json!(0)));
-    let unknown = events.run(&["replay", "nobody"]);
-    assert_eq!(unknown.code, Some(1));
-    assert!(unknown.stderr.contains("nobody"), "{}", unknown.stderr);
+    on_each("replay", |events| {
+        events.with_dead_letters(4);
+        let dry = ["replay", "fragile", "--from", "1h", "--limit", "3", "--dry-run"];
+        let counted = events.value(&dry);
+        assert_eq!((&counted["deliveries"], &counted["dry_run"]), (&json!(3), &json!(true)));
+        assert_eq!(events.value(&["failed", "list", "--limit", "1"])["subscription"], "fragile", "nothing was changed");
+        let replayed = events.value(&dry[..6]);
+        assert_eq!((&replayed["deliveries"], &replayed["next"]), (&json!(3), &counted["next"]));
+        let next = replayed["next"].as_str().expect("there is more");
+        assert_eq!(events.value(&["replay", "fragile", "--after", next])["deliveries"], 1);
+        let lag = events.value(&["sql", "lag"]);
+        assert_eq!((&lag["subscriptions"][0]["ready"], &lag["dead_letters"]), (&json!(4), &json!(0)));
+        let unknown = events.run(&["replay", "nobody"]);
+        assert_eq!(unknown.code, Some(1));
+        assert!(unknown.stderr.contains("nobody"), "{}", unknown.stderr);
+    });
 }
 
 #[test]
@@ -246,7 +271,9 @@ fn what_cannot_be_opened_or_asked_is_told_and_has_its_exit_code() {
     let cases: &[(&[&str], i32, &str)] = &[
         (&["list"], 2, "--url"),
         (&["list", "--url", "mongodb://x"], 2, "mongodb"),
-        (&["list", "--url", "postgres://user:secret@localhost/db"], 2, "postgres"),
+        (&["list", "--url", "mysql://user:secret@localhost/db"], 2, "mysql"),
+        (&["list", "--url", "redis://:secret@localhost"], 2, "redis"),
+        (&["list", "--url", "postgres://user:secret@localhost:1/db"], 4, "localhost"),
         (&["list", "--url", "sqlite:/no/such/folder/events.db"], 4, "/no/such/folder"),
         (&["list", "--url", "sqlite:x.db", "--from", "yesterday"], 2, "yesterday"),
         (&["publish", "a..b", "--url", "sqlite:x.db"], 2, "segment 2"),
