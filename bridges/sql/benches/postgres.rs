@@ -23,7 +23,7 @@ const STOP: Duration = Duration::from_secs(30);
 type Candidate<'a> = (&'a str, &'a dyn Fn(&str) -> f64);
 
 fn main() {
-    let (events, rounds) = if env::args().any(|it| it == "--quick") { (20_000, 3) } else { (50_000, 5) };
+    let (events, rounds) = if env::args().any(|it| it == "--quick") { (10_000, 3) } else { (50_000, 5) };
     let server = Server::start();
 
     println!("storing, each commit synced before it is accepted");
@@ -236,11 +236,11 @@ fn latency(url: &str) -> (Duration, Duration) {
     const THREADS: i64 = 8;
     let broker = start(url);
     let (sender, calls) = channel();
-    let handler = move |delivery: eventbroker::Delivery<'_>| {
+    let handler = broker.subscribe_with(options(), move |delivery| {
         // Nobody listens any more at the end.
         let _ = sender.send((delivery.event().user_id(), Instant::now()));
-    };
-    broker.subscribe_with(options(), handler).expect("a subscription");
+    });
+    handler.expect("a subscription");
     let began = Instant::now() + Duration::from_millis(100);
     let turn = |number: i64| began + Duration::from_millis(number as u64);
     thread::scope(|scope| {
