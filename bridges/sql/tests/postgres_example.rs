@@ -1,6 +1,6 @@
 //! The example does what it says: two processes share the events of a database, and each event is handled by one of them.
 //!
-//! `cargo test -p eventbroker-sql --features postgres --test postgres_example --example postgres`
+//! The tests of the whole package build it; for this one alone, `cargo build -p eventbroker-sql --features postgres --example postgres`.
 
 use std::env;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use eventbroker_conformance::postgres::Server;
 fn example() -> PathBuf {
     let test = env::current_exe().expect("a path");
     let built = test.parent().and_then(|deps| deps.parent()).expect("a folder").join("examples").join("postgres");
-    assert!(built.exists(), "{} is not built: add `--example postgres`", built.display());
+    assert!(built.exists(), "{} is not built: see the top of this test", built.display());
     built
 }
 
