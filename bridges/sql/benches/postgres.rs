@@ -244,10 +244,10 @@ fn latency(url: &str) -> (Duration, Duration) {
     let began = Instant::now() + Duration::from_millis(100);
     let turn = |number: i64| began + Duration::from_millis(number as u64);
     thread::scope(|scope| {
-        for first in 0..THREADS {
+        for first in 1..=THREADS {
             let broker = &broker;
             scope.spawn(move || {
-                for number in (first..EVENTS).step_by(THREADS as usize) {
+                for number in (first..=EVENTS).step_by(THREADS as usize) {
                     thread::sleep(turn(number).saturating_duration_since(Instant::now()));
                     let event = event().user_id(number).build().expect("a valid event");
                     broker.publish(event).expect("it is accepted");
