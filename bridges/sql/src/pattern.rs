@@ -40,3 +40,33 @@ impl Form {
         Self { final_rest, dots: segments.len() - 1, glob: glob.join("."), literals }
     }
 }
+
+/// Patterns and types by which each database's condition is held against the reference.
+#[cfg(test)]
+pub(crate) mod cases {
+    use eventbroker::{Event, Pattern, Source};
+    use proptest::prelude::*;
+
+    /// A few short segments, so that types and patterns often match; with every character that `GLOB`, `LIKE` or JSON takes for more
+    /// than itself.
+    const SEGMENT: &str = r#"a|b|ab|\[a\]|a\?|\[|\]|"|\\|\\"|\^|-|ä|\$|%|_|A"#;
+
+    fn dotted(segment: &'static str, rest: &'static str) -> impl Strategy<Value = String> {
+        (prop::collection::vec(segment, 1..5), prop::option::weighted(0.3, Just(rest)))
+            .prop_map(|(segments, rest)| segments.join(".") + rest.unwrap_or_default())
+    }
+
+    pub(crate) fn patterns() -> impl Strategy<Value = Pattern> {
+        let segment: &'static str = Box::leak(format!("{SEGMENT}|\\*|\\*|\\*").into_boxed_str());
+        prop_oneof![8 => dotted(segment, ".**"), 1 => Just("*".to_owned()), 1 => Just("**".to_owned())]
+            .prop_map(|pattern| Pattern::parse(&pattern).expect("a pattern"))
+    }
+
+    pub(crate) fn event_types() -> impl Strategy<Value = Vec<String>> {
+        let valid = |event_type: String| {
+            Event::builder(Source::System, event_type.as_str()).build().expect("a valid type");
+            event_type
+        };
+        prop::collection::vec(dotted(SEGMENT, ".a").prop_map(valid), 1..8)
+    }
+}

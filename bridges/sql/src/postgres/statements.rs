@@ -93,19 +93,20 @@ impl Statements {
                  FOR UPDATE SKIP LOCKED) x WHERE d.position = x.position AND d.subscription = x.subscription",
             ),
             settle: fill("SELECT * FROM {events}_settle($1, $2, $3, $4, $5, $6, $7, $8, $9)"),
+            // `+ 0`: see `settle` in `schema.sql`.
             mark: fill(
                 "UPDATE {events}_deliveries SET marked = true \
-                 WHERE position = $1 AND subscription = $2 AND token = $3 AND holder = $4 AND state = 1",
+                 WHERE position = $1 AND subscription = $2 AND token = $3 AND holder = $4 AND state + 0 = 1",
             ),
             unmark: fill(
                 "UPDATE {events}_deliveries SET marked = false, suspect = false, crashes = 0 \
-                 WHERE position = $1 AND subscription = $2 AND token = $3 AND holder = $4 AND state = 1",
+                 WHERE position = $1 AND subscription = $2 AND token = $3 AND holder = $4 AND state + 0 = 1",
             ),
             extend: fill(
                 "UPDATE {events}_deliveries d SET leased_until = clock_timestamp() + make_interval(secs => $5) \
                  FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS i(position, subscription, token) \
                  WHERE d.position = i.position AND d.subscription = i.subscription AND d.token = i.token AND d.holder = $4 \
-                 AND d.state = 1 RETURNING i.token",
+                 AND d.state + 0 = 1 RETURNING i.token",
             ),
             tell: fill("SELECT {events}_tell($1, $2, $3, $4, $5)"),
             subscription: fill(

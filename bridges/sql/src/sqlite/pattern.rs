@@ -25,23 +25,10 @@ pub(super) fn form(pattern: &Pattern) -> Form {
 #[cfg(test)]
 mod tests {
     use super::{condition, form};
-    use eventbroker::{Event, Pattern, Source};
+    use crate::pattern::cases::{event_types, patterns};
+    use eventbroker::Pattern;
     use proptest::prelude::*;
     use rusqlite::{Connection, params};
-
-    /// Types and patterns of a few short segments, so that they often match; with every character that `GLOB` or JSON takes
-    /// for more than itself.
-    const SEGMENT: &str = r#"a|b|ab|\[a\]|a\?|\[|\]|"|\\|\\"|\^|-|ä|\$|%|_|A"#;
-
-    fn dotted(segment: &'static str, rest: &'static str) -> impl Strategy<Value = String> {
-        (prop::collection::vec(segment, 1..5), prop::option::weighted(0.3, Just(rest)))
-            .prop_map(|(segments, rest)| segments.join(".") + rest.unwrap_or_default())
-    }
-
-    fn wanted() -> impl Strategy<Value = String> {
-        let segment: &'static str = Box::leak(format!("{SEGMENT}|\\*|\\*|\\*").into_boxed_str());
-        prop_oneof![8 => dotted(segment, ".**"), 1 => Just("*".to_owned()), 1 => Just("**".to_owned())]
-    }
 
     fn sqlite_matches(connection: &Connection, pattern: &Pattern, event_type: &str) -> bool {
         let form = form(pattern);
@@ -58,11 +45,9 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(4_000))]
 
         #[test]
-        fn sqlite_matches_as_the_reference_does(pattern in wanted(), types in prop::collection::vec(dotted(SEGMENT, ".a"), 1..8)) {
+        fn sqlite_matches_as_the_reference_does(pattern in patterns(), event_types in event_types()) {
             let connection = Connection::open_in_memory().expect("a database");
-            let pattern = Pattern::parse(&pattern).expect("a pattern");
-            for event_type in types {
-                Event::builder(Source::System, event_type.as_str()).build().expect("a valid type");
+            for event_type in event_types {
                 let matched = sqlite_matches(&connection, &pattern, &event_type);
                 prop_assert_eq!(matched, pattern.matches(&event_type), "{} and {}", pattern, event_type);
             }
