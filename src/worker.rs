@@ -209,6 +209,8 @@ impl Engine {
     pub(crate) fn attempt(self: &Arc<Self>, subscription: &Arc<Subscription>, delivery: Queued, now: u64) -> u64 {
         let Some(held) = delivery.lease() else { return self.run(subscription, delivery, now) };
         let held = Arc::clone(held);
+        // Whether the lease still holds is not to be judged by a time from before this process was frozen.
+        let now = self.clock.now();
         let Some((delivery, call)) = self.approach(subscription, delivery, held, now) else { return self.clock.now() };
         let ended = self.run(subscription, delivery, now);
         drop(call);

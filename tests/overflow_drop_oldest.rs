@@ -207,7 +207,7 @@ fn what_is_parked_behind_a_waiting_retry_is_never_dropped() {
 #[test]
 fn what_was_parked_behind_a_retry_is_not_dropped_when_its_turn_has_come() {
     let clock = manual_clock();
-    let it = scene(Broker::builder().manual_clock(&clock), capacity(1), &[1, 2], &[1, 2]);
+    let it = scene(Broker::builder().manual_clock(&clock), capacity(1), &[1, 2, 3], &[1, 2]);
     it.publish(keyed_number(1, "k"));
     it.wait_for_waiting(1);
     it.publish(numbered("a.b", 2));
@@ -215,17 +215,19 @@ fn what_was_parked_behind_a_retry_is_not_dropped_when_its_turn_has_come() {
     it.publish(keyed_number(3, "k"));
     it.wait_for_waiting(3);
     clock.advance(Duration::from_secs(1));
-    it.gate.wait_for_arrival(); // 1 runs again, then 2
+    it.gate.wait_for_arrival(); // 1 runs again, then 2 or 3, whichever the timer and the lane bring first
     it.gate.open_once();
     it.gate.wait_for_arrival();
     assert_eq!(it.settlements.next().verdict, Verdict::Done);
-    // Now 3 could run, if 2 were not held.
+    // Now the other one could run, if this one were not held.
     it.publish(numbered("a.b", 4));
     it.publish(numbered("a.b", 5));
-    assert_eq!(number_of_drop(&it), 4, "3 holds no place in the queue, so dropping it makes no room");
+    assert_eq!(number_of_drop(&it), 4, "what waited holds no place in the queue, so dropping it makes no room");
     it.gate.open();
     assert!(it.settlements.take(3).iter().all(|it| it.verdict == Verdict::Done));
-    assert_eq!((it.handled(), it.dropped()), (vec![1, 2, 3, 5], 1));
+    let mut handled = it.handled();
+    handled.sort_unstable();
+    assert_eq!((handled, it.dropped()), (vec![1, 2, 3, 5], 1));
 }
 
 #[test]

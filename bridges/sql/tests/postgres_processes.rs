@@ -79,7 +79,7 @@ fn crashing_server(scene: &mut Scene<'_>) {
                 let cut = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'eventbroker'";
                 let mut client = Client::connect(scene.place.address(), NoTls).expect("it connects");
                 let cut: i64 = client.query_one(cut, &[]).expect("a count").get(0);
-                assert!(cut >= 5, "three processes had their connections, not {cut}");
+                assert!(cut >= 1, "nobody was connected");
             }
             let back = Instant::now();
             // More than could have been answered before.
