@@ -155,6 +155,12 @@ pub struct DatabaseConfig {
     pub poll_interval: Duration,
     /// The prefix of the names of groups. Default `resolvespec-workers`.
     pub consumer_group: String,
+    /// How long an event belongs to the member that took it, unless that shows that it is alive. Default 30 s; 100 ms to 7 days.
+    pub lease_time: Duration,
+    /// How long completed and failed events are kept. Default 7 days; 1 ms to 3,650 days.
+    pub retention: Duration,
+    /// How long a subscription is kept that no instance serves. Default 7 days; 1 s to 3,650 days.
+    pub idle_expiry: Duration,
 }
 
 impl Default for Config {
@@ -208,6 +214,9 @@ impl Default for Config {
                 channel: "resolvespec_events".to_owned(),
                 poll_interval: Duration::from_secs(1),
                 consumer_group: group,
+                lease_time: Duration::from_secs(30),
+                retention: Duration::from_secs(7 * 24 * 3600),
+                idle_expiry: Duration::from_secs(7 * 24 * 3600),
             },
         }
     }

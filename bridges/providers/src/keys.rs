@@ -175,6 +175,18 @@ pub(crate) fn keys() -> Vec<Key> {
         .span(MOMENT, WEEK),
         key("database.consumer_group", "The prefix of the names of groups", |it| &mut it.database.consumer_group)
             .bytes(1, 255),
+        key(
+            "database.lease_time",
+            "How long an event belongs to the member that took it, unless that shows that it is alive",
+            |it| &mut it.database.lease_time,
+        )
+        .span(100 * MOMENT, WEEK),
+        key("database.retention", "How long completed and failed events are kept", |it| &mut it.database.retention)
+            .span(MOMENT, DECADE),
+        key("database.idle_expiry", "How long a subscription is kept that no instance serves", |it| {
+            &mut it.database.idle_expiry
+        })
+        .span(Duration::from_secs(1), DECADE),
     ]
 }
 

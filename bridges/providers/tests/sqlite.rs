@@ -2,7 +2,7 @@
 #![cfg(feature = "sqlite")]
 
 use std::sync::mpsc::channel;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use eventbroker::{Event, Source, SubscribeOptions};
 use eventbroker_providers::{Config, Loader, OpenError, open, start};
@@ -63,4 +63,25 @@ fn a_buffered_publish_is_accepted_while_somebody_else_holds_the_file() {
         .query_row("SELECT count(*) FROM events WHERE id = ?1", [id.to_string()], |row| row.get(0))
         .expect("a count");
     assert_eq!(held, 1);
+}
+
+#[test]
+fn a_completed_event_goes_when_the_configured_retention_is_over() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("events.db");
+    let url = format!("url: 'sqlite:{}'", file.display());
+    let days = start(&config(&format!("database: {{ {url} }}"))).expect("it opens");
+    // Nobody is registered for it, so it is completed at once.
+    days.publish(Event::builder(Source::System, "a.b.c").build().expect("valid")).expect("the file holds it");
+    assert!(days.stop(PATIENCE).is_clean());
+    let moment = start(&config(&format!("database: {{ {url}, retention: 1ms }}"))).expect("it opens");
+    moment.subscribe_with(SubscribeOptions::new("other.*.*").name("other"), |_| ()).expect("subscribed");
+    let connection = rusqlite::Connection::open(file).expect("it opens");
+    let held = || connection.query_row("SELECT count(*) FROM events", [], |row| row.get::<_, i64>(0)).expect("a count");
+    let deadline = Instant::now() + PATIENCE;
+    while held() > 0 {
+        assert!(Instant::now() < deadline, "it is still there");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(moment.stop(PATIENCE).is_clean());
 }

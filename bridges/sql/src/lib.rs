@@ -1,8 +1,9 @@
 //! Durable events for [`eventbroker`] in an SQL database.
 //!
-//! With SQLite nothing has to be installed or started: events live in a file, survive the process, and several processes of one
-//! machine may share them. What a publish has accepted is committed and synced to the disk; each event is handed to one member of
-//! every group that is registered for it, under a lease, until its handler has settled.
+//! With [SQLite](Sqlite) nothing has to be installed or started: events live in a file, survive the process, and several processes of
+//! one machine may share them. With PostgreSQL (`Postgres`, by the feature `postgres`) instances on many machines share a server. What a
+//! publish has accepted is committed and synced to the disk; each event is handed to one member of every group that is registered
+//! for it, under a lease, until its handler has settled.
 //!
 //! ```no_run
 //! use eventbroker::{Broker, Event, Source, SubscribeOptions};
@@ -16,7 +17,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! The tables are described in [`sqlite`]. To publish in a transaction of your own, see [`sqlite::publish_in`].
+//! The tables are described in [`sqlite`], and for PostgreSQL in `postgres`. To publish in a transaction of your own, see
+//! [`sqlite::publish_in`] and `postgres::publish_in`.
 
 mod bell;
 mod columns;
