@@ -127,7 +127,8 @@ CREATE TRIGGER {events}_deliver AFTER INSERT ON {events}
 REFERENCING NEW TABLE AS inserted FOR EACH STATEMENT EXECUTE FUNCTION {events}_deliver();
 
 -- Takes what is ready of each subscription, at most as much as it has room for: the oldest first. One claims from a subscription at a
--- time. While a row of a key is leased, none of that key is taken, so what is taken of a key is a run of its oldest. Behind keys that
+-- time. While a row of a key is leased, none of that key is taken, so what is taken of a key is a run of its oldest. A row may be locked
+-- for a moment by somebody whose lease on it has just been lost: then what is behind it in its key stays too. Behind keys that
 -- are leased it looks `depth` rows deep. The leases are numbered from `first_token`. The events come along, because the statement that
 -- calls this may not see those that were committed after it began.
 CREATE FUNCTION {events}_claim(who text, lease interval, depth integer, wanted bigint[], rooms integer[], first_token bigint)
@@ -144,16 +145,24 @@ BEGIN
             (SELECT 1 FROM {events}_deliveries d WHERE d.subscription = wanted[i] AND d.state = 0);
         PERFORM pg_advisory_xact_lock('{events}_deliveries'::regclass::oid::integer, hashint8(wanted[i]));
         RETURN QUERY
-        WITH found AS (
-            SELECT d.position
+        WITH found AS MATERIALIZED (
+            SELECT c.position, c.key
             FROM (SELECT r.position, r.key FROM {events}_deliveries r WHERE r.subscription = wanted[i] AND r.state = 0
                 ORDER BY r.position LIMIT rooms[i] + depth) c
-            JOIN {events}_deliveries d ON d.position = c.position AND d.subscription = wanted[i]
-            WHERE d.state = 0 AND (c.key IS NULL OR NOT EXISTS (SELECT 1 FROM {events}_deliveries h
-                WHERE h.subscription = wanted[i] AND h.key = c.key AND h.state = 1))
-            ORDER BY c.position LIMIT rooms[i] FOR UPDATE OF d SKIP LOCKED
+            WHERE c.key IS NULL OR NOT EXISTS (SELECT 1 FROM {events}_deliveries h
+                WHERE h.subscription = wanted[i] AND h.key = c.key AND h.state = 1)
+            ORDER BY c.position LIMIT rooms[i]
+        ), locked AS MATERIALIZED (
+            SELECT d.position, d.key FROM found f
+            JOIN {events}_deliveries d ON d.position = f.position AND d.subscription = wanted[i]
+            WHERE d.state = 0 FOR UPDATE OF d SKIP LOCKED
+        ), held_up AS MATERIALIZED (
+            SELECT f.key, min(f.position) AS position FROM found f
+            WHERE f.key IS NOT NULL AND f.position NOT IN (SELECT l.position FROM locked l) GROUP BY f.key
         ), numbered AS (
-            SELECT f.position, first_token + taken + row_number() OVER (ORDER BY f.position) - 1 AS token FROM found f
+            SELECT l.position, first_token + taken + row_number() OVER (ORDER BY l.position) - 1 AS token
+            FROM locked l
+            WHERE l.key IS NULL OR NOT EXISTS (SELECT 1 FROM held_up h WHERE h.key = l.key AND h.position < l.position)
         ), begun AS (
             UPDATE {events} e SET status = 'processing', processed_at = coalesce(e.processed_at, clock_timestamp())
             FROM numbered n WHERE e.position = n.position AND e.status = 'pending'
@@ -164,7 +173,7 @@ BEGIN
             RETURNING n.token, d.subscription, d.position, d.suspect, d.crashes
         )
         SELECT l.token, l.subscription, l.position, l.suspect, l.crashes, e
-        FROM leased l JOIN {events} e ON e.position = l.position;
+        FROM leased l JOIN {events} e ON e.position = l.position ORDER BY l.position;
         GET DIAGNOSTICS so_many = ROW_COUNT;
         taken := taken + so_many;
     END LOOP;
