@@ -393,7 +393,8 @@ pub type Waker = Arc<dyn Fn() + Send + Sync>;
 /// The way in. Called by one thread.
 pub trait Ingest: Send {
     /// Takes deliveries, at most as many of each subscription as it has room for; waits for the first at most for `wait`. A name
-    /// that is not registered has none.
+    /// that is not registered has none. Called without any room too, a few times a second, so that the back end can see to what
+    /// nobody else does.
     ///
     /// # Errors
     /// [`BackendError`] as the back end answers; the engine waits a little and calls again.

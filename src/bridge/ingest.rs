@@ -53,7 +53,10 @@ impl Engine {
         // Before the look at the phase, so that a stop either waits for what comes in, or nothing does.
         bridge.receiving.store(true, Ordering::SeqCst);
         let room = self.room(bridge);
-        let received = if room.is_empty() { Ok(()) } else { self.receive(bridge, ingest, &room, wait) };
+        // Without room too, for what the back end has to see to.
+        let wait = if room.is_empty() { Duration::ZERO } else { wait };
+        let is_running = self.lifecycle.phase() == Phase::Running;
+        let received = if is_running { self.receive(bridge, ingest, &room, wait) } else { Ok(()) };
         bridge.receiving.store(false, Ordering::SeqCst);
         if room.is_empty() {
             bridge.bell.wait(DEAF_WAIT);

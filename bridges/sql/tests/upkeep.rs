@@ -74,6 +74,20 @@ fn events_that_have_ended_go_after_the_retention_and_open_ones_stay() {
 }
 
 #[test]
+fn what_has_piled_up_goes_at_once_even_if_nobody_subscribes() {
+    let folder = Folder::new();
+    let sqlite = Sqlite::new(folder.file("events.db"));
+    let broker = start(&sqlite);
+    let accepted = broker.publish_batch((0..5_000).map(|_| event("nobody.listens")));
+    assert!(accepted.iter().all(Result::is_ok));
+    broker.stop(PATIENCE);
+    let short = start(&sqlite.retention(Duration::ZERO));
+    let connection = Connection::open(folder.file("events.db")).expect("it opens");
+    wait_until("all are gone", || count(&connection, "SELECT count(*) FROM events") == 0);
+    short.stop(PATIENCE);
+}
+
+#[test]
 fn a_broadcast_subscription_goes_with_its_broker_and_with_one_that_died() {
     let folder = Folder::new();
     let sqlite = Sqlite::new(folder.file("events.db")).lease_time(Duration::from_millis(200));

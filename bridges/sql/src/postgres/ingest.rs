@@ -148,20 +148,27 @@ impl PostgresIngest {
         })?;
         database.bells.others.store(others, Ordering::Relaxed);
         if now >= self.next_clean_up {
-            self.next_clean_up = now + CLEAN_UP_EVERY.min(database.idle_expiry);
-            self.clean_up()?;
+            let next = now + CLEAN_UP_EVERY.min(database.idle_expiry);
+            // What has piled up goes batch by batch, with claims in between.
+            if self.clean_up()? {
+                self.next_care = now;
+            } else {
+                self.next_clean_up = next;
+            }
         }
         Ok(())
     }
 
-    /// Removes events and subscriptions whose time is up, and deliveries that belong to no subscription.
-    fn clean_up(&self) -> Result<(), BackendError> {
+    /// Removes events and subscriptions whose time is up, and deliveries that belong to no subscription. Of the events one batch: true if
+    /// there may be more.
+    fn clean_up(&self) -> Result<bool, BackendError> {
         let database = &*self.database;
         let sql = Arc::clone(&database.sql);
         let (retention, idle_expiry) = (database.retention, database.idle_expiry);
         database.claims.call(move |session| {
-            let dead = session.query(&sql.expire, &[&seconds(retention), &CLEAN_UP])?;
-            let dead: i64 = dead.first().map_or(Ok(0), |row| row.try_get(0))?;
+            let expired = session.query(&sql.expire, &[&seconds(retention), &CLEAN_UP])?;
+            let counts = expired.first().map(|row| Ok((row.try_get(0)?, row.try_get(1)?)));
+            let (dead, events): (i64, i64) = counts.transpose()?.unwrap_or_default();
             if dead > 0 {
                 tracing::warn!(dead, ?retention, "dead letters went with their events");
                 session.execute(&sql.count, &[&"dead_letters_expired", &dead])?;
@@ -175,7 +182,7 @@ impl PostgresIngest {
             for row in session.query(&sql.orphans, &[])? {
                 forget(session, &sql, row.try_get(0)?)?;
             }
-            Ok(())
+            Ok(events == CLEAN_UP)
         })
     }
 

@@ -206,7 +206,7 @@ impl Statements {
                  ORDER BY e.created_at LIMIT $2 FOR UPDATE SKIP LOCKED), \
                  deleted AS (DELETE FROM {events} e USING old WHERE e.position = old.position), \
                  gone AS (DELETE FROM {events}_deliveries d USING old WHERE d.position = old.position RETURNING d.state) \
-                 SELECT count(*) FILTER (WHERE state = 3) FROM gone",
+                 SELECT count(*) FILTER (WHERE state = 3), (SELECT count(*) FROM old) FROM gone",
             ),
             count: fill(
                 "INSERT INTO {events}_meta AS m VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = m.value + excluded.value",

@@ -21,7 +21,7 @@ use crate::bell::Heard;
 const CLAIM_DEPTH: i64 = 10_000;
 /// Time between two looks for old events, and how many go at a time.
 const CLEAN_UP_EVERY: Duration = Duration::from_secs(10);
-const CLEAN_UP: i64 = 1_000;
+const CLEAN_UP: usize = 1_000;
 
 #[derive(Debug)]
 pub(super) struct SqliteIngest {
@@ -115,9 +115,14 @@ impl SqliteIngest {
         }
         drop(gone);
         if now >= self.next_clean_up {
-            self.next_clean_up = now + CLEAN_UP_EVERY.min(database.idle_expiry);
-            self.clean_up()?;
+            let next = now + CLEAN_UP_EVERY.min(database.idle_expiry);
             self.forget_unused()?;
+            // What has piled up goes batch by batch, with claims in between.
+            if self.clean_up()? {
+                self.next_care = now;
+            } else {
+                self.next_clean_up = next;
+            }
         }
         Ok(())
     }
@@ -146,17 +151,18 @@ impl SqliteIngest {
         })
     }
 
-    fn clean_up(&self) -> Result<(), BackendError> {
+    /// Removes old events, one batch of them. True if there may be more.
+    fn clean_up(&self) -> Result<bool, BackendError> {
         let database = &*self.database;
-        let Some(oldest) = SystemTime::now().checked_sub(database.retention) else { return Ok(()) };
+        let Some(oldest) = SystemTime::now().checked_sub(database.retention) else { return Ok(false) };
         let oldest = rows::time_text(oldest);
         let expired = (|| {
             let mut statement = self.reader.prepare_cached(&database.sql.expired)?;
-            statement.query_map(params![oldest, CLEAN_UP], rows::id)?.collect::<rusqlite::Result<Vec<_>>>()
+            statement.query_map(params![oldest, CLEAN_UP as i64], rows::id)?.collect::<rusqlite::Result<Vec<_>>>()
         })();
         let expired = expired.map_err(|error| backend_error(&error))?;
         if expired.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         database.write(Sync::Later, |transaction| {
             let mut dead = 0;
@@ -168,7 +174,8 @@ impl SqliteIngest {
                 database.count(transaction, "dead_letters_expired", dead)?;
             }
             Ok(())
-        })
+        })?;
+        Ok(expired.len() == CLEAN_UP)
     }
 }
 
