@@ -75,7 +75,6 @@ fn a_completed_event_goes_when_the_configured_retention_is_over() {
     days.publish(Event::builder(Source::System, "a.b.c").build().expect("valid")).expect("the file holds it");
     assert!(days.stop(PATIENCE).is_clean());
     let moment = start(&config(&format!("database: {{ {url}, retention: 1ms }}"))).expect("it opens");
-    moment.subscribe_with(SubscribeOptions::new("other.*.*").name("other"), |_| ()).expect("subscribed");
     let connection = rusqlite::Connection::open(file).expect("it opens");
     let held = || connection.query_row("SELECT count(*) FROM events", [], |row| row.get::<_, i64>(0)).expect("a count");
     let deadline = Instant::now() + PATIENCE;

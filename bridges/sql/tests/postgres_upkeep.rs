@@ -31,5 +31,8 @@ fn what_has_piled_up_goes_at_once_even_if_nobody_subscribes() {
         assert!(Instant::now() < deadline, "some are still there");
         thread::sleep(Duration::from_millis(5));
     }
+    let listening = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'";
+    let listening: i64 = client.query_one(listening, &[]).expect("a count").get(0);
+    assert_eq!(listening, 0, "who receives nothing needs no connection for notifications");
     short.stop(PATIENCE);
 }

@@ -148,12 +148,11 @@ impl PostgresIngest {
         })?;
         database.bells.others.store(others, Ordering::Relaxed);
         if now >= self.next_clean_up {
-            let next = now + CLEAN_UP_EVERY.min(database.idle_expiry);
             // What has piled up goes batch by batch, with claims in between.
             if self.clean_up()? {
                 self.next_care = now;
             } else {
-                self.next_clean_up = next;
+                self.next_clean_up = now + CLEAN_UP_EVERY.min(database.idle_expiry);
             }
         }
         Ok(())
@@ -211,7 +210,9 @@ impl PostgresIngest {
 impl Ingest for PostgresIngest {
     fn receive(&mut self, room: &[Room], wait: Duration) -> Result<Vec<Lease>, BackendError> {
         let deadline = Instant::now() + wait;
-        self.database.listen();
+        if !room.is_empty() {
+            self.database.listen();
+        }
         // A subscription may have been removed and made again.
         self.subscriptions.retain(|name, _| room.iter().any(|room| room.subscription == *name));
         loop {

@@ -115,13 +115,12 @@ impl SqliteIngest {
         }
         drop(gone);
         if now >= self.next_clean_up {
-            let next = now + CLEAN_UP_EVERY.min(database.idle_expiry);
             self.forget_unused()?;
             // What has piled up goes batch by batch, with claims in between.
             if self.clean_up()? {
                 self.next_care = now;
             } else {
-                self.next_clean_up = next;
+                self.next_clean_up = now + CLEAN_UP_EVERY.min(database.idle_expiry);
             }
         }
         Ok(())
