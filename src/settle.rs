@@ -184,6 +184,9 @@ impl Engine {
         if let Some(bridge) = &self.bridge {
             if let Some(held) = &lease {
                 bridge.settle_lease(held, lease_outcome(verdict, dead, attempts, error, errors.into()));
+                if held.is_suspect() {
+                    self.call_next_suspect();
+                }
             }
             bridge.note_end(&record, progress);
         }

@@ -3,11 +3,11 @@
 
 use std::collections::BTreeSet;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use eventbroker::dead_letter::{DeadLetterFilter, DeadReason};
 use eventbroker::provider::LeaseOutcome;
-use eventbroker::{Broker, EventId, RetryPolicy, SubscribeOptions};
+use eventbroker::{Broker, EventId, ManualClock, RetryPolicy, SubscribeOptions};
 use eventbroker_conformance::loopback::Loopback;
 use support::{Gate, PATIENCE, event, listen, numbered, open_gate};
 
@@ -57,6 +57,43 @@ fn suspects_run_one_at_a_time_and_do_not_hold_up_others() {
     let rest: Vec<EventId> = calls.try_iter().collect();
     assert_eq!(rest, ids[1..]);
     assert_eq!(loopback.look(|server| server.marks), (6, 0));
+    held.open();
+    assert!(two.stop(PATIENCE).is_clean());
+    one.stop(PATIENCE);
+}
+
+#[test]
+fn a_suspect_whose_lease_is_lost_before_its_turn_does_not_hold_up_those_behind_it() {
+    let loopback = Loopback::new();
+    loopback.set_lease_time(Duration::from_secs(30));
+    let (held, gate, clock) = (Gate::closed(), Gate::closed(), ManualClock::new());
+    let (one, _) = holder(&loopback, 5, &held);
+    let builder = Broker::builder().worker_count(8).manual_clock(&clock);
+    let two = builder.provider(loopback.provider()).start().expect("it starts");
+    loopback.expire_leases();
+    let calls = listen(&two, shared(), &gate);
+    calls.recv_timeout(PATIENCE).expect("the first suspect is called");
+    loopback.wait_until("the others are leased, too", |server| server.leased() == 6);
+    let fresh = two.publish(event("guard.fresh")).expect("room").id;
+    assert_eq!(calls.recv_timeout(PATIENCE), Ok(fresh), "those before it wait for their turn");
+    // While a verdict is under way, no lease is extended.
+    loopback.hold_settles(true);
+    let quick = listen(&two, SubscribeOptions::new("quick.*").name("quick"), &open_gate());
+    two.publish(event("quick.it")).expect("room");
+    quick.recv_timeout(PATIENCE).expect("the handler is called");
+    loopback.wait_until("it is being settled", |server| server.settles == 1);
+    clock.advance(Duration::from_secs(21));
+    gate.open();
+    let cancelled = || two.stats().deliveries.cancelled;
+    let deadline = Instant::now() + PATIENCE;
+    while cancelled() < 5 && Instant::now() < deadline {
+        thread::park_timeout(Duration::from_millis(1));
+    }
+    let cancelled = cancelled();
+    loopback.hold_settles(false);
+    assert_eq!(cancelled, 5, "each had its turn, and none has begun");
+    loopback.wait_until("they came back and are settled", |server| server.done("guarded") == 7);
+    assert_eq!(calls.try_iter().count(), 5);
     held.open();
     assert!(two.stop(PATIENCE).is_clean());
     one.stop(PATIENCE);

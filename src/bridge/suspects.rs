@@ -38,11 +38,15 @@ impl Suspects {
         Some(delivery)
     }
 
-    /// Ends a turn. The next that waits has not begun: it enters again.
-    fn leave(&self) -> Option<(Arc<Subscription>, Queued)> {
+    /// Ends a turn.
+    fn leave(&self) {
+        self.0.lock().running = false;
+    }
+
+    /// The next that waits, if nobody has the turn. It has not begun: it enters again.
+    fn next(&self) -> Option<(Arc<Subscription>, Queued)> {
         let mut turns = self.0.lock();
-        turns.running = false;
-        turns.waiting.pop_front()
+        if turns.running { None } else { turns.waiting.pop_front() }
     }
 
     /// Takes those of a subscription that wait.
@@ -74,7 +78,8 @@ impl Drop for LeasedCall {
             // It will be retried: that is no crash.
             bridge.unmark(&self.held);
         }
-        self.engine.next_suspect();
+        self.engine.suspects.leave();
+        self.engine.call_next_suspect();
     }
 }
 
@@ -110,8 +115,8 @@ impl Engine {
             delivery = entered;
             let marked = self.bridge.as_ref().is_some_and(|bridge| bridge.mark(&held));
             if !marked {
+                self.suspects.leave();
                 self.cancel(subscription, delivery);
-                self.next_suspect();
                 return None;
             }
         }
@@ -119,8 +124,10 @@ impl Engine {
         Some((delivery, LeasedCall { engine: Arc::clone(self), held, alone }))
     }
 
-    fn next_suspect(self: &Arc<Self>) {
-        if let Some((subscription, delivery)) = self.suspects.leave() {
+    /// A suspect has ended its turn, or has ended without one, which may have been the next: the one behind it is called, unless one
+    /// runs.
+    pub(crate) fn call_next_suspect(self: &Arc<Self>) {
+        if let Some((subscription, delivery)) = self.suspects.next() {
             subscription.inbox.push_due(delivery);
             self.after_push(&subscription);
         }
