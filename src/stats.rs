@@ -4,7 +4,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crossbeam_utils::CachePadded;
 use thread_local::ThreadLocal;
@@ -134,6 +134,9 @@ pub struct BackEndStats {
     pub dead_letters_expired: u64,
     /// Subscriptions that were removed because nobody used them for `idle_expiry`.
     pub subscriptions_expired: u64,
+    /// How long the oldest transaction has been open that has written something, whoever's it is: streams wait until it ends, and so
+    /// do events that a new subscription missed meanwhile. `None` if there is none, or the back end has nothing that waits for one.
+    pub oldest_transaction: Option<Duration>,
     /// The subscriptions of every group, in the order of groups and names.
     pub subscriptions: Vec<SubscriptionLag>,
 }

@@ -56,6 +56,7 @@ pub(crate) fn as_json(stats: &BackEndStats) -> Value {
         "dead_letters": stats.dead_letters,
         "dead_letters_expired": stats.dead_letters_expired,
         "subscriptions_expired": stats.subscriptions_expired,
+        "oldest_transaction_seconds": stats.oldest_transaction.map(|age| age.as_secs_f64()),
         "subscriptions": stats.subscriptions.iter().map(subscription).collect::<Vec<_>>(),
     })
 }
@@ -82,8 +83,12 @@ pub(crate) fn table(stats: &BackEndStats) -> String {
         let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
         format!("{}\n", cells.join("  ").trim_end())
     };
+    let oldest = stats.oldest_transaction.filter(|age| age.as_secs() > 0);
+    let oldest = oldest.map_or_else(String::new, |age| {
+        format!("open for {} s is a transaction that streams wait for\n", age.as_secs())
+    });
     format!(
-        "dead letters   {} ({} have expired)\nsubscriptions  {} ({} have expired)\n{}",
+        "dead letters   {} ({} have expired)\nsubscriptions  {} ({} have expired)\n{oldest}{}",
         stats.dead_letters,
         stats.dead_letters_expired,
         stats.subscriptions.len(),

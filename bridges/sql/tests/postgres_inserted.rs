@@ -106,17 +106,19 @@ fn what_is_committed_arrives_and_what_is_rolled_back_does_not() {
     assert_eq!(calls.try_iter().count(), 0, "and nothing else");
 }
 
-/// Twenty writers at a time, each of which commits when it likes, beside one that has written and does nothing any more.
+/// Fifty writers at a time, each of which commits when it likes, beside one that has written and does nothing any more.
 #[test]
 fn nothing_is_lost_when_transactions_commit_out_of_order_beside_an_idle_one() {
-    const WRITERS: usize = 20;
-    const EACH: usize = 50;
+    const WRITERS: usize = 50;
+    const EACH: usize = 20;
     let url = database();
     let (broker, calls) = listening(&url);
     let mut idle = client(&url);
     let mut open = idle.transaction().expect("a transaction");
     let kept_back = Event::builder(Source::System, "idle.it").build().expect("a valid event");
     publish_in(&mut open, &kept_back).expect("it is stored");
+    let stored = Instant::now();
+    let oldest = || broker.back_end_stats().expect("it answers").oldest_transaction;
     thread::scope(|scope| {
         for writer in 0..WRITERS {
             let url = &url;
@@ -139,8 +141,13 @@ fn nothing_is_lost_when_transactions_commit_out_of_order_beside_an_idle_one() {
     let took = all_committed.elapsed();
     assert_eq!(came.len(), WRITERS * EACH);
     assert!(took < POLL + Duration::from_millis(500), "the last came {took:?} after its commit");
+    let so_long = stored.elapsed();
+    let age = oldest().expect("one is open");
+    assert!(so_long < age && age < so_long + PATIENCE, "{age:?}, at least {so_long:?}");
     open.commit().expect("it is committed");
     assert_eq!(calls.recv_timeout(PATIENCE).expect("it is delivered").id(), kept_back.id());
+    // Those of other tests are younger.
+    assert!(oldest().is_none_or(|left| left < age));
     assert!(broker.stop(PATIENCE).is_clean());
 }
 

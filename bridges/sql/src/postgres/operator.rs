@@ -150,6 +150,10 @@ impl Operator for PostgresOperator {
             };
             stats.dead_letters_expired = counted("dead_letters_expired")?;
             stats.subscriptions_expired = counted("subscriptions_expired")?;
+            if let Some(row) = session.query(sql.oldest_transaction, &[])?.first() {
+                let age = row.try_get::<_, Option<f64>>(0)?;
+                stats.oldest_transaction = age.map(|seconds| Duration::from_secs_f64(seconds.max(0.0)));
+            }
             stats.subscriptions = session.query(&sql.lag, &[])?.iter().map(lag).collect::<Result<_, _>>()?;
             Ok(stats)
         })

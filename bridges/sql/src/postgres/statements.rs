@@ -57,6 +57,7 @@ pub(super) struct Statements {
     pub(super) replay: String,
     pub(super) lag: String,
     pub(super) dead: String,
+    pub(super) oldest_transaction: &'static str,
     /// The name of the table itself, for statements that depend on what is asked.
     pub(super) events: String,
 }
@@ -237,6 +238,11 @@ impl Statements {
                  JOIN {events}_subscriptions s ON s.id = d.subscription \
                  WHERE d.state = 3 AND d.dead_letter IS NOT NULL AND s.member_of = $1",
             ),
+            // In any database of the server: their numbers are all from one sequence. When a transaction of another user began is
+            // shown to members of `pg_read_all_stats` only.
+            oldest_transaction: "SELECT extract(epoch FROM clock_timestamp() - min(begun))::float8 FROM \
+                 (SELECT xact_start AS begun FROM pg_stat_activity WHERE backend_xid IS NOT NULL \
+                 UNION ALL SELECT prepared FROM pg_prepared_xacts) open",
             events: table.as_str().to_owned(),
         }
     }
