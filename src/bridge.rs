@@ -184,8 +184,8 @@ impl Bridge {
         }
         let (name, pattern) = (Arc::clone(&subscription.name), subscription.pattern.as_str().into());
         let known = Arc::new(Latch::new());
-        let SubscriptionStart { durable, position: start } = subscription.start.clone();
-        let registration = Registration { name, pattern, scope: subscription.scope, durable, start };
+        let SubscriptionStart { durable, position: start, change_pattern } = subscription.start.clone();
+        let registration = Registration { name, pattern, change_pattern, scope: subscription.scope, durable, start };
         self.command(Command::Register(registration, Arc::clone(&known)));
         if !running {
             self.registrations.lock().push(known);

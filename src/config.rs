@@ -201,6 +201,7 @@ pub struct SubscribeOptions {
     pub(crate) handler_deadline: Option<Duration>,
     pub(crate) start: StartPosition,
     pub(crate) durable: bool,
+    pub(crate) change_pattern: bool,
 }
 
 impl SubscribeOptions {
@@ -220,6 +221,7 @@ impl SubscribeOptions {
             handler_deadline: None,
             start: StartPosition::New,
             durable: false,
+            change_pattern: false,
         }
     }
 
@@ -300,6 +302,14 @@ impl SubscribeOptions {
     /// [group](Scope::Group)'s are always kept.) Needs a configured `instance_id` to be of use, and a back end that offers it.
     pub fn durable(mut self) -> Self {
         self.durable = true;
+        self
+    }
+
+    /// If the back end knows the subscription with another pattern, it has this one from now on, for all members. What was delivered
+    /// already stays delivered; nothing that is new to it is fetched from the past. Without this, another pattern is an error that
+    /// shows both.
+    pub fn change_pattern(mut self) -> Self {
+        self.change_pattern = true;
         self
     }
 

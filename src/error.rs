@@ -204,6 +204,11 @@ pub enum FullLimit {
         /// The bound.
         max: usize,
     },
+    /// Deliveries that wait at the back end for one subscription.
+    Backlog {
+        /// `max_backlog`.
+        max: u64,
+    },
 }
 
 impl fmt::Display for FullLimit {
@@ -214,6 +219,7 @@ impl fmt::Display for FullLimit {
             }
             Self::InFlight { max } => write!(f, "max_in_flight {max} events are not settled yet"),
             Self::Mirror { max } => write!(f, "{max} events wait for the back end"),
+            Self::Backlog { max } => write!(f, "a subscription at the back end is max_backlog {max} events behind"),
         }
     }
 }

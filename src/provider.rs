@@ -206,6 +206,11 @@ pub enum SendOutcome {
     Known,
     /// Its id is held with other content; nothing was stored.
     Conflict,
+    /// Nobody has read so much of what is held for a subscription that nothing is added; nothing was stored.
+    Full {
+        /// The bound, in deliveries that wait for one subscription.
+        max_backlog: u64,
+    },
     /// It is refused for good, with the reason.
     Refused(String),
 }
@@ -286,6 +291,8 @@ pub struct Registration {
     pub name: Arc<str>,
     /// Its pattern.
     pub pattern: Arc<str>,
+    /// If it is known with another pattern, it has this one from now on; else that is [refused](BackendError::Refused).
+    pub change_pattern: bool,
     /// One member of the group, or every instance.
     pub scope: Scope,
     /// Of a broadcast subscription: it is kept under the [name of the instance](Settler::join) when that goes, with what waits

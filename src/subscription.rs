@@ -83,6 +83,7 @@ pub(crate) struct Counters {
 pub(crate) struct SubscriptionStart {
     pub(crate) durable: bool,
     pub(crate) position: StartPosition,
+    pub(crate) change_pattern: bool,
 }
 
 /// What a subscription is known by.
@@ -114,7 +115,11 @@ impl Subscription {
             name: identity.name,
             pattern: identity.pattern,
             scope: identity.scope,
-            start: SubscriptionStart { durable: options.durable, position: options.start.clone() },
+            start: SubscriptionStart {
+                durable: options.durable,
+                position: options.start.clone(),
+                change_pattern: options.change_pattern,
+            },
             overflow: options.overflow.unwrap_or(config.overflow),
             retry: options.retry_policy.clone().unwrap_or_else(|| config.retry_policy.clone()),
             handler_deadline: options.handler_deadline.map(nanos),

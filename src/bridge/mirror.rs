@@ -161,6 +161,9 @@ impl Engine {
                 Some(SendOutcome::Known) if tries > 1 => self.confirm(bridge, outgoing),
                 Some(SendOutcome::Known) => self.know(bridge, outgoing),
                 Some(SendOutcome::Conflict) => self.reject(bridge, outgoing, Refusal::IdConflict),
+                Some(SendOutcome::Full { max_backlog: max }) => {
+                    self.reject(bridge, outgoing, Refusal::Full(FullLimit::Backlog { max }));
+                }
                 Some(SendOutcome::Refused(reason)) => self.reject(bridge, outgoing, Refusal::Rejected(reason)),
                 None => {
                     bridge.unflushed.lock().push(outgoing.event.clone());

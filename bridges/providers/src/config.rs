@@ -161,6 +161,8 @@ pub struct DatabaseConfig {
     pub retention: Duration,
     /// How long a subscription is kept that no instance serves. Default 7 days; 1 s to 3,650 days.
     pub idle_expiry: Duration,
+    /// How many deliveries may wait for one subscription until publishes are refused. Default 1,000,000; at least 1.
+    pub max_backlog: u64,
 }
 
 impl Default for Config {
@@ -217,6 +219,7 @@ impl Default for Config {
                 lease_time: Duration::from_secs(30),
                 retention: Duration::from_secs(7 * 24 * 3600),
                 idle_expiry: Duration::from_secs(7 * 24 * 3600),
+                max_backlog: 1_000_000,
             },
         }
     }

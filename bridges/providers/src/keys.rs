@@ -187,6 +187,12 @@ pub(crate) fn keys() -> Vec<Key> {
             &mut it.database.idle_expiry
         })
         .span(Duration::from_secs(1), DECADE),
+        key(
+            "database.max_backlog",
+            "How many deliveries may wait for one subscription until publishes are refused",
+            |it| &mut it.database.max_backlog,
+        )
+        .whole(1, i64::MAX as u64),
     ]
 }
 

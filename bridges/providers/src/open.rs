@@ -61,6 +61,7 @@ fn open_sqlite(config: &Config, path: &str) -> Result<Provider, OpenError> {
         .lease_time(config.database.lease_time)
         .retention(config.database.retention)
         .idle_expiry(config.database.idle_expiry)
+        .max_backlog(config.database.max_backlog)
         .open()
         .map_err(|error| OpenError::Database(error.to_string()))
 }
@@ -78,6 +79,7 @@ fn open_postgres(config: &Config) -> Result<Provider, OpenError> {
         .lease_time(config.database.lease_time)
         .retention(config.database.retention)
         .idle_expiry(config.database.idle_expiry)
+        .max_backlog(config.database.max_backlog)
         .channel(&config.database.channel)
         .poll_interval(config.database.poll_interval)
         .open()

@@ -44,6 +44,7 @@ fn both_ends_of_each_bound_build_a_broker_and_what_is_outside_is_refused() {
         ("database.lease_time", "100ms", "168h", ["99ms", "169h"]),
         ("database.retention", "1ms", "87600h", ["999us", "87601h"]),
         ("database.idle_expiry", "1s", "87600h", ["999ms", "87601h"]),
+        ("database.max_backlog", "1", "9223372036854775807", ["0", "9223372036854775808"]),
     ] {
         // Its high end takes memory at once.
         for good in [low, if path == "store.max_events" { "100000" } else { high }] {

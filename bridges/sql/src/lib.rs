@@ -20,6 +20,7 @@
 //! The tables are described in [`sqlite`], and for PostgreSQL in `postgres`. To publish in a transaction of your own, see
 //! [`sqlite::publish_in`] and `postgres::publish_in`.
 
+mod backlog;
 mod bell;
 mod columns;
 mod names;

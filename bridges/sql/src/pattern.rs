@@ -41,6 +41,11 @@ impl Form {
     }
 }
 
+/// Why a subscription is refused that is known with another pattern.
+pub(crate) fn other_pattern(name: &str, group: &str, known: &str, wanted: &str) -> String {
+    format!("the subscription {name:?} of the group {group:?} has the pattern {known}, not {wanted}")
+}
+
 /// Patterns and types by which each database's condition is held against the reference.
 #[cfg(test)]
 pub(crate) mod cases {

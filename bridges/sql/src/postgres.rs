@@ -76,6 +76,7 @@ pub struct Postgres {
     lease_time: Duration,
     retention: Duration,
     idle_expiry: Duration,
+    max_backlog: u64,
     channel: String,
     poll_interval: Duration,
 }
@@ -109,6 +110,7 @@ impl Postgres {
             lease_time: settings::LEASE_TIME,
             retention: settings::RETENTION,
             idle_expiry: settings::IDLE_EXPIRY,
+            max_backlog: settings::MAX_BACKLOG,
             channel: CHANNEL.to_owned(),
             poll_interval: Duration::from_secs(1),
         }
@@ -148,6 +150,14 @@ impl Postgres {
         self
     }
 
+    /// How many deliveries may wait for one subscription until somebody takes them: then a publish is refused as full, whichever type
+    /// it has. It is looked at once a second, and less often if that takes long, so somewhat more are stored; what other programs
+    /// insert, or a transaction of yours, is not refused. Default 1,000,000; at least 1.
+    pub fn max_backlog(mut self, deliveries: u64) -> Self {
+        self.max_backlog = deliveries;
+        self
+    }
+
     /// The channel of the notifications by which instances tell each other that something was stored. Default `resolvespec_events`; 1 to
     /// 63 bytes.
     pub fn channel(mut self, channel: impl Into<String>) -> Self {
@@ -169,7 +179,7 @@ impl Postgres {
     /// [`OpenError`]: a setting is wrong, the server can't be reached or refuses, or the tables are not ours or of a later version.
     pub fn open(&self) -> Result<Provider, OpenError> {
         let table = TableName::parse(&self.table_name)?;
-        settings::check(&self.consumer_group, self.lease_time, self.idle_expiry)
+        settings::check(&self.consumer_group, self.lease_time, self.idle_expiry, self.max_backlog)
             .and_then(|()| settings::at_least("poll_interval", self.poll_interval, SHORTEST_POLL))
             .map_err(OpenError::Setting)?;
         if self.consumer_group.contains('\0') {

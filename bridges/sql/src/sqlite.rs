@@ -52,6 +52,7 @@ pub struct Sqlite {
     lease_time: Duration,
     retention: Duration,
     idle_expiry: Duration,
+    max_backlog: u64,
 }
 
 /// Why a database could not be opened.
@@ -83,6 +84,7 @@ impl Sqlite {
             lease_time: settings::LEASE_TIME,
             retention: settings::RETENTION,
             idle_expiry: settings::IDLE_EXPIRY,
+            max_backlog: settings::MAX_BACKLOG,
         }
     }
 
@@ -120,6 +122,14 @@ impl Sqlite {
         self
     }
 
+    /// How many deliveries may wait for one subscription until somebody takes them: then a publish is refused as full, whichever type
+    /// it has. It is looked at once a second, and less often if that takes long, so somewhat more are stored; what other programs
+    /// insert, or a transaction of yours, is not refused. Default 1,000,000; at least 1.
+    pub fn max_backlog(mut self, deliveries: u64) -> Self {
+        self.max_backlog = deliveries;
+        self
+    }
+
     /// Opens the file, makes or migrates the tables, and returns a provider for one broker. Waits at most 5 s for another process
     /// that holds the file.
     ///
@@ -127,7 +137,8 @@ impl Sqlite {
     /// [`OpenError`]: a setting is wrong, the file can't be written, or its tables are not ours or of a later version.
     pub fn open(&self) -> Result<Provider, OpenError> {
         let table = TableName::parse(&self.table_name)?;
-        settings::check(&self.consumer_group, self.lease_time, self.idle_expiry).map_err(OpenError::Setting)?;
+        settings::check(&self.consumer_group, self.lease_time, self.idle_expiry, self.max_backlog)
+            .map_err(OpenError::Setting)?;
         let database = Arc::new(Database::open(self, &table)?);
         let ingest = ingest::SqliteIngest::new(&database)?;
         let capabilities =

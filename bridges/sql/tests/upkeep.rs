@@ -1,10 +1,14 @@
-//! What the provider sees to by itself: old events go, open ones stay, and so does what a provider that is gone has left behind not.
+//! What the provider sees to by itself: old events go, open ones stay, so does what a provider that is gone has left behind not, and
+//! what nobody reads has a bound.
 
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use eventbroker::{Broker, Event, EventId, HandlerError, RetryPolicy, Scope, Source, Status, SubscribeOptions};
+use eventbroker::error::FullLimit;
+use eventbroker::{
+    Broker, Event, EventId, HandlerError, PublishError, RetryPolicy, Scope, Source, Status, SubscribeOptions,
+};
 use eventbroker_sql::Sqlite;
 use rusqlite::Connection;
 use support::Folder;
@@ -191,4 +195,43 @@ fn every_filter_of_a_listing_has_an_index() {
         assert!(!plan.iter().any(|step| step.contains("TEMP B-TREE")), "{column}: it is sorted by the index: {plan:?}");
     }
     assert!(broker.stop(PATIENCE).is_clean());
+}
+
+#[test]
+fn while_a_subscription_is_too_far_behind_nothing_more_is_stored() {
+    let folder = Folder::new();
+    let sqlite = Sqlite::new(folder.file("events.db")).max_backlog(10);
+    let broker = start(&sqlite);
+    let reader = || SubscribeOptions::new("much.*").name("reader");
+    let absent = broker.subscribe_with(reader(), |_| ()).expect("a subscription");
+    broker.unsubscribe(absent).expect("it is there");
+    let first = event("much.it");
+    for event in [first.clone()].into_iter().chain((1..10).map(|_| event("much.it"))) {
+        broker.publish(event).expect("it is accepted");
+    }
+    wait_until("it is full", || broker.publish(event("another.it")).is_err());
+    let refused = event("another.it");
+    let error = broker.publish(refused.clone()).expect_err("it is full");
+    assert!(matches!(&error, PublishError::Full { limit: FullLimit::Backlog { max: 10 }, .. }), "{error}");
+    assert!(error.to_string().contains("max_backlog 10"), "{error}");
+    assert_eq!(status(&broker, refused.id()), None);
+    // Another broker does not know it from its own store.
+    let other = start(&sqlite);
+    wait_until("it is full there too", || other.publish(event("another.it")).is_err());
+    let again = other.publish(first.clone()).expect("it is stored already");
+    assert!(again.duplicate);
+    let changed = Event::builder(Source::System, "much.it").id(first.id().to_string()).payload(&1).build();
+    let conflict = other.publish(changed.expect("a valid event")).expect_err("it is another one");
+    assert!(matches!(conflict, PublishError::IdConflict { .. }), "{conflict}");
+    broker.subscribe_with(reader(), |_| ()).expect("it is free");
+    wait_until("there is room again", || broker.publish(refused.clone()).is_ok());
+    assert!(broker.stop(PATIENCE).is_clean());
+    assert!(other.stop(PATIENCE).is_clean());
+}
+
+#[test]
+fn max_backlog_is_at_least_one() {
+    let folder = Folder::new();
+    let error = Sqlite::new(folder.file("events.db")).max_backlog(0).open().expect_err("nothing could be stored");
+    assert!(error.to_string().contains("max_backlog"), "{error}");
 }

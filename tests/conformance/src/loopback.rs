@@ -741,7 +741,9 @@ impl Settler for LoopbackSettler {
             }
             let queue = server.queues.entry(key).or_default();
             let known = queue.pattern.get_or_insert_with(|| pattern.clone());
-            if *known != pattern {
+            if *known != pattern && registration.change_pattern {
+                *known = pattern;
+            } else if *known != pattern {
                 return Err(BackendError::Refused(format!("its pattern is {known}, not {pattern}")));
             }
             queue.members.insert(member);

@@ -16,6 +16,7 @@ use super::address::Address;
 use super::link::{Link, Session, Sync};
 use super::listener::Listener;
 use super::statements::Statements;
+use crate::backlog::Backlog;
 use crate::bell::Bell;
 use crate::names::TableName;
 
@@ -33,6 +34,7 @@ pub(super) struct Database {
     pub(super) lease_time: Duration,
     pub(super) retention: Duration,
     pub(super) idle_expiry: Duration,
+    pub(super) backlog: Backlog,
     pub(super) poll_interval: Duration,
     pub(super) channel: String,
     /// Tells this provider from all others.
@@ -106,6 +108,7 @@ impl Database {
             lease_time: settings.lease_time,
             retention: settings.retention,
             idle_expiry: settings.idle_expiry,
+            backlog: Backlog::new(settings.max_backlog),
             poll_interval: settings.poll_interval,
             channel: settings.channel.clone(),
             member: format!("{pid}-{number}-{random:016x}"),

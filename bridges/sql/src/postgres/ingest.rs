@@ -185,6 +185,16 @@ impl PostgresIngest {
         })
     }
 
+    fn measure_backlog(&self) -> Result<(), BackendError> {
+        let database = &*self.database;
+        database.backlog.look(|max| {
+            let sql = Arc::clone(&database.sql);
+            database.claims.call(move |session| {
+                session.query(&sql.is_full, &[&max])?.first().map_or(Ok(false), |row| row.try_get(0))
+            })
+        })
+    }
+
     /// Brings to new subscriptions that begin in the past what was being stored when they were made.
     fn catch_up(&self) -> Result<(), BackendError> {
         let database = &*self.database;
@@ -217,6 +227,7 @@ impl Ingest for PostgresIngest {
         self.subscriptions.retain(|name, _| room.iter().any(|room| room.subscription == *name));
         loop {
             self.care()?;
+            self.measure_backlog()?;
             self.catch_up()?;
             self.find(room)?;
             let leases = self.claim(room)?;

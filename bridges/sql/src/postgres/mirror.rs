@@ -33,7 +33,8 @@ impl Mirror for PostgresMirror {
 /// Stores events through a connection.
 pub(super) fn send(database: &Database, link: &Link, batch: &[Event]) -> Result<Vec<SendOutcome>, BackendError> {
     let (events, sql, member) = (batch.to_vec(), Arc::clone(&database.sql), database.member.clone());
-    let outcomes = link.call(move |session| store(session, &sql, &events, &member))?;
+    let refusal = database.backlog.refusal();
+    let outcomes = link.call(move |session| store(session, &sql, &events, &member, refusal.as_ref()))?;
     outcomes.ok_or_else(|| {
         BackendError::Unavailable("PostgreSQL: an event was removed while it was stored again".to_owned())
     })
@@ -45,10 +46,15 @@ fn store(
     sql: &Statements,
     events: &[Event],
     member: &str,
+    refusal: Option<&SendOutcome>,
 ) -> Result<Option<Vec<SendOutcome>>, Error> {
     let mut batch = Batch::default();
     events.iter().for_each(|event| batch.push(event));
-    let stored = session.query(&sql.insert, &values(&batch, &Some(member)))?;
+    let stored = match refusal {
+        None => session.query(&sql.insert, &values(&batch, &Some(member)))?,
+        // What was stored before is no new event, and has to be found all the same.
+        Some(_) => Vec::new(),
+    };
     let mut stored = stored.iter().map(|row| row.try_get(0)).collect::<Result<HashSet<String>, Error>>()?;
     let mut there = HashMap::new();
     if stored.len() < batch.ids.len() {
@@ -63,7 +69,7 @@ fn store(
             (true, _) => SendOutcome::Held,
             (false, Some(Some(known))) if known.same_content(event) => SendOutcome::Known,
             (false, Some(_)) => SendOutcome::Conflict,
-            (false, None) => return None,
+            (false, None) => return refusal.cloned(),
         })
     };
     Ok(events.iter().map(outcome).collect())

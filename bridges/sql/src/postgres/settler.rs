@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use eventbroker::provider::{BackendError, LeaseOutcome, LeaseToken, Registration, Settlement, Settler};
 use eventbroker::{Pattern, Scope, StartPosition};
 use postgres::Error;
+use postgres::types::ToSql;
 
 use super::connection::{Database, Row, forget, notify, seconds};
 use super::link::Session;
@@ -15,7 +16,7 @@ use super::pattern::form;
 use super::rows::{split_time, storable};
 use super::statements::Statements;
 use crate::columns::errors_text;
-use crate::pattern::Form;
+use crate::pattern::{Form, other_pattern};
 
 /// States of a delivery, as in `schema.sql`.
 const READY: i32 = 0;
@@ -47,6 +48,7 @@ struct Wanted {
     instance: String,
     pattern: String,
     form: Form,
+    change_pattern: bool,
     durable: bool,
     start: StartPosition,
     /// Of a broadcast subscription: the provider that serves it.
@@ -94,9 +96,13 @@ fn register(session: &mut Session, sql: &Statements, wanted: &Wanted) -> Result<
         if let Some(row) = known.first() {
             let (id, known): (i64, String) = (row.try_get(0)?, row.try_get(1)?);
             if known != *pattern {
-                let problem =
-                    format!("the subscription {name:?} of the group {group:?} has the pattern {known}, not {pattern}");
-                return Ok(Err(problem));
+                if !wanted.change_pattern {
+                    return Ok(Err(other_pattern(name, group, &known, pattern)));
+                }
+                let dots = form.dots as i32;
+                let changed =
+                    [&id as &(dyn ToSql + Sync), pattern, &form.final_rest, &dots, &form.glob, &form.literals];
+                session.execute(&sql.change_pattern, &changed)?;
             }
             break id;
         }
@@ -178,6 +184,7 @@ impl Settler for PostgresSettler {
             instance: instance.clone(),
             pattern: pattern.as_str().to_owned(),
             form: form(&pattern),
+            change_pattern: registration.change_pattern,
             durable: owned && registration.durable,
             start: registration.start.clone(),
             owner: owned.then(|| database.member.clone()),
@@ -243,7 +250,7 @@ impl Settler for PostgresSettler {
         }
         let (sql, member) = (Arc::clone(&database.sql), database.member.clone());
         let mut lost: Vec<LeaseToken> = database.verdicts.call(move |session| {
-            let values: [&(dyn postgres::types::ToSql + Sync); 9] =
+            let values: [&(dyn ToSql + Sync); 9] =
                 [&member, &positions, &subscriptions, &tokens, &states, &tries, &reasons, &messages, &histories];
             let lost = session.query(&sql.settle, &values)?;
             lost.iter().map(|row| row.try_get::<_, i64>(0).map(|token| LeaseToken(token as u64))).collect()

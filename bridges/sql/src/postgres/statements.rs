@@ -23,6 +23,7 @@ pub(super) struct Statements {
     pub(super) position: String,
     pub(super) claim: String,
     pub(super) rescue: String,
+    pub(super) is_full: String,
     pub(super) settle: String,
     pub(super) mark: String,
     pub(super) unmark: String,
@@ -31,6 +32,7 @@ pub(super) struct Statements {
     pub(super) subscription: String,
     pub(super) subscriptions: String,
     pub(super) subscribe: String,
+    pub(super) change_pattern: String,
     pub(super) backfill: String,
     pub(super) note_missed: String,
     pub(super) catch_up: String,
@@ -93,6 +95,15 @@ impl Statements {
                  WHERE state = 1 AND leased_until <= clock_timestamp() ORDER BY leased_until LIMIT 10000 \
                  FOR UPDATE SKIP LOCKED) x WHERE d.position = x.position AND d.subscription = x.subscription",
             ),
+            // What lies between the oldest delivery that waits and the newest event is no less than what waits: it is counted only
+            // if that is enough.
+            is_full: fill(
+                "SELECT EXISTS (SELECT 1 FROM {events}_subscriptions s WHERE CASE WHEN \
+                 (SELECT max(position) FROM {events}) + 1 - (SELECT min(d.position) FROM {events}_deliveries d \
+                 WHERE d.state = 0 AND d.subscription = s.id) >= $1 \
+                 THEN (SELECT count(*) FROM (SELECT 1 FROM {events}_deliveries d \
+                 WHERE d.state = 0 AND d.subscription = s.id LIMIT $1) waiting) >= $1 ELSE false END)",
+            ),
             settle: fill("SELECT * FROM {events}_settle($1, $2, $3, $4, $5, $6, $7, $8, $9)"),
             // `+ 0`: see `settle` in `schema.sql`.
             mark: fill(
@@ -123,6 +134,10 @@ impl Statements {
                  VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::bigint, $11, \
                  CASE WHEN $10::bigint IS NOT NULL THEN pg_snapshot_xmin(pg_current_snapshot()) END) \
                  ON CONFLICT DO NOTHING RETURNING id",
+            ),
+            change_pattern: fill(
+                "UPDATE {events}_subscriptions SET pattern = $2, final_rest = $3, dots = $4, glob = $5, literals = $6 \
+                 WHERE id = $1",
             ),
             // What a new subscription missed; the statuses of the events do not depend on it.
             backfill: fill(

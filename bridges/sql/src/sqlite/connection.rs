@@ -13,6 +13,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavio
 
 use super::statements::Statements;
 use super::{OpenError, Sqlite, clock, process, schema};
+use crate::backlog::Backlog;
 use crate::bell::Bell;
 use crate::names::TableName;
 
@@ -30,6 +31,7 @@ pub(super) struct Database {
     pub(super) lease_time: Duration,
     pub(super) retention: Duration,
     pub(super) idle_expiry: Duration,
+    pub(super) backlog: Backlog,
     /// Tells this provider from others that share the file.
     pub(super) member: String,
     /// The same, with what tells others whether its process lives.
@@ -77,6 +79,7 @@ impl Database {
             lease_time: settings.lease_time,
             retention: settings.retention,
             idle_expiry: settings.idle_expiry,
+            backlog: Backlog::new(settings.max_backlog),
             holder: format!("{} {member}", process::this()),
             member,
             served: Mutex::default(),

@@ -126,6 +126,13 @@ impl SqliteIngest {
         Ok(())
     }
 
+    fn measure_backlog(&self) -> Result<(), BackendError> {
+        self.database.backlog.look(|max| {
+            let is_full = self.reader.prepare_cached(&self.database.sql.is_full);
+            is_full.and_then(|mut it| it.query_row([max], |row| row.get(0))).map_err(|error| backend_error(&error))
+        })
+    }
+
     /// Removes the subscriptions that nobody has used for long.
     fn forget_unused(&self) -> Result<(), BackendError> {
         let database = &*self.database;
@@ -232,6 +239,7 @@ impl Ingest for SqliteIngest {
         self.subscriptions.retain(|name, _| room.iter().any(|room| room.subscription == *name));
         loop {
             self.care()?;
+            self.measure_backlog()?;
             // Before the look at what is ready, so that what comes after that is noticed.
             self.is_changed()?;
             let ready = self.ready(room).map_err(|error| backend_error(&error))?;

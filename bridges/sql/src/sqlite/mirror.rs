@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use eventbroker::Event;
 use eventbroker::provider::{BackendError, Mirror, SendOutcome};
-use rusqlite::Transaction;
+use rusqlite::{OptionalExtension, Transaction};
 
 use super::connection::{Database, Sync};
 use super::rows;
@@ -34,15 +34,21 @@ pub(super) fn store(
     events: &[Event],
 ) -> rusqlite::Result<Vec<SendOutcome>> {
     let mut insert = transaction.prepare_cached(&database.sql.insert)?;
+    let mut by_id = transaction.prepare_cached(&database.sql.by_id)?;
+    let refusal = database.backlog.refusal();
     let mut outcomes = Vec::with_capacity(events.len());
     for event in events {
-        if rows::insert(&mut insert, event, Some(&database.member))? {
+        if refusal.is_none() && rows::insert(&mut insert, event, Some(&database.member))? {
             outcomes.push(SendOutcome::Held);
             continue;
         }
-        let mut by_id = transaction.prepare_cached(&database.sql.by_id)?;
-        let known = by_id.query_row([event.id().to_string()], |row| rows::event(row, 0))?;
-        outcomes.push(if known.same_content(event) { SendOutcome::Known } else { SendOutcome::Conflict });
+        // Also while nothing more is stored: what was stored before is no new event.
+        let known = by_id.query_row([event.id().to_string()], |row| rows::event(row, 0)).optional()?;
+        outcomes.push(match (known, &refusal) {
+            (Some(known), _) if known.same_content(event) => SendOutcome::Known,
+            (None, Some(refusal)) => refusal.clone(),
+            _ => SendOutcome::Conflict,
+        });
     }
     Ok(outcomes)
 }

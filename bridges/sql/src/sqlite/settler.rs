@@ -13,6 +13,7 @@ use super::clock::now_millis;
 use super::connection::{Database, Row, Sync};
 use super::pattern::form;
 use super::{process, rows};
+use crate::pattern::{Form, other_pattern};
 
 /// A delivery that died, as in `schema.sql`.
 pub(super) const DEAD: i64 = 3;
@@ -169,12 +170,15 @@ impl Settler for SqliteSettler {
                 .query_row(params![database.group, registration.name, instance], |row| Ok((row.get(0)?, row.get(1)?)))
                 .optional()?;
             let id = match known {
-                Some((_, known)) if known != pattern.as_str() => {
-                    let (name, group) = (&registration.name, &database.group);
-                    let problem = format!(
-                        "the subscription {name:?} of the group {group:?} has the pattern {known}, not {pattern}"
-                    );
-                    return Ok(Err(problem));
+                Some((id, known)) if known != pattern.as_str() => {
+                    if !registration.change_pattern {
+                        let (name, group) = (&registration.name, &database.group);
+                        return Ok(Err(other_pattern(name, group, &known, pattern.as_str())));
+                    }
+                    let Form { final_rest, dots, glob, literals } = &form;
+                    let changed = params![id, pattern.as_str(), final_rest, *dots as i64, glob, literals];
+                    transaction.prepare_cached(&database.sql.change_pattern)?.execute(changed)?;
+                    id
                 }
                 Some((id, _)) => id,
                 None => {

@@ -31,6 +31,7 @@ pub(super) struct Statements {
     pub(super) lease: String,
     pub(super) begin: String,
     pub(super) rescue: String,
+    pub(super) is_full: String,
     pub(super) count: String,
     pub(super) counted: String,
     pub(super) finish: String,
@@ -47,6 +48,7 @@ pub(super) struct Statements {
     pub(super) refresh: String,
     pub(super) subscription: String,
     pub(super) subscribe: String,
+    pub(super) change_pattern: String,
     pub(super) backfill: String,
     pub(super) position: String,
     pub(super) serve: String,
@@ -120,6 +122,15 @@ impl Statements {
             rescue: fill(
                 "UPDATE {events}_deliveries SET state = 0, suspect = 1, crashes = crashes + marked, marked = 0, \
                  holder = NULL, token = NULL WHERE state = 1 AND leased_until <= ?1",
+            ),
+            // What lies between the oldest delivery that waits and the newest event is no less than what waits: it is counted only
+            // if that is enough.
+            is_full: fill(
+                "SELECT EXISTS (SELECT 1 FROM {events}_subscriptions s WHERE CASE WHEN \
+                 (SELECT max(position) FROM {events}) + 1 - (SELECT min(d.position) FROM {events}_deliveries d \
+                 WHERE d.state = 0 AND d.subscription = s.id) >= ?1 \
+                 THEN (SELECT count(*) FROM (SELECT 1 FROM {events}_deliveries d \
+                 WHERE d.state = 0 AND d.subscription = s.id LIMIT ?1) waiting) >= ?1 ELSE false END)",
             ),
             count: fill(
                 "INSERT INTO {events}_meta VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = value + ?2 RETURNING value",
@@ -197,6 +208,10 @@ impl Statements {
                 "INSERT INTO {events}_subscriptions \
                  (member_of, name, instance, pattern, final_rest, dots, glob, literals, durable) \
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) RETURNING id",
+            ),
+            change_pattern: fill(
+                "UPDATE {events}_subscriptions SET pattern = ?2, final_rest = ?3, dots = ?4, glob = ?5, literals = ?6 \
+                 WHERE id = ?1",
             ),
             // What a new subscription missed; the statuses of the events do not depend on it.
             backfill: fill(

@@ -7,7 +7,9 @@ use std::thread;
 use eventbroker::{Broker, Status};
 
 use crate::Subject;
-use crate::kit::{Gate, Ids, events, eventually, finish, listen, listen_with, named, publish_all, start, status};
+use crate::kit::{
+    Gate, Ids, builder, events, eventually, finish, listen, listen_with, named, publish_all, start, status,
+};
 
 /// Subscriptions are made and removed all the time; a lasting one gets everything.
 pub fn subscribing_and_unsubscribing_lose_nothing(subject: &dyn Subject) {
@@ -102,4 +104,30 @@ pub fn a_name_that_was_removed_begins_anew(subject: &dyn Subject) {
     calls.read(&ids);
     finish(&broker);
     calls.assert_no_more(subject, &ids);
+}
+
+/// Another pattern under a known name is refused with both, unless it was asked for: then it counts for every member.
+pub fn a_name_has_one_pattern_unless_it_is_changed(subject: &dyn Subject) {
+    let (one, two) = (start(subject), subject.broker(builder("two")));
+    let (first, old_calls) = listen(&one, named("reader", "old.*"));
+    let error = two.subscribe_with(named("reader", "*.new"), |_| ()).expect_err("it has another pattern");
+    let text = error.to_string();
+    assert!(text.contains("old.*") && text.contains("*.new"), "{text}");
+    assert_eq!(two.stats().subscriptions.len(), 0);
+    one.unsubscribe(first).expect("it is there");
+    let kept = publish_all(&one, events("old.it", 5));
+    let (_, calls) = listen(&two, named("reader", "*.new").change_pattern());
+    calls.read(&kept);
+    let mut ids = publish_all(&one, events("its.new", 5));
+    ids.extend(publish_all(&two, events("its.new", 5)));
+    let others = publish_all(&two, events("old.it", 5));
+    calls.read(&ids);
+    for id in &others {
+        eventually("nobody receives it", || status(&two, id) == Some(Status::Completed));
+    }
+    finish(&one);
+    finish(&two);
+    ids.extend(kept);
+    calls.assert_no_more(subject, &ids);
+    assert_eq!(old_calls.rest().len(), 0);
 }
