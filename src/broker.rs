@@ -11,7 +11,7 @@ use crate::config::{Mode, StartPosition, SubscribeOptions};
 use crate::delivery::Delivery;
 use crate::dispatch::KeptRoute;
 use crate::engine::{Engine, Observer};
-use crate::error::{Invalid, PublishError, StartError, SubscribeError, UnsubscribeError};
+use crate::error::{Invalid, PublishError, StartError, SubscribeError, UnknownSubscription};
 use crate::event::{Event, EventId, EventType, Source};
 use crate::handler::IntoOutcome;
 use crate::lifecycle::{Phase, StopReport};
@@ -131,9 +131,39 @@ impl Broker {
     /// however long that takes; inside a handler, and on worker threads, it never waits. Returns how many calls still run.
     ///
     /// # Errors
-    /// [`UnsubscribeError`] if there is no such subscription.
-    pub fn unsubscribe(&self, id: SubscriptionId) -> Result<u64, UnsubscribeError> {
-        self.engine().unsubscribe(id).ok_or(UnsubscribeError { id })
+    /// [`UnknownSubscription`] if there is no such subscription.
+    pub fn unsubscribe(&self, id: SubscriptionId) -> Result<u64, UnknownSubscription> {
+        self.engine().unsubscribe(id).ok_or(UnknownSubscription { id })
+    }
+
+    /// Pauses a subscription of this broker: no call of its handler begins until it is [resumed](Self::resume). Calls that run go on;
+    /// returns how many, and does not wait for them. What was published here waits in the queue, whose overflow policy holds; what
+    /// a back end has handed over and no call runs under goes back, so that another member can run it, and none is fetched. A
+    /// [`publish_sync`](Self::publish_sync) waits for the deliveries of a paused subscription like for any other. A stop does not:
+    /// what waits is cancelled.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let broker = eventbroker::Broker::builder().start()?;
+    /// let mailer = broker.subscribe("user.*", |_| ())?;
+    /// broker.pause(mailer)?; // the mail server is being replaced
+    /// broker.resume(mailer)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`UnknownSubscription`] if there is no such subscription.
+    pub fn pause(&self, id: SubscriptionId) -> Result<u64, UnknownSubscription> {
+        self.engine().pause(id).ok_or(UnknownSubscription { id })
+    }
+
+    /// Has the calls of a [paused](Self::pause) subscription begin again; does nothing to one that is not.
+    ///
+    /// # Errors
+    /// [`UnknownSubscription`] if there is no such subscription.
+    pub fn resume(&self, id: SubscriptionId) -> Result<(), UnknownSubscription> {
+        self.engine().resume(id).ok_or(UnknownSubscription { id })
     }
 
     /// Removes a subscription of this consumer group from the back end, with the events that wait for it. What `unsubscribe`
@@ -426,6 +456,7 @@ fn subscription_stats(subscription: &Arc<Subscription>) -> SubscriptionStats {
         queue_capacity: subscription.inbox.capacity(),
         waiting: subscription.inbox.waiting() as u64,
         running: subscription.running(),
+        paused: subscription.is_paused(),
         attempts: counters.started.load(Ordering::SeqCst),
         retries: counters.retries.load(Ordering::SeqCst),
         deliveries,

@@ -14,7 +14,7 @@ use crate::inbox::{Place, Queued};
 use crate::receipt::{Pending, Receipt};
 use crate::router::Kept;
 use crate::store::{By, Record, SharedRecord};
-use crate::subscription::Subscription;
+use crate::subscription::{State, Subscription};
 use crate::trace;
 use crate::verdict::{Accepted, SyncReport, Verdict};
 use crate::watch::Watch;
@@ -316,7 +316,8 @@ impl Engine {
         let (first, then): (Vec<usize>, Vec<usize>) = (0..targets.len()).partition(is_caller);
         let seated = first.into_iter().chain(then).find(|&index| {
             let target = &targets[index];
-            !without.contains(&index) && target.inbox.is_next(target.inbox.lane(&record.event)) && target.try_seat()
+            let is_free = || target.inbox.is_next(target.inbox.lane(&record.event)) && !target.is_paused();
+            !without.contains(&index) && is_free() && target.try_seat()
         });
         let Some(lent) = seated else {
             self.fill(record, targets, without, None);
@@ -341,7 +342,7 @@ impl Engine {
     fn help_until_settled(self: &Arc<Self>, watch: &Watch, targets: &[Arc<Subscription>], deadline: u64) {
         while !watch.is_complete() && self.clock.now() < deadline {
             let mut helped = false;
-            for target in targets.iter().filter(|target| target.inbox.has_ready()) {
+            for target in targets.iter().filter(|target| target.has_ready()) {
                 // A seat that is free, or one whose token no worker has come for yet.
                 if target.try_seat() || target.pool.take_back(|token| Arc::ptr_eq(token, target)) {
                     if let Some(delivery) = target.inbox.pop() {
@@ -365,16 +366,19 @@ impl Engine {
         }
     }
 
-    /// Sees to it that a delivery that was just put into an inbox is run, or cancelled if its subscription has gone.
+    /// Sees to it that a delivery that was just put into an inbox is run; or cancelled if its subscription has gone, or given back
+    /// if that is paused.
     pub(crate) fn after_push(self: &Arc<Self>, subscription: &Arc<Subscription>) {
         self.call_worker(subscription);
-        if subscription.is_closed() {
-            self.cancel_all(subscription);
+        match subscription.state() {
+            State::Open => {}
+            State::Paused => self.give_back(subscription),
+            State::Closed => self.cancel_all(subscription),
         }
     }
 
     pub(crate) fn call_worker(&self, subscription: &Arc<Subscription>) {
-        if subscription.call_worker() {
+        if !subscription.is_paused() && subscription.call_worker() {
             self.timer.watch(subscription);
         }
     }

@@ -356,7 +356,7 @@ pub enum SubscribeError {
 /// No subscription has this id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("subscription not found: {id}")]
-pub struct UnsubscribeError {
+pub struct UnknownSubscription {
     /// The id.
     pub id: SubscriptionId,
 }

@@ -35,7 +35,7 @@ use crate::broker::Broker;
 use crate::builder::BrokerBuilder;
 use crate::config::SubscribeOptions;
 use crate::delivery::Delivery;
-use crate::error::{PublishError, StartError, SubscribeError, UnsubscribeError};
+use crate::error::{PublishError, StartError, SubscribeError, UnknownSubscription};
 use crate::event::Event;
 use crate::handler::IntoOutcome;
 use crate::lifecycle::StopReport;
@@ -183,9 +183,9 @@ where
 /// Ends a subscription as [`Broker::unsubscribe`] does, and blocks as that does.
 ///
 /// # Errors
-/// [`UnsubscribeError`] if there is no such subscription, or no broker.
-pub fn unsubscribe(id: SubscriptionId) -> Result<u64, UnsubscribeError> {
-    get().ok_or(UnsubscribeError { id })?.unsubscribe(id)
+/// [`UnknownSubscription`] if there is no such subscription, or no broker.
+pub fn unsubscribe(id: SubscriptionId) -> Result<u64, UnknownSubscription> {
+    get().ok_or(UnknownSubscription { id })?.unsubscribe(id)
 }
 
 /// The totals of the broker, if there is one.

@@ -389,6 +389,21 @@ impl Inbox {
         self.pop_fresh().or_else(|| self.lanes.get()?.take_oldest())
     }
 
+    /// Takes the leased deliveries that are due. They may be heads of lanes.
+    pub(crate) fn take_due_leases(&self) -> Vec<Queued> {
+        let due = (0..self.due.len()).map_while(|_| self.due.pop()).inspect(|_| {
+            self.due_len.fetch_sub(1, Ordering::AcqRel);
+        });
+        let (leased, rest): (Vec<_>, Vec<_>) = due.partition(|delivery| delivery.lease().is_some());
+        rest.into_iter().for_each(|delivery| self.push_due(delivery));
+        leased
+    }
+
+    /// Takes the leased deliveries that are parked: no lane loses its head.
+    pub(crate) fn take_parked_leases(&self) -> Vec<Queued> {
+        self.lanes.get().map(|lanes| lanes.take_parked_leases()).unwrap_or_default()
+    }
+
     /// Takes everything that is queued, parked or due.
     pub(crate) fn take_all(&self) -> Vec<Queued> {
         let due = std::iter::from_fn(|| self.due.pop()).inspect(|_| {

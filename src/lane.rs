@@ -152,6 +152,18 @@ impl Lanes {
         }
     }
 
+    /// Takes what is parked under a lease; every lane keeps its head.
+    pub(crate) fn take_parked_leases(&self) -> Vec<Queued> {
+        let mut taken = Vec::new();
+        for lane in self.entered.lock().lanes.values_mut() {
+            let (leased, kept) = std::mem::take(&mut lane.parked).into_iter().partition(|(_, it)| it.lease().is_some());
+            lane.parked = kept;
+            let leased: VecDeque<(u64, Queued)> = leased;
+            taken.extend(leased.into_iter().map(|(_, delivery)| delivery));
+        }
+        taken
+    }
+
     /// Takes everything that has arrived or is parked; the lanes are gone.
     pub(crate) fn take_all(&self) -> Vec<Queued> {
         let lanes = std::mem::take(&mut self.entered.lock().lanes);

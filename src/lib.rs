@@ -26,6 +26,7 @@ pub mod metrics;
 mod operator;
 #[cfg_attr(not(feature = "internals"), allow(unreachable_pub, reason = "public through `internals` only"))]
 mod pattern;
+mod pause;
 mod pool;
 pub mod provider;
 mod publisher;

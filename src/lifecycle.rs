@@ -270,6 +270,11 @@ impl Engine {
             bridge.ring();
         }
         for subscription in self.subscriptions.lock().all() {
+            if subscription.is_paused() {
+                // What waits for it would hold up the stop to its deadline.
+                subscription.close();
+                self.cancel_all(&subscription);
+            }
             subscription.inbox.wake_publishers();
         }
         self.cancel_overdue();

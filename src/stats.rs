@@ -94,6 +94,8 @@ pub struct SubscriptionStats {
     pub waiting: u64,
     /// Calls that run.
     pub running: u64,
+    /// No call begins until it is resumed.
+    pub paused: bool,
     /// Calls so far.
     pub attempts: u64,
     /// Those of them that were retries.

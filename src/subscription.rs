@@ -58,7 +58,8 @@ pub(crate) struct Subscription {
     /// How many seats are worth taking while calls are quick.
     quick_seats: u32,
     seats: AtomicU32,
-    closed: AtomicBool,
+    /// A [`State`].
+    state: AtomicU8,
     pace: AtomicU8,
     /// Calls in a row that did not fit the pace.
     misfits: AtomicU32,
@@ -84,6 +85,16 @@ pub(crate) struct SubscriptionStart {
     pub(crate) durable: bool,
     pub(crate) position: StartPosition,
     pub(crate) change_pattern: bool,
+}
+
+/// Whether calls may begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    Open,
+    /// Not until it is resumed.
+    Paused,
+    /// Never again: it was removed, or the broker has stopped.
+    Closed,
 }
 
 /// What a subscription is known by.
@@ -134,7 +145,7 @@ impl Subscription {
             concurrency: concurrency as u32,
             quick_seats: concurrency.min(cores.saturating_sub(1).max(1)) as u32,
             seats: AtomicU32::new(0),
-            closed: AtomicBool::new(false),
+            state: AtomicU8::new(State::Open as u8),
             pace: AtomicU8::new(Pace::Quick as u8),
             misfits: AtomicU32::new(0),
             watched: AtomicBool::new(false),
@@ -164,7 +175,12 @@ impl Subscription {
         self.seats.fetch_sub(1, Ordering::SeqCst);
         // Pairs with the load in `call_worker`: this sees the delivery, or the publisher sees the free seat.
         fence(Ordering::SeqCst);
-        self.inbox.has_ready() && self.try_seat()
+        self.has_ready() && self.try_seat()
+    }
+
+    /// Something waits for a worker that may run it.
+    pub(crate) fn has_ready(&self) -> bool {
+        self.inbox.has_ready() && !self.is_paused()
     }
 
     /// Sees to it that what was put in the inbox is run. True if nobody is free for it at this moment, so that it has to be
@@ -242,21 +258,21 @@ impl Subscription {
         self.pace.store(Pace::Long as u8, Ordering::Relaxed);
     }
 
-    /// Begins a call. False if the subscription was removed: then nothing may be called.
-    pub(crate) fn begin_call(&self) -> bool {
+    /// Begins a call, unless the subscription is not open: then nothing may be called.
+    pub(crate) fn begin_call(&self) -> State {
         self.counters.started.fetch_add(1, Ordering::SeqCst);
-        let open = !self.closed.load(Ordering::SeqCst);
-        if !open {
+        let state = self.state();
+        if state != State::Open {
             self.counters.started.fetch_sub(1, Ordering::SeqCst);
             self.calls_changed();
         }
-        open
+        state
     }
 
     /// A call has ended, and so has everything that follows from it.
     pub(crate) fn end_call(&self) {
         self.counters.finished.fetch_add(1, Ordering::SeqCst);
-        if self.closed.load(Ordering::SeqCst) {
+        if self.is_closed() {
             self.calls_changed();
         }
     }
@@ -272,14 +288,40 @@ impl Subscription {
         self.counters.started.load(Ordering::SeqCst).saturating_sub(finished)
     }
 
+    pub(crate) fn state(&self) -> State {
+        match self.state.load(Ordering::SeqCst) {
+            0 => State::Open,
+            1 => State::Paused,
+            _ => State::Closed,
+        }
+    }
+
+    /// From now on no call begins until it is resumed. True for the caller that has changed that.
+    pub(crate) fn pause(&self) -> bool {
+        self.change(State::Open, State::Paused)
+    }
+
+    /// Calls may begin again. True for the caller that has changed that.
+    pub(crate) fn resume(&self) -> bool {
+        self.change(State::Paused, State::Open)
+    }
+
+    fn change(&self, from: State, to: State) -> bool {
+        self.state.compare_exchange(from as u8, to as u8, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+
+    pub(crate) fn is_paused(&self) -> bool {
+        self.state() == State::Paused
+    }
+
     /// From now on no call begins.
     pub(crate) fn close(&self) {
-        self.closed.store(true, Ordering::SeqCst);
+        self.state.store(State::Closed as u8, Ordering::SeqCst);
         self.inbox.wake_publishers();
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::SeqCst)
+        self.state() == State::Closed
     }
 
     /// Waits until no call is running. Only after `close`.

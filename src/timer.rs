@@ -239,7 +239,7 @@ impl Watched {
     fn tick(&mut self) -> bool {
         let started = self.subscription.counters.started.load(Ordering::Relaxed);
         let moved = std::mem::replace(&mut self.started, started) != started;
-        if self.subscription.inbox.has_ready() {
+        if self.subscription.has_ready() {
             self.quiet_ticks = 0;
             if !moved {
                 self.subscription.call_another_worker();
@@ -252,6 +252,6 @@ impl Watched {
         }
         self.subscription.end_watch();
         // Something may have arrived before the watch ended: then it goes on.
-        self.subscription.inbox.has_ready() && self.subscription.start_watch()
+        self.subscription.has_ready() && self.subscription.start_watch()
     }
 }

@@ -10,7 +10,7 @@ use crate::event::Status;
 use crate::handler::{Outcome, guarded};
 use crate::inbox::Queued;
 use crate::pool::{Pace, SEARCH, Taken, Worker};
-use crate::subscription::{Subscription, Workers};
+use crate::subscription::{State, Subscription, Workers};
 use crate::trace;
 
 /// How many deliveries of a quick subscription a worker runs before it lets another subscription have its turn.
@@ -128,16 +128,16 @@ fn run_turns(
     let mut left = TURN;
     while !pool.is_closed() {
         let found = subscription.inbox.ready_len();
-        if found == 0 {
+        if found == 0 || subscription.is_paused() {
             break;
         }
         looks.found(found);
         for _ in 0..found {
-            if pool.is_closed() {
+            if pool.is_closed() || subscription.is_paused() {
                 break;
             }
             let Some(delivery) = subscription.inbox.pop() else { break };
-            if subscription.pace() != Pace::Quick && subscription.inbox.has_ready() {
+            if subscription.pace() != Pace::Quick && subscription.has_ready() {
                 engine.call_worker(subscription);
             }
             worker.begin_call();
@@ -145,7 +145,7 @@ fn run_turns(
             worker.end_call();
             left -= 1;
             if left == 0 || long || subscription.pace() == Pace::Long {
-                if (long || pool.has_ready()) && subscription.inbox.has_ready() {
+                if (long || pool.has_ready()) && subscription.has_ready() {
                     return Turn::OthersWait;
                 }
                 left = TURN;
@@ -192,11 +192,11 @@ fn gather(before: Duration, elapsed: Duration, found: usize) -> Duration {
 /// taken need not wake anybody. True if there is some.
 fn search_here(pool: &Workers, subscription: &Subscription) -> bool {
     if !pool.start_search() {
-        return subscription.inbox.has_ready();
+        return subscription.has_ready();
     }
-    spin(|| subscription.inbox.has_ready() || pool.has_ready() || pool.is_closed());
+    spin(|| subscription.has_ready() || pool.has_ready() || pool.is_closed());
     pool.end_search();
-    let found = subscription.inbox.has_ready();
+    let found = subscription.has_ready();
     if found {
         // Somebody else has to see to what came for others while this worker searched.
         pool.pass_on();
@@ -218,10 +218,18 @@ impl Engine {
     }
 
     fn run(self: &Arc<Self>, subscription: &Arc<Subscription>, mut delivery: Queued, now: u64) -> u64 {
-        if !subscription.begin_call() {
-            subscription.inbox.leave(&mut delivery);
-            self.cancel(subscription, delivery);
-            return now;
+        match subscription.begin_call() {
+            State::Open => {}
+            State::Paused if delivery.lease().is_none() => {
+                subscription.inbox.push_due(delivery);
+                // It may have been resumed meanwhile.
+                self.after_push(subscription);
+                return now;
+            }
+            State::Paused | State::Closed => {
+                self.cancel(subscription, delivery);
+                return now;
+            }
         }
         subscription.inbox.leave(&mut delivery);
         let leased = delivery.lease().is_some();

@@ -91,7 +91,11 @@ impl Engine {
         }
         bridge.starved.store(false, Ordering::SeqCst);
         let free = |it: &Arc<Subscription>| {
-            let all = if it.inbox.is_full() { 0 } else { it.inbox.capacity().saturating_sub(it.inbox.queued()) };
+            let all = if it.inbox.is_full() || it.is_paused() {
+                0
+            } else {
+                it.inbox.capacity().saturating_sub(it.inbox.queued())
+            };
             if !it.inbox.is_half_empty() {
                 bridge.starved.store(true, Ordering::SeqCst);
             }

@@ -11,7 +11,7 @@ use super::held::Held;
 use crate::dead_letter::DeadReason;
 use crate::engine::Engine;
 use crate::inbox::Queued;
-use crate::subscription::Subscription;
+use crate::subscription::{State, Subscription};
 
 /// So many crashes make a dead letter.
 const MAX_CRASHES: u32 = 3;
@@ -106,9 +106,11 @@ impl Engine {
         let alone = held.is_suspect();
         if alone {
             let Some(entered) = self.suspects.enter(subscription, delivery) else {
-                if subscription.is_closed() {
+                match subscription.state() {
+                    State::Open => {}
                     // Its removal may have looked at those that wait before this one did.
-                    self.cancel_all(subscription);
+                    State::Closed => self.cancel_all(subscription),
+                    State::Paused => self.give_back(subscription),
                 }
                 return None;
             };

@@ -233,6 +233,7 @@ macro_rules! for_each_case {
             a_name_goes_on_where_it_was_left [durable],
             a_name_that_was_removed_begins_anew [durable groups],
             a_name_has_one_pattern_unless_it_is_changed [across_instances durable groups],
+            a_paused_member_gives_back_what_it_has_not_begun [across_instances durable groups],
 
             statuses_follow_the_handling [],
             retries_are_told_with_the_event [],

@@ -131,3 +131,29 @@ pub fn a_name_has_one_pattern_unless_it_is_changed(subject: &dyn Subject) {
     calls.assert_no_more(subject, &ids);
     assert_eq!(old_calls.rest().len(), 0);
 }
+
+/// A paused member takes no more turns: what it has not begun goes to another one, and it goes on when it is resumed.
+pub fn a_paused_member_gives_back_what_it_has_not_begun(subject: &dyn Subject) {
+    let (one, two) = (start(subject), subject.broker(builder("two")));
+    let gate = Gate::default();
+    let held = gate.clone();
+    let (id, first) = listen_with(&one, named("shared", "batch.*").concurrency(1), move |_| held.pass());
+    let mut ids = publish_all(&one, events("batch.it", 20));
+    let begun = first.next();
+    eventually("the rest is here too", || one.stats().subscriptions[0].queued == 19);
+    assert_eq!(one.pause(id), Ok(1));
+    let (other, second) = listen(&two, named("shared", "batch.*"));
+    ids.remove(begun.id());
+    second.read(&ids);
+    let more = publish_all(&one, events("batch.it", 20));
+    second.read(&more);
+    gate.open();
+    two.unsubscribe(other).expect("it is there");
+    let last = publish_all(&two, events("batch.it", 20));
+    assert_eq!(first.rest().len(), 0, "no call has begun");
+    one.resume(id).expect("it is there");
+    first.read(&last);
+    finish(&one);
+    finish(&two);
+    second.assert_no_more(subject, &ids.union(&more).cloned().collect());
+}
