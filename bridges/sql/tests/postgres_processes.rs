@@ -38,6 +38,13 @@ impl Place for Database {
     fn address(&self) -> &str {
         &self.0
     }
+
+    fn deliveries(&self) -> Vec<String> {
+        let mut client = Client::connect(&self.0, NoTls).expect("it connects");
+        let query =
+            "SELECT concat_ws(' ', position, claims, holder, token, state) FROM events_deliveries ORDER BY position";
+        client.query(query, &[]).expect("rows").iter().map(|row| row.get(0)).collect()
+    }
 }
 
 const CASES: &[Case] = &[("nothing is lost when the server crashes and when it cuts connections", crashing_server)];

@@ -57,6 +57,17 @@ pub trait Place {
 
     /// Panics if it was damaged.
     fn check(&self) {}
+
+    /// Stops the threads of a member where they are, but not where nobody else could go on.
+    fn freeze(&self, member: &Member) {
+        member.freeze(true);
+    }
+
+    /// What is known of each delivery, in an order that does not change: whose it is and how it ended. Nothing where one who has lost a
+    /// lease cannot be kept from settling.
+    fn deliveries(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// What a case works with.

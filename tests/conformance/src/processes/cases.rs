@@ -12,7 +12,7 @@ use eventbroker::{Broker, Event, Source, Status};
 
 use super::ledger::{Accepted, calls, lines};
 use super::members::take_name;
-use super::{Case, LEASE, Member, PATIENCE, Scene, setting, wait_until, work};
+use super::{Case, LEASE, Ledger, Member, PATIENCE, Scene, setting, wait_until, work};
 
 const KEYS: u64 = 10;
 
@@ -21,6 +21,7 @@ pub(super) const CASES: &[Case] = &[
     ("members share the events, and the others take over what one had when it was killed", killed_consumers),
     ("one killer among 1,000 events", one_killer),
     ("what was accepted is there after the publisher was killed", killed_publishers),
+    ("a member that was frozen for three leases changes nothing afterwards", frozen),
     ("the name of a process that was killed is free again", named),
     ("a member that has nothing to do wakes the machine fewer than 20 times a second", idle),
 ];
@@ -193,6 +194,46 @@ fn killed_publishers(scene: &mut Scene<'_>) {
     }
     broker.stop(PATIENCE);
     println!("  {kills} kills, {} accepted, lost 0, stored and not answered {}", accepted.len(), unanswered.len());
+}
+
+/// F10: what it held is taken over meanwhile, and of what it tells afterwards nothing counts.
+fn frozen(scene: &mut Scene<'_>) {
+    const EVENTS: u64 = 200;
+    let ledger = &scene.ledger;
+    scene.declare();
+    let broker = scene.broker();
+    let member = scene.member("consumer");
+    let event = |event_type| Event::builder(Source::System, event_type).payload(&0).build().expect("a valid event");
+    assert!(broker.publish_batch((0..EVENTS).map(|_| event("work.it"))).iter().all(Result::is_ok));
+    wait_until("the member works", || !lines(ledger).is_empty());
+    scene.place.freeze(&member);
+    let before = lines(ledger).len();
+    let ledger_here = Ledger::open(ledger);
+    let id = broker
+        .subscribe_with(work(), move |delivery| ledger_here.write(&format!("{} here", delivery.event().id())))
+        .expect("a subscription");
+    wait_until("this member takes over", || count(&broker, Status::Completed) == EVENTS);
+    thread::sleep(3 * LEASE);
+    let settled = scene.place.deliveries();
+    member.freeze(false);
+    // It is awake when it handles what comes now; by then it has told what it thought that it had to tell.
+    broker.unsubscribe(id).expect("it is there");
+    let last = broker.publish(event("work.last")).expect("it is accepted").id;
+    wait_until("the member is awake", || calls(ledger).contains(&last.to_string()));
+    wait_until("all are settled", || count(&broker, Status::Completed) == EVENTS + 1);
+    assert_eq!(scene.place.deliveries()[..settled.len()], settled, "nothing that it settled late was written");
+    let all = lines(ledger);
+    let ids: BTreeSet<&str> = all.iter().filter_map(|line| line.split(' ').next()).collect();
+    assert_eq!(ids.len() as u64, EVENTS + 1);
+    let by_member = all.iter().filter(|line| !line.ends_with(" here")).count();
+    let (late, here) = (by_member - before - 1, all.len() - by_member);
+    assert!(here > 0, "it held nothing when it was frozen");
+    assert!(late <= 4, "{late} calls, more than ran when it was frozen, went on with what it had lost");
+    broker.stop(PATIENCE);
+    println!(
+        "  {EVENTS} events, {before} before it was frozen, {here} taken over, handled twice {}",
+        all.len() - ids.len()
+    );
 }
 
 fn named(scene: &mut Scene<'_>) {

@@ -34,11 +34,21 @@ impl Member {
         self.0.wait().expect("it ends");
     }
 
-    /// Stops its threads where they are, or has them go on.
+    /// Stops its threads where they are, and waits until they stand still; or has them go on.
     pub fn freeze(&self, frozen: bool) {
         let signal = if frozen { "-STOP" } else { "-CONT" };
         let sent = Command::new("kill").args([signal, &self.0.id().to_string()]).status().expect("kill runs");
         assert!(sent.success());
+        while frozen && !self.tasks().all(|status| status.contains("State:\tT")) {
+            thread::yield_now();
+        }
+    }
+
+    /// What the kernel tells of each of its threads.
+    fn tasks(&self) -> impl Iterator<Item = String> + use<> {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.0.id())).expect("the threads of the member");
+        // One may have ended meanwhile.
+        tasks.flatten().filter_map(|task| fs::read_to_string(task.path().join("status")).ok())
     }
 
     /// Whether it has ended by itself.
@@ -48,13 +58,11 @@ impl Member {
 
     /// Voluntary context switches of all its threads so far.
     pub fn wake_ups(&self) -> u64 {
-        let tasks = fs::read_dir(format!("/proc/{}/task", self.0.id())).expect("the threads of the member");
-        let switches = |task: fs::DirEntry| {
-            let status = fs::read_to_string(task.path().join("status")).expect("it is alive");
+        let switches = |status: String| {
             let line = status.lines().find(|line| line.starts_with("voluntary_ctxt_switches:")).expect("a count");
             line.split_whitespace().nth(1).expect("a count").parse::<u64>().expect("a number")
         };
-        tasks.flatten().map(switches).sum()
+        self.tasks().map(switches).sum()
     }
 }
 
