@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use eventbroker::query::Filter;
 use eventbroker::{Broker, Event, Source, Status, SubscribeOptions};
 use eventbroker_conformance::postgres::Server;
-use eventbroker_sql::Postgres;
 use eventbroker_sql::postgres::{Outbox, publish_in};
+use eventbroker_sql::{Postgres, SqlValue};
 use postgres::{Client, NoTls};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -209,5 +209,54 @@ fn while_a_row_is_locked_what_is_behind_it_in_its_key_waits_too() {
     assert_eq!(next(), later);
     held.rollback().expect("it is over");
     assert_eq!([next(), next()], [first, second]);
+    assert!(broker.stop(PATIENCE).is_clean());
+}
+
+/// By a client that knows texts and numbers and nothing of ours.
+#[test]
+fn the_statement_stores_the_same_event_through_any_client() {
+    let url = database();
+    let (broker, calls) = listening(&url);
+    let outbox = Outbox::new("events").expect("a name");
+    let event = Event::builder(Source::Database, "shop.stock.update")
+        .payload(&"it's 7")
+        .user_id(7)
+        .session_id("s")
+        .key("k")
+        .metadata("m", 1)
+        .created_at(std::time::SystemTime::UNIX_EPOCH + Duration::new(1_700_000_000, 123_456_789))
+        .build()
+        .expect("a valid event");
+    let (sql, values) = outbox.statement(&event);
+    let mut other = client(&url);
+    let statement = other.prepare(sql).expect("it is understood");
+    let types: Vec<&str> = statement.params().iter().map(|it| it.name()).collect();
+    let is_number = |value: &SqlValue<'_>, name: &str| match value {
+        SqlValue::Integer(_) => name == "int8",
+        SqlValue::Text(_) => name == "text",
+        _ => true,
+    };
+    assert!(values.iter().zip(&types).all(|(value, name)| is_number(value, name)), "{types:?}");
+    let numbers: Vec<Option<i64>> =
+        values.iter().map(|it| if let SqlValue::Integer(number) = it { Some(*number) } else { None }).collect();
+    let texts: Vec<Option<&str>> =
+        values.iter().map(|it| if let SqlValue::Text(text) = it { Some(&**text) } else { None }).collect();
+    let bound: Vec<&(dyn postgres::types::ToSql + Sync)> = types
+        .iter()
+        .enumerate()
+        .map(
+            |(at, name)| {
+                if *name == "int8" { &numbers[at] as &(dyn postgres::types::ToSql + Sync) } else { &texts[at] }
+            },
+        )
+        .collect();
+    let mut transaction = other.transaction().expect("a transaction");
+    assert_eq!(transaction.query(&statement, &bound).expect("it is stored").len(), 1);
+    assert_eq!(transaction.query(&statement, &bound).expect("it is known").len(), 0);
+    let committed = Instant::now();
+    transaction.commit().expect("it is committed");
+    let came = calls.recv_timeout(PATIENCE).expect("it is delivered");
+    assert!(committed.elapsed() < POLL, "a notification came");
+    assert!(came.same_content(&event) && came.created_at() == event.created_at(), "{came:?}");
     assert!(broker.stop(PATIENCE).is_clean());
 }

@@ -18,6 +18,7 @@ pub(super) const SELECT_LETTER: &str = concat!(
 #[derive(Debug)]
 pub(super) struct Statements {
     pub(super) insert: String,
+    pub(super) insert_one: String,
     pub(super) by_id: String,
     pub(super) select: String,
     pub(super) position: String,
@@ -79,6 +80,15 @@ impl Statements {
                  $9::text[], $10::text[], $11::timestamptz[], $12::smallint[], $13::text[], $14::text[]) WITH ORDINALITY \
                  AS i(id, source, type, payload, user_id, session_id, instance_id, schema, entity, operation, created_at, \
                  created_nanos, metadata, key, number) ORDER BY i.number ON CONFLICT (id) DO NOTHING RETURNING id",
+            ),
+            // One notification for all events of a transaction: PostgreSQL sends equal ones once.
+            insert_one: fill(
+                "WITH stored AS (INSERT INTO {events} (id, source, type, payload, user_id, session_id, instance_id, schema, entity, \
+                 operation, created_at, created_nanos, metadata, key) \
+                 VALUES ($1::text, $2::text, $3::text, $4::text::json, $5::bigint, $6::text, $7::text, $8::text, $9::text, $10::text, \
+                 $11::text::timestamptz, $12::bigint::smallint, $13::text::json, $14::text) \
+                 ON CONFLICT (id) DO NOTHING RETURNING id) \
+                 SELECT id FROM stored, pg_notify($15::text, $16::text)",
             ),
             by_id: fill(concat!("SELECT ", progress_columns!(), " FROM {events} e WHERE e.id = ANY ($1)")),
             select: fill(concat!("SELECT ", progress_columns!(), " FROM {events} e WHERE true")),

@@ -5,15 +5,19 @@ use eventbroker::provider::BackendError;
 use postgres::Transaction;
 
 use super::error::backend_error;
-use super::rows::Batch;
+use super::rows::{Batch, split_time};
 use super::statements::Statements;
 use super::{CHANNEL, mirror};
+use crate::columns::{metadata_text, time_text};
 use crate::names::{InvalidName, TableName};
+use crate::value::SqlValue;
 
 /// Writes events into the tables of a database that a provider serves, through any connection to the same database.
 #[derive(Debug, Clone)]
 pub struct Outbox {
     insert: String,
+    /// The same for one event, as values that every client can bind, with the notification.
+    statement: String,
     table: String,
     channel: String,
 }
@@ -25,9 +29,12 @@ impl Outbox {
     /// # Errors
     /// The name could not be a table's.
     pub fn new(table_name: &str) -> Result<Self, InvalidName> {
-        let table = TableName::parse(table_name)?;
-        let insert = Statements::new(&table).insert;
-        Ok(Self { insert, table: table.as_str().to_owned(), channel: CHANNEL.to_owned() })
+        TableName::parse(table_name).map(|table| Self::of(&table))
+    }
+
+    fn of(table: &TableName) -> Self {
+        let Statements { insert, insert_one, .. } = Statements::new(table);
+        Self { insert, statement: insert_one, table: table.as_str().to_owned(), channel: CHANNEL.to_owned() }
     }
 
     /// The channel of the notification that tells of the event, as given to [`Postgres::channel`](super::Postgres::channel).
@@ -69,6 +76,43 @@ impl Outbox {
         }
         Ok(is_new)
     }
+
+    /// What does the same as [`publish_in`](Self::publish_in), for those who reach the database by another client: the statement with
+    /// the parameters `$1` to `$16`, and their values in this order, whole numbers as `bigint` and texts as `text`. It returns one row,
+    /// or none if the id is known.
+    ///
+    /// ```
+    /// # use eventbroker::{Event, Source};
+    /// # use eventbroker_sql::{SqlValue, postgres::Outbox};
+    /// let outbox = Outbox::new("events")?;
+    /// let event = Event::builder(Source::Database, "shop.stock.update").payload(&7).build()?;
+    /// let (sql, values) = outbox.statement(&event);
+    /// assert!(sql.contains("INSERT INTO events (id, source, type, payload,"));
+    /// assert_eq!(values[3], SqlValue::Text("7".into()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn statement<'a>(&'a self, event: &'a Event) -> (&'a str, [SqlValue<'a>; 16]) {
+        let (created, nanos) = split_time(event.created_at());
+        let values = [
+            event.id().to_string().into(),
+            Some(event.source().as_str()).into(),
+            Some(event.event_type().as_str()).into(),
+            (!event.payload().is_null()).then(|| event.payload().as_str()).into(),
+            event.user_id().map_or(SqlValue::Null, SqlValue::Integer),
+            event.session_id().into(),
+            event.instance_id().into(),
+            event.schema().into(),
+            event.entity().into(),
+            event.operation().into(),
+            time_text(created).into(),
+            SqlValue::Integer(nanos.into()),
+            metadata_text(event).map_or(SqlValue::Null, SqlValue::from),
+            event.key().into(),
+            Some(self.channel.as_str()).into(),
+            Some(self.table.as_str()).into(),
+        ];
+        (&self.statement, values)
+    }
 }
 
 /// [`Outbox::publish_in`] for the table `events` and the default channel.
@@ -76,7 +120,5 @@ impl Outbox {
 /// # Errors
 /// As there.
 pub fn publish_in(transaction: &mut Transaction<'_>, event: &Event) -> Result<bool, BackendError> {
-    let table = TableName::default();
-    let insert = Statements::new(&table).insert;
-    Outbox { insert, table: table.as_str().to_owned(), channel: CHANNEL.to_owned() }.publish_in(transaction, event)
+    Outbox::of(&TableName::default()).publish_in(transaction, event)
 }
