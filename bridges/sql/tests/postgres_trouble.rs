@@ -80,6 +80,40 @@ fn a_password_goes_to_another_machine_only_over_tls() {
     }
 }
 
+#[cfg(feature = "tls")]
+#[test]
+fn a_server_is_known_by_its_certificate_and_its_name() {
+    let server = Server::start();
+    let url = server.database();
+    let roots = server.speak_tls();
+    let (stranger, _) = server.certificate("stranger");
+    let at = |host: &str, roots: &std::path::Path| {
+        let tcp = server.tcp(&url, PASSWORD).replace("127.0.0.1", host);
+        Postgres::new(format!("{tcp}?sslmode=require&sslrootcert={}", roots.display()))
+    };
+    let ready = || client(&url).query_one("SHOW ssl", &[]).is_ok_and(|row| row.get::<_, String>(0) == "on");
+    while !ready() {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let error = refusal(&at("localhost", &stranger)).to_string();
+    assert!(error.contains("localhost") && error.to_lowercase().contains("certificate"), "{error}");
+    let error = refusal(&at("127.0.0.1", &roots)).to_string();
+    assert!(error.to_lowercase().contains("certificate"), "of another name: {error}");
+    let broker = Broker::builder().provider(at("localhost", &roots).open().expect("it opens")).start();
+    let broker = broker.expect("it starts");
+    let (sender, calls) = channel();
+    let options = SubscribeOptions::new("*").name("all");
+    broker.subscribe_with(options, move |delivery| _ = sender.send(delivery.event().id().clone())).expect("known");
+    let id = broker.publish(event()).expect("it is accepted").id;
+    assert_eq!(calls.recv_timeout(PATIENCE), Ok(id));
+    let in_the_clear = "SELECT count(*) FILTER (WHERE ssl), count(*) FILTER (WHERE NOT ssl) FROM pg_stat_ssl \
+         JOIN pg_stat_activity USING (pid) WHERE application_name = 'eventbroker'";
+    let row = client(&url).query_one(in_the_clear, &[]).expect("two counts");
+    let (secret, open): (i64, i64) = (row.get(0), row.get(1));
+    assert!(secret >= 4 && open == 0, "{secret} connections by TLS, {open} in the clear");
+    assert!(broker.stop(PATIENCE).is_clean());
+}
+
 #[test]
 fn settings_out_of_bounds_are_named() {
     let url = server().database();

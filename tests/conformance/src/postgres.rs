@@ -113,6 +113,33 @@ impl Server {
         format!("postgres://postgres:{password}@127.0.0.1:{}/{database}", self.port)
     }
 
+    /// Has the server speak TLS too, with a certificate of its own for the name `localhost`. Returns the file that it is checked with.
+    pub fn speak_tls(&self) -> PathBuf {
+        let (certificate, key) = self.certificate("server");
+        let settings =
+            format!("ssl = on\nssl_cert_file = '{}'\nssl_key_file = '{}'\n", certificate.display(), key.display());
+        let file = self.folder.join("data/postgresql.conf");
+        let before = fs::read_to_string(&file).expect("the settings");
+        fs::write(&file, before + &settings).expect("the settings");
+        run(self.ctl("reload").stdin(Stdio::null()));
+        certificate
+    }
+
+    /// A new certificate that nobody else has signed, and its key.
+    pub fn certificate(&self, name: &str) -> (PathBuf, PathBuf) {
+        let [certificate, key] = ["crt", "key"].map(|end| self.folder.join(format!("{name}.{end}")));
+        let mut openssl = self.command("openssl");
+        openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]);
+        openssl.args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]);
+        openssl
+            .args(["-addext", "basicConstraints=critical,CA:FALSE", "-keyout"])
+            .arg(&key)
+            .arg("-out")
+            .arg(&certificate);
+        run(&mut openssl);
+        (certificate, key)
+    }
+
     /// What the server has written down.
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder.join("log")).unwrap_or_default()
