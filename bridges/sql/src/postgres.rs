@@ -28,6 +28,7 @@
 //! ```
 
 mod address;
+mod backoff;
 mod connection;
 mod error;
 mod ingest;

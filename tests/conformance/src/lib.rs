@@ -30,6 +30,7 @@ pub mod loopback;
 #[cfg(unix)]
 pub mod postgres;
 pub mod processes;
+pub mod proxy;
 
 use std::panic::resume_unwind;
 use std::sync::mpsc::{RecvTimeoutError, channel};

@@ -113,6 +113,11 @@ impl Server {
         format!("postgres://postgres:{password}@127.0.0.1:{}/{database}", self.port)
     }
 
+    /// Where it listens on this machine.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Has the server speak TLS too, with a certificate of its own for the name `localhost`. Returns the file that it is checked with.
     pub fn speak_tls(&self) -> PathBuf {
         let (certificate, key) = self.certificate("server");

@@ -8,6 +8,7 @@ use postgres::config::{Host, SslMode};
 use postgres::{Client, Config, Error, NoTls};
 
 use super::OpenError;
+use super::backoff::Backoff;
 #[cfg(feature = "tls")]
 use super::tls;
 
@@ -19,6 +20,8 @@ const FORM: &str = "url: is not of the form postgres://USER:PASSWORD@HOST:PORT/D
 /// A server and a database, and how to log in. Shown without user and password.
 pub(super) struct Address {
     config: Config,
+    /// When it may be tried again.
+    pub(super) backoff: Backoff,
     /// Where the certificates are that the server's is checked against, if not with those of the system.
     #[cfg(feature = "tls")]
     tls: Option<tls::Connector>,
@@ -77,6 +80,7 @@ impl Address {
             #[cfg(feature = "tls")]
             tls: is_tls.then(|| tls::connector(roots.as_deref())).transpose()?,
             config,
+            backoff: Backoff::default(),
         })
     }
 

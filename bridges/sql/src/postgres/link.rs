@@ -1,11 +1,10 @@
 //! A connection with a thread of its own, so that it is never used inside anybody's async runtime, and so that a caller can give up on
 //! a server that does not answer. What is asked runs there one after the other.
 //!
-//! It connects when it is first asked, and again after it was lost, at most as often as its backoff allows. A call that nobody waits
+//! It connects when it is first asked, and again after it was lost, at most as often as the backoff allows. A call that nobody waits
 //! for any more does not begin.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
@@ -18,15 +17,15 @@ use postgres::types::ToSql;
 use postgres::{Client, Error, Row, Statement};
 
 use super::address::Address;
-use super::error::{backend_error, is_lost};
+use super::error::{self, backend_error, is_lost};
 
 /// How long a caller waits for an answer, the statements' own limit included.
 pub(super) const CALL_LIMIT: Duration = Duration::from_secs(15);
-/// The first and the longest pause between two tries to connect.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// How long the server may work on a statement, and wait for a lock.
 pub(super) const TIMEOUTS: &str = "SET statement_timeout = '10s'; SET lock_timeout = '5s'";
+/// A connection that was not used for so long is asked first whether it is still there, and how long it may take to say so.
+const IDLE: Duration = Duration::from_secs(2);
+const ALIVE_WITHIN: Duration = Duration::from_secs(5);
 /// Prepared statements that a connection keeps.
 const STATEMENTS: usize = 64;
 /// How long the end of a thread is waited for: one whose server does not answer ends when the system gives its connection up.
@@ -53,15 +52,13 @@ struct Worker {
     address: Arc<Address>,
     sync: Sync,
     session: Option<Session>,
-    failures: u32,
-    not_before: Instant,
-    last_error: String,
 }
 
 /// A connection, and the statements that it has prepared.
 pub(super) struct Session {
     pub(super) client: Client,
     prepared: HashMap<String, Statement>,
+    used: Instant,
 }
 
 impl Link {
@@ -69,14 +66,7 @@ impl Link {
     pub(super) fn start(name: &str, address: &Arc<Address>, sync: Sync) -> std::io::Result<Self> {
         let (jobs, queue) = channel::<Job>();
         let (end, ended) = sync_channel::<()>(0);
-        let mut worker = Worker {
-            address: Arc::clone(address),
-            sync,
-            session: None,
-            failures: 0,
-            not_before: Instant::now(),
-            last_error: String::new(),
-        };
+        let mut worker = Worker { address: Arc::clone(address), sync, session: None };
         thread::Builder::new().name(format!("eventbroker-pg-{name}")).spawn(move || {
             for job in queue {
                 job(&mut worker);
@@ -154,42 +144,24 @@ impl Worker {
     }
 
     fn connected(&mut self) -> Result<&mut Session, BackendError> {
-        if self.session.as_ref().is_some_and(|session| session.client.is_closed()) {
+        if self.session.as_mut().is_some_and(|session| !session.is_alive()) {
             self.session = None;
         }
         match &mut self.session {
             Some(session) => Ok(session),
-            none => {
-                let now = Instant::now();
-                if now < self.not_before {
-                    return Err(BackendError::Unavailable(self.last_error.clone()));
-                }
-                match Session::open(&self.address, self.sync) {
-                    Ok(session) => {
-                        self.failures = 0;
-                        Ok(none.insert(session))
-                    }
-                    Err(error) => {
-                        self.not_before = Instant::now() + pause_after(self.failures);
-                        self.failures = self.failures.saturating_add(1);
-                        self.last_error = format!("{}: {}", self.address, super::error::text(&error));
-                        Err(BackendError::Unavailable(self.last_error.clone()))
-                    }
-                }
-            }
+            none => Ok(none.insert(Session::open(&self.address, self.sync)?)),
         }
     }
 }
 
-/// Twice as long after each failure, and anything from half of that up, so that not all come back at once.
-pub(super) fn pause_after(failures: u32) -> Duration {
-    let longest = (SHORTEST_PAUSE * (1 << failures.min(5))).min(LONGEST_PAUSE);
-    let random = RandomState::new().hash_one(failures) as f64 / u64::MAX as f64;
-    longest.mul_f64(0.5 + random / 2.0)
-}
-
 impl Session {
-    pub(super) fn open(address: &Address, sync: Sync) -> Result<Self, Error> {
+    /// Connects, unless the last try was too recent.
+    pub(super) fn open(address: &Address, sync: Sync) -> Result<Self, BackendError> {
+        let connect = || Self::connect(address, sync).map_err(|error| format!("{address}: {}", error::text(&error)));
+        address.backoff.attempt(connect)
+    }
+
+    fn connect(address: &Address, sync: Sync) -> Result<Self, Error> {
         let mut client = address.connect()?;
         // The planner may not go by what it knows of tables that fill and empty: everything here is looked up by an index.
         client.batch_execute(TIMEOUTS)?;
@@ -205,7 +177,14 @@ impl Session {
                  WHERE current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')",
             )?,
         }
-        Ok(Self { client, prepared: HashMap::new() })
+        Ok(Self { client, prepared: HashMap::new(), used: Instant::now() })
+    }
+
+    /// Whether it can be used. One that has been idle may have been cut without a word, and a call should not fail for that.
+    fn is_alive(&mut self) -> bool {
+        let is_idle = self.used.elapsed() >= IDLE;
+        self.used = Instant::now();
+        !self.client.is_closed() && (!is_idle || self.client.is_valid(ALIVE_WITHIN).is_ok())
     }
 
     fn prepared(&mut self, query: &str) -> Result<Statement, Error> {

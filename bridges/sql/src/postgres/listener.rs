@@ -6,16 +6,20 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use eventbroker::provider::BackendError;
 use parking_lot::Mutex;
 use postgres::Error;
 use postgres::fallible_iterator::FallibleIterator;
 
 use super::address::Address;
 use super::connection::Bells;
-use super::link::{Session, Sync, pause_after};
+use super::error::backend_error;
+use super::link::{Session, Sync};
 
 /// How soon it sees that it should end.
 const WAIT: Duration = Duration::from_millis(250);
+/// Time between two tries.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// A connection may fall silent without a word: so often it is asked whether it is there.
 const CHECK_EVERY: Duration = Duration::from_secs(5);
 /// How long its end is waited for; one that connects at that moment ends later.
@@ -65,12 +69,10 @@ impl Drop for Listener {
 
 impl Ears {
     fn run(self, _end: SyncSender<()>) {
-        let mut failures = 0;
         while !self.stop.load(Ordering::SeqCst) {
-            if let Err(error) = self.listen(&mut failures) {
+            if let Err(error) = self.listen() {
                 tracing::debug!(%error, "the connection for notifications was lost");
-                let until = Instant::now() + pause_after(failures);
-                failures = failures.saturating_add(1);
+                let until = Instant::now() + AGAIN_AFTER;
                 while Instant::now() < until && !self.stop.load(Ordering::SeqCst) {
                     thread::sleep(WAIT.min(until.saturating_duration_since(Instant::now())));
                 }
@@ -78,10 +80,14 @@ impl Ears {
         }
     }
 
-    fn listen(&self, failures: &mut u32) -> Result<(), Error> {
-        let mut client = Session::open(&self.address, Sync::Later)?.client;
+    fn listen(&self) -> Result<(), BackendError> {
+        let session = Session::open(&self.address, Sync::Later)?;
+        self.hear(session).map_err(|error| backend_error(&error))
+    }
+
+    fn hear(&self, session: Session) -> Result<(), Error> {
+        let mut client = session.client;
         client.batch_execute(&format!("LISTEN \"{}\"", self.channel.replace('"', "\"\"")))?;
-        *failures = 0;
         // For what came before.
         self.bells.ring();
         let mut next_check = Instant::now() + CHECK_EVERY;

@@ -1,0 +1,124 @@
+//! A proxy between a bridge and its server on this machine, which breaks what passes: it cuts a connection instead of delivering an
+//! answer, or lets nobody through. What was asked has reached the server all the same.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+/// See the module's page. Its connections end with it.
+#[derive(Debug)]
+pub struct Proxy {
+    port: u16,
+    wires: Arc<Wires>,
+}
+
+#[derive(Debug, Default)]
+struct Wires {
+    server: u16,
+    closed: AtomicBool,
+    is_down: AtomicBool,
+    /// Answers that will not arrive.
+    to_cut: AtomicU64,
+    connects: AtomicU64,
+    /// Both ends of every connection.
+    open: Mutex<Vec<TcpStream>>,
+}
+
+impl Proxy {
+    /// A proxy to a port of this machine.
+    pub fn to(server: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = listener.local_addr().expect("its address").port();
+        let wires = Arc::new(Wires { server, ..Wires::default() });
+        let shared = Arc::clone(&wires);
+        thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                if shared.closed.load(Ordering::SeqCst) {
+                    return;
+                }
+                shared.connects.fetch_add(1, Ordering::SeqCst);
+                if !shared.is_down.load(Ordering::SeqCst) {
+                    shared.join(client);
+                }
+            }
+        });
+        Self { port, wires }
+    }
+
+    /// Where it listens.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Connections that were made so far, or tried while nobody was let through.
+    pub fn connects(&self) -> u64 {
+        self.wires.connects.load(Ordering::SeqCst)
+    }
+
+    /// Cuts all connections and lets nobody through, or lets them through again.
+    pub fn set_down(&self, is_down: bool) {
+        self.wires.is_down.store(is_down, Ordering::SeqCst);
+        if is_down {
+            self.wires.cut_all();
+        }
+    }
+
+    /// The next so many answers of the server are not delivered: their connections are cut instead.
+    pub fn cut_answers(&self, count: u64) {
+        self.wires.to_cut.fetch_add(count, Ordering::SeqCst);
+    }
+
+    /// How many of these are still to come.
+    pub fn answers_to_cut(&self) -> u64 {
+        self.wires.to_cut.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.wires.closed.store(true, Ordering::SeqCst);
+        self.wires.cut_all();
+        // Wakes the one that accepts; if that has ended, so much the better.
+        let _ = TcpStream::connect(("127.0.0.1", self.port));
+    }
+}
+
+impl Wires {
+    fn join(self: &Arc<Self>, client: TcpStream) {
+        let Ok(server) = TcpStream::connect(("127.0.0.1", self.server)) else { return };
+        for end in [&client, &server] {
+            end.set_nodelay(true).expect("a setting");
+            self.open.lock().expect("no panic under the lock").push(end.try_clone().expect("a handle"));
+        }
+        let [to_server, to_client] = [&client, &server].map(|end| end.try_clone().expect("a handle"));
+        let shared = Arc::clone(self);
+        thread::spawn(move || shared.pass(to_server, server, false));
+        let shared = Arc::clone(self);
+        thread::spawn(move || shared.pass(to_client, client, true));
+    }
+
+    /// Passes on what comes, until one of the two ends; then both do.
+    fn pass(&self, mut from: TcpStream, mut to: TcpStream, is_answer: bool) {
+        let mut buffer = [0; 16 * 1024];
+        while let Ok(length @ 1..) = from.read(&mut buffer) {
+            let less = |left: u64| left.checked_sub(1);
+            let is_cut = is_answer && self.to_cut.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_ok();
+            if is_cut || to.write_all(&buffer[..length]).is_err() {
+                break;
+            }
+        }
+        for end in [from, to] {
+            // It may have ended before.
+            let _ = end.shutdown(Shutdown::Both);
+        }
+    }
+
+    fn cut_all(&self) {
+        for end in self.open.lock().expect("no panic under the lock").drain(..) {
+            // As in `pass`.
+            let _ = end.shutdown(Shutdown::Both);
+        }
+    }
+}
