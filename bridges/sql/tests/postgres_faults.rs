@@ -168,3 +168,37 @@ fn while_the_server_is_away_it_is_asked_seldom_and_retries_wait() {
     assert_eq!(letters, Ok(0));
     assert!(broker.stop(PATIENCE).is_clean());
 }
+
+/// Nobody could extend a lease, so nobody is taken for dead: what is held is handled once.
+#[test]
+fn who_lives_keeps_its_leases_when_the_server_was_away_for_longer() {
+    const EVENTS: usize = 50;
+    let lease_time = Duration::from_secs(1);
+    let server = Server::start();
+    let (broker, proxy) = start(&server, lease_time);
+    let (gate, passes) = channel::<()>();
+    let (passes, calls) = (Mutex::new(passes), Arc::new(AtomicU64::new(0)));
+    let called = Arc::clone(&calls);
+    broker
+        .subscribe_with(SubscribeOptions::new("held.*").name("all").concurrency(1), move |_| {
+            called.fetch_add(1, Ordering::SeqCst);
+            // It passes when the gate is gone.
+            let _ = passes.lock().expect("no panic under the lock").recv();
+        })
+        .expect("a subscription");
+    let event = || Event::builder(Source::System, "held.it").build().expect("a valid event");
+    assert!(broker.publish_batch((0..EVENTS).map(|_| event())).iter().all(Result::is_ok));
+    wait_until("all are here", || broker.stats().bridge.is_some_and(|bridge| bridge.leases as usize == EVENTS));
+    proxy.set_down(true);
+    thread::sleep(2 * lease_time);
+    proxy.set_down(false);
+    wait_until("it takes events again", || broker.publish(event()).is_ok());
+    // By then whoever was taken for dead would have lost everything.
+    thread::sleep(3 * lease_time);
+    drop(gate);
+    let completed = Filter { status: Some(Status::Completed), ..Filter::default() };
+    wait_until("all are handled", || broker.list(&completed).is_ok_and(|page| page.events.len() == EVENTS + 1));
+    let lost = broker.stats().bridge.map(|bridge| bridge.leases_lost);
+    assert_eq!((calls.load(Ordering::SeqCst) as usize, lost), (EVENTS + 1, Some(0)));
+    assert!(broker.stop(PATIENCE).is_clean());
+}

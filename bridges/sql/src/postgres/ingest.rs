@@ -20,6 +20,8 @@ const CLAIM_DEPTH: i32 = 10_000;
 /// Time between two looks for old events, and how many go at a time.
 const CLEAN_UP_EVERY: Duration = Duration::from_secs(10);
 const CLEAN_UP: i64 = 1_000;
+/// How long those who live may take to show it when the server is back: their connections' pauses, and those of their threads.
+const RETURN: Duration = Duration::from_secs(2);
 /// The state of a delivery that died, as in `schema.sql`.
 const DEAD: i32 = 3;
 
@@ -219,6 +221,23 @@ impl PostgresIngest {
 
 impl Ingest for PostgresIngest {
     fn receive(&mut self, room: &[Room], wait: Duration) -> Result<Vec<Lease>, BackendError> {
+        let received = self.look(room, wait);
+        if received.is_err() {
+            // While the server was away nobody could extend a lease: those who live do so before anybody is taken for dead.
+            self.next_care = self.next_care.max(Instant::now() + RETURN.max(self.database.lease_time / 2));
+        }
+        received
+    }
+
+    fn waker(&self) -> Option<Waker> {
+        let bell = Arc::clone(&self.bell);
+        Some(Arc::new(move || bell.wake()))
+    }
+}
+
+impl PostgresIngest {
+    /// Claims what is ready, or waits for it.
+    fn look(&mut self, room: &[Room], wait: Duration) -> Result<Vec<Lease>, BackendError> {
         let deadline = Instant::now() + wait;
         if !room.is_empty() {
             self.database.listen();
@@ -243,10 +262,5 @@ impl Ingest for PostgresIngest {
                 return Ok(Vec::new());
             }
         }
-    }
-
-    fn waker(&self) -> Option<Waker> {
-        let bell = Arc::clone(&self.bell);
-        Some(Arc::new(move || bell.wake()))
     }
 }
