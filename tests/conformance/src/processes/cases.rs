@@ -1,9 +1,10 @@
 //! The cases that every provider has to stand.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::sync::Mutex;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use eventbroker::dead_letter::{DeadLetterFilter, DeadReason};
 use eventbroker::error::StartError;
@@ -11,7 +12,7 @@ use eventbroker::query::Filter;
 use eventbroker::{Broker, Event, Source, Status};
 
 use super::ledger::{Accepted, calls, lines};
-use super::members::take_name;
+use super::members::{RETRY_AFTER, take_name};
 use super::{Case, LEASE, Ledger, Member, PATIENCE, Scene, setting, wait_until, work};
 
 const KEYS: u64 = 10;
@@ -22,6 +23,7 @@ pub(super) const CASES: &[Case] = &[
     ("one killer among 1,000 events", one_killer),
     ("what was accepted is there after the publisher was killed", killed_publishers),
     ("a member that was frozen for three leases changes nothing afterwards", frozen),
+    ("a wall clock that jumps by an hour moves no retry and no lease", jumping_clock),
     ("the name of a process that was killed is free again", named),
     ("a member that has nothing to do wakes the machine fewer than 20 times a second", idle),
 ];
@@ -234,6 +236,72 @@ fn frozen(scene: &mut Scene<'_>) {
         "  {EVENTS} events, {before} before it was frozen, {here} taken over, handled twice {}",
         all.len() - ids.len()
     );
+}
+
+/// F31: one member's clock jumps forth and back, another's does not, and neither takes from the other.
+fn jumping_clock(scene: &mut Scene<'_>) {
+    const EACH: u64 = 100;
+    const JUMPS: [&str; 4] = ["+0", "+3600", "-3600", "+0"];
+    let offset = scene.folder.file("offset");
+    // As a whole: a member may look at any moment.
+    let jump = |to: &str| {
+        let next = offset.with_extension("next");
+        fs::write(&next, to).and_then(|()| fs::rename(&next, &offset)).expect("a file");
+    };
+    jump(JUMPS[0]);
+    scene.declare();
+    let broker = scene.broker();
+    let address = scene.place.address();
+    let _members = [Member::with_clock("flaky", address, &scene.ledger, &offset), scene.member("flaky")];
+    let published = scene.folder.file("published");
+    let mut publisher = Member::with_clock("publisher", address, &published, &offset);
+    let (mut accepted, mut number) = (Accepted::default(), 0);
+    for to in JUMPS {
+        jump(to);
+        let before = (calls(&scene.ledger).len(), calls(&published).len());
+        for _ in 0..EACH {
+            number += 1;
+            let event = event(&format!("k{}", number % (4 * KEYS)), number);
+            broker.publish(event.clone()).expect("it is accepted");
+            accepted.enter(&event, number);
+        }
+        wait_until("it goes on", || {
+            calls(&scene.ledger).len() > before.0 + 20 && calls(&published).len() > before.1 + 20
+        });
+        thread::sleep(LEASE);
+    }
+    publisher.kill();
+    let by_publisher: BTreeSet<String> = calls(&published).into_iter().collect();
+    let is_handled = || {
+        let calls = calls(&scene.ledger);
+        accepted.is_handled(&calls) && calls.into_iter().collect::<BTreeSet<_>>().is_superset(&by_publisher)
+    };
+    wait_until("all are handled", is_handled);
+    let half_an_hour = Duration::from_secs(1_800);
+    let (late, early) = (Some(SystemTime::now() + half_an_hour), Some(SystemTime::now() - half_an_hour));
+    for filter in
+        [Filter { created_from: late, ..Filter::default() }, Filter { created_to: early, ..Filter::default() }]
+    {
+        assert!(!broker.list(&filter).expect("it answers").events.is_empty(), "the publisher's clock has jumped");
+    }
+    broker.stop(PATIENCE);
+    let handled: Vec<String> = calls(&scene.ledger);
+    let ours: Vec<String> = handled.iter().filter(|id| accepted.has(id)).cloned().collect();
+    let account = accepted.account(&ours);
+    account.check();
+    let all: BTreeSet<&String> = handled.iter().collect();
+    let waited: Vec<u64> =
+        lines(&scene.ledger).iter().filter_map(|line| line.split(' ').nth(1)?.parse().ok()).collect();
+    let (shortest, longest) = (waited.iter().min().copied(), waited.iter().max().copied());
+    println!(
+        "  {} jumps, {account}; {} by the publisher, handled twice {}, retries after {shortest:?} to {longest:?} ms",
+        JUMPS.len() - 1,
+        by_publisher.len(),
+        handled.len() - all.len()
+    );
+    assert!(!scene.site.is_exact() || handled.len() == all.len(), "a lease was lost");
+    let soonest = RETRY_AFTER.mul_f64(0.89).as_millis() as u64;
+    assert!(shortest.is_some_and(|it| it >= soonest) && longest.is_some_and(|it| it < soonest + 3_000));
 }
 
 fn named(scene: &mut Scene<'_>) {

@@ -61,6 +61,11 @@ impl Accepted {
         self.order.len()
     }
 
+    /// Whether this one is among them.
+    pub fn has(&self, id: &str) -> bool {
+        self.events.contains_key(id)
+    }
+
     /// Whether all of it was handled.
     pub fn is_handled(&self, calls: &[String]) -> bool {
         let calls: BTreeSet<&String> = calls.iter().collect();

@@ -1,19 +1,24 @@
 //! The members: processes of the test's own program, what each role does, and how the parent kills and freezes them.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{env, fs, process, thread};
 
 use eventbroker::error::StartError;
-use eventbroker::{Broker, Event, Source};
+use eventbroker::{Broker, Event, HandlerError, RetryPolicy, Source};
 
 use super::ledger::Ledger;
 use super::{LEASE, Site, work};
 
 /// The name that a member of the role `named` holds, under a lease that is longer than anybody waits.
 pub(super) const NAME: &str = "shop-1";
+
+/// How long the retries of the role `flaky` wait, within a tenth.
+pub(super) const RETRY_AFTER: Duration = Duration::from_millis(300);
 
 /// A process of this program in another role, which is killed when it is dropped.
 #[derive(Debug)]
@@ -22,8 +27,24 @@ pub struct Member(Child);
 impl Member {
     /// Starts one.
     pub fn start(role: &str, address: &str, ledger: &Path) -> Self {
+        Self::spawn(Self::command(role, address, ledger))
+    }
+
+    /// Starts one whose wall clock is as far off as the file says, in seconds. Its monotonic clock is right.
+    pub fn with_clock(role: &str, address: &str, ledger: &Path, offset: &Path) -> Self {
+        let mut command = Self::command(role, address, ledger);
+        command.env("LD_PRELOAD", faketime()).env("FAKETIME_TIMESTAMP_FILE", offset);
+        command.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        Self::spawn(command)
+    }
+
+    fn command(role: &str, address: &str, ledger: &Path) -> Command {
         let mut command = Command::new(env::current_exe().expect("this program"));
         command.env("MEMBER", role).env("ADDRESS", address).env("LEDGER", ledger);
+        command
+    }
+
+    fn spawn(mut command: Command) -> Self {
         Self(command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().expect("a process"))
     }
 
@@ -72,6 +93,13 @@ impl Drop for Member {
     }
 }
 
+/// The library that stands between a process and its wall clock.
+fn faketime() -> PathBuf {
+    let folders = fs::read_dir("/usr/lib").into_iter().flatten().flatten();
+    let library = |folder: fs::DirEntry| folder.path().join("faketime/libfaketimeMT.so.1");
+    folders.map(library).find(|it| it.exists()).expect("libfaketime; is the package faketime installed?")
+}
+
 /// A new folder for temporary files, removed at the end of the case.
 #[derive(Debug)]
 pub struct Folder(PathBuf);
@@ -111,6 +139,7 @@ pub(super) fn work_as(site: &dyn Site, role: &str, address: &str, ledger: Ledger
     match role {
         "consumer" => consume(&start(LEASE), ledger),
         "victim" => consume_until_killed(&start(LEASE), ledger),
+        "flaky" => fail_once(&start(LEASE), ledger),
         "idle" => stay_idle(&start(Duration::from_secs(30)), ledger),
         "named" => {
             let _broker = take_name(site, address).expect("the name is free");
@@ -146,6 +175,28 @@ fn consume(broker: &Broker, ledger: Ledger) {
             // So that a kill finds something begun.
             thread::sleep(Duration::from_millis(1));
             ledger.write(&delivery.event().id().to_string());
+        })
+        .expect("a subscription");
+    sleep_for_ever()
+}
+
+/// Fails the first attempt on each event, and writes down after how many milliseconds the second began, by the monotonic clock.
+fn fail_once(broker: &Broker, ledger: Ledger) {
+    let failed = Mutex::new(HashMap::new());
+    broker
+        .subscribe_with(work().retry(RetryPolicy::fixed(3, RETRY_AFTER)), move |delivery| {
+            let id = delivery.event().id();
+            let mut failed = failed.lock().expect("no panic under the lock");
+            match failed.get(id).map(Instant::elapsed) {
+                None => {
+                    failed.insert(id.clone(), Instant::now());
+                    Err(HandlerError::retry("not yet"))
+                }
+                Some(waited) => {
+                    ledger.write(&format!("{id} {}", waited.as_millis()));
+                    Ok(())
+                }
+            }
         })
         .expect("a subscription");
     sleep_for_ever()
