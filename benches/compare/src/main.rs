@@ -1,6 +1,7 @@
 //! `eventbroker-compare`: measures the broker and its rivals on the same work, in turn, and says whether the goals of the design are
 //! met. A file per section says what is measured; how, is in `harness`; who, is in `rivals`; what comes out, in `report`.
 
+mod bridges;
 mod charts;
 mod fan_out;
 mod harness;
@@ -43,6 +44,8 @@ const PARTS: &[Part] = &[
     ("keys", keys::run),
     ("payloads", payloads::run),
     ("metrics", metrics::run),
+    ("sqlite", bridges::sqlite),
+    ("postgres", bridges::postgres),
 ];
 
 /// Measures eventbroker and its rivals on the same work, in turn: A B C A B C.
@@ -78,12 +81,19 @@ struct Options {
     /// What this program calls itself with, to measure memory in a fresh process
     #[arg(long, hide = true, value_name = "EVENTS")]
     internal_memory: Option<usize>,
+    /// What this program calls itself with, to receive in another process
+    #[arg(long, hide = true, value_name = "PATH")]
+    internal_receiver: Option<String>,
 }
 
 fn main() -> ExitCode {
     let options = Options::parse();
     if let Some(events) = options.internal_memory {
         println!("{}", memory::bytes_per_event(events));
+        return ExitCode::SUCCESS;
+    }
+    if let Some(path) = &options.internal_receiver {
+        bridges::receive(path);
         return ExitCode::SUCCESS;
     }
     let plan = Plan::new(options.rounds.map(usize::from), options.quick, options.who.clone());

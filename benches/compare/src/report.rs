@@ -100,9 +100,13 @@ impl Row {
 
     /// A figure of ours.
     pub(crate) fn named(name: impl Into<String>, samples: Samples) -> Self {
+        Self::by(Role::Ours, name, samples)
+    }
+
+    pub(crate) fn by(role: Role, name: impl Into<String>, samples: Samples) -> Self {
         Self {
             name: name.into(),
-            role: Role::Ours,
+            role,
             lacks: "",
             figure: samples.spread(),
             ratios: Vec::new(),
@@ -140,6 +144,11 @@ impl Table {
         self.row(name).map_or(f64::NAN, |row| row.figure.median)
     }
 
+    /// The highest figure of a row; not a number if there is none.
+    pub(crate) fn most(&self, name: &str) -> f64 {
+        self.row(name).map_or(f64::NAN, |row| row.figure.max)
+    }
+
     /// The sleeps per event of a row; not a number if there is none.
     pub(crate) fn sleeps(&self, name: &str) -> f64 {
         self.row(name).and_then(|row| row.sleeps_per_event).unwrap_or(f64::NAN)
@@ -154,15 +163,18 @@ impl Table {
     fn text(&self) -> String {
         let mut text = format!("\n{}: {}\n", self.title, self.unit);
         let _ = write!(text, "  {:<32}{:>12}{:>12}{:>12}", "", "median", "min", "max");
-        self.bases.iter().for_each(|base| _ = write!(text, "{:>24}", format!("by {base}")));
+        let widths: Vec<usize> = self.bases.iter().map(|base| (base.len() + 5).max(24)).collect();
+        for (base, width) in self.bases.iter().zip(&widths) {
+            let _ = write!(text, "{:>width$}", format!("by {base}"));
+        }
         let sleeps = self.rows.iter().any(|row| row.sleeps_per_event.is_some());
         text.push_str(if sleeps { "    sleeps/event\n" } else { "\n" });
         for row in &self.rows {
             let Spread { median, min, max } = row.figure;
             let _ = write!(text, "  {:<32}{:>12}{:>12}{:>12}", row.name, number(median), number(min), number(max));
-            for ratio in &row.ratios {
+            for (ratio, width) in row.ratios.iter().zip(&widths) {
                 let range = format!("{:.2} ({:.2}-{:.2})", ratio.median, ratio.min, ratio.max);
-                let _ = write!(text, "{range:>24}");
+                let _ = write!(text, "{range:>width$}");
             }
             if let Some(sleeps) = row.sleeps_per_event {
                 let _ = write!(text, "{sleeps:>16.5}");
