@@ -8,6 +8,7 @@
 //! for it is an error at start or subscribe and no surprise later. Two more traits are called from any thread: the [`EventStore`]
 //! looks events up, the [`Operator`] has what operators ask for.
 
+mod backoff;
 mod operator;
 
 use std::fmt;
@@ -19,6 +20,7 @@ use crate::dead_letter::{AttemptError, DeadReason};
 use crate::event::{Event, EventId, Status};
 use crate::query::{Filter, Page};
 use crate::stats::StoreStats;
+pub use backoff::Backoff;
 pub use operator::{Operator, Replay, Replayed, Tail};
 
 /// What the provider without a back end is called.

@@ -28,7 +28,6 @@
 //! ```
 
 mod address;
-mod backoff;
 mod connection;
 mod error;
 mod ingest;

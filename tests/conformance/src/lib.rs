@@ -31,6 +31,8 @@ pub mod loopback;
 pub mod postgres;
 pub mod processes;
 pub mod proxy;
+#[cfg(unix)]
+pub mod redis;
 
 use std::panic::resume_unwind;
 use std::sync::mpsc::{RecvTimeoutError, channel};

@@ -44,9 +44,25 @@ pub trait Site: Sync {
         true
     }
 
+    /// No event of a key is handled before an earlier one, whichever members handle them.
+    fn keeps_order_across_members(&self) -> bool {
+        true
+    }
+
     /// How long the name of a process that was killed may stay taken.
     fn name_stays(&self) -> Duration {
         LEASE
+    }
+}
+
+impl dyn Site + '_ {
+    /// Panics unless nothing was lost or made up; and nothing out of order, where that is kept.
+    pub(crate) fn check(&self, account: &ledger::Account) {
+        if self.keeps_order_across_members() {
+            account.check();
+        } else {
+            account.check_but_for_order();
+        }
     }
 }
 

@@ -4,11 +4,11 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use eventbroker::provider::Backoff;
 use postgres::config::{Host, SslMode};
 use postgres::{Client, Config, Error, NoTls};
 
 use super::OpenError;
-use super::backoff::Backoff;
 #[cfg(feature = "tls")]
 use super::tls;
 

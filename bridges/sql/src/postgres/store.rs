@@ -43,6 +43,12 @@ fn query(select: &str, filter: &Filter) -> Query {
     query.and_if(beyond, filter.after.as_ref().map(EventId::to_string));
     query.text.push_str(&format!(" ORDER BY e.id {order}"));
     query.limit(filter.effective_limit());
+    if filter.created_from.is_some() || filter.created_to.is_some() {
+        // The ids are found in an index that holds the times too, however many do not fit: only those of the page are looked at.
+        let (columns, rest) = query.text.split_once(" FROM ").unwrap_or((&query.text, ""));
+        let table = rest.split(" e ").next().unwrap_or_default();
+        query.text = format!("{columns} FROM {table} e WHERE e.id IN (SELECT e.id FROM {rest}) ORDER BY e.id {order}");
+    }
     query
 }
 

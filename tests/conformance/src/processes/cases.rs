@@ -50,7 +50,8 @@ fn undisturbed(scene: &mut Scene<'_>) {
     let (events, instances) = (setting("EVENTS", 2_000), setting("INSTANCES", 2));
     scene.declare();
     let parent = scene.broker();
-    let members: Vec<Member> = (0..instances).map(|_| scene.member("consumer")).collect();
+    // With the lease of every day: on a machine that is busy with all of them, a member that is late is no fault.
+    let members: Vec<Member> = (0..instances).map(|_| scene.member("steady")).collect();
     let accepted = Mutex::new(Accepted::default());
     let began = Instant::now();
     thread::scope(|scope| {
@@ -67,15 +68,15 @@ fn undisturbed(scene: &mut Scene<'_>) {
     });
     let accepted = accepted.into_inner().expect("no panic under the lock");
     let deadline = Instant::now() + PATIENCE.max(Duration::from_millis(events * 2));
-    while lines(&scene.ledger).len() < accepted.count() {
+    while !accepted.is_handled(&calls(&scene.ledger)) {
         assert!(Instant::now() < deadline, "{}", accepted.account(&calls(&scene.ledger)));
-        thread::sleep(Duration::from_millis(20));
+        thread::sleep(Duration::from_millis(20 + events / 500));
     }
     let took = began.elapsed();
     parent.stop(PATIENCE);
     drop(members);
     let account = accepted.account(&calls(&scene.ledger));
-    account.check();
+    scene.site.check(&account);
     assert!(!scene.site.is_exact() || account.repeated == 0, "{account}");
     println!("  {instances} members, {took:?}: {account}");
 }
@@ -125,7 +126,7 @@ fn killed_consumers(scene: &mut Scene<'_>) {
     parent.stop(PATIENCE);
     scene.place.check();
     let account = accepted.account(&calls(&scene.ledger));
-    account.check();
+    scene.site.check(&account);
     println!("  {instances} members, {kills} kills, blamed {blamed}, done {took:?} after the last: {account}");
 }
 
@@ -278,17 +279,18 @@ fn jumping_clock(scene: &mut Scene<'_>) {
     };
     wait_until("all are handled", is_handled);
     let half_an_hour = Duration::from_secs(1_800);
-    let (late, early) = (Some(SystemTime::now() + half_an_hour), Some(SystemTime::now() - half_an_hour));
-    for filter in
-        [Filter { created_from: late, ..Filter::default() }, Filter { created_to: early, ..Filter::default() }]
-    {
-        assert!(!broker.list(&filter).expect("it answers").events.is_empty(), "the publisher's clock has jumped");
-    }
+    let created = by_publisher.iter().step_by(10).map(|id| {
+        let event = broker.get(&id.parse().expect("an id")).expect("it answers").expect("it is held");
+        event.created_at()
+    });
+    let created: Vec<SystemTime> = created.collect();
+    let (late, early) = (SystemTime::now() + half_an_hour, SystemTime::now() - half_an_hour);
+    assert!(created.iter().any(|at| *at > late) && created.iter().any(|at| *at < early), "its clock has jumped");
     broker.stop(PATIENCE);
     let handled: Vec<String> = calls(&scene.ledger);
     let ours: Vec<String> = handled.iter().filter(|id| accepted.has(id)).cloned().collect();
     let account = accepted.account(&ours);
-    account.check();
+    scene.site.check(&account);
     let all: BTreeSet<&String> = handled.iter().collect();
     let waited: Vec<u64> =
         lines(&scene.ledger).iter().filter_map(|line| line.split(' ').nth(1)?.parse().ok()).collect();

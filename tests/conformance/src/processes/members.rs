@@ -139,6 +139,7 @@ pub(super) fn work_as(site: &dyn Site, role: &str, address: &str, ledger: Ledger
     match role {
         "consumer" => consume(&start(LEASE), ledger),
         "victim" => consume_until_killed(&start(LEASE), ledger),
+        "steady" => consume(&start(Duration::from_secs(30)), ledger),
         "flaky" => fail_once(&start(LEASE), ledger),
         "idle" => stay_idle(&start(Duration::from_secs(30)), ledger),
         "named" => {

@@ -1,19 +1,31 @@
-//! When a server that can't be reached is tried again: all connections of a provider share their tries, so that it is asked as seldom by
-//! five as by one, and learn from the one that succeeds.
+//! When a back end that can't be reached is tried again.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
-use eventbroker::provider::BackendError;
 use parking_lot::Mutex;
+
+use super::BackendError;
 
 /// The first and the longest pause between two tries to connect.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// See the module's page.
+/// Growing pauses between tries to connect, for bridges. All connections of a provider share one, so that a server that is away is asked as
+/// seldom by five of them as by one, and the others learn from the one that succeeds.
+///
+/// The pauses grow from 50 ms to 1 s, with jitter.
+///
+/// ```
+/// use eventbroker::provider::Backoff;
+///
+/// let backoff = Backoff::default();
+/// let failed = backoff.attempt(|| Err::<(), _>("no route".to_owned())).unwrap_err();
+/// // It is too early for another try: nobody is asked.
+/// assert_eq!(backoff.attempt(|| Ok::<_, String>(unreachable!())), Err::<(), _>(failed));
+/// ```
 #[derive(Debug, Default)]
-pub(super) struct Backoff(Mutex<Failures>);
+pub struct Backoff(Mutex<Failures>);
 
 #[derive(Debug, Default)]
 struct Failures {
@@ -23,8 +35,12 @@ struct Failures {
 }
 
 impl Backoff {
-    /// Connects, or says what the last try has said if it is too early for another one. `connect` tells its failure in words.
-    pub(super) fn attempt<T>(&self, connect: impl FnOnce() -> Result<T, String>) -> Result<T, BackendError> {
+    /// Connects, or says what the last try has said if it is too early for another one. `connect` tells its failure in words, and
+    /// decides how long this blocks.
+    ///
+    /// # Errors
+    /// [`BackendError::Unavailable`] with these words.
+    pub fn attempt<T>(&self, connect: impl FnOnce() -> Result<T, String>) -> Result<T, BackendError> {
         {
             let mut failures = self.0.lock();
             if failures.not_before.is_some_and(|time| Instant::now() < time) {
@@ -45,7 +61,7 @@ impl Backoff {
             Err(error) => {
                 failures.not_before = Some(Instant::now() + pause_after(failures.count));
                 failures.count = failures.count.saturating_add(1);
-                failures.last_error = error.clone();
+                failures.last_error.clone_from(&error);
                 Err(BackendError::Unavailable(error))
             }
         }

@@ -1,0 +1,223 @@
+//! One provider's hold on the server: what its parts share, and a connection for each of them. A connection is used by one thread at a time,
+//! and dropped after any failure of the network: a late answer would be taken for that of the next question.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::process;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use eventbroker::Event;
+use eventbroker::provider::{BackendError, Backoff};
+use parking_lot::Mutex;
+use redis::io::tcp::TcpSettings;
+use redis::{Client, Connection, ConnectionAddr, IntoConnectionInfo as _, RedisError, RedisResult, Value};
+
+use super::{OpenError, Redis};
+use crate::scripts::Script;
+use crate::settler::Info;
+
+/// How long connecting, and one call, may take.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+const CALL_LIMIT: Duration = Duration::from_secs(10);
+/// How long sent data may stay unanswered by the other machine.
+const SILENCE: Duration = Duration::from_secs(5);
+
+/// What all parts of a provider share.
+pub(crate) struct Database {
+    client: Client,
+    /// Where the server is, without secrets.
+    pub(crate) place: String,
+    backoff: Backoff,
+    pub(crate) stream: String,
+    pub(crate) group: String,
+    pub(crate) lease_time: Duration,
+    pub(crate) dedupe_window: Duration,
+    pub(crate) retention: Duration,
+    pub(crate) max_len: u64,
+    pub(crate) idle_expiry: Duration,
+    /// Tells this provider from all others.
+    pub(crate) boot: String,
+    /// What entries are read as: the name of the instance, as soon as it has one.
+    pub(crate) member: Mutex<String>,
+    /// The subscriptions that this provider serves, by name.
+    pub(crate) served: Mutex<HashMap<Arc<str>, Served>>,
+    /// The leases that are held.
+    pub(crate) leases: Mutex<HashMap<u64, Held>>,
+    pub(crate) next_token: AtomicU64,
+    /// The ingest should look again at once.
+    pub(crate) woken: AtomicBool,
+}
+
+/// A subscription of this provider.
+#[derive(Debug, Clone)]
+pub(crate) struct Served {
+    /// What its consumer group is called.
+    pub(crate) unit: String,
+    pub(crate) info: Info,
+}
+
+/// A delivery that this provider holds.
+#[derive(Debug, Clone)]
+pub(crate) struct Held {
+    pub(crate) unit: String,
+    /// It was made again: it is not in the main stream.
+    pub(crate) again: bool,
+    pub(crate) entry: String,
+    pub(crate) suspect: bool,
+    /// For its dead letter.
+    pub(crate) event: Event,
+}
+
+impl Database {
+    pub(crate) fn new(settings: &Redis) -> Result<Self, OpenError> {
+        // The parser's own words may hold a part of the address, and with it a secret.
+        let invalid =
+            || OpenError::Setting("url: is not of the form redis://USER:PASSWORD@HOST:PORT/DATABASE".to_owned());
+        let info = settings.url.as_str().into_connection_info().map_err(|_| invalid())?;
+        let place = match info.addr() {
+            ConnectionAddr::Tcp(host, port) => format!("{host}:{port}"),
+            ConnectionAddr::Unix(path) => path.display().to_string(),
+            _ => {
+                return Err(OpenError::Setting("url: TLS is not compiled in".to_owned()));
+            }
+        };
+        let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true).set_user_timeout(SILENCE));
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let (pid, number) = (process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let boot = format!("{pid}-{number}-{:016x}", RandomState::new().hash_one((pid, now)));
+        Ok(Self {
+            client: Client::open(info).map_err(|_| invalid())?,
+            place: format!("Redis at {place}"),
+            backoff: Backoff::default(),
+            stream: settings.stream_name.clone(),
+            group: settings.consumer_group.clone(),
+            lease_time: settings.lease_time,
+            dedupe_window: settings.dedupe_window,
+            retention: settings.retention,
+            max_len: settings.max_len,
+            idle_expiry: settings.idle_expiry,
+            member: Mutex::new(boot.clone()),
+            boot,
+            served: Mutex::default(),
+            leases: Mutex::default(),
+            next_token: AtomicU64::new(1),
+            woken: AtomicBool::new(false),
+        })
+    }
+
+    /// A key beside the stream.
+    pub(crate) fn key(&self, name: &str) -> String {
+        format!("{}:{name}", self.stream)
+    }
+
+    /// The stream that a delivery is an entry of.
+    pub(crate) fn stream_of(&self, held: &Held) -> String {
+        if held.again { self.key(&format!("again:{}", held.unit)) } else { self.stream.clone() }
+    }
+
+    pub(crate) fn member(&self) -> String {
+        self.member.lock().clone()
+    }
+
+    /// What the consumer group of a subscription is called; with the name of whom it belongs to, if it does to one.
+    pub(crate) fn unit(&self, name: &str, owner: &str) -> String {
+        let encoded = |text: &str| text.replace('%', "%25").replace('.', "%2E").replace('@', "%40");
+        let unit = format!("{}.{}", encoded(&self.group), encoded(name));
+        if owner.is_empty() { unit } else { format!("{unit}@{}", encoded(owner)) }
+    }
+}
+
+/// A connection that is made when it is needed.
+pub(crate) struct Link {
+    database: Arc<Database>,
+    connection: Option<Connection>,
+}
+
+impl Link {
+    pub(crate) fn new(database: &Arc<Database>) -> Self {
+        Self { database: Arc::clone(database), connection: None }
+    }
+
+    /// Asks the server something.
+    pub(crate) fn call<T>(&mut self, work: impl FnOnce(&mut Connection) -> RedisResult<T>) -> Result<T, BackendError> {
+        let place = &self.database.place;
+        let connection = match &mut self.connection {
+            Some(connection) => connection,
+            none => {
+                let connect = || connect(&self.database.client).map_err(|error| format!("{place}: {}", text(&error)));
+                none.insert(self.database.backoff.attempt(connect)?)
+            }
+        };
+        let result = work(connection);
+        result.map_err(|error| {
+            // What the server itself has refused leaves the connection as it was.
+            if error.code().is_none() {
+                self.connection = None;
+            }
+            backend_error(place, &error)
+        })
+    }
+
+    /// Runs a script on the stream.
+    pub(crate) fn run(&mut self, script: &Script, arguments: &[&[u8]]) -> Result<Value, BackendError> {
+        let stream = self.database.stream.clone();
+        self.call(|connection| script.run(connection, &stream, arguments))
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link").field("connected", &self.connection.is_some()).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Database").field("place", &self.place).field("stream", &self.stream).finish_non_exhaustive()
+    }
+}
+
+fn connect(client: &Client) -> RedisResult<Connection> {
+    let connection = client.get_connection_with_timeout(CONNECT_LIMIT)?;
+    connection.set_read_timeout(Some(CALL_LIMIT))?;
+    connection.set_write_timeout(Some(CALL_LIMIT))?;
+    Ok(connection)
+}
+
+/// Whether the server may throw keys away when its memory is full. Who may not ask is not told.
+pub(crate) fn check_eviction(connection: &mut Connection) -> RedisResult<Result<(), String>> {
+    let info: RedisResult<String> = redis::cmd("INFO").arg("memory").query(connection);
+    let policy = match &info {
+        Ok(info) => info.lines().find_map(|line| line.strip_prefix("maxmemory_policy:")).map(str::trim),
+        Err(error) if error.code() == Some("NOPERM") => None,
+        Err(_) => return info.map(|_| Ok(())),
+    };
+    Ok(match policy {
+        Some(policy) if policy.starts_with("allkeys-") => Err(format!(
+            "the server's maxmemory-policy is {policy}, with which it may throw the stream away; noeviction is required"
+        )),
+        _ => Ok(()),
+    })
+}
+
+/// What a failure means: whether it pays to try again.
+pub(crate) fn backend_error(place: &str, error: &RedisError) -> BackendError {
+    // Gone, full, read-only, without rights for the moment: an operator may put it right.
+    BackendError::Unavailable(format!("{place}: {}", text(error)))
+}
+
+fn text(error: &RedisError) -> String {
+    match (error.code(), error.detail()) {
+        (Some(code), Some(detail)) => format!("{code} {detail}"),
+        _ => error.to_string(),
+    }
+}
+
+/// Milliseconds, as the commands take them.
+pub(crate) fn millis(time: Duration) -> String {
+    time.as_millis().min(1 << 52).to_string()
+}

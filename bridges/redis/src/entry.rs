@@ -1,0 +1,134 @@
+//! An event as an entry of a stream, and back; and answers of scripts as what they mean.
+
+use std::time::{Duration, SystemTime};
+
+use eventbroker::provider::BackendError;
+use eventbroker::{Event, EventId};
+use redis::Value;
+
+/// An event as JSON.
+pub(crate) fn to_json(event: &Event) -> String {
+    String::from_utf8(event.to_json()).unwrap_or_default()
+}
+
+/// And back, or what is wrong with it.
+pub(crate) fn from_json(text: &[u8]) -> Result<Event, String> {
+    Event::from_json(text).map_err(|error| error.to_string())
+}
+
+/// When an event with this id was made, if the id tells: UUIDs of version 7 do.
+pub(crate) fn time_of(id: &EventId) -> Option<Duration> {
+    let text = id.to_string();
+    let bytes = text.as_bytes();
+    let is_seven = bytes.len() == 36 && [8, 13, 18, 23].iter().all(|at| bytes[*at] == b'-') && bytes[14] == b'7';
+    let hex: String = text.chars().filter(|it| *it != '-').take(12).collect();
+    u64::from_str_radix(&hex, 16).ok().filter(|_| is_seven).map(Duration::from_millis)
+}
+
+/// The time since 1970.
+pub(crate) fn since_epoch(time: SystemTime) -> Duration {
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}
+
+/// What a script has answered that is not what it answers.
+pub(crate) fn unexpected(value: &Value) -> BackendError {
+    BackendError::Unavailable(format!("Redis: an answer is not as expected: {value:?}"))
+}
+
+pub(crate) fn list(value: Value) -> Result<Vec<Value>, BackendError> {
+    match value {
+        Value::Array(values) => Ok(values),
+        Value::Nil => Ok(Vec::new()),
+        other => Err(unexpected(&other)),
+    }
+}
+
+pub(crate) fn bytes(value: Value) -> Result<Vec<u8>, BackendError> {
+    match value {
+        Value::BulkString(bytes) => Ok(bytes),
+        Value::SimpleString(text) => Ok(text.into_bytes()),
+        Value::Int(number) => Ok(number.to_string().into_bytes()),
+        other => Err(unexpected(&other)),
+    }
+}
+
+pub(crate) fn text(value: Value) -> Result<String, BackendError> {
+    String::from_utf8(bytes(value)?)
+        .map_err(|error| BackendError::Unavailable(format!("Redis: a text is none: {error}")))
+}
+
+pub(crate) fn number(value: Value) -> Result<i64, BackendError> {
+    match value {
+        Value::Int(number) => Ok(number),
+        other => text(other)?.parse().map_err(|_| BackendError::Unavailable("Redis: a number is none".to_owned())),
+    }
+}
+
+pub(crate) fn texts(value: Value) -> Result<Vec<String>, BackendError> {
+    list(value)?.into_iter().map(text).collect()
+}
+
+/// The fields of an entry.
+pub(crate) type Fields = Vec<(String, Vec<u8>)>;
+
+/// Entries as `XRANGE` gives them: the name of each, and its fields.
+pub(crate) fn entries(value: Value) -> Result<Vec<(String, Fields)>, BackendError> {
+    let entry = |value: Value| {
+        let [name, fields] = <[Value; 2]>::try_from(list(value)?).map_err(|it| unexpected(&Value::Array(it)))?;
+        let mut fields = list(fields)?.into_iter();
+        let mut pairs = Vec::new();
+        while let (Some(field), Some(value)) = (fields.next(), fields.next()) {
+            pairs.push((text(field)?, bytes(value)?));
+        }
+        Ok((text(name)?, pairs))
+    };
+    list(value)?.into_iter().map(entry).collect()
+}
+
+/// The event among the fields of an entry.
+pub(crate) fn event_of(fields: &[(String, Vec<u8>)]) -> Result<Event, String> {
+    let found = fields.iter().find(|(name, _)| name == "event");
+    found.map_or_else(|| Err("it has no field `event`".to_owned()), |(_, text)| from_json(text))
+}
+
+/// A consumer group, as `XINFO GROUPS` tells of it.
+#[derive(Debug)]
+pub(crate) struct Group {
+    pub(crate) name: String,
+    /// The last entry that was delivered.
+    pub(crate) last: String,
+    pub(crate) pending: i64,
+}
+
+impl Group {
+    pub(crate) fn all(answer: Value) -> Result<Vec<Self>, BackendError> {
+        let group = |value: Value| {
+            let mut group = Self { name: String::new(), last: String::new(), pending: 0 };
+            let mut fields = list(value)?.into_iter();
+            while let (Some(field), Some(value)) = (fields.next(), fields.next()) {
+                match text(field)?.as_str() {
+                    "name" => group.name = text(value)?,
+                    "last-delivered-id" => group.last = text(value)?,
+                    "pending" => group.pending = number(value)?,
+                    _ => {}
+                }
+            }
+            Ok(group)
+        };
+        list(answer)?.into_iter().map(group).collect()
+    }
+}
+
+/// The parts of an entry's name, which are ordered as it is.
+pub(crate) fn parts(entry: &str) -> (u64, u64) {
+    let (millis, number) = entry.split_once('-').unwrap_or((entry, "0"));
+    (millis.parse().unwrap_or(0), number.parse().unwrap_or(0))
+}
+
+pub(crate) fn earliest(one: String, other: String) -> String {
+    if parts(&one) <= parts(&other) { one } else { other }
+}
+
+pub(crate) fn latest(one: String, other: String) -> String {
+    if parts(&one) >= parts(&other) { one } else { other }
+}

@@ -1,0 +1,260 @@
+//! The way in: claims what is ready, waits for more, and sees to what nobody else does: the deliveries of members that died, subscriptions
+//! that nobody serves, entries that everybody has handled.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime};
+
+use eventbroker::provider::{BackendError, Ingest, Lease, LeaseToken, Room, Waker};
+use redis::Value;
+
+use crate::connection::{Database, Held, Link, Served, millis};
+use crate::entry::{Group, bytes, earliest, entries, from_json, latest, list, number, since_epoch, text, unexpected};
+use crate::{scripts, settler};
+
+/// Time between two looks for what is old.
+const CLEAN_UP_EVERY: Duration = Duration::from_secs(10);
+/// How long those who live may take to show it when the server is back: their connections' pauses, and those of their threads.
+const RETURN: Duration = Duration::from_secs(2);
+/// How long it waits for the server at a time: so late it sees that it was woken.
+const WAIT: Duration = Duration::from_millis(60);
+/// Entries that are looked at to find out which may go.
+const LOOK: usize = 1_000;
+
+#[derive(Debug)]
+pub(crate) struct RedisIngest {
+    database: Arc<Database>,
+    link: Link,
+    next_care: Instant,
+    next_clean_up: Instant,
+    /// The subscriptions of which it has taken what was left from before it began, by their groups.
+    begun: Vec<String>,
+}
+
+impl RedisIngest {
+    pub(crate) fn new(database: &Arc<Database>) -> Self {
+        let now = Instant::now();
+        let (database, link) = (Arc::clone(database), Link::new(database));
+        Self { database, link, next_care: now, next_clean_up: now, begun: Vec::new() }
+    }
+
+    /// Claims what is ready. Returns it, and the last entries of the stream and of the bell.
+    fn claim(&mut self, room: &[Room], take_over: bool) -> Result<(Vec<Lease>, [String; 2]), BackendError> {
+        let database = Arc::clone(&self.database);
+        let (member, lease) = (database.member(), millis(database.lease_time));
+        let (mut leases, mut last) = (Vec::new(), ["0-0".to_owned(), "0-0".to_owned()]);
+        for room in room {
+            let Some(served) = database.served.lock().get(&room.subscription).cloned() else { continue };
+            let is_first = !self.begun.contains(&served.unit);
+            let (count, flag) = (room.deliveries.to_string(), |is: bool| if is { "1" } else { "0" });
+            let arguments =
+                [&*served.unit, &member, &count, &lease, flag(take_over), flag(is_first)].map(str::as_bytes);
+            let answer = match self.link.run(&scripts::CLAIM, &arguments) {
+                Err(error) if is_gone(&error) => {
+                    // Somebody has removed the stream: what is in the new one was not seen by anybody.
+                    settler::make(&mut self.link, &served, true, "0")?;
+                    continue;
+                }
+                answer => answer?,
+            };
+            let [stream, bell, taken] =
+                <[Value; 3]>::try_from(list(answer)?).map_err(|it| unexpected(&Value::Array(it)))?;
+            last = [text(stream)?, text(bell)?];
+            if is_first {
+                self.begun.push(served.unit.clone());
+            }
+            for it in list(taken)? {
+                if let Some(lease) = self.lease(it, &room.subscription, &served)? {
+                    leases.push(lease);
+                }
+            }
+        }
+        Ok((leases, last))
+    }
+
+    fn lease(&mut self, taken: Value, name: &Arc<str>, served: &Served) -> Result<Option<Lease>, BackendError> {
+        let [which, entry, event, suspect, crashes] =
+            <[Value; 5]>::try_from(list(taken)?).map_err(|it| unexpected(&Value::Array(it)))?;
+        let (again, entry) = (text(which)? == "again", text(entry)?);
+        let (suspect, crashes) = (number(suspect)? == 1, number(crashes)?);
+        let event = match from_json(&bytes(event)?) {
+            Ok(event) => event,
+            Err(error) => {
+                // Somebody has written what is no event: it may not stand in the way of the others.
+                tracing::warn!(entry, %error, "an entry of the stream is no event");
+                let (stream, unit) = (self.database.stream.clone(), served.unit.clone());
+                self.link.call(|it| redis::cmd("XACK").arg(stream).arg(unit).arg(&entry).query::<()>(it))?;
+                return Ok(None);
+            }
+        };
+        let token = self.database.next_token.fetch_add(1, Ordering::Relaxed);
+        let held = Held { unit: served.unit.clone(), again, entry, suspect, event: event.clone() };
+        self.database.leases.lock().insert(token, held);
+        let lease = Lease::new(LeaseToken(token), Arc::clone(name), event);
+        Ok(Some(if suspect { lease.suspected(crashes.try_into().unwrap_or(0)) } else { lease }))
+    }
+
+    /// Waits until something is stored after these entries, or somebody rings.
+    fn wait(&mut self, last: &[String; 2], wait: Duration) -> Result<(), BackendError> {
+        let database = Arc::clone(&self.database);
+        let block = wait.as_millis().max(1) as u64;
+        self.link.call(|connection| {
+            let mut read = redis::cmd("XREAD");
+            read.arg("COUNT").arg(1).arg("BLOCK").arg(block).arg("STREAMS");
+            read.arg(&database.stream).arg(database.key("bell")).arg(&last[0]).arg(&last[1]);
+            match read.query::<Value>(connection) {
+                // The stream was removed while it waited.
+                Err(error) if error.code() == Some("UNBLOCKED") => Ok(()),
+                answer => answer.map(drop),
+            }
+        })
+    }
+
+    /// Removes what nobody asks for any more.
+    fn clean_up(&mut self) -> Result<(), BackendError> {
+        let database = Arc::clone(&self.database);
+        let (subscriptions, used) = (database.key("subscriptions"), database.key("used"));
+        let known: HashMap<String, String> = self.link.call(|it| redis::cmd("HGETALL").arg(subscriptions).query(it))?;
+        let used: HashMap<String, u64> = self.link.call(|it| redis::cmd("HGETALL").arg(used).query(it))?;
+        let now = since_epoch(SystemTime::now());
+        for (unit, info) in &known {
+            let owner = serde_json::from_str::<settler::Info>(info).map(|info| info.owner).unwrap_or_default();
+            let is_gone = !owner.is_empty() && {
+                let boot = database.key(&format!("boot:{owner}"));
+                !self.link.call(|connection| redis::cmd("EXISTS").arg(boot).query::<bool>(connection))?
+            };
+            let last_use = used.get(unit).map(|at| Duration::from_secs(*at));
+            let is_unused = last_use.is_some_and(|at| at + database.idle_expiry < now);
+            if is_unused {
+                tracing::warn!(unit, idle_expiry = ?database.idle_expiry, "nobody used a subscription: it is removed");
+                let expired = database.key("expired");
+                self.link.call(|it| redis::cmd("HINCRBY").arg(expired).arg("subscriptions").arg(1).query::<()>(it))?;
+            }
+            if is_gone || is_unused {
+                self.link.run(&scripts::FORGET, &[unit.as_bytes()])?;
+            }
+        }
+        self.expire_letters()?;
+        self.trim()
+    }
+
+    /// Removes dead letters of this group that are too old.
+    fn expire_letters(&mut self) -> Result<(), BackendError> {
+        let database = Arc::clone(&self.database);
+        let of_group = database.key(&format!("letters:of:{}", database.group));
+        let oldest: Vec<u64> =
+            self.link.call(|it| redis::cmd("ZRANGE").arg(of_group).arg(0).arg(LOOK - 1).query(it))?;
+        if oldest.is_empty() {
+            return Ok(());
+        }
+        let letters: Vec<Option<String>> =
+            self.link.call(|it| redis::cmd("HMGET").arg(database.key("letters")).arg(&oldest).query(it))?;
+        let is_old = |text: &String| {
+            serde_json::from_str::<settler::Letter>(text)
+                .is_ok_and(|letter| SystemTime::from(letter.dead_at) + database.retention < SystemTime::now())
+        };
+        let old = oldest.iter().zip(&letters).filter(|(_, letter)| letter.as_ref().is_some_and(is_old));
+        let old: Vec<String> = old.map(|(number, _)| number.to_string()).collect();
+        if old.is_empty() {
+            return Ok(());
+        }
+        tracing::warn!(dead = old.len(), retention = ?database.retention, "dead letters were too old");
+        let mut arguments: Vec<&[u8]> = vec![database.group.as_bytes()];
+        arguments.extend(old.iter().map(String::as_bytes));
+        let gone = number(self.link.run(&scripts::PURGE, &arguments)?)?;
+        let expired = database.key("expired");
+        self.link.call(|it| redis::cmd("HINCRBY").arg(expired).arg("dead_letters").arg(gone).query::<()>(it))
+    }
+
+    /// Removes entries that everybody has handled, if they are too old or too many.
+    fn trim(&mut self) -> Result<(), BackendError> {
+        let database = Arc::clone(&self.database);
+        let stream = &database.stream;
+        let handled = self.handled()?;
+        let too_old = since_epoch(SystemTime::now()).saturating_sub(database.retention);
+        let mut before = format!("{}-0", too_old.as_millis());
+        let length: usize = self.link.call(|it| redis::cmd("XLEN").arg(stream).query(it))?;
+        let surplus = length.saturating_sub(database.max_len.try_into().unwrap_or(usize::MAX));
+        if database.max_len > 0 && surplus > 0 {
+            let look = surplus.min(LOOK) + 1;
+            let oldest: Value = self
+                .link
+                .call(|it| redis::cmd("XRANGE").arg(stream).arg("-").arg("+").arg("COUNT").arg(look).query(it))?;
+            if let Some((first_to_stay, _)) = entries(oldest)?.pop() {
+                before = latest(before, first_to_stay);
+            }
+            if surplus > LOOK {
+                self.next_clean_up = Instant::now();
+            }
+        }
+        let before = handled.map_or(before.clone(), |handled| earliest(before, handled));
+        self.link.call(|it| redis::cmd("XTRIM").arg(stream).arg("MINID").arg(before).query::<()>(it))
+    }
+
+    /// The first entry that somebody has not handled yet; nothing if nobody reads.
+    fn handled(&mut self) -> Result<Option<String>, BackendError> {
+        let stream = self.database.stream.clone();
+        let groups: Value = match self.link.call(|it| redis::cmd("XINFO").arg("GROUPS").arg(&stream).query(it)) {
+            Err(error) if error.to_string().contains("no such key") => return Ok(None),
+            groups => groups?,
+        };
+        let mut first: Option<String> = None;
+        for group in Group::all(groups)? {
+            let mut next = group.last;
+            if group.pending > 0 {
+                let mut oldest = redis::cmd("XPENDING");
+                oldest.arg(&stream).arg(&group.name).arg("-").arg("+").arg(1);
+                let oldest: Value = self.link.call(|it| oldest.query(it))?;
+                if let Some(oldest) = list(oldest)?.into_iter().next() {
+                    next = list(oldest)?.into_iter().next().map_or(Ok(next), text)?;
+                }
+            }
+            first = Some(first.map_or(next.clone(), |first| earliest(first, next)));
+        }
+        Ok(first)
+    }
+
+    fn look(&mut self, room: &[Room], wait: Duration) -> Result<Vec<Lease>, BackendError> {
+        let deadline = Instant::now() + wait;
+        loop {
+            let now = Instant::now();
+            let take_over = now >= self.next_care;
+            if take_over {
+                self.next_care = now + self.database.lease_time / 4;
+            }
+            if now >= self.next_clean_up {
+                self.next_clean_up = now + CLEAN_UP_EVERY.min(self.database.idle_expiry);
+                self.clean_up()?;
+            }
+            let (leases, last) = self.claim(room, take_over)?;
+            let now = Instant::now();
+            if !leases.is_empty() || now >= deadline || self.database.woken.swap(false, Ordering::SeqCst) {
+                return Ok(leases);
+            }
+            self.wait(&last, deadline.saturating_duration_since(now).min(WAIT))?;
+        }
+    }
+}
+
+/// Whether a group or its stream is not there.
+fn is_gone(error: &BackendError) -> bool {
+    error.to_string().contains("NOGROUP")
+}
+
+impl Ingest for RedisIngest {
+    fn receive(&mut self, room: &[Room], wait: Duration) -> Result<Vec<Lease>, BackendError> {
+        self.begun.retain(|unit| self.database.served.lock().values().any(|served| served.unit == *unit));
+        let received = self.look(room, wait);
+        if received.is_err() {
+            // While the server was away nobody could extend a lease: those who live do so before anybody is taken for dead.
+            self.next_care = self.next_care.max(Instant::now() + RETURN.max(self.database.lease_time / 2));
+        }
+        received
+    }
+
+    fn waker(&self) -> Option<Waker> {
+        let database = Arc::clone(&self.database);
+        Some(Arc::new(move || database.woken.store(true, Ordering::SeqCst)))
+    }
+}

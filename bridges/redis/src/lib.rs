@@ -1,0 +1,203 @@
+//! Durable events for [`eventbroker`] across instances, on Redis Streams.
+//!
+//! Every instance writes its events into one stream and reads them from a consumer group for each of its subscriptions. What a publish
+//! has accepted is an entry of the stream; it is acknowledged when its handler has settled. The stream, its entries and the group names are
+//! those of ResolveSpec's event broker, so that both can share a stream.
+//!
+//! ```no_run
+//! use eventbroker::{Broker, Event, Source, SubscribeOptions};
+//! use eventbroker_redis::Redis;
+//!
+//! let broker = Broker::builder().provider(Redis::new("redis://localhost").open()?).start()?;
+//! broker.subscribe_with(SubscribeOptions::new("shop.orders.*").name("mailer"), |delivery| {
+//!     println!("{}", delivery.event().id());
+//! })?;
+//! broker.publish(Event::builder(Source::System, "shop.orders.create").build()?)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What is kept where
+//! If the stream is called `S`: `S` has an entry per event, with the fields `event` (its JSON), `id`, `type`, `source`, `status`,
+//! `instance_id`. All other keys begin with `S:`. `S:subscriptions` has what is known of each, by `GROUP.NAME`, which is also the name of its
+//! consumer group; `S:again:GROUP.NAME` its deliveries that were made again; `S:marks:GROUP.NAME` its calls that may have killed a
+//! process; `S:letters` the dead letters; `S:status:ID` what is not seen from the stream of an event's status; `S:ids:*` the ids that are
+//! known; `S:at:ID` the entry of an event whose id does not tell its time; `S:instance:NAME` and `S:boot:*` who is alive; `S:used` when a
+//! subscription was used last; `S:bell` wakes readers.
+
+mod connection;
+mod entry;
+mod ingest;
+mod mirror;
+mod operator;
+mod scripts;
+mod settler;
+mod store;
+mod tail;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use eventbroker::provider::{BackendError, Capabilities, Provider};
+
+use connection::{Database, Link};
+
+/// The settings of a provider on a Redis server.
+#[derive(Clone)]
+#[must_use]
+pub struct Redis {
+    url: String,
+    stream_name: String,
+    consumer_group: String,
+    lease_time: Duration,
+    dedupe_window: Duration,
+    retention: Duration,
+    max_len: u64,
+    idle_expiry: Duration,
+}
+
+/// Why a server could not be used. Shows no password.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// A setting is out of its bounds: which, and which bounds.
+    Setting(String),
+    /// Redis could not be reached, or has refused: its words.
+    Server(String),
+}
+
+impl Redis {
+    /// The server at `url`, `redis://USER:PASSWORD@HOST:PORT/DATABASE` or `redis+unix:///PATH?db=0`, with every default.
+    pub fn new(url: impl Into<String>) -> Self {
+        const DAY: Duration = Duration::from_secs(24 * 3600);
+        Self {
+            url: url.into(),
+            stream_name: "resolvespec:events".to_owned(),
+            consumer_group: "resolvespec-workers".to_owned(),
+            lease_time: Duration::from_secs(30),
+            dedupe_window: Duration::from_secs(60),
+            retention: 7 * DAY,
+            max_len: 10_000,
+            idle_expiry: 7 * DAY,
+        }
+    }
+
+    /// The stream, which is also what every other key begins with. Default `resolvespec:events`; 1 to 255 bytes.
+    pub fn stream_name(mut self, name: impl Into<String>) -> Self {
+        self.stream_name = name.into();
+        self
+    }
+
+    /// The group that this instance's subscriptions belong to: of the members of a group that have a subscription of the same
+    /// name, one handles each event. Default `resolvespec-workers`; 1 to 255 bytes.
+    pub fn consumer_group(mut self, group: impl Into<String>) -> Self {
+        self.consumer_group = group.into();
+        self
+    }
+
+    /// How long an event belongs to the member that took it, unless that shows that it is alive, which it does each third of
+    /// this. So long it takes until the events of a member that died are handled by another one. Default 30 s; at least 100 ms.
+    pub fn lease_time(mut self, time: Duration) -> Self {
+        self.lease_time = time;
+        self
+    }
+
+    /// How long an id is known after its publish: so long the same event again is a duplicate, and twice that at most. Default 60 s; at
+    /// least 1 s.
+    pub fn dedupe_window(mut self, window: Duration) -> Self {
+        self.dedupe_window = window;
+        self
+    }
+
+    /// How long handled entries are kept, and what is known of statuses. What a subscription has not acknowledged stays, however old it
+    /// is. Default 7 days; at least 1 s.
+    pub fn retention(mut self, time: Duration) -> Self {
+        self.retention = time;
+        self
+    }
+
+    /// How many handled entries are kept; 0 is no limit. What a subscription has not acknowledged stays, however much it is. Default
+    /// 10,000.
+    pub fn max_len(mut self, entries: u64) -> Self {
+        self.max_len = entries;
+        self
+    }
+
+    /// How long a subscription is kept that no instance serves: then it is removed with what waits for it, logged and counted. Default 7
+    /// days; at least 1 s.
+    pub fn idle_expiry(mut self, time: Duration) -> Self {
+        self.idle_expiry = time;
+        self
+    }
+
+    /// Connects, and returns a provider for one broker. Waits at most 10 s for a server that does not answer.
+    ///
+    /// # Errors
+    /// [`OpenError`]: a setting is wrong, the server can't be reached or refuses, or it may evict keys.
+    pub fn open(&self) -> Result<Provider, OpenError> {
+        self.check()?;
+        let database = Arc::new(Database::new(self)?);
+        let mut link = Link::new(&database);
+        link.call(connection::check_eviction).map_err(OpenError::of)?.map_err(OpenError::Setting)?;
+        let capabilities = Capabilities::none().with_durability().with_instances().with_groups().with_broadcast();
+        let capabilities = capabilities.with_start_positions().with_durable_broadcast().with_replay().with_tail();
+        Ok(Provider::new("redis", capabilities)
+            .with_store(Arc::new(store::RedisStore::new(&database)))
+            .with_operator(Arc::new(operator::RedisOperator::new(&database)))
+            .with_mirror(Box::new(mirror::RedisMirror::new(&database)))
+            .with_ingest(
+                Box::new(ingest::RedisIngest::new(&database)),
+                Box::new(settler::RedisSettler::new(&database)),
+            ))
+    }
+
+    fn check(&self) -> Result<(), OpenError> {
+        let least = [
+            ("lease_time", self.lease_time, Duration::from_millis(100)),
+            ("dedupe_window", self.dedupe_window, Duration::from_secs(1)),
+            ("retention", self.retention, Duration::from_secs(1)),
+            ("idle_expiry", self.idle_expiry, Duration::from_secs(1)),
+        ];
+        for (name, is, least) in least {
+            if is < least {
+                return Err(OpenError::Setting(format!("{name}: is {is:?}, at least {least:?} is required")));
+            }
+        }
+        for (name, text) in [("stream_name", &self.stream_name), ("consumer_group", &self.consumer_group)] {
+            let length = text.len();
+            if !(1..=255).contains(&length) {
+                return Err(OpenError::Setting(format!("{name}: is {length} bytes long, 1 to 255 are allowed")));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl OpenError {
+    fn of(error: BackendError) -> Self {
+        let (BackendError::Unavailable(reason) | BackendError::Refused(reason)) = error else {
+            return Self::Server(error.to_string());
+        };
+        Self::Server(reason)
+    }
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Setting(problem) | Self::Server(problem) => f.write_str(problem),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {}
+
+impl fmt::Debug for Redis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the address: a password may be in it.
+        f.debug_struct("Redis")
+            .field("stream_name", &self.stream_name)
+            .field("consumer_group", &self.consumer_group)
+            .finish_non_exhaustive()
+    }
+}

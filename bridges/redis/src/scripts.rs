@@ -1,0 +1,64 @@
+//! What is more than one command is a script, so that it is one round trip, and nobody comes in between.
+
+use std::sync::OnceLock;
+
+use redis::{Connection, RedisResult, Value};
+
+/// A script, and what the server calls it.
+#[derive(Debug)]
+pub(crate) struct Script {
+    parts: &'static [&'static str],
+    sha: OnceLock<String>,
+}
+
+macro_rules! script {
+    ($name:ident, $($part:literal),+) => {
+        pub(crate) static $name: Script =
+            Script { parts: &[$(include_str!(concat!("scripts/", $part, ".lua"))),+], sha: OnceLock::new() };
+    };
+}
+
+script!(PUBLISH, "publish");
+script!(REGISTER, "register");
+script!(CLAIM, "matches", "entries", "claim");
+script!(RELEASE, "held", "release");
+script!(BURY, "held", "bury");
+script!(MARK, "held", "mark");
+script!(EXTEND, "extend");
+script!(ALIVE, "alive");
+script!(STATUS, "matches", "entries", "status");
+script!(FIND, "find");
+script!(AGAIN, "held", "letters", "again");
+script!(PURGE, "letters", "purge");
+script!(REPLAY, "held", "letters", "replay");
+script!(FORGET, "letters", "forget");
+
+impl Script {
+    /// Runs it on a stream.
+    pub(crate) fn run(&self, connection: &mut Connection, stream: &str, arguments: &[&[u8]]) -> RedisResult<Value> {
+        let sha = match self.sha.get() {
+            Some(sha) => sha.clone(),
+            None => self.load(connection)?,
+        };
+        match evaluate(connection, &sha, stream, arguments) {
+            // The server was started again, or somebody has emptied its cache.
+            Err(error) if error.code() == Some("NOSCRIPT") => {
+                let sha = self.load(connection)?;
+                evaluate(connection, &sha, stream, arguments)
+            }
+            result => result,
+        }
+    }
+
+    fn load(&self, connection: &mut Connection) -> RedisResult<String> {
+        let sha: String = redis::cmd("SCRIPT").arg("LOAD").arg(self.parts.concat()).query(connection)?;
+        Ok(self.sha.get_or_init(|| sha).clone())
+    }
+}
+
+fn evaluate(connection: &mut Connection, sha: &str, stream: &str, arguments: &[&[u8]]) -> RedisResult<Value> {
+    let mut command = redis::cmd("EVALSHA");
+    command.arg(sha).arg(1).arg(stream);
+    arguments.iter().for_each(|argument| _ = command.arg(*argument));
+    command.query(connection)
+}

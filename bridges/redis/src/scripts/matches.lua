@@ -1,0 +1,20 @@
+-- The condition that a pattern matches a type; the rule is that of `eventbroker::Pattern`.
+local function split(text)
+    local segments = {}
+    for segment in string.gmatch(text .. '.', '([^.]*)%.') do segments[#segments + 1] = segment end
+    return segments
+end
+local function matches(pattern, event_type)
+    if #pattern == 1 and pattern[1] == '*' then return true end
+    local segments, fixed = split(event_type), #pattern
+    if pattern[#pattern] == '**' then
+        fixed = fixed - 1
+        if #segments <= fixed then return false end
+    elseif #segments ~= fixed then
+        return false
+    end
+    for i = 1, fixed do
+        if pattern[i] ~= '*' and pattern[i] ~= segments[i] then return false end
+    end
+    return true
+end

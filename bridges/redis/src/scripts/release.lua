@@ -1,0 +1,17 @@
+-- Gives deliveries back. KEYS: the stream. ARGV: member; then of each unit, the key of its stream, entry. Returns the numbers of those that
+-- somebody else holds.
+local stream, me, lost = KEYS[1], ARGV[1], {}
+for i = 2, #ARGV, 3 do
+    local unit, key, entry = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+    local who = holder(key, unit, entry)
+    if who == me then
+        redis.call('XCLAIM', key, unit, '~', 0, entry, 'JUSTID')
+        local marks = stream .. ':marks:' .. unit
+        local mark = redis.call('HGET', marks, entry)
+        if mark then redis.call('HSET', marks, entry, string.match(mark, '%d+')) end
+    elseif who and who ~= '~' then
+        lost[#lost + 1] = (i - 2) / 3
+    end
+end
+ring(stream)
+return lost

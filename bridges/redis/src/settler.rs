@@ -1,0 +1,330 @@
+//! The way back: subscriptions and verdicts. What tells a member that it has lost a delivery is who the consumer group says it belongs to.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use eventbroker::provider::{BackendError, LeaseOutcome, LeaseToken, Registration, Settlement, Settler};
+use eventbroker::{Pattern, Scope, StartPosition};
+use jiff::Timestamp;
+use redis::Value;
+use serde::{Deserialize, Serialize};
+
+use crate::connection::{Database, Held, Link, Served, millis};
+use crate::entry::{list, number, since_epoch, text, texts, to_json};
+use crate::{scripts, store};
+
+/// A broadcast subscription whose provider shows no sign of life for so many lease times is forgotten.
+const FORGET_AFTER: u32 = 10;
+/// Leases that one script extends.
+const EXTEND: usize = 1_000;
+
+#[derive(Debug)]
+pub(crate) struct RedisSettler {
+    database: Arc<Database>,
+    link: Link,
+}
+
+/// What is known of a subscription.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Info {
+    pub(crate) group: String,
+    pub(crate) name: String,
+    pub(crate) pattern: String,
+    /// Of a broadcast subscription: the name of the instance that it belongs to.
+    pub(crate) instance: String,
+    pub(crate) durable: bool,
+    /// Of one that goes with its provider: that one.
+    pub(crate) owner: String,
+    /// The last entry of the stream when it was made.
+    #[serde(default)]
+    pub(crate) after: String,
+}
+
+/// A dead letter, as it is stored.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Letter {
+    pub(crate) unit: String,
+    pub(crate) name: String,
+    pub(crate) id: String,
+    pub(crate) event: String,
+    pub(crate) reason: String,
+    pub(crate) attempts: u32,
+    pub(crate) errors: Vec<(u32, Timestamp, String)>,
+    pub(crate) dead_at: Timestamp,
+    pub(crate) requeues: u32,
+}
+
+impl RedisSettler {
+    pub(crate) fn new(database: &Arc<Database>) -> Self {
+        Self { database: Arc::clone(database), link: Link::new(database) }
+    }
+
+    fn held(&self, token: LeaseToken) -> Option<Held> {
+        self.database.leases.lock().get(&token.0).cloned()
+    }
+
+    /// Shows that this provider is alive, and takes or keeps the name of its instance. False if somebody else has it.
+    fn show_life(&mut self, name: &str) -> Result<bool, BackendError> {
+        let database = Arc::clone(&self.database);
+        let (lease, kept) = (millis(database.lease_time), millis(database.lease_time.saturating_mul(FORGET_AFTER)));
+        let units: Vec<String> = database.served.lock().values().map(|served| served.unit.clone()).collect();
+        let mut arguments: Vec<&[u8]> = [name, &database.boot, &lease, &kept].map(str::as_bytes).to_vec();
+        arguments.extend(units.iter().map(String::as_bytes));
+        Ok(number(self.link.run(&scripts::ALIVE, &arguments)?)? == 1)
+    }
+
+    /// How often the delivery was a dead letter before.
+    fn requeues(&mut self, held: &Held) -> Result<u32, BackendError> {
+        if !held.again {
+            return Ok(0);
+        }
+        let (key, entry) = (self.database.stream_of(held), held.entry.clone());
+        let found: Value = self.link.call(|it| redis::cmd("XRANGE").arg(key).arg(&entry).arg(&entry).query(it))?;
+        let fields = crate::entry::entries(found)?.pop().map(|(_, fields)| fields).unwrap_or_default();
+        let requeues = fields.iter().find(|(name, _)| name == "requeues");
+        Ok(requeues.and_then(|(_, text)| String::from_utf8_lossy(text).parse().ok()).unwrap_or(0))
+    }
+
+    /// Makes a delivery a dead letter. False if it was lost before.
+    fn bury(&mut self, held: &Held, outcome: &LeaseOutcome) -> Result<bool, BackendError> {
+        let LeaseOutcome::Dead { reason, attempts, error, errors } = outcome else { return Ok(true) };
+        let database = Arc::clone(&self.database);
+        let time = |time: SystemTime| Timestamp::try_from(time).unwrap_or(Timestamp::UNIX_EPOCH);
+        let name = database.served.lock().iter().find(|(_, it)| it.unit == held.unit).map(|(name, _)| name.to_string());
+        let letter = Letter {
+            unit: held.unit.clone(),
+            name: name.unwrap_or_default(),
+            id: held.event.id().to_string(),
+            event: to_json(&held.event),
+            reason: reason.as_str().to_owned(),
+            attempts: *attempts,
+            errors: errors.iter().map(|it| (it.attempt, time(it.at), it.message.to_string())).collect(),
+            dead_at: Timestamp::now(),
+            requeues: self.requeues(held)?,
+        };
+        let letter = serde_json::to_string(&letter).unwrap_or_default();
+        let (member, key, id) = (database.member(), database.stream_of(held), held.event.id().to_string());
+        let (kept, retries) = (millis(database.retention), attempts.saturating_sub(1).to_string());
+        let arguments =
+            [&*member, &held.unit, &key, &held.entry, &database.group, &id, error, &kept, &letter, &retries]
+                .map(str::as_bytes);
+        Ok(number(self.link.run(&scripts::BURY, &arguments)?)? == 1)
+    }
+}
+
+/// Makes a subscription known. Returns its pattern if it has another one.
+pub(crate) fn make(
+    link: &mut Link,
+    served: &Served,
+    change: bool,
+    start: &str,
+) -> Result<Option<String>, BackendError> {
+    let info = serde_json::to_string(&served.info).unwrap_or_default();
+    let arguments = [&*served.unit, &info, if change { "1" } else { "0" }, start].map(str::as_bytes);
+    match link.run(&scripts::REGISTER, &arguments)? {
+        Value::Nil => Ok(None),
+        other => text(other).map(Some),
+    }
+}
+
+impl Settler for RedisSettler {
+    fn join(&mut self, instance_id: &str) -> Result<bool, BackendError> {
+        let is_ours = self.show_life(instance_id)?;
+        if is_ours {
+            instance_id.clone_into(&mut self.database.member.lock());
+        }
+        Ok(is_ours)
+    }
+
+    fn register(&mut self, registration: &Registration) -> Result<(), BackendError> {
+        let database = Arc::clone(&self.database);
+        let pattern =
+            Pattern::parse(&registration.pattern).map_err(|error| BackendError::Refused(error.to_string()))?;
+        let is_owned = registration.scope == Scope::Broadcast;
+        let instance = if is_owned { database.member() } else { String::new() };
+        let owner = if is_owned && !registration.durable { database.boot.clone() } else { String::new() };
+        let unit = database.unit(&registration.name, if owner.is_empty() { &instance } else { &owner });
+        let start = match &registration.start {
+            StartPosition::New => "$".to_owned(),
+            StartPosition::After(id) => match store::find(&database, &mut self.link, id)? {
+                Some((entry, _)) => entry,
+                None => {
+                    let problem = format!("start: the event of {:?} is not held", registration.start);
+                    return Err(BackendError::Refused(problem));
+                }
+            },
+            StartPosition::From(time) => {
+                // Whatever comes after the last one of the millisecond before.
+                format!("{}-18446744073709551615", since_epoch(*time).as_millis().saturating_sub(1))
+            }
+            _ => "0".to_owned(),
+        };
+        let info = Info {
+            group: database.group.clone(),
+            name: registration.name.to_string(),
+            pattern: pattern.as_str().to_owned(),
+            instance,
+            durable: is_owned && registration.durable,
+            owner,
+            after: String::new(),
+        };
+        let served = Served { unit, info };
+        if let Some(known) = make(&mut self.link, &served, registration.change_pattern, &start)? {
+            let Info { name, group, pattern, .. } = &served.info;
+            return Err(BackendError::Refused(format!(
+                "the subscription {name:?} of the group {group:?} has the pattern {known}, not {pattern}"
+            )));
+        }
+        database.served.lock().insert(Arc::clone(&registration.name), served);
+        Ok(())
+    }
+
+    fn unregister(&mut self, name: &str) -> Result<(), BackendError> {
+        let served = self.database.served.lock().get(name).cloned();
+        if let Some(served) = served.filter(|served| served.unit.ends_with(&self.database.boot)) {
+            self.link.run(&scripts::FORGET, &[served.unit.as_bytes()])?;
+        }
+        self.database.served.lock().remove(name);
+        Ok(())
+    }
+
+    fn remove(&mut self, name: &str) -> Result<bool, BackendError> {
+        let units = [String::new(), self.database.member()].map(|owner| self.database.unit(name, &owner));
+        Ok(number(self.link.run(&scripts::FORGET, &units.each_ref().map(String::as_bytes))?)? > 0)
+    }
+
+    fn settle(&mut self, settlements: &[Settlement]) -> Result<Vec<LeaseToken>, BackendError> {
+        let database = Arc::clone(&self.database);
+        let mut lost = Vec::new();
+        let mut done = redis::pipe();
+        let (mut released, mut tokens) = (vec![database.member()], Vec::new());
+        for Settlement { token, outcome, .. } in settlements {
+            let Some(held) = self.held(*token) else {
+                lost.push(*token);
+                continue;
+            };
+            let key = database.stream_of(&held);
+            let status = database.key(&format!("status:{}", held.event.id()));
+            match outcome {
+                LeaseOutcome::Done { attempts } => {
+                    done.cmd("XACK").arg(&key).arg(&held.unit).arg(&held.entry).ignore();
+                    if held.again {
+                        done.cmd("XDEL").arg(&key).arg(&held.entry).ignore();
+                        done.cmd("HDEL").arg(&status).arg(format!("again:{}", held.unit)).ignore();
+                    }
+                    if held.suspect {
+                        done.cmd("HDEL").arg(database.key(&format!("marks:{}", held.unit))).arg(&held.entry).ignore();
+                    }
+                    if *attempts > 1 {
+                        done.cmd("HSET").arg(&status).arg("retries").arg(attempts - 1).ignore();
+                        done.cmd("PEXPIRE").arg(&status).arg(millis(database.retention)).ignore();
+                    }
+                }
+                LeaseOutcome::Dead { .. } => {
+                    if !self.bury(&held, outcome)? {
+                        lost.push(*token);
+                    }
+                }
+                _ => {
+                    tokens.push(*token);
+                    released.extend([held.unit.clone(), key, held.entry.clone()]);
+                }
+            }
+        }
+        if !done.is_empty() {
+            self.link.call(|connection| done.query::<()>(connection))?;
+        }
+        if !tokens.is_empty() {
+            let arguments: Vec<&[u8]> = released.iter().map(String::as_bytes).collect();
+            let found = list(self.link.run(&scripts::RELEASE, &arguments)?)?;
+            for index in found {
+                lost.extend(tokens.get(number(index)? as usize));
+            }
+        }
+        let mut leases = database.leases.lock();
+        settlements.iter().for_each(|it| _ = leases.remove(&it.token.0));
+        Ok(lost)
+    }
+
+    fn mark(&mut self, token: LeaseToken, begun: bool) -> Result<bool, BackendError> {
+        let Some(held) = self.held(token) else { return Ok(false) };
+        let (member, key) = (self.database.member(), self.database.stream_of(&held));
+        let arguments = [&*member, &held.unit, &key, &held.entry, if begun { "1" } else { "0" }].map(str::as_bytes);
+        let is_held = number(self.link.run(&scripts::MARK, &arguments)?)? == 1;
+        if is_held
+            && !begun
+            && let Some(held) = self.database.leases.lock().get_mut(&token.0)
+        {
+            held.suspect = false;
+        }
+        Ok(is_held)
+    }
+
+    fn lease_time(&self) -> Option<Duration> {
+        Some(self.database.lease_time)
+    }
+
+    fn extend(&mut self, tokens: &[LeaseToken]) -> Result<Vec<LeaseToken>, BackendError> {
+        let database = Arc::clone(&self.database);
+        let member = database.member();
+        // Before it has a name, it reads as itself.
+        let name = if member == database.boot { String::new() } else { member.clone() };
+        let is_ours = self.show_life(&name)?;
+        let mut by_stream: HashMap<(String, String), Vec<(LeaseToken, String)>> = HashMap::new();
+        for token in tokens {
+            if let Some(held) = self.held(*token) {
+                by_stream.entry((database.stream_of(&held), held.unit)).or_default().push((*token, held.entry));
+            }
+        }
+        if !is_ours {
+            // Another boot has the name, and with it what was read under it.
+            return Ok(by_stream.into_values().flatten().map(|(token, _)| token).collect());
+        }
+        let mut lost = Vec::new();
+        for ((key, unit), held) in by_stream {
+            for some in held.chunks(EXTEND) {
+                let mut arguments: Vec<&[u8]> = vec![member.as_bytes(), unit.as_bytes()];
+                arguments.extend(some.iter().map(|(_, entry)| entry.as_bytes()));
+                let gone = self.link.call(|connection| scripts::EXTEND.run(connection, &key, &arguments))?;
+                let gone = texts(gone)?;
+                lost.extend(some.iter().filter(|(_, entry)| gone.contains(entry)).map(|(token, _)| *token));
+            }
+        }
+        Ok(lost)
+    }
+}
+
+/// What only this provider has served goes with it.
+impl Drop for RedisSettler {
+    fn drop(&mut self) {
+        let database = Arc::clone(&self.database);
+        let own: Vec<String> = database
+            .served
+            .lock()
+            .values()
+            .map(|it| it.unit.clone())
+            .filter(|it| it.ends_with(&database.boot))
+            .collect();
+        let arguments: Vec<&[u8]> = own.iter().map(String::as_bytes).collect();
+        let name = database.member();
+        let key = database.key(&format!("instance:{name}"));
+        let boot = database.key(&format!("boot:{}", database.boot));
+        // A server that is away forgets all this by itself.
+        let told = (|| {
+            if !arguments.is_empty() {
+                self.link.run(&scripts::FORGET, &arguments)?;
+            }
+            let holder: Option<String> = self.link.call(|it| redis::cmd("GET").arg(&key).query(it))?;
+            let mut gone = redis::cmd("DEL");
+            gone.arg(boot);
+            if holder.as_deref() == Some(&database.boot) {
+                gone.arg(&key);
+            }
+            self.link.call(|connection| gone.query::<()>(connection))
+        })();
+        if let Err(error) = told {
+            tracing::debug!(%error, "the server was not told of the end");
+        }
+    }
+}

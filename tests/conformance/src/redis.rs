@@ -1,0 +1,108 @@
+//! A Redis server for tests: in a temporary folder, on a Unix socket there and on a free port of this machine, every write on the disk before
+//! it is answered. It ends with the process that has started it, however that ends.
+//!
+//! The program is `redis-server`, or what `REDIS_SERVER` names.
+
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use std::{env, fs, process, thread};
+
+/// Nothing takes longer, even on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running server. Dropped, it is killed and removed.
+#[derive(Debug)]
+pub struct Server {
+    folder: PathBuf,
+    port: u16,
+    guard: Mutex<Option<Child>>,
+}
+
+impl Server {
+    /// Starts one.
+    pub fn start() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let name = format!("eventbroker-redis-{}-{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let folder = env::temp_dir().join(name);
+        fs::create_dir(&folder).expect("a new folder");
+        // Free now; nobody on this machine asks for just this one.
+        let port = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a free port").port();
+        let server = Self { folder, port, guard: Mutex::default() };
+        server.up();
+        server
+    }
+
+    /// Starts the server after it was stopped; waits until it can be used.
+    pub fn up(&self) {
+        let program = env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned());
+        // The shell's input ends with this process, also if that is killed; then so does the server.
+        let script = r#""$@" >>log 2>&1 & server=$!; read -r _; kill -9 $server; wait $server"#;
+        let mut guard = Command::new("sh");
+        guard.args(["-c", script, "guard", &program, "--port", &self.port.to_string(), "--unixsocket", "socket"]);
+        guard.args(["--bind", "127.0.0.1", "--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]);
+        guard.args(["--dir", ".", "--loglevel", "warning"]).current_dir(&self.folder).stdin(Stdio::piped());
+        let guard = guard.stdout(Stdio::null()).stderr(Stdio::null()).process_group(0).spawn().expect("a shell");
+        *self.guard.lock().expect("no panic under the lock") = Some(guard);
+        let deadline = Instant::now() + PATIENCE;
+        while !self.is_ready() {
+            assert!(Instant::now() < deadline, "Redis does not start; is it installed? {}", self.log());
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Kills it.
+    pub fn crash(&self) {
+        if let Some(mut guard) = self.guard.lock().expect("no panic under the lock").take() {
+            drop(guard.stdin.take());
+            guard.wait().expect("it ends");
+        }
+        // It may have been left behind.
+        let _ = fs::remove_file(self.folder.join("socket"));
+    }
+
+    /// Whether it answers.
+    fn is_ready(&self) -> bool {
+        use std::io::{Read as _, Write as _};
+        use std::os::unix::net::UnixStream;
+        let mut answer = [0; 7];
+        let asked = UnixStream::connect(self.folder.join("socket")).and_then(|mut socket| {
+            socket.write_all(b"PING\r\n")?;
+            socket.read_exact(&mut answer)
+        });
+        asked.is_ok() && &answer == b"+PONG\r\n"
+    }
+
+    /// The address of the Unix socket.
+    pub fn url(&self) -> String {
+        format!("redis+unix://{}", self.folder.join("socket").display())
+    }
+
+    /// Where it listens on this machine.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// A name of a stream that nobody has used.
+    pub fn stream(&self) -> String {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        format!("stream{}", NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// What the server has written down.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.join("log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.crash();
+        // It is in the folder for temporary files.
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
