@@ -15,7 +15,7 @@ pub(crate) const STOP: Duration = Duration::from_secs(10);
 /// Where the events are.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Target {
-    /// The back end: `sqlite:FILE` or `postgres://USER@HOST/DATABASE`
+    /// The back end: `sqlite:FILE`, `postgres://USER@HOST/DATABASE` or `redis://HOST`
     #[arg(long, value_name = "URL", required_unless_present = "config", conflicts_with = "config")]
     url: Option<String>,
     /// The configuration that names it, as for a broker
@@ -27,6 +27,9 @@ pub(crate) struct Target {
     /// The table, if it is not that of the configuration or `events`
     #[arg(long, value_name = "NAME")]
     table: Option<String>,
+    /// The stream, if it is not that of the configuration or `resolvespec:events`
+    #[arg(long, value_name = "NAME")]
+    stream: Option<String>,
 }
 
 impl Target {
@@ -39,22 +42,23 @@ impl Target {
         if let Some(url) = &self.url {
             config.provider = match url.split(':').next() {
                 Some("sqlite" | "postgres" | "postgresql") => ProviderKind::Database,
-                Some("redis" | "rediss") => ProviderKind::Redis,
+                Some("redis" | "redis+unix" | "rediss") => ProviderKind::Redis,
                 Some("nats") => ProviderKind::Nats,
                 // Without the rest, which may hold a password.
                 scheme => {
                     return Err(Failure::usage(format_args!(
-                        "--url {}: no back end has such a URL; try sqlite:FILE or postgres://USER@HOST/DATABASE",
+                        "--url {}: no back end has such a URL; try sqlite:FILE, postgres://USER@HOST/DATABASE or redis://HOST",
                         scheme.unwrap_or_default()
                     )));
                 }
             };
             config.database.url = Url::new(url);
+            config.redis.url = Url::new(url);
             config.nats.url = Url::new(url);
         }
         if config.provider == ProviderKind::Memory {
             return Err(Failure::usage(
-                "the configuration names no durable back end; give one with --url sqlite:FILE or postgres:…",
+                "the configuration names no durable back end; give one with --url sqlite:FILE, postgres:… or redis:…",
             ));
         }
         if let Some(group) = &self.group {
@@ -66,6 +70,9 @@ impl Target {
         }
         if let Some(table) = &self.table {
             config.database.table_name.clone_from(table);
+        }
+        if let Some(stream) = &self.stream {
+            config.redis.stream_name.clone_from(stream);
         }
         Ok(config)
     }

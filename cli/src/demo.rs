@@ -42,6 +42,7 @@ Examples:
   eventbroker demo --seconds 30 --threads 8
   eventbroker demo --provider sqlite
   eventbroker demo --provider postgres --url postgres://me@localhost/shop
+  eventbroker demo --provider redis --url redis://localhost
   eventbroker demo --seconds 5 --json | jq '.checks[] | select(.ok | not)'")]
 pub(crate) struct Options {
     /// How long the shop is open
@@ -53,8 +54,8 @@ pub(crate) struct Options {
     /// Where the broker holds the events
     #[arg(long, value_enum, default_value_t = Where::Memory)]
     provider: Where,
-    /// The PostgreSQL database: the events go into tables of a new name, which stay there
-    #[arg(long, value_name = "URL", required_if_eq("provider", "postgres"))]
+    /// The PostgreSQL database or the Redis server: the events go into tables, or a stream, of a new name, which stay there
+    #[arg(long, value_name = "URL", required_if_eq_any([("provider", "postgres"), ("provider", "redis")]))]
     url: Option<String>,
 }
 
@@ -67,6 +68,8 @@ enum Where {
     Sqlite,
     /// In a PostgreSQL database
     Postgres,
+    /// In a Redis stream
+    Redis,
 }
 
 /// The most changes that one transaction makes.
@@ -175,6 +178,7 @@ impl Where {
             Self::Memory => "memory",
             Self::Sqlite => "sqlite",
             Self::Postgres => "postgres",
+            Self::Redis => "redis",
         }
     }
 }
@@ -185,13 +189,18 @@ fn open(options: &Options, folder: &Path) -> Result<Provider, Undone> {
     let url = match (options.provider, &options.url) {
         (Where::Memory, _) => None,
         (Where::Sqlite, _) => Some(format!("sqlite:{}", folder.join("events.db").display())),
-        (Where::Postgres, url) => url.clone(),
+        (Where::Postgres | Where::Redis, url) => url.clone(),
     };
     if let Some(url) = url {
-        config.provider = ProviderKind::Database;
-        config.database.url = Url::new(url);
         // What was there before must not be counted.
-        config.database.table_name = format!("demo_{}_{}", jiff::Timestamp::now().as_millisecond(), process::id());
+        let name = format!("demo_{}_{}", jiff::Timestamp::now().as_millisecond(), process::id());
+        if options.provider == Where::Redis {
+            config.provider = ProviderKind::Redis;
+            (config.redis.url, config.redis.stream_name, config.redis.max_len) = (Url::new(url), name, 0);
+        } else {
+            config.provider = ProviderKind::Database;
+            (config.database.url, config.database.table_name) = (Url::new(url), name);
+        }
     }
     Ok(eventbroker_providers::open(&config)?)
 }

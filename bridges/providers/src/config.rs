@@ -113,6 +113,8 @@ pub struct RedisConfig {
     pub consumer_group: String,
     /// Entries that the stream holds; 0 is no limit. Default 10,000.
     pub max_len: u64,
+    /// `redis://USER:PASSWORD@HOST:PORT/DB` or `redis+unix:///PATH`, instead of the next four. Default: none.
+    pub url: Url,
     /// The host. Default `localhost`.
     pub host: String,
     /// The port. Default 6379.
@@ -197,6 +199,7 @@ impl Default for Config {
                 stream_name: "resolvespec:events".to_owned(),
                 consumer_group: group.clone(),
                 max_len: 10_000,
+                url: Url::default(),
                 host: "localhost".to_owned(),
                 port: 6379,
                 password: Secret::default(),

@@ -150,6 +150,12 @@ pub(crate) fn keys() -> Vec<Key> {
             .bytes(1, 255),
         key("redis.max_len", "Entries that the stream holds; 0 is no limit", |it| &mut it.redis.max_len)
             .whole(0, i64::MAX as u64),
+        key(
+            "redis.url",
+            "The address, redis://USER:PASSWORD@HOST:PORT/DB, instead of host, port, password and db",
+            |it| &mut it.redis.url,
+        )
+        .secret(),
         key("redis.host", "The host", |it| &mut it.redis.host).bytes(1, 255),
         key("redis.port", "The port", |it| &mut it.redis.port).whole(1, 65_535),
         key("redis.password", "The password", |it| &mut it.redis.password).secret(),

@@ -26,6 +26,9 @@ pub enum OpenError {
     /// The back end could not be opened; its own words, which hold no secret.
     #[error("event_broker.database: {0}")]
     Database(String),
+    /// Redis could not be used; its own words, which hold no secret.
+    #[error("event_broker.redis: {0}")]
+    Redis(String),
     /// The broker could not be built or started.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -35,21 +38,46 @@ pub enum OpenError {
 }
 
 /// Opens the back end that the configuration names. `provider: memory` connects to nothing; an SQLite file may be waited for, for
-/// 5 seconds at most, while another process holds it, and a PostgreSQL server for 75 seconds at most.
+/// 5 seconds at most, while another process holds it, a PostgreSQL server for 75 seconds, and a Redis server for 10 seconds at most.
 ///
 /// # Errors
-/// [`OpenError::NotCompiledIn`] names the feature that is missing; [`OpenError::Database`] says why the database could not be opened.
+/// [`OpenError::NotCompiledIn`] names the feature that is missing; [`OpenError::Database`] and [`OpenError::Redis`] say why the back end
+/// could not be opened.
 pub fn open(config: &Config) -> Result<Provider, OpenError> {
     let missing = |provider, feature| Err(OpenError::NotCompiledIn { provider, feature });
     match config.provider {
         ProviderKind::Memory => Ok(Provider::memory()),
-        ProviderKind::Redis => missing("redis", "redis"),
+        ProviderKind::Redis => open_redis(config),
         ProviderKind::Nats => missing("nats", "nats"),
         ProviderKind::Database => match config.database.url.expose().strip_prefix("sqlite:") {
             Some(path) => open_sqlite(config, path),
             None => open_postgres(config),
         },
     }
+}
+
+#[cfg(feature = "redis")]
+fn open_redis(config: &Config) -> Result<Provider, OpenError> {
+    let redis = &config.redis;
+    let url = match redis.url.expose() {
+        "" => {
+            let encoded: String = redis.password.expose().bytes().map(|byte| format!("%{byte:02X}")).collect();
+            let login = if encoded.is_empty() { String::new() } else { format!(":{encoded}@") };
+            format!("redis://{login}{}:{}/{}", redis.host, redis.port, redis.db)
+        }
+        url => url.to_owned(),
+    };
+    eventbroker_redis::Redis::new(url)
+        .stream_name(&redis.stream_name)
+        .consumer_group(&redis.consumer_group)
+        .max_len(redis.max_len)
+        .open()
+        .map_err(|error| OpenError::Redis(error.to_string()))
+}
+
+#[cfg(not(feature = "redis"))]
+fn open_redis(_: &Config) -> Result<Provider, OpenError> {
+    Err(OpenError::NotCompiledIn { provider: "redis", feature: "redis" })
 }
 
 #[cfg(feature = "sqlite")]

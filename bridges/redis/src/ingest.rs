@@ -10,8 +10,8 @@ use eventbroker::provider::{BackendError, Ingest, Lease, LeaseToken, Room, Waker
 use redis::Value;
 
 use crate::connection::{Database, Held, Link, Served, millis};
-use crate::entry::{Group, bytes, earliest, entries, from_json, latest, list, number, since_epoch, text, unexpected};
-use crate::{scripts, settler};
+use crate::entry::{bytes, earliest, entries, from_json, latest, list, number, since_epoch, text, unexpected};
+use crate::{scripts, settler, store};
 
 /// Time between two looks for what is old.
 const CLEAN_UP_EVERY: Duration = Duration::from_secs(10);
@@ -171,9 +171,12 @@ impl RedisIngest {
     fn trim(&mut self) -> Result<(), BackendError> {
         let database = Arc::clone(&self.database);
         let stream = &database.stream;
-        let handled = self.handled()?;
+        let handled = store::first_open(&mut self.link, stream)?;
         let too_old = since_epoch(SystemTime::now()).saturating_sub(database.retention);
         let mut before = format!("{}-0", too_old.as_millis());
+        let forgotten = database.key("failed");
+        let too_old = too_old.as_secs();
+        self.link.call(|it| redis::cmd("ZREMRANGEBYSCORE").arg(forgotten).arg("-inf").arg(too_old).query::<()>(it))?;
         let length: usize = self.link.call(|it| redis::cmd("XLEN").arg(stream).query(it))?;
         let surplus = length.saturating_sub(database.max_len.try_into().unwrap_or(usize::MAX));
         if database.max_len > 0 && surplus > 0 {
@@ -190,29 +193,6 @@ impl RedisIngest {
         }
         let before = handled.map_or(before.clone(), |handled| earliest(before, handled));
         self.link.call(|it| redis::cmd("XTRIM").arg(stream).arg("MINID").arg(before).query::<()>(it))
-    }
-
-    /// The first entry that somebody has not handled yet; nothing if nobody reads.
-    fn handled(&mut self) -> Result<Option<String>, BackendError> {
-        let stream = self.database.stream.clone();
-        let groups: Value = match self.link.call(|it| redis::cmd("XINFO").arg("GROUPS").arg(&stream).query(it)) {
-            Err(error) if error.to_string().contains("no such key") => return Ok(None),
-            groups => groups?,
-        };
-        let mut first: Option<String> = None;
-        for group in Group::all(groups)? {
-            let mut next = group.last;
-            if group.pending > 0 {
-                let mut oldest = redis::cmd("XPENDING");
-                oldest.arg(&stream).arg(&group.name).arg("-").arg("+").arg(1);
-                let oldest: Value = self.link.call(|it| oldest.query(it))?;
-                if let Some(oldest) = list(oldest)?.into_iter().next() {
-                    next = list(oldest)?.into_iter().next().map_or(Ok(next), text)?;
-                }
-            }
-            first = Some(first.map_or(next.clone(), |first| earliest(first, next)));
-        }
-        Ok(first)
     }
 
     fn look(&mut self, room: &[Room], wait: Duration) -> Result<Vec<Lease>, BackendError> {

@@ -16,13 +16,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # What is kept where
-//! If the stream is called `S`: `S` has an entry per event, with the fields `event` (its JSON), `id`, `type`, `source`, `status`,
-//! `instance_id`. All other keys begin with `S:`. `S:subscriptions` has what is known of each, by `GROUP.NAME`, which is also the name of its
-//! consumer group; `S:again:GROUP.NAME` its deliveries that were made again; `S:marks:GROUP.NAME` its calls that may have killed a
-//! process; `S:letters` the dead letters; `S:status:ID` what is not seen from the stream of an event's status; `S:ids:*` the ids that are
-//! known; `S:at:ID` the entry of an event whose id does not tell its time; `S:instance:NAME` and `S:boot:*` who is alive; `S:used` when a
-//! subscription was used last; `S:bell` wakes readers.
+//! What is kept in which key, the rights that a user needs, and what survives what, is in `docs/redis.md`. The floor is Redis 7.0.
+//!
+//! Members of a group compete for the stream, so the events of a key are in order within an instance, and not across instances.
 
 mod connection;
 mod entry;

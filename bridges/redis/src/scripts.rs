@@ -22,15 +22,16 @@ script!(PUBLISH, "publish");
 script!(REGISTER, "register");
 script!(CLAIM, "matches", "entries", "claim");
 script!(RELEASE, "held", "release");
-script!(BURY, "held", "bury");
+script!(BURY, "held", "failed", "bury");
 script!(MARK, "held", "mark");
 script!(EXTEND, "extend");
 script!(ALIVE, "alive");
+script!(TELL, "failed", "tell");
 script!(STATUS, "matches", "entries", "status");
 script!(FIND, "find");
-script!(AGAIN, "held", "letters", "again");
+script!(AGAIN, "held", "letters", "failed", "again");
 script!(PURGE, "letters", "purge");
-script!(REPLAY, "held", "letters", "replay");
+script!(REPLAY, "held", "letters", "failed", "replay");
 script!(FORGET, "letters", "forget");
 
 impl Script {

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use redis::Value;
 
 use crate::connection::{Database, Link, millis};
-use crate::entry::{bytes, entries, event_of, from_json, list, number, since_epoch, text, time_of};
+use crate::entry::{Group, bytes, earliest, entries, event_of, from_json, list, number, since_epoch, text, time_of};
 use crate::{mirror, scripts};
 
 /// Entries that one listing looks at; its cursor goes on behind them.
@@ -164,24 +164,15 @@ impl EventStore for RedisStore {
     }
 
     fn update_statuses(&self, changes: &[StatusChange]) -> Result<(), BackendError> {
-        let mut link = self.link.lock();
-        let mut pipeline = redis::pipe();
-        for StatusChange { id, status, error, retry_count, .. } in changes {
-            let key = self.database.key(&format!("status:{id}"));
-            if *status == Status::Completed {
-                pipeline.cmd("HDEL").arg(&key).arg("local").arg("error").ignore();
-            } else {
-                pipeline.cmd("HSET").arg(&key).arg("local").arg(status.as_str()).ignore();
-                if let Some(error) = error {
-                    pipeline.cmd("HSET").arg(&key).arg("error").arg(error).ignore();
-                }
-            }
-            if *retry_count > 0 {
-                pipeline.cmd("HSET").arg(&key).arg("retries").arg(*retry_count).ignore();
-            }
-            pipeline.cmd("PEXPIRE").arg(&key).arg(millis(self.database.retention)).ignore();
+        let kept = millis(self.database.retention);
+        let told = changes.iter().map(|change| (change.id.to_string(), change.retry_count.to_string()));
+        let told: Vec<(String, String)> = told.collect();
+        let mut arguments: Vec<&[u8]> = vec![kept.as_bytes()];
+        for (change, (id, retries)) in changes.iter().zip(&told) {
+            let error = change.error.as_deref().unwrap_or_default();
+            arguments.extend([id.as_str(), change.status.as_str(), error, retries].map(str::as_bytes));
         }
-        link.call(|connection| pipeline.query::<()>(connection))
+        self.link.lock().run(&scripts::TELL, &arguments).map(drop)
     }
 
     fn delete(&self, id: &EventId) -> Result<bool, BackendError> {
@@ -200,30 +191,54 @@ impl EventStore for RedisStore {
         Ok(removed > 0)
     }
 
-    /// Of the newest [`SCAN`] events; older ones count as completed.
+    /// What is open is counted among the first [`SCAN`] entries that some subscription has not acknowledged.
     fn stats(&self) -> Result<StoreStats, BackendError> {
         let mut link = self.link.lock();
         let stream = &self.database.stream;
         let mut stats = StoreStats::default();
         stats.events = link.call(|it| redis::cmd("XLEN").arg(stream).query(it))?;
-        let (mut to, mut scanned) = ("+".to_owned(), 0);
-        loop {
-            let Step { events, last } = step(&mut link, stream, Order::NewestFirst, "-", &to)?;
-            scanned += events.len();
-            for event in with_statuses(&mut link, events)? {
-                match event.status() {
-                    Status::Pending => stats.pending += 1,
-                    Status::Processing => stats.processing += 1,
-                    Status::Failed => stats.failed += 1,
-                    _ => {}
+        stats.failed = link.call(|it| redis::cmd("ZCARD").arg(self.database.key("failed")).query(it))?;
+        if let Some(mut from) = first_open(&mut link, stream)? {
+            let mut scanned = 0;
+            loop {
+                let Step { events, last } = step(&mut link, stream, Order::OldestFirst, &from, "+")?;
+                scanned += events.len();
+                for event in with_statuses(&mut link, events)? {
+                    match event.status() {
+                        Status::Pending => stats.pending += 1,
+                        Status::Processing => stats.processing += 1,
+                        _ => {}
+                    }
                 }
-            }
-            match last {
-                Some(last) if scanned < SCAN => to = format!("({last}"),
-                _ => break,
+                match last {
+                    Some(last) if scanned < SCAN => from = format!("({last}"),
+                    _ => break,
+                }
             }
         }
         stats.completed = stats.events.saturating_sub(stats.pending + stats.processing + stats.failed);
         Ok(stats)
     }
+}
+
+/// From which entry on some subscription may not have acknowledged everything; nothing if nobody reads.
+pub(crate) fn first_open(link: &mut Link, stream: &str) -> Result<Option<String>, BackendError> {
+    let groups: Value = match link.call(|it| redis::cmd("XINFO").arg("GROUPS").arg(stream).query(it)) {
+        Err(error) if error.to_string().contains("no such key") => return Ok(None),
+        groups => groups?,
+    };
+    let mut first: Option<String> = None;
+    for group in Group::all(groups)? {
+        let mut next = group.last;
+        if group.pending > 0 {
+            let mut oldest = redis::cmd("XPENDING");
+            oldest.arg(stream).arg(&group.name).arg("-").arg("+").arg(1);
+            let oldest: Value = link.call(|it| oldest.query(it))?;
+            if let Some(oldest) = list(oldest)?.into_iter().next() {
+                next = list(oldest)?.into_iter().next().map_or(Ok(next), text)?;
+            }
+        }
+        first = Some(first.map_or(next.clone(), |first| earliest(first, next)));
+    }
+    Ok(first)
 }

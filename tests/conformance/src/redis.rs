@@ -20,19 +20,25 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Server {
     folder: PathBuf,
     port: u16,
+    settings: &'static [&'static str],
     guard: Mutex<Option<Child>>,
 }
 
 impl Server {
     /// Starts one.
     pub fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// Starts one with more settings, as arguments.
+    pub fn with(settings: &'static [&'static str]) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let name = format!("eventbroker-redis-{}-{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let folder = env::temp_dir().join(name);
         fs::create_dir(&folder).expect("a new folder");
         // Free now; nobody on this machine asks for just this one.
         let port = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a free port").port();
-        let server = Self { folder, port, guard: Mutex::default() };
+        let server = Self { folder, port, settings, guard: Mutex::default() };
         server.up();
         server
     }
@@ -45,7 +51,11 @@ impl Server {
         let mut guard = Command::new("sh");
         guard.args(["-c", script, "guard", &program, "--port", &self.port.to_string(), "--unixsocket", "socket"]);
         guard.args(["--bind", "127.0.0.1", "--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]);
-        guard.args(["--dir", ".", "--loglevel", "warning"]).current_dir(&self.folder).stdin(Stdio::piped());
+        guard
+            .args(["--dir", ".", "--loglevel", "warning"])
+            .args(self.settings)
+            .current_dir(&self.folder)
+            .stdin(Stdio::piped());
         let guard = guard.stdout(Stdio::null()).stderr(Stdio::null()).process_group(0).spawn().expect("a shell");
         *self.guard.lock().expect("no panic under the lock") = Some(guard);
         let deadline = Instant::now() + PATIENCE;
@@ -74,7 +84,8 @@ impl Server {
             socket.write_all(b"PING\r\n")?;
             socket.read_exact(&mut answer)
         });
-        asked.is_ok() && &answer == b"+PONG\r\n"
+        // Who has to log in first is told so.
+        asked.is_ok() && (&answer == b"+PONG\r\n" || answer.starts_with(b"-NOAUTH"))
     }
 
     /// The address of the Unix socket.

@@ -6,6 +6,7 @@ for i = 2, #ARGV do
         redis.call('XADD', stream .. ':again:' .. letter.unit, '*', 'event', letter.event, 'id', letter.id, 'requeues', letter.requeues + 1)
         redis.call('HDEL', stream .. ':status:' .. letter.id, 'dead:' .. letter.unit)
         redis.call('HSET', stream .. ':status:' .. letter.id, 'again:' .. letter.unit, '1')
+        note_failed(stream, letter.id, false)
         done[#done + 1] = ARGV[i]
     end
 end

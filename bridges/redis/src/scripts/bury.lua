@@ -14,6 +14,7 @@ redis.call('HSET', stream .. ':letters:at:' .. unit, id, number)
 local status = stream .. ':status:' .. id
 redis.call('HSET', status, 'dead:' .. unit, ARGV[7])
 redis.call('HDEL', status, 'again:' .. unit)
+note_failed(stream, id, true)
 local retries = redis.call('HGET', status, 'retries')
 if tonumber(ARGV[10]) > tonumber(retries or '0') then redis.call('HSET', status, 'retries', ARGV[10]) end
 redis.call('PEXPIRE', status, ARGV[8])

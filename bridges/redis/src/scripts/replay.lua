@@ -13,6 +13,7 @@ for i = 4, #ARGV, 3 do
             redis.call('XADD', stream .. ':again:' .. unit, '*', 'event', ARGV[i + 2], 'id', id, 'requeues', requeues)
             redis.call('HDEL', status, 'dead:' .. unit)
             redis.call('HSET', status, 'again:' .. unit, '1')
+            note_failed(stream, id, false)
         end
     end
 end
