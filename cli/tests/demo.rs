@@ -6,7 +6,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use eventbroker_conformance::postgres::Server;
+use eventbroker_conformance::{postgres, redis};
 use rusqlite::Connection;
 use serde_json::Value;
 
@@ -133,8 +133,14 @@ fn two_seconds_on_a_file_add_up_too() {
 
 #[test]
 fn two_seconds_on_a_server_add_up_too() {
-    let server = Server::start();
+    let server = postgres::Server::start();
     adds_up_on("postgres", &["--url", &server.database()]);
+}
+
+#[test]
+fn two_seconds_on_a_stream_add_up_too() {
+    let server = redis::Server::start();
+    adds_up_on("redis", &["--url", &server.url()]);
 }
 
 /// The books agree with what the back end holds.

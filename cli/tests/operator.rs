@@ -1,13 +1,14 @@
-//! The commands of operators, on an SQLite file and on a PostgreSQL server that other programs use as well.
+//! The commands of operators, on an SQLite file, on a PostgreSQL server and on a Redis server that other programs use as well.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use eventbroker::{Broker, HandlerError, RetryPolicy, SubscribeOptions};
-use eventbroker_conformance::postgres::Server;
+use eventbroker_conformance::{postgres, redis};
 use eventbroker_providers::{Config, Loader};
 use serde_json::{Value, json};
 use support::{Run, command, event, run, signal};
@@ -17,10 +18,11 @@ mod support;
 /// Nothing that a test waits for takes this long, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A server for all tests here; it goes with this process.
-static POSTGRES: LazyLock<Server> = LazyLock::new(Server::start);
+/// Servers for all tests here; they go with this process.
+static POSTGRES: LazyLock<postgres::Server> = LazyLock::new(postgres::Server::start);
+static REDIS: LazyLock<redis::Server> = LazyLock::new(redis::Server::start);
 
-/// Where the events of a test are: a file in a folder that goes with the test, or a database.
+/// Where the events of a test are: a file in a folder that goes with the test, or a database of a server.
 struct Events {
     folder: PathBuf,
     url: String,
@@ -31,6 +33,10 @@ fn on_each(test: &str, check: impl Fn(&Events)) {
     check(&Events::new(test));
     let mut events = Events::new(&format!("{test}-postgres"));
     events.url = POSTGRES.database();
+    check(&events);
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let mut events = Events::new(&format!("{test}-redis"));
+    events.url = format!("{}?db={}", REDIS.url(), NEXT.fetch_add(1, Ordering::Relaxed));
     check(&events);
 }
 
@@ -59,8 +65,9 @@ impl Events {
     }
 
     fn broker(&self) -> Broker {
+        let provider = if self.url.starts_with("redis") { "redis" } else { "database" };
         let text =
-            format!("event_broker: {{ enabled: true, provider: database, database: {{ url: '{}' }} }}", self.url);
+            format!("event_broker: {{ enabled: true, provider: {provider}, {provider}: {{ url: '{}' }} }}", self.url);
         let config: Config = Loader::new().yaml("c.yaml", text).environment([]).load().expect("accepted").config;
         eventbroker_providers::start(&config).expect("it starts")
     }
@@ -272,7 +279,8 @@ fn what_cannot_be_opened_or_asked_is_told_and_has_its_exit_code() {
         (&["list"], 2, "--url"),
         (&["list", "--url", "mongodb://x"], 2, "mongodb"),
         (&["list", "--url", "mysql://user:secret@localhost/db"], 2, "mysql"),
-        (&["list", "--url", "redis://:secret@localhost"], 2, "redis"),
+        (&["list", "--url", "nats://:secret@localhost"], 2, "nats"),
+        (&["list", "--url", "redis://:secret@localhost:1"], 4, "localhost:1"),
         (&["list", "--url", "postgres://user:secret@localhost:1/db"], 4, "localhost"),
         (&["list", "--url", "sqlite:/no/such/folder/events.db"], 4, "/no/such/folder"),
         (&["list", "--url", "sqlite:x.db", "--from", "yesterday"], 2, "yesterday"),

@@ -2,8 +2,10 @@
 //! and dropped after any failure of the network: a late answer would be taken for that of the next question.
 
 use std::collections::HashMap;
+use std::error::Error;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
+use std::io;
 use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -162,6 +164,24 @@ impl Link {
         })
     }
 
+    /// The same for a question that waits: nothing if a signal has cut the wait short.
+    pub(crate) fn wait(
+        &mut self,
+        work: impl FnOnce(&mut Connection) -> RedisResult<Value>,
+    ) -> Result<Option<Value>, BackendError> {
+        let answer = self.call(|connection| match work(connection) {
+            Err(error) if is_interrupted(&error) => Ok(None),
+            // The stream was removed meanwhile.
+            Err(error) if error.code() == Some("UNBLOCKED") => Ok(Some(Value::Nil)),
+            answer => answer.map(Some),
+        })?;
+        if answer.is_none() {
+            // Its answer is still to come.
+            self.connection = None;
+        }
+        Ok(answer)
+    }
+
     /// Runs a script on the stream.
     pub(crate) fn run(&mut self, script: &Script, arguments: &[&[u8]]) -> Result<Value, BackendError> {
         let stream = self.database.stream.clone();
@@ -208,6 +228,11 @@ pub(crate) fn check_eviction(connection: &mut Connection) -> RedisResult<Result<
 pub(crate) fn backend_error(place: &str, error: &RedisError) -> BackendError {
     // Gone, full, read-only, without rights for the moment: an operator may put it right.
     BackendError::Unavailable(format!("{place}: {}", text(error)))
+}
+
+fn is_interrupted(error: &RedisError) -> bool {
+    let cause = error.source().and_then(|it| it.downcast_ref::<Arc<dyn Error + Send + Sync>>());
+    cause.and_then(|it| it.downcast_ref::<io::Error>()).is_some_and(|it| it.kind() == io::ErrorKind::Interrupted)
 }
 
 fn text(error: &RedisError) -> String {

@@ -99,16 +99,12 @@ impl RedisIngest {
     fn wait(&mut self, last: &[String; 2], wait: Duration) -> Result<(), BackendError> {
         let database = Arc::clone(&self.database);
         let block = wait.as_millis().max(1) as u64;
-        self.link.call(|connection| {
+        let waited = self.link.wait(|connection| {
             let mut read = redis::cmd("XREAD");
             read.arg("COUNT").arg(1).arg("BLOCK").arg(block).arg("STREAMS");
-            read.arg(&database.stream).arg(database.key("bell")).arg(&last[0]).arg(&last[1]);
-            match read.query::<Value>(connection) {
-                // The stream was removed while it waited.
-                Err(error) if error.code() == Some("UNBLOCKED") => Ok(()),
-                answer => answer.map(drop),
-            }
-        })
+            read.arg(&database.stream).arg(database.key("bell")).arg(&last[0]).arg(&last[1]).query(connection)
+        });
+        waited.map(drop)
     }
 
     /// Removes what nobody asks for any more.

@@ -59,18 +59,15 @@ impl Tail for RedisTail {
         loop {
             let left = deadline.saturating_duration_since(Instant::now()).min(LONGEST_WAIT);
             let (stream, read) = (self.database.stream.clone(), self.read.clone());
-            let answer: Value = self.link.call(|connection| {
+            let answer = self.link.wait(|connection| {
                 let mut command = redis::cmd("XREAD");
                 command.arg("COUNT").arg(max);
                 if !left.is_zero() {
                     command.arg("BLOCK").arg(left.as_millis().max(1) as u64);
                 }
-                match command.arg("STREAMS").arg(stream).arg(read).query(connection) {
-                    // The stream was removed while it waited.
-                    Err(error) if error.code() == Some("UNBLOCKED") => Ok(Value::Nil),
-                    answer => answer,
-                }
+                command.arg("STREAMS").arg(stream).arg(read).query(connection)
             })?;
+            let Some(answer) = answer else { return Ok(Vec::new()) };
             let mut found = Vec::new();
             for stream in list(answer)? {
                 let Some(read) = list(stream)?.into_iter().nth(1) else { continue };
