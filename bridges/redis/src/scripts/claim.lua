@@ -39,8 +39,9 @@ local function pending(key, consumer)
 end
 for _, it in ipairs(streams) do
     local which, key = it[1], it[2]
-    claim(which, key, pending(key, '~'), false)
+    -- Before anything is claimed for this member, or that would be taken for what it had.
     if ARGV[6] == '1' then claim(which, key, pending(key, me), true) end
+    claim(which, key, pending(key, '~'), false)
     if ARGV[5] == '1' and room > 0 then
         local ids = {}
         for _, lost in ipairs(redis.call('XPENDING', key, unit, 'IDLE', lease, '-', '+', room + 1000)) do
