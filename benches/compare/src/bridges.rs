@@ -3,6 +3,7 @@
 
 mod apart;
 mod postgres;
+mod redis;
 mod sqlite;
 
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use crate::rivals::Role;
 
 pub(crate) use apart::receive;
 pub(crate) use postgres::run as postgres;
+pub(crate) use redis::run as redis;
 pub(crate) use sqlite::run as sqlite;
 
 const PAYLOAD: &str =

@@ -46,6 +46,7 @@ const PARTS: &[Part] = &[
     ("metrics", metrics::run),
     ("sqlite", bridges::sqlite),
     ("postgres", bridges::postgres),
+    ("redis", bridges::redis),
 ];
 
 /// Measures eventbroker and its rivals on the same work, in turn: A B C A B C.

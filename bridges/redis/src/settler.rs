@@ -198,6 +198,7 @@ impl Settler for RedisSettler {
         let database = Arc::clone(&self.database);
         let mut lost = Vec::new();
         let mut done = redis::pipe();
+        let mut acknowledged: HashMap<(String, String), Vec<String>> = HashMap::new();
         let (mut released, mut tokens) = (vec![database.member()], Vec::new());
         for Settlement { token, outcome, .. } in settlements {
             let Some(held) = self.held(*token) else {
@@ -208,7 +209,6 @@ impl Settler for RedisSettler {
             let status = database.key(&format!("status:{}", held.event.id()));
             match outcome {
                 LeaseOutcome::Done { attempts } => {
-                    done.cmd("XACK").arg(&key).arg(&held.unit).arg(&held.entry).ignore();
                     if held.again {
                         done.cmd("XDEL").arg(&key).arg(&held.entry).ignore();
                         done.cmd("HDEL").arg(&status).arg(format!("again:{}", held.unit)).ignore();
@@ -220,6 +220,7 @@ impl Settler for RedisSettler {
                         done.cmd("HSET").arg(&status).arg("retries").arg(attempts - 1).ignore();
                         done.cmd("PEXPIRE").arg(&status).arg(millis(database.retention)).ignore();
                     }
+                    acknowledged.entry((key, held.unit)).or_default().push(held.entry);
                 }
                 LeaseOutcome::Dead { .. } => {
                     if !self.bury(&held, outcome)? {
@@ -231,6 +232,9 @@ impl Settler for RedisSettler {
                     released.extend([held.unit.clone(), key, held.entry.clone()]);
                 }
             }
+        }
+        for ((key, unit), entries) in acknowledged {
+            done.cmd("XACK").arg(key).arg(unit).arg(entries).ignore();
         }
         if !done.is_empty() {
             self.link.call(|connection| done.query::<()>(connection))?;

@@ -6,10 +6,10 @@ local stream, window, kept, tolerance = KEYS[1], tonumber(ARGV[1]), ARGV[2], ton
 local now = redis.call('TIME')
 local bucket = math.floor((now[1] * 1000 + math.floor(now[2] / 1000)) / window)
 local current, before = stream .. ':ids:' .. bucket, stream .. ':ids:' .. (bucket - 1)
-local entries = {}
+local has_before, entries = redis.call('EXISTS', before) == 1, {}
 for i = 4, #ARGV, 6 do
     local id, at = ARGV[i], tonumber(ARGV[i + 5])
-    local known = redis.call('HGET', current, id) or redis.call('HGET', before, id)
+    local known = (has_before and redis.call('HGET', before, id)) or redis.call('HGET', current, id)
         or (not at and redis.call('GET', stream .. ':at:' .. id))
     if known then
         entries[#entries + 1] = '=' .. known
