@@ -12,17 +12,14 @@ use crate::delivery::Delivery;
 use crate::dispatch::KeptRoute;
 use crate::engine::{Engine, Observer};
 use crate::error::{Invalid, PublishError, StartError, SubscribeError, UnknownSubscription};
-use crate::event::{Event, EventId, EventType, Source};
+use crate::event::{Event, EventType, Source};
 use crate::handler::IntoOutcome;
 use crate::lifecycle::{Phase, StopReport};
 use crate::pattern::Pattern;
 use crate::provider::BackendError;
 use crate::publisher::Publisher;
-use crate::query::{Filter, Page};
 use crate::receipt::Receipt;
-use crate::stats::{DeliveryTotals, Stats, StoreStats, SubscriptionStats};
 use crate::stream::EventStream;
-use crate::subscription::Subscription;
 use crate::trace;
 use crate::verdict::{Accepted, Settled, SubscriptionId, SyncReport};
 
@@ -310,81 +307,6 @@ impl Broker {
         engine.has_observers.store(true, Ordering::Release);
     }
 
-    /// The event with this id and its status, from the back end's store if there is one, else from this process, where reading
-    /// an event keeps it for longer.
-    ///
-    /// # Errors
-    /// [`BackendError`] if the back end was asked and failed; never with the memory provider.
-    pub fn get(&self, id: &EventId) -> Result<Option<Event>, BackendError> {
-        let engine = self.engine();
-        match engine.bridge.as_ref().and_then(|bridge| bridge.store.as_ref()) {
-            // It knows what other instances did with the event, unless that is on its way there.
-            Some(store) => Ok(store.get(id)?.or_else(|| engine.store.get(id))),
-            None => {
-                engine.fit_store();
-                Ok(engine.store.get(id))
-            }
-        }
-    }
-
-    /// A page of events in the order of their ids, from the back end's store if there is one, else from this process. Reading a
-    /// page is no use of its events.
-    ///
-    /// # Errors
-    /// [`BackendError`] if the back end was asked and failed; never with the memory provider.
-    pub fn list(&self, filter: &Filter) -> Result<Page, BackendError> {
-        let engine = self.engine();
-        match engine.bridge.as_ref().and_then(|bridge| bridge.store.as_ref()) {
-            Some(store) => store.list(filter),
-            None => {
-                engine.fit_store();
-                Ok(engine.store.list(filter))
-            }
-        }
-    }
-
-    /// What the store of this process holds, by status. Looks at each event: milliseconds per hundred thousand.
-    pub fn store_stats(&self) -> StoreStats {
-        let engine = self.engine();
-        engine.fit_store();
-        engine.store.stats()
-    }
-
-    /// Totals, and the state of each subscription. Cheap: it looks at no event.
-    pub fn stats(&self) -> Stats {
-        let engine = self.engine();
-        // What was settled is read first, so it does not exceed what was accepted, and the three always add up.
-        let (completed, failed) = (engine.counts.completed(), engine.counts.failed());
-        let accepted = engine.counts.sum(|shard| &shard.accepted);
-        let subscriptions = engine.subscriptions.lock().all();
-        let mut workers = engine.pool.workers();
-        for subscription in engine.subscriptions.lock().dedicated() {
-            workers.extend(subscription.pool.workers());
-        }
-        Stats {
-            instance_id: Arc::clone(&engine.instance_id),
-            is_running: engine.lifecycle.phase() == Phase::Running,
-            accepted,
-            rejected: engine.counts.sum(|shard| &shard.rejected),
-            duplicates: engine.counts.sum(|shard| &shard.duplicates),
-            completed,
-            failed,
-            in_flight: accepted.saturating_sub(completed + failed),
-            deliveries: engine.counts.deliveries(),
-            attempts: engine.counts.sum(|shard| &shard.attempts),
-            retries: engine.counts.sum(|shard| &shard.retries),
-            dead_letters: engine.dead_letters.count() as u64,
-            dead_letters_evicted: engine.dead_letters.evicted(),
-            dead_letter_notices_lost: engine.dead_letters.notices_lost(),
-            workers: workers.len(),
-            workers_busy: workers.iter().filter(|worker| worker.calls() % 2 == 1).count(),
-            stuck_handlers: engine.timer.stuck_handlers(),
-            stream_gaps: engine.stream_gaps.load(Ordering::Relaxed),
-            subscriptions: subscriptions.iter().map(subscription_stats).collect(),
-            bridge: engine.bridge.as_ref().map(|bridge| bridge.stats()),
-        }
-    }
-
     /// Stops: refuses new events, gives blocked publishers theirs back, handles what was accepted, flushes what goes to the
     /// back end, and joins every thread. Blocks at most for `deadline` and a quarter of a second. Retries that are due within
     /// the deadline are waited for, later ones are given up at once. Final; a second call returns the first report. Inside a
@@ -441,26 +363,6 @@ fn publish_async(engine: &Arc<Engine>, event: Event) -> Result<Receipt, PublishE
         Some(bridge) => engine.publish_out(bridge, event, false),
         None => engine.publish_here(event, false).map(Receipt::known),
     })
-}
-
-fn subscription_stats(subscription: &Arc<Subscription>) -> SubscriptionStats {
-    let counters = &subscription.counters;
-    let mut deliveries = DeliveryTotals::default();
-    counters.verdicts.add_to(&mut deliveries);
-    SubscriptionStats {
-        id: subscription.id,
-        name: Arc::clone(&subscription.name),
-        pattern: subscription.pattern.as_str().into(),
-        concurrency: subscription.concurrency() as usize,
-        queued: subscription.inbox.queued(),
-        queue_capacity: subscription.inbox.capacity(),
-        waiting: subscription.inbox.waiting() as u64,
-        running: subscription.running(),
-        paused: subscription.is_paused(),
-        attempts: counters.started.load(Ordering::SeqCst),
-        retries: counters.retries.load(Ordering::SeqCst),
-        deliveries,
-    }
 }
 
 impl fmt::Debug for Broker {

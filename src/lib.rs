@@ -22,6 +22,7 @@ pub mod hooks;
 mod inbox;
 mod lane;
 mod lifecycle;
+mod lookup;
 pub mod metrics;
 mod operator;
 #[cfg_attr(not(feature = "internals"), allow(unreachable_pub, reason = "public through `internals` only"))]

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use eventbroker::provider::{BackendError, Ingest, Lease, LeaseToken, Room, Waker};
@@ -18,9 +19,12 @@ const CLEAN_UP_EVERY: Duration = Duration::from_secs(10);
 /// How long those who live may take to show it when the server is back: their connections' pauses, and those of their threads.
 const RETURN: Duration = Duration::from_secs(2);
 /// How long it waits for the server at a time: so late it sees that it was woken.
-const WAIT: Duration = Duration::from_millis(60);
+const WAIT: Duration = Duration::from_millis(80);
 /// Entries that are looked at to find out which may go.
 const LOOK: usize = 1_000;
+
+/// What was claimed, and the last entries of the stream and of the bell; nothing if there was nobody to claim for.
+type Claimed = (Vec<Lease>, Option<[String; 2]>);
 
 #[derive(Debug)]
 pub(crate) struct RedisIngest {
@@ -39,11 +43,11 @@ impl RedisIngest {
         Self { database, link, next_care: now, next_clean_up: now, begun: Vec::new() }
     }
 
-    /// Claims what is ready. Returns it, and the last entries of the stream and of the bell.
-    fn claim(&mut self, room: &[Room], take_over: bool) -> Result<(Vec<Lease>, [String; 2]), BackendError> {
+    /// Claims what is ready.
+    fn claim(&mut self, room: &[Room], take_over: bool) -> Result<Claimed, BackendError> {
         let database = Arc::clone(&self.database);
         let (member, lease) = (database.member(), millis(database.lease_time));
-        let (mut leases, mut last) = (Vec::new(), ["0-0".to_owned(), "0-0".to_owned()]);
+        let (mut leases, mut last) = (Vec::new(), None);
         for room in room {
             let Some(served) = database.served.lock().get(&room.subscription).cloned() else { continue };
             let is_first = !self.begun.contains(&served.unit);
@@ -60,7 +64,7 @@ impl RedisIngest {
             };
             let [stream, bell, taken] =
                 <[Value; 3]>::try_from(list(answer)?).map_err(|it| unexpected(&Value::Array(it)))?;
-            last = [text(stream)?, text(bell)?];
+            last = Some([text(stream)?, text(bell)?]);
             if is_first {
                 self.begun.push(served.unit.clone());
             }
@@ -95,16 +99,25 @@ impl RedisIngest {
         Ok(Some(if suspect { lease.suspected(crashes.try_into().unwrap_or(0)) } else { lease }))
     }
 
-    /// Waits until something is stored after these entries, or somebody rings.
-    fn wait(&mut self, last: &[String; 2], wait: Duration) -> Result<(), BackendError> {
+    /// Waits until something is stored after these entries, somebody rings or wakes it, or there is something to see to.
+    fn wait(&mut self, last: &[String; 2], deadline: Instant) -> Result<(), BackendError> {
         let database = Arc::clone(&self.database);
-        let block = wait.as_millis().max(1) as u64;
-        let waited = self.link.wait(|connection| {
-            let mut read = redis::cmd("XREAD");
-            read.arg("COUNT").arg(1).arg("BLOCK").arg(block).arg("STREAMS");
-            read.arg(&database.stream).arg(database.key("bell")).arg(&last[0]).arg(&last[1]).query(connection)
-        });
-        waited.map(drop)
+        let until = deadline.min(self.next_care).min(self.next_clean_up);
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() || database.woken.load(Ordering::SeqCst) {
+                return Ok(());
+            }
+            let block = left.min(WAIT).as_millis().max(1) as u64;
+            let heard = self.link.wait(|connection| {
+                let mut read = redis::cmd("XREAD");
+                read.arg("COUNT").arg(1).arg("BLOCK").arg(block).arg("STREAMS");
+                read.arg(&database.stream).arg(database.key("bell")).arg(&last[0]).arg(&last[1]).query(connection)
+            })?;
+            if heard != Some(Value::Nil) {
+                return Ok(());
+            }
+        }
     }
 
     /// Removes what nobody asks for any more.
@@ -208,7 +221,11 @@ impl RedisIngest {
             if !leases.is_empty() || now >= deadline || self.database.woken.swap(false, Ordering::SeqCst) {
                 return Ok(leases);
             }
-            self.wait(&last, deadline.saturating_duration_since(now).min(WAIT))?;
+            match last {
+                Some(last) => self.wait(&last, deadline)?,
+                // Nobody is registered yet.
+                None => thread::sleep(WAIT.min(deadline - now)),
+            }
         }
     }
 }

@@ -79,6 +79,12 @@ pub trait Place {
         member.freeze(true);
     }
 
+    /// Does something to the back end of which it recovers by itself, another thing each round, and says what; nothing if there is
+    /// nobody to whom that could be done.
+    fn disturb(&self, _round: usize) -> Option<&'static str> {
+        None
+    }
+
     /// What is known of each delivery, in an order that does not change: whose it is and how it ended. Nothing where one who has lost a
     /// lease cannot be kept from settling.
     fn deliveries(&self) -> Vec<String> {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -16,6 +17,8 @@ use super::members::{RETRY_AFTER, take_name};
 use super::{Case, LEASE, Ledger, Member, PATIENCE, Scene, setting, wait_until, work};
 
 const KEYS: u64 = 10;
+/// So soon after the back end is there again everything goes on.
+const RECOVERY: Duration = Duration::from_secs(3);
 
 pub(super) const CASES: &[Case] = &[
     ("without a fault every event is handled once, in the order of its key", undisturbed),
@@ -26,6 +29,7 @@ pub(super) const CASES: &[Case] = &[
     ("a wall clock that jumps by an hour moves no retry and no lease", jumping_clock),
     ("the name of a process that was killed is free again", named),
     ("a member that has nothing to do wakes the machine fewer than 20 times a second", idle),
+    ("nothing is lost when the back end is disturbed", disturbed),
 ];
 
 fn event(key: &str, number: u64) -> Event {
@@ -337,4 +341,53 @@ fn idle(scene: &mut Scene<'_>) {
     let per_second = (member.wake_ups() - before) as f64 / began.elapsed().as_secs_f64();
     println!("  {per_second:.1} wake-ups a second");
     assert!(per_second < 20.0);
+}
+
+/// F25 and its like: the back end crashes or lets go of everybody, and is there again.
+fn disturbed(scene: &mut Scene<'_>) {
+    const ROUNDS: usize = 4;
+    scene.declare();
+    let _members = [scene.member("consumer"), scene.member("consumer")];
+    let broker = scene.broker();
+    let (accepted, stop) = (Mutex::new(BTreeSet::new()), AtomicBool::new(false));
+    let so_many = || accepted.lock().expect("no panic under the lock").len();
+    let (mut faults, mut slowest) = (Vec::new(), Duration::ZERO);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !stop.load(Ordering::SeqCst) {
+                    // While the back end is away, it may be that nobody knows: such an event is not counted.
+                    if let Ok(held) = broker.publish(event("-", 0)) {
+                        accepted.lock().expect("no panic under the lock").insert(held.id.to_string());
+                    }
+                    // The members can follow.
+                    thread::sleep(Duration::from_millis(2));
+                }
+            });
+        }
+        for round in 0..ROUNDS {
+            let before = calls(&scene.ledger).len();
+            wait_until("events are handled", || calls(&scene.ledger).len() > before + 20);
+            thread::sleep(Duration::from_millis(scene.random.below(60)));
+            let Some(fault) = scene.place.disturb(round) else { break };
+            let back = Instant::now();
+            // More than could have been answered before.
+            let (published, handled) = (so_many(), calls(&scene.ledger).len());
+            wait_until("it goes on", || so_many() > published + 8 && calls(&scene.ledger).len() > handled + 8);
+            slowest = slowest.max(back.elapsed());
+            faults.push(fault);
+        }
+        stop.store(true, Ordering::SeqCst);
+    });
+    let accepted = accepted.into_inner().expect("no panic under the lock");
+    let handled = || -> BTreeSet<String> { calls(&scene.ledger).into_iter().collect() };
+    wait_until("all are handled", || handled().is_superset(&accepted));
+    broker.stop(PATIENCE);
+    let all = calls(&scene.ledger).len();
+    let twice = all - handled().len();
+    println!(
+        "  {faults:?}, {} accepted, lost 0, handled twice {twice} of {all}, went on within {slowest:?}",
+        accepted.len()
+    );
+    assert!(slowest < RECOVERY, "it went on {slowest:?} after the back end was there again");
 }
