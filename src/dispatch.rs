@@ -369,16 +369,15 @@ impl Engine {
     /// Sees to it that a delivery that was just put into an inbox is run; or cancelled if its subscription has gone, or given back
     /// if that is paused.
     pub(crate) fn after_push(self: &Arc<Self>, subscription: &Arc<Subscription>) {
-        self.call_worker(subscription);
         match subscription.state() {
-            State::Open => {}
+            State::Open => self.call_worker(subscription),
             State::Paused => self.give_back(subscription),
             State::Closed => self.cancel_all(subscription),
         }
     }
 
     pub(crate) fn call_worker(&self, subscription: &Arc<Subscription>) {
-        if !subscription.is_paused() && subscription.call_worker() {
+        if subscription.call_worker() {
             self.timer.watch(subscription);
         }
     }

@@ -19,7 +19,7 @@ const CLEAN_UP_EVERY: Duration = Duration::from_secs(10);
 /// How long those who live may take to show it when the server is back: their connections' pauses, and those of their threads.
 const RETURN: Duration = Duration::from_secs(2);
 /// How long it waits for the server at a time: so late it sees that it was woken.
-const WAIT: Duration = Duration::from_millis(80);
+const WAIT: Duration = Duration::from_millis(100);
 /// Entries that are looked at to find out which may go.
 const LOOK: usize = 1_000;
 
