@@ -133,7 +133,7 @@ impl RedisIngest {
                 let boot = database.key(&format!("boot:{owner}"));
                 !self.link.call(|connection| redis::cmd("EXISTS").arg(boot).query::<bool>(connection))?
             };
-            let last_use = used.get(unit).map(|at| Duration::from_secs(*at));
+            let last_use = used.get(unit).map(|at| Duration::from_millis(*at));
             let is_unused = last_use.is_some_and(|at| at + database.idle_expiry < now);
             if is_unused {
                 tracing::warn!(unit, idle_expiry = ?database.idle_expiry, "nobody used a subscription: it is removed");
@@ -196,12 +196,14 @@ impl RedisIngest {
             if let Some((first_to_stay, _)) = entries(oldest)?.pop() {
                 before = latest(before, first_to_stay);
             }
-            if surplus > LOOK {
-                self.next_clean_up = Instant::now();
-            }
         }
         let before = handled.map_or(before.clone(), |handled| earliest(before, handled));
-        self.link.call(|it| redis::cmd("XTRIM").arg(stream).arg("MINID").arg(before).query::<()>(it))
+        let gone: usize = self.link.call(|it| redis::cmd("XTRIM").arg(stream).arg("MINID").arg(before).query(it))?;
+        if gone >= LOOK {
+            // There may be more.
+            self.next_clean_up = Instant::now();
+        }
+        Ok(())
     }
 
     fn look(&mut self, room: &[Room], wait: Duration) -> Result<Vec<Lease>, BackendError> {

@@ -120,7 +120,7 @@ impl Redis {
     }
 
     /// How long a subscription is kept that no instance serves: then it is removed with what waits for it, logged and counted. Default 7
-    /// days; at least 1 s.
+    /// days; at least 1 s and the lease time.
     pub fn idle_expiry(mut self, time: Duration) -> Self {
         self.idle_expiry = time;
         self
@@ -152,7 +152,8 @@ impl Redis {
             ("lease_time", self.lease_time, Duration::from_millis(100)),
             ("dedupe_window", self.dedupe_window, Duration::from_secs(1)),
             ("retention", self.retention, Duration::from_secs(1)),
-            ("idle_expiry", self.idle_expiry, Duration::from_secs(1)),
+            // Who serves a subscription says so each third of a lease.
+            ("idle_expiry", self.idle_expiry, self.lease_time.max(Duration::from_secs(1))),
         ];
         for (name, is, least) in least {
             if is < least {

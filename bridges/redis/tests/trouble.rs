@@ -63,6 +63,8 @@ fn settings_out_of_bounds_are_named() {
     let short = Duration::from_millis(99);
     assert_eq!(refusal(redis().lease_time(short)), "lease_time: is 99ms, at least 100ms is required");
     assert_eq!(refusal(redis().dedupe_window(short)), "dedupe_window: is 99ms, at least 1s is required");
+    let problem = refusal(redis().idle_expiry(Duration::from_secs(29)));
+    assert_eq!(problem, "idle_expiry: is 29s, at least 30s is required");
     assert_eq!(refusal(redis().stream_name("")), "stream_name: is 0 bytes long, 1 to 255 are allowed");
     let long = "x".repeat(256);
     assert_eq!(refusal(redis().consumer_group(&long)), "consumer_group: is 256 bytes long, 1 to 255 are allowed");
@@ -90,7 +92,8 @@ fn a_user_needs_no_more_than_the_documented_rights() {
     rights.extend(documented.split(' '));
     ask::<()>(&mut client, &rights);
     let url = format!("redis://broker:s3cret@127.0.0.1:{}", server.port());
-    let redis = Redis::new(&url).stream_name("shop").idle_expiry(Duration::from_secs(1)).max_len(1);
+    let second = Duration::from_secs(1);
+    let redis = Redis::new(&url).stream_name("shop").lease_time(second).idle_expiry(second).max_len(1);
     let broker = start(&redis);
     let calls = listen(&broker, "all", "a.*");
     let sent: BTreeSet<EventId> = (0..20).map(|_| broker.publish(event("a.b")).expect("it is accepted").id).collect();
@@ -193,9 +196,10 @@ fn what_is_no_event_stands_in_nobodys_way() {
 fn trimming_eats_nothing_that_is_unread() {
     let server = Server::start();
     let mut client = client(&server);
-    let redis = Redis::new(server.url()).stream_name("stream").max_len(10).idle_expiry(Duration::from_secs(3_600));
+    let redis = Redis::new(server.url()).stream_name("stream").max_len(10).lease_time(Duration::from_millis(300));
     // It looks as often as subscriptions may expire.
-    let looking = Redis::new(server.url()).stream_name("stream").max_len(10).idle_expiry(Duration::from_secs(1));
+    let second = Duration::from_secs(1);
+    let looking = Redis::new(server.url()).stream_name("stream").max_len(10).lease_time(second).idle_expiry(second);
     let broker = start(&redis);
     let calls = listen(&broker, "here", "a.*");
     drop(listen(&broker, "away", "a.*"));
@@ -205,7 +209,7 @@ fn trimming_eats_nothing_that_is_unread() {
     let came: BTreeSet<EventId> = sent.iter().map(|_| calls.recv_timeout(PATIENCE).expect("it is called")).collect();
     assert_eq!(came, sent);
     // As if it had been served all the time.
-    ask::<()>(&mut client, &["HSET", "stream:used", "resolvespec-workers.away", "99999999999"]);
+    ask::<()>(&mut client, &["HSET", "stream:used", "resolvespec-workers.away", "9999999999999"]);
     let other = Broker::builder().provider(looking.open().expect("it opens")).start().expect("it starts");
     thread::sleep(Duration::from_millis(2_500));
     assert_eq!(ask::<u64>(&mut client, &["XLEN", "stream"]), 50, "one has not read them");

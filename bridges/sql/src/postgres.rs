@@ -144,7 +144,7 @@ impl Postgres {
     }
 
     /// How long a subscription is kept that no instance serves, of a group or a durable broadcast: then it is removed with what
-    /// waits for it, logged and counted. All providers of a database should have the same. Default 7 days; at least 1 s.
+    /// waits for it, logged and counted. All providers of a database should have the same. Default 7 days; at least 1 s and the lease time.
     pub fn idle_expiry(mut self, time: Duration) -> Self {
         self.idle_expiry = time;
         self

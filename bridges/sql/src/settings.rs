@@ -22,7 +22,8 @@ pub(crate) fn check(
         return Err("max_backlog: is 0, at least 1 is required".to_owned());
     }
     at_least("lease_time", lease_time, SHORTEST_LEASE)?;
-    at_least("idle_expiry", idle_expiry, SHORTEST_IDLE_EXPIRY)?;
+    // Who serves a subscription says so each third of a lease.
+    at_least("idle_expiry", idle_expiry, lease_time.max(SHORTEST_IDLE_EXPIRY))?;
     let length = consumer_group.len();
     if !(1..=255).contains(&length) {
         return Err(format!("consumer_group: is {length} bytes long, 1 to 255 are allowed"));

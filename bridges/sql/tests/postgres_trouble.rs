@@ -125,6 +125,8 @@ fn settings_out_of_bounds_are_named() {
     }
     let error = refusal(&postgres().lease_time(Duration::from_millis(99))).to_string();
     assert_eq!(error, "lease_time: is 99ms, at least 100ms is required");
+    let error = refusal(&postgres().idle_expiry(Duration::from_secs(29))).to_string();
+    assert_eq!(error, "idle_expiry: is 29s, at least 30s is required");
     let error = refusal(&postgres().consumer_group("")).to_string();
     assert_eq!(error, "consumer_group: is 0 bytes long, 1 to 255 are allowed");
     let error = refusal(&postgres().poll_interval(Duration::ZERO)).to_string();

@@ -2,8 +2,8 @@
 -- long its broadcast subscriptions outlive it, in milliseconds; units that it serves. Returns 0 if somebody else has the name.
 local stream, name, boot = KEYS[1], ARGV[1], ARGV[2]
 redis.call('SET', stream .. ':boot:' .. boot, '1', 'PX', ARGV[4])
-local now = redis.call('TIME')[1]
-for i = 5, #ARGV do redis.call('HSET', stream .. ':used', ARGV[i], now) end
+local now = redis.call('TIME')
+for i = 5, #ARGV do redis.call('HSET', stream .. ':used', ARGV[i], now[1] * 1000 + math.floor(now[2] / 1000)) end
 if name == '' then return 1 end
 local key = stream .. ':instance:' .. name
 local holder = redis.call('GET', key)

@@ -20,7 +20,8 @@ else
     info.after = last and last[1] or '0-0'
 end
 redis.call('HSET', stream .. ':subscriptions', unit, cjson.encode(info))
-redis.call('HSET', stream .. ':used', unit, redis.call('TIME')[1])
+local now = redis.call('TIME')
+redis.call('HSET', stream .. ':used', unit, now[1] * 1000 + math.floor(now[2] / 1000))
 for key, from in pairs({ [stream] = start, [stream .. ':again:' .. unit] = '0' }) do
     local made = redis.pcall('XGROUP', 'CREATE', key, unit, from, 'MKSTREAM')
     if made.err and not string.find(made.err, 'BUSYGROUP', 1, true) then return redis.error_reply(made.err) end
