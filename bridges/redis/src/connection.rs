@@ -121,6 +121,13 @@ impl Database {
         if held.again { self.key(&format!("again:{}", held.unit)) } else { self.stream.clone() }
     }
 
+    /// What is held of a subscription: which stream it is of, and its entry.
+    pub(crate) fn in_hand(&self, unit: &str) -> Vec<(&'static str, String)> {
+        let leases = self.leases.lock();
+        let held = leases.values().filter(|held| held.unit == unit);
+        held.map(|held| (if held.again { "again" } else { "main" }, held.entry.clone())).collect()
+    }
+
     pub(crate) fn member(&self) -> String {
         self.member.lock().clone()
     }

@@ -34,47 +34,73 @@ pub(crate) struct RedisIngest {
     next_clean_up: Instant,
     /// The subscriptions of which it has taken what was left from before it began, by their groups.
     begun: Vec<String>,
+    /// Those whose claim got no answer: it may have handed something over all the same.
+    unsure: Vec<String>,
 }
 
 impl RedisIngest {
     pub(crate) fn new(database: &Arc<Database>) -> Self {
         let now = Instant::now();
         let (database, link) = (Arc::clone(database), Link::new(database));
-        Self { database, link, next_care: now, next_clean_up: now, begun: Vec::new() }
+        Self { database, link, next_care: now, next_clean_up: now, begun: Vec::new(), unsure: Vec::new() }
     }
 
-    /// Claims what is ready.
+    /// Claims what is ready. What was claimed before an answer was lost is returned all the same.
     fn claim(&mut self, room: &[Room], take_over: bool) -> Result<Claimed, BackendError> {
-        let database = Arc::clone(&self.database);
-        let (member, lease) = (database.member(), millis(database.lease_time));
         let (mut leases, mut last) = (Vec::new(), None);
         for room in room {
-            let Some(served) = database.served.lock().get(&room.subscription).cloned() else { continue };
-            let is_first = !self.begun.contains(&served.unit);
-            let (count, flag) = (room.deliveries.to_string(), |is: bool| if is { "1" } else { "0" });
-            let arguments =
-                [&*served.unit, &member, &count, &lease, flag(take_over), flag(is_first)].map(str::as_bytes);
-            let answer = match self.link.run(&scripts::CLAIM, &arguments) {
+            let Some(served) = self.database.served.lock().get(&room.subscription).cloned() else { continue };
+            match self.claim_of(room, &served, take_over, &mut leases) {
+                Ok(seen) => {
+                    self.unsure.retain(|unit| *unit != served.unit);
+                    last = Some(seen);
+                }
                 Err(error) if is_gone(&error) => {
                     // Somebody has removed the stream: what is in the new one was not seen by anybody.
                     settler::make(&mut self.link, &served, true, "0")?;
-                    continue;
                 }
-                answer => answer?,
-            };
-            let [stream, bell, taken] =
-                <[Value; 3]>::try_from(list(answer)?).map_err(|it| unexpected(&Value::Array(it)))?;
-            last = Some([text(stream)?, text(bell)?]);
-            if is_first {
-                self.begun.push(served.unit.clone());
-            }
-            for it in list(taken)? {
-                if let Some(lease) = self.lease(it, &room.subscription, &served)? {
-                    leases.push(lease);
+                Err(error) => {
+                    if self.begun.contains(&served.unit) && !self.unsure.contains(&served.unit) {
+                        self.unsure.push(served.unit);
+                    }
+                    return if leases.is_empty() { Err(error) } else { Ok((leases, None)) };
                 }
             }
         }
         Ok((leases, last))
+    }
+
+    /// The same of one subscription. Returns the last entries of the stream and of the bell.
+    fn claim_of(
+        &mut self,
+        room: &Room,
+        served: &Served,
+        take_over: bool,
+        leases: &mut Vec<Lease>,
+    ) -> Result<[String; 2], BackendError> {
+        let database = Arc::clone(&self.database);
+        let (member, lease) = (database.member(), millis(database.lease_time));
+        let is_unsure = self.unsure.contains(&served.unit);
+        let before = match (self.begun.contains(&served.unit), is_unsure) {
+            (false, _) => "1",
+            (true, true) => "2",
+            (true, false) => "0",
+        };
+        let (count, take_over) = (room.deliveries.to_string(), if take_over { "1" } else { "0" });
+        let mut arguments: Vec<&[u8]> =
+            [&*served.unit, &member, &count, &lease, take_over, before].map(str::as_bytes).to_vec();
+        let in_hand = if is_unsure { database.in_hand(&served.unit) } else { Vec::new() };
+        arguments.extend(in_hand.iter().flat_map(|(which, entry)| [which.as_bytes(), entry.as_bytes()]));
+        let answer = self.link.run(&scripts::CLAIM, &arguments)?;
+        let [stream, bell, taken] =
+            <[Value; 3]>::try_from(list(answer)?).map_err(|it| unexpected(&Value::Array(it)))?;
+        if !self.begun.contains(&served.unit) {
+            self.begun.push(served.unit.clone());
+        }
+        for it in list(taken)? {
+            leases.extend(self.lease(it, &room.subscription, served)?);
+        }
+        Ok([text(stream)?, text(bell)?])
     }
 
     fn lease(&mut self, taken: Value, name: &Arc<str>, served: &Served) -> Result<Option<Lease>, BackendError> {

@@ -25,6 +25,8 @@
 #![allow(clippy::missing_panics_doc, reason = "a test fails by panicking")]
 
 pub mod cases;
+#[cfg(unix)]
+pub mod faults;
 mod kit;
 pub mod loopback;
 #[cfg(unix)]

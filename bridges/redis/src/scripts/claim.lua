@@ -1,12 +1,14 @@
 -- Hands deliveries of a subscription to a member. KEYS: the stream. ARGV: unit, member, how many, the lease in milliseconds, 1 to take over
--- what others have lost, 1 to take what the member had before it began. Returns the last entry of the stream and of the
+-- what others have lost, 1 to take what the member had before it began, or 2 what it was handed by an
+-- answer that was lost, which is all but what follows: `main` or `again` and an entry, in turn. Returns the last entry of the stream and of the
 -- bell, and of each delivery: which stream (`main`, `again`), entry, event, whether it is a suspect, crashes.
 local stream, unit, me, room, lease = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local known, marks = redis.call('HGET', KEYS[1] .. ':subscriptions', ARGV[1]), KEYS[1] .. ':marks:' .. ARGV[1]
 if not known then return redis.error_reply('NOGROUP the subscription is not known') end
 local info = cjson.decode(known)
 local streams = { { 'again', stream .. ':again:' .. unit }, { 'main', stream } }
-local taken = {}
+local taken, in_hand = {}, {}
+for i = 7, #ARGV, 2 do in_hand[ARGV[i] .. ARGV[i + 1]] = true end
 local function field(entry, name)
     for i = 1, #entry[2], 2 do
         if entry[2][i] == name then return entry[2][i + 1] end
@@ -41,6 +43,13 @@ for _, it in ipairs(streams) do
     local which, key = it[1], it[2]
     -- Before anything is claimed for this member, or that would be taken for what it had.
     if ARGV[6] == '1' then claim(which, key, pending(key, me), true) end
+    if ARGV[6] == '2' then
+        local ids = {}
+        for _, mine in ipairs(redis.call('XPENDING', key, unit, '-', '+', 100000, me)) do
+            if not in_hand[which .. mine[1]] and #ids < room then ids[#ids + 1] = mine[1] end
+        end
+        claim(which, key, ids, false)
+    end
     claim(which, key, pending(key, '~'), false)
     if ARGV[5] == '1' and room > 0 then
         local ids = {}
