@@ -11,6 +11,7 @@ mod payload;
 mod source;
 mod status;
 mod trace_context;
+mod unseen;
 
 use std::sync::{Arc, LazyLock};
 use std::time::SystemTime;
@@ -29,6 +30,7 @@ pub use payload::{DecodeError, Payload};
 pub use source::Source;
 pub use status::Status;
 pub(crate) use trace_context::TRACEPARENT;
+use unseen::Unseen;
 
 use crate::clock::{system_time, wall_nanos_of};
 use crate::codec;
@@ -73,6 +75,7 @@ pub struct Event {
     retry_count: u32,
     source: Source,
     status: Status,
+    unseen: Unseen,
     rare: Option<Box<Rare>>,
 }
 
@@ -122,7 +125,16 @@ impl Event {
     /// The id; a new UUID of version 7 unless one was given.
     #[must_use]
     pub fn id(&self) -> &EventId {
+        self.unseen.end();
         &self.id
+    }
+
+    /// Whether nobody can know the id yet: it was made here, and since then the event was neither copied nor written as JSON, nor was
+    /// its id read. Then no back end can hold it either, and need not look. Of an event that a [`Mirror`](crate::provider::Mirror) gets
+    /// it tells how it was when it was published; reading its id ends that here too.
+    #[must_use]
+    pub fn has_unseen_id(&self) -> bool {
+        self.unseen.get()
     }
 
     /// Where the event comes from.
@@ -290,6 +302,11 @@ impl Event {
             let spare = spare.and_then(|spare| spare.instance_id.take_if(|name| Arc::ptr_eq(name, instance_id)));
             self.instance_id = spare.or_else(|| Some(Arc::clone(instance_id)));
         }
+    }
+
+    /// The same for a copy that only the broker has: nobody has seen the id of the event that was published.
+    pub(crate) fn keep_unseen(&mut self) {
+        self.unseen = Unseen::new(true);
     }
 
     /// Adds an entry of the trace's context, unless it breaks a bound of metadata: the event matters more.

@@ -24,7 +24,7 @@ impl RedisMirror {
 }
 
 impl Mirror for RedisMirror {
-    fn send(&mut self, batch: &[Event]) -> Result<Vec<SendOutcome>, BackendError> {
+    fn send(&mut self, batch: &[Event], _meanwhile: &mut dyn FnMut()) -> Result<Vec<SendOutcome>, BackendError> {
         send(&self.database, &mut self.link, batch)
     }
 }
