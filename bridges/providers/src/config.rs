@@ -123,8 +123,8 @@ pub struct RedisConfig {
     pub password: Secret,
     /// The database's number. Default 0.
     pub db: u32,
-    /// The PEM file with the certificates that a server at `rediss://` is checked with. Default: none, which is those of the system.
-    pub tls_ca_file: String,
+    /// The PEM file with the certificates that a server at `rediss://` is checked with. Default: those of the system.
+    pub tls_ca_file: Option<String>,
     /// How many replicas must have an event before it counts as accepted. Default 0; at most 100.
     pub min_replicas: u32,
     /// How long they have for that. Default 1 s; 1 ms to 5 s.
@@ -210,7 +210,7 @@ impl Default for Config {
                 port: 6379,
                 password: Secret::default(),
                 db: 0,
-                tls_ca_file: String::new(),
+                tls_ca_file: None,
                 min_replicas: 0,
                 replica_timeout: Duration::from_secs(1),
             },

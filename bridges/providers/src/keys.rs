@@ -165,7 +165,7 @@ pub(crate) fn keys() -> Vec<Key> {
             "The PEM file with the certificates that a server at rediss:// is checked with, instead of those of the system",
             |it| &mut it.redis.tls_ca_file,
         )
-        .bytes(0, 4_096),
+        .bytes(1, 4_096),
         key("redis.min_replicas", "How many replicas must have an event before it counts as accepted", |it| {
             &mut it.redis.min_replicas
         })

@@ -73,8 +73,8 @@ fn open_redis(config: &Config) -> Result<Provider, OpenError> {
         .max_len(redis.max_len)
         .min_replicas(redis.min_replicas)
         .replica_timeout(redis.replica_timeout);
-    if !redis.tls_ca_file.is_empty() {
-        provider = provider.tls_ca_file(&redis.tls_ca_file);
+    if let Some(path) = &redis.tls_ca_file {
+        provider = provider.tls_ca_file(path);
     }
     provider.open().map_err(|error| OpenError::Redis(error.to_string()))
 }
