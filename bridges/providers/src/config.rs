@@ -123,6 +123,12 @@ pub struct RedisConfig {
     pub password: Secret,
     /// The database's number. Default 0.
     pub db: u32,
+    /// The PEM file with the certificates that a server at `rediss://` is checked with. Default: those of the system.
+    pub tls_ca_file: Option<String>,
+    /// How many replicas must have an event before it counts as accepted. Default 0; at most 100.
+    pub min_replicas: u32,
+    /// How long they have for that. Default 1 s; 1 ms to 5 s.
+    pub replica_timeout: Duration,
 }
 
 /// How NATS is reached, and the names that are used there.
@@ -204,6 +210,9 @@ impl Default for Config {
                 port: 6379,
                 password: Secret::default(),
                 db: 0,
+                tls_ca_file: None,
+                min_replicas: 0,
+                replica_timeout: Duration::from_secs(1),
             },
             nats: NatsConfig {
                 url: Url::new("nats://localhost:4222"),

@@ -160,6 +160,18 @@ pub(crate) fn keys() -> Vec<Key> {
         key("redis.port", "The port", |it| &mut it.redis.port).whole(1, 65_535),
         key("redis.password", "The password", |it| &mut it.redis.password).secret(),
         key("redis.db", "The number of the database", |it| &mut it.redis.db).whole(0, i32::MAX as u64),
+        key(
+            "redis.tls_ca_file",
+            "The PEM file with the certificates that a server at rediss:// is checked with, instead of those of the system",
+            |it| &mut it.redis.tls_ca_file,
+        )
+        .bytes(1, 4_096),
+        key("redis.min_replicas", "How many replicas must have an event before it counts as accepted", |it| {
+            &mut it.redis.min_replicas
+        })
+        .whole(0, 100),
+        key("redis.replica_timeout", "How long they have for that", |it| &mut it.redis.replica_timeout)
+            .span(MOMENT, Duration::from_secs(5)),
         key("nats.url", "The server, or several separated by commas", |it| &mut it.nats.url).bytes(1, 4_096).secret(),
         key("nats.stream_name", "The stream", |it| &mut it.nats.stream_name).bytes(1, 255),
         key("nats.subjects", "The subjects of the stream", |it| &mut it.nats.subjects),

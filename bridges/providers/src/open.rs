@@ -67,12 +67,16 @@ fn open_redis(config: &Config) -> Result<Provider, OpenError> {
         }
         url => url.to_owned(),
     };
-    eventbroker_redis::Redis::new(url)
+    let mut provider = eventbroker_redis::Redis::new(url)
         .stream_name(&redis.stream_name)
         .consumer_group(&redis.consumer_group)
         .max_len(redis.max_len)
-        .open()
-        .map_err(|error| OpenError::Redis(error.to_string()))
+        .min_replicas(redis.min_replicas)
+        .replica_timeout(redis.replica_timeout);
+    if let Some(path) = &redis.tls_ca_file {
+        provider = provider.tls_ca_file(path);
+    }
+    provider.open().map_err(|error| OpenError::Redis(error.to_string()))
 }
 
 #[cfg(not(feature = "redis"))]

@@ -38,6 +38,8 @@ fn both_ends_of_each_bound_build_a_broker_and_what_is_outside_is_refused() {
         ("redis.port", "1", "65535", ["0", "65536"]),
         ("redis.db", "0", "2147483647", ["-1", "2147483648"]),
         ("redis.max_len", "0", "9223372036854775807", ["-1", "9223372036854775808"]),
+        ("redis.min_replicas", "0", "100", ["-1", "101"]),
+        ("redis.replica_timeout", "1ms", "5s", ["0", "5001ms"]),
         ("redis.host", "a", longest.as_str(), [too_long.as_str(), "''"]),
         ("nats.max_age", "1ms", "87600h", ["999us", "87601h"]),
         ("database.poll_interval", "1ms", "168h", ["999us", "169h"]),

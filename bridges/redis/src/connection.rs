@@ -40,6 +40,8 @@ pub(crate) struct Database {
     pub(crate) retention: Duration,
     pub(crate) max_len: u64,
     pub(crate) idle_expiry: Duration,
+    pub(crate) min_replicas: u32,
+    pub(crate) replica_timeout: Duration,
     /// Tells this provider from all others.
     pub(crate) boot: String,
     /// What entries are read as: the name of the instance, as soon as it has one.
@@ -78,21 +80,41 @@ impl Database {
         // The parser's own words may hold a part of the address, and with it a secret.
         let invalid =
             || OpenError::Setting("url: is not of the form redis://USER:PASSWORD@HOST:PORT/DATABASE".to_owned());
+        let is_secret = ["rediss:", "valkeys:"].iter().any(|scheme| settings.url.starts_with(scheme));
+        if is_secret && cfg!(not(feature = "tls")) {
+            let problem =
+                "url: rediss:// needs TLS, which is not compiled in: build eventbroker-redis with the feature `tls`";
+            return Err(OpenError::Setting(problem.to_owned()));
+        }
         let info = settings.url.as_str().into_connection_info().map_err(|_| invalid())?;
         let place = match info.addr() {
             ConnectionAddr::Tcp(host, port) => format!("{host}:{port}"),
-            ConnectionAddr::Unix(path) => path.display().to_string(),
-            _ => {
-                return Err(OpenError::Setting("url: TLS is not compiled in".to_owned()));
+            ConnectionAddr::TcpTls { insecure: true, .. } => {
+                return Err(OpenError::Setting(
+                    "url: #insecure is not offered; name the certificate instead".to_owned(),
+                ));
             }
+            ConnectionAddr::TcpTls { host, port, .. } => format!("{host}:{port}"),
+            ConnectionAddr::Unix(path) => path.display().to_string(),
+            _ => return Err(invalid()),
         };
+        if !is_secret && settings.tls_ca_file.is_some() {
+            return Err(OpenError::Setting("tls_ca_file: is only for a rediss:// url".to_owned()));
+        }
         let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true).set_user_timeout(SILENCE));
+        let client = || {
+            #[cfg(feature = "tls")]
+            if is_secret {
+                return crate::tls::client(info, settings.tls_ca_file.as_deref());
+            }
+            Client::open(info).map_err(|_| invalid())
+        };
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let (pid, number) = (process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let boot = format!("{pid}-{number}-{:016x}", RandomState::new().hash_one((pid, now)));
         Ok(Self {
-            client: Client::open(info).map_err(|_| invalid())?,
+            client: client()?,
             place: format!("Redis at {place}"),
             backoff: Backoff::default(),
             stream: settings.stream_name.clone(),
@@ -102,6 +124,8 @@ impl Database {
             retention: settings.retention,
             max_len: settings.max_len,
             idle_expiry: settings.idle_expiry,
+            min_replicas: settings.min_replicas,
+            replica_timeout: settings.replica_timeout,
             member: Mutex::new(boot.clone()),
             boot,
             served: Mutex::default(),
@@ -163,8 +187,9 @@ impl Link {
         };
         let result = work(connection);
         result.map_err(|error| {
-            // What the server itself has refused leaves the connection as it was.
-            if error.code().is_none() {
+            // What the server itself has refused leaves the connection as it was; but if it has become a replica, another one may be
+            // found at its address.
+            if error.code().is_none_or(|code| code == "READONLY") {
                 self.connection = None;
             }
             backend_error(place, &error)

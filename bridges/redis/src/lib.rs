@@ -29,8 +29,11 @@ mod scripts;
 mod settler;
 mod store;
 mod tail;
+#[cfg(feature = "tls")]
+mod tls;
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,6 +46,7 @@ use connection::{Database, Link};
 #[must_use]
 pub struct Redis {
     url: String,
+    tls_ca_file: Option<PathBuf>,
     stream_name: String,
     consumer_group: String,
     lease_time: Duration,
@@ -50,6 +54,8 @@ pub struct Redis {
     retention: Duration,
     max_len: u64,
     idle_expiry: Duration,
+    min_replicas: u32,
+    replica_timeout: Duration,
 }
 
 /// Why a server could not be used. Shows no password.
@@ -63,11 +69,13 @@ pub enum OpenError {
 }
 
 impl Redis {
-    /// The server at `url`, `redis://USER:PASSWORD@HOST:PORT/DATABASE` or `redis+unix:///PATH?db=0`, with every default.
+    /// The server at `url`, `redis://USER:PASSWORD@HOST:PORT/DATABASE` or `redis+unix:///PATH?db=0`, with every default. `rediss://` is
+    /// the same over TLS (feature `tls`); the server's certificate is checked, name included.
     pub fn new(url: impl Into<String>) -> Self {
         const DAY: Duration = Duration::from_secs(24 * 3600);
         Self {
             url: url.into(),
+            tls_ca_file: None,
             stream_name: "resolvespec:events".to_owned(),
             consumer_group: "resolvespec-workers".to_owned(),
             lease_time: Duration::from_secs(30),
@@ -75,7 +83,15 @@ impl Redis {
             retention: 7 * DAY,
             max_len: 10_000,
             idle_expiry: 7 * DAY,
+            min_replicas: 0,
+            replica_timeout: Duration::from_secs(1),
         }
+    }
+
+    /// The PEM file with the certificates that a server's at `rediss://` is checked with. Default: those of the system.
+    pub fn tls_ca_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.tls_ca_file = Some(path.into());
+        self
     }
 
     /// The stream, which is also what every other key begins with. Default `resolvespec:events`; 1 to 255 bytes.
@@ -126,6 +142,19 @@ impl Redis {
         self
     }
 
+    /// How many replicas must have an event before it counts as accepted, so that it is still there when one of them takes over from the
+    /// server. Until so many have it, publishes wait, and their outcome is unknown at last. Default 0; at most 100.
+    pub fn min_replicas(mut self, replicas: u32) -> Self {
+        self.min_replicas = replicas;
+        self
+    }
+
+    /// How long [`min_replicas`](Self::min_replicas) have to receive a batch of events; then it is sent again. Default 1 s; 1 ms to 5 s.
+    pub fn replica_timeout(mut self, time: Duration) -> Self {
+        self.replica_timeout = time;
+        self
+    }
+
     /// Connects, and returns a provider for one broker. Waits at most 10 s for a server that does not answer.
     ///
     /// # Errors
@@ -159,6 +188,13 @@ impl Redis {
             if is < least {
                 return Err(OpenError::Setting(format!("{name}: is {is:?}, at least {least:?} is required")));
             }
+        }
+        if self.min_replicas > 100 {
+            return Err(OpenError::Setting(format!("min_replicas: is {}, at most 100 is allowed", self.min_replicas)));
+        }
+        if !(Duration::from_millis(1)..=Duration::from_secs(5)).contains(&self.replica_timeout) {
+            let time = self.replica_timeout;
+            return Err(OpenError::Setting(format!("replica_timeout: is {time:?}, 1ms to 5s are allowed")));
         }
         for (name, text) in [("stream_name", &self.stream_name), ("consumer_group", &self.consumer_group)] {
             let length = text.len();

@@ -51,6 +51,7 @@ pub(crate) fn send(database: &Database, link: &mut Link, batch: &[Event]) -> Res
         arguments.extend(fields.map(str::as_bytes));
     }
     let answers = texts(link.run(&scripts::PUBLISH, &arguments)?)?;
+    replicate(database, link)?;
     let known: Vec<&str> = answers.iter().filter_map(|it| it.strip_prefix('=')).collect();
     let there = if known.is_empty() { HashMap::new() } else { look_up(link, &database.stream, &known)? };
     let outcome = |(event, answer): (&Event, &String)| match answer.strip_prefix('=').map(|entry| there.get(entry)) {
@@ -60,6 +61,20 @@ pub(crate) fn send(database: &Database, link: &mut Link, batch: &[Event]) -> Res
         Some(_) => SendOutcome::Known,
     };
     Ok(batch.iter().zip(&answers).map(outcome).collect())
+}
+
+/// Waits until enough replicas have what this connection has seen, which is what it has stored and what it has found to be known.
+fn replicate(database: &Database, link: &mut Link) -> Result<(), BackendError> {
+    let (wanted, limit) = (database.min_replicas, database.replica_timeout);
+    if wanted == 0 {
+        return Ok(());
+    }
+    let have: u32 = link.call(|it| redis::cmd("WAIT").arg(wanted).arg(limit.as_millis().max(1) as u64).query(it))?;
+    if have >= wanted {
+        return Ok(());
+    }
+    let place = &database.place;
+    Err(BackendError::Unavailable(format!("{place}: {have} replicas of {wanted} have it after {limit:?}")))
 }
 
 /// The events of entries.

@@ -3,7 +3,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -16,7 +16,7 @@ pub struct Proxy {
 
 #[derive(Debug, Default)]
 struct Wires {
-    server: u16,
+    server: AtomicU16,
     closed: AtomicBool,
     is_down: AtomicBool,
     /// Answers that will not arrive.
@@ -31,7 +31,7 @@ impl Proxy {
     pub fn to(server: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let port = listener.local_addr().expect("its address").port();
-        let wires = Arc::new(Wires { server, ..Wires::default() });
+        let wires = Arc::new(Wires { server: AtomicU16::new(server), ..Wires::default() });
         let shared = Arc::clone(&wires);
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
@@ -65,6 +65,11 @@ impl Proxy {
         }
     }
 
+    /// From now on it is a proxy to another port; who is connected stays so.
+    pub fn lead_to(&self, server: u16) {
+        self.wires.server.store(server, Ordering::SeqCst);
+    }
+
     /// The next so many answers of the server are not delivered: their connections are cut instead.
     pub fn cut_answers(&self, count: u64) {
         self.wires.to_cut.fetch_add(count, Ordering::SeqCst);
@@ -87,7 +92,7 @@ impl Drop for Proxy {
 
 impl Wires {
     fn join(self: &Arc<Self>, client: TcpStream) {
-        let Ok(server) = TcpStream::connect(("127.0.0.1", self.server)) else { return };
+        let Ok(server) = TcpStream::connect(("127.0.0.1", self.server.load(Ordering::SeqCst))) else { return };
         for end in [&client, &server] {
             end.set_nodelay(true).expect("a setting");
             self.open.lock().expect("no panic under the lock").push(end.try_clone().expect("a handle"));

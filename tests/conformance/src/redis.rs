@@ -5,7 +5,7 @@
 
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,7 +20,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Server {
     folder: PathBuf,
     port: u16,
-    settings: &'static [&'static str],
+    tls_port: u16,
+    /// What runs the program, if it is not run as it is.
+    runner: Vec<String>,
+    settings: Vec<String>,
     guard: Mutex<Option<Child>>,
 }
 
@@ -31,29 +34,66 @@ impl Server {
     }
 
     /// Starts one with more settings, as arguments.
-    pub fn with(settings: &'static [&'static str]) -> Self {
+    pub fn with(settings: &[&str]) -> Self {
+        Self::run_by(&[], settings)
+    }
+
+    /// Starts one through another program, which becomes it.
+    pub fn run_by(runner: &[&str], settings: &[&str]) -> Self {
+        let server = Self::prepare(runner, settings);
+        server.up();
+        server
+    }
+
+    /// Starts one that speaks TLS too, with a certificate of its own for the name `localhost`. Returns the file that it is checked with.
+    pub fn with_tls() -> (Self, PathBuf) {
+        let mut server = Self::prepare(&[], &[]);
+        let (certificate, key) = server.certificate("server");
+        let [cert, key] = [&certificate, &key].map(|path| path.display().to_string());
+        let port = server.tls_port.to_string();
+        let settings =
+            ["--tls-port", &port, "--tls-cert-file", &cert, "--tls-key-file", &key, "--tls-auth-clients", "no"];
+        server.settings = settings.map(str::to_owned).to_vec();
+        server.up();
+        (server, certificate)
+    }
+
+    fn prepare(runner: &[&str], settings: &[&str]) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let name = format!("eventbroker-redis-{}-{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let folder = env::temp_dir().join(name);
         fs::create_dir(&folder).expect("a new folder");
-        // Free now; nobody on this machine asks for just this one.
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a free port").port();
-        let server = Self { folder, port, settings, guard: Mutex::default() };
-        server.up();
-        server
+        // Free now; nobody on this machine asks for just these.
+        let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
+        let [port, tls_port] = listeners.map(|it| it.local_addr().expect("its address").port());
+        let owned = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect();
+        Self { folder, port, tls_port, runner: owned(runner), settings: owned(settings), guard: Mutex::default() }
+    }
+
+    /// A new certificate that nobody else has signed, and its key.
+    pub fn certificate(&self, name: &str) -> (PathBuf, PathBuf) {
+        let [certificate, key] = ["crt", "key"].map(|end| self.folder.join(format!("{name}.{end}")));
+        let mut openssl = Command::new("openssl");
+        openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]);
+        openssl.args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]);
+        openssl.args(["-addext", "basicConstraints=critical,CA:FALSE", "-keyout"]);
+        let made = openssl.arg(&key).arg("-out").arg(&certificate).output().expect("openssl runs; is it installed?");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        (certificate, key)
     }
 
     /// Starts the server after it was stopped; waits until it can be used.
     pub fn up(&self) {
         let program = env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned());
         // The shell's input ends with this process, also if that is killed; then so does the server.
-        let script = r#""$@" >>log 2>&1 & server=$!; read -r _; kill -9 $server; wait $server"#;
+        let script = r#""$@" >>log 2>&1 & server=$!; echo $server >pid; read -r _; kill -9 $server; wait $server"#;
         let mut guard = Command::new("sh");
-        guard.args(["-c", script, "guard", &program, "--port", &self.port.to_string(), "--unixsocket", "socket"]);
+        guard.args(["-c", script, "guard"]).args(&self.runner).arg(&program);
+        guard.args(["--port", &self.port.to_string(), "--unixsocket", "socket"]);
         guard.args(["--bind", "127.0.0.1", "--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]);
         guard
             .args(["--dir", ".", "--loglevel", "warning"])
-            .args(self.settings)
+            .args(&self.settings)
             .current_dir(&self.folder)
             .stdin(Stdio::piped());
         let guard = guard.stdout(Stdio::null()).stderr(Stdio::null()).process_group(0).spawn().expect("a shell");
@@ -73,6 +113,20 @@ impl Server {
         }
         // It may have been left behind.
         let _ = fs::remove_file(self.folder.join("socket"));
+    }
+
+    /// Stops it where it is, and waits until it stands still; or has it go on.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn freeze(&self, frozen: bool) {
+        let pid = fs::read_to_string(self.folder.join("pid")).expect("it runs").trim().to_owned();
+        let signal = if frozen { "-STOP" } else { "-CONT" };
+        assert!(Command::new("kill").args([signal, &pid]).status().expect("kill runs").success());
+        let state = || fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+        while frozen && !state().contains("State:\tT") {
+            thread::yield_now();
+        }
     }
 
     /// Whether it answers.
@@ -96,6 +150,16 @@ impl Server {
     /// Where it listens on this machine.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Where it listens on this machine, by TLS.
+    pub fn tls_port(&self) -> u16 {
+        self.tls_port
+    }
+
+    /// Where its files are.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// A name of a stream that nobody has used.
