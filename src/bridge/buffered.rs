@@ -32,7 +32,8 @@ impl Engine {
             room.release();
             return self.refuse(event, Refusal::Full(limit));
         }
-        self.dispatch_buffered(event, room, |record| self.buffer(bridge, record, unseen)).inspect_err(|_| bridge.answered())
+        self.dispatch_buffered(event, room, |record| self.buffer(bridge, record, unseen))
+            .inspect_err(|_| bridge.answered())
     }
 
     /// An event that was counted goes to the mirror; `None` if it turned out to be known.

@@ -7,10 +7,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 use serde_json::Value;
 
+use super::unseen::Unseen;
 use super::{
     Event, EventId, EventType, Payload, Rare, Source, Status, TRACEPARENT, bounds, segments_of_three, trace_context,
 };
-use super::unseen::Unseen;
 use crate::clock;
 use crate::error::{Invalid, Problem};
 

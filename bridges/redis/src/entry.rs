@@ -2,9 +2,10 @@
 
 use std::time::{Duration, SystemTime};
 
+use eventbroker::Event;
 use eventbroker::provider::BackendError;
-use eventbroker::{Event, EventId};
 use redis::Value;
+use xxhash_rust::xxh3::Xxh3;
 
 /// An event as JSON.
 pub(crate) fn to_json(event: &Event) -> String {
@@ -17,12 +18,18 @@ pub(crate) fn from_json(text: &[u8]) -> Result<Event, String> {
 }
 
 /// When an event with this id was made, if the id tells: UUIDs of version 7 do.
-pub(crate) fn time_of(id: &EventId) -> Option<Duration> {
-    let text = id.to_string();
-    let bytes = text.as_bytes();
+pub(crate) fn time_of(id: &str) -> Option<Duration> {
+    let bytes = id.as_bytes();
     let is_seven = bytes.len() == 36 && [8, 13, 18, 23].iter().all(|at| bytes[*at] == b'-') && bytes[14] == b'7';
-    let hex: String = text.chars().filter(|it| *it != '-').take(12).collect();
-    u64::from_str_radix(&hex, 16).ok().filter(|_| is_seven).map(Duration::from_millis)
+    let [upper, lower] = [id.get(..8)?, id.get(9..13)?].map(|hex| u64::from_str_radix(hex, 16).ok());
+    is_seven.then_some(Duration::from_millis(upper? << 16 | lower?))
+}
+
+/// What stands for the content of an event: the same for two events whose content is the same.
+pub(crate) fn content_of(event: &Event) -> String {
+    let mut hasher = Xxh3::new();
+    event.hash_content(&mut hasher);
+    format!("{:016x}", hasher.digest())
 }
 
 /// The time since 1970.

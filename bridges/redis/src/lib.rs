@@ -31,6 +31,7 @@ mod store;
 mod tail;
 #[cfg(feature = "tls")]
 mod tls;
+mod wire;
 
 use std::fmt;
 use std::path::PathBuf;

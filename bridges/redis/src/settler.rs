@@ -147,7 +147,7 @@ impl Settler for RedisSettler {
         let unit = database.unit(&registration.name, if owner.is_empty() { &instance } else { &owner });
         let start = match &registration.start {
             StartPosition::New => "$".to_owned(),
-            StartPosition::After(id) => match store::find(&database, &mut self.link, id)? {
+            StartPosition::After(id) => match store::find(&mut self.link, id)? {
                 Some((entry, _)) => entry,
                 None => {
                     let problem = format!("start: the event of {:?} is not held", registration.start);
@@ -290,7 +290,7 @@ impl Settler for RedisSettler {
             for some in held.chunks(EXTEND) {
                 let mut arguments: Vec<&[u8]> = vec![member.as_bytes(), unit.as_bytes()];
                 arguments.extend(some.iter().map(|(_, entry)| entry.as_bytes()));
-                let gone = self.link.call(|connection| scripts::EXTEND.run(connection, &key, &arguments))?;
+                let gone = self.link.call(|connection| scripts::EXTEND.run(connection, &[&key], &arguments))?;
                 let gone = texts(gone)?;
                 lost.extend(some.iter().filter(|(_, entry)| gone.contains(entry)).map(|(token, _)| *token));
             }
