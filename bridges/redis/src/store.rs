@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use redis::Value;
 
 use crate::connection::{Database, Link, millis};
-use crate::entry::{Group, bytes, earliest, entries, event_of, from_json, list, number, since_epoch, text, time_of};
+use crate::entry::{Group, bytes, earliest, entries, event_of, from_json, list, made, number, since_epoch, text};
 use crate::{mirror, scripts};
 
 /// Entries that one listing looks at; its cursor goes on behind them.
@@ -45,7 +45,7 @@ impl fmt::Debug for RedisStore {
 /// The entry of an event, and the event without its status.
 pub(crate) fn find(link: &mut Link, id: &EventId) -> Result<Option<(String, Event)>, BackendError> {
     let name = id.to_string();
-    let time = time_of(&name).map(|at| (at.as_millis().to_string(), millis(MAX_DELAY)));
+    let time = made(&name).map(|made| (made.at.as_millis().to_string(), millis(MAX_DELAY)));
     let mut arguments: Vec<&[u8]> = vec![name.as_bytes()];
     if let Some((at, off)) = &time {
         arguments.extend([at.as_bytes(), off.as_bytes()]);
