@@ -132,7 +132,7 @@ impl Engine {
         if actual > max {
             return Err(Refusal::Invalid(Invalid::new("payload", Problem::TooLong { max, actual })));
         }
-        if let Some(known) = self.store.find(event.id()) {
+        if let Some(known) = self.store.find(event.id_unnoticed()) {
             return self.known(event, &known).map(|()| Room::Known(known));
         }
         let without = match self.reserve(targets, may_block) {

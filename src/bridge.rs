@@ -39,8 +39,8 @@ use crate::store::{Progress, Record};
 use crate::subscription::{Subscription, SubscriptionStart};
 pub(crate) use held::Held;
 use joining::Joining;
-use mirror::Job;
 pub(crate) use mirror::Unsent;
+use mirror::{Batch, Job};
 use settling::Command;
 pub(crate) use suspects::Suspects;
 use wait::{Bell, Latch};
@@ -97,6 +97,8 @@ pub(crate) struct Bridge {
     bell: Bell,
     /// Deliveries may be coming in: the ingest thread has looked whether the broker runs, and has not taken them in yet.
     receiving: AtomicBool,
+    /// What the mirror gets next.
+    ready: Mutex<Batch>,
     /// What the mirror has under way.
     sending: Mutex<Option<Arc<Vec<Event>>>>,
     /// Events whose outcome nobody will ever know.
@@ -144,6 +146,7 @@ impl Bridge {
             starved: AtomicBool::new(false),
             bell: Bell::default(),
             receiving: AtomicBool::new(false),
+            ready: Mutex::default(),
             sending: Mutex::default(),
             unflushed: Mutex::default(),
             registrations: Mutex::default(),

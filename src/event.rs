@@ -305,7 +305,12 @@ impl Event {
         }
     }
 
-    /// The same for a copy that only the broker has: nobody has seen the id of the event that was published.
+    /// The id for the broker itself, which takes it nowhere.
+    pub(crate) fn id_unnoticed(&self) -> &EventId {
+        &self.id
+    }
+
+    /// For a copy that only the broker has: nobody has seen the id of the event that was published.
     pub(crate) fn keep_unseen(&mut self) {
         self.unseen = Unseen::new(true);
     }

@@ -52,7 +52,23 @@ impl Outgoing {
     }
 }
 
-/// Outcomes of buffered events: nobody waits for them, so they are seen to while the back end works on the next batch.
+/// Events that the mirror gets at once.
+#[derive(Default)]
+pub(super) struct Batch {
+    outgoing: Vec<Outgoing>,
+    events: Vec<Event>,
+}
+
+impl Batch {
+    fn add(&mut self, job: Job, instance_id: &Arc<str>) {
+        if let Job::Send(outgoing) = job {
+            self.events.push(outgoing.copy(instance_id));
+            self.outgoing.push(outgoing);
+        }
+    }
+}
+
+/// Outcomes that are seen to while the back end works on the next batch, if there is one.
 type Later = Vec<(Outgoing, Option<SendOutcome>, bool)>;
 
 /// What follows from the back end's answer.
@@ -78,6 +94,17 @@ impl Bridge {
             Ok(_) => Ok(()),
             Err(_) => Err(FullLimit::Mirror { max: MAX_BACKLOG }),
         }
+    }
+
+    /// Takes what waits for the mirror, as far as there is room.
+    fn make_ready(&self, instance_id: &Arc<str>) {
+        let mut ready = self.ready.lock();
+        let room = MAX_BATCH - ready.outgoing.len();
+        self.jobs.1.try_iter().take(room).for_each(|job| ready.add(job, instance_id));
+    }
+
+    fn is_ready(&self) -> bool {
+        !self.ready.lock().outgoing.is_empty()
     }
 
     /// An event that was counted waits no longer.
@@ -117,25 +144,22 @@ impl Engine {
         let mut pauses = Pauses::new();
         let mut later = Later::new();
         loop {
-            // With statuses left over from a failure, or outcomes to see to, there is something to do anyway.
-            let idle = later.is_empty() && bridge.untold.lock().is_empty();
-            let first = if idle { bridge.jobs.1.recv().ok() } else { bridge.jobs.1.try_recv().ok() };
-            let mut batch = Vec::new();
-            for job in first.into_iter().chain(bridge.jobs.1.try_iter().take(MAX_BATCH - 1)) {
-                match job {
-                    Job::Send(outgoing) => batch.push(outgoing),
-                    Job::Wake => {}
-                }
-            }
-            if let Some(mirror) = &mut mirror
-                && !batch.is_empty()
-            {
-                later = self.mirror_batch(bridge, &mut **mirror, batch, later);
-            } else {
+            bridge.make_ready(&self.instance_id);
+            if !bridge.is_ready() {
                 self.see_to(bridge, &mut later);
+                // With statuses left over from a failure there is something to do anyway.
+                if bridge.untold.lock().is_empty() {
+                    let first = bridge.jobs.1.recv();
+                    first.into_iter().for_each(|job| bridge.ready.lock().add(job, &self.instance_id));
+                }
+                bridge.make_ready(&self.instance_id);
+            }
+            match &mut mirror {
+                Some(mirror) if bridge.is_ready() => later = self.mirror_batch(bridge, &mut **mirror, later),
+                _ => {}
             }
             let failed = self.tell_statuses(bridge).is_err();
-            if bridge.closing.is_set() && bridge.jobs.1.is_empty() && later.is_empty() {
+            if bridge.closing.is_set() && bridge.jobs.1.is_empty() && !bridge.is_ready() && later.is_empty() {
                 return;
             }
             if failed {
@@ -146,16 +170,11 @@ impl Engine {
         }
     }
 
-    /// Sends a batch until the back end has answered. When the broker has stopped, it is tried once more. Sees to what was left for later,
-    /// and returns what is now.
-    fn mirror_batch(
-        self: &Arc<Self>,
-        bridge: &Bridge,
-        mirror: &mut dyn Mirror,
-        batch: Vec<Outgoing>,
-        mut before: Later,
-    ) -> Later {
-        let events = Arc::new(batch.iter().map(|it| it.copy(&self.instance_id)).collect::<Vec<Event>>());
+    /// Sends what is ready until the back end has answered. When the broker has stopped, it is tried once more. Meanwhile sees to what was left
+    /// for later and gets the next batch ready. Returns what is left for later now.
+    fn mirror_batch(self: &Arc<Self>, bridge: &Bridge, mirror: &mut dyn Mirror, mut before: Later) -> Later {
+        let Batch { outgoing: batch, events } = std::mem::take(&mut *bridge.ready.lock());
+        let events = Arc::new(events);
         // Should the back end never answer, `stop` reports these.
         *bridge.sending.lock() = Some(Arc::clone(&events));
         let mut pauses = Pauses::new();
@@ -163,7 +182,10 @@ impl Engine {
         let outcomes = loop {
             tries += 1;
             let last_try = bridge.closing.is_set();
-            let mut meanwhile = || self.see_to(bridge, &mut before);
+            let mut meanwhile = || {
+                self.see_to(bridge, &mut before);
+                bridge.make_ready(&self.instance_id);
+            };
             let sent = guarded(|| mirror.send(&events, &mut meanwhile));
             self.see_to(bridge, &mut before);
             match sent.unwrap_or_else(|panic| Err(BackendError::Unavailable(panic))) {
@@ -184,11 +206,7 @@ impl Engine {
         };
         *bridge.sending.lock() = None;
         let mut outcomes = outcomes.into_iter();
-        let outcomes = batch.into_iter().map(|outgoing| (outgoing, outcomes.next(), tries > 1));
-        let is_awaited = |(outgoing, _, _): &(Outgoing, _, _)| matches!(outgoing.then, Then::Answer { .. });
-        let (mut awaited, later): (Later, Later) = outcomes.partition(is_awaited);
-        self.see_to(bridge, &mut awaited);
-        later
+        batch.into_iter().map(|outgoing| (outgoing, outcomes.next(), tries > 1)).collect()
     }
 
     /// What follows from outcomes.
@@ -256,11 +274,14 @@ impl Engine {
 
     /// Gives up what the mirror thread has left behind. Returns all that the back end has not confirmed.
     pub(crate) fn give_up_the_rest(&self, bridge: &Bridge) -> Vec<Event> {
-        for job in bridge.jobs.1.try_iter() {
-            if let Job::Send(outgoing) = job {
-                bridge.unflushed.lock().push(outgoing.event.clone());
-                self.give_up(bridge, outgoing, "the broker has stopped");
-            }
+        let ready = std::mem::take(&mut *bridge.ready.lock()).outgoing;
+        let waiting = bridge.jobs.1.try_iter().filter_map(|job| match job {
+            Job::Send(outgoing) => Some(outgoing),
+            Job::Wake => None,
+        });
+        for outgoing in ready.into_iter().chain(waiting) {
+            bridge.unflushed.lock().push(outgoing.event.clone());
+            self.give_up(bridge, outgoing, "the broker has stopped");
         }
         let mut unflushed = std::mem::take(&mut *bridge.unflushed.lock());
         unflushed.extend(bridge.sending.lock().iter().flat_map(|events| events.iter().cloned()));

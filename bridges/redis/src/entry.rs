@@ -26,10 +26,10 @@ pub(crate) fn made(id: &str) -> Option<Made> {
     if !is_seven {
         return None;
     }
-    for byte in &mut bytes {
+    for byte in bytes.iter_mut().rev() {
         *byte = (digits.next()?? << 4 | digits.next()??) as u8;
     }
-    let millis = bytes[..6].iter().fold(0, |millis, byte| millis << 8 | u64::from(*byte));
+    let millis = bytes[10..].iter().rev().fold(0, |millis, byte| millis << 8 | u64::from(*byte));
     Some(Made { at: Duration::from_millis(millis), bytes })
 }
 
@@ -37,14 +37,14 @@ pub(crate) fn made(id: &str) -> Option<Made> {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Made {
     pub(crate) at: Duration,
-    /// The id.
+    /// The id, last byte first: these differ most.
     pub(crate) bytes: [u8; 16],
 }
 
 impl Made {
-    /// Which of the keys with known ids it is in: each holds those of 64 milliseconds.
+    /// Which of the keys with known ids it is in: each holds those of 4 milliseconds.
     pub(crate) fn bucket(&self) -> u128 {
-        self.at.as_millis() >> 6
+        self.at.as_millis() >> 2
     }
 }
 

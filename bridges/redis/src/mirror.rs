@@ -11,7 +11,7 @@ use eventbroker::provider::{BackendError, Mirror, SendOutcome};
 use redis::{Connection, RedisResult, Value};
 
 use crate::connection::{Database, Link, millis};
-use crate::entry::{Made, bytes, content_of, list, made, parts, text, unexpected};
+use crate::entry::{Made, bytes, content_of, list, made, unexpected};
 use crate::scripts;
 use crate::store::MAX_DELAY;
 use crate::wire::Request;
@@ -81,10 +81,13 @@ impl RedisMirror {
         }
         let mut far_off = redis::pipe();
         for (entry, Appended { id, made, stream, content }) in entries.into_iter().zip(appended) {
-            let entry = text(entry)?;
-            let stored = Duration::from_millis(parts(&entry).0);
+            let entry = bytes(entry)?;
+            let stored = entry.iter().take_while(|it| it.is_ascii_digit());
+            let stored = Duration::from_millis(
+                stored.fold(0_u64, |sum, it| sum.saturating_mul(10).saturating_add(u64::from(it - b'0'))),
+            );
             if made.is_none_or(|made| made.at.abs_diff(stored) > MAX_DELAY) {
-                let index = [format!("{} {entry} ", stream + 1).as_bytes(), content].concat();
+                let index = [(stream + 1).to_string().as_bytes(), b" ", &entry, b" ", content].concat();
                 let set = far_off.cmd("SET").arg(self.database.key(&format!("at:{id}"))).arg(index);
                 set.arg("PX").arg(millis(self.database.retention)).ignore();
             }

@@ -1,10 +1,8 @@
 //! Requests as the server reads them ([RESP](https://redis.io/docs/latest/develop/reference/protocol-spec/)): an event is written once, straight
 //! into what is sent.
 
-use std::io::Write as _;
-
 /// Bytes of a first request that the server can begin with while the rest is still being written, and of those that follow.
-const FIRST: usize = 4 * 1024;
+const FIRST: usize = 8 * 1024;
 const NEXT: usize = 32 * 1024;
 
 /// Commands that wait to be sent.
@@ -36,8 +34,19 @@ impl Request {
     }
 
     fn header(&mut self, kind: u8, number: usize) {
+        let mut digits = [0; 22];
+        let (mut at, mut left) = (digits.len() - 2, number);
+        digits[at..].copy_from_slice(b"\r\n");
+        loop {
+            at -= 1;
+            digits[at] = b'0' + (left % 10) as u8;
+            left /= 10;
+            if left == 0 {
+                break;
+            }
+        }
         self.bytes.push(kind);
-        write!(self.bytes, "{number}\r\n").expect("a number can always be written to memory");
+        self.bytes.extend_from_slice(&digits[at..]);
     }
 
     /// What is to be sent by now, if it is enough.

@@ -12,13 +12,14 @@ local function look_up(ids, bytes)
         from = at + 1
     end
 end
-local answers = {}
+local answers, known_before, added = {}, {}, {}
 for i = 4, #ARGV, 10 do
     local id, content, number, at, bytes, bucket = ARGV[i], ARGV[i + 5], ARGV[i + 6], tonumber(ARGV[i + 7]), ARGV[i + 8], nil
     local known
     if at then
         bucket = prefix .. ':ids:' .. ARGV[i + 9]
-        known = look_up(redis.call('GET', bucket) or '', bytes)
+        known_before[bucket] = known_before[bucket] or redis.call('GET', bucket) or ''
+        known = added[bytes] or look_up(known_before[bucket], bytes)
     else
         local index = redis.call('GET', prefix .. ':at:' .. id)
         known = index and string.sub(index, -8)
@@ -31,6 +32,7 @@ for i = 4, #ARGV, 10 do
         if at then
             redis.call('APPEND', bucket, bytes .. content)
             redis.call('PEXPIRE', bucket, window)
+            added[bytes] = content
         end
         if not at or math.abs(at - tonumber(string.match(entry, '%d+'))) > tolerance then
             redis.call('SET', prefix .. ':at:' .. id, number .. ' ' .. entry .. ' ' .. content, 'PX', kept)
