@@ -31,6 +31,7 @@ mod store;
 mod tail;
 #[cfg(feature = "tls")]
 mod tls;
+mod watch;
 
 use std::fmt;
 use std::path::PathBuf;

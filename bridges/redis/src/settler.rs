@@ -11,7 +11,7 @@ use redis::Value;
 use serde::{Deserialize, Serialize};
 
 use crate::connection::{Database, Held, Link, Served, millis};
-use crate::entry::{list, number, since_epoch, text, texts, to_json};
+use crate::entry::{list, number, since_epoch, text, texts, to_json, unexpected};
 use crate::{scripts, store};
 
 /// A broadcast subscription whose provider shows no sign of life for so many lease times is forgotten.
@@ -104,10 +104,11 @@ impl RedisSettler {
             requeues: self.requeues(held)?,
         };
         let letter = serde_json::to_string(&letter).unwrap_or_default();
+        let gone = if held.gone { "1" } else { "0" };
         let (member, key, id) = (database.member(), database.stream_of(held), held.event.id().to_string());
         let (kept, retries) = (millis(database.retention), attempts.saturating_sub(1).to_string());
         let arguments =
-            [&*member, &held.unit, &key, &held.entry, &database.group, &id, error, &kept, &letter, &retries]
+            [&*member, &held.unit, &key, &held.entry, &database.group, &id, error, &kept, &letter, &retries, gone]
                 .map(str::as_bytes);
         Ok(number(self.link.run(&scripts::BURY, &arguments)?)? == 1)
     }
@@ -227,6 +228,10 @@ impl Settler for RedisSettler {
                         lost.push(*token);
                     }
                 }
+                _ if held.gone => {
+                    // It can't go back.
+                    done.cmd("HINCRBY").arg(database.key("lost")).arg("entries").arg(1).ignore();
+                }
                 _ => {
                     tokens.push(*token);
                     released.extend([held.unit.clone(), key, held.entry.clone()]);
@@ -253,6 +258,9 @@ impl Settler for RedisSettler {
 
     fn mark(&mut self, token: LeaseToken, begun: bool) -> Result<bool, BackendError> {
         let Some(held) = self.held(token) else { return Ok(false) };
+        if held.gone {
+            return Ok(true);
+        }
         let (member, key) = (self.database.member(), self.database.stream_of(&held));
         let arguments = [&*member, &held.unit, &key, &held.entry, if begun { "1" } else { "0" }].map(str::as_bytes);
         let is_held = number(self.link.run(&scripts::MARK, &arguments)?)? == 1;
@@ -277,7 +285,7 @@ impl Settler for RedisSettler {
         let is_ours = self.show_life(&name)?;
         let mut by_stream: HashMap<(String, String), Vec<(LeaseToken, String)>> = HashMap::new();
         for token in tokens {
-            if let Some(held) = self.held(*token) {
+            if let Some(held) = self.held(*token).filter(|held| !held.gone) {
                 by_stream.entry((database.stream_of(&held), held.unit)).or_default().push((*token, held.entry));
             }
         }
@@ -290,9 +298,15 @@ impl Settler for RedisSettler {
             for some in held.chunks(EXTEND) {
                 let mut arguments: Vec<&[u8]> = vec![member.as_bytes(), unit.as_bytes()];
                 arguments.extend(some.iter().map(|(_, entry)| entry.as_bytes()));
-                let gone = self.link.call(|connection| scripts::EXTEND.run(connection, &key, &arguments))?;
-                let gone = texts(gone)?;
-                lost.extend(some.iter().filter(|(_, entry)| gone.contains(entry)).map(|(token, _)| *token));
+                let answer = self.link.call(|connection| scripts::EXTEND.run(connection, &key, &arguments))?;
+                let [others, gone] =
+                    <[Value; 2]>::try_from(list(answer)?).map_err(|it| unexpected(&Value::Array(it)))?;
+                let (others, gone) = (texts(others)?, texts(gone)?);
+                lost.extend(some.iter().filter(|(_, entry)| others.contains(entry)).map(|(token, _)| *token));
+                let mut leases = database.leases.lock();
+                for (token, _) in some.iter().filter(|(_, entry)| gone.contains(entry)) {
+                    leases.entry(token.0).and_modify(|held| held.gone = true);
+                }
             }
         }
         Ok(lost)
