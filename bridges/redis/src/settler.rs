@@ -23,6 +23,8 @@ const EXTEND: usize = 1_000;
 pub(crate) struct RedisSettler {
     database: Arc<Database>,
     link: Link,
+    /// What tells the stream from one that comes after it, as far as it is known.
+    life: String,
 }
 
 /// What is known of a subscription.
@@ -57,7 +59,7 @@ pub(crate) struct Letter {
 
 impl RedisSettler {
     pub(crate) fn new(database: &Arc<Database>) -> Self {
-        Self { database: Arc::clone(database), link: Link::new(database) }
+        Self { database: Arc::clone(database), link: Link::new(database), life: String::new() }
     }
 
     fn held(&self, token: LeaseToken) -> Option<Held> {
@@ -294,14 +296,21 @@ impl Settler for RedisSettler {
             return Ok(by_stream.into_values().flatten().map(|(token, _)| token).collect());
         }
         let mut lost = Vec::new();
+        let life_key = database.key("life");
+        if self.life.is_empty() {
+            let life: Option<String> = self.link.call(|it| redis::cmd("GET").arg(&life_key).query(it))?;
+            self.life = life.unwrap_or_default();
+        }
+        let known = self.life.clone();
         for ((key, unit), held) in by_stream {
             for some in held.chunks(EXTEND) {
-                let mut arguments: Vec<&[u8]> = vec![member.as_bytes(), unit.as_bytes()];
+                let mut arguments: Vec<&[u8]> = [&*member, &unit, &life_key, &known].map(str::as_bytes).to_vec();
                 arguments.extend(some.iter().map(|(_, entry)| entry.as_bytes()));
                 let answer = self.link.call(|connection| scripts::EXTEND.run(connection, &key, &arguments))?;
-                let [others, gone] =
-                    <[Value; 2]>::try_from(list(answer)?).map_err(|it| unexpected(&Value::Array(it)))?;
+                let [others, gone, life] =
+                    <[Value; 3]>::try_from(list(answer)?).map_err(|it| unexpected(&Value::Array(it)))?;
                 let (others, gone) = (texts(others)?, texts(gone)?);
+                self.life = text(life)?;
                 lost.extend(some.iter().filter(|(_, entry)| others.contains(entry)).map(|(token, _)| *token));
                 let mut leases = database.leases.lock();
                 for (token, _) in some.iter().filter(|(_, entry)| gone.contains(entry)) {

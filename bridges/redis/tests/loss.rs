@@ -234,6 +234,7 @@ fn a_server_that_forgets_everything_is_told_of() {
         let sent = publish(&broker, 200);
         a_cycle();
         assert_eq!(lost(&broker), (0, 0));
+        let in_hand = broker.stats().bridge.expect("a bridge").leases;
         fault(&server, &mut client);
         let began = Instant::now();
         wait_until("the loss is counted", || broker.back_end_stats().is_ok_and(|stats| stats.losses_unknown > 0));
@@ -243,6 +244,7 @@ fn a_server_that_forgets_everything_is_told_of() {
         let missing = sent.difference(&came).count() as u64;
         println!("{name}: {missing} lost, {:?} counted, {took:?} after", lost(&broker));
         assert!(missing > 100);
+        assert_eq!(came.len() as u64, in_hand, "{name}: what was in hand was handled");
         // Nothing was published after the last look.
         assert_eq!(lost(&broker), (missing, 1), "{name}");
         assert!(took < 2 * SOON, "{name}: {took:?}");

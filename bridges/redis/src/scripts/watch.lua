@@ -34,6 +34,8 @@ if not life or (seen and seen.life == life and added < seen.added)
     life = ARGV[5]
     redis.call('SET', names.life, life)
 end
+-- It was made, and not looked at since.
+if seen and seen.life == '-' then seen.life = life end
 local ended, waited
 if seen and seen.life ~= life then
     waited = math.max(0, seen.added - seen.position - (reads - seen.reads) - seen.told)
