@@ -12,8 +12,6 @@ use eventbroker_redis::{OpenError, Redis};
 use redis::Connection;
 
 const PATIENCE: Duration = Duration::from_secs(20);
-/// So soon after a fault everything goes on.
-const RECOVERY: Duration = Duration::from_secs(3);
 
 fn client(server: &Server) -> Connection {
     redis::Client::open(server.url()).and_then(|client| client.get_connection()).expect("it connects")

@@ -29,6 +29,15 @@ pub(crate) struct Load<'a> {
     payload: String,
 }
 
+/// Ends the publishers when it is dropped.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 /// A broker whose publishes do not wait long.
 pub(crate) fn start(redis: &Redis) -> Broker {
     let mut config = Config::default();
@@ -72,10 +81,12 @@ pub(crate) fn run(name: &str, broker: &Broker, payload: usize, faults: impl FnOn
                 }
             });
         }
-        wait_until("it is under way", || load.counts().0 > 200);
+        // Also if this panics: the scope waits for the publishers.
+        let _stop = Stop(&stop);
+        let enough = 200.min(3_000_000 / payload);
+        wait_until("it is under way", || load.counts().0 > enough);
         faults(&load);
         load.goes_on();
-        stop.store(true, Ordering::SeqCst);
     });
     load.settle(name, &calls);
 }

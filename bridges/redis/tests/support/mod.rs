@@ -1,14 +1,15 @@
 //! What several tests need: a client of their own, events, and waiting.
-// Each test uses a part of it.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each test file uses a part of it")]
 
 pub(crate) mod load;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use eventbroker::{Broker, Event, EventId, Source, SubscribeOptions};
+use eventbroker::{Broker, Event, EventId, Scope, Source, SubscribeOptions};
 use eventbroker_redis::Redis;
 use redis::Connection;
 
@@ -40,6 +41,18 @@ pub(crate) fn listen(broker: &Broker, options: SubscribeOptions) -> Receiver<Eve
     };
     broker.subscribe_with(options, handler).expect("a subscription");
     calls
+}
+
+/// How many events a subscription of this process alone has handled.
+pub(crate) fn count_local(broker: &Broker) -> Arc<AtomicU64> {
+    let count = Arc::new(AtomicU64::new(0));
+    let shared = Arc::clone(&count);
+    broker
+        .subscribe_with(SubscribeOptions::new("local.*").name("local").scope(Scope::Local), move |_| {
+            shared.fetch_add(1, Ordering::SeqCst);
+        })
+        .expect("a subscription");
+    count
 }
 
 pub(crate) fn event(event_type: &str) -> Event {
