@@ -4,8 +4,7 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::fmt::{Debug, Write as _};
-use std::sync::{Arc, Mutex};
+use std::fmt::Write as _;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -13,43 +12,11 @@ use eventbroker::{Broker, Config, EventId, PublishError, SubscribeOptions};
 use eventbroker_conformance::redis::Server;
 use eventbroker_redis::{OpenError, Redis};
 use redis::Connection;
-use tracing::field::{Field, Visit};
-use tracing::span::{Attributes, Id, Record};
-use tracing::{Event as Trace, Metadata, Subscriber};
 
+use support::traces::Traces;
 use support::{PATIENCE, ask, client, event, listen, wait_until};
 
 const SECRETS: [&str; 2] = ["s3cret-0ne", "s3cret-tw0"];
-
-/// Everything that is traced, as text.
-#[derive(Clone, Default)]
-struct Traces(Arc<Mutex<String>>);
-
-impl Visit for Traces {
-    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        let mut text = self.0.lock().expect("no panic under the lock");
-        writeln!(text, "{field}={value:?}").expect("a text grows");
-    }
-}
-
-impl Subscriber for Traces {
-    fn enabled(&self, _: &Metadata<'_>) -> bool {
-        true
-    }
-    fn new_span(&self, span: &Attributes<'_>) -> Id {
-        span.record(&mut self.clone());
-        Id::from_u64(1)
-    }
-    fn record(&self, _: &Id, values: &Record<'_>) {
-        values.record(&mut self.clone());
-    }
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
-    fn event(&self, event: &Trace<'_>) {
-        event.record(&mut self.clone());
-    }
-    fn enter(&self, _: &Id) {}
-    fn exit(&self, _: &Id) {}
-}
 
 /// A user with a password and every right on the keys of the broker; whoever is connected as it is thrown out.
 fn allow(admin: &mut Connection, password: &str, rights: &[&str]) {
@@ -72,8 +39,7 @@ fn refused_and_connected(admin: &mut Connection) -> (u64, u64) {
 
 #[test]
 fn what_is_repaired_goes_on_and_shows_no_secret() {
-    let traces = Traces::default();
-    tracing::subscriber::set_global_default(traces.clone()).expect("nobody else traces here");
+    let traces = Traces::of_process();
     let server = Server::start();
     let mut admin = client(&server.url());
     allow(&mut admin, SECRETS[0], &[]);
@@ -127,7 +93,7 @@ fn what_is_repaired_goes_on_and_shows_no_secret() {
     });
     assert_eq!(came, sent);
     assert!(broker.stop(PATIENCE).is_clean());
-    let traces = traces.0.lock().expect("no panic under the lock").clone();
+    let traces = traces.text();
     assert!(traces.contains("WRONGPASS") || traces.contains("authentication failed"), "the traces were read: {traces}");
     for secret in SECRETS {
         assert!(!shown.contains(secret) && !traces.contains(secret), "a secret is shown");
