@@ -103,3 +103,21 @@ pub(crate) fn table(stats: &BackEndStats) -> String {
         rows.iter().map(line).collect::<String>()
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{as_json, table};
+    use eventbroker::stats::BackEndStats;
+
+    #[test]
+    fn a_loss_is_shown_as_exactly_as_it_is_known() {
+        let mut stats = BackEndStats::default();
+        assert!(!table(&stats).contains("lost"));
+        stats.entries_lost = 298;
+        assert!(table(&stats).contains("\nlost           298 events are gone that were not handled\n"));
+        stats.losses_unknown = 1;
+        assert!(table(&stats).contains("\nlost           at least 298 events are gone that were not handled\n"));
+        let json = as_json(&stats);
+        assert_eq!((&json["entries_lost"], &json["losses_unknown"]), (&298.into(), &1.into()));
+    }
+}
