@@ -122,6 +122,9 @@ impl RedisIngest {
                 return Ok(None);
             }
         };
+        if !again {
+            self.watch.took(&served.unit);
+        }
         let token = self.database.next_number();
         let held = Held { unit: served.unit.clone(), again, entry, suspect, gone: false, event: event.clone() };
         self.database.leases.lock().insert(token, held);

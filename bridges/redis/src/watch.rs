@@ -42,6 +42,13 @@ impl Watch {
         self.next = Instant::now();
     }
 
+    /// An entry is in hand that may have waited at the last look.
+    pub(crate) fn took(&mut self, unit: &str) {
+        if let Some(seen) = self.seen.get_mut(unit) {
+            seen.waiting = (seen.waiting - 1).max(0);
+        }
+    }
+
     pub(crate) fn look(&mut self, link: &mut Link) -> Result<(), BackendError> {
         let served: Vec<Served> = self.database.served.lock().values().cloned().collect();
         self.seen.retain(|unit, _| served.iter().any(|it| it.unit == *unit));

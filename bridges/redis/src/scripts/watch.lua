@@ -37,15 +37,20 @@ end
 -- It was made, and not looked at since.
 if seen and seen.life == '-' then seen.life = life end
 local ended, waited
+local before = math.max(tonumber(ARGV[3]), seen and seen.added or 0)
 if seen and seen.life ~= life then
     waited = math.max(0, seen.added - seen.position - (reads - seen.reads) - seen.told)
-    ended, waited, seen = seen.life, waited + math.max(0, seen.back - (taken - seen.taken)), nil
+    waited = waited + math.max(0, seen.back - (taken - seen.taken))
+    -- What an earlier state knows is older than what is known here.
+    if seen.added <= added and ARGV[2] == seen.life then waited = tonumber(ARGV[4]) end
+    ended, seen = seen.life, nil
 elseif ARGV[2] ~= '' and ARGV[2] ~= life then
     ended, waited = ARGV[2], tonumber(ARGV[4])
 end
 -- Whoever is the first to miss it tells.
 if ended and redis.call('HSETNX', names.lost, 'life:' .. ended .. ':' .. unit, 1) == 1 then
-    lost, unknown = waited, 1
+    -- Of an earlier state, what waits in it is not lost: no more than what it has fewer.
+    lost, unknown = math.max(0, math.min(waited, before - added)), 1
 end
 -- How many entries of the stream there are in a range, if there are not too many.
 local function count(from, to)

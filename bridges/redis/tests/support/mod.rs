@@ -60,6 +60,15 @@ pub(crate) fn event(event_type: &str) -> Event {
     Event::builder(Source::System, event_type).build().expect("a valid event")
 }
 
+/// Waits until the last look at every subscription of a stream has seen so many entries.
+pub(crate) fn wait_for_look(client: &mut Connection, stream: &str, added: usize) {
+    let added = added.to_string();
+    wait_until("it is looked at", || {
+        let seen: Vec<String> = ask(client, &["HVALS", &format!("{stream}:seen")]);
+        !seen.is_empty() && seen.iter().all(|seen| !seen.starts_with('-') && seen.split(' ').nth(4) == Some(&added))
+    });
+}
+
 pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) -> Duration {
     let began = Instant::now();
     while !holds() {
