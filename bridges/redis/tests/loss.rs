@@ -173,6 +173,30 @@ fn single_entries_that_are_deleted_are_counted_exactly() {
 }
 
 #[test]
+fn what_is_deleted_as_it_should_be_is_no_loss() {
+    let server = Server::start();
+    let mut client = client(&server.url());
+    let broker = start(&redis(&server.url()));
+    let gate = Gate::default();
+    let calls = slow(&broker, "slow", &gate);
+    let sent = publish(&broker, 300);
+    wait_for_look(&mut client, STREAM, 300);
+    let store = redis(&server.url()).open().expect("it opens").store.expect("a store");
+    // The group has read some of them; one of these is given back, and one was never read.
+    let deleted: Vec<EventId> = [40, 299].iter().filter_map(|at| sent.iter().nth(*at).cloned()).collect();
+    for id in &deleted {
+        assert!(store.delete(id).expect("it answers"));
+        assert!(!store.delete(id).expect("it answers"), "it is gone");
+    }
+    assert_lost(&broker, (0, 0));
+    gate.open();
+    let came = rest(&broker, &calls);
+    assert!(sent.iter().all(|id| came.contains(id) != deleted.contains(id)));
+    assert_lost(&broker, (0, 0));
+    assert!(broker.stop(PATIENCE).is_clean());
+}
+
+#[test]
 fn what_a_dead_member_had_and_is_deleted_is_no_longer_pending_and_counted() {
     let server = Server::start();
     let mut client = client(&server.url());
