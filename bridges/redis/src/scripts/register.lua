@@ -36,8 +36,8 @@ for key, from in pairs({ [stream] = start, [stream .. ':again:' .. unit] = '0' }
             local position, last = added, told['last-generated-id']
             if from == '0' then position, last = added - told.length, '0-0' end
             local reads, taken = redis.call('HGET', stream .. ':read', unit), redis.call('HGET', stream .. ':taken', unit)
-            redis.call('HSET', stream .. ':seen', unit, string.format('- %.0f %s %s %.0f 0 0 %s %s', position, reads or '0', last,
-                added, taken or '0', told['max-deleted-entry-id']))
+            redis.call('HSET', stream .. ':seen', unit, string.format('- %.0f %s %s %.0f 0 0 %s %s %.0f', position, reads or '0', last,
+                added, taken or '0', told['max-deleted-entry-id'], added - told.length))
         end
     end
 end

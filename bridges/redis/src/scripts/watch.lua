@@ -25,7 +25,7 @@ if seen then
     for part in string.gmatch(seen, '%S+') do parts[#parts + 1] = part end
     seen = { life = parts[1], position = tonumber(parts[2]), reads = tonumber(parts[3]), last = parts[4],
         added = tonumber(parts[5]), told = tonumber(parts[6]), back = tonumber(parts[7]), taken = tonumber(parts[8]),
-        deleted = parts[9] }
+        deleted = parts[9], removed = tonumber(parts[10]) }
 end
 -- A stream that has fewer entries behind it than before is another one, or an earlier state of it.
 local life = redis.call('GET', names.life)
@@ -68,7 +68,8 @@ if length == 0 or not is_after(info['last-generated-id'], last) then
     position = added
 elseif is_after(info['recorded-first-entry-id'], last) then
     position = removed
-elseif seen and removed <= seen.position and not is_after(info['max-deleted-entry-id'], seen.last) then
+elseif seen and (removed == seen.removed
+    or (removed <= seen.position and not is_after(info['max-deleted-entry-id'], seen.last))) then
     -- Nothing has gone that was not read by the last look.
     position = seen.position + since
 else
@@ -82,14 +83,14 @@ else
         position = behind and added - behind
     end
 end
-local told = 0
+local told, removed_then = 0, removed
 if seen and position then
     lost = lost + math.max(0, position - seen.position - since - seen.told)
 elseif seen then
     -- More of it has gone than can have been read.
     told = math.max(seen.told, removed - seen.position - since)
     lost = lost + told - seen.told
-    position, reads, last = seen.position, seen.reads, seen.last
+    position, reads, last, removed_then = seen.position, seen.reads, seen.last, seen.removed
 end
 -- What was given back and is in nobody's hands: if it was removed from the stream, it is pending no more when it is claimed.
 local function back()
@@ -111,8 +112,8 @@ local function back()
 end
 local given_back = back()
 if position then
-    local text = string.format('%s %.0f %.0f %s %.0f %.0f %.0f %.0f %s', life, position, reads, last, added, told, given_back,
-        taken, info['max-deleted-entry-id'])
+    local text = string.format('%s %.0f %.0f %s %.0f %.0f %.0f %.0f %s %.0f', life, position, reads, last, added, told, given_back,
+        taken, info['max-deleted-entry-id'], removed_then)
     redis.call('HSET', names.seen, unit, text)
 end
 if lost > 0 then redis.call('HINCRBY', names.lost, 'entries', string.format('%.0f', lost)) end
