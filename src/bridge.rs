@@ -40,6 +40,7 @@ use crate::subscription::{Subscription, SubscriptionStart};
 pub(crate) use held::Held;
 use joining::Joining;
 use mirror::Job;
+pub(crate) use mirror::Unsent;
 use settling::Command;
 pub(crate) use suspects::Suspects;
 use wait::{Bell, Latch};
@@ -96,6 +97,9 @@ pub(crate) struct Bridge {
     bell: Bell,
     /// Deliveries may be coming in: the ingest thread has looked whether the broker runs, and has not taken them in yet.
     receiving: AtomicBool,
+    /// What the mirror has under way.
+    sending: Mutex<Option<Arc<Vec<Event>>>>,
+    /// Events whose outcome nobody will ever know.
     unflushed: Mutex<Vec<Event>>,
     registrations: Mutex<Vec<Arc<Registered>>>,
     closing: Latch<()>,
@@ -140,6 +144,7 @@ impl Bridge {
             starved: AtomicBool::new(false),
             bell: Bell::default(),
             receiving: AtomicBool::new(false),
+            sending: Mutex::default(),
             unflushed: Mutex::default(),
             registrations: Mutex::default(),
             closing: Latch::new(),

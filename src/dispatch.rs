@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::admission::{Publishing, Refusal, Reservation, Room, WithoutPlace, release};
-use crate::bridge::Bridge;
+use crate::bridge::{Bridge, Unsent};
 use crate::delivery::{current_calls, in_handler};
 use crate::engine::Engine;
 use crate::error::PublishError;
@@ -104,6 +104,7 @@ impl Engine {
         may_block: bool,
     ) -> Result<Receipt, PublishError> {
         let Some(publishing) = self.enter() else { return self.refuse(event, Refusal::NotRunning) };
+        let unseen = event.has_unseen_id();
         let targets = self.local_targets(&event);
         let without = match self.admit(&publishing, &event, &targets, may_block) {
             Ok(Room::Reserved(without)) => without,
@@ -112,10 +113,10 @@ impl Engine {
         };
         let reservation = Reservation { targets, without };
         if bridge.buffers {
-            return self.publish_buffered(bridge, &publishing, event, reservation).map(Receipt::known);
+            return self.publish_buffered(bridge, &publishing, event, unseen, reservation).map(Receipt::known);
         }
         let (pending, copy) = (Arc::new(Pending::default()), event.clone());
-        self.send_out(bridge, &publishing, event, Some(reservation), &pending)?;
+        self.send_out(bridge, &publishing, Unsent { event, unseen }, Some(reservation), &pending)?;
         Ok(Receipt::pending(pending, copy))
     }
 
@@ -180,7 +181,7 @@ impl Engine {
         let buffering = self.bridge.as_ref().filter(|bridge| bridge.buffers);
         let stored = self.put(event, targets, u32::from(buffering.is_some()), &without, Some(Arc::clone(&watch)));
         if let Some(bridge) = buffering {
-            self.buffer(bridge, stored.as_ref().ok().and_then(Stored::new_record));
+            self.buffer(bridge, stored.as_ref().ok().and_then(Stored::new_record), false);
         }
         let record = match stored? {
             Stored::New(record) => record,
@@ -212,7 +213,7 @@ impl Engine {
             return reserved.or_else(|limit| self.refuse(event.clone(), Refusal::Full(limit)));
         }
         let pending = Arc::new(Pending::default());
-        self.send_out(bridge, publishing, event.clone(), None, &pending)?;
+        self.send_out(bridge, publishing, Unsent { event: event.clone(), unseen: false }, None, &pending)?;
         Receipt::pending(pending, event.clone()).wait(self.config.sync_timeout).map(|it| it.duplicate)
     }
 

@@ -11,7 +11,9 @@ mod payload;
 mod source;
 mod status;
 mod trace_context;
+mod unseen;
 
+use std::hash::Hasher;
 use std::sync::{Arc, LazyLock};
 use std::time::SystemTime;
 
@@ -29,6 +31,7 @@ pub use payload::{DecodeError, Payload};
 pub use source::Source;
 pub use status::Status;
 pub(crate) use trace_context::TRACEPARENT;
+use unseen::Unseen;
 
 use crate::clock::{system_time, wall_nanos_of};
 use crate::codec;
@@ -73,6 +76,7 @@ pub struct Event {
     retry_count: u32,
     source: Source,
     status: Status,
+    unseen: Unseen,
     rare: Option<Box<Rare>>,
 }
 
@@ -122,7 +126,16 @@ impl Event {
     /// The id; a new UUID of version 7 unless one was given.
     #[must_use]
     pub fn id(&self) -> &EventId {
+        self.unseen.end();
         &self.id
+    }
+
+    /// Whether nobody can know the id yet: it was made here, and since then the event was neither copied nor written as JSON, nor was
+    /// its id read. Then no back end can hold it either, and need not look. Of an event that a [`Mirror`](crate::provider::Mirror) gets
+    /// it tells how it was when it was published; reading its id ends that here too.
+    #[must_use]
+    pub fn has_unseen_id(&self) -> bool {
+        self.unseen.get()
     }
 
     /// Where the event comes from.
@@ -292,6 +305,11 @@ impl Event {
         }
     }
 
+    /// The same for a copy that only the broker has: nobody has seen the id of the event that was published.
+    pub(crate) fn keep_unseen(&mut self) {
+        self.unseen = Unseen::new(true);
+    }
+
     /// Adds an entry of the trace's context, unless it breaks a bound of metadata: the event matters more.
     pub(crate) fn carry(&mut self, name: &str, value: String) {
         // A refused one changes nothing.
@@ -317,6 +335,26 @@ impl Event {
             && self.session_id() == other.session_id()
             && self.explicit_names() == other.explicit_names()
             && self.says().eq(other.says())
+    }
+
+    /// Feeds a hasher with what [`same_content`](Self::same_content) compares, for back ends that can't keep that itself: by
+    /// [`write`](Hasher::write) alone and the same on every machine, so that what comes out depends only on the hasher.
+    pub fn hash_content(&self, hasher: &mut impl Hasher) {
+        let mut feed = |part: Option<&[u8]>| {
+            hasher.write(&part.map_or(u64::MAX, |part| part.len() as u64).to_le_bytes());
+            hasher.write(part.unwrap_or_default());
+        };
+        feed(Some(self.source.as_str().as_bytes()));
+        feed(Some(self.event_type.as_str().as_bytes()));
+        feed(Some(self.payload.as_bytes()));
+        feed(self.key().map(str::as_bytes));
+        feed(Some(&self.user_id.to_le_bytes()));
+        feed(self.session_id().map(str::as_bytes));
+        self.explicit_names().iter().for_each(|name| feed(name.map(str::as_bytes)));
+        for (name, value) in self.says() {
+            feed(Some(name.as_bytes()));
+            feed(Some(value.to_string().as_bytes()));
+        }
     }
 
     /// The metadata without the context of the trace.

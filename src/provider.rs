@@ -277,12 +277,13 @@ impl StatusChange {
 /// The way out. Called by one thread.
 pub trait Mirror: Send {
     /// Hands a batch of 1 to 256 events over, in order. When it returns `Ok`, each is held or refused; the outcomes are in
-    /// the order of the events. Blocks for the back end's own time limit at most.
+    /// the order of the events. Blocks for the back end's own time limit at most. Where it waits for an answer it may call `meanwhile`
+    /// first, once: that is work of the engine's which need not wait too.
     ///
     /// # Errors
     /// [`BackendError::Unavailable`] if the answer is not known for some of them: the same batch is sent again, and what the
     /// first call stored is [`Known`](SendOutcome::Known) then. [`BackendError::Refused`] refuses the whole batch.
-    fn send(&mut self, batch: &[Event]) -> Result<Vec<SendOutcome>, BackendError>;
+    fn send(&mut self, batch: &[Event], meanwhile: &mut dyn FnMut()) -> Result<Vec<SendOutcome>, BackendError>;
 }
 
 /// A subscription that the back end serves.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::Bridge;
-use super::mirror::Then;
+use super::mirror::{Then, Unsent};
 use crate::admission::{Publishing, Refusal, Reservation};
 use crate::clock::system_time;
 use crate::dead_letter::{AttemptError, DeadLetter, DeadReason};
@@ -25,19 +25,24 @@ impl Engine {
         bridge: &Bridge,
         _publishing: &Publishing<'_>,
         event: Event,
+        unseen: bool,
         room: Reservation,
     ) -> Result<Accepted, PublishError> {
         if let Err(limit) = bridge.reserve() {
             room.release();
             return self.refuse(event, Refusal::Full(limit));
         }
-        self.dispatch_buffered(event, room, |record| self.buffer(bridge, record)).inspect_err(|_| bridge.answered())
+        self.dispatch_buffered(event, room, |record| self.buffer(bridge, record, unseen))
+            .inspect_err(|_| bridge.answered())
     }
 
     /// An event that was counted goes to the mirror; `None` if it turned out to be known.
-    pub(crate) fn buffer(&self, bridge: &Bridge, record: Option<&SharedRecord>) {
+    pub(crate) fn buffer(&self, bridge: &Bridge, record: Option<&SharedRecord>, unseen: bool) {
         match record {
-            Some(record) => bridge.enqueue(record.event.clone(), Then::Settle(SharedRecord::clone(record))),
+            Some(record) => {
+                let event = record.event.clone();
+                bridge.enqueue(Unsent { event, unseen }, Then::Settle(SharedRecord::clone(record)));
+            }
             None => bridge.answered(),
         }
     }
@@ -78,7 +83,7 @@ impl Engine {
             return Err(not_found());
         };
         self.reopen(&entry.record, Record::reopen_one);
-        self.buffer(bridge, Some(&entry.record));
+        self.buffer(bridge, Some(&entry.record), false);
         Ok(())
     }
 }

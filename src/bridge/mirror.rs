@@ -26,11 +26,34 @@ pub(super) enum Job {
     Wake,
 }
 
+/// An event that the back end is to hold.
+pub(crate) struct Unsent {
+    pub(crate) event: Event,
+    /// Nobody could know [its id](Event::has_unseen_id) when it was published.
+    pub(crate) unseen: bool,
+}
+
 /// An event on its way out.
 pub(super) struct Outgoing {
-    pub(super) event: Event,
-    pub(super) then: Then,
+    event: Event,
+    unseen: bool,
+    then: Then,
 }
+
+impl Outgoing {
+    /// What the mirror gets: with the name of the instance.
+    fn copy(&self, instance_id: &Arc<str>) -> Event {
+        let mut event = self.event.clone();
+        event.adopt(instance_id, None);
+        if self.unseen {
+            event.keep_unseen();
+        }
+        event
+    }
+}
+
+/// Outcomes of buffered events: nobody waits for them, so they are seen to while the back end works on the next batch.
+type Later = Vec<(Outgoing, Option<SendOutcome>, bool)>;
 
 /// What follows from the back end's answer.
 pub(super) enum Then {
@@ -63,9 +86,10 @@ impl Bridge {
     }
 
     /// Hands an event that was counted to the mirror thread.
-    pub(super) fn enqueue(&self, event: Event, then: Then) {
+    pub(super) fn enqueue(&self, unsent: Unsent, then: Then) {
+        let Unsent { event, unseen } = unsent;
         // As in `command`.
-        let _ = self.jobs.0.send(Job::Send(Outgoing { event, then }));
+        let _ = self.jobs.0.send(Job::Send(Outgoing { event, unseen, then }));
     }
 }
 
@@ -75,15 +99,15 @@ impl Engine {
         &self,
         bridge: &Bridge,
         _publishing: &Publishing<'_>,
-        event: Event,
+        unsent: Unsent,
         reservation: Option<Reservation>,
         pending: &Arc<Pending>,
     ) -> Result<(), PublishError> {
         if let Err(limit) = bridge.reserve() {
             release(reservation.as_ref());
-            return self.refuse(event, Refusal::Full(limit));
+            return self.refuse(unsent.event, Refusal::Full(limit));
         }
-        bridge.enqueue(event, Then::Answer { reservation, pending: Arc::clone(pending) });
+        bridge.enqueue(unsent, Then::Answer { reservation, pending: Arc::clone(pending) });
         Ok(())
     }
 
@@ -91,9 +115,10 @@ impl Engine {
         crate::delivery::become_worker();
         let Some(bridge) = &self.bridge else { return };
         let mut pauses = Pauses::new();
+        let mut later = Later::new();
         loop {
-            // With statuses left over from a failure there is something to do anyway.
-            let idle = bridge.untold.lock().is_empty();
+            // With statuses left over from a failure, or outcomes to see to, there is something to do anyway.
+            let idle = later.is_empty() && bridge.untold.lock().is_empty();
             let first = if idle { bridge.jobs.1.recv().ok() } else { bridge.jobs.1.try_recv().ok() };
             let mut batch = Vec::new();
             for job in first.into_iter().chain(bridge.jobs.1.try_iter().take(MAX_BATCH - 1)) {
@@ -105,10 +130,12 @@ impl Engine {
             if let Some(mirror) = &mut mirror
                 && !batch.is_empty()
             {
-                self.mirror_batch(bridge, &mut **mirror, batch);
+                later = self.mirror_batch(bridge, &mut **mirror, batch, later);
+            } else {
+                self.see_to(bridge, &mut later);
             }
             let failed = self.tell_statuses(bridge).is_err();
-            if bridge.closing.is_set() && bridge.jobs.1.is_empty() {
+            if bridge.closing.is_set() && bridge.jobs.1.is_empty() && later.is_empty() {
                 return;
             }
             if failed {
@@ -119,32 +146,35 @@ impl Engine {
         }
     }
 
-    /// Sends a batch until the back end has answered. When the broker has stopped, it is tried once more.
-    fn mirror_batch(self: &Arc<Self>, bridge: &Bridge, mirror: &mut dyn Mirror, batch: Vec<Outgoing>) {
-        let mut events: Vec<Event> = batch.iter().map(|outgoing| outgoing.event.clone()).collect();
-        for event in &mut events {
-            event.adopt(&self.instance_id, None);
-        }
+    /// Sends a batch until the back end has answered. When the broker has stopped, it is tried once more. Sees to what was left for later,
+    /// and returns what is now.
+    fn mirror_batch(
+        self: &Arc<Self>,
+        bridge: &Bridge,
+        mirror: &mut dyn Mirror,
+        batch: Vec<Outgoing>,
+        mut before: Later,
+    ) -> Later {
+        let events = Arc::new(batch.iter().map(|it| it.copy(&self.instance_id)).collect::<Vec<Event>>());
         // Should the back end never answer, `stop` reports these.
-        let before = {
-            let mut unflushed = bridge.unflushed.lock();
-            let before = unflushed.len();
-            unflushed.extend(events.iter().cloned());
-            before
-        };
+        *bridge.sending.lock() = Some(Arc::clone(&events));
         let mut pauses = Pauses::new();
         let mut tries = 0;
         let outcomes = loop {
             tries += 1;
             let last_try = bridge.closing.is_set();
-            let sent = guarded(|| mirror.send(&events)).unwrap_or_else(|panic| Err(BackendError::Unavailable(panic)));
-            match sent {
+            let mut meanwhile = || self.see_to(bridge, &mut before);
+            let sent = guarded(|| mirror.send(&events, &mut meanwhile));
+            self.see_to(bridge, &mut before);
+            match sent.unwrap_or_else(|panic| Err(BackendError::Unavailable(panic))) {
                 Ok(outcomes) => break outcomes,
                 Err(error @ BackendError::Unavailable(_)) => {
                     bridge.note_error(&error);
                     if last_try {
+                        *bridge.sending.lock() = None;
+                        bridge.unflushed.lock().extend(events.iter().cloned());
                         batch.into_iter().for_each(|outgoing| self.give_up(bridge, outgoing, &error.to_string()));
-                        return;
+                        return Later::new();
                     }
                     pauses.pause(self, bridge);
                 }
@@ -152,13 +182,22 @@ impl Engine {
                 Err(error) => break vec![SendOutcome::Refused(error.to_string()); events.len()],
             }
         };
-        bridge.unflushed.lock().truncate(before);
+        *bridge.sending.lock() = None;
         let mut outcomes = outcomes.into_iter();
-        for outgoing in batch {
-            match outcomes.next() {
+        let outcomes = batch.into_iter().map(|outgoing| (outgoing, outcomes.next(), tries > 1));
+        let is_awaited = |(outgoing, _, _): &(Outgoing, _, _)| matches!(outgoing.then, Then::Answer { .. });
+        let (mut awaited, later): (Later, Later) = outcomes.partition(is_awaited);
+        self.see_to(bridge, &mut awaited);
+        later
+    }
+
+    /// What follows from outcomes.
+    fn see_to(self: &Arc<Self>, bridge: &Bridge, outcomes: &mut Later) {
+        for (outgoing, outcome, tried_before) in outcomes.drain(..) {
+            match outcome {
                 Some(SendOutcome::Held) => self.confirm(bridge, outgoing),
                 // Its answer was lost: it may have been stored by the first try.
-                Some(SendOutcome::Known) if tries > 1 => self.confirm(bridge, outgoing),
+                Some(SendOutcome::Known) if tried_before => self.confirm(bridge, outgoing),
                 Some(SendOutcome::Known) => self.know(bridge, outgoing),
                 Some(SendOutcome::Conflict) => self.reject(bridge, outgoing, Refusal::IdConflict),
                 Some(SendOutcome::Full { max_backlog: max }) => {
@@ -176,7 +215,7 @@ impl Engine {
     /// The back end holds an event: now it is accepted, and dispatched to the local subscriptions.
     fn confirm(self: &Arc<Self>, bridge: &Bridge, outgoing: Outgoing) {
         bridge.mirrored.fetch_add(1, Ordering::SeqCst);
-        let Outgoing { event, then } = outgoing;
+        let Outgoing { event, then, .. } = outgoing;
         match then {
             Then::Answer { reservation: Some(reservation), pending } => {
                 pending.resolve(self.dispatch_reserved(event, reservation));
@@ -192,7 +231,7 @@ impl Engine {
     /// The back end has held the event before it was published.
     fn know(&self, bridge: &Bridge, outgoing: Outgoing) {
         self.counts.here().duplicates.add_one();
-        let Outgoing { event, then } = outgoing;
+        let Outgoing { event, then, .. } = outgoing;
         match then {
             Then::Answer { reservation, pending } => {
                 release(reservation.as_ref());
@@ -204,7 +243,7 @@ impl Engine {
     }
 
     fn reject(self: &Arc<Self>, bridge: &Bridge, outgoing: Outgoing, refusal: Refusal) {
-        let Outgoing { event, then } = outgoing;
+        let Outgoing { event, then, .. } = outgoing;
         match then {
             Then::Answer { reservation, pending } => {
                 release(reservation.as_ref());
@@ -223,7 +262,9 @@ impl Engine {
                 self.give_up(bridge, outgoing, "the broker has stopped");
             }
         }
-        std::mem::take(&mut bridge.unflushed.lock())
+        let mut unflushed = std::mem::take(&mut *bridge.unflushed.lock());
+        unflushed.extend(bridge.sending.lock().iter().flat_map(|events| events.iter().cloned()));
+        unflushed
     }
 
     /// Nobody knows whether the back end holds an event. One that was accepted before stays open.

@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 use serde_json::Value;
 
+use super::unseen::Unseen;
 use super::{
     Event, EventId, EventType, Payload, Rare, Source, Status, TRACEPARENT, bounds, segments_of_three, trace_context,
 };
@@ -215,6 +216,7 @@ impl EventBuilder {
         // One look at the clock serves both.
         let now = if self.id.is_none() || self.created.is_none() { clock::wall_nanos() } else { 0 };
         Ok(Event {
+            unseen: Unseen::new(self.id.is_none()),
             id: self.id.unwrap_or_else(|| EventId::generate(now)),
             rare: self.rare.and_then(|rare| without_derived(*rare, &event_type).boxed()),
             event_type,

@@ -34,6 +34,8 @@ pub(crate) struct Database {
     pub(crate) place: String,
     backoff: Backoff,
     pub(crate) stream: String,
+    /// The streams that events are entries of.
+    pub(crate) streams: Vec<String>,
     pub(crate) group: String,
     pub(crate) lease_time: Duration,
     pub(crate) dedupe_window: Duration,
@@ -120,6 +122,7 @@ impl Database {
             place: format!("Redis at {place}"),
             backoff: Backoff::default(),
             stream: settings.stream_name.clone(),
+            streams: vec![settings.stream_name.clone()],
             group: settings.consumer_group.clone(),
             lease_time: settings.lease_time,
             dedupe_window: settings.dedupe_window,
@@ -144,6 +147,11 @@ impl Database {
     /// A key beside the stream.
     pub(crate) fn key(&self, name: &str) -> String {
         format!("{}:{name}", self.stream)
+    }
+
+    /// Which of the streams an event goes to.
+    pub(crate) fn stream_for(&self, _event: &Event) -> usize {
+        0
     }
 
     /// The stream that a delivery is an entry of.
@@ -184,22 +192,20 @@ impl Link {
     /// Asks the server something.
     pub(crate) fn call<T>(&mut self, work: impl FnOnce(&mut Connection) -> RedisResult<T>) -> Result<T, BackendError> {
         let place = &self.database.place;
-        let connection = match &mut self.connection {
+        let connect = || connect(&self.database.client).map_err(|error| format!("{place}: {}", text(&error)));
+        // If the work panics, nobody knows what is still to come.
+        let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            none => {
-                let connect = || connect(&self.database.client).map_err(|error| format!("{place}: {}", text(&error)));
-                none.insert(self.database.backoff.attempt(connect)?)
-            }
+            None => self.database.backoff.attempt(connect)?,
         };
-        let result = work(connection);
-        result.map_err(|error| {
-            // What the server itself has refused leaves the connection as it was; but if it has become a replica, another one may be
-            // found at its address.
-            if error.code().is_none_or(|code| code == "READONLY") {
-                self.connection = None;
-            }
-            backend_error(place, &error)
-        })
+        let result = work(&mut connection);
+        // What the server itself has refused leaves the connection as it was; but if it has become a replica, another one may be
+        // found at its address.
+        let is_lost = |error: &RedisError| error.code().is_none_or(|code| code == "READONLY");
+        if !result.as_ref().is_err_and(is_lost) {
+            self.connection = Some(connection);
+        }
+        result.map_err(|error| backend_error(place, &error))
     }
 
     /// The same for a question that waits: nothing if a signal has cut the wait short.
@@ -222,8 +228,9 @@ impl Link {
 
     /// Runs a script on the stream.
     pub(crate) fn run(&mut self, script: &Script, arguments: &[&[u8]]) -> Result<Value, BackendError> {
-        let stream = self.database.stream.clone();
-        self.call(|connection| script.run(connection, &stream, arguments))
+        let database = Arc::clone(&self.database);
+        let keys: Vec<&str> = [&database.stream].into_iter().chain(&database.streams).map(String::as_str).collect();
+        self.call(|connection| script.run(connection, &keys, arguments))
     }
 }
 

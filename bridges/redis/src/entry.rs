@@ -2,9 +2,10 @@
 
 use std::time::{Duration, SystemTime};
 
+use eventbroker::Event;
 use eventbroker::provider::BackendError;
-use eventbroker::{Event, EventId};
 use redis::Value;
+use xxhash_rust::xxh3::Xxh3;
 
 /// An event as JSON.
 pub(crate) fn to_json(event: &Event) -> String {
@@ -16,13 +17,42 @@ pub(crate) fn from_json(text: &[u8]) -> Result<Event, String> {
     Event::from_json(text).map_err(|error| error.to_string())
 }
 
-/// When an event with this id was made, if the id tells: UUIDs of version 7 do.
-pub(crate) fn time_of(id: &EventId) -> Option<Duration> {
-    let text = id.to_string();
-    let bytes = text.as_bytes();
-    let is_seven = bytes.len() == 36 && [8, 13, 18, 23].iter().all(|at| bytes[*at] == b'-') && bytes[14] == b'7';
-    let hex: String = text.chars().filter(|it| *it != '-').take(12).collect();
-    u64::from_str_radix(&hex, 16).ok().filter(|_| is_seven).map(Duration::from_millis)
+/// What is known of when an event with this id was made, if the id tells: UUIDs of version 7 do.
+pub(crate) fn made(id: &str) -> Option<Made> {
+    let text = id.as_bytes();
+    let is_seven = text.len() == 36 && [8, 13, 18, 23].iter().all(|at| text[*at] == b'-') && text[14] == b'7';
+    let mut digits = text.iter().filter(|it| **it != b'-').map(|it| (*it as char).to_digit(16));
+    let mut bytes = [0; 16];
+    if !is_seven {
+        return None;
+    }
+    for byte in &mut bytes {
+        *byte = (digits.next()?? << 4 | digits.next()??) as u8;
+    }
+    let millis = bytes[..6].iter().fold(0, |millis, byte| millis << 8 | u64::from(*byte));
+    Some(Made { at: Duration::from_millis(millis), bytes })
+}
+
+/// See [`made`].
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Made {
+    pub(crate) at: Duration,
+    /// The id.
+    pub(crate) bytes: [u8; 16],
+}
+
+impl Made {
+    /// Which of the keys with known ids it is in: each holds those of 64 milliseconds.
+    pub(crate) fn bucket(&self) -> u128 {
+        self.at.as_millis() >> 6
+    }
+}
+
+/// What stands for the content of an event: the same for two events whose content is the same.
+pub(crate) fn content_of(event: &Event) -> [u8; 8] {
+    let mut hasher = Xxh3::new();
+    event.hash_content(&mut hasher);
+    hasher.digest().to_be_bytes()
 }
 
 /// The time since 1970.

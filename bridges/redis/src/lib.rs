@@ -32,6 +32,7 @@ mod tail;
 #[cfg(feature = "tls")]
 mod tls;
 mod watch;
+mod wire;
 
 use std::fmt;
 use std::path::PathBuf;

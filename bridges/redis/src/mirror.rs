@@ -1,66 +1,165 @@
-//! The way out: a batch of events is one script, so that nobody comes between looking for an id and storing it.
+//! The way out. An event whose id nobody can have seen is simply appended, many in one transaction, with its id for those who come later; all
+//! others by a script, so that nobody comes between looking for an id and storing it.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
+use std::mem;
 use std::sync::Arc;
+use std::time::Duration;
 
 use eventbroker::Event;
 use eventbroker::provider::{BackendError, Mirror, SendOutcome};
+use redis::{Connection, RedisResult, Value};
 
 use crate::connection::{Database, Link, millis};
-use crate::entry::{entries, event_of, texts, time_of, to_json};
+use crate::entry::{Made, bytes, content_of, list, made, parts, text, unexpected};
 use crate::scripts;
 use crate::store::MAX_DELAY;
+use crate::wire::Request;
 
 #[derive(Debug)]
 pub(crate) struct RedisMirror {
     database: Arc<Database>,
     link: Link,
+    request: Request,
+}
+
+/// What was told of an event that was appended.
+struct Appended {
+    id: String,
+    made: Option<Made>,
+    stream: usize,
+    content: [u8; 8],
 }
 
 impl RedisMirror {
     pub(crate) fn new(database: &Arc<Database>) -> Self {
-        Self { database: Arc::clone(database), link: Link::new(database) }
+        Self { database: Arc::clone(database), link: Link::new(database), request: Request::default() }
+    }
+
+    /// Appends events whose ids nobody knows. The server begins while they are still being written.
+    fn append(&mut self, batch: &[Event], meanwhile: &mut dyn FnMut()) -> Result<Vec<SendOutcome>, BackendError> {
+        let database = Arc::clone(&self.database);
+        let kept = millis(database.dedupe_window);
+        let mut request = mem::take(&mut self.request);
+        let (mut appended, mut ids) = (Vec::with_capacity(batch.len()), BTreeMap::<u128, Vec<u8>>::new());
+        let answer = self.link.call(|connection| {
+            request.clear();
+            request.command(1).word("MULTI");
+            for event in batch {
+                let it = write(&mut request, &database, event);
+                if let Some(made) = it.made {
+                    let known = ids.entry(made.bucket()).or_default();
+                    known.extend_from_slice(&made.bytes);
+                    known.extend_from_slice(&it.content);
+                }
+                appended.push(it);
+                if let Some(part) = request.part() {
+                    connection.send_packed_command(part)?;
+                    request.sent();
+                }
+            }
+            for (bucket, known) in &ids {
+                let key = database.key(&format!("ids:{bucket}"));
+                request.command(3).word("APPEND").word(&key).word(known);
+                request.command(3).word("PEXPIRE").word(&key).word(&kept);
+            }
+            request.command(1).word("EXEC");
+            connection.send_packed_command(request.rest())?;
+            meanwhile();
+            answer(connection, 1 + batch.len() + 2 * ids.len())
+        });
+        self.request = request;
+        self.note(answer?, &appended)
+    }
+
+    /// Notes what the server has answered.
+    fn note(&mut self, answer: Value, appended: &[Appended]) -> Result<Vec<SendOutcome>, BackendError> {
+        let mut entries = list(answer)?;
+        entries.truncate(appended.len());
+        if entries.len() < appended.len() {
+            return Err(unexpected(&Value::Array(entries)));
+        }
+        let mut far_off = redis::pipe();
+        for (entry, Appended { id, made, stream, content }) in entries.into_iter().zip(appended) {
+            let entry = text(entry)?;
+            let stored = Duration::from_millis(parts(&entry).0);
+            if made.is_none_or(|made| made.at.abs_diff(stored) > MAX_DELAY) {
+                let index = [format!("{} {entry} ", stream + 1).as_bytes(), content].concat();
+                let set = far_off.cmd("SET").arg(self.database.key(&format!("at:{id}"))).arg(index);
+                set.arg("PX").arg(millis(self.database.retention)).ignore();
+            }
+        }
+        if !far_off.is_empty() {
+            self.link.call(|connection| far_off.query::<()>(connection))?;
+        }
+        Ok(vec![SendOutcome::Held; appended.len()])
     }
 }
 
+/// Writes the command that appends an event.
+fn write(request: &mut Request, database: &Database, event: &Event) -> Appended {
+    let (stream, content) = (database.stream_for(event), content_of(event));
+    // From here on its id is seen.
+    let id = event.id().to_string();
+    request.command(15).word("XADD").word(&database.streams[stream]).word("*").word("event").word(event.to_json());
+    request.word("id").word(&id).word("type").word(event.event_type().as_str());
+    request.word("source").word(event.source().as_str()).word("status").word("pending");
+    request.word("instance_id").word(event.instance_id().unwrap_or_default());
+    Appended { made: made(&id), id, stream, content }
+}
+
+/// The answer to a transaction, after so many others; or the first refusal, once all are read.
+fn answer(connection: &mut Connection, others: usize) -> RedisResult<Value> {
+    let mut refused = None;
+    for _ in 0..others {
+        if let Err(error) = connection.recv_response()?.extract_error() {
+            refused.get_or_insert(error);
+        }
+    }
+    let last = connection.recv_response()?;
+    refused.map_or_else(|| last.extract_error(), Err)
+}
+
 impl Mirror for RedisMirror {
-    fn send(&mut self, batch: &[Event]) -> Result<Vec<SendOutcome>, BackendError> {
-        send(&self.database, &mut self.link, batch)
+    fn send(&mut self, batch: &[Event], meanwhile: &mut dyn FnMut()) -> Result<Vec<SendOutcome>, BackendError> {
+        if !batch.iter().all(Event::has_unseen_id) {
+            return send(&self.database, &mut self.link, batch);
+        }
+        let outcomes = self.append(batch, meanwhile)?;
+        replicate(&self.database, &mut self.link)?;
+        Ok(outcomes)
     }
 }
 
 /// Stores events that are not known.
 pub(crate) fn send(database: &Database, link: &mut Link, batch: &[Event]) -> Result<Vec<SendOutcome>, BackendError> {
-    let (window, kept) = (millis(database.dedupe_window), millis(database.retention));
-    let texts_of = |event: &Event| {
-        let at = time_of(event.id()).map_or_else(String::new, |at| at.as_millis().to_string());
-        (event.id().to_string(), to_json(event), at)
-    };
-    let owned: Vec<(String, String, String)> = batch.iter().map(texts_of).collect();
-    let tolerance = millis(MAX_DELAY);
-    let mut arguments: Vec<&[u8]> = vec![window.as_bytes(), kept.as_bytes(), tolerance.as_bytes()];
-    for (event, (id, json, at)) in batch.iter().zip(&owned) {
-        let fields = [
-            id.as_str(),
-            event.event_type().as_str(),
-            event.source().as_str(),
-            event.instance_id().unwrap_or_default(),
-            json,
-            at,
-        ];
-        arguments.extend(fields.map(str::as_bytes));
+    let (window, kept, tolerance) = (millis(database.dedupe_window), millis(database.retention), millis(MAX_DELAY));
+    let mut owned: Vec<[Vec<u8>; 7]> = Vec::with_capacity(batch.len());
+    for event in batch {
+        let id = event.id().to_string();
+        let stream = (database.stream_for(event) + 1).to_string();
+        let [at, bytes, bucket] = made(&id).map_or_else(Default::default, |made| {
+            [made.at.as_millis().to_string().into(), made.bytes.to_vec(), made.bucket().to_string().into()]
+        });
+        owned.push([id.into(), event.to_json(), content_of(event).to_vec(), stream.into(), at, bytes, bucket]);
     }
-    let answers = texts(link.run(&scripts::PUBLISH, &arguments)?)?;
+    let mut arguments: Vec<&[u8]> = vec![window.as_bytes(), kept.as_bytes(), tolerance.as_bytes()];
+    for (event, [id, rest @ ..]) in batch.iter().zip(&owned) {
+        let (event_type, instance) = (event.event_type().as_str(), event.instance_id().unwrap_or_default());
+        arguments.push(id);
+        arguments.extend([event_type, event.source().as_str(), instance].map(str::as_bytes));
+        arguments.extend(rest.each_ref().map(Vec::as_slice));
+    }
+    let mut outcomes = Vec::with_capacity(batch.len());
+    for (answer, [_, _, content, ..]) in list(link.run(&scripts::PUBLISH, &arguments)?)?.into_iter().zip(&owned) {
+        outcomes.push(match bytes(answer)?.strip_prefix(b"=") {
+            Some(known) if known == content => SendOutcome::Known,
+            Some(_) => SendOutcome::Conflict,
+            None => SendOutcome::Held,
+        });
+    }
     replicate(database, link)?;
-    let known: Vec<&str> = answers.iter().filter_map(|it| it.strip_prefix('=')).collect();
-    let there = if known.is_empty() { HashMap::new() } else { look_up(link, &database.stream, &known)? };
-    let outcome = |(event, answer): (&Event, &String)| match answer.strip_prefix('=').map(|entry| there.get(entry)) {
-        None => SendOutcome::Held,
-        Some(Some(known)) if !known.same_content(event) => SendOutcome::Conflict,
-        // Also if it was handled and is not there any more.
-        Some(_) => SendOutcome::Known,
-    };
-    Ok(batch.iter().zip(&answers).map(outcome).collect())
+    Ok(outcomes)
 }
 
 /// Waits until enough replicas have what this connection has seen, which is what it has stored and what it has found to be known.
@@ -75,18 +174,4 @@ fn replicate(database: &Database, link: &mut Link) -> Result<(), BackendError> {
     }
     let place = &database.place;
     Err(BackendError::Unavailable(format!("{place}: {have} replicas of {wanted} have it after {limit:?}")))
-}
-
-/// The events of entries.
-fn look_up(link: &mut Link, stream: &str, names: &[&str]) -> Result<HashMap<String, Event>, BackendError> {
-    let mut pipeline = redis::pipe();
-    names.iter().for_each(|name| _ = pipeline.cmd("XRANGE").arg(stream).arg(*name).arg(*name));
-    let answers: Vec<redis::Value> = link.call(|connection| pipeline.query(connection))?;
-    let mut found = HashMap::new();
-    for answer in answers {
-        for (name, fields) in entries(answer)? {
-            found.extend(event_of(&fields).ok().map(|event| (name, event)));
-        }
-    }
-    Ok(found)
 }

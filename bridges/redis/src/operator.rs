@@ -99,7 +99,7 @@ impl RedisOperator {
 
     fn entry_of(&self, link: &mut Link, id: Option<&EventId>) -> Result<Option<String>, BackendError> {
         let Some(id) = id else { return Ok(None) };
-        match store::find(&self.database, link, id)? {
+        match store::find(link, id)? {
             Some((entry, _)) => Ok(Some(entry)),
             None => Err(BackendError::Refused(format!("the event {id} is not held"))),
         }

@@ -37,17 +37,17 @@ script!(DELETE, "entries", "delete");
 script!(FORGET, "letters", "forget");
 
 impl Script {
-    /// Runs it on a stream.
-    pub(crate) fn run(&self, connection: &mut Connection, stream: &str, arguments: &[&[u8]]) -> RedisResult<Value> {
+    /// Runs it on keys.
+    pub(crate) fn run(&self, connection: &mut Connection, keys: &[&str], arguments: &[&[u8]]) -> RedisResult<Value> {
         let sha = match self.sha.get() {
             Some(sha) => sha.clone(),
             None => self.load(connection)?,
         };
-        match evaluate(connection, &sha, stream, arguments) {
+        match evaluate(connection, &sha, keys, arguments) {
             // The server was started again, or somebody has emptied its cache.
             Err(error) if error.code() == Some("NOSCRIPT") => {
                 let sha = self.load(connection)?;
-                evaluate(connection, &sha, stream, arguments)
+                evaluate(connection, &sha, keys, arguments)
             }
             result => result,
         }
@@ -59,9 +59,9 @@ impl Script {
     }
 }
 
-fn evaluate(connection: &mut Connection, sha: &str, stream: &str, arguments: &[&[u8]]) -> RedisResult<Value> {
+fn evaluate(connection: &mut Connection, sha: &str, keys: &[&str], arguments: &[&[u8]]) -> RedisResult<Value> {
     let mut command = redis::cmd("EVALSHA");
-    command.arg(sha).arg(1).arg(stream);
+    command.arg(sha).arg(keys.len()).arg(keys);
     arguments.iter().for_each(|argument| _ = command.arg(*argument));
     command.query(connection)
 }

@@ -150,7 +150,7 @@ impl Settler for RedisSettler {
         let unit = database.unit(&registration.name, if owner.is_empty() { &instance } else { &owner });
         let start = match &registration.start {
             StartPosition::New => "$".to_owned(),
-            StartPosition::After(id) => match store::find(&database, &mut self.link, id)? {
+            StartPosition::After(id) => match store::find(&mut self.link, id)? {
                 Some((entry, _)) => entry,
                 None => {
                     let problem = format!("start: the event of {:?} is not held", registration.start);
@@ -306,7 +306,7 @@ impl Settler for RedisSettler {
             for some in held.chunks(EXTEND) {
                 let mut arguments: Vec<&[u8]> = [&*member, &unit, &life_key, &known].map(str::as_bytes).to_vec();
                 arguments.extend(some.iter().map(|(_, entry)| entry.as_bytes()));
-                let answer = self.link.call(|connection| scripts::EXTEND.run(connection, &key, &arguments))?;
+                let answer = self.link.call(|connection| scripts::EXTEND.run(connection, &[&key], &arguments))?;
                 let [others, gone, life] =
                     <[Value; 3]>::try_from(list(answer)?).map_err(|it| unexpected(&Value::Array(it)))?;
                 let (others, gone) = (texts(others)?, texts(gone)?);

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use redis::Value;
 
 use crate::connection::{Database, Link, millis};
-use crate::entry::{Group, bytes, earliest, entries, event_of, from_json, list, number, since_epoch, text, time_of};
+use crate::entry::{Group, bytes, earliest, entries, event_of, from_json, list, made, number, since_epoch, text};
 use crate::{mirror, scripts};
 
 /// Entries that one listing looks at; its cursor goes on behind them.
@@ -43,20 +43,15 @@ impl fmt::Debug for RedisStore {
 }
 
 /// The entry of an event, and the event without its status.
-pub(crate) fn find(
-    database: &Database,
-    link: &mut Link,
-    id: &EventId,
-) -> Result<Option<(String, Event)>, BackendError> {
-    let (name, window) = (id.to_string(), millis(database.dedupe_window));
-    let range = time_of(id)
-        .map(|at| (at.saturating_sub(MAX_DELAY).as_millis().to_string(), (at + MAX_DELAY).as_millis().to_string()));
-    let mut arguments: Vec<&[u8]> = vec![name.as_bytes(), window.as_bytes()];
-    if let Some((from, to)) = &range {
-        arguments.extend([from.as_bytes(), to.as_bytes()]);
+pub(crate) fn find(link: &mut Link, id: &EventId) -> Result<Option<(String, Event)>, BackendError> {
+    let name = id.to_string();
+    let time = made(&name).map(|made| (made.at.as_millis().to_string(), millis(MAX_DELAY)));
+    let mut arguments: Vec<&[u8]> = vec![name.as_bytes()];
+    if let Some((at, off)) = &time {
+        arguments.extend([at.as_bytes(), off.as_bytes()]);
     }
     let found = list(link.run(&scripts::FIND, &arguments)?)?;
-    let Ok([entry, event]) = <[Value; 2]>::try_from(found) else { return Ok(None) };
+    let Ok([_, entry, event]) = <[Value; 3]>::try_from(found) else { return Ok(None) };
     // What is no event is not shown.
     Ok(from_json(&bytes(event)?).ok().map(|event| (text(entry).unwrap_or_default(), event)))
 }
@@ -118,7 +113,7 @@ impl EventStore for RedisStore {
 
     fn get(&self, id: &EventId) -> Result<Option<Event>, BackendError> {
         let mut link = self.link.lock();
-        let found = find(&self.database, &mut link, id)?;
+        let found = find(&mut link, id)?;
         Ok(with_statuses(&mut link, found.into_iter().collect())?.pop())
     }
 
@@ -132,7 +127,7 @@ impl EventStore for RedisStore {
             bound(filter.created_to).map_or("+".to_owned(), |at| (at + MAX_DELAY).as_millis().to_string()),
         );
         if let Some(after) = &filter.after {
-            let Some((entry, _)) = find(&self.database, &mut link, after)? else {
+            let Some((entry, _)) = find(&mut link, after)? else {
                 return Ok(Page::new(Vec::new(), None));
             };
             let beyond = format!("({entry}");
@@ -177,7 +172,7 @@ impl EventStore for RedisStore {
 
     fn delete(&self, id: &EventId) -> Result<bool, BackendError> {
         let mut link = self.link.lock();
-        let Some((entry, _)) = find(&self.database, &mut link, id)? else { return Ok(false) };
+        let Some((entry, _)) = find(&mut link, id)? else { return Ok(false) };
         let id = id.to_string();
         Ok(number(link.run(&scripts::DELETE, &[entry.as_bytes(), id.as_bytes()])?)? > 0)
     }

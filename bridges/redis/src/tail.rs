@@ -39,7 +39,7 @@ impl RedisTail {
                 })?;
                 entries(last)?.pop().map_or("0-0".to_owned(), |(name, _)| name)
             }
-            StartPosition::After(id) => match find(database, &mut link, id)? {
+            StartPosition::After(id) => match find(&mut link, id)? {
                 Some((entry, _)) => entry,
                 None => return Err(BackendError::Refused(format!("the event of {start:?} is not held"))),
             },

@@ -613,7 +613,7 @@ struct Connection {
 }
 
 impl Mirror for Connection {
-    fn send(&mut self, batch: &[Event]) -> Result<Vec<SendOutcome>, BackendError> {
+    fn send(&mut self, batch: &[Event], _meanwhile: &mut dyn FnMut()) -> Result<Vec<SendOutcome>, BackendError> {
         let mut server = self.shared.lock();
         server.sends += 1;
         self.shared.changed.notify_all();

@@ -1,27 +1,41 @@
--- Stores events whose ids are not known. KEYS: the stream. ARGV: the window in which an id is known and how long an index entry lasts, in
--- milliseconds, and how far the time in an id may be off; then of each event its id, type, source, instance, JSON, and the time in its id in
--- milliseconds, or nothing if there is none.
--- Returns the entry of each, with `=` before it if it was there before.
-local stream, window, kept, tolerance = KEYS[1], tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
-local now = redis.call('TIME')
-local bucket = math.floor((now[1] * 1000 + math.floor(now[2] / 1000)) / window)
-local current, before = stream .. ':ids:' .. bucket, stream .. ':ids:' .. (bucket - 1)
-local has_before, entries = redis.call('EXISTS', before) == 1, {}
-for i = 4, #ARGV, 6 do
-    local id, at = ARGV[i], tonumber(ARGV[i + 5])
-    local known = (has_before and redis.call('HGET', before, id)) or redis.call('HGET', current, id)
-        or (not at and redis.call('GET', stream .. ':at:' .. id))
-    if known then
-        entries[#entries + 1] = '=' .. known
-    else
-        local entry = redis.call('XADD', stream, '*', 'event', ARGV[i + 4], 'id', id, 'type', ARGV[i + 1], 'source', ARGV[i + 2],
-            'status', 'pending', 'instance_id', ARGV[i + 3])
-        redis.call('HSET', current, id, entry)
-        if not at or math.abs(at - tonumber(string.match(entry, '%d+'))) > tolerance then
-            redis.call('SET', stream .. ':at:' .. id, entry, 'PX', kept)
-        end
-        entries[#entries + 1] = entry
+-- Stores events whose ids are not known. KEYS: the prefix, the streams. ARGV: how long an id is known and how long an index entry lasts, in
+-- milliseconds, and how far the time in an id may be off; then of each event its id, type, source, instance, JSON, what stands for its
+-- content, the number of its stream, and if its id tells when it was made: that in milliseconds, its 16 bytes and its bucket; else nothing.
+-- Returns the entry of each; of one that was known, `=` and what stands for its content.
+local prefix, window, kept, tolerance = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3])
+local function look_up(ids, bytes)
+    local from = 1
+    while true do
+        local at = string.find(ids, bytes, from, true)
+        if not at then return end
+        if at % 24 == 1 then return string.sub(ids, at + 16, at + 23) end
+        from = at + 1
     end
 end
-redis.call('PEXPIRE', current, 2 * window)
-return entries
+local answers = {}
+for i = 4, #ARGV, 10 do
+    local id, content, number, at, bytes, bucket = ARGV[i], ARGV[i + 5], ARGV[i + 6], tonumber(ARGV[i + 7]), ARGV[i + 8], nil
+    local known
+    if at then
+        bucket = prefix .. ':ids:' .. ARGV[i + 9]
+        known = look_up(redis.call('GET', bucket) or '', bytes)
+    else
+        local index = redis.call('GET', prefix .. ':at:' .. id)
+        known = index and string.sub(index, -8)
+    end
+    if known then
+        answers[#answers + 1] = '=' .. known
+    else
+        local entry = redis.call('XADD', KEYS[number + 1], '*', 'event', ARGV[i + 4], 'id', id, 'type', ARGV[i + 1], 'source', ARGV[i + 2],
+            'status', 'pending', 'instance_id', ARGV[i + 3])
+        if at then
+            redis.call('APPEND', bucket, bytes .. content)
+            redis.call('PEXPIRE', bucket, window)
+        end
+        if not at or math.abs(at - tonumber(string.match(entry, '%d+'))) > tolerance then
+            redis.call('SET', prefix .. ':at:' .. id, number .. ' ' .. entry .. ' ' .. content, 'PX', kept)
+        end
+        answers[#answers + 1] = entry
+    end
+end
+return answers

@@ -23,7 +23,7 @@ impl PostgresMirror {
 }
 
 impl Mirror for PostgresMirror {
-    fn send(&mut self, batch: &[Event]) -> Result<Vec<SendOutcome>, BackendError> {
+    fn send(&mut self, batch: &[Event], _meanwhile: &mut dyn FnMut()) -> Result<Vec<SendOutcome>, BackendError> {
         let outcomes = send(&self.0, &self.0.out, batch)?;
         self.0.stored();
         Ok(outcomes)

@@ -19,7 +19,7 @@ impl SqliteMirror {
 }
 
 impl Mirror for SqliteMirror {
-    fn send(&mut self, batch: &[Event]) -> Result<Vec<SendOutcome>, BackendError> {
+    fn send(&mut self, batch: &[Event], _meanwhile: &mut dyn FnMut()) -> Result<Vec<SendOutcome>, BackendError> {
         let database = &*self.0;
         let outcomes = database.write(Sync::Full, |transaction| store(database, transaction, batch))?;
         database.bell.stored();
