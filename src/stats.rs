@@ -136,6 +136,11 @@ pub struct BackEndStats {
     pub dead_letters_expired: u64,
     /// Subscriptions that were removed because nobody used them for `idle_expiry`.
     pub subscriptions_expired: u64,
+    /// Events that a subscription has not handled and never will, because somebody else has removed them from the back end or the back
+    /// end itself has lost them. Exact if [`losses_unknown`](Self::losses_unknown) is 0, else at least so many.
+    pub entries_lost: u64,
+    /// How often a subscription has lost more than could be counted: all that was there is gone.
+    pub losses_unknown: u64,
     /// How long the oldest transaction has been open that has written something, whoever's it is: streams wait until it ends, and so
     /// do events that a new subscription missed meanwhile. `None` if there is none, or the back end has nothing that waits for one.
     pub oldest_transaction: Option<Duration>,

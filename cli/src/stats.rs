@@ -56,6 +56,8 @@ pub(crate) fn as_json(stats: &BackEndStats) -> Value {
         "dead_letters": stats.dead_letters,
         "dead_letters_expired": stats.dead_letters_expired,
         "subscriptions_expired": stats.subscriptions_expired,
+        "entries_lost": stats.entries_lost,
+        "losses_unknown": stats.losses_unknown,
         "oldest_transaction_seconds": stats.oldest_transaction.map(|age| age.as_secs_f64()),
         "subscriptions": stats.subscriptions.iter().map(subscription).collect::<Vec<_>>(),
     })
@@ -87,12 +89,35 @@ pub(crate) fn table(stats: &BackEndStats) -> String {
     let oldest = oldest.map_or_else(String::new, |age| {
         format!("open for {} s is a transaction that streams wait for\n", age.as_secs())
     });
+    let lost = match (stats.entries_lost, stats.losses_unknown) {
+        (0, 0) => String::new(),
+        (lost, 0) => format!("lost           {lost} events are gone that were not handled\n"),
+        (lost, _) => format!("lost           at least {lost} events are gone that were not handled\n"),
+    };
     format!(
-        "dead letters   {} ({} have expired)\nsubscriptions  {} ({} have expired)\n{oldest}{}",
+        "dead letters   {} ({} have expired)\nsubscriptions  {} ({} have expired)\n{lost}{oldest}{}",
         stats.dead_letters,
         stats.dead_letters_expired,
         stats.subscriptions.len(),
         stats.subscriptions_expired,
         rows.iter().map(line).collect::<String>()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{as_json, table};
+    use eventbroker::stats::BackEndStats;
+
+    #[test]
+    fn a_loss_is_shown_as_exactly_as_it_is_known() {
+        let mut stats = BackEndStats::default();
+        assert!(!table(&stats).contains("lost"));
+        stats.entries_lost = 298;
+        assert!(table(&stats).contains("\nlost           298 events are gone that were not handled\n"));
+        stats.losses_unknown = 1;
+        assert!(table(&stats).contains("\nlost           at least 298 events are gone that were not handled\n"));
+        let json = as_json(&stats);
+        assert_eq!((&json["entries_lost"], &json["losses_unknown"]), (&298.into(), &1.into()));
+    }
 }

@@ -73,6 +73,8 @@ pub(crate) struct Held {
     pub(crate) again: bool,
     pub(crate) entry: String,
     pub(crate) suspect: bool,
+    /// Somebody has removed its entry from the stream: nobody else can have it any more.
+    pub(crate) gone: bool,
     /// For its dead letter.
     pub(crate) event: Event,
 }
@@ -136,6 +138,10 @@ impl Database {
             next_token: AtomicU64::new(1),
             woken: AtomicBool::new(false),
         })
+    }
+
+    pub(crate) fn next_number(&self) -> u64 {
+        self.next_token.fetch_add(1, Ordering::Relaxed)
     }
 
     /// A key beside the stream.

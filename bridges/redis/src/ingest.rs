@@ -12,6 +12,7 @@ use redis::Value;
 
 use crate::connection::{Database, Held, Link, Served, millis};
 use crate::entry::{bytes, earliest, entries, from_json, latest, list, number, since_epoch, text, unexpected};
+use crate::watch::Watch;
 use crate::{scripts, settler, store};
 
 /// Time between two looks for what is old.
@@ -30,6 +31,7 @@ type Claimed = (Vec<Lease>, Option<[String; 2]>);
 pub(crate) struct RedisIngest {
     database: Arc<Database>,
     link: Link,
+    watch: Watch,
     next_care: Instant,
     next_clean_up: Instant,
     /// The subscriptions of which it has taken what was left from before it began, by their groups.
@@ -41,8 +43,9 @@ pub(crate) struct RedisIngest {
 impl RedisIngest {
     pub(crate) fn new(database: &Arc<Database>) -> Self {
         let now = Instant::now();
-        let (database, link) = (Arc::clone(database), Link::new(database));
-        Self { database, link, next_care: now, next_clean_up: now, begun: Vec::new(), unsure: Vec::new() }
+        let (watch, link) = (Watch::new(database), Link::new(database));
+        let database = Arc::clone(database);
+        Self { database, link, watch, next_care: now, next_clean_up: now, begun: Vec::new(), unsure: Vec::new() }
     }
 
     /// Claims what is ready. What was claimed before an answer was lost is returned all the same.
@@ -58,6 +61,7 @@ impl RedisIngest {
                 Err(error) if is_gone(&error) => {
                     // Somebody has removed the stream: what is in the new one was not seen by anybody.
                     settler::make(&mut self.link, &served, true, "0")?;
+                    self.watch.hurry();
                 }
                 Err(error) => {
                     if self.begun.contains(&served.unit) && !self.unsure.contains(&served.unit) {
@@ -118,8 +122,11 @@ impl RedisIngest {
                 return Ok(None);
             }
         };
-        let token = self.database.next_token.fetch_add(1, Ordering::Relaxed);
-        let held = Held { unit: served.unit.clone(), again, entry, suspect, event: event.clone() };
+        if !again {
+            self.watch.took(&served.unit);
+        }
+        let token = self.database.next_number();
+        let held = Held { unit: served.unit.clone(), again, entry, suspect, gone: false, event: event.clone() };
         self.database.leases.lock().insert(token, held);
         let lease = Lease::new(LeaseToken(token), Arc::clone(name), event);
         Ok(Some(if suspect { lease.suspected(crashes.try_into().unwrap_or(0)) } else { lease }))
@@ -128,7 +135,7 @@ impl RedisIngest {
     /// Waits until something is stored after these entries, somebody rings or wakes it, or there is something to see to.
     fn wait(&mut self, last: &[String; 2], deadline: Instant) -> Result<(), BackendError> {
         let database = Arc::clone(&self.database);
-        let until = deadline.min(self.next_care).min(self.next_clean_up);
+        let until = deadline.min(self.next_care).min(self.next_clean_up).min(self.watch.next());
         loop {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() || database.woken.load(Ordering::SeqCst) {
@@ -245,6 +252,10 @@ impl RedisIngest {
                 self.clean_up()?;
             }
             let (leases, last) = self.claim(room, take_over)?;
+            if let Err(error) = self.watch.look(&mut self.link) {
+                // What was claimed is returned all the same.
+                return if leases.is_empty() { Err(error) } else { Ok(leases) };
+            }
             let now = Instant::now();
             if !leases.is_empty() || now >= deadline || self.database.woken.swap(false, Ordering::SeqCst) {
                 return Ok(leases);

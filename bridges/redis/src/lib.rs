@@ -31,6 +31,7 @@ mod store;
 mod tail;
 #[cfg(feature = "tls")]
 mod tls;
+mod watch;
 mod wire;
 
 use std::fmt;

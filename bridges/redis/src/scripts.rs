@@ -32,6 +32,8 @@ script!(FIND, "find");
 script!(AGAIN, "held", "letters", "failed", "again");
 script!(PURGE, "letters", "purge");
 script!(REPLAY, "held", "letters", "failed", "replay");
+script!(WATCH, "entries", "watch");
+script!(DELETE, "entries", "delete");
 script!(FORGET, "letters", "forget");
 
 impl Script {

@@ -11,7 +11,7 @@ use redis::Value;
 use serde::{Deserialize, Serialize};
 
 use crate::connection::{Database, Held, Link, Served, millis};
-use crate::entry::{list, number, since_epoch, text, texts, to_json};
+use crate::entry::{list, number, since_epoch, text, texts, to_json, unexpected};
 use crate::{scripts, store};
 
 /// A broadcast subscription whose provider shows no sign of life for so many lease times is forgotten.
@@ -23,6 +23,8 @@ const EXTEND: usize = 1_000;
 pub(crate) struct RedisSettler {
     database: Arc<Database>,
     link: Link,
+    /// What tells the stream from one that comes after it, as far as it is known.
+    life: String,
 }
 
 /// What is known of a subscription.
@@ -57,7 +59,7 @@ pub(crate) struct Letter {
 
 impl RedisSettler {
     pub(crate) fn new(database: &Arc<Database>) -> Self {
-        Self { database: Arc::clone(database), link: Link::new(database) }
+        Self { database: Arc::clone(database), link: Link::new(database), life: String::new() }
     }
 
     fn held(&self, token: LeaseToken) -> Option<Held> {
@@ -104,10 +106,11 @@ impl RedisSettler {
             requeues: self.requeues(held)?,
         };
         let letter = serde_json::to_string(&letter).unwrap_or_default();
+        let gone = if held.gone { "1" } else { "0" };
         let (member, key, id) = (database.member(), database.stream_of(held), held.event.id().to_string());
         let (kept, retries) = (millis(database.retention), attempts.saturating_sub(1).to_string());
         let arguments =
-            [&*member, &held.unit, &key, &held.entry, &database.group, &id, error, &kept, &letter, &retries]
+            [&*member, &held.unit, &key, &held.entry, &database.group, &id, error, &kept, &letter, &retries, gone]
                 .map(str::as_bytes);
         Ok(number(self.link.run(&scripts::BURY, &arguments)?)? == 1)
     }
@@ -227,6 +230,10 @@ impl Settler for RedisSettler {
                         lost.push(*token);
                     }
                 }
+                _ if held.gone => {
+                    // It can't go back.
+                    done.cmd("HINCRBY").arg(database.key("lost")).arg("entries").arg(1).ignore();
+                }
                 _ => {
                     tokens.push(*token);
                     released.extend([held.unit.clone(), key, held.entry.clone()]);
@@ -253,6 +260,9 @@ impl Settler for RedisSettler {
 
     fn mark(&mut self, token: LeaseToken, begun: bool) -> Result<bool, BackendError> {
         let Some(held) = self.held(token) else { return Ok(false) };
+        if held.gone {
+            return Ok(true);
+        }
         let (member, key) = (self.database.member(), self.database.stream_of(&held));
         let arguments = [&*member, &held.unit, &key, &held.entry, if begun { "1" } else { "0" }].map(str::as_bytes);
         let is_held = number(self.link.run(&scripts::MARK, &arguments)?)? == 1;
@@ -277,7 +287,7 @@ impl Settler for RedisSettler {
         let is_ours = self.show_life(&name)?;
         let mut by_stream: HashMap<(String, String), Vec<(LeaseToken, String)>> = HashMap::new();
         for token in tokens {
-            if let Some(held) = self.held(*token) {
+            if let Some(held) = self.held(*token).filter(|held| !held.gone) {
                 by_stream.entry((database.stream_of(&held), held.unit)).or_default().push((*token, held.entry));
             }
         }
@@ -286,13 +296,26 @@ impl Settler for RedisSettler {
             return Ok(by_stream.into_values().flatten().map(|(token, _)| token).collect());
         }
         let mut lost = Vec::new();
+        let life_key = database.key("life");
+        if self.life.is_empty() {
+            let life: Option<String> = self.link.call(|it| redis::cmd("GET").arg(&life_key).query(it))?;
+            self.life = life.unwrap_or_default();
+        }
+        let known = self.life.clone();
         for ((key, unit), held) in by_stream {
             for some in held.chunks(EXTEND) {
-                let mut arguments: Vec<&[u8]> = vec![member.as_bytes(), unit.as_bytes()];
+                let mut arguments: Vec<&[u8]> = [&*member, &unit, &life_key, &known].map(str::as_bytes).to_vec();
                 arguments.extend(some.iter().map(|(_, entry)| entry.as_bytes()));
-                let gone = self.link.call(|connection| scripts::EXTEND.run(connection, &[&key], &arguments))?;
-                let gone = texts(gone)?;
-                lost.extend(some.iter().filter(|(_, entry)| gone.contains(entry)).map(|(token, _)| *token));
+                let answer = self.link.call(|connection| scripts::EXTEND.run(connection, &[&key], &arguments))?;
+                let [others, gone, life] =
+                    <[Value; 3]>::try_from(list(answer)?).map_err(|it| unexpected(&Value::Array(it)))?;
+                let (others, gone) = (texts(others)?, texts(gone)?);
+                self.life = text(life)?;
+                lost.extend(some.iter().filter(|(_, entry)| others.contains(entry)).map(|(token, _)| *token));
+                let mut leases = database.leases.lock();
+                for (token, _) in some.iter().filter(|(_, entry)| gone.contains(entry)) {
+                    leases.entry(token.0).and_modify(|held| held.gone = true);
+                }
             }
         }
         Ok(lost)

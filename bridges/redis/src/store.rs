@@ -173,17 +173,8 @@ impl EventStore for RedisStore {
     fn delete(&self, id: &EventId) -> Result<bool, BackendError> {
         let mut link = self.link.lock();
         let Some((entry, _)) = find(&mut link, id)? else { return Ok(false) };
-        let (stream, status) = (&self.database.stream, self.database.key(&format!("status:{id}")));
-        let units: Vec<String> =
-            link.call(|it| redis::cmd("HKEYS").arg(self.database.key("subscriptions")).query(it))?;
-        let mut pipeline = redis::pipe();
-        pipeline.cmd("XDEL").arg(stream).arg(&entry);
-        for unit in units {
-            pipeline.cmd("XACK").arg(stream).arg(unit).arg(&entry).ignore();
-        }
-        pipeline.cmd("DEL").arg(status).ignore();
-        let (removed,): (i64,) = link.call(|connection| pipeline.query(connection))?;
-        Ok(removed > 0)
+        let id = id.to_string();
+        Ok(number(link.run(&scripts::DELETE, &[entry.as_bytes(), id.as_bytes()])?)? > 0)
     }
 
     /// What is open is counted among the first [`SCAN`] entries that some subscription has not acknowledged.

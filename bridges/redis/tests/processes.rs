@@ -38,6 +38,14 @@ impl Place for Stream {
         &self.0
     }
 
+    /// Whatever dies, nobody counts a loss.
+    fn check(&self) {
+        let (url, stream) = self.0.split_once(' ').expect("an address and a stream");
+        let mut client = redis::Client::open(url).and_then(|it| it.get_connection()).expect("it connects");
+        let lost = redis::cmd("HGETALL").arg(format!("{stream}:lost")).query::<Vec<(String, u64)>>(&mut client);
+        assert_eq!(lost.expect("an answer"), []);
+    }
+
     fn disturb(&self, _round: usize) -> Option<&'static str> {
         let server = SERVER.get().expect("it runs");
         server.crash();

@@ -15,7 +15,7 @@ use eventbroker_conformance::redis::Server;
 use eventbroker_redis::Redis;
 use redis::Connection;
 
-use support::{PATIENCE, ask, client, event, listen, start, wait_until};
+use support::{PATIENCE, ask, client, event, listen, start, wait_for_look, wait_until};
 
 /// A server, its replica in step with it, and a client of the replica.
 fn pair() -> (Server, Server, Connection) {
@@ -26,6 +26,10 @@ fn pair() -> (Server, Server, Connection) {
     wait_until("they are in step", || {
         ask::<String>(&mut to_replica, &["INFO", "replication"]).contains("master_link_status:up")
     });
+    // It says so before it receives anything.
+    let mut to_primary = client(&primary.url());
+    ask::<()>(&mut to_primary, &["SET", "x", ""]);
+    assert_eq!(ask::<u64>(&mut to_primary, &["WAIT", "1", "10000"]), 1);
     (primary, replica, to_replica)
 }
 
@@ -121,6 +125,40 @@ fn what_was_accepted_is_there_after_the_replica_has_taken_over() {
     account.check();
     assert!(took < Duration::from_secs(5), "it went on {took:?} after");
     drop(next);
+}
+
+#[test]
+fn what_a_failover_has_lost_is_told() {
+    let (primary, replica, mut to_replica) = pair();
+    let proxy = Proxy::to(primary.port());
+    let redis = Redis::new(format!("redis://127.0.0.1:{}", proxy.port())).max_len(0);
+    let broker = start(&redis.lease_time(Duration::from_millis(600)));
+    let (open, gate) = channel::<()>();
+    let gate = Mutex::new(gate);
+    let options = SubscribeOptions::new("a.*").name("all").queue_capacity(4).concurrency(1);
+    broker
+        .subscribe_with(options, move |_| {
+            // Until the other end is gone.
+            let _ = gate.lock().expect("no panic under the lock").recv();
+        })
+        .expect("a subscription");
+    (0..50).for_each(|number| _ = broker.publish(large(number)).expect("it is accepted"));
+    wait_until("the replica has them", || ask::<u64>(&mut to_replica, &["XLEN", "resolvespec:events"]) == 50);
+    replica.freeze(true);
+    (50..250).for_each(|number| _ = broker.publish(large(number)).expect("it is accepted"));
+    wait_for_look(&mut client(&primary.url()), "resolvespec:events", 250);
+    primary.crash();
+    replica.freeze(false);
+    ask::<()>(&mut to_replica, &["REPLICAOF", "NO", "ONE"]);
+    let there: u64 = ask(&mut to_replica, &["XLEN", "resolvespec:events"]);
+    proxy.lead_to(replica.port());
+    let told = || broker.back_end_stats().map_or((0, 0), |stats| (stats.entries_lost, stats.losses_unknown));
+    let took = wait_until("it is told", || told().1 > 0);
+    println!("failover without min_replicas: {} of 250 lost, {:?} told {took:?} after", 250 - there, told());
+    assert!(there < 250, "the replica was behind");
+    assert_eq!(told(), (250 - there, 1));
+    drop(open);
+    assert!(broker.stop(PATIENCE).is_clean());
 }
 
 #[test]

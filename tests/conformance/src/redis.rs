@@ -89,7 +89,7 @@ impl Server {
         let script = r#""$@" >>log 2>&1 & server=$!; echo $server >pid; read -r _; kill -9 $server; wait $server"#;
         let mut guard = Command::new("sh");
         guard.args(["-c", script, "guard"]).args(&self.runner).arg(&program);
-        guard.args(["--port", &self.port.to_string(), "--unixsocket", "socket"]);
+        guard.args(["--port", &self.port.to_string(), "--unixsocket"]).arg(self.folder.join("socket"));
         guard.args(["--bind", "127.0.0.1", "--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]);
         guard
             .args(["--dir", ".", "--loglevel", "warning"])

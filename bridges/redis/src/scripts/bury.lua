@@ -1,9 +1,14 @@
 -- Makes a delivery a dead letter. KEYS: the stream. ARGV: member, unit, the key of its stream, entry, group, event id, error, how long
--- statuses last in milliseconds, the letter as JSON, retries. Returns 0 if somebody else holds it.
+-- statuses last in milliseconds, the letter as JSON, retries, 1 if its entry was removed from the stream. Returns 0 if somebody
+-- else holds it.
 local stream, me, unit, key, entry, group, id = KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
-local who = holder(key, unit, entry)
-if not who then return 1 end
-if who ~= me then return 0 end
+if ARGV[11] == '1' then
+    if redis.call('HEXISTS', stream .. ':letters:at:' .. unit, id) == 1 then return 1 end
+else
+    local who = holder(key, unit, entry)
+    if not who then return 1 end
+    if who ~= me then return 0 end
+end
 redis.call('XACK', key, unit, entry)
 if key ~= stream then redis.call('XDEL', key, entry) end
 redis.call('HDEL', stream .. ':marks:' .. unit, entry)

@@ -28,9 +28,11 @@ local function hand(which, entry, suspect)
 end
 local function claim(which, key, ids, suspect)
     if #ids == 0 then return end
-    for _, entry in ipairs(redis.call('XCLAIM', key, unit, me, 0, unpack(ids))) do
-        if entry then hand(which, entry, suspect) end
-    end
+    local found = redis.call('XCLAIM', key, unit, me, 0, unpack(ids))
+    for _, entry in ipairs(found) do hand(which, entry, suspect) end
+    -- Somebody has removed them from the stream; now they are not pending either.
+    if which == 'main' and #found < #ids then redis.call('HINCRBY', stream .. ':lost', 'entries', #ids - #found) end
+    return #found
 end
 local function pending(key, consumer)
     local ids = {}
@@ -50,7 +52,13 @@ for _, it in ipairs(streams) do
         end
         claim(which, key, ids, false)
     end
-    claim(which, key, pending(key, '~'), false)
+    -- Before anything newer, also if some of it was removed.
+    local back = pending(key, '~')
+    while #back > 0 do
+        local found = claim(which, key, back, false)
+        if which == 'main' then redis.call('HINCRBY', stream .. ':taken', unit, found) end
+        back = pending(key, '~')
+    end
     if ARGV[5] == '1' and room > 0 then
         local ids = {}
         for _, lost in ipairs(redis.call('XPENDING', key, unit, 'IDLE', lease, '-', '+', room + 1000)) do
@@ -66,6 +74,7 @@ for _, it in ipairs(streams) do
         if room <= 0 then break end
         local found = redis.call('XREADGROUP', 'GROUP', unit, me, 'COUNT', math.min(math.max(room, 100), 1000), 'STREAMS', key, '>')
         if not found then break end
+        if which == 'main' then redis.call('HINCRBY', stream .. ':read', unit, #found[1][2]) end
         local strangers, surplus = {}, {}
         for _, entry in ipairs(found[1][2]) do
             if which == 'main' and not matches(pattern_at(info, entry[1]), field(entry, 'type') or '') then

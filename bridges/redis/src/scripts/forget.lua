@@ -7,7 +7,7 @@ for _, unit in ipairs(ARGV) do
         for _, number in ipairs(redis.call('HVALS', stream .. ':letters:at:' .. unit)) do take(stream, group, number) end
     end
     count = count + redis.call('HDEL', stream .. ':subscriptions', unit)
-    redis.call('HDEL', stream .. ':used', unit)
+    for _, name in ipairs({ ':used', ':seen', ':read', ':taken' }) do redis.call('HDEL', stream .. name, unit) end
     redis.pcall('XGROUP', 'DESTROY', stream, unit)
     for _, it in ipairs(redis.call('XRANGE', stream .. ':again:' .. unit, '-', '+')) do
         for i = 1, #it[2], 2 do

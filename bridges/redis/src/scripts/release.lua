@@ -5,7 +5,8 @@ for i = 2, #ARGV, 3 do
     local unit, key, entry = ARGV[i], ARGV[i + 1], ARGV[i + 2]
     local who = holder(key, unit, entry)
     if who == me then
-        redis.call('XCLAIM', key, unit, '~', 0, entry, 'JUSTID')
+        local found = redis.call('XCLAIM', key, unit, '~', 0, entry, 'JUSTID')
+        if key == stream and #found == 0 then redis.call('HINCRBY', stream .. ':lost', 'entries', 1) end
         local marks = stream .. ':marks:' .. unit
         local mark = redis.call('HGET', marks, entry)
         if mark then redis.call('HSET', marks, entry, string.match(mark, '%d+')) end

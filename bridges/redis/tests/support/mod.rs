@@ -1,12 +1,16 @@
 //! What several tests need: a client of their own, events, and waiting.
-// Each test uses a part of it.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub(crate) mod load;
+pub(crate) mod traces;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use eventbroker::{Broker, Event, EventId, Source, SubscribeOptions};
+use eventbroker::{Broker, Event, EventId, Scope, Source, SubscribeOptions};
 use eventbroker_redis::Redis;
 use redis::Connection;
 
@@ -40,8 +44,29 @@ pub(crate) fn listen(broker: &Broker, options: SubscribeOptions) -> Receiver<Eve
     calls
 }
 
+/// How many events a subscription of this process alone has handled.
+pub(crate) fn count_local(broker: &Broker) -> Arc<AtomicU64> {
+    let count = Arc::new(AtomicU64::new(0));
+    let shared = Arc::clone(&count);
+    broker
+        .subscribe_with(SubscribeOptions::new("local.*").name("local").scope(Scope::Local), move |_| {
+            shared.fetch_add(1, Ordering::SeqCst);
+        })
+        .expect("a subscription");
+    count
+}
+
 pub(crate) fn event(event_type: &str) -> Event {
     Event::builder(Source::System, event_type).build().expect("a valid event")
+}
+
+/// Waits until the last look at every subscription of a stream has seen so many entries.
+pub(crate) fn wait_for_look(client: &mut Connection, stream: &str, added: usize) {
+    let added = added.to_string();
+    wait_until("it is looked at", || {
+        let seen: Vec<String> = ask(client, &["HVALS", &format!("{stream}:seen")]);
+        !seen.is_empty() && seen.iter().all(|seen| !seen.starts_with('-') && seen.split(' ').nth(4) == Some(&added))
+    });
 }
 
 pub(crate) fn wait_until(what: &str, mut holds: impl FnMut() -> bool) -> Duration {
