@@ -96,11 +96,11 @@ impl Bridge {
         }
     }
 
-    /// Takes what waits for the mirror, as far as there is room.
-    fn make_ready(&self, instance_id: &Arc<str>) {
+    /// Takes what waits for the mirror, as far as there is room. True if there was something, be it only to be woken.
+    fn make_ready(&self, instance_id: &Arc<str>) -> bool {
         let mut ready = self.ready.lock();
         let room = MAX_BATCH - ready.outgoing.len();
-        self.jobs.1.try_iter().take(room).for_each(|job| ready.add(job, instance_id));
+        self.jobs.1.try_iter().take(room).map(|job| ready.add(job, instance_id)).count() > 0
     }
 
     fn is_ready(&self) -> bool {
@@ -144,11 +144,11 @@ impl Engine {
         let mut pauses = Pauses::new();
         let mut later = Later::new();
         loop {
-            bridge.make_ready(&self.instance_id);
+            let was_woken = bridge.make_ready(&self.instance_id);
             if !bridge.is_ready() {
                 self.see_to(bridge, &mut later);
                 // With statuses left over from a failure there is something to do anyway.
-                if bridge.untold.lock().is_empty() {
+                if !was_woken && bridge.untold.lock().is_empty() {
                     let first = bridge.jobs.1.recv();
                     first.into_iter().for_each(|job| bridge.ready.lock().add(job, &self.instance_id));
                 }
