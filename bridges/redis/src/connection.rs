@@ -1,7 +1,7 @@
 //! One provider's hold on the server: what its parts share, and a connection for each of them. A connection is used by one thread at a time,
 //! and dropped after any failure of the network: a late answer would be taken for that of the next question.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::error::Error;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -16,6 +16,7 @@ use eventbroker::provider::{BackendError, Backoff};
 use parking_lot::Mutex;
 use redis::io::tcp::TcpSettings;
 use redis::{Client, Connection, ConnectionAddr, IntoConnectionInfo as _, RedisError, RedisResult, Value};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::{OpenError, Redis};
 use crate::scripts::Script;
@@ -33,15 +34,21 @@ pub(crate) struct Database {
     /// Where the server is, without secrets.
     pub(crate) place: String,
     backoff: Backoff,
-    pub(crate) stream: String,
-    /// The streams that events are entries of.
+    /// What every key begins with.
+    pub(crate) prefix: String,
+    /// The streams that events are entries of; their numbers, which count from 1, are told to scripts.
     pub(crate) streams: Vec<String>,
+    /// How many of them each have one owner of each subscription; 0 if there is one for all.
+    pub(crate) partitions: u32,
     pub(crate) group: String,
     pub(crate) lease_time: Duration,
     pub(crate) dedupe_window: Duration,
     pub(crate) retention: Duration,
     pub(crate) max_len: u64,
     pub(crate) idle_expiry: Duration,
+    pub(crate) max_backlog: u64,
+    /// Some subscription is that far behind.
+    pub(crate) is_full: AtomicBool,
     pub(crate) min_replicas: u32,
     pub(crate) replica_timeout: Duration,
     /// Tells this provider from all others.
@@ -53,6 +60,8 @@ pub(crate) struct Database {
     /// The leases that are held.
     pub(crate) leases: Mutex<HashMap<u64, Held>>,
     pub(crate) next_token: AtomicU64,
+    /// Subscriptions of which something is given back, by their groups: that goes before what is new.
+    pub(crate) released: Mutex<HashSet<String>>,
     /// The ingest should look again at once.
     pub(crate) woken: AtomicBool,
 }
@@ -69,8 +78,8 @@ pub(crate) struct Served {
 #[derive(Debug, Clone)]
 pub(crate) struct Held {
     pub(crate) unit: String,
-    /// It was made again: it is not in the main stream.
-    pub(crate) again: bool,
+    /// The number of its stream; 0 if it was made again.
+    pub(crate) number: usize,
     pub(crate) entry: String,
     pub(crate) suspect: bool,
     /// Somebody has removed its entry from the stream: nobody else can have it any more.
@@ -113,6 +122,12 @@ impl Database {
             }
             Client::open(info).map_err(|_| invalid())
         };
+        let name = &settings.stream_name;
+        let (prefix, streams) = match settings.partitions {
+            0 => (name.clone(), vec![name.clone()]),
+            // In braces, so that a cluster keeps all of them in one place.
+            partitions => (format!("{{{name}}}"), (0..partitions).map(|it| format!("{{{name}}}:p{it}")).collect()),
+        };
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let (pid, number) = (process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
@@ -121,14 +136,17 @@ impl Database {
             client: client()?,
             place: format!("Redis at {place}"),
             backoff: Backoff::default(),
-            stream: settings.stream_name.clone(),
-            streams: vec![settings.stream_name.clone()],
+            prefix,
+            streams,
+            partitions: settings.partitions,
             group: settings.consumer_group.clone(),
             lease_time: settings.lease_time,
             dedupe_window: settings.dedupe_window,
             retention: settings.retention,
             max_len: settings.max_len,
             idle_expiry: settings.idle_expiry,
+            max_backlog: settings.max_backlog,
+            is_full: AtomicBool::new(false),
             min_replicas: settings.min_replicas,
             replica_timeout: settings.replica_timeout,
             member: Mutex::new(boot.clone()),
@@ -136,6 +154,7 @@ impl Database {
             served: Mutex::default(),
             leases: Mutex::default(),
             next_token: AtomicU64::new(1),
+            released: Mutex::default(),
             woken: AtomicBool::new(false),
         })
     }
@@ -144,26 +163,41 @@ impl Database {
         self.next_token.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// The prefix and the streams.
+    pub(crate) fn keys(&self) -> Vec<&str> {
+        [&self.prefix].into_iter().chain(&self.streams).map(String::as_str).collect()
+    }
+
     /// A key beside the stream.
     pub(crate) fn key(&self, name: &str) -> String {
-        format!("{}:{name}", self.stream)
+        format!("{}:{name}", self.prefix)
     }
 
     /// Which of the streams an event goes to.
-    pub(crate) fn stream_for(&self, _event: &Event) -> usize {
-        0
+    pub(crate) fn stream_for(&self, event: &Event) -> usize {
+        if self.partitions == 0 {
+            return 0;
+        }
+        let hash = match event.key() {
+            Some(key) => xxh3_64(key.as_bytes()),
+            None => xxh3_64(event.id().to_string().as_bytes()),
+        };
+        (hash % u64::from(self.partitions)) as usize
     }
 
     /// The stream that a delivery is an entry of.
     pub(crate) fn stream_of(&self, held: &Held) -> String {
-        if held.again { self.key(&format!("again:{}", held.unit)) } else { self.stream.clone() }
+        match held.number {
+            0 => self.key(&format!("again:{}", held.unit)),
+            number => self.streams[number - 1].clone(),
+        }
     }
 
-    /// What is held of a subscription: which stream it is of, and its entry.
-    pub(crate) fn in_hand(&self, unit: &str) -> Vec<(&'static str, String)> {
+    /// What is held of a subscription: the number of its stream, and its entry.
+    pub(crate) fn in_hand(&self, unit: &str) -> Vec<(usize, String)> {
         let leases = self.leases.lock();
         let held = leases.values().filter(|held| held.unit == unit);
-        held.map(|held| (if held.again { "again" } else { "main" }, held.entry.clone())).collect()
+        held.map(|held| (held.number, held.entry.clone())).collect()
     }
 
     pub(crate) fn member(&self) -> String {
@@ -229,7 +263,7 @@ impl Link {
     /// Runs a script on the stream.
     pub(crate) fn run(&mut self, script: &Script, arguments: &[&[u8]]) -> Result<Value, BackendError> {
         let database = Arc::clone(&self.database);
-        let keys: Vec<&str> = [&database.stream].into_iter().chain(&database.streams).map(String::as_str).collect();
+        let keys = database.keys();
         self.call(|connection| script.run(connection, &keys, arguments))
     }
 }
@@ -242,7 +276,7 @@ impl fmt::Debug for Link {
 
 impl fmt::Debug for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Database").field("place", &self.place).field("stream", &self.stream).finish_non_exhaustive()
+        f.debug_struct("Database").field("place", &self.place).field("prefix", &self.prefix).finish_non_exhaustive()
     }
 }
 

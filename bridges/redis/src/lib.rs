@@ -20,6 +20,7 @@
 //!
 //! Members of a group compete for the stream, so the events of a key are in order within an instance, and not across instances.
 
+mod claim;
 mod connection;
 mod entry;
 mod ingest;
@@ -27,10 +28,13 @@ mod mirror;
 mod operator;
 mod scripts;
 mod settler;
+mod share;
 mod store;
 mod tail;
 #[cfg(feature = "tls")]
 mod tls;
+mod upkeep;
+mod walk;
 mod watch;
 mod wire;
 
@@ -58,6 +62,8 @@ pub struct Redis {
     idle_expiry: Duration,
     min_replicas: u32,
     replica_timeout: Duration,
+    partitions: u32,
+    max_backlog: u64,
 }
 
 /// Why a server could not be used. Shows no password.
@@ -87,6 +93,8 @@ impl Redis {
             idle_expiry: 7 * DAY,
             min_replicas: 0,
             replica_timeout: Duration::from_secs(1),
+            partitions: 0,
+            max_backlog: 1_000_000,
         }
     }
 
@@ -157,6 +165,23 @@ impl Redis {
         self
     }
 
+    /// Into how many streams the events are divided, by their [key](eventbroker::Event::key), or by their id if they have none. Each of
+    /// them is handled by one member of a subscription at a time, so the events of a key are in order across instances; members
+    /// that come and go share them out again. 0 is the one stream of ResolveSpec, for which members compete. All instances must say
+    /// the same, which is written down with the stream: another number is an error until the stream was
+    /// [divided anew](Self::repartition). Default 0; at most 64.
+    pub fn partitions(mut self, partitions: u32) -> Self {
+        self.partitions = partitions;
+        self
+    }
+
+    /// How many entries may wait for a subscription, read or not: while there are more, a publish is refused as full. It is measured once
+    /// a second. What its pattern does not match counts until a member has read it. 0 is no limit. Default 1,000,000.
+    pub fn max_backlog(mut self, entries: u64) -> Self {
+        self.max_backlog = entries;
+        self
+    }
+
     /// Connects, and returns a provider for one broker. Waits at most 10 s for a server that does not answer.
     ///
     /// # Errors
@@ -190,6 +215,9 @@ impl Redis {
             if is < least {
                 return Err(OpenError::Setting(format!("{name}: is {is:?}, at least {least:?} is required")));
             }
+        }
+        if self.partitions > 64 {
+            return Err(OpenError::Setting(format!("partitions: is {}, at most 64 is allowed", self.partitions)));
         }
         if self.min_replicas > 100 {
             return Err(OpenError::Setting(format!("min_replicas: is {}, at most 100 is allowed", self.min_replicas)));

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::mem;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use eventbroker::Event;
@@ -125,7 +126,8 @@ fn answer(connection: &mut Connection, others: usize) -> RedisResult<Value> {
 
 impl Mirror for RedisMirror {
     fn send(&mut self, batch: &[Event], meanwhile: &mut dyn FnMut()) -> Result<Vec<SendOutcome>, BackendError> {
-        if !batch.iter().all(Event::has_unseen_id) {
+        // While nothing more is stored, what is known is still a duplicate.
+        if !batch.iter().all(Event::has_unseen_id) || self.database.is_full.load(Ordering::SeqCst) {
             return send(&self.database, &mut self.link, batch);
         }
         let outcomes = self.append(batch, meanwhile)?;
@@ -146,7 +148,8 @@ pub(crate) fn send(database: &Database, link: &mut Link, batch: &[Event]) -> Res
         });
         owned.push([id.into(), event.to_json(), content_of(event).to_vec(), stream.into(), at, bytes, bucket]);
     }
-    let mut arguments: Vec<&[u8]> = vec![window.as_bytes(), kept.as_bytes(), tolerance.as_bytes()];
+    let is_full = if database.is_full.load(Ordering::SeqCst) { "1" } else { "0" };
+    let mut arguments: Vec<&[u8]> = [&*window, &kept, &tolerance, is_full].map(str::as_bytes).to_vec();
     for (event, [id, rest @ ..]) in batch.iter().zip(&owned) {
         let (event_type, instance) = (event.event_type().as_str(), event.instance_id().unwrap_or_default());
         arguments.push(id);
@@ -155,7 +158,9 @@ pub(crate) fn send(database: &Database, link: &mut Link, batch: &[Event]) -> Res
     }
     let mut outcomes = Vec::with_capacity(batch.len());
     for (answer, [_, _, content, ..]) in list(link.run(&scripts::PUBLISH, &arguments)?)?.into_iter().zip(&owned) {
-        outcomes.push(match bytes(answer)?.strip_prefix(b"=") {
+        let answer = bytes(answer)?;
+        outcomes.push(match answer.strip_prefix(b"=") {
+            None if answer == b"!" => SendOutcome::Full { max_backlog: database.max_backlog },
             Some(known) if known == content => SendOutcome::Known,
             Some(_) => SendOutcome::Conflict,
             None => SendOutcome::Held,

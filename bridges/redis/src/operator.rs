@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use eventbroker::dead_letter::{AttemptError, DeadLetter, DeadLetterFilter};
 use eventbroker::provider::{BackendError, Operator, Replay, Replayed, Tail};
+use eventbroker::query::Order;
 use eventbroker::stats::{BackEndStats, SubscriptionLag};
 use eventbroker::{Event, EventId, Pattern, StartPosition};
 use parking_lot::Mutex;
@@ -16,6 +17,7 @@ use crate::entry::{Group, entries, event_of, from_json, list, number, parts, tex
 use crate::scripts::Script;
 use crate::settler::{Info, Letter};
 use crate::tail::RedisTail;
+use crate::walk::Walk;
 use crate::{scripts, store};
 
 /// Letters, and entries, of one answer.
@@ -47,14 +49,15 @@ impl RedisOperator {
     /// How much waits for a subscription, and since when: what comes after its last delivered entry and matches, and what was given
     /// back. Beyond [`COUNTED`] entries it is an estimate.
     fn lag(&self, link: &mut Link, unit: &str, info: &Info) -> Result<SubscriptionLag, BackendError> {
-        let stream = &self.database.stream;
         let mut lag = SubscriptionLag::default();
         (lag.group, lag.name, lag.pattern) = (info.group.clone(), info.name.clone(), info.pattern.clone());
         lag.instance = Some(info.instance.clone()).filter(|instance| !instance.is_empty());
         let Ok(pattern) = Pattern::parse(&info.pattern) else { return Ok(lag) };
         let mut oldest: Option<SystemTime> = None;
         let mut see = |event: &Event| oldest = Some(oldest.map_or(event.created_at(), |at| at.min(event.created_at())));
-        for (key, is_main) in [(stream.clone(), true), (self.database.key(&format!("again:{unit}")), false)] {
+        let again = (self.database.key(&format!("again:{unit}")), false);
+        let streams = self.database.streams.iter().map(|stream| (stream.clone(), true));
+        for (key, is_main) in streams.chain([again]) {
             let Some(last) = last_delivered(link, &key, unit)? else { continue };
             let mut from = format!("({last}");
             for _ in 0..COUNTED / STEP {
@@ -97,10 +100,10 @@ impl RedisOperator {
         self.link.lock().run(script, &arguments)
     }
 
-    fn entry_of(&self, link: &mut Link, id: Option<&EventId>) -> Result<Option<String>, BackendError> {
+    fn place_of(&self, link: &mut Link, id: Option<&EventId>) -> Result<Option<(usize, String)>, BackendError> {
         let Some(id) = id else { return Ok(None) };
         match store::find(link, id)? {
-            Some((entry, _)) => Ok(Some(entry)),
+            Some((number, entry, _)) => Ok(Some((number, entry))),
             None => Err(BackendError::Refused(format!("the event {id} is not held"))),
         }
     }
@@ -178,12 +181,19 @@ impl Operator for RedisOperator {
             let (name, group) = (&replay.subscription, &self.database.group);
             return Err(BackendError::Refused(format!("there is no subscription {name:?} in the group {group:?}")));
         };
-        let after = self.entry_of(&mut link, replay.after.as_ref())?;
-        let until = self.entry_of(&mut link, replay.until.as_ref())?;
-        let stream = self.database.stream.clone();
-        // What comes after the last delivered entry is open.
-        let last = last_delivered(&mut link, &stream, &unit)?.unwrap_or_else(|| "0-0".to_owned());
-        let to = until.filter(|until| parts(until) <= parts(&last)).unwrap_or(last);
+        let after = self.place_of(&mut link, replay.after.as_ref())?;
+        let until = self.place_of(&mut link, replay.until.as_ref())?;
+        let mut walk = Walk::new(&self.database, Order::OldestFirst, "-", "+");
+        if let Some((number, entry)) = &after {
+            walk = walk.behind(*number, entry);
+        }
+        for ((stream, range), number) in self.database.streams.iter().zip(&mut walk.ranges).zip(1..) {
+            // What comes after the last delivered entry is open.
+            range.to = last_delivered(&mut link, stream, &unit)?.unwrap_or_else(|| "0-0".to_owned());
+            if let Some((of, until)) = until.as_ref().filter(|(_, until)| parts(until) <= parts(&range.to)) {
+                range.to = if number <= *of { until.clone() } else { format!("({until}") };
+            }
+        }
         let own = Pattern::parse(&info.pattern).ok();
         let matches = |event: &Event| {
             let event_type = event.event_type().as_str();
@@ -191,26 +201,21 @@ impl Operator for RedisOperator {
                 && replay.from.is_none_or(|from| event.created_at() >= from)
                 && replay.to.is_none_or(|to| event.created_at() <= to)
         };
-        let (mut from, mut done, mut last_id) = (after.map_or("-".to_owned(), |it| format!("({it}")), 0, None);
-        while done < replay.limit {
-            let answer: Value =
-                link.call(|it| redis::cmd("XRANGE").arg(&stream).arg(&from).arg(&to).arg("COUNT").arg(STEP).query(it))?;
-            let found = entries(answer)?;
-            for (name, fields) in &found {
-                let Some(event) = event_of(fields).ok().filter(matches) else { continue };
+        let (mut done, mut last_id, mut more) = (0, None, true);
+        while done < replay.limit && more {
+            let step = walk.step(&self.database, &mut link)?;
+            more = step.more;
+            for (number_of, name, event) in step.events.into_iter().filter(|(_, _, event)| matches(event)) {
                 let (id, json) = (event.id().to_string(), to_json(&event));
                 let flag = if dry_run { "1" } else { "0" };
-                let arguments = [&*self.database.group, &unit, flag, name, &id, &json].map(str::as_bytes);
-                if number(link.run(&scripts::REPLAY, &arguments)?)? > 0 {
+                let keys = [&*self.database.prefix, &self.database.streams[number_of - 1]];
+                let arguments = [&*self.database.group, &unit, flag, &name, &id, &json].map(str::as_bytes);
+                if number(link.call(|it| scripts::REPLAY.run(it, &keys, &arguments))?)? > 0 {
                     (done, last_id) = (done + 1, Some(event.id().clone()));
                     if done == replay.limit {
                         break;
                     }
                 }
-            }
-            match found.last() {
-                Some((name, _)) if found.len() == STEP => from = format!("({name}"),
-                _ => break,
             }
         }
         Ok(Replayed::new(done as u64, last_id.filter(|_| done == replay.limit)))

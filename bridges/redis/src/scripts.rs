@@ -21,6 +21,8 @@ macro_rules! script {
 script!(PUBLISH, "publish");
 script!(REGISTER, "register");
 script!(CLAIM, "matches", "entries", "claim");
+script!(ACK, "ack");
+script!(OWN, "own");
 script!(RELEASE, "held", "release");
 script!(BURY, "held", "failed", "bury");
 script!(MARK, "held", "mark");

@@ -38,9 +38,19 @@ pub(crate) struct Info {
     pub(crate) durable: bool,
     /// Of one that goes with its provider: that one.
     pub(crate) owner: String,
-    /// The last entry of the stream when it was made.
-    #[serde(default)]
-    pub(crate) after: String,
+    /// The last entry of each stream when it was made.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) after: Vec<String>,
+    /// The patterns that it had before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) patterns: Vec<Earlier>,
+}
+
+/// A pattern that a subscription had for the entries up to those.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Earlier {
+    pub(crate) until_entries: Vec<String>,
+    pub(crate) pattern: String,
 }
 
 /// A dead letter, as it is stored.
@@ -78,7 +88,7 @@ impl RedisSettler {
 
     /// How often the delivery was a dead letter before.
     fn requeues(&mut self, held: &Held) -> Result<u32, BackendError> {
-        if !held.again {
+        if held.number > 0 {
             return Ok(0);
         }
         let (key, entry) = (self.database.stream_of(held), held.entry.clone());
@@ -125,10 +135,9 @@ pub(crate) fn make(
 ) -> Result<Option<String>, BackendError> {
     let info = serde_json::to_string(&served.info).unwrap_or_default();
     let arguments = [&*served.unit, &info, if change { "1" } else { "0" }, start].map(str::as_bytes);
-    match link.run(&scripts::REGISTER, &arguments)? {
-        Value::Nil => Ok(None),
-        other => text(other).map(Some),
-    }
+    let [made, told] = <[Value; 2]>::try_from(list(link.run(&scripts::REGISTER, &arguments)?)?)
+        .map_err(|it| unexpected(&Value::Array(it)))?;
+    if number(made)? == 1 { Ok(None) } else { text(told).map(Some) }
 }
 
 impl Settler for RedisSettler {
@@ -151,7 +160,7 @@ impl Settler for RedisSettler {
         let start = match &registration.start {
             StartPosition::New => "$".to_owned(),
             StartPosition::After(id) => match store::find(&mut self.link, id)? {
-                Some((entry, _)) => entry,
+                Some((_, entry, _)) => entry,
                 None => {
                     let problem = format!("start: the event of {:?} is not held", registration.start);
                     return Err(BackendError::Refused(problem));
@@ -170,7 +179,8 @@ impl Settler for RedisSettler {
             instance,
             durable: is_owned && registration.durable,
             owner,
-            after: String::new(),
+            after: Vec::new(),
+            patterns: Vec::new(),
         };
         let served = Served { unit, info };
         if let Some(known) = make(&mut self.link, &served, registration.change_pattern, &start)? {
@@ -202,28 +212,31 @@ impl Settler for RedisSettler {
         let mut lost = Vec::new();
         let mut done = redis::pipe();
         let mut acknowledged: HashMap<(String, String), Vec<String>> = HashMap::new();
-        let (mut released, mut tokens) = (vec![database.member()], Vec::new());
+        let (mut released, mut tokens, mut units) = (vec![database.member()], Vec::new(), Vec::new());
         for Settlement { token, outcome, .. } in settlements {
             let Some(held) = self.held(*token) else {
                 lost.push(*token);
                 continue;
             };
             let key = database.stream_of(&held);
-            let status = database.key(&format!("status:{}", held.event.id()));
+            let status = || database.key(&format!("status:{}", held.event.id()));
             match outcome {
                 LeaseOutcome::Done { attempts } => {
-                    if held.again {
+                    if held.number == 0 {
                         done.cmd("XDEL").arg(&key).arg(&held.entry).ignore();
-                        done.cmd("HDEL").arg(&status).arg(format!("again:{}", held.unit)).ignore();
+                        done.cmd("XACK").arg(&key).arg(&held.unit).arg(&held.entry).ignore();
+                        done.cmd("HDEL").arg(status()).arg(format!("again:{}", held.unit)).ignore();
                     }
                     if held.suspect {
                         done.cmd("HDEL").arg(database.key(&format!("marks:{}", held.unit))).arg(&held.entry).ignore();
                     }
                     if *attempts > 1 {
-                        done.cmd("HSET").arg(&status).arg("retries").arg(attempts - 1).ignore();
-                        done.cmd("PEXPIRE").arg(&status).arg(millis(database.retention)).ignore();
+                        done.cmd("HSET").arg(status()).arg("retries").arg(attempts - 1).ignore();
+                        done.cmd("PEXPIRE").arg(status()).arg(millis(database.retention)).ignore();
                     }
-                    acknowledged.entry((key, held.unit)).or_default().push(held.entry);
+                    if held.number > 0 {
+                        acknowledged.entry((key, held.unit)).or_default().push(held.entry);
+                    }
                 }
                 LeaseOutcome::Dead { .. } => {
                     if !self.bury(&held, outcome)? {
@@ -232,21 +245,26 @@ impl Settler for RedisSettler {
                 }
                 _ if held.gone => {
                     // It can't go back.
-                    done.cmd("HINCRBY").arg(database.key("lost")).arg("entries").arg(1).ignore();
+                    done.cmd("HINCRBY").arg(format!("{key}:lost")).arg("entries").arg(1).ignore();
                 }
                 _ => {
                     tokens.push(*token);
+                    units.push(held.unit.clone());
                     released.extend([held.unit.clone(), key, held.entry.clone()]);
                 }
             }
         }
-        for ((key, unit), entries) in acknowledged {
-            done.cmd("XACK").arg(key).arg(unit).arg(entries).ignore();
-        }
         if !done.is_empty() {
             self.link.call(|connection| done.query::<()>(connection))?;
         }
+        for ((key, unit), entries) in acknowledged {
+            let mut arguments = vec![unit.as_bytes()];
+            arguments.extend(entries.iter().map(String::as_bytes));
+            self.link.call(|connection| scripts::ACK.run(connection, &[&key], &arguments))?;
+        }
         if !tokens.is_empty() {
+            // Before they can be claimed.
+            database.released.lock().extend(units);
             let arguments: Vec<&[u8]> = released.iter().map(String::as_bytes).collect();
             let found = list(self.link.run(&scripts::RELEASE, &arguments)?)?;
             for index in found {

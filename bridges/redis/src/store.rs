@@ -14,13 +14,12 @@ use parking_lot::Mutex;
 use redis::Value;
 
 use crate::connection::{Database, Link, millis};
-use crate::entry::{Group, bytes, earliest, entries, event_of, from_json, list, made, number, since_epoch, text};
+use crate::entry::{Group, bytes, earliest, from_json, list, made, number, since_epoch, text};
+use crate::walk::{Found, Step, Walk};
 use crate::{mirror, scripts};
 
 /// Entries that one listing looks at; its cursor goes on behind them.
 const SCAN: usize = 10_000;
-/// Entries of one answer.
-const STEP: usize = 500;
 /// How far the time in an id and the time of its entry may lie apart: clocks differ, and a buffer may hold events back. What lies further
 /// apart has an index entry, and is listed by when it was stored.
 pub(crate) const MAX_DELAY: Duration = Duration::from_secs(5);
@@ -42,8 +41,8 @@ impl fmt::Debug for RedisStore {
     }
 }
 
-/// The entry of an event, and the event without its status.
-pub(crate) fn find(link: &mut Link, id: &EventId) -> Result<Option<(String, Event)>, BackendError> {
+/// Where an event is, and the event without its status.
+pub(crate) fn find(link: &mut Link, id: &EventId) -> Result<Option<Found>, BackendError> {
     let name = id.to_string();
     let time = made(&name).map(|made| (made.at.as_millis().to_string(), millis(MAX_DELAY)));
     let mut arguments: Vec<&[u8]> = vec![name.as_bytes()];
@@ -51,25 +50,27 @@ pub(crate) fn find(link: &mut Link, id: &EventId) -> Result<Option<(String, Even
         arguments.extend([at.as_bytes(), off.as_bytes()]);
     }
     let found = list(link.run(&scripts::FIND, &arguments)?)?;
-    let Ok([_, entry, event]) = <[Value; 3]>::try_from(found) else { return Ok(None) };
+    let Ok([stream, entry, event]) = <[Value; 3]>::try_from(found) else { return Ok(None) };
+    let number = number(stream)?.try_into().unwrap_or(0);
     // What is no event is not shown.
-    Ok(from_json(&bytes(event)?).ok().map(|event| (text(entry).unwrap_or_default(), event)))
+    Ok(from_json(&bytes(event)?).ok().map(|event| (number, text(entry).unwrap_or_default(), event)))
 }
 
 /// The events of entries with their statuses.
-pub(crate) fn with_statuses(link: &mut Link, found: Vec<(String, Event)>) -> Result<Vec<Event>, BackendError> {
+pub(crate) fn with_statuses(link: &mut Link, found: Vec<Found>) -> Result<Vec<Event>, BackendError> {
     if found.is_empty() {
         return Ok(Vec::new());
     }
-    let ids: Vec<String> = found.iter().map(|(_, event)| event.id().to_string()).collect();
+    let texts: Vec<[String; 2]> =
+        found.iter().map(|(number, _, event)| [event.id().to_string(), number.to_string()]).collect();
     let mut arguments: Vec<&[u8]> = Vec::new();
-    for ((entry, event), id) in found.iter().zip(&ids) {
+    for ((_, entry, event), [id, number]) in found.iter().zip(&texts) {
         let instance = event.instance_id().unwrap_or_default();
-        arguments.extend([entry.as_str(), event.event_type().as_str(), id, instance].map(str::as_bytes));
+        arguments.extend([entry, event.event_type().as_str(), id, instance, number].map(str::as_bytes));
     }
     let answers = list(link.run(&scripts::STATUS, &arguments)?)?;
     let mut events = Vec::with_capacity(found.len());
-    for ((_, event), answer) in found.into_iter().zip(answers) {
+    for ((_, _, event), answer) in found.into_iter().zip(answers) {
         let mut answer = list(answer)?.into_iter();
         let mut next = || answer.next().unwrap_or(Value::Nil);
         let status: Status = text(next())?.parse().unwrap_or(Status::Pending);
@@ -78,26 +79,6 @@ pub(crate) fn with_statuses(link: &mut Link, found: Vec<(String, Event)>) -> Res
         events.push(event.with_progress(status, retries, None, None, error));
     }
     Ok(events)
-}
-
-/// The next entries of the stream in an order, and where to go on: with those that are no events left out.
-fn step(link: &mut Link, stream: &str, order: Order, from: &str, to: &str) -> Result<Step, BackendError> {
-    let (verb, first, second) = match order {
-        Order::OldestFirst => ("XRANGE", from, to),
-        Order::NewestFirst => ("XREVRANGE", to, from),
-    };
-    let answer: Value =
-        link.call(|it| redis::cmd(verb).arg(stream).arg(first).arg(second).arg("COUNT").arg(STEP).query(it))?;
-    let found = entries(answer)?;
-    let last = found.last().map(|(name, _)| name.clone()).filter(|_| found.len() == STEP);
-    let events = found.into_iter().filter_map(|(name, fields)| Some((name, event_of(&fields).ok()?))).collect();
-    Ok(Step { events, last })
-}
-
-struct Step {
-    events: Vec<(String, Event)>,
-    /// The last entry, if there may be more behind it.
-    last: Option<String>,
 }
 
 impl EventStore for RedisStore {
@@ -119,41 +100,35 @@ impl EventStore for RedisStore {
 
     fn list(&self, filter: &Filter) -> Result<Page, BackendError> {
         let mut link = self.link.lock();
-        let stream = &self.database.stream;
         let bound = |time: Option<std::time::SystemTime>| time.map(since_epoch);
-        let (mut from, mut to) = (
-            bound(filter.created_from)
-                .map_or("-".to_owned(), |at| at.saturating_sub(MAX_DELAY).as_millis().to_string()),
-            bound(filter.created_to).map_or("+".to_owned(), |at| (at + MAX_DELAY).as_millis().to_string()),
-        );
+        let from = bound(filter.created_from)
+            .map_or("-".to_owned(), |at| at.saturating_sub(MAX_DELAY).as_millis().to_string());
+        let to = bound(filter.created_to).map_or("+".to_owned(), |at| (at + MAX_DELAY).as_millis().to_string());
+        let mut walk = Walk::new(&self.database, filter.order, &from, &to);
         if let Some(after) = &filter.after {
-            let Some((entry, _)) = find(&mut link, after)? else {
-                return Ok(Page::new(Vec::new(), None));
-            };
-            let beyond = format!("({entry}");
-            *(if filter.order == Order::OldestFirst { &mut from } else { &mut to }) = beyond;
+            let Some((number, entry, _)) = find(&mut link, after)? else { return Ok(Page::new(Vec::new(), None)) };
+            walk = walk.behind(number, &entry);
         }
-        // The order is that of the stream: an id may come before one that is smaller.
+        // The order is that of the streams: an id may come before one that is smaller.
         let wanted = Filter { after: None, status: None, ..filter.clone() };
         let (mut page, mut scanned, mut last_id) = (Vec::new(), 0, None);
         loop {
-            let Step { events, last } = step(&mut link, stream, filter.order, &from, &to)?;
-            scanned += events.len();
-            let ids: Vec<EventId> = events.iter().map(|(_, event)| event.id().clone()).collect();
-            let matching = events.into_iter().filter(|(_, event)| wanted.matches(event)).collect();
+            let Step { events: found, entries, more } = walk.step(&self.database, &mut link)?;
+            scanned += entries;
+            last_id = found.last().map(|(_, _, event)| event.id().clone()).or(last_id);
+            let matching = found.into_iter().filter(|(_, _, event)| wanted.matches(event)).collect();
             let known = with_statuses(&mut link, matching)?;
             page.extend(known.into_iter().filter(|event| filter.status.is_none_or(|status| status == event.status())));
-            last_id = ids.last().cloned().or(last_id);
             if page.len() >= filter.effective_limit() {
                 page.truncate(filter.effective_limit());
                 let next = page.last().map(|event: &Event| event.id().clone());
                 return Ok(Page::new(page, next));
             }
-            match last {
-                None => return Ok(Page::new(page, None)),
-                Some(_) if scanned >= SCAN => return Ok(Page::new(page, last_id)),
-                Some(last) if filter.order == Order::OldestFirst => from = format!("({last}"),
-                Some(last) => to = format!("({last}"),
+            if !more {
+                return Ok(Page::new(page, None));
+            }
+            if scanned >= SCAN {
+                return Ok(Page::new(page, last_id));
             }
         }
     }
@@ -172,34 +147,37 @@ impl EventStore for RedisStore {
 
     fn delete(&self, id: &EventId) -> Result<bool, BackendError> {
         let mut link = self.link.lock();
-        let Some((entry, _)) = find(&mut link, id)? else { return Ok(false) };
-        let id = id.to_string();
-        Ok(number(link.run(&scripts::DELETE, &[entry.as_bytes(), id.as_bytes()])?)? > 0)
+        let Some((number_of, entry, _)) = find(&mut link, id)? else { return Ok(false) };
+        let (id, stream) = (id.to_string(), &self.database.streams[number_of - 1]);
+        let arguments = [entry.as_bytes(), id.as_bytes()];
+        let removed = link.call(|it| scripts::DELETE.run(it, &[&self.database.prefix, stream], &arguments))?;
+        Ok(number(removed)? > 0)
     }
 
     /// What is open is counted among the first [`SCAN`] entries that some subscription has not acknowledged.
     fn stats(&self) -> Result<StoreStats, BackendError> {
-        let mut link = self.link.lock();
-        let stream = &self.database.stream;
+        let (mut link, database) = (self.link.lock(), &self.database);
         let mut stats = StoreStats::default();
-        stats.events = link.call(|it| redis::cmd("XLEN").arg(stream).query(it))?;
-        stats.failed = link.call(|it| redis::cmd("ZCARD").arg(self.database.key("failed")).query(it))?;
-        if let Some(mut from) = first_open(&mut link, stream)? {
-            let mut scanned = 0;
-            loop {
-                let Step { events, last } = step(&mut link, stream, Order::OldestFirst, &from, "+")?;
-                scanned += events.len();
-                for event in with_statuses(&mut link, events)? {
-                    match event.status() {
-                        Status::Pending => stats.pending += 1,
-                        Status::Processing => stats.processing += 1,
-                        _ => {}
-                    }
+        stats.failed = link.call(|it| redis::cmd("ZCARD").arg(database.key("failed")).query(it))?;
+        let mut walk = Walk::new(database, Order::OldestFirst, "-", "+");
+        for (stream, range) in database.streams.iter().zip(&mut walk.ranges) {
+            stats.events += link.call(|it| redis::cmd("XLEN").arg(stream).query::<u64>(it))?;
+            // Where nobody reads, nothing is open.
+            range.from = first_open(&mut link, stream)?.unwrap_or_else(|| "+".to_owned());
+        }
+        let mut scanned = 0;
+        while scanned < SCAN {
+            let Step { events, entries, more } = walk.step(database, &mut link)?;
+            scanned += entries;
+            for event in with_statuses(&mut link, events)? {
+                match event.status() {
+                    Status::Pending => stats.pending += 1,
+                    Status::Processing => stats.processing += 1,
+                    _ => {}
                 }
-                match last {
-                    Some(last) if scanned < SCAN => from = format!("({last}"),
-                    _ => break,
-                }
+            }
+            if !more {
+                break;
             }
         }
         stats.completed = stats.events.saturating_sub(stats.pending + stats.processing + stats.failed);
@@ -207,14 +185,18 @@ impl EventStore for RedisStore {
     }
 }
 
+/// The consumer groups of a stream; none if it is not there.
+pub(crate) fn groups(link: &mut Link, stream: &str) -> Result<Vec<Group>, BackendError> {
+    match link.call(|it| redis::cmd("XINFO").arg("GROUPS").arg(stream).query(it)) {
+        Err(error) if error.to_string().contains("no such key") => Ok(Vec::new()),
+        groups => Group::all(groups?),
+    }
+}
+
 /// From which entry on some subscription may not have acknowledged everything; nothing if nobody reads.
 pub(crate) fn first_open(link: &mut Link, stream: &str) -> Result<Option<String>, BackendError> {
-    let groups: Value = match link.call(|it| redis::cmd("XINFO").arg("GROUPS").arg(stream).query(it)) {
-        Err(error) if error.to_string().contains("no such key") => return Ok(None),
-        groups => groups?,
-    };
     let mut first: Option<String> = None;
-    for group in Group::all(groups)? {
+    for group in groups(link, stream)? {
         let mut next = group.last;
         if group.pending > 0 {
             let mut oldest = redis::cmd("XPENDING");

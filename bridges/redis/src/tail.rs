@@ -8,7 +8,7 @@ use eventbroker::{Event, Pattern, StartPosition};
 use redis::Value;
 
 use crate::connection::{Database, Link};
-use crate::entry::{entries, event_of, list, since_epoch};
+use crate::entry::{entries, event_of, list, parts, since_epoch, text, unexpected};
 use crate::store::{find, with_statuses};
 
 /// The longest wait for the server at a time, which is less than a call may take.
@@ -20,8 +20,8 @@ pub(crate) struct RedisTail {
     link: Link,
     pattern: Pattern,
     since: Option<SystemTime>,
-    /// Everything up to here was read.
-    read: String,
+    /// Of each stream everything up to here was read.
+    read: Vec<String>,
 }
 
 impl RedisTail {
@@ -32,22 +32,31 @@ impl RedisTail {
     ) -> Result<Self, BackendError> {
         let mut link = Link::new(database);
         let mut since = None;
+        let streams = &database.streams;
+        let all = |from: &str| vec![from.to_owned(); streams.len()];
         let read = match start {
             StartPosition::New => {
-                let last: Value = link.call(|it| {
-                    redis::cmd("XREVRANGE").arg(&database.stream).arg("+").arg("-").arg("COUNT").arg(1).query(it)
-                })?;
-                entries(last)?.pop().map_or("0-0".to_owned(), |(name, _)| name)
+                let mut read = all("0-0");
+                for (read, stream) in read.iter_mut().zip(streams) {
+                    let last: Value = link.call(|it| {
+                        redis::cmd("XREVRANGE").arg(stream).arg("+").arg("-").arg("COUNT").arg(1).query(it)
+                    })?;
+                    entries(last)?.pop().into_iter().for_each(|(name, _)| *read = name);
+                }
+                read
             }
             StartPosition::After(id) => match find(&mut link, id)? {
-                Some((entry, _)) => entry,
+                // Streams that come later have what has the same name still before them.
+                Some((number, entry, _)) => (1..=streams.len())
+                    .map(|of| if of > number { just_before(&entry) } else { entry.clone() })
+                    .collect(),
                 None => return Err(BackendError::Refused(format!("the event of {start:?} is not held"))),
             },
             StartPosition::From(time) => {
                 since = Some(*time);
-                format!("{}-0", since_epoch(*time).as_millis().saturating_sub(1))
+                all(&format!("{}-0", since_epoch(*time).as_millis().saturating_sub(1)))
             }
-            _ => "0-0".to_owned(),
+            _ => all("0-0"),
         };
         Ok(Self { database: Arc::clone(database), link, pattern: pattern.clone(), since, read })
     }
@@ -58,32 +67,46 @@ impl Tail for RedisTail {
         let deadline = Instant::now() + wait;
         loop {
             let left = deadline.saturating_duration_since(Instant::now()).min(LONGEST_WAIT);
-            let (stream, read) = (self.database.stream.clone(), self.read.clone());
+            let (database, read) = (Arc::clone(&self.database), self.read.clone());
             let answer = self.link.wait(|connection| {
                 let mut command = redis::cmd("XREAD");
                 command.arg("COUNT").arg(max);
                 if !left.is_zero() {
                     command.arg("BLOCK").arg(left.as_millis().max(1) as u64);
                 }
-                command.arg("STREAMS").arg(stream).arg(read).query(connection)
+                command.arg("STREAMS").arg(&database.streams).arg(read).query(connection)
             })?;
             let Some(answer) = answer else { return Ok(Vec::new()) };
-            let mut found = Vec::new();
+            let mut come = Vec::new();
             for stream in list(answer)? {
-                let Some(read) = list(stream)?.into_iter().nth(1) else { continue };
-                for (name, fields) in entries(read)? {
-                    self.read.clone_from(&name);
-                    // As in a listing, what is no event is not shown.
-                    let event = event_of(&fields).ok().filter(|event| {
-                        self.pattern.matches(event.event_type().as_str())
-                            && self.since.is_none_or(|since| event.created_at() >= since)
-                    });
-                    found.extend(event.map(|event| (name, event)));
-                }
+                let [key, read] = <[Value; 2]>::try_from(list(stream)?).map_err(|it| unexpected(&Value::Array(it)))?;
+                let key = text(key)?;
+                let index = database.streams.iter().position(|it| *it == key).unwrap_or(0);
+                come.extend(entries(read)?.into_iter().map(|(name, fields)| (parts(&name), index, name, fields)));
+            }
+            come.sort_by_key(|(place, index, ..)| (*place, *index));
+            come.truncate(max);
+            let mut found = Vec::new();
+            for (_, index, name, fields) in come {
+                self.read[index].clone_from(&name);
+                // As in a listing, what is no event is not shown.
+                let event = event_of(&fields).ok().filter(|event| {
+                    self.pattern.matches(event.event_type().as_str())
+                        && self.since.is_none_or(|since| event.created_at() >= since)
+                });
+                found.extend(event.map(|event| (index + 1, name, event)));
             }
             if !found.is_empty() || Instant::now() >= deadline {
                 return with_statuses(&mut self.link, found);
             }
         }
+    }
+}
+
+/// The entry before which nothing comes but what is before this one.
+fn just_before(entry: &str) -> String {
+    match parts(entry) {
+        (millis, 0) => format!("{}-{}", millis.saturating_sub(1), u64::MAX),
+        (millis, number) => format!("{millis}-{}", number - 1),
     }
 }

@@ -15,7 +15,8 @@ use crate::{scripts, settler};
 #[derive(Debug)]
 pub(crate) struct Watch {
     database: Arc<Database>,
-    seen: HashMap<String, Seen>,
+    /// By consumer group and number of the stream.
+    seen: HashMap<(String, usize), Seen>,
     next: Instant,
 }
 
@@ -43,46 +44,51 @@ impl Watch {
     }
 
     /// An entry is in hand that may have waited at the last look.
-    pub(crate) fn took(&mut self, unit: &str) {
-        if let Some(seen) = self.seen.get_mut(unit) {
+    pub(crate) fn took(&mut self, unit: &str, number: usize) {
+        if let Some(seen) = self.seen.get_mut(&(unit.to_owned(), number)) {
             seen.waiting = (seen.waiting - 1).max(0);
         }
     }
 
     pub(crate) fn look(&mut self, link: &mut Link) -> Result<(), BackendError> {
         let served: Vec<Served> = self.database.served.lock().values().cloned().collect();
-        self.seen.retain(|unit, _| served.iter().any(|it| it.unit == *unit));
+        self.seen.retain(|(unit, _), _| served.iter().any(|it| it.unit == *unit));
         let now = Instant::now();
-        if now < self.next && served.len() == self.seen.len() {
+        let streams = self.database.streams.len();
+        if now < self.next && served.len() * streams == self.seen.len() {
             return Ok(());
         }
         self.next = now + self.database.lease_time / 4;
         for it in served {
-            if !self.look_at(link, &it.unit)? {
-                // Somebody has removed the stream: what is in the new one was not seen by anybody.
-                settler::make(link, &it, true, "0")?;
-                self.look_at(link, &it.unit)?;
+            for number in 1..=streams {
+                if !self.look_at(link, &it.unit, number)? {
+                    // Somebody has removed the stream: what is in the new one was not seen by anybody.
+                    settler::make(link, &it, true, "0")?;
+                    self.look_at(link, &it.unit, number)?;
+                }
             }
         }
         Ok(())
     }
 
     /// False if there is no stream, or no group.
-    fn look_at(&mut self, link: &mut Link, unit: &str) -> Result<bool, BackendError> {
-        let (life, added, waiting) = match self.seen.get(unit) {
+    fn look_at(&mut self, link: &mut Link, unit: &str, of: usize) -> Result<bool, BackendError> {
+        let place = (unit.to_owned(), of);
+        let (life, added, waiting) = match self.seen.get(&place) {
             Some(seen) => (seen.life.clone(), seen.added.to_string(), seen.waiting.to_string()),
             None => (String::new(), "0".to_owned(), "0".to_owned()),
         };
         let name = format!("{}-{}", self.database.boot, self.database.next_number());
         let arguments = [unit, &life, &added, &waiting, &name].map(str::as_bytes);
-        let answer = list(link.run(&scripts::WATCH, &arguments)?)?;
+        let stream = self.database.streams[of - 1].clone();
+        let answer = list(link.call(|connection| scripts::WATCH.run(connection, &[&stream], &arguments))?)?;
         if answer.is_empty() {
             return Ok(false);
         }
         let [life, added, waiting, lost, unknown] =
             <[Value; 5]>::try_from(answer).map_err(|it| unexpected(&Value::Array(it)))?;
         let (lost, unknown) = (number(lost)?, number(unknown)?);
-        let (stream, known) = (&self.database.stream, if unknown > 0 { "at least" } else { "exactly" });
+        let known = if unknown > 0 { "at least" } else { "exactly" };
         if lost > 0 || unknown > 0 {
             tracing::error!(
                 stream,
@@ -93,7 +99,7 @@ impl Watch {
             );
         }
         let seen = Seen { life: text(life)?, added: number(added)?, waiting: number(waiting)? };
-        self.seen.insert(unit.to_owned(), seen);
+        self.seen.insert(place, seen);
         Ok(true)
     }
 }

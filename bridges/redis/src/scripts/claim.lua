@@ -1,20 +1,42 @@
--- Hands deliveries of a subscription to a member. KEYS: the stream. ARGV: unit, member, how many, the lease in milliseconds, 1 to take over
--- what others have lost, 1 to take what the member had before it began, or 2 what it was handed by an
--- answer that was lost, which is all but what follows: `main` or `again` and an entry, in turn. Returns the last entry of the stream and of the
--- bell, and of each delivery: which stream (`main`, `again`), entry, event, whether it is a suspect, crashes.
-local stream, unit, me, room, lease = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
-local known, marks = redis.call('HGET', KEYS[1] .. ':subscriptions', ARGV[1]), KEYS[1] .. ':marks:' .. ARGV[1]
+-- Hands deliveries of a subscription to a member. KEYS: the prefix, the streams that it may claim from. ARGV: unit, member, how many, the lease
+-- in milliseconds, 1 to take over what others have lost, 1 to take what the member had before it began, or 2 what it was handed by an answer
+-- that was lost, 1 to read what is new as well, and if one member owns each stream, that one, or nothing; the numbers of the streams; and of
+-- what it has in its hands the number of the stream (0 is what was made again) and the entry.
+-- Returns of each delivery: the number of its stream, entry, event, whether it is a suspect, crashes; 1 if there may be more of what it should
+-- take before it reads what is new; and the last entries of the bell and the streams.
+-- From a stream of its own it takes what others have, whoever that is, if it should take over.
+local prefix, unit, me, room, lease, owner = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[8]
+local known, marks = redis.call('HGET', prefix .. ':subscriptions', unit), prefix .. ':marks:' .. unit
 if not known then return redis.error_reply('NOGROUP the subscription is not known') end
-local info = cjson.decode(known)
-local streams = { { 'again', stream .. ':again:' .. unit }, { 'main', stream } }
-local taken, in_hand = {}, {}
-for i = 7, #ARGV, 2 do in_hand[ARGV[i] .. ARGV[i + 1]] = true end
+local info, taken, in_hand = cjson.decode(known), {}, {}
+for i = 8 + #KEYS, #ARGV, 2 do in_hand[ARGV[i] .. ' ' .. ARGV[i + 1]] = true end
+local streams = { { number = 0, key = prefix .. ':again:' .. unit, mine = true } }
+local now = redis.call('TIME')
+now = now[1] * 1000 + math.floor(now[2] / 1000)
+for i = 2, #KEYS do
+    local number, mine = tonumber(ARGV[7 + i]), true
+    if owner ~= '' then
+        local who, at = string.match(redis.call('HGET', prefix .. ':owners:' .. unit, number) or '', '(%S+) (%d+)')
+        mine = who == owner and tonumber(at) > now
+    end
+    if mine then streams[#streams + 1] = { number = number, key = KEYS[i], mine = owner ~= '' } end
+end
+-- What was made again is everybody's.
+streams[1].mine = false
 local function field(entry, name)
     for i = 1, #entry[2], 2 do
         if entry[2][i] == name then return entry[2][i + 1] end
     end
 end
-local function hand(which, entry, suspect)
+local function ended(it, count)
+    if it.number > 0 and count > 0 then redis.call('HINCRBY', it.key .. ':ended', unit, count) end
+end
+local strangers
+local function hand(it, entry, suspect)
+    if it.number > 0 and not matches(pattern_at(info, it.number, entry[1]), field(entry, 'type') or '') then
+        strangers[#strangers + 1] = entry[1]
+        return
+    end
     local crashes = 0
     if suspect then
         local mark = redis.call('HGET', marks, entry[1])
@@ -23,77 +45,103 @@ local function hand(which, entry, suspect)
             redis.call('HSET', marks, entry[1], crashes)
         end
     end
-    taken[#taken + 1] = { which, entry[1], field(entry, 'event') or '', suspect and 1 or 0, crashes }
+    taken[#taken + 1] = { it.number, entry[1], field(entry, 'event') or '', suspect and 1 or 0, crashes }
     room = room - 1
 end
-local function claim(which, key, ids, suspect)
-    if #ids == 0 then return end
-    local found = redis.call('XCLAIM', key, unit, me, 0, unpack(ids))
-    for _, entry in ipairs(found) do hand(which, entry, suspect) end
+local function forget_strangers(it)
+    if #strangers > 0 then ended(it, redis.call('XACK', it.key, unit, unpack(strangers))) end
+end
+local function claim(it, ids, suspect)
+    if #ids == 0 then return 0 end
+    local found = redis.call('XCLAIM', it.key, unit, me, 0, unpack(ids))
+    strangers = {}
+    for _, entry in ipairs(found) do hand(it, entry, suspect) end
+    forget_strangers(it)
     -- Somebody has removed them from the stream; now they are not pending either.
-    if which == 'main' and #found < #ids then redis.call('HINCRBY', stream .. ':lost', 'entries', #ids - #found) end
+    if it.number > 0 and #found < #ids then
+        redis.call('HINCRBY', it.key .. ':lost', 'entries', #ids - #found)
+        ended(it, #ids - #found)
+    end
     return #found
 end
-local function pending(key, consumer)
+local function pending(it, consumer)
     local ids = {}
     if room > 0 then
-        for _, it in ipairs(redis.call('XPENDING', key, unit, '-', '+', room, consumer)) do ids[#ids + 1] = it[1] end
+        for _, found in ipairs(redis.call('XPENDING', it.key, unit, '-', '+', room, consumer)) do ids[#ids + 1] = found[1] end
     end
     return ids
 end
-for _, it in ipairs(streams) do
-    local which, key = it[1], it[2]
-    -- Before anything is claimed for this member, or that would be taken for what it had.
-    if ARGV[6] == '1' then claim(which, key, pending(key, me), true) end
-    if ARGV[6] == '2' then
-        local ids = {}
-        for _, mine in ipairs(redis.call('XPENDING', key, unit, '-', '+', 100000, me)) do
-            if not in_hand[which .. mine[1]] and #ids < room then ids[#ids + 1] = mine[1] end
+-- Of a stream of its own: whatever is in other hands, in its order.
+local function take_all(it)
+    local from = '-'
+    while room > 0 do
+        local found = redis.call('XPENDING', it.key, unit, from, '+', 1000)
+        for _, one in ipairs(found) do
+            if room > 0 and one[2] ~= me then
+                local count = claim(it, { one[1] }, one[2] ~= '~')
+                if one[2] == '~' then redis.call('HINCRBY', it.key .. ':taken', unit, count) end
+            end
         end
-        claim(which, key, ids, false)
-    end
-    -- Before anything newer, also if some of it was removed.
-    local back = pending(key, '~')
-    while #back > 0 do
-        local found = claim(which, key, back, false)
-        if which == 'main' then redis.call('HINCRBY', stream .. ':taken', unit, found) end
-        back = pending(key, '~')
-    end
-    if ARGV[5] == '1' and room > 0 then
-        local ids = {}
-        for _, lost in ipairs(redis.call('XPENDING', key, unit, 'IDLE', lease, '-', '+', room + 1000)) do
-            if lost[2] ~= me and lost[2] ~= '~' and #ids < room then ids[#ids + 1] = lost[1] end
-        end
-        claim(which, key, ids, true)
+        if #found < 1000 then return end
+        from = '(' .. found[1000][1]
     end
 end
 for _, it in ipairs(streams) do
-    local which, key = it[1], it[2]
-    -- What does not match is read all the same; not endlessly at a time.
+    -- Before anything is claimed for this member, or that would be taken for what it had.
+    if ARGV[6] == '1' then claim(it, pending(it, me), true) end
+    if ARGV[6] == '2' then
+        local ids = {}
+        for _, mine in ipairs(redis.call('XPENDING', it.key, unit, '-', '+', 100000, me)) do
+            if not in_hand[it.number .. ' ' .. mine[1]] and #ids < room then ids[#ids + 1] = mine[1] end
+        end
+        claim(it, ids, false)
+    end
+    if it.mine then
+        if ARGV[5] == '1' then take_all(it) end
+    else
+        -- Before anything newer, also if some of it was removed.
+        local back = pending(it, '~')
+        while #back > 0 do
+            local found = claim(it, back, false)
+            if it.number > 0 then redis.call('HINCRBY', it.key .. ':taken', unit, found) end
+            back = pending(it, '~')
+        end
+    end
+    if ARGV[5] == '1' and room > 0 and not it.mine then
+        local ids = {}
+        for _, lost in ipairs(redis.call('XPENDING', it.key, unit, 'IDLE', lease, '-', '+', room + 1000)) do
+            if lost[2] ~= me and lost[2] ~= '~' and #ids < room then ids[#ids + 1] = lost[1] end
+        end
+        claim(it, ids, true)
+    end
+end
+local more = room <= 0 and 1 or 0
+for turn, it in ipairs(streams) do
+    -- What does not match is read all the same; not endlessly at a time. Each stream has its share.
     for _ = 1, 8 do
-        if room <= 0 then break end
-        local found = redis.call('XREADGROUP', 'GROUP', unit, me, 'COUNT', math.min(math.max(room, 100), 1000), 'STREAMS', key, '>')
+        local share = math.ceil(room / (#streams - turn + 1))
+        if share <= 0 or ARGV[7] == '0' then break end
+        local count = math.min(math.max(share, 100), 1000)
+        local found = redis.call('XREADGROUP', 'GROUP', unit, me, 'COUNT', count, 'STREAMS', it.key, '>')
         if not found then break end
-        if which == 'main' then redis.call('HINCRBY', stream .. ':read', unit, #found[1][2]) end
-        local strangers, surplus = {}, {}
+        if it.number > 0 then redis.call('HINCRBY', it.key .. ':read', unit, #found[1][2]) end
+        local surplus, rest = {}, room - share
+        strangers = {}
         for _, entry in ipairs(found[1][2]) do
-            if which == 'main' and not matches(pattern_at(info, entry[1]), field(entry, 'type') or '') then
-                strangers[#strangers + 1] = entry[1]
-            elseif room > 0 then
-                hand(which, entry, false)
-            else
-                surplus[#surplus + 1] = entry[1]
-            end
+            if room > rest then hand(it, entry, false) else surplus[#surplus + 1] = entry[1] end
         end
-        if #strangers > 0 then redis.call('XACK', key, unit, unpack(strangers)) end
+        forget_strangers(it)
         if #surplus > 0 then
-            surplus[#surplus + 1] = 'JUSTID'
-            redis.call('XCLAIM', key, unit, '~', 0, unpack(surplus))
+            surplus[#surplus + 1], more = 'JUSTID', 1
+            redis.call('XCLAIM', it.key, unit, '~', 0, unpack(surplus))
         end
+        if #found[1][2] < count or #surplus > 0 then break end
     end
 end
 local function last(key)
     local entry = redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1]
     return entry and entry[1] or '0-0'
 end
-return { last(stream), last(stream .. ':bell'), taken }
+local lasts = { last(prefix .. ':bell') }
+for i = 2, #KEYS do lasts[i] = last(KEYS[i]) end
+return { taken, more, lasts }

@@ -15,8 +15,10 @@ end
 if #held > 0 then
     held[#held + 1] = 'JUSTID'
     for _, it in ipairs(redis.call('XCLAIM', KEYS[1], ARGV[2], ARGV[1], 0, unpack(held))) do mine[it] = nil end
+    local removed = 0
     for i = 1, #held - 1 do
-        if mine[held[i]] then gone[#gone + 1] = held[i] end
+        if mine[held[i]] then gone[#gone + 1], removed = held[i], removed + 1 end
     end
+    if removed > 0 then redis.call('HINCRBY', KEYS[1] .. ':ended', ARGV[2], removed) end
 end
 return { lost, gone, life }

@@ -1,19 +1,23 @@
--- Removes subscriptions with everything that waits for them. KEYS: the stream. ARGV: units. Returns how many were known.
-local stream, count = KEYS[1], 0
+-- Removes subscriptions with everything that waits for them. KEYS: the prefix, the streams. ARGV: units. Returns how many were known.
+local prefix, count = KEYS[1], 0
 for _, unit in ipairs(ARGV) do
-    local known = redis.call('HGET', stream .. ':subscriptions', unit)
+    local known = redis.call('HGET', prefix .. ':subscriptions', unit)
     if known then
         local group = cjson.decode(known).group
-        for _, number in ipairs(redis.call('HVALS', stream .. ':letters:at:' .. unit)) do take(stream, group, number) end
+        for _, number in ipairs(redis.call('HVALS', prefix .. ':letters:at:' .. unit)) do take(prefix, group, number) end
     end
-    count = count + redis.call('HDEL', stream .. ':subscriptions', unit)
-    for _, name in ipairs({ ':used', ':seen', ':read', ':taken' }) do redis.call('HDEL', stream .. name, unit) end
-    redis.pcall('XGROUP', 'DESTROY', stream, unit)
-    for _, it in ipairs(redis.call('XRANGE', stream .. ':again:' .. unit, '-', '+')) do
+    count = count + redis.call('HDEL', prefix .. ':subscriptions', unit)
+    redis.call('HDEL', prefix .. ':used', unit)
+    for i = 2, #KEYS do
+        redis.pcall('XGROUP', 'DESTROY', KEYS[i], unit)
+        for _, name in ipairs({ ':seen', ':read', ':ended', ':taken' }) do redis.call('HDEL', KEYS[i] .. name, unit) end
+    end
+    local again = prefix .. ':again:' .. unit
+    for _, it in ipairs(redis.call('XRANGE', again, '-', '+')) do
         for i = 1, #it[2], 2 do
-            if it[2][i] == 'id' then redis.call('HDEL', stream .. ':status:' .. it[2][i + 1], 'again:' .. unit) end
+            if it[2][i] == 'id' then redis.call('HDEL', prefix .. ':status:' .. it[2][i + 1], 'again:' .. unit) end
         end
     end
-    redis.call('DEL', stream .. ':again:' .. unit, stream .. ':marks:' .. unit)
+    redis.call('DEL', again, prefix .. ':marks:' .. unit, prefix .. ':owners:' .. unit, prefix .. ':members:' .. unit)
 end
 return count

@@ -3,7 +3,7 @@
 -- has told, or nothing: the name of the stream's life, entries that were added, entries that waited; and a new name.
 -- Returns the three again, and what nobody was told yet: lost entries, and losses of which more is not known.
 local stream, unit = KEYS[1], ARGV[1]
-local names = { seen = stream .. ':seen', read = stream .. ':read', taken = stream .. ':taken', lost = stream .. ':lost', life = stream .. ':life' }
+local names = { seen = stream .. ':seen', read = stream .. ':read', taken = stream .. ':taken', ended = stream .. ':ended', lost = stream .. ':lost', life = stream .. ':life' }
 local function fields(answer)
     local told = {}
     for i = 1, #answer, 2 do told[answer[i]] = answer[i + 1] end
@@ -17,7 +17,9 @@ for _, it in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
 end
 if not group then return false end
 local added, length, last = info['entries-added'], info.length, group['last-delivered-id']
-local removed, reads = added - length, tonumber(redis.call('HGET', names.read, unit) or '0')
+-- What was read is in somebody's hands, or has ended.
+local removed, reads = added - length, tonumber(redis.call('HGET', names.ended, unit) or '0') + group.pending
+local reads_now = reads
 local taken = tonumber(redis.call('HGET', names.taken, unit) or '0')
 local seen, lost, unknown = redis.call('HGET', names.seen, unit), 0, 0
 if seen then
@@ -39,6 +41,10 @@ if seen and seen.life == '-' then seen.life = life end
 local ended, waited
 local before = math.max(tonumber(ARGV[3]), seen and seen.added or 0)
 if seen and seen.life ~= life then
+    -- Of the stream that was, nothing is pending any more; what was read of it was counted apart, if not to the last.
+    reads = math.max(reads, tonumber(redis.call('HGET', names.read, unit) or '0'))
+    reads_now = reads
+    redis.call('HSET', names.ended, unit, string.format('%.0f', reads - group.pending))
     waited = math.max(0, seen.added - seen.position - (reads - seen.reads) - seen.told)
     waited = waited + math.max(0, seen.back - (taken - seen.taken))
     -- What an earlier state knows is older than what is known here.
@@ -103,7 +109,9 @@ local function back()
         if #ids == 0 then break end
         from = '(' .. ids[#ids]
         ids[#ids + 1] = 'JUSTID'
-        lost = lost + #ids - 1 - #redis.call('XCLAIM', stream, unit, '~', 0, unpack(ids))
+        local gone = #ids - 1 - #redis.call('XCLAIM', stream, unit, '~', 0, unpack(ids))
+        lost = lost + gone
+        if gone > 0 then redis.call('HINCRBY', names.ended, unit, gone) end
     end
     for _, it in ipairs(redis.call('XPENDING', stream, unit)[4] or {}) do
         if it[1] == '~' then left = tonumber(it[2]) end
@@ -115,6 +123,7 @@ if position then
     local text = string.format('%s %.0f %.0f %s %.0f %.0f %.0f %.0f %s %.0f', life, position, reads, last, added, told, given_back,
         taken, info['max-deleted-entry-id'], removed_then)
     redis.call('HSET', names.seen, unit, text)
+    redis.call('HSET', names.read, unit, string.format('%.0f', reads_now))
 end
 if lost > 0 then redis.call('HINCRBY', names.lost, 'entries', string.format('%.0f', lost)) end
 if unknown > 0 then redis.call('HINCRBY', names.lost, 'unknown', unknown) end

@@ -1,0 +1,159 @@
+//! What nobody else sees to: subscriptions that nobody serves, dead letters that are too old, entries that everybody has handled, and whether so
+//! much is unread that nothing more is stored.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime};
+
+use eventbroker::provider::BackendError;
+use redis::Value;
+
+use crate::connection::{Database, Link};
+use crate::entry::{earliest, entries, latest, number, since_epoch};
+use crate::{scripts, settler, store};
+
+/// Time between two looks for what is old.
+const CLEAN_UP_EVERY: Duration = Duration::from_secs(10);
+/// Time between two looks at how much is unread.
+const MEASURE_EVERY: Duration = Duration::from_secs(1);
+/// Entries that are looked at to find out which may go.
+const LOOK: usize = 1_000;
+
+#[derive(Debug)]
+pub(crate) struct Upkeep {
+    database: Arc<Database>,
+    next_clean_up: Instant,
+    next_measure: Instant,
+}
+
+impl Upkeep {
+    pub(crate) fn new(database: &Arc<Database>) -> Self {
+        let now = Instant::now();
+        Self { database: Arc::clone(database), next_clean_up: now, next_measure: now }
+    }
+
+    /// When there is something to see to again.
+    pub(crate) fn next(&self) -> Instant {
+        self.next_clean_up.min(self.next_measure)
+    }
+
+    pub(crate) fn see_to(&mut self, link: &mut Link) -> Result<(), BackendError> {
+        let now = Instant::now();
+        if now >= self.next_measure {
+            self.next_measure = now + MEASURE_EVERY;
+            self.measure(link)?;
+        }
+        if now >= self.next_clean_up {
+            self.next_clean_up = now + CLEAN_UP_EVERY.min(self.database.idle_expiry);
+            self.clean_up(link)?;
+        }
+        Ok(())
+    }
+
+    /// Whether some subscription is so far behind that nothing more is stored. What its pattern does not match counts too until it is read.
+    fn measure(&mut self, link: &mut Link) -> Result<(), BackendError> {
+        let database = Arc::clone(&self.database);
+        if database.max_backlog == 0 {
+            return Ok(());
+        }
+        let units: Vec<String> = link.call(|it| redis::cmd("HKEYS").arg(database.key("subscriptions")).query(it))?;
+        let mut behind: HashMap<String, u64> = units.into_iter().map(|unit| (unit, 0)).collect();
+        for stream in &database.streams {
+            let length: u64 = link.call(|it| redis::cmd("XLEN").arg(stream).query(it))?;
+            for group in store::groups(link, stream)? {
+                // Where the server does not know, because entries were removed, it may be all of them.
+                let waits = group.lag.unwrap_or(length) + group.pending.unsigned_abs();
+                behind.entry(group.name).and_modify(|sum| *sum += waits);
+            }
+        }
+        let is_full = behind.values().any(|it| *it >= database.max_backlog);
+        database.is_full.store(is_full, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Removes what nobody asks for any more.
+    fn clean_up(&mut self, link: &mut Link) -> Result<(), BackendError> {
+        let database = Arc::clone(&self.database);
+        let (subscriptions, used) = (database.key("subscriptions"), database.key("used"));
+        let known: HashMap<String, String> = link.call(|it| redis::cmd("HGETALL").arg(subscriptions).query(it))?;
+        let used: HashMap<String, u64> = link.call(|it| redis::cmd("HGETALL").arg(used).query(it))?;
+        let now = since_epoch(SystemTime::now());
+        for (unit, info) in &known {
+            let owner = serde_json::from_str::<settler::Info>(info).map(|info| info.owner).unwrap_or_default();
+            let is_gone = !owner.is_empty() && {
+                let boot = database.key(&format!("boot:{owner}"));
+                !link.call(|connection| redis::cmd("EXISTS").arg(boot).query::<bool>(connection))?
+            };
+            let last_use = used.get(unit).map(|at| Duration::from_millis(*at));
+            let is_unused = last_use.is_some_and(|at| at + database.idle_expiry < now);
+            if is_unused {
+                tracing::warn!(unit, idle_expiry = ?database.idle_expiry, "nobody used a subscription: it is removed");
+                let expired = database.key("expired");
+                link.call(|it| redis::cmd("HINCRBY").arg(expired).arg("subscriptions").arg(1).query::<()>(it))?;
+            }
+            if is_gone || is_unused {
+                link.run(&scripts::FORGET, &[unit.as_bytes()])?;
+            }
+        }
+        self.expire_letters(link)?;
+        self.trim(link)
+    }
+
+    /// Removes dead letters of this group that are too old.
+    fn expire_letters(&mut self, link: &mut Link) -> Result<(), BackendError> {
+        let database = Arc::clone(&self.database);
+        let of_group = database.key(&format!("letters:of:{}", database.group));
+        let oldest: Vec<u64> = link.call(|it| redis::cmd("ZRANGE").arg(of_group).arg(0).arg(LOOK - 1).query(it))?;
+        if oldest.is_empty() {
+            return Ok(());
+        }
+        let letters: Vec<Option<String>> =
+            link.call(|it| redis::cmd("HMGET").arg(database.key("letters")).arg(&oldest).query(it))?;
+        let is_old = |text: &String| {
+            serde_json::from_str::<settler::Letter>(text)
+                .is_ok_and(|letter| SystemTime::from(letter.dead_at) + database.retention < SystemTime::now())
+        };
+        let old = oldest.iter().zip(&letters).filter(|(_, letter)| letter.as_ref().is_some_and(is_old));
+        let old: Vec<String> = old.map(|(number, _)| number.to_string()).collect();
+        if old.is_empty() {
+            return Ok(());
+        }
+        tracing::warn!(dead = old.len(), retention = ?database.retention, "dead letters were too old");
+        let mut arguments: Vec<&[u8]> = vec![database.group.as_bytes()];
+        arguments.extend(old.iter().map(String::as_bytes));
+        let gone = number(link.run(&scripts::PURGE, &arguments)?)?;
+        let expired = database.key("expired");
+        link.call(|it| redis::cmd("HINCRBY").arg(expired).arg("dead_letters").arg(gone).query::<()>(it))
+    }
+
+    /// Removes entries that everybody has handled, if they are too old or too many.
+    fn trim(&mut self, link: &mut Link) -> Result<(), BackendError> {
+        let database = Arc::clone(&self.database);
+        let too_old = since_epoch(SystemTime::now()).saturating_sub(database.retention);
+        let (forgotten, seconds) = (database.key("failed"), too_old.as_secs());
+        link.call(|it| redis::cmd("ZREMRANGEBYSCORE").arg(forgotten).arg("-inf").arg(seconds).query::<()>(it))?;
+        for stream in &database.streams {
+            let handled = store::first_open(link, stream)?;
+            let mut before = format!("{}-0", too_old.as_millis());
+            let length: usize = link.call(|it| redis::cmd("XLEN").arg(stream).query(it))?;
+            let max_len = database.max_len.div_ceil(database.streams.len() as u64);
+            let surplus = length.saturating_sub(max_len.try_into().unwrap_or(usize::MAX));
+            if max_len > 0 && surplus > 0 {
+                let look = surplus.min(LOOK) + 1;
+                let oldest: Value = link
+                    .call(|it| redis::cmd("XRANGE").arg(stream).arg("-").arg("+").arg("COUNT").arg(look).query(it))?;
+                if let Some((first_to_stay, _)) = entries(oldest)?.pop() {
+                    before = latest(before, first_to_stay);
+                }
+            }
+            let before = handled.map_or(before.clone(), |handled| earliest(before, handled));
+            let gone: usize = link.call(|it| redis::cmd("XTRIM").arg(stream).arg("MINID").arg(before).query(it))?;
+            if gone >= LOOK {
+                // There may be more.
+                self.next_clean_up = Instant::now();
+            }
+        }
+        Ok(())
+    }
+}
