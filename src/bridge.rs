@@ -56,6 +56,8 @@ const REGISTER_WITHIN: Duration = Duration::from_secs(5);
 
 /// What it is called that a back end may not offer.
 pub(crate) const START_POSITIONS: &str = "start positions";
+pub(crate) const ORDER_ACROSS_INSTANCES: &str =
+    "order per key across instances; where the setting `partitions` is offered, it has to be at least 1";
 
 /// Where deliveries come from, and where their verdicts go.
 type Inward = (Box<dyn Ingest>, Box<dyn Settler>);
@@ -168,6 +170,8 @@ impl Bridge {
             Scope::Group if self.has_ingest && !can.groups => "groups",
             Scope::Broadcast if self.has_ingest && !can.broadcast => "broadcast",
             Scope::Broadcast if options.durable && !can.durable_broadcast => "durable broadcast",
+            _ if served && options.ordered && !can.order_per_subscription => "order of a whole subscription",
+            _ if options.ordered_across_instances && !(served && can.order_per_key) => ORDER_ACROSS_INSTANCES,
             _ if options.start != StartPosition::New && !(served && can.start_positions) => START_POSITIONS,
             _ => return Ok(()),
         };
@@ -263,6 +267,14 @@ impl Bridge {
         let marked = Arc::new(Latch::new());
         self.command(Command::Mark(held.token, Arc::clone(&marked)));
         marked.wait(MARK_WITHIN).unwrap_or(false)
+    }
+
+    /// Waits until what was given back is so at the back end too.
+    fn wait_until_settled(&self) {
+        let reached = Arc::new(Latch::new());
+        self.command(Command::Reach(Arc::clone(&reached)));
+        // Later at the latest: a back end that is away hands nothing over either.
+        let _ = reached.wait(MARK_WITHIN);
     }
 
     fn unmark(&self, held: &Held) {

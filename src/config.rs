@@ -197,6 +197,7 @@ pub struct SubscribeOptions {
     pub(crate) max_waiting: Option<usize>,
     pub(crate) overflow: Option<Overflow>,
     pub(crate) ordered: bool,
+    pub(crate) ordered_across_instances: bool,
     pub(crate) retry_policy: Option<RetryPolicy>,
     pub(crate) handler_deadline: Option<Duration>,
     pub(crate) start: StartPosition,
@@ -217,6 +218,7 @@ impl SubscribeOptions {
             max_waiting: None,
             overflow: None,
             ordered: false,
+            ordered_across_instances: false,
             retry_policy: None,
             handler_deadline: None,
             start: StartPosition::New,
@@ -275,6 +277,14 @@ impl SubscribeOptions {
     /// too. Without it, order is kept among events of the same key.
     pub fn ordered(mut self) -> Self {
         self.ordered = true;
+        self
+    }
+
+    /// Requires that the events of a key are handled in publish order whichever instances handle them; subscribing fails if the back end
+    /// can't do that. SQL can; Redis and NATS can if their setting `partitions` is at least 1. Without this, the order of a key
+    /// may hold within an instance only.
+    pub fn ordered_across_instances(mut self) -> Self {
+        self.ordered_across_instances = true;
         self
     }
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
-use crate::bridge::{Bridge, START_POSITIONS, Suspects};
+use crate::bridge::{Bridge, ORDER_ACROSS_INSTANCES, START_POSITIONS, Suspects};
 use crate::clock::Clock;
 use crate::config::{Config, Mode, Scope, StartPosition, SubscribeOptions};
 use crate::dead_letter::{DeadLetter, DeadLetters};
@@ -212,10 +212,15 @@ impl Engine {
         let served = self.bridge.as_ref().is_some_and(|bridge| bridge.serves(scope));
         match &self.bridge {
             Some(bridge) => bridge.check(scope, options)?,
-            None if options.start != StartPosition::New => {
-                return Err(SubscribeError::Unsupported { provider: MEMORY.to_owned(), feature: START_POSITIONS });
+            None => {
+                let unsupported = |feature| Err(SubscribeError::Unsupported { provider: MEMORY.to_owned(), feature });
+                if options.start != StartPosition::New {
+                    return unsupported(START_POSITIONS);
+                }
+                if options.ordered_across_instances {
+                    return unsupported(ORDER_ACROSS_INSTANCES);
+                }
             }
-            None => {}
         }
         let id = SubscriptionId(self.next_id());
         let pool = if options.dedicated {

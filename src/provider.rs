@@ -40,6 +40,8 @@ pub struct Capabilities {
     pub broadcast: bool,
     /// It keeps the order of a key across instances.
     pub order_per_key: bool,
+    /// It keeps the order of all events of a subscription, for one that is [ordered](crate::SubscribeOptions::ordered).
+    pub order_per_subscription: bool,
     /// A new subscription can start in the past.
     pub start_positions: bool,
     /// A broadcast subscription can go on where its instance left it.
@@ -83,6 +85,12 @@ impl Capabilities {
     /// With the order of a key kept across instances.
     pub fn with_order_per_key(mut self) -> Self {
         self.order_per_key = true;
+        self
+    }
+
+    /// With the order of all events of a subscription kept.
+    pub fn with_order_per_subscription(mut self) -> Self {
+        self.order_per_subscription = true;
         self
     }
 
@@ -409,6 +417,11 @@ pub trait Ingest: Send {
     /// # Errors
     /// [`BackendError`] as the back end answers; the engine waits a little and calls again.
     fn receive(&mut self, room: &[Room], wait: Duration) -> Result<Vec<Lease>, BackendError>;
+    /// Subscriptions that should give back what no call has begun of, because other members are to have it; asked after each
+    /// [`receive`](Self::receive). Their leases are settled as [released](LeaseOutcome::Released) before the next one.
+    fn wanted_back(&mut self) -> Vec<Arc<str>> {
+        Vec::new()
+    }
     /// How to interrupt a call that waits: there is room that was not there before, or the broker stops. `None` if the back end
     /// can't do that; such things then wait for `wait`.
     fn waker(&self) -> Option<Waker>;

@@ -7,7 +7,14 @@ struct Memory;
 
 impl Subject for Memory {
     fn abilities(&self) -> Abilities {
-        Abilities { ordered: true, exact: true, query: true, ..Abilities::default() }
+        Abilities {
+            ordered: true,
+            whole_order: true,
+            free_members: true,
+            exact: true,
+            query: true,
+            ..Abilities::default()
+        }
     }
 
     fn provider(&self) -> Provider {

@@ -58,6 +58,13 @@ impl Engine {
         let is_running = self.lifecycle.phase() == Phase::Running;
         let received = if is_running { self.receive(bridge, ingest, &room, wait) } else { Ok(()) };
         bridge.receiving.store(false, Ordering::SeqCst);
+        for name in ingest.wanted_back() {
+            let subscription = self.subscriptions.lock().find_by_name(&name);
+            if let Some(subscription) = subscription {
+                self.give_back(&subscription);
+                bridge.wait_until_settled();
+            }
+        }
         if room.is_empty() {
             bridge.bell.wait(DEAF_WAIT);
         }

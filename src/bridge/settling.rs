@@ -26,6 +26,8 @@ pub(super) enum Command {
     Settle(Settlement),
     /// A call of a suspect begins: is the lease still good?
     Mark(LeaseToken, Arc<Latch<bool>>),
+    /// Tell when all before this is done.
+    Reach(Arc<Latch<()>>),
     /// That call has ended and the lease goes on.
     Unmark(LeaseToken),
     /// Do what is left, and end.
@@ -136,6 +138,10 @@ impl Settling {
             Some(Command::Remove(name, removed)) => settler.remove(name).map(|known| removed.set(Ok(known))),
             Some(Command::Mark(token, marked)) => settler.mark(*token, true).map(|good| marked.set(good)),
             Some(Command::Unmark(token)) => settler.mark(*token, false).map(|_| ()),
+            Some(Command::Reach(reached)) => {
+                reached.set(());
+                Ok(())
+            }
             Some(Command::Close) => Ok(()),
         };
         match done {

@@ -15,11 +15,14 @@ use crate::entry::{bytes, earliest, from_json, list, number, parts, text, texts,
 use crate::scripts;
 use crate::settler::Info;
 use crate::share::Share;
+use crate::wire::{Request, exchange};
 
 /// Reads in a row that find hardly anything that matches.
 const READS: usize = 8;
 /// The least that is read at a time: most of it may not match.
 const LEAST: usize = 100;
+/// The most of one question: the server works on the next one while it is read.
+const CHUNK: usize = 256;
 
 /// The last entry of each stream, by its key: what comes after it was not seen.
 pub(crate) type Lasts = BTreeMap<String, String>;
@@ -72,10 +75,11 @@ impl Known {
     }
 
     /// Whether an entry of a stream is for the subscription.
-    fn matches(&self, number: usize, entry: &str, event_type: &str) -> bool {
+    fn matches(&self, number: usize, entry: &str, event_type: &[u8]) -> bool {
         let is_until = |until: &Vec<String>| until.get(number - 1).is_some_and(|it| parts(entry) <= parts(it));
         let earlier = self.earlier.iter().find(|(until, _)| is_until(until)).map(|(_, pattern)| pattern);
-        earlier.unwrap_or(&self.pattern).as_ref().is_some_and(|pattern| pattern.matches(event_type))
+        let (pattern, event_type) = (earlier.unwrap_or(&self.pattern).as_ref(), str::from_utf8(event_type));
+        pattern.zip(event_type.ok()).is_some_and(|(pattern, event_type)| pattern.matches(event_type))
     }
 }
 
@@ -104,10 +108,20 @@ impl Claimer {
         mem::take(&mut self.took)
     }
 
-    /// There is no room: if it has nothing in its hands either, it is paused, and others do without it.
+    /// Whether what it has in its hands and has not begun should be given back.
+    pub(crate) fn wants_back(&mut self) -> bool {
+        self.share.wants_back()
+    }
+
+    /// There is no room. If it has nothing in its hands either, it is paused, and others do without it; else it may have to give up some.
     pub(crate) fn stand_aside(&mut self, link: &mut Link) -> Result<(), BackendError> {
-        let is_idle = self.database.partitions > 0 && self.database.in_hand(&self.served.unit).is_empty();
-        if is_idle { self.share.leave(&self.database, link) } else { Ok(()) }
+        if self.database.partitions == 0 {
+            return Ok(());
+        }
+        if self.database.in_hand(&self.served.unit).is_empty() {
+            return self.share.leave(&self.database, link);
+        }
+        self.share.claimable(&self.database, link).map(drop)
     }
 
     /// Claims what there is room for. What was claimed before an answer was lost stays in `leases`, and so does what others have lost if
@@ -140,7 +154,10 @@ impl Claimer {
         let mut left = room.deliveries;
         if self.database.partitions > 0 {
             let streams = self.share.claimable(&self.database, link)?;
-            self.behind |= self.share.has_grown();
+            if self.share.has_grown() {
+                // Another one of its name may have had something of it.
+                (self.begun, self.behind) = (false, true);
+            }
             let take_over = take_over || self.behind;
             return self.ask(link, room, &mut left, take_over, Some(streams), leases, lasts);
         }
@@ -180,7 +197,7 @@ impl Claimer {
         let mut keys = vec![&*database.prefix];
         keys.extend(numbers.iter().map(|number| &*database.streams[number - 1]));
         let mut told: Vec<String> = numbers.iter().map(usize::to_string).collect();
-        if self.unsure {
+        if before != "0" {
             let in_hand = database.in_hand(&self.served.unit);
             told.extend(in_hand.into_iter().flat_map(|(number, entry)| [number.to_string(), entry]));
         }
@@ -227,67 +244,100 @@ impl Claimer {
         leases: &mut Vec<Lease>,
         lasts: &mut Lasts,
     ) -> Result<bool, BackendError> {
+        let most = (*left).max(LEAST);
+        let mut wanted = most;
+        let mut questions = Vec::new();
+        while wanted > 0 {
+            let count = wanted.min(CHUNK);
+            let read = mem::take(&mut self.read);
+            questions.push(self.question(count, read));
+            wanted -= count;
+        }
         let database = Arc::clone(&self.database);
-        let (unit, stream, bell) = (&*self.served.unit.clone(), &database.streams[0], database.key("bell"));
-        let (again, count) = (database.key(&format!("again:{unit}")), (*left).max(LEAST));
-        let mut asked = redis::pipe();
-        if self.read > 0 {
-            asked.cmd("HINCRBY").arg(format!("{stream}:read")).arg(unit).arg(self.read).ignore();
+        let stream = &*database.streams[0];
+        let (mut answers, mut found) = (Vec::new(), 0);
+        link.call(|connection| {
+            exchange(connection, &questions, 5, |answer| {
+                let answer = Answer::of(answer, stream);
+                let entries = answer.as_ref().map_or(0, |answer| answer.entries.len());
+                found += entries;
+                answers.push(answer);
+                // The next one is only worth its while if this one was answered in full.
+                entries >= CHUNK
+            })
+        })?;
+        for answer in answers {
+            self.take(link, answer?, room, left, leases, lasts)?;
         }
-        asked.cmd("XREVRANGE").arg(stream).arg("+").arg("-").arg("COUNT").arg(1);
-        asked.cmd("XREAD").arg("COUNT").arg(1).arg("STREAMS").arg(&bell).arg(&self.bell);
-        asked.cmd("XREADGROUP").arg("GROUP").arg(unit).arg(database.member()).arg("COUNT").arg(count);
-        asked.arg("STREAMS").arg(&again).arg(stream).arg(">").arg(">");
-        asked.cmd("HGET").arg(database.key("subscriptions")).arg(unit);
-        let [last, rung, found, info]: [Value; 4] = {
-            let answers: Vec<Value> = link.call(|connection| asked.query(connection))?;
-            answers.try_into().map_err(|it| unexpected(&Value::Array(it)))?
-        };
-        self.read = 0;
+        Ok(found >= most)
+    }
+
+    /// Asks for so many new entries; tells how many were read before.
+    fn question(&self, count: usize, read: usize) -> Request {
+        let (database, unit) = (&self.database, &*self.served.unit);
+        let (stream, count, read) = (&database.streams[0], count.to_string(), read.to_string());
+        let mut asked = Request::default();
+        asked.command(4).word("HINCRBY").word(format!("{stream}:read")).word(unit).word(read);
+        asked.command(6).word("XREVRANGE").word(stream).word("+").word("-").word("COUNT").word("1");
+        asked
+            .command(6)
+            .word("XREAD")
+            .word("COUNT")
+            .word("1")
+            .word("STREAMS")
+            .word(database.key("bell"))
+            .word(&self.bell);
+        asked.command(11).word("XREADGROUP").word("GROUP").word(unit).word(database.member()).word("COUNT").word(count);
+        asked.word("STREAMS").word(database.key(&format!("again:{unit}"))).word(stream).word(">").word(">");
+        asked.command(3).word("HGET").word(database.key("subscriptions")).word(unit);
+        asked
+    }
+
+    /// Takes what was read.
+    fn take(
+        &mut self,
+        link: &mut Link,
+        answer: Answer,
+        room: &Room,
+        left: &mut usize,
+        leases: &mut Vec<Lease>,
+        lasts: &mut Lasts,
+    ) -> Result<(), BackendError> {
+        let (database, unit) = (Arc::clone(&self.database), self.served.unit.clone());
+        let stream = &database.streams[0];
         // What is given back from now on is seen by the next claim.
-        self.behind |= rung != Value::Nil;
-        if let Value::BulkString(info) = &info
-            && *info != self.known.text
-        {
-            self.known = Known::of(info.clone());
+        self.behind |= answer.is_rung;
+        if answer.info != self.known.text {
+            self.known = Known::of(answer.info);
         }
-        let last = list(last)?.into_iter().next().map(list).transpose()?.and_then(|it| it.into_iter().next());
-        note(lasts, stream, last.map_or(Ok("0-0".to_owned()), text)?);
-        note(lasts, &bell, self.bell.clone());
+        note(lasts, stream, answer.last);
+        note(lasts, &database.key("bell"), self.bell.clone());
         // What was given back meanwhile goes first.
-        let is_overtaken = database.released.lock().contains(unit);
-        let (mut strangers, mut surplus, mut is_full) = (Vec::new(), [Vec::new(), Vec::new()], false);
-        for found in list(found)? {
-            let [key, entries] = <[Value; 2]>::try_from(list(found)?).map_err(|it| unexpected(&Value::Array(it)))?;
-            let (number, entries) = (usize::from(text(key)? == *stream), list(entries)?);
-            if number == 1 {
-                self.read = entries.len();
-            }
-            is_full |= entries.len() >= count;
-            for entry in entries {
-                let (name, event_type, event) = fields_of(entry)?;
-                if number == 1 && !self.known.matches(number, &name, &event_type) {
-                    strangers.push(name);
-                } else if *left == 0 || is_overtaken {
-                    surplus[number].push(name);
-                } else {
-                    *left -= 1;
-                    let taken = Taken { number, entry: name, event, suspect: false, crashes: 0 };
-                    leases.extend(self.lease(link, taken, room)?);
-                }
+        let is_overtaken = database.released.lock().contains(&unit);
+        let (mut strangers, mut surplus) = (Vec::new(), [Vec::new(), Vec::new()]);
+        for Entry { is_again, name, event_type, event } in answer.entries {
+            let number = usize::from(!is_again);
+            self.read += number;
+            if number == 1 && !self.known.matches(number, &name, &event_type) {
+                strangers.push(name);
+            } else if *left == 0 || is_overtaken {
+                surplus[number].push(name);
+            } else {
+                *left -= 1;
+                let taken = Taken { number, entry: name, event, suspect: false, crashes: 0 };
+                leases.extend(self.lease(link, taken, room)?);
             }
         }
-        for (key, names) in [&again, stream].into_iter().zip(surplus) {
+        for (key, names) in [&database.key(&format!("again:{unit}")), stream].into_iter().zip(surplus) {
             if !names.is_empty() {
                 self.behind = true;
                 link.call(|it| {
                     let mut back = redis::cmd("XCLAIM");
-                    back.arg(key).arg(unit).arg("~").arg(0).arg(names).arg("JUSTID").query::<Value>(it)
+                    back.arg(key).arg(&unit).arg("~").arg(0).arg(names).arg("JUSTID").query::<Value>(it)
                 })?;
             }
         }
-        end(link, stream, unit, &strangers)?;
-        Ok(is_full)
+        end(link, stream, &unit, &strangers)
     }
 
     /// What is no event is none.
@@ -326,19 +376,52 @@ fn end(link: &mut Link, stream: &str, unit: &str, entries: &[String]) -> Result<
     link.call(|connection| scripts::ACK.run(connection, &[stream], &arguments)).map(drop)
 }
 
-/// An entry's name, and its fields `type` and `event`.
-fn fields_of(entry: Value) -> Result<(String, String, Vec<u8>), BackendError> {
-    let [name, fields] = <[Value; 2]>::try_from(list(entry)?).map_err(|it| unexpected(&Value::Array(it)))?;
-    let (mut event_type, mut event) = (Vec::new(), Vec::new());
-    let mut fields = list(fields)?.into_iter();
-    while let (Some(field), Some(value)) = (fields.next(), fields.next()) {
-        match &*bytes(field)? {
-            b"type" => event_type = bytes(value)?,
-            b"event" => event = bytes(value)?,
-            _ => {}
+/// What a question has found.
+struct Answer {
+    /// The last entry of the stream.
+    last: String,
+    /// Something may have been given back.
+    is_rung: bool,
+    entries: Vec<Entry>,
+    /// What is known of the subscription.
+    info: Vec<u8>,
+}
+
+struct Entry {
+    /// It is one that was made again.
+    is_again: bool,
+    name: String,
+    event_type: Vec<u8>,
+    event: Vec<u8>,
+}
+
+impl Answer {
+    fn of(answer: Vec<Value>, stream: &str) -> Result<Self, BackendError> {
+        let [_, last, rung, found, info]: [Value; 5] = answer.try_into().map_err(|it| unexpected(&Value::Array(it)))?;
+        let last = list(last)?.into_iter().next().map(list).transpose()?.and_then(|it| it.into_iter().next());
+        let mut entries = Vec::new();
+        for one in list(found)? {
+            let [key, found] = <[Value; 2]>::try_from(list(one)?).map_err(|it| unexpected(&Value::Array(it)))?;
+            let is_again = text(key)? != stream;
+            for entry in list(found)? {
+                let [name, fields] =
+                    <[Value; 2]>::try_from(list(entry)?).map_err(|it| unexpected(&Value::Array(it)))?;
+                let mut entry = Entry { is_again, name: text(name)?, event_type: Vec::new(), event: Vec::new() };
+                let mut fields = list(fields)?.into_iter();
+                while let (Some(Value::BulkString(field)), Some(value)) = (fields.next(), fields.next()) {
+                    match &*field {
+                        b"type" => entry.event_type = bytes(value)?,
+                        b"event" => entry.event = bytes(value)?,
+                        _ => {}
+                    }
+                }
+                entries.push(entry);
+            }
         }
+        let last = last.map_or(Ok("0-0".to_owned()), text)?;
+        let info = if info == Value::Nil { Vec::new() } else { bytes(info)? };
+        Ok(Self { last, is_rung: rung != Value::Nil, entries, info })
     }
-    Ok((text(name)?, String::from_utf8_lossy(&event_type).into_owned(), event))
 }
 
 fn note(lasts: &mut Lasts, key: &str, last: String) {

@@ -260,7 +260,18 @@ impl Link {
         Ok(answer)
     }
 
-    /// Runs a script on the stream.
+    /// Runs a script on the streams of another provider.
+    pub(crate) fn run_for(
+        &mut self,
+        database: &Database,
+        script: &Script,
+        arguments: &[&[u8]],
+    ) -> Result<Value, BackendError> {
+        let keys = database.keys();
+        self.call(|connection| script.run(connection, &keys, arguments))
+    }
+
+    /// Runs a script on the streams.
     pub(crate) fn run(&mut self, script: &Script, arguments: &[&[u8]]) -> Result<Value, BackendError> {
         let database = Arc::clone(&self.database);
         let keys = database.keys();

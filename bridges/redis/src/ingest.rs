@@ -66,7 +66,7 @@ impl RedisIngest {
                 Ok(()) => {}
                 Err(error) if is_gone(&error) => {
                     // Somebody has removed the stream: what is in the new one was not seen by anybody.
-                    settler::make(&mut self.link, claimer.served(), true, "0")?;
+                    settler::make(&mut self.link, claimer.served(), true, &["0".to_owned()])?;
                     self.watch.hurry();
                     lasts.clear();
                 }
@@ -136,6 +136,12 @@ impl Ingest for RedisIngest {
             self.next_care = self.next_care.max(Instant::now() + RETURN.max(self.database.lease_time / 2));
         }
         received
+    }
+
+    fn wanted_back(&mut self) -> Vec<Arc<str>> {
+        let wanted =
+            self.claimers.iter_mut().filter_map(|it| it.wants_back().then(|| it.served().info.name.as_str().into()));
+        wanted.collect()
     }
 
     fn waker(&self) -> Option<Waker> {

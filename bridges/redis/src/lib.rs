@@ -26,6 +26,7 @@ mod entry;
 mod ingest;
 mod mirror;
 mod operator;
+mod repartition;
 mod scripts;
 mod settler;
 mod share;
@@ -191,8 +192,13 @@ impl Redis {
         let database = Arc::new(Database::new(self)?);
         let mut link = Link::new(&database);
         link.call(connection::check_eviction).map_err(OpenError::of)?.map_err(OpenError::Setting)?;
+        self.check_partitions(&mut link)?;
         let capabilities = Capabilities::none().with_durability().with_instances().with_groups().with_broadcast();
         let capabilities = capabilities.with_start_positions().with_durable_broadcast().with_replay().with_tail();
+        let capabilities = match self.partitions {
+            0 => capabilities.with_order_per_subscription(),
+            _ => capabilities.with_order_per_key(),
+        };
         Ok(Provider::new("redis", capabilities)
             .with_store(Arc::new(store::RedisStore::new(&database)))
             .with_operator(Arc::new(operator::RedisOperator::new(&database)))
@@ -201,6 +207,36 @@ impl Redis {
                 Box::new(ingest::RedisIngest::new(&database)),
                 Box::new(settler::RedisSettler::new(&database)),
             ))
+    }
+
+    /// Divides the stream into [`partitions`](Self::partitions), whatever it was before. All instances must have stopped, and everything must
+    /// be handled. What was handled before stays, as far as there is a stream for it. Blocks as long as renaming its keys takes.
+    ///
+    /// # Errors
+    /// [`OpenError`]: a setting is wrong, somebody uses the stream, something waits in it, or the server can't be reached or refuses.
+    pub fn repartition(&self) -> Result<(), OpenError> {
+        self.check()?;
+        let to = Arc::new(Database::new(self)?);
+        let mut link = Link::new(&to);
+        let mut known = redis::cmd("GET");
+        known.arg(repartition::key(&self.stream_name));
+        let known: Option<u32> = link.call(|connection| known.query(connection)).map_err(OpenError::of)?;
+        let from = Database::new(&self.clone().partitions(known.unwrap_or(0)))?;
+        repartition::divide(&mut link, &self.stream_name, &from, &to)
+    }
+
+    /// Whether the stream is divided as the settings say; the first to open it writes that down.
+    fn check_partitions(&self, link: &mut Link) -> Result<(), OpenError> {
+        let mut note = redis::cmd("SET");
+        note.arg(repartition::key(&self.stream_name)).arg(self.partitions).arg("NX").arg("GET");
+        let known: Option<u32> = link.call(|connection| note.query(connection)).map_err(OpenError::of)?;
+        match known.filter(|known| *known != self.partitions) {
+            None => Ok(()),
+            Some(known) => Err(OpenError::Setting(format!(
+                "partitions: is {}, but the stream {:?} has {known}; `eventbroker admin repartition` divides it anew",
+                self.partitions, self.stream_name
+            ))),
+        }
     }
 
     fn check(&self) -> Result<(), OpenError> {

@@ -1,6 +1,7 @@
 //! What operators ask for: dead letters, deliveries made again, the lag of the subscriptions, a view of the events as they come.
 
 use std::fmt;
+use std::mem;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -13,11 +14,11 @@ use parking_lot::Mutex;
 use redis::Value;
 
 use crate::connection::{Database, Link};
-use crate::entry::{Group, entries, event_of, from_json, list, number, parts, text, texts, to_json};
+use crate::entry::{Group, earliest, entries, event_of, from_json, list, number, text, texts, to_json};
 use crate::scripts::Script;
 use crate::settler::{Info, Letter};
 use crate::tail::RedisTail;
-use crate::walk::Walk;
+use crate::walk::{Walk, places_at};
 use crate::{scripts, store};
 
 /// Letters, and entries, of one answer.
@@ -185,13 +186,16 @@ impl Operator for RedisOperator {
         let until = self.place_of(&mut link, replay.until.as_ref())?;
         let mut walk = Walk::new(&self.database, Order::OldestFirst, "-", "+");
         if let Some((number, entry)) = &after {
-            walk = walk.behind(*number, entry);
+            walk = walk.behind(&self.database, &mut link, *number, entry)?;
         }
-        for ((stream, range), number) in self.database.streams.iter().zip(&mut walk.ranges).zip(1..) {
+        for (stream, range) in self.database.streams.iter().zip(&mut walk.ranges) {
             // What comes after the last delivered entry is open.
             range.to = last_delivered(&mut link, stream, &unit)?.unwrap_or_else(|| "0-0".to_owned());
-            if let Some((of, until)) = until.as_ref().filter(|(_, until)| parts(until) <= parts(&range.to)) {
-                range.to = if number <= *of { until.clone() } else { format!("({until}") };
+        }
+        if let Some((number, entry)) = &until {
+            let places = places_at(&self.database, &mut link, Order::OldestFirst, *number, entry)?;
+            for (range, place) in walk.ranges.iter_mut().zip(places) {
+                range.to = earliest(mem::take(&mut range.to), place);
             }
         }
         let own = Pattern::parse(&info.pattern).ok();

@@ -23,6 +23,7 @@ script!(REGISTER, "register");
 script!(CLAIM, "matches", "entries", "claim");
 script!(ACK, "ack");
 script!(OWN, "own");
+script!(WAITS, "waits");
 script!(RELEASE, "held", "release");
 script!(BURY, "held", "failed", "bury");
 script!(MARK, "held", "mark");

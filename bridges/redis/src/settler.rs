@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use eventbroker::provider::{BackendError, LeaseOutcome, LeaseToken, Registration, Settlement, Settler};
+use eventbroker::query::Order;
 use eventbroker::{Pattern, Scope, StartPosition};
 use jiff::Timestamp;
 use redis::Value;
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::connection::{Database, Held, Link, Served, millis};
 use crate::entry::{list, number, since_epoch, text, texts, to_json, unexpected};
+use crate::walk::places_at;
 use crate::{scripts, store};
 
 /// A broadcast subscription whose provider shows no sign of life for so many lease times is forgotten.
@@ -126,15 +128,16 @@ impl RedisSettler {
     }
 }
 
-/// Makes a subscription known. Returns its pattern if it has another one.
+/// Makes a subscription known, which begins after an entry of each stream, or the same of all. Returns its pattern if it has another one.
 pub(crate) fn make(
     link: &mut Link,
     served: &Served,
     change: bool,
-    start: &str,
+    start: &[String],
 ) -> Result<Option<String>, BackendError> {
     let info = serde_json::to_string(&served.info).unwrap_or_default();
-    let arguments = [&*served.unit, &info, if change { "1" } else { "0" }, start].map(str::as_bytes);
+    let mut arguments = [&*served.unit, &info, if change { "1" } else { "0" }].map(str::as_bytes).to_vec();
+    arguments.extend(start.iter().map(String::as_bytes));
     let [made, told] = <[Value; 2]>::try_from(list(link.run(&scripts::REGISTER, &arguments)?)?)
         .map_err(|it| unexpected(&Value::Array(it)))?;
     if number(made)? == 1 { Ok(None) } else { text(told).map(Some) }
@@ -158,9 +161,9 @@ impl Settler for RedisSettler {
         let owner = if is_owned && !registration.durable { database.boot.clone() } else { String::new() };
         let unit = database.unit(&registration.name, if owner.is_empty() { &instance } else { &owner });
         let start = match &registration.start {
-            StartPosition::New => "$".to_owned(),
+            StartPosition::New => vec!["$".to_owned()],
             StartPosition::After(id) => match store::find(&mut self.link, id)? {
-                Some((_, entry, _)) => entry,
+                Some((number, entry, _)) => places_at(&database, &mut self.link, Order::OldestFirst, number, &entry)?,
                 None => {
                     let problem = format!("start: the event of {:?} is not held", registration.start);
                     return Err(BackendError::Refused(problem));
@@ -168,9 +171,9 @@ impl Settler for RedisSettler {
             },
             StartPosition::From(time) => {
                 // Whatever comes after the last one of the millisecond before.
-                format!("{}-18446744073709551615", since_epoch(*time).as_millis().saturating_sub(1))
+                vec![format!("{}-{}", since_epoch(*time).as_millis().saturating_sub(1), u64::MAX)]
             }
-            _ => "0".to_owned(),
+            _ => vec!["0".to_owned()],
         };
         let info = Info {
             group: database.group.clone(),
@@ -228,7 +231,8 @@ impl Settler for RedisSettler {
                         done.cmd("HDEL").arg(status()).arg(format!("again:{}", held.unit)).ignore();
                     }
                     if held.suspect {
-                        done.cmd("HDEL").arg(database.key(&format!("marks:{}", held.unit))).arg(&held.entry).ignore();
+                        let place = format!("{key} {}", held.entry);
+                        done.cmd("HDEL").arg(database.key(&format!("marks:{}", held.unit))).arg(place).ignore();
                     }
                     if *attempts > 1 {
                         done.cmd("HSET").arg(status()).arg("retries").arg(attempts - 1).ignore();

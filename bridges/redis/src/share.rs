@@ -23,6 +23,8 @@ pub(crate) struct Share {
     has_grown: bool,
     asked: Option<Instant>,
     giving_up: Option<Instant>,
+    /// What it has in its hands of what it should give up is in the way.
+    wants_back: bool,
 }
 
 impl Share {
@@ -34,6 +36,7 @@ impl Share {
             has_grown: false,
             asked: None,
             giving_up: None,
+            wants_back: false,
         }
     }
 
@@ -54,6 +57,7 @@ impl Share {
             let round = database.lease_time * (1 + GO_ON);
             let waits =
                 since.is_some_and(|it| it.elapsed().as_nanos() % round.as_nanos() < database.lease_time.as_nanos());
+            self.wants_back |= waits && self.giving_up.is_none_or(|it| it != since.unwrap_or(asked));
             let may_take = |it: &&i64| **it > 0 || !waits;
             self.claimable = told.iter().filter(may_take).map(|it| it.unsigned_abs() as usize).collect();
             (self.owned, self.giving_up, self.asked) = (owned, since, Some(asked));
@@ -64,6 +68,11 @@ impl Share {
     /// Whether it has got a stream since this was last asked: what others have had of it goes first.
     pub(crate) fn has_grown(&mut self) -> bool {
         std::mem::take(&mut self.has_grown)
+    }
+
+    /// Whether what is in hand and has not begun should be given back; told once each time that it should give something up.
+    pub(crate) fn wants_back(&mut self) -> bool {
+        std::mem::take(&mut self.wants_back)
     }
 
     /// Takes no part any more, at least for now.

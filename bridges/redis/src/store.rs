@@ -107,7 +107,7 @@ impl EventStore for RedisStore {
         let mut walk = Walk::new(&self.database, filter.order, &from, &to);
         if let Some(after) = &filter.after {
             let Some((number, entry, _)) = find(&mut link, after)? else { return Ok(Page::new(Vec::new(), None)) };
-            walk = walk.behind(number, &entry);
+            walk = walk.behind(&self.database, &mut link, number, &entry)?;
         }
         // The order is that of the streams: an id may come before one that is smaller.
         let wanted = Filter { after: None, status: None, ..filter.clone() };

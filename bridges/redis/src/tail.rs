@@ -1,15 +1,18 @@
 //! A view of the events as they come: a cursor in the stream, and a connection of its own.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use eventbroker::provider::{BackendError, Tail};
+use eventbroker::query::Order;
 use eventbroker::{Event, Pattern, StartPosition};
 use redis::Value;
 
 use crate::connection::{Database, Link};
-use crate::entry::{entries, event_of, list, parts, since_epoch, text, unexpected};
+use crate::entry::{entries, event_of, list, since_epoch, text, unexpected};
 use crate::store::{find, with_statuses};
+use crate::walk::{merge, places_at};
 
 /// The longest wait for the server at a time, which is less than a call may take.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
@@ -46,10 +49,7 @@ impl RedisTail {
                 read
             }
             StartPosition::After(id) => match find(&mut link, id)? {
-                // Streams that come later have what has the same name still before them.
-                Some((number, entry, _)) => (1..=streams.len())
-                    .map(|of| if of > number { just_before(&entry) } else { entry.clone() })
-                    .collect(),
+                Some((number, entry, _)) => places_at(database, &mut link, Order::OldestFirst, number, &entry)?,
                 None => return Err(BackendError::Refused(format!("the event of {start:?} is not held"))),
             },
             StartPosition::From(time) => {
@@ -77,36 +77,26 @@ impl Tail for RedisTail {
                 command.arg("STREAMS").arg(&database.streams).arg(read).query(connection)
             })?;
             let Some(answer) = answer else { return Ok(Vec::new()) };
-            let mut come = Vec::new();
+            let mut come = vec![VecDeque::new(); database.streams.len()];
             for stream in list(answer)? {
                 let [key, read] = <[Value; 2]>::try_from(list(stream)?).map_err(|it| unexpected(&Value::Array(it)))?;
                 let key = text(key)?;
                 let index = database.streams.iter().position(|it| *it == key).unwrap_or(0);
-                come.extend(entries(read)?.into_iter().map(|(name, fields)| (parts(&name), index, name, fields)));
+                come[index] = entries(read)?.into();
             }
-            come.sort_by_key(|(place, index, ..)| (*place, *index));
-            come.truncate(max);
             let mut found = Vec::new();
-            for (_, index, name, fields) in come {
-                self.read[index].clone_from(&name);
+            for (number, (name, fields)) in merge(come, Order::OldestFirst, max) {
+                self.read[number - 1].clone_from(&name);
                 // As in a listing, what is no event is not shown.
                 let event = event_of(&fields).ok().filter(|event| {
                     self.pattern.matches(event.event_type().as_str())
                         && self.since.is_none_or(|since| event.created_at() >= since)
                 });
-                found.extend(event.map(|event| (index + 1, name, event)));
+                found.extend(event.map(|event| (number, name, event)));
             }
             if !found.is_empty() || Instant::now() >= deadline {
                 return with_statuses(&mut self.link, found);
             }
         }
-    }
-}
-
-/// The entry before which nothing comes but what is before this one.
-fn just_before(entry: &str) -> String {
-    match parts(entry) {
-        (millis, 0) => format!("{}-{}", millis.saturating_sub(1), u64::MAX),
-        (millis, number) => format!("{millis}-{}", number - 1),
     }
 }

@@ -63,7 +63,7 @@ impl Watch {
             for number in 1..=streams {
                 if !self.look_at(link, &it.unit, number)? {
                     // Somebody has removed the stream: what is in the new one was not seen by anybody.
-                    settler::make(link, &it, true, "0")?;
+                    settler::make(link, &it, true, &["0".to_owned()])?;
                     self.look_at(link, &it.unit, number)?;
                 }
             }

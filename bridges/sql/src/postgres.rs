@@ -197,6 +197,7 @@ impl Postgres {
         let database = Arc::new(Database::new(self, &address, &table, lookups).map_err(thread)?);
         let capabilities =
             Capabilities::none().with_durability().with_instances().with_groups().with_broadcast().with_order_per_key();
+        let capabilities = capabilities.with_order_per_subscription();
         let capabilities = capabilities.with_start_positions().with_durable_broadcast().with_replay().with_tail();
         Ok(Provider::new("postgres", capabilities)
             .with_store(Arc::new(store::PostgresStore::new(&database)))

@@ -143,6 +143,7 @@ impl Sqlite {
         let ingest = ingest::SqliteIngest::new(&database)?;
         let capabilities =
             Capabilities::none().with_durability().with_instances().with_groups().with_broadcast().with_order_per_key();
+        let capabilities = capabilities.with_order_per_subscription();
         let capabilities = capabilities.with_start_positions().with_durable_broadcast().with_replay().with_tail();
         Ok(Provider::new("sqlite", capabilities)
             .with_store(Arc::new(store::SqliteStore::new(&database)?))

@@ -14,6 +14,8 @@ impl Subject for Sqlite {
     fn abilities(&self) -> Abilities {
         Abilities {
             ordered: true,
+            whole_order: true,
+            free_members: true,
             exact: true,
             durable: true,
             across_instances: true,

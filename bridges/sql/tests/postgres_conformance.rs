@@ -19,6 +19,8 @@ impl Subject for Postgres {
     fn abilities(&self) -> Abilities {
         Abilities {
             ordered: true,
+            whole_order: true,
+            free_members: true,
             exact: true,
             durable: true,
             across_instances: true,

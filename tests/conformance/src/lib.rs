@@ -50,8 +50,12 @@ const CASE_LIMIT: Duration = Duration::from_secs(60);
 /// What a provider is able to do beyond what every one has to. The default is nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Abilities {
-    /// One instance receives the events of a key, and those of an ordered subscription, in publish order.
+    /// One instance receives the events of a key in publish order.
     pub ordered: bool,
+    /// The same for all events of an ordered subscription.
+    pub whole_order: bool,
+    /// While a call of one instance runs, others can handle whatever else it had.
+    pub free_members: bool,
     /// Without a fault, each subscription gets each event once. (With one, every provider may repeat some.)
     pub exact: bool,
     /// Accepted events outlive the broker: they wait for a subscription of their name.
@@ -229,16 +233,16 @@ macro_rules! for_each_case {
             dead_letters_are_requeued [],
             handlers_may_publish [],
 
-            order_per_type_is_kept [ordered],
+            order_per_type_is_kept [whole_order],
             order_per_key_is_kept [ordered],
-            a_waiting_retry_holds_back_the_next [ordered],
+            a_waiting_retry_holds_back_the_next [whole_order],
 
             subscribing_and_unsubscribing_lose_nothing [],
             unsubscribe_waits_for_the_running_call [],
             a_name_goes_on_where_it_was_left [durable],
             a_name_that_was_removed_begins_anew [durable groups],
             a_name_has_one_pattern_unless_it_is_changed [across_instances durable groups],
-            a_paused_member_gives_back_what_it_has_not_begun [across_instances durable groups],
+            a_paused_member_gives_back_what_it_has_not_begun [across_instances durable groups free_members],
 
             statuses_follow_the_handling [],
             retries_are_told_with_the_event [],

@@ -219,6 +219,7 @@ impl Loopback {
     /// was made with that.
     pub fn provider(&self) -> Provider {
         let mut capabilities = Capabilities::none().with_groups().with_durability().with_instances();
+        capabilities = capabilities.with_order_per_subscription();
         capabilities = capabilities.with_start_positions().with_replay().with_tail();
         capabilities.broadcast = self.look(|server| server.offers_broadcast);
         capabilities.durable_broadcast = capabilities.broadcast;
@@ -330,6 +331,8 @@ impl Subject for Loopback {
     fn abilities(&self) -> Abilities {
         Abilities {
             ordered: true,
+            whole_order: true,
+            free_members: true,
             exact: true,
             durable: true,
             across_instances: true,

@@ -15,7 +15,7 @@ if key == stream .. ':again:' .. unit then
 elseif ended > 0 then
     redis.call('HINCRBY', key .. ':ended', unit, ended)
 end
-redis.call('HDEL', stream .. ':marks:' .. unit, entry)
+redis.call('HDEL', stream .. ':marks:' .. unit, key .. ' ' .. entry)
 local number = redis.call('INCR', stream .. ':letters:last')
 redis.call('HSET', stream .. ':letters', number, ARGV[9])
 redis.call('ZADD', stream .. ':letters:of:' .. group, number, number)

@@ -1,6 +1,6 @@
 -- Hands deliveries of a subscription to a member. KEYS: the prefix, the streams that it may claim from. ARGV: unit, member, how many, the lease
--- in milliseconds, 1 to take over what others have lost, 1 to take what the member had before it began, or 2 what it was handed by an answer
--- that was lost, 1 to read what is new as well, and if one member owns each stream, that one, or nothing; the numbers of the streams; and of
+-- in milliseconds, 1 to take over what others have lost, 1 to take what the member had before it began or before it owned the stream, or 2
+-- what it was handed by an answer that was lost, 1 to read what is new as well, and if one member owns each stream, that one, or nothing; the numbers of the streams; and of
 -- what it has in its hands the number of the stream (0 is what was made again) and the entry.
 -- Returns of each delivery: the number of its stream, entry, event, whether it is a suspect, crashes; 1 if there may be more of what it should
 -- take before it reads what is new; and the last entries of the bell and the streams.
@@ -31,19 +31,21 @@ end
 local function ended(it, count)
     if it.number > 0 and count > 0 then redis.call('HINCRBY', it.key .. ':ended', unit, count) end
 end
-local strangers
+local strangers, has_marks = nil, redis.call('EXISTS', marks) == 1
 local function hand(it, entry, suspect)
     if it.number > 0 and not matches(pattern_at(info, it.number, entry[1]), field(entry, 'type') or '') then
         strangers[#strangers + 1] = entry[1]
         return
     end
-    local crashes = 0
-    if suspect then
-        local mark = redis.call('HGET', marks, entry[1])
-        if mark then
-            crashes = tonumber(string.match(mark, '%d+')) + (string.sub(mark, -1) == '!' and 1 or 0)
-            redis.call('HSET', marks, entry[1], crashes)
-        end
+    -- A suspect that was given back is still one.
+    local place = it.key .. ' ' .. entry[1]
+    local crashes, mark = 0, has_marks and redis.call('HGET', marks, place)
+    if mark then
+        crashes = tonumber(string.match(mark, '%d+')) + (string.sub(mark, -1) == '!' and 1 or 0)
+    end
+    if mark or suspect then
+        suspect, has_marks = true, true
+        redis.call('HSET', marks, place, crashes)
     end
     taken[#taken + 1] = { it.number, entry[1], field(entry, 'event') or '', suspect and 1 or 0, crashes }
     room = room - 1
@@ -88,13 +90,12 @@ local function take_all(it)
 end
 for _, it in ipairs(streams) do
     -- Before anything is claimed for this member, or that would be taken for what it had.
-    if ARGV[6] == '1' then claim(it, pending(it, me), true) end
-    if ARGV[6] == '2' then
+    if ARGV[6] ~= '0' then
         local ids = {}
         for _, mine in ipairs(redis.call('XPENDING', it.key, unit, '-', '+', 100000, me)) do
             if not in_hand[it.number .. ' ' .. mine[1]] and #ids < room then ids[#ids + 1] = mine[1] end
         end
-        claim(it, ids, false)
+        claim(it, ids, ARGV[6] == '1')
     end
     if it.mine then
         if ARGV[5] == '1' then take_all(it) end

@@ -1,9 +1,10 @@
 -- Makes a subscription known. KEYS: the prefix, the streams. ARGV: unit, what is known of it as JSON, whether its pattern may change (1), and the
--- entry after which it begins. Returns 1 and what is known of it now; or 0 and the pattern that it is known with, if that is another one and
+-- entry after which it begins, of each stream or the same of all. Returns 1 and what is known of it now; or 0 and the pattern that it is known with, if that is another one and
 -- may not change.
 local prefix, unit = KEYS[1], ARGV[1]
 local info, known = cjson.decode(ARGV[2]), redis.call('HGET', prefix .. ':subscriptions', unit)
-local start = ARGV[4]
+local from_start = false
+local function start_of(number) return from_start and '0' or ARGV[3 + number] or ARGV[4] end
 local function last_entries()
     local entries = {}
     for i = 2, #KEYS do
@@ -21,7 +22,7 @@ if known then
         table.insert(known.patterns, { until_entries = last_entries(), pattern = known.pattern })
     end
     known.pattern, known.owner = info.pattern, info.owner
-    info, start = known, '0'
+    info, from_start = known, true
 else
     -- Only what is stored from now on depends on it.
     info.after = last_entries()
@@ -37,7 +38,7 @@ end
 local _, failed = make(prefix .. ':again:' .. unit, '0')
 if failed then return redis.error_reply(failed) end
 for i = 2, #KEYS do
-    local stream = KEYS[i]
+    local stream, start = KEYS[i], start_of(i - 1)
     local made, failed = make(stream, start)
     if failed then return redis.error_reply(failed) end
     if made then

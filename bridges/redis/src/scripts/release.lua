@@ -7,9 +7,9 @@ for i = 2, #ARGV, 3 do
     if who == me then
         local found = redis.call('XCLAIM', key, unit, '~', 0, entry, 'JUSTID')
         if key == stream and #found == 0 then redis.call('HINCRBY', stream .. ':lost', 'entries', 1) end
-        local marks = stream .. ':marks:' .. unit
-        local mark = redis.call('HGET', marks, entry)
-        if mark then redis.call('HSET', marks, entry, string.match(mark, '%d+')) end
+        local marks, place = stream .. ':marks:' .. unit, key .. ' ' .. entry
+        local mark = redis.call('HGET', marks, place)
+        if mark then redis.call('HSET', marks, place, string.match(mark, '%d+')) end
     elseif who and who ~= '~' then
         lost[#lost + 1] = (i - 2) / 3
     end
