@@ -372,7 +372,7 @@ impl Engine {
     pub(crate) fn after_push(self: &Arc<Self>, subscription: &Arc<Subscription>) {
         match subscription.state() {
             State::Open => self.call_worker(subscription),
-            State::Paused => self.give_back(subscription),
+            State::Paused => self.give_back(subscription, true),
             State::Closed => self.cancel_all(subscription),
         }
     }

@@ -389,12 +389,12 @@ impl Inbox {
         self.pop_fresh().or_else(|| self.lanes.get()?.take_oldest())
     }
 
-    /// Takes the leased deliveries that are due. They may be heads of lanes.
-    pub(crate) fn take_due_leases(&self) -> Vec<Queued> {
+    /// Takes the leased deliveries that are due; those that were tried already only if `tried`. They may be heads of lanes.
+    pub(crate) fn take_due_leases(&self, tried: bool) -> Vec<Queued> {
         let due = (0..self.due.len()).map_while(|_| self.due.pop()).inspect(|_| {
             self.due_len.fetch_sub(1, Ordering::AcqRel);
         });
-        let (leased, rest): (Vec<_>, Vec<_>) = due.partition(|delivery| delivery.lease().is_some());
+        let (leased, rest): (Vec<_>, Vec<_>) = due.partition(|it| it.lease().is_some() && (tried || it.attempts == 0));
         rest.into_iter().for_each(|delivery| self.push_due(delivery));
         leased
     }

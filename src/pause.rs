@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use crate::engine::Engine;
+use crate::inbox::Queued;
 use crate::subscription::Subscription;
 use crate::verdict::{SubscriptionId, Verdict};
 
@@ -16,7 +17,7 @@ impl Engine {
                 // Before anything is given back, or it would come in again.
                 bridge.ring();
             }
-            self.give_back(&subscription);
+            self.give_back(&subscription, true);
         }
         Some(subscription.running())
     }
@@ -33,8 +34,8 @@ impl Engine {
         Some(())
     }
 
-    /// Gives the leases of a paused subscription back that no call runs under.
-    pub(crate) fn give_back(self: &Arc<Self>, subscription: &Arc<Subscription>) {
+    /// Gives the leases of a subscription back that no call runs under; those that were tried already only if `tried`.
+    pub(crate) fn give_back(self: &Arc<Self>, subscription: &Arc<Subscription>, tried: bool) {
         if self.bridge.is_none() {
             return;
         }
@@ -43,9 +44,10 @@ impl Engine {
             subscription.inbox.leave(&mut delivery);
             self.conclude(subscription, delivery, Verdict::Cancelled, None, now);
         }
-        let delayed = self.delays.take_if(|it| it.subscription.id == subscription.id && it.delivery.lease().is_some());
+        let is_of = |of: &Subscription, delivery: &Queued| of.id == subscription.id && delivery.lease().is_some();
+        let delayed = self.delays.take_if(|it| tried && is_of(&it.subscription, &it.delivery));
         let delayed = delayed.into_iter().map(|waiting| waiting.delivery).chain(self.suspects.take_of(subscription));
-        for delivery in subscription.inbox.take_due_leases().into_iter().chain(delayed) {
+        for delivery in subscription.inbox.take_due_leases(tried).into_iter().chain(delayed) {
             self.cancel(subscription, delivery);
         }
     }

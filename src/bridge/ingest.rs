@@ -61,7 +61,8 @@ impl Engine {
         for name in ingest.wanted_back() {
             let subscription = self.subscriptions.lock().find_by_name(&name);
             if let Some(subscription) = subscription {
-                self.give_back(&subscription);
+                // What waits for its retry keeps its attempts and its time.
+                self.give_back(&subscription, false);
                 bridge.wait_until_settled();
             }
         }

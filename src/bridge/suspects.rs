@@ -110,7 +110,7 @@ impl Engine {
                     State::Open => {}
                     // Its removal may have looked at those that wait before this one did.
                     State::Closed => self.cancel_all(subscription),
-                    State::Paused => self.give_back(subscription),
+                    State::Paused => self.give_back(subscription, true),
                 }
                 return None;
             };

@@ -46,6 +46,8 @@ pub(crate) struct Claimer {
     /// The streams of deliveries that it has claimed since this was last asked.
     took: Vec<usize>,
     share: Share,
+    /// The server was away until now: others may have to say first that they are alive.
+    pub(crate) others_return: bool,
 }
 
 /// What the server knows of the subscription, as it was last told.
@@ -89,6 +91,7 @@ impl Claimer {
             database: Arc::clone(database),
             share: Share::new(&served.unit),
             took: Vec::new(),
+            others_return: false,
             served,
             begun: false,
             unsure: false,
@@ -121,7 +124,7 @@ impl Claimer {
         if self.database.in_hand(&self.served.unit).is_empty() {
             return self.share.leave(&self.database, link);
         }
-        self.share.claimable(&self.database, link).map(drop)
+        self.share.claimable(&self.database, link, self.others_return).map(drop)
     }
 
     /// Claims what there is room for. What was claimed before an answer was lost stays in `leases`, and so does what others have lost if
@@ -153,7 +156,7 @@ impl Claimer {
     ) -> Result<(), BackendError> {
         let mut left = room.deliveries;
         if self.database.partitions > 0 {
-            let streams = self.share.claimable(&self.database, link)?;
+            let streams = self.share.claimable(&self.database, link, self.others_return)?;
             if self.share.has_grown() {
                 // Another one of its name may have had something of it.
                 (self.begun, self.behind) = (false, true);

@@ -128,21 +128,18 @@ pub(crate) struct Group {
     /// The last entry that was delivered.
     pub(crate) last: String,
     pub(crate) pending: i64,
-    /// Entries that are still to be delivered, if the server knows.
-    pub(crate) lag: Option<u64>,
 }
 
 impl Group {
     pub(crate) fn all(answer: Value) -> Result<Vec<Self>, BackendError> {
         let group = |value: Value| {
-            let mut group = Self { name: String::new(), last: String::new(), pending: 0, lag: None };
+            let mut group = Self { name: String::new(), last: String::new(), pending: 0 };
             let mut fields = list(value)?.into_iter();
             while let (Some(field), Some(value)) = (fields.next(), fields.next()) {
                 match text(field)?.as_str() {
                     "name" => group.name = text(value)?,
                     "last-delivered-id" => group.last = text(value)?,
                     "pending" => group.pending = number(value)?,
-                    "lag" if value != Value::Nil => group.lag = number(value)?.try_into().ok(),
                     _ => {}
                 }
             }

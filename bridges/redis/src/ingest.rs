@@ -28,6 +28,8 @@ pub(crate) struct RedisIngest {
     upkeep: Upkeep,
     /// When it looks again whether others have lost something.
     next_care: Instant,
+    /// Until then others may have to say first that they are alive, because the server was away.
+    others_return: Instant,
     claimers: Vec<Claimer>,
 }
 
@@ -36,7 +38,7 @@ impl RedisIngest {
         let link = Link::new(database);
         let (watch, upkeep) = (Watch::new(database), Upkeep::new(database));
         let (database, next_care) = (Arc::clone(database), Instant::now());
-        Self { database, link, watch, upkeep, next_care, claimers: Vec::new() }
+        Self { database, link, watch, upkeep, next_care, others_return: next_care, claimers: Vec::new() }
     }
 
     /// One claimer for each subscription that is served.
@@ -53,7 +55,9 @@ impl RedisIngest {
     /// Claims what is ready. What was claimed before an answer was lost is returned all the same.
     fn claim(&mut self, room: &[Room], take_over: bool, lasts: &mut Lasts) -> Result<Vec<Lease>, BackendError> {
         let mut leases = Vec::new();
+        let others_return = Instant::now() < self.others_return;
         for claimer in &mut self.claimers {
+            claimer.others_return = others_return;
             let Some(room) = room.iter().find(|room| *room.subscription == *claimer.served().info.name) else {
                 if take_over {
                     claimer.stand_aside(&mut self.link)?;
@@ -133,7 +137,8 @@ impl Ingest for RedisIngest {
         let received = self.look(room, wait);
         if received.is_err() {
             // While the server was away nobody could extend a lease: those who live do so before anybody is taken for dead.
-            self.next_care = self.next_care.max(Instant::now() + RETURN.max(self.database.lease_time / 2));
+            self.others_return = Instant::now() + RETURN.max(self.database.lease_time / 2);
+            self.next_care = self.next_care.max(self.others_return);
         }
         received
     }

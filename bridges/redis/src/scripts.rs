@@ -24,6 +24,7 @@ script!(CLAIM, "matches", "entries", "claim");
 script!(ACK, "ack");
 script!(OWN, "own");
 script!(WAITS, "waits");
+script!(BEHIND, "behind");
 script!(RELEASE, "held", "release");
 script!(BURY, "held", "failed", "bury");
 script!(MARK, "held", "mark");

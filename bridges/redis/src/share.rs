@@ -45,12 +45,17 @@ impl Share {
         self.asked = None;
     }
 
-    /// The numbers of the streams that it may take from.
-    pub(crate) fn claimable(&mut self, database: &Database, link: &mut Link) -> Result<Vec<usize>, BackendError> {
+    /// The numbers of the streams that it may take from. While `others_return`, because the server was away, it takes over nothing of theirs.
+    pub(crate) fn claimable(
+        &mut self,
+        database: &Database,
+        link: &mut Link,
+        others_return: bool,
+    ) -> Result<Vec<usize>, BackendError> {
         let is_due = self.asked.is_none_or(|asked| asked.elapsed() >= database.lease_time / 4);
         if is_due || self.giving_up.is_some() {
             let asked = Instant::now();
-            let told = ask(database, link, &self.unit, true)?;
+            let told = ask(database, link, &self.unit, if others_return { "2" } else { "1" })?;
             let owned: BTreeSet<usize> = told.iter().map(|it| it.unsigned_abs() as usize).collect();
             self.has_grown |= !owned.is_subset(&self.owned);
             let since = if told.iter().any(|it| *it < 0) { Some(self.giving_up.unwrap_or(asked)) } else { None };
@@ -87,15 +92,15 @@ impl Share {
 
 /// Gives up all that it has nothing in its hands of.
 pub(crate) fn leave(database: &Database, link: &mut Link, unit: &str) -> Result<(), BackendError> {
-    ask(database, link, unit, false).map(drop)
+    ask(database, link, unit, "0").map(drop)
 }
 
-fn ask(database: &Database, link: &mut Link, unit: &str, takes_part: bool) -> Result<Vec<i64>, BackendError> {
+fn ask(database: &Database, link: &mut Link, unit: &str, takes_part: &str) -> Result<Vec<i64>, BackendError> {
     let in_hand: BTreeSet<usize> = database.in_hand(unit).into_iter().map(|(number, _)| number).collect();
     let idle = (1..=database.streams.len()).filter(|number| !in_hand.contains(number));
     let (lease, streams) = (millis(database.lease_time), database.streams.len().to_string());
     let idle: Vec<String> = idle.map(|number| number.to_string()).collect();
-    let mut arguments = vec![unit, &database.boot, &lease, &streams, if takes_part { "1" } else { "0" }];
+    let mut arguments = vec![unit, &database.boot, &lease, &streams, takes_part];
     arguments.extend(idle.iter().map(String::as_str));
     let arguments: Vec<&[u8]> = arguments.into_iter().map(str::as_bytes).collect();
     list(link.run(&scripts::OWN, &arguments)?)?.into_iter().map(number).collect()

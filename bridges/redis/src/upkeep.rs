@@ -53,22 +53,11 @@ impl Upkeep {
 
     /// Whether some subscription is so far behind that nothing more is stored. What its pattern does not match counts too until it is read.
     fn measure(&mut self, link: &mut Link) -> Result<(), BackendError> {
-        let database = Arc::clone(&self.database);
-        if database.max_backlog == 0 {
-            return Ok(());
+        let most = self.database.max_backlog;
+        if most > 0 {
+            let behind = number(link.run(&scripts::BEHIND, &[])?)?;
+            self.database.is_full.store(behind.unsigned_abs() >= most, Ordering::SeqCst);
         }
-        let units: Vec<String> = link.call(|it| redis::cmd("HKEYS").arg(database.key("subscriptions")).query(it))?;
-        let mut behind: HashMap<String, u64> = units.into_iter().map(|unit| (unit, 0)).collect();
-        for stream in &database.streams {
-            let length: u64 = link.call(|it| redis::cmd("XLEN").arg(stream).query(it))?;
-            for group in store::groups(link, stream)? {
-                // Where the server does not know, because entries were removed, it may be all of them.
-                let waits = group.lag.unwrap_or(length) + group.pending.unsigned_abs();
-                behind.entry(group.name).and_modify(|sum| *sum += waits);
-            }
-        }
-        let is_full = behind.values().any(|it| *it >= database.max_backlog);
-        database.is_full.store(is_full, Ordering::SeqCst);
         Ok(())
     }
 

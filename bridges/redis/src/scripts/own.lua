@@ -1,5 +1,6 @@
 -- Shares the streams out among the members that serve a subscription: one owner of each, whose hold ends with its lease. KEYS: the prefix.
--- ARGV: unit, boot, the lease in milliseconds, how many streams there are, 0 to own none; the numbers of those of which it has nothing in
+-- ARGV: unit, boot, the lease in milliseconds, how many streams there are, 0 to own none, 1 to own its share, or 2 the same, but nothing that
+-- somebody else has had, who may only not have been able to say so; the numbers of those of which it has nothing in
 -- its hands and that it may give up.
 -- Returns the numbers of those that it owns; with a minus those of which it should take no more, so that it can give them up.
 local prefix, unit, boot, streams = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[4])
@@ -8,7 +9,7 @@ local now = redis.call('TIME')
 now = now[1] * 1000 + math.floor(now[2] / 1000)
 local ends = string.format('%.0f', now + tonumber(ARGV[3]))
 redis.call('ZREMRANGEBYSCORE', members, '-inf', now)
-if ARGV[5] == '1' then redis.call('ZADD', members, ends, boot) else redis.call('ZREM', members, boot) end
+if ARGV[5] ~= '0' then redis.call('ZADD', members, ends, boot) else redis.call('ZREM', members, boot) end
 local others = redis.call('ZRANGE', members, 0, -1)
 table.sort(others)
 local share = 0
@@ -21,7 +22,7 @@ local answer = redis.call('HGETALL', owners)
 for i = 1, #answer, 2 do
     local who, at = string.match(answer[i + 1], '(%S+) (%d+)')
     local number = tonumber(answer[i])
-    if who == boot then own[#own + 1] = number elseif tonumber(at) > now then held[number] = true end
+    if who == boot then own[#own + 1] = number elseif tonumber(at) > now or ARGV[5] == '2' then held[number] = true end
 end
 table.sort(own)
 local surplus, kept = #own - share, {}

@@ -1,0 +1,17 @@
+-- How far the subscription is behind that is furthest. KEYS: the prefix, the streams.
+local behind, most = {}, 0
+for i = 2, #KEYS do
+    if redis.call('EXISTS', KEYS[i]) == 1 then
+        local length = redis.call('XLEN', KEYS[i])
+        for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[i])) do
+            local told = {}
+            for j = 1, #group, 2 do told[group[j]] = group[j + 1] end
+            -- Where the server does not know, because entries were removed, it may be all of them.
+            behind[told.name] = (behind[told.name] or 0) + (told.lag or length) + told.pending
+        end
+    end
+end
+for unit, waits in pairs(behind) do
+    if waits > most and redis.call('HEXISTS', KEYS[1] .. ':subscriptions', unit) == 1 then most = waits end
+end
+return most
