@@ -71,6 +71,8 @@ impl Target {
         if let Some(table) = &self.table {
             config.database.table_name.clone_from(table);
         }
+        // A tool takes the stream as it is.
+        config.redis.adopt_partitions = true;
         if let Some(stream) = &self.stream {
             config.redis.stream_name.clone_from(stream);
         }
@@ -98,10 +100,15 @@ impl Target {
 }
 
 fn open(config: &Config) -> Result<Provider, Failure> {
-    eventbroker_providers::open(config).map_err(|error| match error {
-        OpenError::NotCompiledIn { .. } => Failure::usage(error),
+    eventbroker_providers::open(config).map_err(unopened)
+}
+
+/// A back end that could not be opened.
+pub(crate) fn unopened(error: OpenError) -> Failure {
+    match error {
+        OpenError::NotCompiledIn { .. } | OpenError::NoPartitions(_) => Failure::usage(error),
         other => Failure::unreachable(other),
-    })
+    }
 }
 
 /// A back end that failed: for now, or because of what was asked.

@@ -2,6 +2,7 @@
 //!
 //! Data goes to standard output, everything else to standard error.
 
+mod admin;
 mod back_end;
 mod bench;
 mod cloudevents;
@@ -69,6 +70,8 @@ enum Command {
     Failed(failed::Options),
     /// Deliver events again to one subscription
     Replay(replay::Options),
+    /// Change a back end while no broker uses it
+    Admin(admin::Options),
     /// Look after the tables of a database
     Sql(sql::Options),
     /// Write, check and explain the configuration of a broker
@@ -114,6 +117,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Stats(options) => stats::run(&options, json).map(ExitCode::from),
         Command::Failed(options) => failed::run(&options, json).map(ExitCode::from),
         Command::Replay(options) => replay::run(&options, json).map(ExitCode::from),
+        Command::Admin(options) => admin::run(&options, json).map(ExitCode::from),
         Command::Sql(options) => sql::run(&options, json).map(ExitCode::from),
         Command::Config(options) => config::run(&options, json).map(ExitCode::from),
         Command::Bench(options) => bench::run(&options, json).map(ExitCode::from),

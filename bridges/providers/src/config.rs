@@ -129,6 +129,35 @@ pub struct RedisConfig {
     pub min_replicas: u32,
     /// How long they have for that. Default 1 s; 1 ms to 5 s.
     pub replica_timeout: Duration,
+    /// How long an event belongs to the member that took it, unless that shows that it is alive. Default 30 s; 100 ms to 7 days.
+    pub lease_time: Duration,
+    /// How long an id is known after its publish. Default 1 min; 1 s to 7 days.
+    pub dedupe_window: Duration,
+    /// How long handled entries are kept. Default 7 days; 1 s to 3,650 days.
+    pub retention: Duration,
+    /// How long a subscription is kept that no instance serves. Default 7 days; 1 s to 3,650 days.
+    pub idle_expiry: Duration,
+    /// How many entries may wait for one subscription until publishes are refused; 0 is no limit. Default 1,000,000.
+    pub max_backlog: u64,
+    /// Into how many streams the events are divided, each with one owner; 0 is one stream for all. Default 0; at most 64.
+    pub partitions: u32,
+    /// Whether the number is taken that is written down with the stream, whatever `partitions` says. Default false.
+    pub adopt_partitions: bool,
+    /// What is written down of the events' statuses. Default [`KeepStatus::Failures`].
+    pub status: KeepStatus,
+}
+
+/// What a back end writes down of the events' statuses, beside what the streams tell by themselves.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum KeepStatus {
+    /// Also when each subscription has handled an event.
+    Full,
+    /// What failed, and how often it was retried.
+    #[default]
+    Failures,
+    /// Nothing.
+    Off,
 }
 
 /// How NATS is reached, and the names that are used there.
@@ -213,6 +242,14 @@ impl Default for Config {
                 tls_ca_file: None,
                 min_replicas: 0,
                 replica_timeout: Duration::from_secs(1),
+                lease_time: Duration::from_secs(30),
+                dedupe_window: Duration::from_secs(60),
+                retention: Duration::from_secs(7 * 24 * 3600),
+                idle_expiry: Duration::from_secs(7 * 24 * 3600),
+                max_backlog: 1_000_000,
+                partitions: 0,
+                adopt_partitions: false,
+                status: KeepStatus::default(),
             },
             nats: NatsConfig {
                 url: Url::new("nats://localhost:4222"),

@@ -172,6 +172,38 @@ pub(crate) fn keys() -> Vec<Key> {
         .whole(0, 100),
         key("redis.replica_timeout", "How long they have for that", |it| &mut it.redis.replica_timeout)
             .span(MOMENT, Duration::from_secs(5)),
+        key(
+            "redis.lease_time",
+            "How long an event belongs to the member that took it, unless that shows that it is alive",
+            |it| &mut it.redis.lease_time,
+        )
+        .span(100 * MOMENT, WEEK),
+        key("redis.dedupe_window", "How long an id is known after its publish", |it| &mut it.redis.dedupe_window)
+            .span(Duration::from_secs(1), WEEK),
+        key("redis.retention", "How long handled entries are kept", |it| &mut it.redis.retention)
+            .span(Duration::from_secs(1), DECADE),
+        key("redis.idle_expiry", "How long a subscription is kept that no instance serves", |it| {
+            &mut it.redis.idle_expiry
+        })
+        .span(Duration::from_secs(1), DECADE),
+        key(
+            "redis.max_backlog",
+            "How many entries may wait for one subscription until publishes are refused; 0 is no limit",
+            |it| &mut it.redis.max_backlog,
+        )
+        .whole(0, i64::MAX as u64),
+        key(
+            "redis.partitions",
+            "Into how many streams the events are divided, each with one owner; 0 is one stream for all",
+            |it| &mut it.redis.partitions,
+        )
+        .whole(0, 64),
+        key(
+            "redis.adopt_partitions",
+            "Whether the number is taken that is written down with the stream, whatever partitions says",
+            |it| &mut it.redis.adopt_partitions,
+        ),
+        key("redis.status", "What is written down of statuses: full, failures or off", |it| &mut it.redis.status),
         key("nats.url", "The server, or several separated by commas", |it| &mut it.nats.url).bytes(1, 4_096).secret(),
         key("nats.stream_name", "The stream", |it| &mut it.nats.stream_name).bytes(1, 255),
         key("nats.subjects", "The subjects of the stream", |it| &mut it.nats.subjects),

@@ -42,9 +42,11 @@ mod render;
 mod value;
 mod yaml;
 
-pub use config::{Config, Confirm, DatabaseConfig, NatsConfig, ProviderKind, RedisConfig, Storage, StoreConfig};
+pub use config::{
+    Config, Confirm, DatabaseConfig, KeepStatus, NatsConfig, ProviderKind, RedisConfig, Storage, StoreConfig,
+};
 pub use error::{ConfigError, ConfigProblem, Place};
 pub use load::{Entry, Loaded, Loader, Origin};
-pub use open::{OpenError, init, open, shutdown, sql_schema, start};
+pub use open::{OpenError, init, open, repartition, shutdown, sql_schema, start};
 pub use render::{schema, template};
 pub use value::{Secret, Url};

@@ -29,6 +29,9 @@ pub enum OpenError {
     /// Redis could not be used; its own words, which hold no secret.
     #[error("event_broker.redis: {0}")]
     Redis(String),
+    /// The back end has no partitions.
+    #[error("event_broker.provider: {0:?} has no partitions")]
+    NoPartitions(ProviderKind),
     /// The broker could not be built or started.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -58,6 +61,14 @@ pub fn open(config: &Config) -> Result<Provider, OpenError> {
 
 #[cfg(feature = "redis")]
 fn open_redis(config: &Config) -> Result<Provider, OpenError> {
+    redis(config).open().map_err(|error| OpenError::Redis(error.to_string()))
+}
+
+/// The settings of a provider on Redis.
+#[cfg(feature = "redis")]
+fn redis(config: &Config) -> eventbroker_redis::Redis {
+    use crate::config::KeepStatus;
+    use eventbroker_redis::Status;
     let redis = &config.redis;
     let url = match redis.url.expose() {
         "" => {
@@ -67,16 +78,47 @@ fn open_redis(config: &Config) -> Result<Provider, OpenError> {
         }
         url => url.to_owned(),
     };
-    let mut provider = eventbroker_redis::Redis::new(url)
+    let status = match redis.status {
+        KeepStatus::Full => Status::Full,
+        KeepStatus::Failures => Status::Failures,
+        KeepStatus::Off => Status::Off,
+    };
+    let provider = eventbroker_redis::Redis::new(url)
         .stream_name(&redis.stream_name)
         .consumer_group(&redis.consumer_group)
         .max_len(redis.max_len)
         .min_replicas(redis.min_replicas)
-        .replica_timeout(redis.replica_timeout);
-    if let Some(path) = &redis.tls_ca_file {
-        provider = provider.tls_ca_file(path);
+        .replica_timeout(redis.replica_timeout)
+        .lease_time(redis.lease_time)
+        .dedupe_window(redis.dedupe_window)
+        .retention(redis.retention)
+        .idle_expiry(redis.idle_expiry)
+        .max_backlog(redis.max_backlog)
+        .partitions(redis.partitions)
+        .adopt_partitions(redis.adopt_partitions)
+        .status(status);
+    match &redis.tls_ca_file {
+        Some(path) => provider.tls_ca_file(path),
+        None => provider,
     }
-    provider.open().map_err(|error| OpenError::Redis(error.to_string()))
+}
+
+/// Divides the stream of a configuration into so many partitions; 0 is one stream for all. All instances must have stopped, and everything
+/// must be handled. Blocks as long as the back end's own limits allow.
+///
+/// # Errors
+/// [`OpenError`]: the back end has no partitions or is not compiled in, somebody uses the stream, something waits in it, or the server can't be
+/// reached.
+pub fn repartition(config: &Config, partitions: u32) -> Result<(), OpenError> {
+    match config.provider {
+        #[cfg(feature = "redis")]
+        ProviderKind::Redis => {
+            redis(config).partitions(partitions).repartition().map_err(|error| OpenError::Redis(error.to_string()))
+        }
+        #[cfg(not(feature = "redis"))]
+        ProviderKind::Redis => Err(OpenError::NotCompiledIn { provider: "redis", feature: "redis" }),
+        _ => Err(OpenError::NoPartitions(config.provider)),
+    }
 }
 
 #[cfg(not(feature = "redis"))]

@@ -8,7 +8,7 @@ use eventbroker::{Mode, Overflow};
 use jiff::fmt::friendly::{Designator, Spacing, SpanParser, SpanPrinter};
 use serde_json::{Value, json};
 
-use crate::config::{Confirm, ProviderKind, Storage};
+use crate::config::{Confirm, KeepStatus, ProviderKind, Storage};
 
 /// A text that is never shown: neither by `Debug`, nor in errors, nor by `eventbroker config show`.
 #[derive(Clone, PartialEq, Eq, Default)]
@@ -354,6 +354,7 @@ macro_rules! one_of {
 
 one_of!(ProviderKind: "memory" = Self::Memory, "redis" = Self::Redis, "nats" = Self::Nats, "database" = Self::Database);
 one_of!(Mode: "async" = Self::Async, "sync" = Self::Sync);
+one_of!(KeepStatus: "full" = Self::Full, "failures" = Self::Failures, "off" = Self::Off);
 one_of!(Confirm: "confirmed" = Self::Confirmed, "buffered" = Self::Buffered);
 one_of!(Storage: "file" = Self::File, "memory" = Self::Memory);
 

@@ -18,7 +18,7 @@ use redis::io::tcp::TcpSettings;
 use redis::{Client, Connection, ConnectionAddr, IntoConnectionInfo as _, RedisError, RedisResult, Value};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{OpenError, Redis};
+use super::{OpenError, Redis, Status};
 use crate::scripts::Script;
 use crate::settler::Info;
 
@@ -46,6 +46,7 @@ pub(crate) struct Database {
     pub(crate) retention: Duration,
     pub(crate) max_len: u64,
     pub(crate) idle_expiry: Duration,
+    pub(crate) status: Status,
     pub(crate) max_backlog: u64,
     /// Some subscription is that far behind.
     pub(crate) is_full: AtomicBool,
@@ -145,6 +146,7 @@ impl Database {
             retention: settings.retention,
             max_len: settings.max_len,
             idle_expiry: settings.idle_expiry,
+            status: settings.status,
             max_backlog: settings.max_backlog,
             is_full: AtomicBool::new(false),
             min_replicas: settings.min_replicas,

@@ -64,7 +64,22 @@ pub struct Redis {
     min_replicas: u32,
     replica_timeout: Duration,
     partitions: u32,
+    adopt_partitions: bool,
     max_backlog: u64,
+    status: Status,
+}
+
+/// What is written down of the events' statuses, beside what the streams tell by themselves: what is open, and what was handled.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Status {
+    /// Also when each subscription has handled an event: a key per event.
+    Full,
+    /// What failed, and how often it was retried.
+    #[default]
+    Failures,
+    /// Nothing: what failed for good is told as completed, and found among the dead letters.
+    Off,
 }
 
 /// Why a server could not be used. Shows no password.
@@ -95,7 +110,9 @@ impl Redis {
             min_replicas: 0,
             replica_timeout: Duration::from_secs(1),
             partitions: 0,
+            adopt_partitions: false,
             max_backlog: 1_000_000,
+            status: Status::default(),
         }
     }
 
@@ -176,10 +193,22 @@ impl Redis {
         self
     }
 
+    /// Whether the number of partitions is taken that is written down with the stream, if there is one: for tools. Default false.
+    pub fn adopt_partitions(mut self, adopt: bool) -> Self {
+        self.adopt_partitions = adopt;
+        self
+    }
+
     /// How many entries may wait for a subscription, read or not: while there are more, a publish is refused as full. It is measured once
     /// a second. What its pattern does not match counts until a member has read it. 0 is no limit. Default 1,000,000.
     pub fn max_backlog(mut self, entries: u64) -> Self {
         self.max_backlog = entries;
+        self
+    }
+
+    /// What is written down of the events' statuses. Default [`Failures`](Status::Failures).
+    pub fn status(mut self, status: Status) -> Self {
+        self.status = status;
         self
     }
 
@@ -189,6 +218,10 @@ impl Redis {
     /// [`OpenError`]: a setting is wrong, the server can't be reached or refuses, or it may evict keys.
     pub fn open(&self) -> Result<Provider, OpenError> {
         self.check()?;
+        if self.adopt_partitions {
+            let known = self.known_partitions()?.unwrap_or(self.partitions);
+            return self.clone().adopt_partitions(false).partitions(known).open();
+        }
         let database = Arc::new(Database::new(self)?);
         let mut link = Link::new(&database);
         link.call(connection::check_eviction).map_err(OpenError::of)?.map_err(OpenError::Setting)?;
@@ -218,11 +251,17 @@ impl Redis {
         self.check()?;
         let to = Arc::new(Database::new(self)?);
         let mut link = Link::new(&to);
-        let mut known = redis::cmd("GET");
-        known.arg(repartition::key(&self.stream_name));
-        let known: Option<u32> = link.call(|connection| known.query(connection)).map_err(OpenError::of)?;
+        let known = self.known_partitions()?;
         let from = Database::new(&self.clone().partitions(known.unwrap_or(0)))?;
         repartition::divide(&mut link, &self.stream_name, &from, &to)
+    }
+
+    /// Into how many partitions the stream is divided, if that is written down.
+    fn known_partitions(&self) -> Result<Option<u32>, OpenError> {
+        let mut known = redis::cmd("GET");
+        known.arg(repartition::key(&self.stream_name));
+        let mut link = Link::new(&Arc::new(Database::new(self)?));
+        link.call(|connection| known.query(connection)).map_err(OpenError::of)
     }
 
     /// Whether the stream is divided as the settings say; the first to open it writes that down.

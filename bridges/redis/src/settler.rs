@@ -8,13 +8,13 @@ use eventbroker::provider::{BackendError, LeaseOutcome, LeaseToken, Registration
 use eventbroker::query::Order;
 use eventbroker::{Pattern, Scope, StartPosition};
 use jiff::Timestamp;
-use redis::Value;
+use redis::{Pipeline, Value};
 use serde::{Deserialize, Serialize};
 
 use crate::connection::{Database, Held, Link, Served, millis};
 use crate::entry::{list, number, since_epoch, text, texts, to_json, unexpected};
 use crate::walk::places_at;
-use crate::{scripts, store};
+use crate::{Status, scripts, share, store};
 
 /// A broadcast subscription whose provider shows no sign of life for so many lease times is forgotten.
 const FORGET_AFTER: u32 = 10;
@@ -88,6 +88,16 @@ impl RedisSettler {
         Ok(number(self.link.run(&scripts::ALIVE, &arguments)?)? == 1)
     }
 
+    /// Others take over what this provider owns of a subscription, now and not when its hold ends.
+    fn leave(&mut self, served: impl IntoIterator<Item = Served>) -> Result<(), BackendError> {
+        if self.database.partitions > 0 {
+            for it in served {
+                share::leave(&self.database, &mut self.link, &it.unit)?;
+            }
+        }
+        Ok(())
+    }
+
     /// How often the delivery was a dead letter before.
     fn requeues(&mut self, held: &Held) -> Result<u32, BackendError> {
         if held.number > 0 {
@@ -98,6 +108,33 @@ impl RedisSettler {
         let fields = crate::entry::entries(found)?.pop().map(|(_, fields)| fields).unwrap_or_default();
         let requeues = fields.iter().find(|(name, _)| name == "requeues");
         Ok(requeues.and_then(|(_, text)| String::from_utf8_lossy(text).parse().ok()).unwrap_or(0))
+    }
+
+    /// What is written down of a delivery that was handled, beside that it is acknowledged.
+    fn note_done(&self, done: &mut Pipeline, held: &Held, key: &str, attempts: u32) {
+        let database = &self.database;
+        let status = || database.key(&format!("status:{}", held.event.id()));
+        if held.number == 0 {
+            done.cmd("XDEL").arg(key).arg(&held.entry).ignore();
+            done.cmd("XACK").arg(key).arg(&held.unit).arg(&held.entry).ignore();
+            done.cmd("HDEL").arg(status()).arg(format!("again:{}", held.unit)).ignore();
+        }
+        if held.suspect {
+            let marks = database.key(&format!("marks:{}", held.unit));
+            done.cmd("HDEL").arg(marks).arg(format!("{key} {}", held.entry)).ignore();
+        }
+        let is_full = database.status == Status::Full;
+        if is_full || (attempts > 1 && database.status == Status::Failures) {
+            let set = done.cmd("HSET").arg(status());
+            if is_full {
+                set.arg(format!("done:{}", held.unit)).arg(since_epoch(SystemTime::now()).as_millis() as u64);
+            }
+            if attempts > 1 {
+                set.arg("retries").arg(attempts - 1);
+            }
+            set.ignore();
+            done.cmd("PEXPIRE").arg(status()).arg(millis(database.retention)).ignore();
+        }
     }
 
     /// Makes a delivery a dead letter. False if it was lost before.
@@ -118,12 +155,25 @@ impl RedisSettler {
             requeues: self.requeues(held)?,
         };
         let letter = serde_json::to_string(&letter).unwrap_or_default();
-        let gone = if held.gone { "1" } else { "0" };
+        let flag = |it: bool| if it { "1" } else { "0" };
+        let (gone, told) = (flag(held.gone), flag(database.status != Status::Off));
         let (member, key, id) = (database.member(), database.stream_of(held), held.event.id().to_string());
         let (kept, retries) = (millis(database.retention), attempts.saturating_sub(1).to_string());
-        let arguments =
-            [&*member, &held.unit, &key, &held.entry, &database.group, &id, error, &kept, &letter, &retries, gone]
-                .map(str::as_bytes);
+        let arguments = [
+            &*member,
+            &held.unit,
+            &key,
+            &held.entry,
+            &database.group,
+            &id,
+            error,
+            &kept,
+            &letter,
+            &retries,
+            gone,
+            told,
+        ]
+        .map(str::as_bytes);
         Ok(number(self.link.run(&scripts::BURY, &arguments)?)? == 1)
     }
 }
@@ -201,7 +251,8 @@ impl Settler for RedisSettler {
         if let Some(served) = served.filter(|served| served.unit.ends_with(&self.database.boot)) {
             self.link.run(&scripts::FORGET, &[served.unit.as_bytes()])?;
         }
-        self.database.served.lock().remove(name);
+        let served = self.database.served.lock().remove(name);
+        self.leave(served)?;
         Ok(())
     }
 
@@ -216,28 +267,19 @@ impl Settler for RedisSettler {
         let mut done = redis::pipe();
         let mut acknowledged: HashMap<(String, String), Vec<String>> = HashMap::new();
         let (mut released, mut tokens, mut units) = (vec![database.member()], Vec::new(), Vec::new());
-        for Settlement { token, outcome, .. } in settlements {
-            let Some(held) = self.held(*token) else {
+        let held: Vec<Option<Held>> = {
+            let leases = database.leases.lock();
+            settlements.iter().map(|it| leases.get(&it.token.0).cloned()).collect()
+        };
+        for (Settlement { token, outcome, .. }, held) in settlements.iter().zip(held) {
+            let Some(held) = held else {
                 lost.push(*token);
                 continue;
             };
             let key = database.stream_of(&held);
-            let status = || database.key(&format!("status:{}", held.event.id()));
             match outcome {
                 LeaseOutcome::Done { attempts } => {
-                    if held.number == 0 {
-                        done.cmd("XDEL").arg(&key).arg(&held.entry).ignore();
-                        done.cmd("XACK").arg(&key).arg(&held.unit).arg(&held.entry).ignore();
-                        done.cmd("HDEL").arg(status()).arg(format!("again:{}", held.unit)).ignore();
-                    }
-                    if held.suspect {
-                        let place = format!("{key} {}", held.entry);
-                        done.cmd("HDEL").arg(database.key(&format!("marks:{}", held.unit))).arg(place).ignore();
-                    }
-                    if *attempts > 1 {
-                        done.cmd("HSET").arg(status()).arg("retries").arg(attempts - 1).ignore();
-                        done.cmd("PEXPIRE").arg(status()).arg(millis(database.retention)).ignore();
-                    }
+                    self.note_done(&mut done, &held, &key, *attempts);
                     if held.number > 0 {
                         acknowledged.entry((key, held.unit)).or_default().push(held.entry);
                     }
@@ -254,7 +296,7 @@ impl Settler for RedisSettler {
                 _ => {
                     tokens.push(*token);
                     units.push(held.unit.clone());
-                    released.extend([held.unit.clone(), key, held.entry.clone()]);
+                    released.extend([held.unit, key, held.entry]);
                 }
             }
         }
@@ -348,14 +390,10 @@ impl Settler for RedisSettler {
 impl Drop for RedisSettler {
     fn drop(&mut self) {
         let database = Arc::clone(&self.database);
-        let own: Vec<String> = database
-            .served
-            .lock()
-            .values()
-            .map(|it| it.unit.clone())
-            .filter(|it| it.ends_with(&database.boot))
-            .collect();
-        let arguments: Vec<&[u8]> = own.iter().map(String::as_bytes).collect();
+        let served: Vec<Served> = database.served.lock().values().cloned().collect();
+        let own = served.iter().map(|it| it.unit.as_bytes()).filter(|unit| unit.ends_with(database.boot.as_bytes()));
+        let arguments: Vec<Vec<u8>> = own.map(<[u8]>::to_vec).collect();
+        let arguments: Vec<&[u8]> = arguments.iter().map(Vec::as_slice).collect();
         let name = database.member();
         let key = database.key(&format!("instance:{name}"));
         let boot = database.key(&format!("boot:{}", database.boot));
@@ -364,6 +402,7 @@ impl Drop for RedisSettler {
             if !arguments.is_empty() {
                 self.link.run(&scripts::FORGET, &arguments)?;
             }
+            self.leave(served)?;
             let holder: Option<String> = self.link.call(|it| redis::cmd("GET").arg(&key).query(it))?;
             let mut gone = redis::cmd("DEL");
             gone.arg(boot);

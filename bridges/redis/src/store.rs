@@ -4,7 +4,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use eventbroker::provider::{BackendError, EventStore, SendOutcome, StatusChange};
 use eventbroker::query::{Filter, Order, Page};
@@ -76,7 +76,9 @@ pub(crate) fn with_statuses(link: &mut Link, found: Vec<Found>) -> Result<Vec<Ev
         let status: Status = text(next())?.parse().unwrap_or(Status::Pending);
         let retries = number(next())?.try_into().unwrap_or(0);
         let error = text(next()).ok().filter(|error| !error.is_empty());
-        events.push(event.with_progress(status, retries, None, None, error));
+        let ended = Duration::from_millis(number(next())?.unsigned_abs());
+        let completed = (!ended.is_zero()).then(|| SystemTime::UNIX_EPOCH + ended);
+        events.push(event.with_progress(status, retries, None, completed, error));
     }
     Ok(events)
 }
@@ -100,7 +102,7 @@ impl EventStore for RedisStore {
 
     fn list(&self, filter: &Filter) -> Result<Page, BackendError> {
         let mut link = self.link.lock();
-        let bound = |time: Option<std::time::SystemTime>| time.map(since_epoch);
+        let bound = |time: Option<SystemTime>| time.map(since_epoch);
         let from = bound(filter.created_from)
             .map_or("-".to_owned(), |at| at.saturating_sub(MAX_DELAY).as_millis().to_string());
         let to = bound(filter.created_to).map_or("+".to_owned(), |at| (at + MAX_DELAY).as_millis().to_string());
@@ -134,6 +136,9 @@ impl EventStore for RedisStore {
     }
 
     fn update_statuses(&self, changes: &[StatusChange]) -> Result<(), BackendError> {
+        if self.database.status == crate::Status::Off {
+            return Ok(());
+        }
         let kept = millis(self.database.retention);
         let told = changes.iter().map(|change| (change.id.to_string(), change.retry_count.to_string()));
         let told: Vec<(String, String)> = told.collect();

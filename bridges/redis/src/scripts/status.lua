@@ -1,5 +1,5 @@
 -- How far the handling of events has come. KEYS: the prefix, the streams. ARGV: of each event its entry, type, id, instance and the number of its
--- stream. Returns of each its status, retries and error.
+-- stream. Returns of each its status, retries, error, and when it was completed, as far as that is written down.
 local prefix, delivered = KEYS[1], {}
 for number = 1, #KEYS - 1 do
     delivered[number] = {}
@@ -37,17 +37,20 @@ for i = 1, #ARGV, 5 do
             end
         end
     end
-    local dead = told['local'] == 'failed'
+    local dead, ended = told['local'] == 'failed', 0
     for name, value in pairs(told) do
         -- Of a subscription that was made later, or is gone, the status does not depend.
         if counting[string.match(name, '^again:(.*)')] then
             open, begun = true, true
         elseif counting[string.match(name, '^dead:(.*)')] then
             dead, begun, error = true, true, error or value
+        elseif counting[string.match(name, '^done:(.*)')] then
+            ended = math.max(ended, tonumber(value))
         end
     end
     local status = dead and 'failed' or 'completed'
     if open then status = begun and 'processing' or 'pending' end
-    answers[#answers + 1] = { status, told.retries or '0', status == 'failed' and (error or told.error) or '' }
+    answers[#answers + 1] = { status, told.retries or '0', status == 'failed' and (error or told.error) or '',
+        status == 'completed' and string.format('%.0f', ended) or '0' }
 end
 return answers
