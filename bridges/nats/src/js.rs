@@ -1,0 +1,474 @@
+//! JetStream as this bridge uses it: requests of its API, publishes and acknowledgements of which many are under way at once, single
+//! messages, and ranges of a stream.
+
+use std::collections::HashMap;
+use std::time::{Duration, SystemTime};
+
+use async_nats::{HeaderMap, Message, StatusCode, Subject};
+use bytes::Bytes;
+use eventbroker::provider::BackendError;
+use futures_util::StreamExt as _;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::runtime::Session;
+
+/// Codes of the server's errors.
+pub(crate) const STREAM_NOT_FOUND: u64 = 10_059;
+pub(crate) const CONSUMER_NOT_FOUND: u64 = 10_014;
+const WRONG_LAST_SEQUENCE: u64 = 10_071;
+/// The stream has reached its bound of messages or bytes.
+const STREAM_FULL: u64 = 10_077;
+/// A message is larger than the stream takes.
+const MESSAGE_TOO_LARGE: u64 = 10_054;
+/// How long a consumer that nobody asks any more is kept by the server.
+const FORGET_AFTER: Duration = Duration::from_secs(30);
+/// How long messages that are there may take.
+const FETCH_LIMIT: Duration = Duration::from_secs(2);
+
+/// Why the API has refused.
+#[derive(Debug, Clone)]
+pub(crate) struct ApiError {
+    pub(crate) code: u64,
+    pub(crate) text: String,
+}
+
+impl From<ApiError> for BackendError {
+    fn from(error: ApiError) -> Self {
+        Self::Unavailable(format!("NATS: {} ({})", error.text, error.code))
+    }
+}
+
+/// What a failure of the client means.
+pub(crate) fn unavailable(error: impl std::fmt::Display) -> BackendError {
+    BackendError::Unavailable(format!("NATS: {error}"))
+}
+
+/// Whatever comes while the connection ends.
+pub(crate) fn cut_off() -> BackendError {
+    BackendError::Unavailable("NATS: the connection was lost".to_owned())
+}
+
+/// A request of the API, and its answer.
+pub(crate) async fn api(
+    session: &Session,
+    verb: &str,
+    request: &Value,
+) -> Result<Result<Value, ApiError>, BackendError> {
+    let payload = if request.is_null() { Bytes::new() } else { Bytes::from(request.to_string()) };
+    let answer = session.client.request(format!("$JS.API.{verb}"), payload).await;
+    let answer = answer.map_err(|error| match error.kind() {
+        async_nats::RequestErrorKind::NoResponders => unavailable("JetStream is not enabled on the server"),
+        _ => unavailable(error),
+    })?;
+    let mut answer: Value = serde_json::from_slice(&answer.payload).map_err(unavailable)?;
+    Ok(match answer.get_mut("error").map(Value::take) {
+        Some(error) => Err(ApiError {
+            code: error["err_code"].as_u64().unwrap_or(0),
+            text: error["description"].as_str().unwrap_or("refused").to_owned(),
+        }),
+        None => Ok(answer),
+    })
+}
+
+/// A message to publish.
+#[derive(Debug, Clone)]
+pub(crate) struct Outgoing {
+    pub(crate) subject: Subject,
+    pub(crate) headers: HeaderMap,
+    pub(crate) payload: Bytes,
+}
+
+/// What the server has said to a publish.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Stored {
+    /// It is stored with this number.
+    New(u64),
+    /// It was stored before, with this number.
+    Known(u64),
+    /// Another message is the last of its subject.
+    Overtaken,
+    /// The stream is full.
+    Full,
+    /// The stream, or the client, does not take it, and never will.
+    TooLarge(String),
+}
+
+#[derive(serde::Deserialize)]
+struct PublishAnswer {
+    #[serde(default)]
+    seq: u64,
+    #[serde(default)]
+    duplicate: bool,
+    error: Option<PublishError>,
+}
+
+#[derive(serde::Deserialize)]
+struct PublishError {
+    #[serde(default)]
+    err_code: u64,
+    #[serde(default)]
+    description: String,
+}
+
+/// Publishes messages in their order, and waits until each is stored or refused.
+pub(crate) async fn publish_all(session: &Session, messages: Vec<Outgoing>) -> Result<Vec<Stored>, BackendError> {
+    let mut answers = session.router.call();
+    let mut stored = vec![None; messages.len()];
+    let mut open = 0;
+    for (number, message) in messages.into_iter().enumerate() {
+        let Outgoing { subject, headers, payload } = message;
+        let sent =
+            session.client.publish_with_reply_and_headers(subject, answers.address(number), headers, payload).await;
+        match sent {
+            Ok(()) => open += 1,
+            Err(error) if error.kind() == async_nats::client::PublishErrorKind::MaxPayloadExceeded => {
+                let most = session.client.max_payload();
+                stored[number] = Some(Stored::TooLarge(format!("it is larger than the server takes ({most} bytes)")));
+            }
+            Err(error) => return Err(unavailable(error)),
+        }
+    }
+    while open > 0 {
+        let (number, message) = answers.next().await.ok_or_else(cut_off)?;
+        open -= 1;
+        if message.status == Some(StatusCode::NO_RESPONDERS) {
+            return Err(unavailable("there is no stream for the subject"));
+        }
+        stored[number] = Some(read_answer(&message)?);
+    }
+    Ok(stored.into_iter().flatten().collect())
+}
+
+fn read_answer(message: &Message) -> Result<Stored, BackendError> {
+    let answer: PublishAnswer = serde_json::from_slice(&message.payload).map_err(unavailable)?;
+    match answer.error {
+        None if answer.duplicate => Ok(Stored::Known(answer.seq)),
+        None => Ok(Stored::New(answer.seq)),
+        Some(error) if error.err_code == WRONG_LAST_SEQUENCE => Ok(Stored::Overtaken),
+        Some(error) if error.err_code == STREAM_FULL => Ok(Stored::Full),
+        Some(error) if error.err_code == MESSAGE_TOO_LARGE => Ok(Stored::TooLarge(error.description)),
+        Some(error) => Err(ApiError { code: error.err_code, text: error.description }.into()),
+    }
+}
+
+/// An acknowledgement: of which consumer, to which message, what.
+#[derive(Debug, Clone)]
+pub(crate) struct Ack {
+    pub(crate) consumer: String,
+    pub(crate) to: Subject,
+    pub(crate) verb: &'static [u8],
+}
+
+pub(crate) const DONE: &[u8] = b"+ACK";
+pub(crate) const GIVEN_BACK: &[u8] = b"-NAK";
+pub(crate) const IN_PROGRESS: &[u8] = b"+WPI";
+
+/// Sends acknowledgements, and waits until the server has heard them. It takes those of a consumer in the order in which they were sent, so
+/// only the last of each is to be answered.
+pub(crate) async fn ack_all(session: &Session, acks: Vec<Ack>) -> Result<(), BackendError> {
+    let mut answers = session.router.call();
+    let last: HashMap<&str, usize> = acks.iter().enumerate().map(|(at, ack)| (ack.consumer.as_str(), at)).collect();
+    for (at, ack) in acks.iter().enumerate() {
+        let verb = Bytes::from_static(ack.verb);
+        let sent = if last.get(ack.consumer.as_str()) == Some(&at) {
+            session.client.publish_with_reply(ack.to.clone(), answers.address(at), verb).await
+        } else {
+            session.client.publish(ack.to.clone(), verb).await
+        };
+        sent.map_err(unavailable)?;
+    }
+    // A consumer that was removed does not answer, and needs none: the server says that nobody listens.
+    for _ in 0..last.len() {
+        answers.next().await.ok_or_else(cut_off)?;
+    }
+    Ok(())
+}
+
+/// A message of a stream.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    pub(crate) sequence: u64,
+    pub(crate) stored_at: SystemTime,
+    pub(crate) subject: Subject,
+    pub(crate) headers: HeaderMap,
+    pub(crate) payload: Bytes,
+}
+
+impl Entry {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.as_str())
+    }
+}
+
+/// Which message of a stream.
+#[derive(Debug, Clone)]
+pub(crate) enum Which {
+    /// The one with this number.
+    Number(u64),
+    /// The last one on this subject.
+    LastOf(String),
+    /// The first one on a subject that matches, with this number or a higher one.
+    NextOf(String, u64),
+}
+
+/// Single messages of a stream, in the order of the questions.
+pub(crate) async fn get_all(
+    session: &Session,
+    stream: &str,
+    which: &[Which],
+) -> Result<Vec<Option<Entry>>, BackendError> {
+    let mut answers = session.router.call();
+    for (number, which) in which.iter().enumerate() {
+        let (subject, request) = match which {
+            Which::LastOf(subject) => (format!("$JS.API.DIRECT.GET.{stream}.{subject}"), Bytes::new()),
+            Which::Number(sequence) => (format!("$JS.API.DIRECT.GET.{stream}"), json!({ "seq": sequence }).to_string().into()),
+            Which::NextOf(filter, from) => {
+                let request = json!({ "seq": from, "next_by_subj": filter });
+                (format!("$JS.API.DIRECT.GET.{stream}"), request.to_string().into())
+            }
+        };
+        session.client.publish_with_reply(subject, answers.address(number), request).await.map_err(unavailable)?;
+    }
+    let mut found = vec![None; which.len()];
+    for _ in 0..which.len() {
+        let (number, message) = answers.next().await.ok_or_else(cut_off)?;
+        match message.status.map(|status| status.as_u16()) {
+            None => found[number] = Some(direct(message)?),
+            Some(404) => {}
+            Some(503) => return Err(unavailable(format!("the stream {stream} is not there"))),
+            Some(_) => return Err(unavailable(message.description.unwrap_or_default())),
+        }
+    }
+    Ok(found)
+}
+
+/// One of them.
+pub(crate) async fn get(session: &Session, stream: &str, which: Which) -> Result<Option<Entry>, BackendError> {
+    Ok(get_all(session, stream, &[which]).await?.pop().flatten())
+}
+
+fn direct(message: Message) -> Result<Entry, BackendError> {
+    let headers = message.headers.unwrap_or_default();
+    let text = |name: &str| headers.get(name).map(|value| value.as_str().to_owned());
+    let sequence = text("Nats-Sequence").and_then(|it| it.parse().ok());
+    let stored_at = text("Nats-Time-Stamp").and_then(|it| it.parse::<Timestamp>().ok());
+    let subject = text("Nats-Subject").map(Subject::from);
+    let (Some(sequence), Some(stored_at), Some(subject)) = (sequence, stored_at, subject) else {
+        return Err(unavailable("a message of a stream is not as expected"));
+    };
+    Ok(Entry { sequence, stored_at: stored_at.into(), subject, headers, payload: message.payload })
+}
+
+/// Where a message that a consumer delivered stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Standing {
+    pub(crate) sequence: u64,
+    /// How often it was delivered, this time included.
+    pub(crate) delivered: u64,
+    pub(crate) stored_at: SystemTime,
+    /// How many are there behind it.
+    pub(crate) left: u64,
+}
+
+impl Standing {
+    /// As the address for its acknowledgement tells: `$JS.ACK.STREAM.CONSUMER.DELIVERED.SEQUENCE.…`, or with a domain and an account before
+    /// the stream.
+    pub(crate) fn of(reply: &str) -> Option<Self> {
+        let tokens: Vec<&str> = reply.split('.').collect();
+        let from = if tokens.len() >= 11 { 6 } else { 4 };
+        let number = |at: usize| tokens.get(from + at)?.parse::<u64>().ok();
+        let nanos = number(3)?;
+        Some(Self {
+            delivered: number(0)?,
+            sequence: number(1)?,
+            stored_at: SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos),
+            left: number(4)?,
+        })
+    }
+}
+
+/// Where a range of a stream begins.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Begin {
+    Number(u64),
+    Time(SystemTime),
+    /// The last message.
+    Last,
+}
+
+/// A range of a stream, read in steps. It is read by a consumer of its own, which the server forgets.
+#[derive(Debug)]
+pub(crate) struct Range {
+    stream: String,
+    consumer: String,
+    /// How many messages are still to come.
+    pub(crate) left: u64,
+    /// The first message that is not before the beginning has this number, or a higher one.
+    pub(crate) first: u64,
+}
+
+/// The settings of a consumer that begins somewhere.
+pub(crate) fn begin(from: Begin) -> Value {
+    match from {
+        Begin::Number(sequence) if sequence <= 1 => json!({ "deliver_policy": "all" }),
+        Begin::Number(sequence) => json!({ "deliver_policy": "by_start_sequence", "opt_start_seq": sequence }),
+        Begin::Last => json!({ "deliver_policy": "last" }),
+        Begin::Time(time) => {
+            let time = Timestamp::try_from(time).unwrap_or(Timestamp::UNIX_EPOCH);
+            json!({ "deliver_policy": "by_start_time", "opt_start_time": time.to_string() })
+        }
+    }
+}
+
+impl Range {
+    /// `heads` leaves out what the messages hold.
+    pub(crate) async fn open(
+        session: &Session,
+        stream: &str,
+        filter: &str,
+        from: Begin,
+        heads: bool,
+    ) -> Result<Self, BackendError> {
+        let mut config = begin(from);
+        config["ack_policy"] = json!("none");
+        config["mem_storage"] = json!(true);
+        config["num_replicas"] = json!(1);
+        config["inactive_threshold"] = json!(nanos(FORGET_AFTER));
+        config["headers_only"] = json!(heads);
+        if !filter.is_empty() {
+            config["filter_subject"] = json!(filter);
+        }
+        let request = json!({ "stream_name": stream, "config": config });
+        let made = api(session, &format!("CONSUMER.CREATE.{stream}"), &request).await??;
+        let consumer = made["name"].as_str().unwrap_or_default().to_owned();
+        let before = made["delivered"]["stream_seq"].as_u64().unwrap_or(0);
+        Ok(Self {
+            stream: stream.to_owned(),
+            consumer,
+            left: made["num_pending"].as_u64().unwrap_or(0),
+            first: before + 1,
+        })
+    }
+
+    /// The next messages of the range, at most so many; none if it has ended.
+    pub(crate) async fn next(&mut self, session: &Session, max: usize) -> Result<Vec<Entry>, BackendError> {
+        let count = self.left.min(max as u64);
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        let found = self.pull(session, count, FETCH_LIMIT).await?;
+        // What somebody has removed meanwhile does not come.
+        let has_ended = found.last().is_none_or(|(_, left)| *left == 0);
+        self.left = if has_ended { 0 } else { self.left.saturating_sub(found.len() as u64) };
+        Ok(found.into_iter().map(|(entry, _)| entry).collect())
+    }
+
+    /// The next messages, also those that are still to be stored; waits for the first of them. It asks for no more than there are, so that
+    /// nothing is delivered to nobody.
+    pub(crate) async fn wait(
+        &mut self,
+        session: &Session,
+        max: usize,
+        wait: Duration,
+    ) -> Result<Vec<Entry>, BackendError> {
+        let mut found = self.pull(session, 1, wait).await?;
+        let more = found.last().map_or(0, |(_, left)| *left).min(max.saturating_sub(1) as u64);
+        if more > 0 {
+            found.extend(self.pull(session, more, FETCH_LIMIT).await?);
+        }
+        Ok(found.into_iter().map(|(entry, _)| entry).collect())
+    }
+
+    /// Messages, each with how many are there behind it.
+    async fn pull(&self, session: &Session, count: u64, wait: Duration) -> Result<Vec<(Entry, u64)>, BackendError> {
+        let inbox = session.client.new_inbox();
+        let mut messages = session.client.subscribe(inbox.clone()).await.map_err(unavailable)?;
+        let request = json!({ "batch": count, "expires": nanos(wait) }).to_string();
+        let verb = format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", self.stream, self.consumer);
+        session.client.publish_with_reply(verb, inbox, request.into()).await.map_err(unavailable)?;
+        let mut found: Vec<(Entry, u64)> = Vec::new();
+        let read = async {
+            while let Some(message) = messages.next().await {
+                let Some(delivered) = delivered(message) else { return };
+                // Whoever asks for one waits for it; else all that are asked for are there.
+                let is_last = delivered.1 == 0;
+                found.push(delivered);
+                if is_last || found.len() as u64 >= count {
+                    return;
+                }
+            }
+        };
+        if Session::within(wait + Duration::from_secs(1), read).await.is_none() && found.is_empty() {
+            return Err(unavailable("a consumer does not answer"));
+        }
+        Ok(found)
+    }
+
+    /// It is not needed any more.
+    pub(crate) async fn close(self, session: &Session) {
+        let verb = format!("$JS.API.CONSUMER.DELETE.{}.{}", self.stream, self.consumer);
+        // If this is lost, the server forgets it by itself.
+        let _ = session.client.publish(verb, Bytes::new()).await;
+    }
+}
+
+/// A message that was delivered, and how many are there behind it.
+fn delivered(message: Message) -> Option<(Entry, u64)> {
+    let reply = message.reply.as_ref().map(Subject::as_str)?;
+    let standing = Standing::of(reply)?;
+    let left = standing.left;
+    let entry = Entry {
+        sequence: standing.sequence,
+        stored_at: standing.stored_at,
+        subject: message.subject,
+        headers: message.headers.unwrap_or_default(),
+        payload: message.payload,
+    };
+    Some((entry, left))
+}
+
+/// The whole of a range, at most so many messages.
+pub(crate) async fn all(
+    session: &Session,
+    stream: &str,
+    filter: &str,
+    max: usize,
+) -> Result<Vec<Entry>, BackendError> {
+    let mut range = Range::open(session, stream, filter, Begin::Number(1), false).await?;
+    let mut found = Vec::new();
+    while found.len() < max {
+        let next = range.next(session, (max - found.len()).min(1_000)).await?;
+        if next.is_empty() {
+            break;
+        }
+        found.extend(next);
+    }
+    range.close(session).await;
+    Ok(found)
+}
+
+/// How many messages of a stream are on subjects that match.
+pub(crate) async fn count(session: &Session, stream: &str, filter: &str) -> Result<u64, BackendError> {
+    let range = Range::open(session, stream, filter, Begin::Number(1), true).await?;
+    let count = range.left;
+    range.close(session).await;
+    Ok(count)
+}
+
+/// Removes one message. False if it was not there.
+pub(crate) async fn delete(session: &Session, stream: &str, sequence: u64) -> Result<bool, BackendError> {
+    let request = json!({ "seq": sequence, "no_erase": true });
+    let answer = api(session, &format!("STREAM.MSG.DELETE.{stream}"), &request).await?;
+    match answer {
+        Ok(answer) => Ok(answer["success"].as_bool().unwrap_or(false)),
+        Err(error) if error.code == STREAM_NOT_FOUND => Err(error.into()),
+        // It is not there.
+        Err(_) => Ok(false),
+    }
+}
+
+/// The times of the API.
+pub(crate) fn nanos(time: Duration) -> u64 {
+    time.as_nanos().try_into().unwrap_or(i64::MAX as u64)
+}
