@@ -20,6 +20,7 @@ pub(crate) const FAILED: &str = "failed";
 
 /// What is noted of an event.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Note {
     /// By the deliveries that the server did not hand over.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -86,7 +87,10 @@ pub(crate) async fn with_statuses(
     let keys = found.iter().map(|(_, event)| database.state.of_event(STATUS, event.id())).collect();
     let notes = database.state.get_all(session, keys).await?;
     let told = |((sequence, event), note): ((u64, Event), Option<js::Entry>)| {
-        let note: Note = note.as_ref().and_then(read).unwrap_or_default();
+        let mut note: Note = note.as_ref().and_then(read).unwrap_or_default();
+        // A subscription that is younger than the event does not change how that has ended.
+        note.dead.retain(|unit, _| units.counts(unit, sequence));
+        note.again.retain(|unit| units.counts(unit, sequence));
         let status = units.status(sequence, &event, &note);
         let error = note.dead.into_values().next().or(note.error).filter(|_| status == Status::Failed);
         event.with_progress(status, note.retries, None, None, error)
@@ -129,6 +133,11 @@ impl Units {
             units.progress.insert(key, progress.unwrap_or_default());
         }
         Ok(units)
+    }
+
+    /// Whether what a subscription says of a message counts: not if it was made later. What one has said that is gone stays true.
+    fn counts(&self, unit: &str, sequence: u64) -> bool {
+        self.known.iter().find(|(of, ..)| of == unit).is_none_or(|(_, info, _)| sequence > info.after)
     }
 
     /// Which pattern of a subscription makes a delivery of an event that counts for its status.
