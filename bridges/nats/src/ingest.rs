@@ -16,7 +16,7 @@ use crate::js::{self, Ack, DONE, Which};
 use crate::leases;
 use crate::registry::{self, DEAD, LEASE, Leg, SUBSCRIPTION, USED};
 use crate::runtime::Session;
-use crate::settler::{BOOT, FORGET_AFTER};
+use crate::members::{BOOT, FORGET_AFTER};
 use crate::state::{read, write};
 use crate::status::{FAILED, STATUS};
 use crate::store::{self, AT};

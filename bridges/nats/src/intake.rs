@@ -15,6 +15,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::connection::Database;
 use crate::js::{Ack, Entry, Standing};
 use crate::leases::{self, Note};
+use crate::members;
 use crate::registry::{self, Leg};
 use crate::runtime::Session;
 
@@ -77,6 +78,10 @@ struct Inner {
     is_woken: bool,
     is_receiving: bool,
     last_call: Option<Instant>,
+    /// When this process has last shown that it lives.
+    last_beat: Option<Instant>,
+    /// What comes on this connection, or an earlier one, was on its way while this process slept.
+    stale: u64,
     problem: Option<BackendError>,
     /// Some consumer, or its stream, is not there.
     is_in_doubt: bool,
@@ -131,6 +136,24 @@ impl Intake {
         let mut inner = self.inner.lock();
         inner.is_receiving = false;
         inner.last_call = Some(Instant::now());
+    }
+
+    /// This process lives. True if it has slept so long that what is on its way may be somebody else's by now.
+    pub(crate) fn beat(&self, lease: Duration, generation: u64) -> bool {
+        let mut inner = self.inner.lock();
+        let has_slept = inner.has_slept(lease);
+        if has_slept {
+            inner.stale = generation;
+        }
+        inner.last_beat = Some(Instant::now());
+        has_slept
+    }
+
+    /// The messages of a consumer that wait here.
+    pub(crate) fn waiting(&self, key: &str) -> Vec<u64> {
+        let inner = self.inner.lock();
+        let waiting = inner.sources.get(key).map(|source| &source.waiting);
+        waiting.into_iter().flatten().map(|arrived| arrived.entry.sequence).collect()
     }
 
     /// Whether somebody should see whether the consumers are there.
@@ -254,22 +277,28 @@ impl Intake {
         self.heard.notify_all();
     }
 
-    /// Where the messages of a consumer go on this connection, and what stops that if it has just begun.
-    fn reader(&self, session: &Session, key: &str) -> Option<(Subject, Option<oneshot::Receiver<()>>)> {
+    /// Where the messages of a consumer go on this connection; what stops that, if it has just begun, and whether there was an earlier one
+    /// that was lost.
+    fn reader(&self, session: &Session, key: &str) -> Option<(Subject, Option<(oneshot::Receiver<()>, bool)>)> {
         let mut inner = self.inner.lock();
         let source = inner.sources.get_mut(key)?;
+        let is_next = source.reader.is_some();
         if let Some(reader) = source.reader.as_ref().filter(|reader| reader.generation == session.generation) {
             return Some((reader.inbox.clone(), None));
         }
         let inbox = Subject::from(session.client.new_inbox());
         let (stop, stopped) = oneshot::channel();
         source.reader = Some(Reader { generation: session.generation, inbox: inbox.clone(), _stop: stop });
-        Some((inbox, Some(stopped)))
+        Some((inbox, Some((stopped, is_next))))
     }
 
     /// Puts down what has come. Returns it if nobody takes it at the moment.
-    fn put(&self, key: &str, arrived: Vec<Arrived>) -> Vec<Arrived> {
+    fn put(&self, key: &str, arrived: Vec<Arrived>, lease: Duration, generation: u64) -> Vec<Arrived> {
         let mut inner = self.inner.lock();
+        if generation <= inner.stale || inner.has_slept(lease) {
+            // Who gives it back may take it from somebody else. It comes again when its lease has ended.
+            return Vec::new();
+        }
         let is_silent = !inner.is_receiving && inner.last_call.is_none_or(|at| at.elapsed() > SILENCE);
         match inner.sources.get_mut(key) {
             Some(source) if !is_silent => {
@@ -310,6 +339,10 @@ impl Intake {
 }
 
 impl Inner {
+    fn has_slept(&self, lease: Duration) -> bool {
+        self.last_beat.is_some_and(|at| at.elapsed() > lease.mul_f64(0.7))
+    }
+
     fn has_news(&self) -> bool {
         self.problem.is_some() || self.is_in_doubt || self.sources.values().any(|source| !source.waiting.is_empty() && source.target > 0)
     }
@@ -350,7 +383,10 @@ pub(crate) fn ask(database: &Arc<Database>, pulls: Vec<Pull>) {
 
 async fn ask_one(session: &Session, database: &Arc<Database>, pull: &Pull) -> Result<(), BackendError> {
     let Some((inbox, stopped)) = database.intake.reader(session, &pull.key) else { return Ok(()) };
-    if let Some(stopped) = stopped {
+    if let Some((stopped, is_next)) = stopped {
+        if is_next {
+            members::recover(session, database, &pull.leg).await?;
+        }
         let subscriber = session.client.subscribe(inbox.clone()).await.map_err(crate::js::unavailable)?;
         let database = Arc::clone(database);
         let (session, key, leg) = (session.clone(), pull.key.clone(), Arc::clone(&pull.leg));
@@ -380,7 +416,7 @@ async fn read(
     mut subscriber: Subscriber,
     mut stopped: oneshot::Receiver<()>,
 ) {
-    let unit = leg.unit.clone();
+    let (unit, lease) = (leg.unit.clone(), database.settings.lease_time);
     let mut is_stopped = false;
     loop {
         let chunk = if is_stopped {
@@ -423,7 +459,7 @@ async fn read(
         if arrived.is_empty() {
             continue;
         }
-        let back = if is_stopped { arrived } else { database.intake.put(&key, arrived) };
+        let back = if is_stopped { arrived } else { database.intake.put(&key, arrived, lease, session.generation) };
         let unwanted = |arrived| Unwanted { unit: unit.clone(), again: leg.again, consumer: leg.ack_name(), arrived };
         let back: Vec<Unwanted> = back.into_iter().map(unwanted).collect();
         if !back.is_empty()

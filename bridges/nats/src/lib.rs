@@ -27,6 +27,7 @@ mod ingest;
 mod intake;
 mod js;
 mod leases;
+mod members;
 mod mirror;
 mod names;
 mod operator;

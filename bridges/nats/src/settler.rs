@@ -17,6 +17,7 @@ use crate::connection::{Database, Held, Served};
 use crate::entry::MESSAGE_ID;
 use crate::js::{self, Ack, DONE, GIVEN_BACK, IN_PROGRESS, Outgoing, Stored};
 use crate::leases::{self, Note};
+use crate::members::{self, BOOT};
 use crate::names::token;
 use crate::registry::{self, DEAD, Info, USED};
 use crate::runtime::Session;
@@ -24,11 +25,8 @@ use crate::state::{number, write};
 use crate::status::note;
 use crate::store;
 
-/// The kinds of notes about instances.
-pub(crate) const NAME: &str = "name";
-pub(crate) const BOOT: &str = "boot";
-/// A broadcast subscription whose provider shows no sign of life for so many lease times is forgotten.
-pub(crate) const FORGET_AFTER: u32 = 10;
+/// The kind of the notes about names of instances.
+const NAME: &str = "name";
 
 #[derive(Debug)]
 pub(crate) struct NatsSettler {
@@ -98,9 +96,13 @@ impl NatsSettler {
 async fn show_life(session: &Session, database: &Database, life: &Life, name: &str) -> Result<bool, BackendError> {
     let state = &database.state;
     let units: Vec<String> = database.served.lock().values().map(|served| served.unit.clone()).collect();
-    let mut notes = vec![state.key(BOOT, &database.boot)];
-    notes.extend(units.iter().map(|unit| state.key(USED, unit)));
-    let plain = |key: String| Outgoing { subject: Subject::from(key), headers: HeaderMap::new(), payload: Bytes::new() };
+    let mut notes: Vec<(String, Vec<u8>)> = units.iter().map(|unit| (state.key(USED, unit), Vec::new())).collect();
+    notes.push(members::sign_of_life(database, units));
+    let plain = |(key, text): (String, Vec<u8>)| Outgoing {
+        subject: Subject::from(key),
+        headers: HeaderMap::new(),
+        payload: Bytes::from(text),
+    };
     let mut messages: Vec<Outgoing> = notes.into_iter().map(plain).collect();
     let key = state.key(NAME, &token(name));
     if !name.is_empty() {
@@ -259,7 +261,12 @@ impl Settler for NatsSettler {
             let start = first_of(&session, &on_thread, &start).await?;
             let registered = registry::register(&session, &on_thread, &of, Info { start, ..new }, change).await?;
             if registered.is_ok() {
-                on_thread.state.put(&session, &on_thread.state.key(USED, &of), Vec::new()).await?;
+                // At once, so that no other member takes itself for the only one.
+                let mut units: Vec<String> = on_thread.served.lock().values().map(|it| it.unit.clone()).collect();
+                units.push(of.clone());
+                let used = (on_thread.state.key(USED, &of), Vec::new());
+                let notes = vec![used, members::sign_of_life(&on_thread, units)];
+                on_thread.state.put_all(&session, notes).await?;
             }
             Ok(registered)
         })?;
@@ -355,6 +362,13 @@ impl Settler for NatsSettler {
 
     fn extend(&mut self, tokens: &[LeaseToken]) -> Result<Vec<LeaseToken>, BackendError> {
         let database = Arc::clone(&self.database);
+        if database.intake.beat(database.settings.lease_time, database.runtime.generation()) {
+            // What is still to be read on this connection may be somebody else's by now.
+            database.runtime.post(|session| {
+                session.ok()?.give_up();
+                None
+            });
+        }
         let mut acks: Vec<Ack> = {
             let leases = database.leases.lock();
             tokens.iter().filter_map(|token| leases.get(&token.0)).map(|held| held.ack(IN_PROGRESS)).collect()

@@ -1,0 +1,99 @@
+//! Which members live, and what a member does about deliveries that were lost on their way to it.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use async_nats::Subject;
+use eventbroker::provider::BackendError;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::connection::Database;
+use crate::js::{self, Ack, Begin, GIVEN_BACK, Range};
+use crate::registry::Leg;
+use crate::runtime::Session;
+use crate::state::{read, write};
+
+/// The kind of the notes about providers that live.
+pub(crate) const BOOT: &str = "boot";
+/// A broadcast subscription whose provider shows no sign of life for so many lease times is forgotten.
+pub(crate) const FORGET_AFTER: u32 = 10;
+/// Messages that are looked at to find what was lost.
+const LOOK: usize = 10_000;
+/// Messages of one step.
+const STEP: usize = 500;
+/// How long the server may take to hear what was lost.
+const LIMIT: Duration = Duration::from_secs(2);
+
+/// What a provider says of itself, again and again.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Life {
+    /// The subscriptions that it serves.
+    units: Vec<String>,
+    /// So long it is taken to live, in milliseconds.
+    lease: u64,
+}
+
+/// The note that this provider lives, and what it serves.
+pub(crate) fn sign_of_life(database: &Database, units: Vec<String>) -> (String, Vec<u8>) {
+    let lease = database.settings.lease_time.as_millis().try_into().unwrap_or(u64::MAX);
+    (database.state.key(BOOT, &database.boot), write(&Life { units, lease }))
+}
+
+/// Whether no other provider that lives serves a subscription.
+async fn is_alone(session: &Session, database: &Database, unit: &str) -> Result<bool, BackendError> {
+    let now = database.look_at_clock(session).await?;
+    let own = database.state.key(BOOT, &database.boot);
+    let lives = database.state.all(session, &format!("{BOOT}.>")).await?;
+    Ok(!lives.iter().filter(|entry| entry.subject.as_str() != own).any(|entry| {
+        let life: Life = read(entry).unwrap_or_default();
+        let age = now.duration_since(entry.stored_at).unwrap_or_default();
+        age < Duration::from_millis(life.lease) && life.units.iter().any(|it| it == unit)
+    }))
+}
+
+/// Takes back what was on its way to this member when its connection was lost. The server would hand it out again when its lease has ended,
+/// behind what comes after it. It does not tell whose a delivery is; so this is done only by who is the only member.
+pub(crate) async fn recover(session: &Session, database: &Database, leg: &Leg) -> Result<(), BackendError> {
+    let Leg { stream, consumer, .. } = leg;
+    let Ok(info) = js::api(session, &format!("CONSUMER.INFO.{stream}.{consumer}"), &Value::Null).await? else {
+        return Ok(());
+    };
+    let number = |part: &str, name: &str| info[part][name].as_u64().unwrap_or(0);
+    let (floor, delivered) = (number("ack_floor", "stream_seq"), number("delivered", "stream_seq"));
+    let mut in_hand: HashSet<u64> = {
+        let leases = database.leases.lock();
+        leases.values().filter(|held| held.consumer == leg.ack_name()).map(|held| held.sequence).collect()
+    };
+    in_hand.extend(database.intake.waiting(&leg.ack_name()));
+    let open = info["num_ack_pending"].as_u64().unwrap_or(0);
+    if open <= in_hand.len() as u64 || !is_alone(session, database, &leg.unit).await? {
+        return Ok(());
+    }
+    let mut range = Range::open(session, stream, &leg.filter, Begin::Number(floor + 1), true).await?;
+    let mut lost = Vec::new();
+    let mut seen = 0;
+    while seen < LOOK {
+        let step = range.next(session, STEP).await?;
+        seen += step.len();
+        let found = step.iter().map(|entry| entry.sequence).filter(|it| *it <= delivered && !in_hand.contains(it));
+        lost.extend(found);
+        if step.last().is_none_or(|last| last.sequence >= delivered) {
+            break;
+        }
+    }
+    range.close(session).await;
+    // One that was acknowledged already is none of those that the server waits for, and stays so.
+    let last = number("delivered", "consumer_seq");
+    let back = |sequence: u64| Ack {
+        consumer: leg.ack_name(),
+        to: Subject::from(format!("$JS.ACK.{stream}.{consumer}.1.{sequence}.{last}.0.0")),
+        verb: GIVEN_BACK,
+    };
+    let told = js::ack_all(session, lost.into_iter().map(back).collect());
+    match Session::within(LIMIT, told).await {
+        Some(told) => told,
+        // It is handed out again when its lease has ended.
+        None => Ok(()),
+    }
+}
