@@ -1,6 +1,6 @@
 //! One provider's hold on the server: what its parts share.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::process;
 use std::sync::Arc;
@@ -42,9 +42,12 @@ pub(crate) struct Database {
     pub(crate) leases: Mutex<HashMap<u64, Held>>,
     pub(crate) next_token: AtomicU64,
     pub(crate) intake: Arc<Intake>,
+    /// Held while what has come becomes leases: then it is neither here nor there.
+    pub(crate) handing_out: Mutex<()>,
     /// A publish was refused because the stream is full.
     pub(crate) is_crowded: AtomicBool,
     places: Mutex<Places>,
+    settled: Mutex<HashMap<String, Settled>>,
     clock: Mutex<Option<Clock>>,
 }
 
@@ -88,6 +91,13 @@ impl Held {
 struct Places {
     young: HashMap<EventId, u64>,
     old: HashMap<EventId, u64>,
+}
+
+/// The messages of a consumer that this provider has acknowledged, of late.
+#[derive(Debug, Default)]
+struct Settled {
+    young: HashSet<u64>,
+    old: HashSet<u64>,
 }
 
 /// What time the server had at a moment here.
@@ -145,8 +155,10 @@ impl Database {
             leases: Mutex::default(),
             next_token: AtomicU64::new(1),
             intake,
+            handing_out: Mutex::default(),
             is_crowded: AtomicBool::new(false),
             places: Mutex::default(),
+            settled: Mutex::default(),
             clock: Mutex::default(),
         })
     }
@@ -193,6 +205,28 @@ impl Database {
     pub(crate) fn remembered(&self, id: &EventId) -> Option<u64> {
         let places = self.places.lock();
         places.young.get(id).or_else(|| places.old.get(id)).copied()
+    }
+
+    /// Remembers what was acknowledged.
+    pub(crate) fn note_settled<'a>(&self, held: impl Iterator<Item = &'a Held>) {
+        let mut settled = self.settled.lock();
+        for held in held {
+            let of = match settled.get_mut(&held.consumer) {
+                Some(of) => of,
+                None => settled.entry(held.consumer.clone()).or_default(),
+            };
+            of.young.insert(held.sequence);
+            if of.young.len() >= REMEMBERED {
+                of.old = std::mem::take(&mut of.young);
+            }
+        }
+    }
+
+    /// What was acknowledged of a consumer behind `floor`, up to `last`.
+    pub(crate) fn settled(&self, consumer: &str, floor: u64, last: u64) -> HashSet<u64> {
+        let settled = self.settled.lock();
+        let of = settled.get(consumer).into_iter().flat_map(|of| of.young.iter().chain(&of.old));
+        of.copied().filter(|sequence| (floor + 1..=last).contains(sequence)).collect()
     }
 
     /// The server's clock, if it was seen on this connection and lately.

@@ -63,7 +63,7 @@ impl NatsIngest {
             if !leases.is_empty() || now >= deadline {
                 return Ok(leases);
             }
-            let is_short = database.served.lock().len() > room.len();
+            let is_short = database.served.lock().len() > room.len() || database.intake.is_on_hold();
             let look = if is_short { now + LOOK_EVERY } else { deadline };
             if database.intake.wait(deadline.min(self.next_clean_up).min(look)) {
                 return Ok(Vec::new());
@@ -82,6 +82,7 @@ impl NatsIngest {
         let units: HashSet<&str> = served.values().map(|(unit, _)| unit.as_str()).collect();
         let (mut leases, mut pulls, mut acks, mut foreign) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut roomy = HashSet::new();
+        let handing_out = database.handing_out.lock();
         for room in room {
             let Some((unit, legs)) = served.get(&room.subscription) else { continue };
             roomy.insert(unit.as_str());
@@ -93,6 +94,7 @@ impl NatsIngest {
                 }
             }
         }
+        drop(handing_out);
         let unwanted = database.intake.unwanted(|unit| units.contains(unit), |unit| roomy.contains(unit));
         if !pulls.is_empty() {
             intake::ask(&database, pulls);

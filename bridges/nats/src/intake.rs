@@ -1,7 +1,7 @@
 //! What comes in: for each consumer a task on the bridge thread takes the messages that were asked for, and puts them where the ingest finds
 //! them. It asks for no more than there is room for, and what nobody takes in time goes back.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -60,13 +60,25 @@ struct Source {
     /// Since when there is no room for it.
     roomless: Option<Instant>,
     reader: Option<Reader>,
+    /// Where its messages go, also on the next connection: what was asked for on the one before is not lost.
+    inbox: Option<Subject>,
+    /// What was on its way when the connection was lost comes before anything else.
+    hold: Option<Hold>,
+}
+
+/// Why nothing is handed out for a moment.
+#[derive(Debug)]
+struct Hold {
+    /// It is not known yet what was lost.
+    is_open: bool,
+    lost: HashSet<u64>,
+    until: Instant,
 }
 
 /// The task that takes its messages.
 #[derive(Debug)]
 struct Reader {
     generation: u64,
-    inbox: Subject,
     /// Ends it, when it is dropped.
     _stop: oneshot::Sender<()>,
 }
@@ -156,6 +168,11 @@ impl Intake {
         waiting.into_iter().flatten().map(|arrived| arrived.entry.sequence).collect()
     }
 
+    /// Whether something is not handed out although it is here.
+    pub(crate) fn is_on_hold(&self) -> bool {
+        self.inner.lock().sources.values().any(|source| source.hold.is_some())
+    }
+
     /// Whether somebody should see whether the consumers are there.
     pub(crate) fn is_in_doubt(&self) -> bool {
         std::mem::take(&mut self.inner.lock().is_in_doubt)
@@ -194,9 +211,14 @@ impl Intake {
                 waiting: VecDeque::new(),
                 roomless: None,
                 reader: None,
+                inbox: None,
+                hold: None,
             });
             source.roomless = None;
-            while taken.len() < room {
+            if source.hold.as_ref().is_some_and(|hold| now >= hold.until) {
+                source.go_on();
+            }
+            while taken.len() < room && source.hold.is_none() {
                 let Some(arrived) = source.waiting.pop_front() else { break };
                 // One that this process has slept over is somebody else's by now.
                 if arrived.fresh.elapsed() < lease.mul_f64(0.6) {
@@ -282,14 +304,33 @@ impl Intake {
     fn reader(&self, session: &Session, key: &str) -> Option<(Subject, Option<(oneshot::Receiver<()>, bool)>)> {
         let mut inner = self.inner.lock();
         let source = inner.sources.get_mut(key)?;
-        let is_next = source.reader.is_some();
-        if let Some(reader) = source.reader.as_ref().filter(|reader| reader.generation == session.generation) {
-            return Some((reader.inbox.clone(), None));
+        let was_read = source.inbox.is_some();
+        let inbox = source.inbox.get_or_insert_with(|| Subject::from(session.client.new_inbox())).clone();
+        if source.reader.as_ref().is_some_and(|reader| reader.generation == session.generation) {
+            return Some((inbox, None));
         }
-        let inbox = Subject::from(session.client.new_inbox());
         let (stop, stopped) = oneshot::channel();
-        source.reader = Some(Reader { generation: session.generation, inbox: inbox.clone(), _stop: stop });
-        Some((inbox, Some((stopped, is_next))))
+        source.reader = Some(Reader { generation: session.generation, _stop: stop });
+        if was_read {
+            source.hold = Some(Hold { is_open: true, lost: HashSet::new(), until: Instant::now() + PATIENCE });
+        }
+        Some((inbox, Some((stopped, was_read))))
+    }
+
+    /// What was lost on its way comes back; then everything goes on in its order.
+    fn expect(&self, key: &str, lost: HashSet<u64>) {
+        if let Some(source) = self.inner.lock().sources.get_mut(key) {
+            source.hold = Some(Hold { is_open: false, lost, until: Instant::now() + PATIENCE });
+            source.look_at_hold();
+        }
+        self.heard.notify_all();
+    }
+
+    /// The messages of a consumer could not be read.
+    fn is_not_read(&self, key: &str) {
+        if let Some(source) = self.inner.lock().sources.get_mut(key) {
+            source.reader = None;
+        }
     }
 
     /// Puts down what has come. Returns it if nobody takes it at the moment.
@@ -303,13 +344,17 @@ impl Intake {
         match inner.sources.get_mut(key) {
             Some(source) if !is_silent => {
                 source.outstanding = source.outstanding.saturating_sub(arrived.len());
+                if let Some(hold) = &mut source.hold {
+                    arrived.iter().for_each(|it| _ = hold.lost.remove(&it.entry.sequence));
+                }
                 source.waiting.extend(arrived);
+                source.look_at_hold();
                 drop(inner);
                 self.heard.notify_all();
                 Vec::new()
             }
             Some(source) => {
-                source.reader = None;
+                (source.reader, source.inbox, source.hold) = (None, None, None);
                 source.outstanding = 0;
                 arrived
             }
@@ -344,13 +389,25 @@ impl Inner {
     }
 
     fn has_news(&self) -> bool {
-        self.problem.is_some() || self.is_in_doubt || self.sources.values().any(|source| !source.waiting.is_empty() && source.target > 0)
+        self.problem.is_some() || self.is_in_doubt || self.sources.values().any(|source| source.hold.is_none() && !source.waiting.is_empty() && source.target > 0)
     }
 }
 
 impl Source {
+    /// Goes on when everything is back; nothing is missing only after it was told what is.
+    fn look_at_hold(&mut self) {
+        if self.hold.as_ref().is_some_and(|hold| hold.lost.is_empty() && !hold.is_open) {
+            self.go_on();
+        }
+    }
+
+    fn go_on(&mut self) {
+        self.hold = None;
+        self.waiting.make_contiguous().sort_by_key(|arrived| arrived.entry.sequence);
+    }
+
     fn close(&mut self) -> Vec<Unwanted> {
-        self.reader = None;
+        (self.reader, self.inbox, self.hold) = (None, None, None);
         self.outstanding = 0;
         let unwanted = |arrived| Unwanted {
             unit: self.unit.clone(),
@@ -383,16 +440,34 @@ pub(crate) fn ask(database: &Arc<Database>, pulls: Vec<Pull>) {
 
 async fn ask_one(session: &Session, database: &Arc<Database>, pull: &Pull) -> Result<(), BackendError> {
     let Some((inbox, stopped)) = database.intake.reader(session, &pull.key) else { return Ok(()) };
-    if let Some((stopped, is_next)) = stopped {
-        if is_next {
-            members::recover(session, database, &pull.leg).await?;
+    if let Some((stopped, was_read)) = stopped {
+        let begun = begin(session, database, pull, inbox.clone(), stopped, was_read).await;
+        if begun.is_err() {
+            database.intake.is_not_read(&pull.key);
         }
-        let subscriber = session.client.subscribe(inbox.clone()).await.map_err(crate::js::unavailable)?;
-        let database = Arc::clone(database);
-        let (session, key, leg) = (session.clone(), pull.key.clone(), Arc::clone(&pull.leg));
-        Session::spawn(read(session, database, key, leg, inbox.clone(), subscriber, stopped));
+        begun?;
     }
     send(session, database, &pull.leg, pull.batch, inbox).await
+}
+
+/// Begins to take the messages of a consumer on this connection.
+async fn begin(
+    session: &Session,
+    database: &Arc<Database>,
+    pull: &Pull,
+    inbox: Subject,
+    stopped: oneshot::Receiver<()>,
+    was_read: bool,
+) -> Result<(), BackendError> {
+    let subscriber = session.client.subscribe(inbox.clone()).await.map_err(crate::js::unavailable)?;
+    let (next, on_thread) = (session.clone(), Arc::clone(database));
+    Session::spawn(read(next, on_thread, pull.key.clone(), Arc::clone(&pull.leg), inbox, subscriber, stopped));
+    if was_read {
+        // From now on nothing is lost any more, so that what is missing was lost before.
+        let lost = members::recover(session, database, &pull.leg).await?;
+        database.intake.expect(&pull.key, lost);
+    }
+    Ok(())
 }
 
 async fn send(

@@ -266,6 +266,8 @@ pub(crate) struct Standing {
     pub(crate) sequence: u64,
     /// How often it was delivered, this time included.
     pub(crate) delivered: u64,
+    /// Which delivery of the consumer this is.
+    pub(crate) number: u64,
     pub(crate) stored_at: SystemTime,
     /// How many are there behind it.
     pub(crate) left: u64,
@@ -282,6 +284,7 @@ impl Standing {
         Some(Self {
             delivered: number(0)?,
             sequence: number(1)?,
+            number: number(2)?,
             stored_at: SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos),
             left: number(4)?,
         })

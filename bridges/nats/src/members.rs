@@ -52,48 +52,68 @@ async fn is_alone(session: &Session, database: &Database, unit: &str) -> Result<
     }))
 }
 
-/// Takes back what was on its way to this member when its connection was lost. The server would hand it out again when its lease has ended,
-/// behind what comes after it. It does not tell whose a delivery is; so this is done only by who is the only member.
-pub(crate) async fn recover(session: &Session, database: &Database, leg: &Leg) -> Result<(), BackendError> {
-    let Leg { stream, consumer, .. } = leg;
-    let Ok(info) = js::api(session, &format!("CONSUMER.INFO.{stream}.{consumer}"), &Value::Null).await? else {
-        return Ok(());
-    };
-    let number = |part: &str, name: &str| info[part][name].as_u64().unwrap_or(0);
-    let (floor, delivered) = (number("ack_floor", "stream_seq"), number("delivered", "stream_seq"));
+/// The messages of a consumer that are here.
+fn in_hand(database: &Database, leg: &Leg) -> HashSet<u64> {
+    let _all_are_somewhere = database.handing_out.lock();
     let mut in_hand: HashSet<u64> = {
         let leases = database.leases.lock();
         leases.values().filter(|held| held.consumer == leg.ack_name()).map(|held| held.sequence).collect()
     };
     in_hand.extend(database.intake.waiting(&leg.ack_name()));
+    in_hand
+}
+
+/// Takes back what was on its way to this member when its connection was lost, and says what comes back. The server would
+/// hand it out again when its lease has ended, behind what comes after it. It does not tell whose a delivery is; so this is done only by who is
+/// the only member.
+pub(crate) async fn recover(
+    session: &Session,
+    database: &Database,
+    leg: &Leg,
+) -> Result<HashSet<u64>, BackendError> {
+    let Leg { stream, consumer, .. } = leg;
+    let nothing = Ok(HashSet::new());
+    let Ok(info) = js::api(session, &format!("CONSUMER.INFO.{stream}.{consumer}"), &Value::Null).await? else {
+        return nothing;
+    };
+    let number = |part: &str, name: &str| info[part][name].as_u64().unwrap_or(0);
+    let (floor, delivered) = (number("ack_floor", "stream_seq"), number("delivered", "stream_seq"));
     let open = info["num_ack_pending"].as_u64().unwrap_or(0);
-    if open <= in_hand.len() as u64 || !is_alone(session, database, &leg.unit).await? {
-        return Ok(());
+    if open == 0 || !is_alone(session, database, &leg.unit).await? {
+        return nothing;
     }
+    // What had come before the answer is here by now, or was settled.
+    let in_hand = in_hand(database, leg);
+    let settled = database.settled(&leg.ack_name(), floor, delivered);
+    let is_lost = |it: &u64| *it <= delivered && !in_hand.contains(it) && !settled.contains(it);
     let mut range = Range::open(session, stream, &leg.filter, Begin::Number(floor + 1), true).await?;
-    let mut lost = Vec::new();
+    let mut lost = HashSet::new();
     let mut seen = 0;
     while seen < LOOK {
         let step = range.next(session, STEP).await?;
         seen += step.len();
-        let found = step.iter().map(|entry| entry.sequence).filter(|it| *it <= delivered && !in_hand.contains(it));
-        lost.extend(found);
+        lost.extend(step.iter().map(|entry| entry.sequence).filter(is_lost));
         if step.last().is_none_or(|last| last.sequence >= delivered) {
             break;
         }
     }
     range.close(session).await;
+    if lost.is_empty() {
+        return nothing;
+    }
     // One that was acknowledged already is none of those that the server waits for, and stays so.
     let last = number("delivered", "consumer_seq");
-    let back = |sequence: u64| Ack {
+    let back = |sequence: &u64| Ack {
         consumer: leg.ack_name(),
         to: Subject::from(format!("$JS.ACK.{stream}.{consumer}.1.{sequence}.{last}.0.0")),
         verb: GIVEN_BACK,
     };
-    let told = js::ack_all(session, lost.into_iter().map(back).collect());
+    let mut in_order: Vec<&u64> = lost.iter().collect();
+    in_order.sort_unstable();
+    let told = js::ack_all(session, in_order.into_iter().map(back).collect());
     match Session::within(LIMIT, told).await {
-        Some(told) => told,
+        Some(told) => told.map(|()| lost),
         // It is handed out again when its lease has ended.
-        None => Ok(()),
+        None => nothing,
     }
 }

@@ -82,7 +82,7 @@ impl Runtime {
             name,
             place,
             backoff: Backoff::default(),
-            generation: AtomicU64::new(0),
+            generation: AtomicU64::new(1),
             stop: Notify::new(),
             stopping: AtomicBool::new(false),
             on_loss: Mutex::default(),
@@ -98,7 +98,7 @@ impl Runtime {
         *self.shared.on_loss.lock() = Some(Box::new(call));
     }
 
-    /// The connection that is, or was last.
+    /// The connection that is, or will be next.
     pub(crate) fn generation(&self) -> u64 {
         self.shared.generation.load(Ordering::SeqCst)
     }
@@ -215,7 +215,6 @@ impl Shared {
             });
             match (connected, runtime) {
                 (Ok(session), Some(runtime)) => {
-                    self.generation.store(session.generation, Ordering::SeqCst);
                     runtime.block_on(self.serve(session, job, &mut queue));
                     end(runtime);
                     self.generation.fetch_add(1, Ordering::SeqCst);
@@ -276,7 +275,7 @@ impl Shared {
             () = self.stop.notified() => return Err(format!("{}: the broker ends", self.place)),
         };
         was_connected.store(true, Ordering::SeqCst);
-        let generation = self.generation.load(Ordering::SeqCst) + 1;
+        let generation = self.generation.load(Ordering::SeqCst);
         let router = Router::start(&client).await.map_err(|error| format!("{}: {error}", self.place))?;
         Ok(Session { client, router, generation, broken })
     }

@@ -333,6 +333,8 @@ impl Settler for NatsSettler {
             })?;
         }
         let mut leases = database.leases.lock();
+        let is_over = |it: &&Settlement| it.outcome != LeaseOutcome::Released;
+        database.note_settled(settlements.iter().filter(is_over).filter_map(|it| leases.get(&it.token.0)));
         settlements.iter().for_each(|it| _ = leases.remove(&it.token.0));
         Ok(lost)
     }
