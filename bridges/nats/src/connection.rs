@@ -229,6 +229,22 @@ impl Database {
         of.copied().filter(|sequence| (floor + 1..=last).contains(sequence)).collect()
     }
 
+    pub(crate) fn is_settled(&self, consumer: &str, sequence: u64) -> bool {
+        let settled = self.settled.lock();
+        settled.get(consumer).is_some_and(|of| of.young.contains(&sequence) || of.old.contains(&sequence))
+    }
+
+    /// The stream may be another one now.
+    pub(crate) fn forget_settled(&self) {
+        self.settled.lock().clear();
+    }
+
+    /// Whether a lease on a message is held.
+    pub(crate) fn is_in_hand(&self, leg: &Leg, sequence: u64) -> bool {
+        let is_it = |held: &Held| held.sequence == sequence && held.again == leg.again && held.consumer == leg.ack_name();
+        self.leases.lock().values().any(is_it)
+    }
+
     /// The server's clock, if it was seen on this connection and lately.
     pub(crate) fn server_time(&self, session: &Session) -> Option<SystemTime> {
         let clock = (*self.clock.lock())?;

@@ -88,6 +88,16 @@ impl NatsIngest {
             roomy.insert(unit.as_str());
             for (leg, arrived) in database.intake.take(unit, legs, room.deliveries, &database, &mut pulls) {
                 let ack = Ack { consumer: leg.ack_name(), to: arrived.reply.clone(), verb: DONE };
+                if arrived.delivered > 1 {
+                    // It may have come again before the server heard of it.
+                    if database.is_in_hand(&leg, arrived.entry.sequence) {
+                        continue;
+                    }
+                    if database.is_settled(&leg.ack_name(), arrived.entry.sequence) {
+                        acks.push(ack);
+                        continue;
+                    }
+                }
                 match lease(&database, &room.subscription, &leg, arrived, &mut foreign) {
                     Some(lease) => leases.push(lease),
                     None => acks.push(ack),

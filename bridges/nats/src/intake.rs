@@ -57,6 +57,8 @@ struct Source {
     /// When the last request has ended.
     until: Instant,
     waiting: VecDeque<Arrived>,
+    /// What has come, and is looked at.
+    arriving: Vec<u64>,
     /// Since when there is no room for it.
     roomless: Option<Instant>,
     reader: Option<Reader>,
@@ -164,8 +166,8 @@ impl Intake {
     /// The messages of a consumer that wait here.
     pub(crate) fn waiting(&self, key: &str) -> Vec<u64> {
         let inner = self.inner.lock();
-        let waiting = inner.sources.get(key).map(|source| &source.waiting);
-        waiting.into_iter().flatten().map(|arrived| arrived.entry.sequence).collect()
+        let Some(source) = inner.sources.get(key) else { return Vec::new() };
+        source.waiting.iter().map(|arrived| arrived.entry.sequence).chain(source.arriving.iter().copied()).collect()
     }
 
     /// Whether something is not handed out although it is here.
@@ -209,6 +211,7 @@ impl Intake {
                 target: 0,
                 until: now,
                 waiting: VecDeque::new(),
+                arriving: Vec::new(),
                 roomless: None,
                 reader: None,
                 inbox: None,
@@ -333,6 +336,13 @@ impl Intake {
         }
     }
 
+    /// Messages of a consumer have come; they are looked at before they are put down.
+    fn note_arriving(&self, key: &str, sequences: Vec<u64>) {
+        if let Some(source) = self.inner.lock().sources.get_mut(key) {
+            source.arriving = sequences;
+        }
+    }
+
     /// Puts down what has come. Returns it if nobody takes it at the moment.
     fn put(&self, key: &str, arrived: Vec<Arrived>, lease: Duration, generation: u64) -> Vec<Arrived> {
         let mut inner = self.inner.lock();
@@ -343,6 +353,7 @@ impl Intake {
         let is_silent = !inner.is_receiving && inner.last_call.is_none_or(|at| at.elapsed() > SILENCE);
         match inner.sources.get_mut(key) {
             Some(source) if !is_silent => {
+                source.arriving.clear();
                 source.outstanding = source.outstanding.saturating_sub(arrived.len());
                 if let Some(hold) = &mut source.hold {
                     arrived.iter().for_each(|it| _ = hold.lost.remove(&it.entry.sequence));
@@ -513,6 +524,12 @@ async fn read(
         };
         let Some(chunk) = chunk else { return };
         let mut arrived = Vec::with_capacity(chunk.len());
+        // Only those that come again take long to look at.
+        let standings = chunk.iter().filter_map(|it| Standing::of(it.reply.as_ref()?.as_str()));
+        let standings: Vec<Standing> = standings.collect();
+        if standings.iter().any(|standing| standing.delivered > 1) {
+            database.intake.note_arriving(&key, standings.iter().map(|standing| standing.sequence).collect());
+        }
         for message in chunk {
             if message.status.is_some() && is_stopped {
                 continue;

@@ -335,6 +335,7 @@ pub(crate) fn pull(leg: &Leg, batch: usize, expires: std::time::Duration) -> (Su
 
 /// Makes everything again that somebody has removed: streams, notes of what this provider serves, consumers.
 pub(crate) async fn revive(session: &Session, database: &Database) -> Result<(), BackendError> {
+    database.forget_settled();
     if let Err(problem) = stream::make(session, database).await? {
         return Err(BackendError::Unavailable(problem));
     }
