@@ -14,8 +14,8 @@ use parking_lot::Mutex;
 
 use crate::intake::Intake;
 use crate::js::{self, Ack, Entry, Which};
-use crate::names;
 use crate::leases::Note;
+use crate::names;
 use crate::registry::{Info, Leg};
 use crate::runtime::{Login, Runtime, Session};
 use crate::state::State;
@@ -241,7 +241,8 @@ impl Database {
 
     /// Whether a lease on a message is held.
     pub(crate) fn is_in_hand(&self, leg: &Leg, sequence: u64) -> bool {
-        let is_it = |held: &Held| held.sequence == sequence && held.again == leg.again && held.consumer == leg.ack_name();
+        let is_it =
+            |held: &Held| held.sequence == sequence && held.again == leg.again && held.consumer == leg.ack_name();
         self.leases.lock().values().any(is_it)
     }
 

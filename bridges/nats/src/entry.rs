@@ -54,7 +54,8 @@ pub(crate) fn event_of(prefix: &str, entry: &Entry) -> Option<Event> {
 
 /// Whether this is no event but what the original puts beside them: a status or a removal.
 pub(crate) fn is_of_the_original(prefix: &str, subject: &str) -> bool {
-    let second = subject.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('.')).and_then(|it| it.split('.').next());
+    let second =
+        subject.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('.')).and_then(|it| it.split('.').next());
     matches!(second, Some("status" | "deleted"))
 }
 

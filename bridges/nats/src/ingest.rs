@@ -11,16 +11,16 @@ use serde_json::json;
 
 use crate::connection::{Database, Held};
 use crate::entry::{from_json, is_of_the_original, is_ours};
-use crate::intake::{self, Arrived};
+use crate::intake::Arrived;
 use crate::js::{self, Ack, DONE, Which};
 use crate::leases;
+use crate::members::{BOOT, FORGET_AFTER};
 use crate::registry::{self, DEAD, LEASE, Leg, SUBSCRIPTION, USED};
 use crate::runtime::Session;
-use crate::members::{BOOT, FORGET_AFTER};
 use crate::state::{read, write};
 use crate::status::{FAILED, STATUS};
 use crate::store::{self, AT};
-use crate::stream;
+use crate::{reader, stream};
 
 /// Time between two looks for what is old.
 const CLEAN_UP_EVERY: Duration = Duration::from_secs(10);
@@ -107,7 +107,7 @@ impl NatsIngest {
         drop(handing_out);
         let unwanted = database.intake.unwanted(|unit| units.contains(unit), |unit| roomy.contains(unit));
         if !pulls.is_empty() {
-            intake::ask(&database, pulls);
+            reader::ask(&database, pulls);
         }
         if !(acks.is_empty() && unwanted.is_empty() && foreign.is_empty()) {
             let on_thread = Arc::clone(&database);
@@ -170,13 +170,13 @@ fn lease(
         reply: arrived.reply,
         sequence: entry.sequence,
         delivered: arrived.delivered,
-        note: arrived.note,
-        noted: arrived.noted,
+        note: arrived.known.note,
+        noted: arrived.known.noted,
         event: event.clone(),
     };
     database.leases.lock().insert(token, held);
     let lease = Lease::new(LeaseToken(token), Arc::clone(name), event);
-    Some(if arrived.suspect { lease.suspected(arrived.note.crashes) } else { lease })
+    Some(if arrived.known.suspect { lease.suspected(arrived.known.note.crashes) } else { lease })
 }
 
 /// Removes what nobody asks for any more.

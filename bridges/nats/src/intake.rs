@@ -1,30 +1,29 @@
-//! What comes in: for each consumer a task on the bridge thread takes the messages that were asked for, and puts them where the ingest finds
-//! them. It asks for no more than there is room for, and what nobody takes in time goes back.
+//! What has come in: where the [readers](crate::reader) put it and the ingest finds it. No more is asked for than there is room for, and what
+//! nobody takes in time goes back.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use async_nats::{Message, Subject, Subscriber};
+use async_nats::{Message, Subject};
 use eventbroker::provider::BackendError;
 use futures_channel::oneshot;
-use futures_util::future::{Either, select};
-use futures_util::StreamExt as _;
 use parking_lot::{Condvar, Mutex};
 
 use crate::connection::Database;
 use crate::js::{Ack, Entry, Standing};
-use crate::leases::{self, Note};
-use crate::members;
-use crate::registry::{self, Leg};
+use crate::leases::Known;
+use crate::registry::Leg;
 use crate::runtime::Session;
 
 /// Messages that are asked for at a time, at most.
 const BATCH: usize = 1_000;
-/// Messages that are taken at a time.
-const CHUNK: usize = 256;
 /// What was asked for and there is no room for goes back after this.
 const PATIENCE: Duration = Duration::from_millis(200);
+/// So long it waits for what was lost on its way.
+const HOLD: Duration = Duration::from_secs(1);
+/// Deliveries that are remembered as lost.
+const REMEMBERED: usize = 16_384;
 /// An ingest that was not called for so long does not take anything at the moment.
 const SILENCE: Duration = Duration::from_millis(1_500);
 /// So long after its end a request was surely answered.
@@ -36,13 +35,9 @@ pub(crate) struct Arrived {
     pub(crate) entry: Entry,
     pub(crate) reply: Subject,
     pub(crate) delivered: u64,
-    /// An earlier lease on it was lost.
-    pub(crate) suspect: bool,
-    /// What is noted of its earlier leases, and whether something is.
-    pub(crate) note: Note,
-    pub(crate) noted: bool,
+    pub(crate) known: Known,
     /// When its lease began, or was extended.
-    fresh: Instant,
+    pub(crate) fresh: Instant,
 }
 
 /// A consumer that messages are asked of.
@@ -62,10 +57,14 @@ struct Source {
     /// Since when there is no room for it.
     roomless: Option<Instant>,
     reader: Option<Reader>,
+    /// On which connection it was asked last.
+    asked: u64,
     /// Where its messages go, also on the next connection: what was asked for on the one before is not lost.
     inbox: Option<Subject>,
     /// What was on its way when the connection was lost comes before anything else.
     hold: Option<Hold>,
+    /// Messages of which so many deliveries were lost on their way: nobody has begun them.
+    spared: HashMap<u64, u64>,
 }
 
 /// Why nothing is handed out for a moment.
@@ -108,12 +107,21 @@ pub(crate) struct Intake {
     heard: Condvar,
 }
 
+/// A task that has just begun to take the messages of a consumer.
+#[derive(Debug)]
+pub(crate) struct Begun {
+    /// Comes when it is to end.
+    pub(crate) stopped: oneshot::Receiver<()>,
+    /// There was an earlier one, whose connection was lost.
+    pub(crate) was_read: bool,
+}
+
 /// What is to be asked of a consumer.
 #[derive(Debug, Clone)]
 pub(crate) struct Pull {
-    key: String,
-    leg: Arc<Leg>,
-    batch: usize,
+    pub(crate) key: String,
+    pub(crate) leg: Arc<Leg>,
+    pub(crate) batch: usize,
 }
 
 /// A message that nobody takes.
@@ -126,7 +134,7 @@ pub(crate) struct Unwanted {
 }
 
 /// How long a request lasts: a member that is frozen gets for so long what another one could handle.
-fn expires(database: &Database) -> Duration {
+pub(crate) fn expires(database: &Database) -> Duration {
     database.settings.lease_time.clamp(Duration::from_secs(1), Duration::from_secs(5))
 }
 
@@ -200,7 +208,7 @@ impl Intake {
     ) -> Vec<(Arc<Leg>, Arrived)> {
         let mut inner = self.inner.lock();
         let now = Instant::now();
-        let lease = database.settings.lease_time;
+        let (lease, generation) = (database.settings.lease_time, inner.generation);
         let mut taken = Vec::new();
         for leg in legs {
             let key = leg.ack_name();
@@ -214,8 +222,10 @@ impl Intake {
                 arriving: Vec::new(),
                 roomless: None,
                 reader: None,
+                asked: 0,
                 inbox: None,
                 hold: None,
+                spared: HashMap::new(),
             });
             source.roomless = None;
             if source.hold.as_ref().is_some_and(|hold| now >= hold.until) {
@@ -234,10 +244,14 @@ impl Intake {
             }
             source.target = (room - taken.len()).saturating_sub(source.waiting.len()).min(BATCH);
             let missing = source.target.saturating_sub(source.outstanding);
-            if missing > 0 && (source.outstanding == 0 || missing >= source.target / 2) {
-                source.outstanding += missing;
+            // On a new connection it has to be read again, also if there is no room: something may have been lost.
+            let is_cut_off = source.inbox.is_some() && source.asked != generation;
+            if is_cut_off || missing > 0 && (source.outstanding == 0 || missing >= source.target / 2) {
+                let batch = missing.max(1);
+                source.outstanding += batch;
+                source.asked = generation;
                 source.until = now + expires(database);
-                pulls.push(Pull { key, leg: Arc::clone(leg), batch: missing });
+                pulls.push(Pull { key, leg: Arc::clone(leg), batch });
             }
             inner.is_in_doubt |= is_overdue;
         }
@@ -297,14 +311,13 @@ impl Intake {
         acks
     }
 
-    fn fail(&self, error: BackendError) {
+    pub(crate) fn fail(&self, error: BackendError) {
         self.inner.lock().problem = Some(error);
         self.heard.notify_all();
     }
 
-    /// Where the messages of a consumer go on this connection; what stops that, if it has just begun, and whether there was an earlier one
-    /// that was lost.
-    fn reader(&self, session: &Session, key: &str) -> Option<(Subject, Option<(oneshot::Receiver<()>, bool)>)> {
+    /// Where the messages of a consumer go on this connection; and what there is to do, if that has just begun.
+    pub(crate) fn reader(&self, session: &Session, key: &str) -> Option<(Subject, Option<Begun>)> {
         let mut inner = self.inner.lock();
         let source = inner.sources.get_mut(key)?;
         let was_read = source.inbox.is_some();
@@ -314,37 +327,51 @@ impl Intake {
         }
         let (stop, stopped) = oneshot::channel();
         source.reader = Some(Reader { generation: session.generation, _stop: stop });
+        // What the one before was looking at is lost with it.
+        source.arriving.clear();
         if was_read {
-            source.hold = Some(Hold { is_open: true, lost: HashSet::new(), until: Instant::now() + PATIENCE });
+            source.hold = Some(Hold { is_open: true, lost: HashSet::new(), until: Instant::now() + HOLD });
         }
-        Some((inbox, Some((stopped, was_read))))
+        Some((inbox, Some(Begun { stopped, was_read })))
     }
 
     /// What was lost on its way comes back; then everything goes on in its order.
-    fn expect(&self, key: &str, lost: HashSet<u64>) {
+    pub(crate) fn expect(&self, key: &str, lost: HashSet<u64>) {
         if let Some(source) = self.inner.lock().sources.get_mut(key) {
-            source.hold = Some(Hold { is_open: false, lost, until: Instant::now() + PATIENCE });
+            if source.spared.len() + lost.len() > REMEMBERED {
+                source.spared.clear();
+            }
+            lost.iter().for_each(|sequence| *source.spared.entry(*sequence).or_default() += 1);
+            source.hold = Some(Hold { is_open: false, lost, until: Instant::now() + HOLD });
             source.look_at_hold();
         }
         self.heard.notify_all();
     }
 
     /// The messages of a consumer could not be read.
-    fn is_not_read(&self, key: &str) {
+    pub(crate) fn is_not_read(&self, key: &str) {
         if let Some(source) = self.inner.lock().sources.get_mut(key) {
-            source.reader = None;
+            (source.reader, source.asked) = (None, 0);
         }
     }
 
+    /// Of those that come again, the ones that may have been begun.
+    pub(crate) fn begun_before(&self, key: &str, standings: Vec<Standing>) -> Vec<Standing> {
+        let inner = self.inner.lock();
+        let spared = inner.sources.get(key).map(|source| &source.spared);
+        let lost = |it: &Standing| spared.and_then(|spared| spared.get(&it.sequence)).copied().unwrap_or(0);
+        standings.into_iter().filter(|it| it.delivered > 1 + lost(it)).collect()
+    }
+
     /// Messages of a consumer have come; they are looked at before they are put down.
-    fn note_arriving(&self, key: &str, sequences: Vec<u64>) {
+    pub(crate) fn note_arriving(&self, key: &str, sequences: Vec<u64>) {
         if let Some(source) = self.inner.lock().sources.get_mut(key) {
             source.arriving = sequences;
         }
     }
 
     /// Puts down what has come. Returns it if nobody takes it at the moment.
-    fn put(&self, key: &str, arrived: Vec<Arrived>, lease: Duration, generation: u64) -> Vec<Arrived> {
+    pub(crate) fn put(&self, key: &str, arrived: Vec<Arrived>, lease: Duration, generation: u64) -> Vec<Arrived> {
         let mut inner = self.inner.lock();
         if generation <= inner.stale || inner.has_slept(lease) {
             // Who gives it back may take it from somebody else. It comes again when its lease has ended.
@@ -374,7 +401,7 @@ impl Intake {
     }
 
     /// A request has ended. Returns how many to ask for at once, if somebody waits for them.
-    fn ended(&self, key: &str, message: &Message, expires: Duration) -> Option<usize> {
+    pub(crate) fn ended(&self, key: &str, message: &Message, expires: Duration) -> Option<usize> {
         let mut inner = self.inner.lock();
         let left = message.headers.as_ref().and_then(|headers| headers.get("Nats-Pending-Messages"));
         let left = left.and_then(|value| value.as_str().parse().ok());
@@ -400,7 +427,12 @@ impl Inner {
     }
 
     fn has_news(&self) -> bool {
-        self.problem.is_some() || self.is_in_doubt || self.sources.values().any(|source| source.hold.is_none() && !source.waiting.is_empty() && source.target > 0)
+        self.problem.is_some()
+            || self.is_in_doubt
+            || self
+                .sources
+                .values()
+                .any(|source| source.hold.is_none() && !source.waiting.is_empty() && source.target > 0)
     }
 }
 
@@ -414,7 +446,11 @@ impl Source {
 
     fn go_on(&mut self) {
         self.hold = None;
-        self.waiting.make_contiguous().sort_by_key(|arrived| arrived.entry.sequence);
+        // One that was given back may have come the first time all the same.
+        let mut waiting: Vec<Arrived> = self.waiting.drain(..).collect();
+        waiting.sort_by_key(|arrived| arrived.entry.sequence);
+        waiting.dedup_by_key(|arrived| arrived.entry.sequence);
+        self.waiting = waiting.into();
     }
 
     fn close(&mut self) -> Vec<Unwanted> {
@@ -428,161 +464,4 @@ impl Source {
         };
         self.waiting.drain(..).map(unwanted).collect()
     }
-}
-
-/// Asks consumers for messages.
-pub(crate) fn ask(database: &Arc<Database>, pulls: Vec<Pull>) {
-    let on_thread = Arc::clone(database);
-    database.runtime.post(move |session| match session {
-        Ok(session) => Some(Box::pin(async move {
-            for pull in pulls {
-                if let Err(error) = ask_one(&session, &on_thread, &pull).await {
-                    on_thread.intake.fail(error);
-                    return;
-                }
-            }
-        })),
-        Err(error) => {
-            on_thread.intake.fail(error);
-            None
-        }
-    });
-}
-
-async fn ask_one(session: &Session, database: &Arc<Database>, pull: &Pull) -> Result<(), BackendError> {
-    let Some((inbox, stopped)) = database.intake.reader(session, &pull.key) else { return Ok(()) };
-    if let Some((stopped, was_read)) = stopped {
-        let begun = begin(session, database, pull, inbox.clone(), stopped, was_read).await;
-        if begun.is_err() {
-            database.intake.is_not_read(&pull.key);
-        }
-        begun?;
-    }
-    send(session, database, &pull.leg, pull.batch, inbox).await
-}
-
-/// Begins to take the messages of a consumer on this connection.
-async fn begin(
-    session: &Session,
-    database: &Arc<Database>,
-    pull: &Pull,
-    inbox: Subject,
-    stopped: oneshot::Receiver<()>,
-    was_read: bool,
-) -> Result<(), BackendError> {
-    let subscriber = session.client.subscribe(inbox.clone()).await.map_err(crate::js::unavailable)?;
-    let (next, on_thread) = (session.clone(), Arc::clone(database));
-    Session::spawn(read(next, on_thread, pull.key.clone(), Arc::clone(&pull.leg), inbox, subscriber, stopped));
-    if was_read {
-        // From now on nothing is lost any more, so that what is missing was lost before.
-        let lost = members::recover(session, database, &pull.leg).await?;
-        database.intake.expect(&pull.key, lost);
-    }
-    Ok(())
-}
-
-async fn send(
-    session: &Session,
-    database: &Database,
-    leg: &Leg,
-    batch: usize,
-    inbox: Subject,
-) -> Result<(), BackendError> {
-    let (verb, request) = registry::pull(leg, batch, expires(database));
-    session.client.publish_with_reply(verb, inbox, request).await.map_err(crate::js::unavailable)
-}
-
-/// Takes the messages of a consumer until it is stopped; what comes then goes back.
-async fn read(
-    session: Session,
-    database: Arc<Database>,
-    key: String,
-    leg: Arc<Leg>,
-    inbox: Subject,
-    mut subscriber: Subscriber,
-    mut stopped: oneshot::Receiver<()>,
-) {
-    let (unit, lease) = (leg.unit.clone(), database.settings.lease_time);
-    let mut is_stopped = false;
-    loop {
-        let chunk = if is_stopped {
-            (&mut subscriber).ready_chunks(CHUNK).next().await
-        } else {
-            let mut chunks = (&mut subscriber).ready_chunks(CHUNK);
-            match select(chunks.next(), &mut stopped).await {
-                Either::Left((chunk, _)) => chunk,
-                Either::Right(_) => {
-                    is_stopped = true;
-                    drop(chunks);
-                    // What is on its way still comes.
-                    if subscriber.drain().await.is_err() {
-                        return;
-                    }
-                    continue;
-                }
-            }
-        };
-        let Some(chunk) = chunk else { return };
-        let mut arrived = Vec::with_capacity(chunk.len());
-        // Only those that come again take long to look at.
-        let standings = chunk.iter().filter_map(|it| Standing::of(it.reply.as_ref()?.as_str()));
-        let standings: Vec<Standing> = standings.collect();
-        if standings.iter().any(|standing| standing.delivered > 1) {
-            database.intake.note_arriving(&key, standings.iter().map(|standing| standing.sequence).collect());
-        }
-        for message in chunk {
-            if message.status.is_some() && is_stopped {
-                continue;
-            }
-            if message.status.is_some() {
-                if let Some(batch) = database.intake.ended(&key, &message, expires(&database))
-                    && send(&session, &database, &leg, batch, inbox.clone()).await.is_err()
-                {
-                    session.give_up();
-                }
-                continue;
-            }
-            match look_at(&session, &database, &leg, message).await {
-                Ok(message) => arrived.extend(message),
-                // It comes again when its lease has ended.
-                Err(error) => database.intake.fail(error),
-            }
-        }
-        if arrived.is_empty() {
-            continue;
-        }
-        let back = if is_stopped { arrived } else { database.intake.put(&key, arrived, lease, session.generation) };
-        let unwanted = |arrived| Unwanted { unit: unit.clone(), again: leg.again, consumer: leg.ack_name(), arrived };
-        let back: Vec<Unwanted> = back.into_iter().map(unwanted).collect();
-        if !back.is_empty()
-            && let Err(error) = leases::give_back(&session, &database, back).await
-        {
-            database.intake.fail(error);
-        }
-    }
-}
-
-/// What is known of a message that was delivered.
-async fn look_at(
-    session: &Session,
-    database: &Database,
-    leg: &Leg,
-    message: Message,
-) -> Result<Option<Arrived>, BackendError> {
-    let fresh = Instant::now();
-    let Some(reply) = message.reply else { return Ok(None) };
-    let Some(standing) = Standing::of(reply.as_str()) else { return Ok(None) };
-    let (suspect, note, noted) = if standing.delivered > 1 {
-        leases::look_up(session, database, leg, &standing).await?
-    } else {
-        (false, Note::default(), false)
-    };
-    let entry = Entry {
-        sequence: standing.sequence,
-        stored_at: standing.stored_at,
-        subject: message.subject,
-        headers: message.headers.unwrap_or_default(),
-        payload: message.payload,
-    };
-    Ok(Some(Arrived { entry, reply, delivered: standing.delivered, suspect, note, noted, fresh }))
 }

@@ -28,25 +28,38 @@ pub(crate) fn key(database: &Database, unit: &str, again: bool, sequence: u64) -
     format!("{}.{which}.{sequence}", database.state.key(LEASE, unit))
 }
 
-/// Whether a delivery that comes again is a suspect, what is noted of it, and whether something is.
+/// What is known of a delivery that comes again.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Known {
+    /// An earlier lease on it was lost.
+    pub(crate) suspect: bool,
+    /// What is noted of its leases, and whether something is.
+    pub(crate) note: Note,
+    pub(crate) noted: bool,
+}
+
+/// What is known of deliveries that come again.
 pub(crate) async fn look_up(
     session: &Session,
     database: &Database,
     leg: &Leg,
-    standing: &Standing,
-) -> Result<(bool, Note, bool), BackendError> {
-    let key = key(database, &leg.unit, leg.again, standing.sequence);
-    let found = database.state.get(session, &key).await?;
-    let noted = found.is_some();
-    let mut note: Note = found.as_ref().and_then(read).unwrap_or_default();
-    if note.given_back + 1 == standing.delivered {
-        return Ok((false, note, noted));
+    standings: &[Standing],
+) -> Result<Vec<Known>, BackendError> {
+    let keys: Vec<String> = standings.iter().map(|it| key(database, &leg.unit, leg.again, it.sequence)).collect();
+    let found = database.state.get_all(session, keys.clone()).await?;
+    let (mut known, mut crashed) = (Vec::with_capacity(keys.len()), Vec::new());
+    for ((standing, found), key) in standings.iter().zip(found).zip(keys) {
+        let noted = found.is_some();
+        let mut note: Note = found.as_ref().and_then(read).unwrap_or_default();
+        let suspect = note.given_back + 1 != standing.delivered;
+        if suspect && note.begun {
+            (note.crashes, note.begun) = (note.crashes + 1, false);
+            crashed.push((key, write(&note)));
+        }
+        known.push(Known { suspect, note, noted });
     }
-    if note.begun {
-        (note.crashes, note.begun) = (note.crashes + 1, false);
-        database.state.put(session, &key, write(&note)).await?;
-    }
-    Ok((true, note, noted))
+    database.state.put_all(session, crashed).await?;
+    Ok(known)
 }
 
 /// Gives back what nobody has begun.
@@ -56,14 +69,10 @@ pub(crate) async fn give_back(
     unwanted: Vec<Unwanted>,
 ) -> Result<(), BackendError> {
     let note = |it: &Unwanted| {
-        let note = Note { given_back: it.arrived.delivered, begun: false, ..it.arrived.note };
+        let note = Note { given_back: it.arrived.delivered, begun: false, ..it.arrived.known.note };
         (key(database, &it.unit, it.again, it.arrived.entry.sequence), write(&note))
     };
     database.state.put_all(session, unwanted.iter().map(note).collect()).await?;
-    let acks = unwanted.into_iter().map(|it| js::Ack {
-        consumer: it.consumer,
-        to: it.arrived.reply,
-        verb: GIVEN_BACK,
-    });
+    let acks = unwanted.into_iter().map(|it| js::Ack { consumer: it.consumer, to: it.arrived.reply, verb: GIVEN_BACK });
     js::ack_all(session, acks.collect()).await
 }

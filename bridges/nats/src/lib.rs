@@ -31,6 +31,8 @@ mod members;
 mod mirror;
 mod names;
 mod operator;
+mod range;
+mod reader;
 mod registry;
 mod router;
 mod runtime;
@@ -249,10 +251,7 @@ impl Nats {
             .with_store(Arc::new(store::NatsStore::new(&database)))
             .with_operator(Arc::new(operator::NatsOperator::new(&database)))
             .with_mirror(Box::new(mirror::NatsMirror::new(&database)))
-            .with_ingest(
-                Box::new(ingest::NatsIngest::new(&database)),
-                Box::new(settler::NatsSettler::new(&database)),
-            ))
+            .with_ingest(Box::new(ingest::NatsIngest::new(&database)), Box::new(settler::NatsSettler::new(&database))))
     }
 
     fn check(&self) -> Result<(), OpenError> {
@@ -270,7 +269,9 @@ impl Nats {
         }
         if !self.max_age.is_zero() && self.max_age < self.dedupe_window {
             let (is, least) = (self.max_age, self.dedupe_window);
-            return Err(OpenError::Setting(format!("max_age: is {is:?}, at least dedupe_window ({least:?}) is required")));
+            return Err(OpenError::Setting(format!(
+                "max_age: is {is:?}, at least dedupe_window ({least:?}) is required"
+            )));
         }
         let texts = [
             ("stream_name", &self.stream_name, 200),

@@ -3,19 +3,25 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use async_nats::Subject;
+use async_nats::{HeaderMap, HeaderName, HeaderValue, Subject};
+use bytes::Bytes;
 use eventbroker::provider::BackendError;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::connection::Database;
-use crate::js::{self, Ack, Begin, GIVEN_BACK, Range};
-use crate::registry::Leg;
+use crate::js::{self, Ack, GIVEN_BACK, Outgoing, Stored};
+use crate::names::token;
+use crate::range::{Begin, Range};
+use crate::registry::{Leg, USED};
 use crate::runtime::Session;
-use crate::state::{read, write};
+use crate::state::{number, read, write};
 
 /// The kind of the notes about providers that live.
 pub(crate) const BOOT: &str = "boot";
+/// The kind of the notes about names of instances.
+pub(crate) const NAME: &str = "name";
 /// A broadcast subscription whose provider shows no sign of life for so many lease times is forgotten.
 pub(crate) const FORGET_AFTER: u32 = 10;
 /// Messages that are looked at to find what was lost.
@@ -27,7 +33,7 @@ const LIMIT: Duration = Duration::from_secs(2);
 
 /// What a provider says of itself, again and again.
 #[derive(Debug, Default, Serialize, Deserialize)]
-struct Life {
+struct Sign {
     /// The subscriptions that it serves.
     units: Vec<String>,
     /// So long it is taken to live, in milliseconds.
@@ -37,7 +43,74 @@ struct Life {
 /// The note that this provider lives, and what it serves.
 pub(crate) fn sign_of_life(database: &Database, units: Vec<String>) -> (String, Vec<u8>) {
     let lease = database.settings.lease_time.as_millis().try_into().unwrap_or(u64::MAX);
-    (database.state.key(BOOT, &database.boot), write(&Life { units, lease }))
+    (database.state.key(BOOT, &database.boot), write(&Sign { units, lease }))
+}
+
+/// What is known of the name of this instance.
+#[derive(Debug, Default)]
+pub(crate) struct Life {
+    /// The number of the note of the name.
+    pub(crate) note: Mutex<u64>,
+    /// What the last sign of life came to that nobody waited for: whether the name is still this one's.
+    pub(crate) said: Mutex<Option<Result<bool, BackendError>>>,
+}
+
+/// Shows that this provider is alive, and takes or keeps the name of its instance. False if somebody else has it.
+pub(crate) async fn show_life(
+    session: &Session,
+    database: &Database,
+    life: &Life,
+    name: &str,
+) -> Result<bool, BackendError> {
+    let state = &database.state;
+    let units: Vec<String> = database.served.lock().values().map(|served| served.unit.clone()).collect();
+    let mut notes: Vec<(String, Vec<u8>)> = units.iter().map(|unit| (state.key(USED, unit), Vec::new())).collect();
+    notes.push(sign_of_life(database, units));
+    let plain = |(key, text): (String, Vec<u8>)| Outgoing {
+        subject: Subject::from(key),
+        headers: HeaderMap::new(),
+        payload: Bytes::from(text),
+    };
+    let mut messages: Vec<Outgoing> = notes.into_iter().map(plain).collect();
+    let key = state.key(NAME, &token(name));
+    if !name.is_empty() {
+        let mut headers = HeaderMap::new();
+        let last = life.note.lock().to_string();
+        headers.insert(
+            HeaderName::from_static("Nats-Expected-Last-Subject-Sequence"),
+            last.parse::<HeaderValue>().map_err(js::unavailable)?,
+        );
+        let payload = Bytes::from(database.boot.clone());
+        messages.push(Outgoing { subject: Subject::from(key.clone()), headers, payload });
+    }
+    let said = js::publish_all(session, messages).await?.pop();
+    if name.is_empty() {
+        return Ok(true);
+    }
+    match said {
+        Some(Stored::New(noted) | Stored::Known(noted)) => {
+            *life.note.lock() = noted;
+            return Ok(true);
+        }
+        Some(Stored::Overtaken) => {}
+        Some(other) => return number(other).map(|_| true),
+        None => return Err(js::cut_off()),
+    }
+    // Somebody has it, or had it; or the answer to an earlier try was lost.
+    let found = state.get(session, &key).await?;
+    let last = found.as_ref().map_or(0, |entry| entry.sequence);
+    if let Some(found) = found.filter(|entry| !entry.payload.is_empty() && entry.payload != database.boot.as_bytes()) {
+        let now = database.look_at_clock(session).await?;
+        let age = now.duration_since(found.stored_at).unwrap_or_default();
+        if age < database.settings.lease_time {
+            return Ok(false);
+        }
+    }
+    let taken = state.replace(session, &key, last, database.boot.clone().into_bytes()).await?;
+    if let Some(noted) = taken {
+        *life.note.lock() = noted;
+    }
+    Ok(taken.is_some())
 }
 
 /// Whether no other provider that lives serves a subscription.
@@ -46,7 +119,7 @@ async fn is_alone(session: &Session, database: &Database, unit: &str) -> Result<
     let own = database.state.key(BOOT, &database.boot);
     let lives = database.state.all(session, &format!("{BOOT}.>")).await?;
     Ok(!lives.iter().filter(|entry| entry.subject.as_str() != own).any(|entry| {
-        let life: Life = read(entry).unwrap_or_default();
+        let life: Sign = read(entry).unwrap_or_default();
         let age = now.duration_since(entry.stored_at).unwrap_or_default();
         age < Duration::from_millis(life.lease) && life.units.iter().any(|it| it == unit)
     }))
@@ -66,11 +139,7 @@ fn in_hand(database: &Database, leg: &Leg) -> HashSet<u64> {
 /// Takes back what was on its way to this member when its connection was lost, and says what comes back. The server would
 /// hand it out again when its lease has ended, behind what comes after it. It does not tell whose a delivery is; so this is done only by who is
 /// the only member.
-pub(crate) async fn recover(
-    session: &Session,
-    database: &Database,
-    leg: &Leg,
-) -> Result<HashSet<u64>, BackendError> {
+pub(crate) async fn recover(session: &Session, database: &Database, leg: &Leg) -> Result<HashSet<u64>, BackendError> {
     let Leg { stream, consumer, .. } = leg;
     let nothing = Ok(HashSet::new());
     let Ok(info) = js::api(session, &format!("CONSUMER.INFO.{stream}.{consumer}"), &Value::Null).await? else {

@@ -86,7 +86,8 @@ async fn index(session: &Session, database: &Database, ids: &[EventId], stored: 
     let number = |it: &Stored| if let Stored::New(number) | Stored::Known(number) = it { Some(*number) } else { None };
     let mut now = database.server_time(session);
     if now.is_none()
-        && let Some(last) = stored.iter().rev().find_map(|it| if let Stored::New(number) = it { Some(*number) } else { None })
+        && let Some(last) =
+            stored.iter().rev().find_map(|it| if let Stored::New(number) = it { Some(*number) } else { None })
         && let Some(entry) = js::get(session, database.stream(), Which::Number(last)).await?
     {
         database.note_server_time(session, &entry);

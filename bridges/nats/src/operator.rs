@@ -14,8 +14,9 @@ use jiff::Timestamp;
 use crate::connection::Database;
 use crate::entry::{MESSAGE_ID, event_of, from_json};
 use crate::ingest::REQUEUES;
-use crate::js::{self, Entry, Begin, Outgoing, Range, Which};
+use crate::js::{self, Entry, Outgoing, Which};
 use crate::names::token;
+use crate::range::{self, Begin, Range};
 use crate::registry::{self, AGAIN, DEAD, Info, Leg, Progress};
 use crate::runtime::Session;
 use crate::settler::Letter;
@@ -173,7 +174,8 @@ async fn replay(
     let until = place_of(&session, &database, replay.until.as_ref()).await?.unwrap_or(u64::MAX);
     let legs: Vec<Leg> = info.legs(&database, &unit).into_iter().filter(|leg| !leg.again).collect();
     let progress = registry::progress(&session, &legs).await?;
-    let legs: Vec<(Leg, Progress)> = legs.into_iter().zip(progress.into_iter().map(Option::unwrap_or_default)).collect();
+    let legs: Vec<(Leg, Progress)> =
+        legs.into_iter().zip(progress.into_iter().map(Option::unwrap_or_default)).collect();
     let own = Pattern::parse(&info.pattern).map_err(|error| BackendError::Refused(error.to_string()))?;
     let matches = |event: &Event| {
         let event_type = event.event_type().as_str();
@@ -194,7 +196,8 @@ async fn replay(
         scanned += step.len();
         let mut last = None;
         let found = step.into_iter().take_while(|entry| entry.sequence <= until);
-        let events = found.filter_map(|entry| Some((entry.sequence, event_of(database.prefix(), &entry)?, entry.payload)));
+        let events =
+            found.filter_map(|entry| Some((entry.sequence, event_of(database.prefix(), &entry)?, entry.payload)));
         let events: Vec<(u64, Event, Bytes)> = events.collect();
         let tokens: Vec<String> = events.iter().map(|(_, event, _)| token(&event.id().to_string())).collect();
         let again = tokens.iter().map(|id| state.key(AGAIN, &format!("{unit}.{id}"))).collect();
@@ -259,7 +262,7 @@ async fn lag(session: &Session, database: &Database, unit: &str, info: &Info) ->
         }
     }
     let dead = format!("{}.{unit}.>", letters(database, &info.group));
-    lag.dead = js::count(session, &database.state.stream, &dead).await?;
+    lag.dead = range::count(session, &database.state.stream, &dead).await?;
     Ok(lag)
 }
 
@@ -267,7 +270,7 @@ async fn stats(session: Session, database: Arc<Database>) -> Result<BackEndStats
     let state = &database.state;
     let mut stats = BackEndStats::default();
     let subjects = format!("{}.>", letters(&database, database.group()));
-    stats.dead_letters = js::count(&session, &state.stream, &subjects).await?;
+    stats.dead_letters = range::count(&session, &state.stream, &subjects).await?;
     let mut newest = Range::open(&session, &state.stream, &subjects, Begin::Last, true).await?;
     stats.newest_dead_letter = newest.next(&session, 1).await?.first().map_or(0, |entry| entry.sequence);
     newest.close(&session).await;

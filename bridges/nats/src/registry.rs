@@ -11,8 +11,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::connection::Database;
-use crate::js::{self, CONSUMER_NOT_FOUND, Begin, STREAM_NOT_FOUND, nanos};
+use crate::js::{self, CONSUMER_NOT_FOUND, STREAM_NOT_FOUND, nanos};
 use crate::names;
+use crate::range::{self, Begin};
 use crate::runtime::Session;
 use crate::state::{read, write};
 use crate::stream;
@@ -195,7 +196,7 @@ pub(crate) async fn serve(session: &Session, database: &Database, legs: &[Leg]) 
                 // A stream that was removed begins anew, and so does what reads it.
                 let is_anew = !leg.again && *start > stream::last(session, stream).await? + 1;
                 let from = Begin::Number(if is_anew { 1 } else { *start });
-                let mut config = js::begin(from);
+                let mut config = range::begin(from);
                 config["durable_name"] = json!(consumer);
                 config["ack_policy"] = json!("explicit");
                 config["ack_wait"] = json!(lease);
@@ -347,7 +348,8 @@ pub(crate) async fn revive(session: &Session, database: &Database) -> Result<(),
             Some(info) => info,
             None => {
                 // What is in a new stream was not seen by anybody.
-                let info = Info { after: 0, start: 1, since: 0, changes: 0, earlier: Vec::new(), ..served.info.clone() };
+                let info =
+                    Info { after: 0, start: 1, since: 0, changes: 0, earlier: Vec::new(), ..served.info.clone() };
                 database.state.replace(session, &key, 0, write(&info)).await?;
                 info
             }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_nats::{Client, Message, Subject, SubscribeError};
-use futures_util::StreamExt as _;
 use futures_channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
+use futures_util::StreamExt as _;
 use parking_lot::Mutex;
 
 use crate::runtime::Session;

@@ -224,7 +224,9 @@ impl Shared {
                 }
                 (Err(error), runtime) => {
                     job(Err(error));
-                    runtime.map(end);
+                    if let Some(runtime) = runtime {
+                        end(runtime);
+                    }
                 }
                 (Ok(_), None) => {}
             }
@@ -243,11 +245,7 @@ impl Shared {
             .ignore_discovered_servers()
             .client_capacity(4_096)
             .request_timeout(Some(CALL_LIMIT))
-            .reconnect_delay_callback(
-                move |_| {
-                    if connected.load(Ordering::SeqCst) { NEVER } else { Duration::ZERO }
-                },
-            )
+            .reconnect_delay_callback(move |_| if connected.load(Ordering::SeqCst) { NEVER } else { Duration::ZERO })
             .event_callback(move |event| {
                 let lost = Arc::clone(&lost);
                 async move {

@@ -10,14 +10,13 @@ use eventbroker::provider::{BackendError, LeaseOutcome, LeaseToken, Registration
 use eventbroker::{Pattern, Scope, StartPosition};
 use futures_util::future::try_join_all;
 use jiff::Timestamp;
-use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::connection::{Database, Held, Served};
 use crate::entry::MESSAGE_ID;
-use crate::js::{self, Ack, DONE, GIVEN_BACK, IN_PROGRESS, Outgoing, Stored};
+use crate::js::{self, Ack, DONE, GIVEN_BACK, IN_PROGRESS, Outgoing};
 use crate::leases::{self, Note};
-use crate::members::{self, BOOT};
+use crate::members::{self, BOOT, Life, NAME, show_life};
 use crate::names::token;
 use crate::registry::{self, DEAD, Info, USED};
 use crate::runtime::Session;
@@ -25,23 +24,11 @@ use crate::state::{number, write};
 use crate::status::note;
 use crate::store;
 
-/// The kind of the notes about names of instances.
-const NAME: &str = "name";
-
 #[derive(Debug)]
 pub(crate) struct NatsSettler {
     database: Arc<Database>,
     life: Arc<Life>,
     last_beat: Option<Instant>,
-}
-
-/// What is known of the name of this instance.
-#[derive(Debug, Default)]
-struct Life {
-    /// The number of the note of the name.
-    note: Mutex<u64>,
-    /// What the last sign of life came to that nobody waited for: whether the name is still this one's.
-    said: Mutex<Option<Result<bool, BackendError>>>,
 }
 
 /// A dead letter, as it is stored.
@@ -90,59 +77,6 @@ impl NatsSettler {
         });
         said
     }
-}
-
-/// Shows that this provider is alive, and takes or keeps the name of its instance. False if somebody else has it.
-async fn show_life(session: &Session, database: &Database, life: &Life, name: &str) -> Result<bool, BackendError> {
-    let state = &database.state;
-    let units: Vec<String> = database.served.lock().values().map(|served| served.unit.clone()).collect();
-    let mut notes: Vec<(String, Vec<u8>)> = units.iter().map(|unit| (state.key(USED, unit), Vec::new())).collect();
-    notes.push(members::sign_of_life(database, units));
-    let plain = |(key, text): (String, Vec<u8>)| Outgoing {
-        subject: Subject::from(key),
-        headers: HeaderMap::new(),
-        payload: Bytes::from(text),
-    };
-    let mut messages: Vec<Outgoing> = notes.into_iter().map(plain).collect();
-    let key = state.key(NAME, &token(name));
-    if !name.is_empty() {
-        let mut headers = HeaderMap::new();
-        let last = life.note.lock().to_string();
-        headers.insert(
-            HeaderName::from_static("Nats-Expected-Last-Subject-Sequence"),
-            last.parse::<HeaderValue>().map_err(js::unavailable)?,
-        );
-        let payload = Bytes::from(database.boot.clone());
-        messages.push(Outgoing { subject: Subject::from(key.clone()), headers, payload });
-    }
-    let said = js::publish_all(session, messages).await?.pop();
-    if name.is_empty() {
-        return Ok(true);
-    }
-    match said {
-        Some(Stored::New(noted) | Stored::Known(noted)) => {
-            *life.note.lock() = noted;
-            return Ok(true);
-        }
-        Some(Stored::Overtaken) => {}
-        Some(other) => return number(other).map(|_| true),
-        None => return Err(js::cut_off()),
-    }
-    // Somebody has it, or had it; or the answer to an earlier try was lost.
-    let found = state.get(session, &key).await?;
-    let last = found.as_ref().map_or(0, |entry| entry.sequence);
-    if let Some(found) = found.filter(|entry| !entry.payload.is_empty() && entry.payload != database.boot.as_bytes()) {
-        let now = database.look_at_clock(session).await?;
-        let age = now.duration_since(found.stored_at).unwrap_or_default();
-        if age < database.settings.lease_time {
-            return Ok(false);
-        }
-    }
-    let taken = state.replace(session, &key, last, database.boot.clone().into_bytes()).await?;
-    if let Some(noted) = taken {
-        *life.note.lock() = noted;
-    }
-    Ok(taken.is_some())
 }
 
 /// What has to be told of a lease that ends.
@@ -230,8 +164,10 @@ impl Settler for NatsSettler {
     fn join(&mut self, instance_id: &str) -> Result<bool, BackendError> {
         let (database, life, name) = (Arc::clone(&self.database), Arc::clone(&self.life), instance_id.to_owned());
         *life.note.lock() = 0;
-        let is_ours =
-            self.database.runtime.call(move |session| async move { show_life(&session, &database, &life, &name).await })?;
+        let is_ours = self
+            .database
+            .runtime
+            .call(move |session| async move { show_life(&session, &database, &life, &name).await })?;
         if is_ours {
             instance_id.clone_into(&mut self.database.member.lock());
         }

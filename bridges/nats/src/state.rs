@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 
 use crate::js::{self, Entry, Outgoing, Stored, Which};
 use crate::names::token;
+use crate::range;
 use crate::runtime::Session;
 
 /// How often a change is tried when others change the same.
@@ -37,7 +38,11 @@ impl State {
     }
 
     /// The last of each.
-    pub(crate) async fn get_all(&self, session: &Session, keys: Vec<String>) -> Result<Vec<Option<Entry>>, BackendError> {
+    pub(crate) async fn get_all(
+        &self,
+        session: &Session,
+        keys: Vec<String>,
+    ) -> Result<Vec<Option<Entry>>, BackendError> {
         let which: Vec<Which> = keys.into_iter().map(Which::LastOf).collect();
         js::get_all(session, &self.stream, &which).await
     }
@@ -52,8 +57,11 @@ impl State {
         session: &Session,
         notes: Vec<(String, Vec<u8>)>,
     ) -> Result<Vec<u64>, BackendError> {
-        let message =
-            |(key, text)| Outgoing { subject: Subject::from(key), headers: HeaderMap::new(), payload: Bytes::from(text) };
+        let message = |(key, text)| Outgoing {
+            subject: Subject::from(key),
+            headers: HeaderMap::new(),
+            payload: Bytes::from(text),
+        };
         let stored = js::publish_all(session, notes.into_iter().map(message).collect()).await?;
         stored.into_iter().map(number).collect()
     }
@@ -120,7 +128,7 @@ impl State {
 
     /// All notes of a kind, with the parts of a name that are known.
     pub(crate) async fn all(&self, session: &Session, kind: &str) -> Result<Vec<Entry>, BackendError> {
-        js::all(session, &self.stream, &format!("{}.{kind}", self.prefix), usize::MAX).await
+        range::all(session, &self.stream, &format!("{}.{kind}", self.prefix), usize::MAX).await
     }
 
     /// Adds to a counter.

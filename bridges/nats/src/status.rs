@@ -98,9 +98,12 @@ pub(crate) async fn with_statuses(
     Ok(found.into_iter().zip(notes).map(told).collect())
 }
 
+/// A subscription: what its consumers are called, what is known of it, and its patterns with how often they had changed.
+type Unit = (String, registry::Info, Vec<(u32, Pattern)>);
+
 /// The subscriptions, and how far those have come that matter.
 struct Units {
-    known: Vec<(String, registry::Info, Vec<(u32, Pattern)>)>,
+    known: Vec<Unit>,
     progress: HashMap<(String, u32), Progress>,
 }
 
@@ -108,7 +111,11 @@ impl Units {
     async fn of(session: &Session, database: &Database, found: &[(u64, Event)]) -> Result<Self, BackendError> {
         let known = registry::all(session, database).await?;
         let parsed = |(unit, info): (String, registry::Info)| {
-            let all = info.earlier.iter().map(|it| (it.changes, it.pattern.clone())).chain([(info.changes, info.pattern.clone())]);
+            let all = info
+                .earlier
+                .iter()
+                .map(|it| (it.changes, it.pattern.clone()))
+                .chain([(info.changes, info.pattern.clone())]);
             let patterns = all.filter_map(|(changes, text)| Some((changes, Pattern::parse(&text).ok()?))).collect();
             (unit, info, patterns)
         };
@@ -120,9 +127,12 @@ impl Units {
             for (sequence, event) in found {
                 needed.extend(units.change_for(info, unit, *sequence, event));
             }
-            for (leg, changes) in info.legs(database, unit).into_iter().filter(|leg| !leg.again).zip(
-                info.earlier.iter().map(|it| it.changes).chain([info.changes]),
-            ) {
+            for (leg, changes) in info
+                .legs(database, unit)
+                .into_iter()
+                .filter(|leg| !leg.again)
+                .zip(info.earlier.iter().map(|it| it.changes).chain([info.changes]))
+            {
                 if needed.contains(&changes) {
                     legs.push(leg);
                     keys.push((unit.clone(), changes));
@@ -151,8 +161,10 @@ impl Units {
 
     fn status(&self, sequence: u64, event: &Event, note: &Note) -> Status {
         let local = note.local();
-        let (mut is_open, mut has_begun) =
-            (matches!(local, Some(Status::Pending | Status::Processing)), local.is_some_and(|it| it != Status::Pending));
+        let (mut is_open, mut has_begun) = (
+            matches!(local, Some(Status::Pending | Status::Processing)),
+            local.is_some_and(|it| it != Status::Pending),
+        );
         for (unit, info, _) in &self.known {
             if note.again.contains(unit) {
                 (is_open, has_begun) = (true, true);

@@ -14,7 +14,8 @@ use serde_json::Value;
 
 use crate::connection::Database;
 use crate::entry::{event_of, id_of, time_of};
-use crate::js::{self, Entry, Begin, Range, Which};
+use crate::js::{self, Entry, Which};
+use crate::range::{self, Begin, Range};
 use crate::registry;
 use crate::runtime::Session;
 use crate::state::read;
@@ -234,7 +235,7 @@ async fn stats(session: Session, database: Arc<Database>) -> Result<StoreStats, 
     let info = stream::info(&session, database.stream()).await?.unwrap_or(Value::Null);
     stats.events = info["state"]["messages"].as_u64().unwrap_or(0);
     let last = info["state"]["last_seq"].as_u64().unwrap_or(0);
-    stats.failed = js::count(&session, &database.state.stream, &database.state.key(FAILED, "*")).await?;
+    stats.failed = range::count(&session, &database.state.stream, &database.state.key(FAILED, "*")).await?;
     if let Some(from) = first_open(&session, &database).await? {
         let mut scan = Scan { order: Order::OldestFirst, from, to: last, range: None };
         let mut scanned = 0;

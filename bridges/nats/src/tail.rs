@@ -8,8 +8,9 @@ use eventbroker::{Event, Pattern, StartPosition};
 
 use crate::connection::Database;
 use crate::entry::event_of;
-use crate::js::{Entry, Begin, Range};
+use crate::js::Entry;
 use crate::names::filter;
+use crate::range::{Begin, Range};
 use crate::status::with_statuses;
 use crate::{store, stream};
 

@@ -2,8 +2,8 @@
 
 use eventbroker::Broker;
 use eventbroker_conformance::faults;
-use eventbroker_conformance::proxy::Proxy;
 use eventbroker_conformance::nats::Server;
+use eventbroker_conformance::proxy::Proxy;
 use eventbroker_nats::Nats;
 
 #[test]

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use eventbroker::Broker;
 use eventbroker_conformance::faults;
-use eventbroker_conformance::proxy::Proxy;
 use eventbroker_conformance::nats::Server;
+use eventbroker_conformance::proxy::Proxy;
 use eventbroker_nats::Nats;
 
 #[test]

@@ -40,7 +40,7 @@ impl Place for Stream {
 
     fn disturb(&self, round: usize) -> Option<&'static str> {
         let server = SERVER.get().expect("it runs");
-        if round % 2 == 0 {
+        if round.is_multiple_of(2) {
             server.crash();
             thread::sleep(Duration::from_millis(300));
             server.up();

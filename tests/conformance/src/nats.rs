@@ -47,7 +47,8 @@ impl Server {
     /// Other settings than those that it was started with; they count from the next start on.
     pub fn configure(&self, settings: &str) {
         let store = self.folder.join("store").display().to_string();
-        let config = format!("listen: \"127.0.0.1:{}\"\njetstream {{ store_dir: \"{store}\" }}\n{settings}\n", self.port);
+        let config =
+            format!("listen: \"127.0.0.1:{}\"\njetstream {{ store_dir: \"{store}\" }}\n{settings}\n", self.port);
         fs::write(self.folder.join("config"), config).expect("a file");
     }
 
