@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::connection::{Database, Held};
 use crate::entry::{from_json, is_of_the_original, is_ours};
-use crate::intake::Arrived;
+use crate::intake::{Arrived, is_fresh};
 use crate::js::{self, Ack, DONE, Which};
 use crate::leases;
 use crate::members::{BOOT, FORGET_AFTER};
@@ -98,8 +98,9 @@ impl NatsIngest {
                         continue;
                     }
                 }
+                let fresh = arrived.fresh;
                 match lease(&database, &room.subscription, &leg, arrived, &mut foreign) {
-                    Some(lease) => leases.push(lease),
+                    Some(lease) => leases.push((fresh, lease)),
                     None => acks.push(ack),
                 }
             }
@@ -126,7 +127,14 @@ impl NatsIngest {
                 }))
             });
         }
-        leases
+        // This may have been the moment in which the process slept.
+        let is_old = |(fresh, _): &(Instant, Lease)| !is_fresh(*fresh, database.settings.lease_time);
+        if leases.first().is_some_and(is_old) {
+            let mut held = database.leases.lock();
+            leases.iter().for_each(|(_, lease)| _ = held.remove(&lease.token.0));
+            return Vec::new();
+        }
+        leases.into_iter().map(|(_, lease)| lease).collect()
     }
 }
 

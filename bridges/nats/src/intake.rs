@@ -40,6 +40,17 @@ pub(crate) struct Arrived {
     pub(crate) fresh: Instant,
 }
 
+impl Arrived {
+    /// Whether it is still this member's: of what it has slept over, others may have taken something.
+    pub(crate) fn is_fresh(&self, lease: Duration) -> bool {
+        is_fresh(self.fresh, lease)
+    }
+}
+
+pub(crate) fn is_fresh(since: Instant, lease: Duration) -> bool {
+    since.elapsed() < lease.mul_f64(0.6)
+}
+
 /// A consumer that messages are asked of.
 #[derive(Debug)]
 struct Source {
@@ -166,6 +177,7 @@ impl Intake {
         let has_slept = inner.has_slept(lease);
         if has_slept {
             inner.stale = generation;
+            inner.sources.values_mut().for_each(|source| source.waiting.clear());
         }
         inner.last_beat = Some(Instant::now());
         has_slept
@@ -234,7 +246,7 @@ impl Intake {
             while taken.len() < room && source.hold.is_none() {
                 let Some(arrived) = source.waiting.pop_front() else { break };
                 // One that this process has slept over is somebody else's by now.
-                if arrived.fresh.elapsed() < lease.mul_f64(0.6) {
+                if arrived.is_fresh(lease) {
                     taken.push((Arc::clone(leg), arrived));
                 }
             }
