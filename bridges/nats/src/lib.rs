@@ -77,7 +77,7 @@ pub struct Nats {
     max_bytes: u64,
     adopt_stream: bool,
     lease_time: Duration,
-    dedupe_window: Duration,
+    dedupe_window: Option<Duration>,
     retention: Duration,
     idle_expiry: Duration,
     user_and_password: Option<(String, String)>,
@@ -113,7 +113,7 @@ impl Nats {
             max_bytes: 0,
             adopt_stream: false,
             lease_time: Duration::from_secs(30),
-            dedupe_window: Duration::from_secs(120),
+            dedupe_window: None,
             retention: 7 * DAY,
             idle_expiry: 7 * DAY,
             user_and_password: None,
@@ -190,10 +190,10 @@ impl Nats {
         self
     }
 
-    /// How long the server knows the id of an event after its publish: so long the same event again is a duplicate. Default 120 s; at least
-    /// 1 s, and at most `max_age`.
+    /// How long the server knows the id of an event after its publish: so long the same event again is a duplicate. Default 120 s, or
+    /// `max_age` if that is shorter; at least 1 s, and at most `max_age`.
     pub fn dedupe_window(mut self, window: Duration) -> Self {
-        self.dedupe_window = window;
+        self.dedupe_window = Some(window);
         self
     }
 
@@ -254,10 +254,16 @@ impl Nats {
             .with_ingest(Box::new(ingest::NatsIngest::new(&database)), Box::new(settler::NatsSettler::new(&database))))
     }
 
+    /// How long the server knows an id.
+    fn known_for(&self) -> Duration {
+        const USUAL: Duration = Duration::from_secs(120);
+        self.dedupe_window.unwrap_or(if self.max_age.is_zero() { USUAL } else { self.max_age.min(USUAL) })
+    }
+
     fn check(&self) -> Result<(), OpenError> {
         let least = [
             ("lease_time", self.lease_time, Duration::from_millis(100)),
-            ("dedupe_window", self.dedupe_window, Duration::from_secs(1)),
+            ("dedupe_window", self.known_for(), Duration::from_secs(1)),
             ("retention", self.retention, Duration::from_secs(1)),
             // Who serves a subscription says so each third of a lease.
             ("idle_expiry", self.idle_expiry, self.lease_time.max(Duration::from_secs(1))),
@@ -267,8 +273,8 @@ impl Nats {
                 return Err(OpenError::Setting(format!("{name}: is {is:?}, at least {least:?} is required")));
             }
         }
-        if !self.max_age.is_zero() && self.max_age < self.dedupe_window {
-            let (is, least) = (self.max_age, self.dedupe_window);
+        if !self.max_age.is_zero() && self.max_age < self.known_for() {
+            let (is, least) = (self.max_age, self.known_for());
             return Err(OpenError::Setting(format!(
                 "max_age: is {is:?}, at least dedupe_window ({least:?}) is required"
             )));

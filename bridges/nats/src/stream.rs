@@ -75,7 +75,7 @@ fn wanted(database: &Database) -> Value {
         // What was accepted and not read is never thrown away for something new.
         "discard": "new",
         "num_replicas": settings.replicas,
-        "duplicate_window": nanos(settings.dedupe_window),
+        "duplicate_window": nanos(settings.known_for()),
         "allow_direct": true,
     })
 }
