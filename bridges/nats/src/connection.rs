@@ -1,6 +1,6 @@
 //! One provider's hold on the server: what its parts share.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::process;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::runtime::{Login, Runtime, Session};
 use crate::state::State;
 use crate::{Nats, OpenError};
 
-/// How many places of events are remembered, twice.
+/// How many places of events are remembered, twice, and how many acknowledged messages of a consumer.
 const REMEMBERED: usize = 16_384;
 /// How long it is taken for known what time the server has.
 const CLOCK_IS_GOOD: Duration = Duration::from_secs(60);
@@ -47,7 +47,7 @@ pub(crate) struct Database {
     /// A publish was refused because the stream is full.
     pub(crate) is_crowded: AtomicBool,
     places: Mutex<Places>,
-    settled: Mutex<HashMap<String, Settled>>,
+    settled: Mutex<HashMap<Arc<str>, VecDeque<(u64, SystemTime)>>>,
     clock: Mutex<Option<Clock>>,
 }
 
@@ -63,15 +63,15 @@ pub(crate) struct Served {
 /// A delivery that this provider holds.
 #[derive(Debug, Clone)]
 pub(crate) struct Held {
-    pub(crate) unit: String,
+    /// What has delivered it.
+    pub(crate) leg: Arc<Leg>,
+    /// The subscription's name.
     pub(crate) name: Arc<str>,
-    /// It was made again: it is in the stream beside the events.
-    pub(crate) again: bool,
     /// How often it was a dead letter before.
     pub(crate) requeues: u32,
-    pub(crate) consumer: String,
     pub(crate) reply: Subject,
     pub(crate) sequence: u64,
+    pub(crate) stored_at: SystemTime,
     pub(crate) delivered: u64,
     /// What is noted about its earlier leases, and whether something is.
     pub(crate) note: Note,
@@ -82,7 +82,7 @@ pub(crate) struct Held {
 
 impl Held {
     pub(crate) fn ack(&self, verb: &'static [u8]) -> Ack {
-        Ack { consumer: self.consumer.clone(), to: self.reply.clone(), verb }
+        Ack { consumer: self.leg.ack_name(), to: self.reply.clone(), verb }
     }
 }
 
@@ -91,13 +91,6 @@ impl Held {
 struct Places {
     young: HashMap<EventId, u64>,
     old: HashMap<EventId, u64>,
-}
-
-/// The messages of a consumer that this provider has acknowledged, of late.
-#[derive(Debug, Default)]
-struct Settled {
-    young: HashSet<u64>,
-    old: HashSet<u64>,
 }
 
 /// What time the server had at a moment here.
@@ -115,7 +108,7 @@ impl Database {
         let servers: Result<Vec<ServerAddr>, _> =
             settings.url.split(',').map(|url| url.trim().parse::<ServerAddr>()).collect();
         let servers = servers.map_err(|_| invalid())?;
-        if settings.url.trim().is_empty() {
+        if servers.iter().any(|server| server.host().is_empty()) {
             return Err(invalid());
         }
         let places: Vec<String> = servers.iter().map(|server| format!("{}:{}", server.host(), server.port())).collect();
@@ -126,9 +119,16 @@ impl Database {
             })?),
             None => None,
         };
+        // The client does not look for a login in an address.
+        let in_url = servers.iter().find_map(|server| Some((decoded(server.username()?), server.password().map(decoded))));
+        let (user_and_password, token) = match in_url {
+            Some((user, Some(password))) => (Some((user, password)), None),
+            Some((token, None)) => (None, Some(token)),
+            None => (None, None),
+        };
         let login = Login {
-            user_and_password: settings.user_and_password.clone(),
-            token: settings.token.clone(),
+            user_and_password: settings.user_and_password.clone().or(user_and_password),
+            token: settings.token.clone().or(token),
             nkey: settings.nkey.clone(),
             credentials,
         };
@@ -211,38 +211,31 @@ impl Database {
     pub(crate) fn note_settled<'a>(&self, held: impl Iterator<Item = &'a Held>) {
         let mut settled = self.settled.lock();
         for held in held {
-            let of = match settled.get_mut(&held.consumer) {
-                Some(of) => of,
-                None => settled.entry(held.consumer.clone()).or_default(),
-            };
-            of.young.insert(held.sequence);
-            if of.young.len() >= REMEMBERED {
-                of.old = std::mem::take(&mut of.young);
+            let of = settled.entry(held.leg.ack_name()).or_default();
+            if of.len() >= REMEMBERED {
+                of.pop_front();
             }
+            of.push_back((held.sequence, held.stored_at));
         }
     }
 
-    /// What was acknowledged of a consumer behind `floor`, up to `last`.
+    /// What was acknowledged of a consumer behind `floor`, up to `last`, of late.
     pub(crate) fn settled(&self, consumer: &str, floor: u64, last: u64) -> HashSet<u64> {
         let settled = self.settled.lock();
-        let of = settled.get(consumer).into_iter().flat_map(|of| of.young.iter().chain(&of.old));
-        of.copied().filter(|sequence| (floor + 1..=last).contains(sequence)).collect()
+        let of = settled.get(consumer).into_iter().flatten().copied();
+        of.map(|(sequence, _)| sequence).filter(|sequence| (floor + 1..=last).contains(sequence)).collect()
     }
 
-    pub(crate) fn is_settled(&self, consumer: &str, sequence: u64) -> bool {
-        let settled = self.settled.lock();
-        settled.get(consumer).is_some_and(|of| of.young.contains(&sequence) || of.old.contains(&sequence))
-    }
-
-    /// The stream may be another one now.
-    pub(crate) fn forget_settled(&self) {
-        self.settled.lock().clear();
+    /// Whether a message was acknowledged of late. In a stream that was made again, other messages have the same numbers.
+    pub(crate) fn is_settled(&self, consumer: &str, sequence: u64, stored_at: SystemTime) -> bool {
+        self.settled.lock().get(consumer).is_some_and(|of| of.contains(&(sequence, stored_at)))
     }
 
     /// Whether a lease on a message is held.
-    pub(crate) fn is_in_hand(&self, leg: &Leg, sequence: u64) -> bool {
-        let is_it =
-            |held: &Held| held.sequence == sequence && held.again == leg.again && held.consumer == leg.ack_name();
+    pub(crate) fn is_in_hand(&self, leg: &Leg, sequence: u64, stored_at: SystemTime) -> bool {
+        let is_it = |held: &Held| {
+            held.sequence == sequence && held.stored_at == stored_at && held.leg.ack_name() == leg.ack_name()
+        };
         self.leases.lock().values().any(is_it)
     }
 
@@ -270,4 +263,24 @@ impl Database {
             None => Err(js::unavailable("what was just noted is not there")),
         }
     }
+}
+
+/// A part of an address as it was meant.
+fn decoded(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let (mut plain, mut at) = (Vec::with_capacity(bytes.len()), 0);
+    while at < bytes.len() {
+        let digits = (bytes[at] == b'%').then(|| text.get(at + 1..at + 3)).flatten();
+        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(byte) => {
+                plain.push(byte);
+                at += 3;
+            }
+            None => {
+                plain.push(bytes[at]);
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8_lossy(&plain).into_owned()
 }

@@ -35,11 +35,13 @@ pub(crate) const REQUEUES: &str = "Requeues";
 pub(crate) struct NatsIngest {
     database: Arc<Database>,
     next_clean_up: Instant,
+    /// The last message of each consumer that was handed out.
+    highest: HashMap<Arc<str>, u64>,
 }
 
 impl NatsIngest {
     pub(crate) fn new(database: &Arc<Database>) -> Self {
-        Self { database: Arc::clone(database), next_clean_up: Instant::now() }
+        Self { database: Arc::clone(database), next_clean_up: Instant::now(), highest: HashMap::new() }
     }
 
     fn look(&mut self, room: &[Room], wait: Duration) -> Result<Vec<Lease>, BackendError> {
@@ -88,12 +90,16 @@ impl NatsIngest {
             roomy.insert(unit.as_str());
             for (leg, arrived) in database.intake.take(unit, legs, room.deliveries, &database, &mut pulls) {
                 let ack = Ack { consumer: leg.ack_name(), to: arrived.reply.clone(), verb: DONE };
-                if arrived.delivered > 1 {
-                    // It may have come again before the server heard of it.
-                    if database.is_in_hand(&leg, arrived.entry.sequence) {
+                let (sequence, stored_at) = (arrived.entry.sequence, arrived.entry.stored_at);
+                let highest = self.highest.entry(leg.ack_name()).or_default();
+                let may_be_known = arrived.delivered > 1 || sequence <= *highest;
+                *highest = sequence.max(*highest);
+                if may_be_known {
+                    // It may have come again before the server has heard of it, or the server has forgotten what it heard.
+                    if database.is_in_hand(&leg, sequence, stored_at) {
                         continue;
                     }
-                    if database.is_settled(&leg.ack_name(), arrived.entry.sequence) {
+                    if database.is_settled(&leg.ack_name(), sequence, stored_at) {
                         acks.push(ack);
                         continue;
                     }
@@ -142,7 +148,7 @@ impl NatsIngest {
 fn lease(
     database: &Database,
     name: &Arc<str>,
-    leg: &Leg,
+    leg: &Arc<Leg>,
     arrived: Arrived,
     foreign: &mut Vec<(String, Vec<u8>)>,
 ) -> Option<Lease> {
@@ -162,7 +168,6 @@ fn lease(
         return None;
     }
     if !leg.again {
-        database.remember(event.id(), entry.sequence);
         if !is_ours(&entry.headers) {
             foreign.push((database.state.of_event(AT, event.id()), write(&entry.sequence)));
         }
@@ -170,13 +175,12 @@ fn lease(
     let token = database.next_token.fetch_add(1, Ordering::Relaxed);
     let requeues = entry.header(REQUEUES).and_then(|text| text.parse().ok()).unwrap_or(0);
     let held = Held {
-        unit: leg.unit.clone(),
+        leg: Arc::clone(leg),
         name: Arc::clone(name),
-        again: leg.again,
         requeues,
-        consumer: leg.ack_name(),
         reply: arrived.reply,
         sequence: entry.sequence,
+        stored_at: entry.stored_at,
         delivered: arrived.delivered,
         note: arrived.known.note,
         noted: arrived.known.noted,
@@ -194,7 +198,12 @@ async fn clean_up(session: &Session, database: &Database) -> Result<(), BackendE
     let age = |at: SystemTime| now.duration_since(at).unwrap_or_default();
     let known = registry::all(session, database).await?;
     let used = state.get_all(session, known.iter().map(|(unit, _)| state.key(USED, unit)).collect()).await?;
-    let boots = state.get_all(session, known.iter().map(|(_, info)| state.key(BOOT, &info.owner)).collect()).await?;
+    let owner = |(_, info): &(String, registry::Info)| {
+        // Of those that belong to nobody, this provider is as good as any.
+        let owner = if info.owner.is_empty() { &database.boot } else { &info.owner };
+        state.key(BOOT, owner)
+    };
+    let boots = state.get_all(session, known.iter().map(owner).collect()).await?;
     let is_dead = database.settings.lease_time.saturating_mul(FORGET_AFTER);
     for (((unit, info), used), boot) in known.iter().zip(used).zip(boots) {
         let is_gone = !info.owner.is_empty() && boot.is_none_or(|boot| age(boot.stored_at) > is_dead);

@@ -97,7 +97,7 @@ struct Reader {
 
 #[derive(Debug, Default)]
 struct Inner {
-    sources: HashMap<String, Source>,
+    sources: HashMap<Arc<str>, Source>,
     generation: u64,
     is_woken: bool,
     is_receiving: bool,
@@ -130,7 +130,7 @@ pub(crate) struct Begun {
 /// What is to be asked of a consumer.
 #[derive(Debug, Clone)]
 pub(crate) struct Pull {
-    pub(crate) key: String,
+    pub(crate) key: Arc<str>,
     pub(crate) leg: Arc<Leg>,
     pub(crate) batch: usize,
 }
@@ -140,7 +140,7 @@ pub(crate) struct Pull {
 pub(crate) struct Unwanted {
     pub(crate) unit: String,
     pub(crate) again: bool,
-    pub(crate) consumer: String,
+    pub(crate) consumer: Arc<str>,
     pub(crate) arrived: Arrived,
 }
 

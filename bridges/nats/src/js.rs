@@ -1,7 +1,7 @@
 //! JetStream as this bridge uses it: requests of its API, publishes and acknowledgements of which many are under way at once, and single
 //! messages of a stream.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_nats::{HeaderMap, Message, StatusCode, Subject};
@@ -150,7 +150,7 @@ fn read_answer(message: &Message) -> Result<Stored, BackendError> {
 /// An acknowledgement: of which consumer, to which message, what.
 #[derive(Debug, Clone)]
 pub(crate) struct Ack {
-    pub(crate) consumer: String,
+    pub(crate) consumer: Arc<str>,
     pub(crate) to: Subject,
     pub(crate) verb: &'static [u8],
 }
@@ -163,10 +163,17 @@ pub(crate) const IN_PROGRESS: &[u8] = b"+WPI";
 /// only the last of each is to be answered.
 pub(crate) async fn ack_all(session: &Session, acks: Vec<Ack>) -> Result<(), BackendError> {
     let mut answers = session.router.call();
-    let last: HashMap<&str, usize> = acks.iter().enumerate().map(|(at, ack)| (ack.consumer.as_str(), at)).collect();
+    // Mostly all are of one.
+    let mut last: Vec<(&str, usize)> = Vec::new();
+    for (at, ack) in acks.iter().enumerate() {
+        match last.iter_mut().find(|(consumer, _)| *consumer == &*ack.consumer) {
+            Some((_, last)) => *last = at,
+            None => last.push((&ack.consumer, at)),
+        }
+    }
     for (at, ack) in acks.iter().enumerate() {
         let verb = Bytes::from_static(ack.verb);
-        let sent = if last.get(ack.consumer.as_str()) == Some(&at) {
+        let sent = if last.iter().any(|(_, last)| *last == at) {
             session.client.publish_with_reply(ack.to.clone(), answers.address(at), verb).await
         } else {
             session.client.publish(ack.to.clone(), verb).await
@@ -263,8 +270,6 @@ pub(crate) struct Standing {
     pub(crate) sequence: u64,
     /// How often it was delivered, this time included.
     pub(crate) delivered: u64,
-    /// Which delivery of the consumer this is.
-    pub(crate) number: u64,
     pub(crate) stored_at: SystemTime,
     /// How many are there behind it.
     pub(crate) left: u64,
@@ -274,16 +279,16 @@ impl Standing {
     /// As the address for its acknowledgement tells: `$JS.ACK.STREAM.CONSUMER.DELIVERED.SEQUENCE.…`, or with a domain and an account before
     /// the stream.
     pub(crate) fn of(reply: &str) -> Option<Self> {
-        let tokens: Vec<&str> = reply.split('.').collect();
-        let from = if tokens.len() >= 11 { 6 } else { 4 };
-        let number = |at: usize| tokens.get(from + at)?.parse::<u64>().ok();
-        let nanos = number(3)?;
+        let mut tokens = reply.strip_prefix("$JS.ACK.")?.split('.');
+        let others = if reply.bytes().filter(|byte| *byte == b'.').count() >= 10 { 4 } else { 2 };
+        let mut tokens = tokens.by_ref().skip(others);
+        let mut number = || tokens.next()?.parse::<u64>().ok();
+        let (delivered, sequence, _delivery) = (number()?, number()?, number()?);
         Some(Self {
-            delivered: number(0)?,
-            sequence: number(1)?,
-            number: number(2)?,
-            stored_at: SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos),
-            left: number(4)?,
+            delivered,
+            sequence,
+            stored_at: SystemTime::UNIX_EPOCH + Duration::from_nanos(number()?),
+            left: number()?,
         })
     }
 }

@@ -130,7 +130,7 @@ fn in_hand(database: &Database, leg: &Leg) -> HashSet<u64> {
     let _all_are_somewhere = database.handing_out.lock();
     let mut in_hand: HashSet<u64> = {
         let leases = database.leases.lock();
-        leases.values().filter(|held| held.consumer == leg.ack_name()).map(|held| held.sequence).collect()
+        leases.values().filter(|held| held.leg.ack_name() == leg.ack_name()).map(|held| held.sequence).collect()
     };
     in_hand.extend(database.intake.waiting(&leg.ack_name()));
     in_hand

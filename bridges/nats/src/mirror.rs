@@ -56,9 +56,6 @@ pub(crate) fn send(database: &Arc<Database>, batch: &[Event]) -> Result<Vec<Send
     let mut known = known.into_iter();
     let mut outcomes = Vec::with_capacity(batch.len());
     for (event, stored) in batch.iter().zip(stored) {
-        if let Stored::New(number) | Stored::Known(number) = stored {
-            database.remember(event.id(), number);
-        }
         outcomes.push(match stored {
             Stored::New(_) => SendOutcome::Held,
             Stored::Known(_) => {

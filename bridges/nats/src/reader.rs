@@ -87,7 +87,7 @@ async fn send(
 async fn read(
     session: Session,
     database: Arc<Database>,
-    key: String,
+    key: Arc<str>,
     leg: Arc<Leg>,
     inbox: Subject,
     mut subscriber: Subscriber,

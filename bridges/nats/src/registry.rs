@@ -2,6 +2,8 @@
 //! that are made again. If its pattern changes, it gets another one for what is stored from then on, and the earlier one serves what was stored
 //! before, until all of that is handled.
 
+use std::sync::Arc;
+
 use async_nats::Subject;
 use bytes::Bytes;
 use eventbroker::Pattern;
@@ -36,6 +38,8 @@ pub(crate) struct Info {
     pub(crate) durable: bool,
     /// Of one that goes with its provider: that one.
     pub(crate) owner: String,
+    /// When the stream was made whose messages are counted here.
+    pub(crate) stream_made: String,
     /// The last message of the stream when it was made.
     pub(crate) after: u64,
     /// The first message that it gets.
@@ -73,12 +77,18 @@ pub(crate) struct Leg {
     pub(crate) until: u64,
     pub(crate) filter: String,
     start: u64,
+    name: Arc<str>,
 }
 
 impl Leg {
+    fn with_name(mut self) -> Self {
+        self.name = format!("{}/{}", self.stream, self.consumer).into();
+        self
+    }
+
     /// Tells it from all other consumers, those of the other stream too.
-    pub(crate) fn ack_name(&self) -> String {
-        format!("{}/{}", self.stream, self.consumer)
+    pub(crate) fn ack_name(&self) -> Arc<str> {
+        Arc::clone(&self.name)
     }
 }
 
@@ -96,6 +106,7 @@ impl Info {
                 pattern: Some(pattern),
                 until,
                 start,
+                name: Arc::default(),
             })
         };
         let again = Leg {
@@ -107,10 +118,19 @@ impl Info {
             until: u64::MAX,
             filter: format!("{}.>", database.state.key(AGAIN, unit)),
             start: 1,
+            name: Arc::default(),
         };
         let earlier = self.earlier.iter().filter_map(|it| main(it.changes, &it.pattern, it.start, it.until));
         let present = main(self.changes, &self.pattern, self.start, u64::MAX);
-        [again].into_iter().chain(earlier).chain(present).collect()
+        [again].into_iter().chain(earlier).chain(present).map(Leg::with_name).collect()
+    }
+
+    /// The same in the stream that was made at a time: what is in another one than before was not seen by anybody.
+    fn in_stream(self, made: &str) -> Self {
+        if self.stream_made == made {
+            return self;
+        }
+        Self { stream_made: made.to_owned(), after: 0, start: 1, since: 0, earlier: Vec::new(), ..self }
     }
 
     /// The pattern that counts for a message, and how often it had changed before.
@@ -140,20 +160,22 @@ pub(crate) async fn register(
     change: bool,
 ) -> Result<Result<Info, String>, BackendError> {
     let key = database.state.key(SUBSCRIPTION, unit);
+    let made = stream::made(session, database).await?;
     loop {
         let found = database.state.get(session, &key).await?;
         let last = found.as_ref().map_or(0, |entry| entry.sequence);
         let info = match found.as_ref().and_then(read::<Info>) {
             None => {
+                new.stream_made.clone_from(&made);
                 new.after = stream::last(session, database.stream()).await?;
                 if new.start == 0 {
                     new.start = new.after + 1;
                 }
                 new.clone()
             }
-            Some(known) if known.pattern == new.pattern && known.owner == new.owner => known,
             Some(known) if known.pattern != new.pattern && !change => return Ok(Err(known.pattern)),
-            Some(mut known) => {
+            Some(known) => {
+                let mut known = known.in_stream(&made);
                 if known.pattern != new.pattern {
                     // What is stored already was meant for the pattern of that time.
                     let until = stream::last(session, database.stream()).await?;
@@ -193,10 +215,7 @@ pub(crate) async fn serve(session: &Session, database: &Database, legs: &[Leg]) 
                 config
             }
             None => {
-                // A stream that was removed begins anew, and so does what reads it.
-                let is_anew = !leg.again && *start > stream::last(session, stream).await? + 1;
-                let from = Begin::Number(if is_anew { 1 } else { *start });
-                let mut config = range::begin(from);
+                let mut config = range::begin(Begin::Number(*start));
                 config["durable_name"] = json!(consumer);
                 config["ack_policy"] = json!("explicit");
                 config["ack_wait"] = json!(lease);
@@ -336,24 +355,21 @@ pub(crate) fn pull(leg: &Leg, batch: usize, expires: std::time::Duration) -> (Su
 
 /// Makes everything again that somebody has removed: streams, notes of what this provider serves, consumers.
 pub(crate) async fn revive(session: &Session, database: &Database) -> Result<(), BackendError> {
-    database.forget_settled();
     if let Err(problem) = stream::make(session, database).await? {
         return Err(BackendError::Unavailable(problem));
     }
+    let made = stream::made(session, database).await?;
     let served: Vec<_> = database.served.lock().values().cloned().collect();
     for served in served {
         let key = database.state.key(SUBSCRIPTION, &served.unit);
-        let known = database.state.get(session, &key).await?.as_ref().and_then(read::<Info>);
-        let info = match known {
-            Some(info) => info,
-            None => {
-                // What is in a new stream was not seen by anybody.
-                let info =
-                    Info { after: 0, start: 1, since: 0, changes: 0, earlier: Vec::new(), ..served.info.clone() };
-                database.state.replace(session, &key, 0, write(&info)).await?;
-                info
-            }
-        };
+        let found = database.state.get(session, &key).await?;
+        let known = found.as_ref().and_then(read::<Info>);
+        let last = found.as_ref().map_or(0, |entry| entry.sequence);
+        let info = known.clone().unwrap_or_else(|| served.info.clone()).in_stream(&made);
+        if known.as_ref() != Some(&info) {
+            // If another member is faster, it writes the same.
+            database.state.replace(session, &key, last, write(&info)).await?;
+        }
         serve(session, database, &info.legs(database, &served.unit)).await?;
         database.learn(&served.unit, info);
     }

@@ -244,6 +244,8 @@ impl Shared {
             .ping_interval(PING_EVERY)
             .ignore_discovered_servers()
             .client_capacity(4_096)
+            // They are made here, of tokens.
+            .skip_subject_validation(true)
             .request_timeout(Some(CALL_LIMIT))
             .reconnect_delay_callback(move |_| if connected.load(Ordering::SeqCst) { NEVER } else { Duration::ZERO })
             .event_callback(move |event| {

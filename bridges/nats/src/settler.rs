@@ -89,18 +89,18 @@ struct End {
 async fn tell(session: &Session, database: &Database, end: &End) -> Result<(), BackendError> {
     let End { held, outcome } = end;
     let state = &database.state;
-    let key = leases::key(database, &held.unit, held.again, held.sequence);
+    let key = leases::key(database, &held.leg.unit, held.leg.again, held.sequence);
     match outcome {
         LeaseOutcome::Done { attempts } => {
             let retries = attempts.saturating_sub(1);
-            if held.again {
+            if held.leg.again {
                 js::delete(session, &state.stream, held.sequence).await?;
             }
-            if held.again || retries > 0 {
+            if held.leg.again || retries > 0 {
                 note(session, database, held.event.id(), |note| {
                     note.retries = note.retries.max(retries);
-                    if held.again {
-                        note.again.remove(&held.unit);
+                    if held.leg.again {
+                        note.again.remove(&held.leg.unit);
                     }
                 })
                 .await?;
@@ -113,11 +113,11 @@ async fn tell(session: &Session, database: &Database, end: &End) -> Result<(), B
             bury(session, database, held, outcome).await?;
             note(session, database, held.event.id(), |note| {
                 note.retries = note.retries.max(attempts.saturating_sub(1));
-                note.dead.insert(held.unit.clone(), error.clone());
-                note.again.remove(&held.unit);
+                note.dead.insert(held.leg.unit.clone(), error.clone());
+                note.again.remove(&held.leg.unit);
             })
             .await?;
-            if held.again {
+            if held.leg.again {
                 js::delete(session, &state.stream, held.sequence).await?;
             }
             if held.noted {
@@ -137,7 +137,7 @@ async fn bury(session: &Session, database: &Database, held: &Held, outcome: &Lea
     let LeaseOutcome::Dead { reason, attempts, errors, .. } = outcome else { return Ok(()) };
     let time = |time: SystemTime| Timestamp::try_from(time).unwrap_or(Timestamp::UNIX_EPOCH);
     let letter = Letter {
-        unit: held.unit.clone(),
+        unit: held.leg.unit.clone(),
         name: held.name.to_string(),
         id: held.event.id().to_string(),
         event: String::from_utf8(held.event.to_json()).unwrap_or_default(),
@@ -148,9 +148,9 @@ async fn bury(session: &Session, database: &Database, held: &Held, outcome: &Lea
         requeues: held.requeues,
     };
     let id = token(&letter.id);
-    let key = database.state.key(DEAD, &format!("{}.{}.{id}", token(database.group()), held.unit));
+    let key = database.state.key(DEAD, &format!("{}.{}.{id}", token(database.group()), held.leg.unit));
     // A verdict that is repeated is the same letter.
-    let once = format!("dead {} {} {} {}", held.unit, held.again, held.sequence, held.delivered);
+    let once = format!("dead {} {} {} {}", held.leg.unit, held.leg.again, held.sequence, held.delivered);
     let mut headers = HeaderMap::new();
     headers.insert(HeaderName::from_static(MESSAGE_ID), once.parse::<HeaderValue>().map_err(js::unavailable)?);
     let message = Outgoing { subject: Subject::from(key), headers, payload: Bytes::from(write(&letter)) };
@@ -253,7 +253,7 @@ impl Settler for NatsSettler {
                     continue;
                 };
                 let is_plain =
-                    matches!(outcome, LeaseOutcome::Done { attempts } if *attempts <= 1) && !held.again && !held.noted;
+                    matches!(outcome, LeaseOutcome::Done { attempts } if *attempts <= 1) && !held.leg.again && !held.noted;
                 let is_over = matches!(outcome, LeaseOutcome::Done { .. } | LeaseOutcome::Dead { .. });
                 acks.push(held.ack(if is_over { DONE } else { GIVEN_BACK }));
                 if !is_plain {
@@ -278,7 +278,7 @@ impl Settler for NatsSettler {
     fn mark(&mut self, token: LeaseToken, begun: bool) -> Result<bool, BackendError> {
         let database = Arc::clone(&self.database);
         let Some(held) = database.leases.lock().get(&token.0).cloned() else { return Ok(false) };
-        let key = leases::key(&database, &held.unit, held.again, held.sequence);
+        let key = leases::key(&database, &held.leg.unit, held.leg.again, held.sequence);
         let note = if begun { Note { begun, ..held.note } } else { Note::default() };
         let on_thread = Arc::clone(&database);
         database.runtime.call(move |session| async move {

@@ -52,6 +52,12 @@ pub(crate) async fn info(session: &Session, stream: &str) -> Result<Option<Value
     }
 }
 
+/// When the stream of the events was made, which tells it from one of the same name that somebody has removed.
+pub(crate) async fn made(session: &Session, database: &Database) -> Result<String, BackendError> {
+    let info = info(session, database.stream()).await?.unwrap_or_default();
+    Ok(info["created"].as_str().unwrap_or_default().to_owned())
+}
+
 /// The number of the last message.
 pub(crate) async fn last(session: &Session, stream: &str) -> Result<u64, BackendError> {
     let info = info(session, stream).await?;

@@ -150,7 +150,7 @@ pub struct NatsConfig {
     /// How long an event belongs to the member that took it, unless that shows that it is alive. Default 30 s; 100 ms to 7 days.
     pub lease_time: Duration,
     /// The user, instead of what the address says. Default: none.
-    pub user: String,
+    pub user: Option<String>,
     /// The password of `user`. Default: none.
     pub password: Secret,
     /// A token to log in with. Default: none.
@@ -158,7 +158,7 @@ pub struct NatsConfig {
     /// The seed of an NKey to log in with. Default: none.
     pub nkey: Secret,
     /// A file of credentials to log in with. Default: none.
-    pub credentials_file: String,
+    pub credentials_file: Option<String>,
 }
 
 /// How the database is reached, and the names that are used there.
@@ -234,11 +234,11 @@ impl Default for Config {
                 replicas: 1,
                 adopt_stream: false,
                 lease_time: Duration::from_secs(30),
-                user: String::new(),
+                user: None,
                 password: Secret::default(),
                 token: Secret::default(),
                 nkey: Secret::default(),
-                credentials_file: String::new(),
+                credentials_file: None,
             },
             database: DatabaseConfig {
                 url: Url::default(),

@@ -180,11 +180,13 @@ pub(crate) fn keys() -> Vec<Key> {
             |it| &mut it.nats.lease_time,
         )
         .span(100 * MOMENT, WEEK),
-        key("nats.user", "The user, instead of what the address says", |it| &mut it.nats.user),
+        key("nats.user", "The user, instead of what the address says; nothing: that", |it| &mut it.nats.user),
         key("nats.password", "The password of the user", |it| &mut it.nats.password).secret(),
         key("nats.token", "A token to log in with", |it| &mut it.nats.token).secret(),
         key("nats.nkey", "The seed of an NKey to log in with", |it| &mut it.nats.nkey).secret(),
-        key("nats.credentials_file", "A file of credentials to log in with", |it| &mut it.nats.credentials_file),
+        key("nats.credentials_file", "A file of credentials to log in with; nothing: none", |it| {
+            &mut it.nats.credentials_file
+        }),
         key(
             "database.url",
             "The address, sqlite:PATH or postgres://USER:PASSWORD@HOST/NAME; required by provider database",

@@ -108,8 +108,8 @@ fn open_nats(config: &Config) -> Result<Provider, OpenError> {
         .max_messages(nats.max_messages)
         .adopt_stream(nats.adopt_stream)
         .lease_time(nats.lease_time);
-    if !nats.user.is_empty() {
-        bridge = bridge.user_and_password(&nats.user, nats.password.expose());
+    if let Some(user) = &nats.user {
+        bridge = bridge.user_and_password(user, nats.password.expose());
     }
     if !nats.token.expose().is_empty() {
         bridge = bridge.token(nats.token.expose());
@@ -117,8 +117,8 @@ fn open_nats(config: &Config) -> Result<Provider, OpenError> {
     if !nats.nkey.expose().is_empty() {
         bridge = bridge.nkey(nats.nkey.expose());
     }
-    if !nats.credentials_file.is_empty() {
-        bridge = bridge.credentials_file(&nats.credentials_file);
+    if let Some(path) = &nats.credentials_file {
+        bridge = bridge.credentials_file(path);
     }
     bridge.open().map_err(|error| OpenError::Nats(error.to_string()))
 }
