@@ -120,7 +120,8 @@ impl Database {
             None => None,
         };
         // The client does not look for a login in an address.
-        let in_url = servers.iter().find_map(|server| Some((decoded(server.username()?), server.password().map(decoded))));
+        let in_url =
+            servers.iter().find_map(|server| Some((decoded(server.username()?), server.password().map(decoded))));
         let (user_and_password, token) = match in_url {
             Some((user, Some(password))) => (Some((user, password)), None),
             Some((token, None)) => (None, Some(token)),

@@ -42,7 +42,7 @@ pub(crate) fn send(database: &Arc<Database>, batch: &[Event]) -> Result<Vec<Send
             Err(error) => {
                 // It may be that somebody has removed the stream; then the next try finds one.
                 if stream::info(&session, on_thread.stream()).await?.is_none() {
-                    stream::make(&session, &on_thread).await?.map_err(BackendError::Unavailable)?;
+                    stream::make_again(&session, &on_thread).await?.map_err(BackendError::Unavailable)?;
                 }
                 return Err(error);
             }

@@ -355,7 +355,7 @@ pub(crate) fn pull(leg: &Leg, batch: usize, expires: std::time::Duration) -> (Su
 
 /// Makes everything again that somebody has removed: streams, notes of what this provider serves, consumers.
 pub(crate) async fn revive(session: &Session, database: &Database) -> Result<(), BackendError> {
-    if let Err(problem) = stream::make(session, database).await? {
+    if let Err(problem) = stream::make_again(session, database).await? {
         return Err(BackendError::Unavailable(problem));
     }
     let made = stream::made(session, database).await?;

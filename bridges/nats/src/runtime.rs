@@ -193,7 +193,12 @@ impl Session {
         self.broken.notify_one();
     }
 
-    /// The first of the two, if it comes in time.
+    /// Waits a moment.
+    pub(crate) async fn pause(time: Duration) {
+        tokio::time::sleep(time).await;
+    }
+
+    /// What comes of the work, if it comes in time.
     pub(crate) async fn within<T>(time: Duration, work: impl Future<Output = T>) -> Option<T> {
         tokio::time::timeout(time, work).await.ok()
     }

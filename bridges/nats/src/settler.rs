@@ -252,8 +252,9 @@ impl Settler for NatsSettler {
                     lost.push(*token);
                     continue;
                 };
-                let is_plain =
-                    matches!(outcome, LeaseOutcome::Done { attempts } if *attempts <= 1) && !held.leg.again && !held.noted;
+                let is_plain = matches!(outcome, LeaseOutcome::Done { attempts } if *attempts <= 1)
+                    && !held.leg.again
+                    && !held.noted;
                 let is_over = matches!(outcome, LeaseOutcome::Done { .. } | LeaseOutcome::Dead { .. });
                 acks.push(held.ack(if is_over { DONE } else { GIVEN_BACK }));
                 if !is_plain {

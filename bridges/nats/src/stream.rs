@@ -1,11 +1,16 @@
 //! The two streams: made if they are not there, and held against the settings if they are.
 
+use std::time::Duration;
+
 use eventbroker::provider::BackendError;
 use serde_json::{Value, json};
 
 use crate::connection::Database;
 use crate::js::{self, STREAM_NOT_FOUND, nanos};
 use crate::runtime::Session;
+
+/// The server says that a stream is removed before its files are; what is made in their place meanwhile loses its own.
+const REMOVAL: Duration = Duration::from_millis(500);
 
 /// What is wrong with a stream that is there: nothing that trying again would mend.
 pub(crate) type Differs = Result<(), String>;
@@ -35,6 +40,14 @@ pub(crate) async fn make(session: &Session, database: &Database) -> Result<Diffe
         create(session, &of_state(database)).await?;
     }
     Ok(Ok(()))
+}
+
+/// The same for streams that somebody has removed while they were used.
+pub(crate) async fn make_again(session: &Session, database: &Database) -> Result<Differs, BackendError> {
+    if info(session, database.stream()).await?.is_none() || info(session, &database.state.stream).await?.is_none() {
+        Session::pause(REMOVAL).await;
+    }
+    make(session, database).await
 }
 
 async fn create(session: &Session, config: &Value) -> Result<(), BackendError> {

@@ -192,7 +192,10 @@ fn what_is_too_large_is_refused_and_the_connection_stays() {
     let calls = listen(&broker, "all", "a.*");
     let large = Event::builder(Source::System, "a.b").payload(&"x".repeat(3_000)).build().expect("a valid event");
     let refused = broker.publish(large).expect_err("it is too large");
-    assert!(matches!(refused, PublishError::Rejected { .. }) && refused.to_string().contains("2000 bytes"), "{refused}");
+    assert!(
+        matches!(refused, PublishError::Rejected { .. }) && refused.to_string().contains("2000 bytes"),
+        "{refused}"
+    );
     let errors = || broker.stats().bridge.map_or(0, |bridge| bridge.errors);
     let before = errors();
     assert_eq!(broker.publish(event("a.b")).expect("it is accepted").id, next(&calls));
@@ -208,8 +211,7 @@ fn no_type_is_a_wildcard() {
     let types = ["a.>", "a.b", "a.b.c", "$JS.API", "a.=3E", "ü.ß", "a.\u{200b}", "status.x", "deleted.x", ">.>"];
     let patterns = ["a.>", "a.*", "a.b", "$JS.*", "ü.*", "a.**", "*.x", ">.>", "*", "a.=3E"];
     let listeners: Vec<_> = patterns.iter().map(|pattern| listen(&broker, pattern, pattern)).collect();
-    let sent: Vec<EventId> =
-        types.iter().map(|it| broker.publish(event(it)).expect("it is accepted").id).collect();
+    let sent: Vec<EventId> = types.iter().map(|it| broker.publish(event(it)).expect("it is accepted").id).collect();
     for (pattern, calls) in patterns.iter().zip(&listeners) {
         let parsed = eventbroker::Pattern::parse(pattern).expect("a pattern");
         let wanted: BTreeSet<&str> = types.iter().copied().filter(|it| parsed.matches(it)).collect();
@@ -219,7 +221,8 @@ fn no_type_is_a_wildcard() {
             .collect();
         assert_eq!(came.iter().map(String::as_str).collect::<BTreeSet<_>>(), wanted, "{pattern}");
     }
-    let is_settled = |id: &EventId| broker.get(id).is_ok_and(|it| it.is_some_and(|it| it.status() == Status::Completed));
+    let is_settled =
+        |id: &EventId| broker.get(id).is_ok_and(|it| it.is_some_and(|it| it.status() == Status::Completed));
     wait_until("all are settled", || sent.iter().all(is_settled));
     assert!(listeners.iter().all(|calls| calls.try_recv().is_err()), "nobody got what is not his");
     assert!(broker.stop(PATIENCE).is_clean());
@@ -243,14 +246,22 @@ fn entries_of_the_original_are_read_and_its_marks_are_not() {
         "Event-ID: {ID}\r\nEvent-Type: public.users.create\r\nEvent-Source: database\r\nEvent-Status: pending\r\nInstance-ID: go\r\n"
     );
     client.ask("events.database.public.users.create", &headers, &body);
-    let status = format!(r#"{{"event_id":"{ID}","status":"completed","error":"","updated_at":"2026-01-02T03:04:06Z"}}"#);
+    let status =
+        format!(r#"{{"event_id":"{ID}","status":"completed","error":"","updated_at":"2026-01-02T03:04:06Z"}}"#);
     client.ask(&format!("events.status.{ID}"), "", &status);
-    client.ask(&format!("events.deleted.{ID}"), "", &format!(r#"{{"event_id":"{ID}","deleted_at":"2026-01-02T03:04:06Z"}}"#));
+    client.ask(
+        &format!("events.deleted.{ID}"),
+        "",
+        &format!(r#"{{"event_id":"{ID}","deleted_at":"2026-01-02T03:04:06Z"}}"#),
+    );
     client.ask("events.system.no.event", "", "{");
     let last = broker.publish(event("public.users.last")).expect("it is accepted").id;
     for calls in [&all, &one] {
         let event = calls.recv_timeout(PATIENCE).expect("it is called");
-        assert_eq!((event.id().to_string(), event.instance_id(), event.user_id()), (ID.to_owned(), Some("go"), Some(7)));
+        assert_eq!(
+            (event.id().to_string(), event.instance_id(), event.user_id()),
+            (ID.to_owned(), Some("go"), Some(7))
+        );
         assert_eq!(next(calls), last);
         assert!(calls.try_recv().is_err(), "marks are no events");
     }
