@@ -8,8 +8,9 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use eventbroker::dead_letter::DeadLetterFilter;
 use eventbroker::query::Filter;
-use eventbroker::{Broker, Event, EventId, PublishError, Scope, Source, Status, SubscribeOptions};
+use eventbroker::{Broker, Event, EventId, HandlerError, PublishError, Scope, Source, Status, SubscribeOptions};
 use eventbroker_conformance::nats::Server;
 use eventbroker_nats::{Nats, OpenError, Storage};
 
@@ -364,5 +365,41 @@ fn any_name_is_possible() {
     let known = broker.back_end_stats().expect("it answers").subscriptions;
     let known: BTreeSet<&str> = known.iter().map(|it| it.name.as_str()).collect();
     assert!(names.iter().all(|name| known.contains(name)), "{known:?}");
+    assert!(broker.stop(PATIENCE).is_clean());
+}
+
+/// The subjects that the documentation says suffice.
+#[test]
+fn a_user_needs_no_more_than_the_documented_rights() {
+    let page = include_str!("../../../docs/nats.md");
+    let subjects = |what: &str| {
+        let line = page.lines().find_map(|line| line.strip_prefix(what)).expect("a line of subjects");
+        line.split_whitespace().map(|subject| format!("{subject:?}")).collect::<Vec<_>>().join(", ")
+    };
+    let rights = format!("publish: [{}], subscribe: [{}]", subjects("publish:"), subjects("subscribe:"));
+    let server = Server::with(&format!(
+        "authorization {{ users: [ {{ user: me, password: it, permissions: {{ {rights} }} }} ] }}"
+    ));
+    let second = Duration::from_secs(1);
+    let nats = Nats::new(server.url()).user_and_password("me", "it").lease_time(second).idle_expiry(second);
+    let broker = start(&nats.max_messages(30));
+    let calls = listen(&broker, "all", "a.*");
+    let id = broker
+        .subscribe_with(SubscribeOptions::new("a.*").name("bad"), |_| Err::<(), _>(HandlerError::permanent("no")));
+    let stream = broker.stream("a.*").expect("a stream");
+    let sent: BTreeSet<EventId> = (0..25).map(|_| broker.publish(event("a.b")).expect("it is accepted").id).collect();
+    let came: BTreeSet<EventId> = sent.iter().map(|_| next(&calls)).collect();
+    assert_eq!(came, sent);
+    stream.recv_timeout(PATIENCE).expect("it sees them too");
+    wait_until("all are dead", || broker.dead_letter_count() == Ok(25));
+    assert_eq!(broker.requeue_matching(&DeadLetterFilter { limit: Some(3), ..DeadLetterFilter::default() }), Ok(3));
+    wait_until("they are dead again", || broker.dead_letter_count() == Ok(25));
+    broker.back_end_stats().expect("it may ask");
+    assert_eq!(broker.list(&Filter::default()).expect("it may list").events.len(), 25);
+    broker.unsubscribe(id.expect("a subscription")).expect("it is there");
+    assert_eq!(broker.remove_subscription("bad"), Ok(true));
+    // Handled messages are removed once a second, since the stream is nearly full.
+    wait_until("it may remove", || broker.list(&Filter::default()).is_ok_and(|page| page.events.len() < 25));
+    assert_eq!(broker.stats().bridge.map(|bridge| bridge.last_error), Some(None));
     assert!(broker.stop(PATIENCE).is_clean());
 }
