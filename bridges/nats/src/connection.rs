@@ -19,6 +19,7 @@ use crate::names;
 use crate::registry::{Info, Leg};
 use crate::runtime::{Login, Runtime, Session};
 use crate::state::State;
+use crate::unconfirmed::Unconfirmed;
 use crate::{Nats, OpenError};
 
 /// How many places of events are remembered, twice, and how many acknowledged messages of a consumer.
@@ -44,10 +45,12 @@ pub(crate) struct Database {
     pub(crate) intake: Arc<Intake>,
     /// Held while what has come becomes leases: then it is neither here nor there.
     pub(crate) handing_out: Mutex<()>,
+    /// The acknowledgements that are under way.
+    pub(crate) unconfirmed: Unconfirmed,
     /// A publish was refused because the stream is full.
     pub(crate) is_crowded: AtomicBool,
     places: Mutex<Places>,
-    settled: Mutex<HashMap<Arc<str>, VecDeque<(u64, SystemTime)>>>,
+    settled: Mutex<HashMap<Arc<str>, Settled>>,
     clock: Mutex<Option<Clock>>,
 }
 
@@ -92,6 +95,9 @@ struct Places {
     young: HashMap<EventId, u64>,
     old: HashMap<EventId, u64>,
 }
+
+/// The messages of a consumer that this provider has acknowledged of late, and when they were stored.
+type Settled = VecDeque<(u64, SystemTime)>;
 
 /// What time the server had at a moment here.
 #[derive(Debug, Clone, Copy)]
@@ -157,6 +163,7 @@ impl Database {
             next_token: AtomicU64::new(1),
             intake,
             handing_out: Mutex::default(),
+            unconfirmed: Unconfirmed::default(),
             is_crowded: AtomicBool::new(false),
             places: Mutex::default(),
             settled: Mutex::default(),
@@ -208,10 +215,13 @@ impl Database {
         places.young.get(id).or_else(|| places.old.get(id)).copied()
     }
 
-    /// Remembers what was acknowledged.
-    pub(crate) fn note_settled<'a>(&self, held: impl Iterator<Item = &'a Held>) {
+    /// The server has heard that these leases have ended.
+    pub(crate) fn settle(&self, tokens: &[u64]) {
+        let mut leases = self.leases.lock();
+        let ended: Vec<Held> = tokens.iter().filter_map(|token| leases.remove(token)).collect();
+        drop(leases);
         let mut settled = self.settled.lock();
-        for held in held {
+        for held in ended {
             let of = settled.entry(held.leg.ack_name()).or_default();
             if of.len() >= REMEMBERED {
                 of.pop_front();

@@ -20,7 +20,7 @@ use crate::runtime::Session;
 use crate::state::{read, write};
 use crate::status::{FAILED, STATUS};
 use crate::store::{self, AT};
-use crate::{reader, stream};
+use crate::{reader, stream, unconfirmed};
 
 /// Time between two looks for what is old.
 const CLEAN_UP_EVERY: Duration = Duration::from_secs(10);
@@ -51,6 +51,7 @@ impl NatsIngest {
             if let Some(problem) = database.intake.problem() {
                 return Err(problem);
             }
+            unconfirmed::mend(&database)?;
             if database.intake.is_in_doubt() {
                 let on_thread = Arc::clone(&database);
                 database.runtime.call(move |session| async move { registry::revive(&session, &on_thread).await })?;
@@ -167,10 +168,8 @@ fn lease(
     if leg.pattern.as_ref().is_some_and(|pattern| !pattern.matches(event.event_type().as_str())) {
         return None;
     }
-    if !leg.again {
-        if !is_ours(&entry.headers) {
-            foreign.push((database.state.of_event(AT, event.id()), write(&entry.sequence)));
-        }
+    if !leg.again && !is_ours(&entry.headers) {
+        foreign.push((database.state.of_event(AT, event.id()), write(&entry.sequence)));
     }
     let token = database.next_token.fetch_add(1, Ordering::Relaxed);
     let requeues = entry.header(REQUEUES).and_then(|text| text.parse().ok()).unwrap_or(0);

@@ -42,6 +42,7 @@ mod status;
 mod store;
 mod stream;
 mod tail;
+mod unconfirmed;
 
 use std::fmt;
 use std::path::PathBuf;

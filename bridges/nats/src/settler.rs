@@ -1,6 +1,6 @@
 //! The way back: subscriptions and verdicts. The server takes a late acknowledgement from whoever sends it, so nobody is told of a lost lease.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -22,13 +22,15 @@ use crate::registry::{self, DEAD, Info, USED};
 use crate::runtime::Session;
 use crate::state::{number, write};
 use crate::status::note;
-use crate::store;
+use crate::{store, unconfirmed};
 
 #[derive(Debug)]
 pub(crate) struct NatsSettler {
     database: Arc<Database>,
     life: Arc<Life>,
     last_beat: Option<Instant>,
+    /// What a call has told before it failed: it comes again.
+    told: HashSet<u64>,
 }
 
 /// A dead letter, as it is stored.
@@ -47,7 +49,7 @@ pub(crate) struct Letter {
 
 impl NatsSettler {
     pub(crate) fn new(database: &Arc<Database>) -> Self {
-        Self { database: Arc::clone(database), life: Arc::default(), last_beat: None }
+        Self { database: Arc::clone(database), life: Arc::default(), last_beat: None, told: HashSet::new() }
     }
 
     /// The name that this instance has, if it has one.
@@ -244,35 +246,47 @@ impl Settler for NatsSettler {
 
     fn settle(&mut self, settlements: &[Settlement]) -> Result<Vec<LeaseToken>, BackendError> {
         let database = Arc::clone(&self.database);
-        let (mut lost, mut acks, mut ends) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut lost, mut plain, mut others) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut plain_tokens, mut tokens, mut ends) = (Vec::new(), Vec::new(), Vec::new());
         {
             let leases = database.leases.lock();
             for Settlement { token, outcome, .. } in settlements {
+                if self.told.contains(&token.0) {
+                    continue;
+                }
                 let Some(held) = leases.get(&token.0) else {
                     lost.push(*token);
                     continue;
                 };
-                let is_plain = matches!(outcome, LeaseOutcome::Done { attempts } if *attempts <= 1)
-                    && !held.leg.again
-                    && !held.noted;
-                let is_over = matches!(outcome, LeaseOutcome::Done { .. } | LeaseOutcome::Dead { .. });
-                acks.push(held.ack(if is_over { DONE } else { GIVEN_BACK }));
-                if !is_plain {
-                    ends.push(End { held: held.clone(), outcome: outcome.clone() });
+                match outcome {
+                    LeaseOutcome::Done { attempts } if *attempts <= 1 && !held.leg.again && !held.noted => {
+                        plain.push(held.ack(DONE));
+                        plain_tokens.push(token.0);
+                        continue;
+                    }
+                    LeaseOutcome::Done { .. } | LeaseOutcome::Dead { .. } => others.push(held.ack(DONE)),
+                    _ => others.push(held.ack(GIVEN_BACK)),
                 }
+                tokens.push((token.0, *outcome == LeaseOutcome::Released));
+                ends.push(End { held: held.clone(), outcome: outcome.clone() });
             }
         }
-        if !acks.is_empty() {
+        if !others.is_empty() {
             let on_thread = Arc::clone(&database);
             database.runtime.call(move |session| async move {
                 try_join_all(ends.iter().map(|end| tell(&session, &on_thread, end))).await?;
-                js::ack_all(&session, acks).await
+                js::ack_all(&session, others).await
             })?;
+            self.told.extend(tokens.iter().map(|(token, _)| *token));
+            let (released, ended): (Vec<_>, Vec<_>) = tokens.into_iter().partition(|(_, is_released)| *is_released);
+            database.settle(&ended.iter().map(|(token, _)| *token).collect::<Vec<_>>());
+            let mut leases = database.leases.lock();
+            released.iter().for_each(|(token, _)| _ = leases.remove(token));
         }
-        let mut leases = database.leases.lock();
-        let is_over = |it: &&Settlement| it.outcome != LeaseOutcome::Released;
-        database.note_settled(settlements.iter().filter(is_over).filter_map(|it| leases.get(&it.token.0)));
-        settlements.iter().for_each(|it| _ = leases.remove(&it.token.0));
+        if !plain.is_empty() {
+            unconfirmed::send(&database, plain, plain_tokens)?;
+        }
+        self.told.clear();
         Ok(lost)
     }
 
@@ -350,6 +364,9 @@ impl Drop for NatsSettler {
         let boot = database.state.key(BOOT, &database.boot);
         let clock = database.state.key("clock", &database.boot);
         let (on_thread, has_name) = (Arc::clone(&database), !self.name().is_empty());
+        if let Err(error) = unconfirmed::finish(&database) {
+            tracing::debug!(%error, "what was handled comes again when its leases have ended");
+        }
         // A server that is away forgets all this by itself.
         let told = database.runtime.call(move |session| async move {
             for unit in own {
