@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use async_nats::{HeaderMap, Message, StatusCode, Subject};
 use bytes::Bytes;
 use eventbroker::provider::BackendError;
+use futures_util::{Stream, StreamExt as _, stream};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -108,20 +109,30 @@ struct PublishError {
 
 /// Publishes messages in their order, and waits until each is stored or refused.
 pub(crate) async fn publish_all(session: &Session, messages: Vec<Outgoing>) -> Result<Vec<Stored>, BackendError> {
+    publish_each(session, stream::iter([messages])).await
+}
+
+/// The same of messages that come bit by bit.
+pub(crate) async fn publish_each(
+    session: &Session,
+    mut messages: impl Stream<Item = Vec<Outgoing>> + Unpin,
+) -> Result<Vec<Stored>, BackendError> {
     let mut answers = session.router.call();
-    let mut stored = vec![None; messages.len()];
-    let mut open = 0;
-    for (number, message) in messages.into_iter().enumerate() {
-        let Outgoing { subject, headers, payload } = message;
-        let sent =
-            session.client.publish_with_reply_and_headers(subject, answers.address(number), headers, payload).await;
-        match sent {
-            Ok(()) => open += 1,
-            Err(error) if error.kind() == async_nats::client::PublishErrorKind::MaxPayloadExceeded => {
-                let most = session.client.max_payload();
-                stored[number] = Some(Stored::TooLarge(format!("it is larger than the server takes ({most} bytes)")));
+    let (mut stored, mut open) = (Vec::new(), 0);
+    while let Some(some) = messages.next().await {
+        for Outgoing { subject, headers, payload } in some {
+            let number = stored.len();
+            let address = answers.address(number);
+            stored.push(None);
+            match session.client.publish_with_reply_and_headers(subject, address, headers, payload).await {
+                Ok(()) => open += 1,
+                Err(error) if error.kind() == async_nats::client::PublishErrorKind::MaxPayloadExceeded => {
+                    let most = session.client.max_payload();
+                    let reason = format!("it is larger than the server takes ({most} bytes)");
+                    stored[number] = Some(Stored::TooLarge(reason));
+                }
+                Err(error) => return Err(unavailable(error)),
             }
-            Err(error) => return Err(unavailable(error)),
         }
     }
     while open > 0 {

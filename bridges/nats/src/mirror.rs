@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use eventbroker::provider::{BackendError, Mirror, SendOutcome};
 use eventbroker::{Event, EventId};
+use futures_channel::mpsc::unbounded;
 
 use crate::connection::Database;
 use crate::entry::{apart, event_of, time_of, to_message};
@@ -13,6 +14,9 @@ use crate::runtime::Session;
 use crate::state::write;
 use crate::store::{AT, MAX_DELAY};
 use crate::stream;
+
+/// Events that are handed to the connection at a time.
+const CHUNK: usize = 32;
 
 #[derive(Debug)]
 pub(crate) struct NatsMirror {
@@ -33,11 +37,11 @@ impl Mirror for NatsMirror {
 
 /// Stores events that are not known.
 pub(crate) fn send(database: &Arc<Database>, batch: &[Event]) -> Result<Vec<SendOutcome>, BackendError> {
-    let messages: Vec<Outgoing> = batch.iter().map(|event| to_message(database.prefix(), event)).collect();
     let ids: Vec<EventId> = batch.iter().map(|event| event.id().clone()).collect();
     let on_thread = Arc::clone(database);
-    let (stored, known) = database.runtime.call(move |session| async move {
-        let stored = match js::publish_all(&session, messages).await {
+    let (sender, messages) = unbounded();
+    let call = database.runtime.begin(move |session| async move {
+        let stored = match js::publish_each(&session, messages).await {
             Ok(stored) => stored,
             Err(error) => {
                 // It may be that somebody has removed the stream; then the next try finds one.
@@ -52,7 +56,15 @@ pub(crate) fn send(database: &Arc<Database>, batch: &[Event]) -> Result<Vec<Send
         let known: Vec<Which> = stored.iter().filter_map(number).collect();
         let known: Vec<Option<Entry>> = js::get_all(&session, on_thread.stream(), &known).await?;
         Ok((stored, known))
-    })?;
+    });
+    // The first are on their way while the others are written.
+    for some in batch.chunks(CHUNK) {
+        let messages: Vec<Outgoing> = some.iter().map(|event| to_message(database.prefix(), event)).collect();
+        // If the call has failed already, nobody needs them.
+        let _ = sender.unbounded_send(messages);
+    }
+    drop(sender);
+    let (stored, known) = call.wait()?;
     let mut known = known.into_iter();
     let mut outcomes = Vec::with_capacity(batch.len());
     for (event, stored) in batch.iter().zip(stored) {

@@ -7,7 +7,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -110,6 +110,16 @@ impl Runtime {
         F: FnOnce(Session) -> A + Send + 'static,
         A: Future<Output = Result<T, BackendError>> + Send + 'static,
     {
+        self.begin(work).wait()
+    }
+
+    /// The same for who has something to do before he waits.
+    pub(crate) fn begin<T, F, A>(&self, work: F) -> Call<'_, T>
+    where
+        T: Send + 'static,
+        F: FnOnce(Session) -> A + Send + 'static,
+        A: Future<Output = Result<T, BackendError>> + Send + 'static,
+    {
         let (sender, answer) = sync_channel(1);
         let place = self.shared.place.clone();
         self.post(move |session| match session {
@@ -119,11 +129,7 @@ impl Runtime {
                 None
             }
         });
-        match answer.recv_timeout(CONNECT_LIMIT + CALL_LIMIT + Duration::from_secs(1)) {
-            Ok(answer) => answer,
-            Err(RecvTimeoutError::Disconnected) => Err(self.lost("the connection was lost")),
-            Err(RecvTimeoutError::Timeout) => Err(self.lost("no answer")),
-        }
+        Call { runtime: self, answer }
     }
 
     /// Has something done on the connection, and waits for nothing.
@@ -136,6 +142,22 @@ impl Runtime {
 
     fn lost(&self, what: &str) -> BackendError {
         BackendError::Unavailable(format!("{}: {what}", self.shared.place))
+    }
+}
+
+/// A question that was asked.
+pub(crate) struct Call<'a, T> {
+    runtime: &'a Runtime,
+    answer: Receiver<Result<T, BackendError>>,
+}
+
+impl<T> Call<'_, T> {
+    pub(crate) fn wait(self) -> Result<T, BackendError> {
+        match self.answer.recv_timeout(CONNECT_LIMIT + CALL_LIMIT + Duration::from_secs(1)) {
+            Ok(answer) => answer,
+            Err(RecvTimeoutError::Disconnected) => Err(self.runtime.lost("the connection was lost")),
+            Err(RecvTimeoutError::Timeout) => Err(self.runtime.lost("no answer")),
+        }
     }
 }
 
