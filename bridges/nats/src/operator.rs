@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use crate::connection::Database;
 use crate::entry::{MESSAGE_ID, event_of, from_json};
 use crate::ingest::REQUEUES;
-use crate::js::{self, Entry, Outgoing, Which};
+use crate::js::{self, Entry, Outgoing, Stored, Which};
 use crate::names::token;
 use crate::range::{self, Begin, Range};
 use crate::registry::{self, AGAIN, DEAD, Info, Leg, Progress};
@@ -102,8 +102,8 @@ impl Again<'_> {
         database.state.key(AGAIN, &format!("{}.{}", self.unit, token(&self.id.to_string())))
     }
 
-    /// Notes it, and then makes the delivery: who handles it takes the note back.
-    async fn make(self, session: &Session, database: &Database) -> Result<(), BackendError> {
+    /// Notes it, and then makes the delivery: who handles it takes the note back. False if it was made before.
+    async fn make(self, session: &Session, database: &Database) -> Result<bool, BackendError> {
         note(session, database, self.id, |note| {
             note.dead.remove(self.unit);
             note.again.insert(self.unit.to_owned());
@@ -116,7 +116,8 @@ impl Again<'_> {
         }
         let message = Outgoing { subject: Subject::from(self.key(database)), headers, payload: self.json };
         match js::publish_all(session, vec![message]).await?.pop() {
-            Some(stored) => number(stored).map(drop),
+            Some(Stored::Known(_)) => Ok(false),
+            Some(stored) => number(stored).map(|_| true),
             None => Err(js::cut_off()),
         }
     }
@@ -136,8 +137,9 @@ async fn requeue(session: &Session, database: &Database, dead_letter: u64) -> Re
         once: format!("again {dead_letter}"),
     };
     let key = again.key(database);
-    again.make(session, database).await?;
-    let was_there = js::delete(session, &state.stream, dead_letter).await?;
+    let is_new = again.make(session, database).await?;
+    // It may have died again already, and the next letter has taken its place.
+    let was_there = js::delete(session, &state.stream, dead_letter).await? || is_new;
     if !was_there && state.get(session, &key).await?.is_none() {
         // Somebody else was faster, and it is handled already.
         note(session, database, &id, |note| _ = note.again.remove(&stored.unit)).await?;

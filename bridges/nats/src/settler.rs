@@ -24,6 +24,9 @@ use crate::state::{number, write};
 use crate::status::note;
 use crate::{store, unconfirmed};
 
+/// How often the name of the instance is given back.
+const TRIES: usize = 5;
+
 #[derive(Debug)]
 pub(crate) struct NatsSettler {
     database: Arc<Database>,
@@ -373,11 +376,13 @@ impl Drop for NatsSettler {
                 registry::forget(&session, &on_thread, &unit).await?;
             }
             let state = &on_thread.state;
-            if has_name
-                && let Some(found) = state.get(&session, &key).await?
-                && found.payload == on_thread.boot.as_bytes()
-            {
-                js::delete(&session, &state.stream, found.sequence).await?;
+            // A last sign of life may come in between.
+            for _ in 0..if has_name { TRIES } else { 0 } {
+                let found = state.get(&session, &key).await?;
+                let Some(found) = found.filter(|found| found.payload == on_thread.boot.as_bytes()) else { break };
+                if js::delete(&session, &state.stream, found.sequence).await? {
+                    break;
+                }
             }
             state.forget(&session, vec![boot, clock]).await
         });
