@@ -54,12 +54,14 @@ impl NatsIngest {
             unconfirmed::mend(&database)?;
             if database.intake.is_in_doubt() {
                 let on_thread = Arc::clone(&database);
-                database.runtime.call(move |session| async move { registry::revive(&session, &on_thread).await })?;
+                database
+                    .runtime
+                    .call_long(move |session| async move { registry::revive(&session, &on_thread).await })?;
             }
             if Instant::now() >= self.next_clean_up || database.is_crowded.swap(false, Ordering::SeqCst) {
                 self.next_clean_up = Instant::now() + CLEAN_UP_EVERY.min(database.settings.idle_expiry);
                 let on_thread = Arc::clone(&database);
-                database.runtime.call(move |session| async move { clean_up(&session, &on_thread).await })?;
+                database.runtime.call_long(move |session| async move { clean_up(&session, &on_thread).await })?;
             }
             let leases = self.claim(room);
             let now = Instant::now();

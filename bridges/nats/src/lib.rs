@@ -235,7 +235,7 @@ impl Nats {
         self
     }
 
-    /// Connects, makes the streams if they are not there, and returns a provider for one broker. Waits at most 9 s for a server that does
+    /// Connects, makes the streams if they are not there, and returns a provider for one broker. Waits at most 10 s for a server that does
     /// not answer.
     ///
     /// # Errors
@@ -244,7 +244,7 @@ impl Nats {
         self.check()?;
         let database = Arc::new(Database::new(self)?);
         let on_thread = Arc::clone(&database);
-        let made = database.runtime.call(move |session| async move { stream::make(&session, &on_thread).await });
+        let made = database.runtime.call_long(move |session| async move { stream::make(&session, &on_thread).await });
         made.map_err(OpenError::of)?.map_err(OpenError::Setting)?;
         let capabilities = Capabilities::none().with_durability().with_instances().with_groups().with_broadcast();
         let capabilities = capabilities.with_start_positions().with_durable_broadcast().with_replay().with_tail();

@@ -291,12 +291,12 @@ async fn stats(session: Session, database: Arc<Database>) -> Result<BackEndStats
 impl Operator for NatsOperator {
     fn dead_letters(&self, filter: &DeadLetterFilter) -> Result<Vec<DeadLetter>, BackendError> {
         let (database, filter) = (Arc::clone(&self.database), filter.clone());
-        self.database.runtime.call(move |session| dead_letters(session, database, filter))
+        self.database.runtime.call_long(move |session| dead_letters(session, database, filter))
     }
 
     fn requeue(&self, numbers: &[u64]) -> Result<Vec<u64>, BackendError> {
         let (database, numbers) = (Arc::clone(&self.database), numbers.to_vec());
-        self.database.runtime.call(move |session| async move {
+        self.database.runtime.call_long(move |session| async move {
             let mut done = Vec::new();
             for number in numbers {
                 if requeue(&session, &database, number).await? {
@@ -309,7 +309,7 @@ impl Operator for NatsOperator {
 
     fn purge(&self, numbers: &[u64]) -> Result<u64, BackendError> {
         let (database, numbers) = (Arc::clone(&self.database), numbers.to_vec());
-        self.database.runtime.call(move |session| async move {
+        self.database.runtime.call_long(move |session| async move {
             let mut count = 0;
             for number in numbers {
                 if letter(&session, &database, number).await?.is_some() {
@@ -324,12 +324,12 @@ impl Operator for NatsOperator {
         let own = self.database.served.lock().get(&*wanted.subscription).map(|served| served.unit.clone());
         let unit = own.unwrap_or_else(|| self.database.unit(&wanted.subscription, ""));
         let (database, wanted) = (Arc::clone(&self.database), wanted.clone());
-        self.database.runtime.call(move |session| replay(session, database, wanted, unit, dry_run))
+        self.database.runtime.call_long(move |session| replay(session, database, wanted, unit, dry_run))
     }
 
     fn stats(&self) -> Result<BackEndStats, BackendError> {
         let database = Arc::clone(&self.database);
-        self.database.runtime.call(move |session| stats(session, database))
+        self.database.runtime.call_long(move |session| stats(session, database))
     }
 
     fn tail(&self, pattern: &Pattern, start: &StartPosition) -> Result<Box<dyn Tail>, BackendError> {

@@ -21,9 +21,10 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::router::Router;
 
-/// How long connecting, and one call, may take.
+/// How long connecting, and one call, may take; and one that has much to look at.
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
-const CALL_LIMIT: Duration = Duration::from_secs(5);
+const CALL_LIMIT: Duration = Duration::from_secs(2);
+const LONG_LIMIT: Duration = Duration::from_secs(30);
 /// A server that is silent for about three of these is taken for gone.
 const PING_EVERY: Duration = Duration::from_secs(2);
 /// The client would connect again by itself after this, which it never lives to see.
@@ -113,8 +114,27 @@ impl Runtime {
         self.begin(work).wait()
     }
 
+    /// The same for what operators ask, which may be much.
+    pub(crate) fn call_long<T, F, A>(&self, work: F) -> Result<T, BackendError>
+    where
+        T: Send + 'static,
+        F: FnOnce(Session) -> A + Send + 'static,
+        A: Future<Output = Result<T, BackendError>> + Send + 'static,
+    {
+        self.begin_within(LONG_LIMIT, work).wait()
+    }
+
     /// The same for who has something to do before he waits.
     pub(crate) fn begin<T, F, A>(&self, work: F) -> Call<'_, T>
+    where
+        T: Send + 'static,
+        F: FnOnce(Session) -> A + Send + 'static,
+        A: Future<Output = Result<T, BackendError>> + Send + 'static,
+    {
+        self.begin_within(CALL_LIMIT, work)
+    }
+
+    fn begin_within<T, F, A>(&self, limit: Duration, work: F) -> Call<'_, T>
     where
         T: Send + 'static,
         F: FnOnce(Session) -> A + Send + 'static,
@@ -123,13 +143,13 @@ impl Runtime {
         let (sender, answer) = sync_channel(1);
         let place = self.shared.place.clone();
         self.post(move |session| match session {
-            Ok(session) => Some(Box::pin(bounded(session, sender, place, work)) as Work),
+            Ok(session) => Some(Box::pin(bounded(session, sender, place, limit, work)) as Work),
             Err(error) => {
                 tell(&sender, Err(error));
                 None
             }
         });
-        Call { runtime: self, answer }
+        Call { runtime: self, answer, limit }
     }
 
     /// Has something done on the connection, and waits for nothing.
@@ -149,11 +169,12 @@ impl Runtime {
 pub(crate) struct Call<'a, T> {
     runtime: &'a Runtime,
     answer: Receiver<Result<T, BackendError>>,
+    limit: Duration,
 }
 
 impl<T> Call<'_, T> {
     pub(crate) fn wait(self) -> Result<T, BackendError> {
-        match self.answer.recv_timeout(CONNECT_LIMIT + CALL_LIMIT + Duration::from_secs(1)) {
+        match self.answer.recv_timeout(CONNECT_LIMIT + self.limit + Duration::from_secs(1)) {
             Ok(answer) => answer,
             Err(RecvTimeoutError::Disconnected) => Err(self.runtime.lost("the connection was lost")),
             Err(RecvTimeoutError::Timeout) => Err(self.runtime.lost("no answer")),
@@ -189,16 +210,21 @@ fn tell<T>(sender: &SyncSender<Result<T, BackendError>>, answer: Result<T, Backe
 
 /// Does the work within the time that a call may take. One that takes longer ends the connection, because a late answer, or what is still
 /// to be sent, would come in between later ones.
-async fn bounded<T, F, A>(session: Session, sender: SyncSender<Result<T, BackendError>>, place: String, work: F)
-where
+async fn bounded<T, F, A>(
+    session: Session,
+    sender: SyncSender<Result<T, BackendError>>,
+    place: String,
+    limit: Duration,
+    work: F,
+) where
     F: FnOnce(Session) -> A,
     A: Future<Output = Result<T, BackendError>>,
 {
     let broken = Arc::clone(&session.broken);
-    match tokio::time::timeout(CALL_LIMIT, work(session)).await {
+    match tokio::time::timeout(limit, work(session)).await {
         Ok(answer) => tell(&sender, answer),
         Err(_) => {
-            tell(&sender, Err(BackendError::Unavailable(format!("{place}: no answer within {CALL_LIMIT:?}"))));
+            tell(&sender, Err(BackendError::Unavailable(format!("{place}: no answer within {limit:?}"))));
             broken.notify_one();
         }
     }

@@ -15,7 +15,7 @@ use crate::runtime::Session;
 /// Batches that are under way at a time.
 const UNDER_WAY: usize = 8;
 /// How long the answer may take.
-const LIMIT: Duration = Duration::from_secs(5);
+const LIMIT: Duration = Duration::from_secs(2);
 
 /// See the module's page.
 #[derive(Debug, Default)]
