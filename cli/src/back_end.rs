@@ -15,7 +15,7 @@ pub(crate) const STOP: Duration = Duration::from_secs(10);
 /// Where the events are.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Target {
-    /// The back end: `sqlite:FILE`, `postgres://USER@HOST/DATABASE` or `redis://HOST`
+    /// The back end: `sqlite:FILE`, `postgres://USER@HOST/DATABASE`, `redis://HOST` or `nats://HOST`
     #[arg(long, value_name = "URL", required_unless_present = "config", conflicts_with = "config")]
     url: Option<String>,
     /// The configuration that names it, as for a broker
@@ -27,7 +27,7 @@ pub(crate) struct Target {
     /// The table, if it is not that of the configuration or `events`
     #[arg(long, value_name = "NAME")]
     table: Option<String>,
-    /// The stream, if it is not that of the configuration or `resolvespec:events`
+    /// The stream of Redis or NATS, if it is not that of the configuration or of the original
     #[arg(long, value_name = "NAME")]
     stream: Option<String>,
 }
@@ -43,11 +43,11 @@ impl Target {
             config.provider = match url.split(':').next() {
                 Some("sqlite" | "postgres" | "postgresql") => ProviderKind::Database,
                 Some("redis" | "redis+unix" | "rediss") => ProviderKind::Redis,
-                Some("nats") => ProviderKind::Nats,
+                Some("nats" | "tls") => ProviderKind::Nats,
                 // Without the rest, which may hold a password.
                 scheme => {
                     return Err(Failure::usage(format_args!(
-                        "--url {}: no back end has such a URL; try sqlite:FILE, postgres://USER@HOST/DATABASE or redis://HOST",
+                        "--url {}: no back end has such a URL; try sqlite:FILE, postgres://USER@HOST/DATABASE, redis://HOST or nats://HOST",
                         scheme.unwrap_or_default()
                     )));
                 }
@@ -58,7 +58,7 @@ impl Target {
         }
         if config.provider == ProviderKind::Memory {
             return Err(Failure::usage(
-                "the configuration names no durable back end; give one with --url sqlite:FILE, postgres:… or redis:…",
+                "the configuration names no durable back end; give one with --url sqlite:FILE, postgres:…, redis:… or nats:…",
             ));
         }
         if let Some(group) = &self.group {
@@ -75,6 +75,7 @@ impl Target {
         config.redis.adopt_partitions = true;
         if let Some(stream) = &self.stream {
             config.redis.stream_name.clone_from(stream);
+            config.nats.stream_name.clone_from(stream);
         }
         Ok(config)
     }

@@ -43,6 +43,7 @@ Examples:
   eventbroker demo --provider sqlite
   eventbroker demo --provider postgres --url postgres://me@localhost/shop
   eventbroker demo --provider redis --url redis://localhost
+  eventbroker demo --provider nats --url nats://localhost
   eventbroker demo --seconds 5 --json | jq '.checks[] | select(.ok | not)'")]
 pub(crate) struct Options {
     /// How long the shop is open
@@ -54,8 +55,8 @@ pub(crate) struct Options {
     /// Where the broker holds the events
     #[arg(long, value_enum, default_value_t = Where::Memory)]
     provider: Where,
-    /// The PostgreSQL database or the Redis server: the events go into tables, or a stream, of a new name, which stay there
-    #[arg(long, value_name = "URL", required_if_eq_any([("provider", "postgres"), ("provider", "redis")]))]
+    /// The PostgreSQL database, or the Redis or NATS server: the events go into tables, or a stream, of a new name, which stay there
+    #[arg(long, value_name = "URL", required_if_eq_any([("provider", "postgres"), ("provider", "redis"), ("provider", "nats")]))]
     url: Option<String>,
 }
 
@@ -70,6 +71,8 @@ enum Where {
     Postgres,
     /// In a Redis stream
     Redis,
+    /// In a NATS JetStream stream
+    Nats,
 }
 
 /// The most changes that one transaction makes.
@@ -179,6 +182,7 @@ impl Where {
             Self::Sqlite => "sqlite",
             Self::Postgres => "postgres",
             Self::Redis => "redis",
+            Self::Nats => "nats",
         }
     }
 }
@@ -189,7 +193,7 @@ fn open(options: &Options, folder: &Path) -> Result<Provider, Undone> {
     let url = match (options.provider, &options.url) {
         (Where::Memory, _) => None,
         (Where::Sqlite, _) => Some(format!("sqlite:{}", folder.join("events.db").display())),
-        (Where::Postgres | Where::Redis, url) => url.clone(),
+        (Where::Postgres | Where::Redis | Where::Nats, url) => url.clone(),
     };
     if let Some(url) = url {
         // What was there before must not be counted.
@@ -197,6 +201,10 @@ fn open(options: &Options, folder: &Path) -> Result<Provider, Undone> {
         if options.provider == Where::Redis {
             config.provider = ProviderKind::Redis;
             (config.redis.url, config.redis.stream_name, config.redis.max_len) = (Url::new(url), name, 0);
+        } else if options.provider == Where::Nats {
+            config.provider = ProviderKind::Nats;
+            config.nats.subjects = vec![format!("{name}.>")];
+            (config.nats.url, config.nats.stream_name) = (Url::new(url), name);
         } else {
             config.provider = ProviderKind::Database;
             (config.database.url, config.database.table_name) = (Url::new(url), name);

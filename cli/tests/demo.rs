@@ -6,7 +6,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use eventbroker_conformance::{postgres, redis};
+use eventbroker_conformance::{nats, postgres, redis};
 use rusqlite::Connection;
 use serde_json::Value;
 
@@ -141,6 +141,12 @@ fn two_seconds_on_a_server_add_up_too() {
 fn two_seconds_on_a_stream_add_up_too() {
     let server = redis::Server::start();
     adds_up_on("redis", &["--url", &server.url()]);
+}
+
+#[test]
+fn two_seconds_on_a_jetstream_add_up_too() {
+    let server = nats::Server::start();
+    adds_up_on("nats", &["--url", &server.url()]);
 }
 
 /// The books agree with what the back end holds.

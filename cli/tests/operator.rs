@@ -1,4 +1,4 @@
-//! The commands of operators, on an SQLite file, on a PostgreSQL server and on a Redis server that other programs use as well.
+//! The commands of operators, on an SQLite file, on a PostgreSQL, a Redis and a NATS server that other programs use as well.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use eventbroker::{Broker, HandlerError, RetryPolicy, SubscribeOptions};
-use eventbroker_conformance::{postgres, redis};
+use eventbroker_conformance::{nats, postgres, redis};
 use eventbroker_providers::{Config, Loader};
 use serde_json::{Value, json};
 use support::{Run, command, event, run, signal};
@@ -38,6 +38,11 @@ fn on_each(test: &str, check: impl Fn(&Events)) {
     let mut events = Events::new(&format!("{test}-redis"));
     events.url = format!("{}?db={}", REDIS.url(), NEXT.fetch_add(1, Ordering::Relaxed));
     check(&events);
+    // A server holds one stream of these subjects.
+    let server = nats::Server::start();
+    let mut events = Events::new(&format!("{test}-nats"));
+    events.url = server.url();
+    check(&events);
 }
 
 impl Events {
@@ -65,7 +70,11 @@ impl Events {
     }
 
     fn broker(&self) -> Broker {
-        let provider = if self.url.starts_with("redis") { "redis" } else { "database" };
+        let provider = match self.url.split(':').next() {
+            Some("redis+unix") => "redis",
+            Some("nats") => "nats",
+            _ => "database",
+        };
         let text =
             format!("event_broker: {{ enabled: true, provider: {provider}, {provider}: {{ url: '{}' }} }}", self.url);
         let config: Config = Loader::new().yaml("c.yaml", text).environment([]).load().expect("accepted").config;
@@ -279,7 +288,7 @@ fn what_cannot_be_opened_or_asked_is_told_and_has_its_exit_code() {
         (&["list"], 2, "--url"),
         (&["list", "--url", "mongodb://x"], 2, "mongodb"),
         (&["list", "--url", "mysql://user:secret@localhost/db"], 2, "mysql"),
-        (&["list", "--url", "nats://:secret@localhost"], 2, "nats"),
+        (&["list", "--url", "nats://:secret@localhost:1"], 4, "localhost:1"),
         (&["list", "--url", "redis://:secret@localhost:1"], 4, "localhost:1"),
         (&["list", "--url", "postgres://user:secret@localhost:1/db"], 4, "localhost"),
         (&["list", "--url", "sqlite:/no/such/folder/events.db"], 4, "/no/such/folder"),

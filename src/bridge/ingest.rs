@@ -80,10 +80,12 @@ impl Engine {
         wait: Duration,
     ) -> Result<(), BackendError> {
         let lease_time = bridge.lease_time.get().copied().flatten().map(nanos);
-        for lease in ingest.receive(room, wait)? {
+        let leases = ingest.receive(room, wait)?;
+        // The bridge may have waited, but not after it had taken the leases; and the process may sleep while they are taken in.
+        let now = self.clock.now();
+        for lease in leases {
             bridge.ingested.fetch_add(1, Ordering::SeqCst);
-            // The bridge may have waited, but not after it had taken the lease.
-            let held = Arc::new(Held::new(&lease, self.clock.now(), lease_time));
+            let held = Arc::new(Held::new(&lease, now, lease_time));
             bridge.held.lock().insert(held.token, Arc::clone(&held));
             if !self.take_in(lease, &held) {
                 bridge.release(&held);

@@ -2,6 +2,7 @@
 //! the same for all; how a back end is made and driven by hand, in a file of each.
 
 mod apart;
+mod nats;
 mod postgres;
 mod redis;
 mod sqlite;
@@ -20,6 +21,7 @@ use crate::report::{Row, Table};
 use crate::rivals::Role;
 
 pub(crate) use apart::receive;
+pub(crate) use nats::run as nats;
 pub(crate) use postgres::run as postgres;
 pub(crate) use redis::run as redis;
 pub(crate) use sqlite::run as sqlite;

@@ -47,6 +47,7 @@ const PARTS: &[Part] = &[
     ("sqlite", bridges::sqlite),
     ("postgres", bridges::postgres),
     ("redis", bridges::redis),
+    ("nats", bridges::nats),
 ];
 
 /// Measures eventbroker and its rivals on the same work, in turn: A B C A B C.

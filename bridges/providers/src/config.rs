@@ -168,7 +168,7 @@ pub struct NatsConfig {
     pub url: Url,
     /// The stream. Default `RESOLVESPEC_EVENTS`.
     pub stream_name: String,
-    /// The subjects of the stream. Default `events.>`.
+    /// The subjects of the stream: one, of the form `PREFIX.>`. Default `events.>`.
     pub subjects: Vec<String>,
     /// On what the stream is stored. Default [`Storage::File`].
     pub storage: Storage,
@@ -176,6 +176,24 @@ pub struct NatsConfig {
     pub max_age: Duration,
     /// The prefix of the names of durable consumers. Default `resolvespec-workers`.
     pub consumer_group: String,
+    /// Messages that the stream holds; 0 is no limit. Default 0.
+    pub max_messages: u64,
+    /// On how many servers of a cluster the streams are kept. Default 1; 1 to 5.
+    pub replicas: usize,
+    /// Whether a stream that is there with other settings is taken as it is. Default false.
+    pub adopt_stream: bool,
+    /// How long an event belongs to the member that took it, unless that shows that it is alive. Default 30 s; 100 ms to 7 days.
+    pub lease_time: Duration,
+    /// The user, instead of what the address says. Default: none.
+    pub user: Option<String>,
+    /// The password of `user`. Default: none.
+    pub password: Secret,
+    /// A token to log in with. Default: none.
+    pub token: Secret,
+    /// The seed of an NKey to log in with. Default: none.
+    pub nkey: Secret,
+    /// A file of credentials to log in with. Default: none.
+    pub credentials_file: Option<String>,
 }
 
 /// How the database is reached, and the names that are used there.
@@ -258,6 +276,15 @@ impl Default for Config {
                 storage: Storage::default(),
                 max_age: Duration::from_secs(24 * 3600),
                 consumer_group: group.clone(),
+                max_messages: 0,
+                replicas: 1,
+                adopt_stream: false,
+                lease_time: Duration::from_secs(30),
+                user: None,
+                password: Secret::default(),
+                token: Secret::default(),
+                nkey: Secret::default(),
+                credentials_file: None,
             },
             database: DatabaseConfig {
                 url: Url::default(),

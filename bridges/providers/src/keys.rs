@@ -206,11 +206,31 @@ pub(crate) fn keys() -> Vec<Key> {
         key("redis.status", "What is written down of statuses: full, failures or off", |it| &mut it.redis.status),
         key("nats.url", "The server, or several separated by commas", |it| &mut it.nats.url).bytes(1, 4_096).secret(),
         key("nats.stream_name", "The stream", |it| &mut it.nats.stream_name).bytes(1, 255),
-        key("nats.subjects", "The subjects of the stream", |it| &mut it.nats.subjects),
+        key("nats.subjects", "The subjects of the stream: one, PREFIX.>", |it| &mut it.nats.subjects),
         key("nats.storage", "On what the stream is stored: file or memory", |it| &mut it.nats.storage),
         key("nats.max_age", "How long the stream holds an event", |it| &mut it.nats.max_age).span(MOMENT, DECADE),
         key("nats.consumer_group", "The prefix of the names of durable consumers", |it| &mut it.nats.consumer_group)
             .bytes(1, 255),
+        key("nats.max_messages", "Messages that the stream holds; 0 is no limit", |it| &mut it.nats.max_messages)
+            .whole(0, i64::MAX as u64),
+        key("nats.replicas", "On how many servers of a cluster the streams are kept", |it| &mut it.nats.replicas)
+            .whole(1, 5),
+        key("nats.adopt_stream", "Whether a stream that is there with other settings is taken as it is", |it| {
+            &mut it.nats.adopt_stream
+        }),
+        key(
+            "nats.lease_time",
+            "How long an event belongs to the member that took it, unless that shows that it is alive",
+            |it| &mut it.nats.lease_time,
+        )
+        .span(100 * MOMENT, WEEK),
+        key("nats.user", "The user, instead of what the address says; nothing: that", |it| &mut it.nats.user),
+        key("nats.password", "The password of the user", |it| &mut it.nats.password).secret(),
+        key("nats.token", "A token to log in with", |it| &mut it.nats.token).secret(),
+        key("nats.nkey", "The seed of an NKey to log in with", |it| &mut it.nats.nkey).secret(),
+        key("nats.credentials_file", "A file of credentials to log in with; nothing: none", |it| {
+            &mut it.nats.credentials_file
+        }),
         key(
             "database.url",
             "The address, sqlite:PATH or postgres://USER:PASSWORD@HOST/NAME; required by provider database",

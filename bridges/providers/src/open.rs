@@ -32,6 +32,9 @@ pub enum OpenError {
     /// The back end has no partitions.
     #[error("event_broker.provider: {0:?} has no partitions")]
     NoPartitions(ProviderKind),
+    /// NATS could not be used; its own words, which hold no secret.
+    #[error("event_broker.nats: {0}")]
+    Nats(String),
     /// The broker could not be built or started.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -41,17 +44,17 @@ pub enum OpenError {
 }
 
 /// Opens the back end that the configuration names. `provider: memory` connects to nothing; an SQLite file may be waited for, for
-/// 5 seconds at most, while another process holds it, a PostgreSQL server for 75 seconds, and a Redis server for 10 seconds at most.
+/// 5 seconds at most, while another process holds it, a PostgreSQL server for 75 seconds, and a Redis or NATS server for 10
+/// seconds at most.
 ///
 /// # Errors
-/// [`OpenError::NotCompiledIn`] names the feature that is missing; [`OpenError::Database`] and [`OpenError::Redis`] say why the back end
-/// could not be opened.
+/// [`OpenError::NotCompiledIn`] names the feature that is missing; [`OpenError::Database`], [`OpenError::Redis`] and
+/// [`OpenError::Nats`] say why the back end could not be opened.
 pub fn open(config: &Config) -> Result<Provider, OpenError> {
-    let missing = |provider, feature| Err(OpenError::NotCompiledIn { provider, feature });
     match config.provider {
         ProviderKind::Memory => Ok(Provider::memory()),
         ProviderKind::Redis => open_redis(config),
-        ProviderKind::Nats => missing("nats", "nats"),
+        ProviderKind::Nats => open_nats(config),
         ProviderKind::Database => match config.database.url.expose().strip_prefix("sqlite:") {
             Some(path) => open_sqlite(config, path),
             None => open_postgres(config),
@@ -124,6 +127,51 @@ pub fn repartition(config: &Config, partitions: u32) -> Result<(), OpenError> {
 #[cfg(not(feature = "redis"))]
 fn open_redis(_: &Config) -> Result<Provider, OpenError> {
     Err(OpenError::NotCompiledIn { provider: "redis", feature: "redis" })
+}
+
+#[cfg(feature = "nats")]
+fn open_nats(config: &Config) -> Result<Provider, OpenError> {
+    let nats = &config.nats;
+    // The bridge has a stream of its own beside this one, so it has to know what all the subjects begin with.
+    let prefix = match &nats.subjects[..] {
+        [subject] => subject.strip_suffix(".>"),
+        _ => None,
+    };
+    let Some(prefix) = prefix else {
+        let problem = format!("subjects: is {}, one of the form PREFIX.> is required", nats.subjects.join(", "));
+        return Err(OpenError::Nats(problem));
+    };
+    let mut bridge = eventbroker_nats::Nats::new(nats.url.expose())
+        .stream_name(&nats.stream_name)
+        .subject_prefix(prefix)
+        .consumer_group(&nats.consumer_group)
+        .storage(match nats.storage {
+            crate::config::Storage::File => eventbroker_nats::Storage::File,
+            crate::config::Storage::Memory => eventbroker_nats::Storage::Memory,
+        })
+        .replicas(nats.replicas)
+        .max_age(nats.max_age)
+        .max_messages(nats.max_messages)
+        .adopt_stream(nats.adopt_stream)
+        .lease_time(nats.lease_time);
+    if let Some(user) = &nats.user {
+        bridge = bridge.user_and_password(user, nats.password.expose());
+    }
+    if !nats.token.expose().is_empty() {
+        bridge = bridge.token(nats.token.expose());
+    }
+    if !nats.nkey.expose().is_empty() {
+        bridge = bridge.nkey(nats.nkey.expose());
+    }
+    if let Some(path) = &nats.credentials_file {
+        bridge = bridge.credentials_file(path);
+    }
+    bridge.open().map_err(|error| OpenError::Nats(error.to_string()))
+}
+
+#[cfg(not(feature = "nats"))]
+fn open_nats(_: &Config) -> Result<Provider, OpenError> {
+    Err(OpenError::NotCompiledIn { provider: "nats", feature: "nats" })
 }
 
 #[cfg(feature = "sqlite")]

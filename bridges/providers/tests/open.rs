@@ -22,6 +22,7 @@ fn a_back_end_that_is_not_compiled_in_is_an_error_that_names_the_feature() {
     let missing: &[(&str, &str, &str)] = &[
         #[cfg(not(feature = "redis"))]
         ("provider: redis", "redis", "redis"),
+        #[cfg(not(feature = "nats"))]
         ("provider: nats", "nats", "nats"),
         #[cfg(not(feature = "sqlite"))]
         ("provider: database, database: { url: 'sqlite:x.db' }", "database", "sqlite"),

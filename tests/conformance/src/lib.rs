@@ -30,6 +30,8 @@ pub mod faults;
 mod kit;
 pub mod loopback;
 #[cfg(unix)]
+pub mod nats;
+#[cfg(unix)]
 pub mod postgres;
 pub mod processes;
 pub mod proxy;

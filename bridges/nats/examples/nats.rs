@@ -1,0 +1,40 @@
+//! Events that two processes share: this one publishes, and starts itself again as a second one; each event is handled by one of them.
+//!
+//! `cargo run -p eventbroker-nats --example nats -- nats://localhost`
+
+use std::process::Command;
+use std::time::Duration;
+use std::{env, process, thread};
+
+use eventbroker::{Broker, Event, Source, SubscribeOptions};
+use eventbroker_nats::Nats;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let url = env::args().nth(1).ok_or("usage: nats URL")?;
+    let is_second = env::args().nth(2).is_some();
+    let broker =
+        Broker::builder().provider(Nats::new(&url).stream_name("EXAMPLE").subject_prefix("example").open()?).start()?;
+    let me = process::id();
+    broker.subscribe_with(
+        // A small queue, so that the other process finds something too.
+        SubscribeOptions::new("shop.orders.*").name("mailer").concurrency(1).queue_capacity(4),
+        move |delivery| {
+            println!("process {me}: order {}", delivery.event().payload().as_str());
+            thread::sleep(Duration::from_millis(20));
+        },
+    )?;
+    if is_second {
+        thread::sleep(Duration::from_secs(2));
+        broker.stop(Duration::from_secs(5));
+        return Ok(());
+    }
+    let mut second = Command::new(env::current_exe()?).args([&url, "second"]).spawn()?;
+    thread::sleep(Duration::from_millis(500));
+    for order in 1..=40_u32 {
+        broker.publish(Event::builder(Source::System, "shop.orders.create").payload(&order).build()?)?;
+    }
+    second.wait()?;
+    let report = broker.stop(Duration::from_secs(5));
+    println!("process {me}: {} went back to the stream", report.released);
+    Ok(())
+}

@@ -1,0 +1,479 @@
+//! What has come in: where the [readers](crate::reader) put it and the ingest finds it. No more is asked for than there is room for, and what
+//! nobody takes in time goes back.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_nats::{Message, Subject};
+use eventbroker::provider::BackendError;
+use futures_channel::oneshot;
+use parking_lot::{Condvar, Mutex};
+
+use crate::connection::Database;
+use crate::js::{Ack, Entry, Standing};
+use crate::leases::Known;
+use crate::registry::Leg;
+use crate::runtime::Session;
+
+/// Messages that are asked for at a time, at most.
+const BATCH: usize = 1_000;
+/// What was asked for and there is no room for goes back after this.
+const PATIENCE: Duration = Duration::from_millis(200);
+/// So long it waits for what was lost on its way.
+const HOLD: Duration = Duration::from_secs(1);
+/// Deliveries that are remembered as lost.
+const REMEMBERED: usize = 16_384;
+/// An ingest that was not called for so long does not take anything at the moment.
+const SILENCE: Duration = Duration::from_millis(1_500);
+/// So long after its end a request was surely answered.
+const ANSWERED: Duration = Duration::from_secs(1);
+
+/// A message that was delivered, and waits to be taken.
+#[derive(Debug, Clone)]
+pub(crate) struct Arrived {
+    pub(crate) entry: Entry,
+    pub(crate) reply: Subject,
+    pub(crate) delivered: u64,
+    pub(crate) known: Known,
+    /// When its lease began, or was extended.
+    pub(crate) fresh: Instant,
+}
+
+impl Arrived {
+    /// Whether it is still this member's: of what it has slept over, others may have taken something.
+    pub(crate) fn is_fresh(&self, lease: Duration) -> bool {
+        is_fresh(self.fresh, lease)
+    }
+}
+
+pub(crate) fn is_fresh(since: Instant, lease: Duration) -> bool {
+    since.elapsed() < lease.mul_f64(0.6)
+}
+
+/// A consumer that messages are asked of.
+#[derive(Debug)]
+struct Source {
+    leg: Arc<Leg>,
+    unit: String,
+    /// How many were asked for and have not come.
+    outstanding: usize,
+    /// How many are to be asked for.
+    target: usize,
+    /// When the last request has ended.
+    until: Instant,
+    waiting: VecDeque<Arrived>,
+    /// What has come, and is looked at.
+    arriving: Vec<u64>,
+    /// Since when there is no room for it.
+    roomless: Option<Instant>,
+    reader: Option<Reader>,
+    /// On which connection it was asked last.
+    asked: u64,
+    /// Where its messages go, also on the next connection: what was asked for on the one before is not lost.
+    inbox: Option<Subject>,
+    /// What was on its way when the connection was lost comes before anything else.
+    hold: Option<Hold>,
+    /// Messages of which so many deliveries were lost on their way: nobody has begun them.
+    spared: HashMap<u64, u64>,
+}
+
+/// Why nothing is handed out for a moment.
+#[derive(Debug)]
+struct Hold {
+    /// It is not known yet what was lost.
+    is_open: bool,
+    lost: HashSet<u64>,
+    until: Instant,
+}
+
+/// The task that takes its messages.
+#[derive(Debug)]
+struct Reader {
+    generation: u64,
+    /// Ends it, when it is dropped.
+    _stop: oneshot::Sender<()>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    sources: HashMap<Arc<str>, Source>,
+    generation: u64,
+    is_woken: bool,
+    is_receiving: bool,
+    last_call: Option<Instant>,
+    /// When this process has last shown that it lives.
+    last_beat: Option<Instant>,
+    /// What comes on this connection, or an earlier one, was on its way while this process slept.
+    stale: u64,
+    problem: Option<BackendError>,
+    /// Some consumer, or its stream, is not there.
+    is_in_doubt: bool,
+}
+
+/// Where what comes in is found.
+#[derive(Debug, Default)]
+pub(crate) struct Intake {
+    inner: Mutex<Inner>,
+    heard: Condvar,
+}
+
+/// A task that has just begun to take the messages of a consumer.
+#[derive(Debug)]
+pub(crate) struct Begun {
+    /// Comes when it is to end.
+    pub(crate) stopped: oneshot::Receiver<()>,
+    /// There was an earlier one, whose connection was lost.
+    pub(crate) was_read: bool,
+}
+
+/// What is to be asked of a consumer.
+#[derive(Debug, Clone)]
+pub(crate) struct Pull {
+    pub(crate) key: Arc<str>,
+    pub(crate) leg: Arc<Leg>,
+    pub(crate) batch: usize,
+}
+
+/// A message that nobody takes.
+#[derive(Debug, Clone)]
+pub(crate) struct Unwanted {
+    pub(crate) unit: String,
+    pub(crate) again: bool,
+    pub(crate) consumer: Arc<str>,
+    pub(crate) arrived: Arrived,
+}
+
+/// How long a request lasts: a member that is frozen gets for so long what another one could handle.
+pub(crate) fn expires(database: &Database) -> Duration {
+    database.settings.lease_time.clamp(Duration::from_secs(1), Duration::from_secs(5))
+}
+
+impl Intake {
+    /// Somebody wants the ingest to look again.
+    pub(crate) fn wake(&self) {
+        self.inner.lock().is_woken = true;
+        self.heard.notify_all();
+    }
+
+    /// Something has changed.
+    pub(crate) fn ring(&self) {
+        self.heard.notify_all();
+    }
+
+    pub(crate) fn begin(&self) {
+        self.inner.lock().is_receiving = true;
+    }
+
+    pub(crate) fn end(&self) {
+        let mut inner = self.inner.lock();
+        inner.is_receiving = false;
+        inner.last_call = Some(Instant::now());
+    }
+
+    /// This process lives. True if it has slept so long that what is on its way may be somebody else's by now.
+    pub(crate) fn beat(&self, lease: Duration, generation: u64) -> bool {
+        let mut inner = self.inner.lock();
+        let has_slept = inner.has_slept(lease);
+        if has_slept {
+            inner.stale = generation;
+            inner.sources.values_mut().for_each(|source| source.waiting.clear());
+        }
+        inner.last_beat = Some(Instant::now());
+        has_slept
+    }
+
+    /// The messages of a consumer that wait here.
+    pub(crate) fn waiting(&self, key: &str) -> Vec<u64> {
+        let inner = self.inner.lock();
+        let Some(source) = inner.sources.get(key) else { return Vec::new() };
+        source.waiting.iter().map(|arrived| arrived.entry.sequence).chain(source.arriving.iter().copied()).collect()
+    }
+
+    /// Whether something is not handed out although it is here.
+    pub(crate) fn is_on_hold(&self) -> bool {
+        self.inner.lock().sources.values().any(|source| source.hold.is_some())
+    }
+
+    /// Whether somebody should see whether the consumers are there.
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        std::mem::take(&mut self.inner.lock().is_in_doubt)
+    }
+
+    /// Waits until something has come, or somebody calls. True if it should be returned at once.
+    pub(crate) fn wait(&self, until: Instant) -> bool {
+        let mut inner = self.inner.lock();
+        if !inner.is_woken && !inner.has_news() {
+            self.heard.wait_until(&mut inner, until);
+        }
+        std::mem::take(&mut inner.is_woken)
+    }
+
+    /// What has come for a subscription, at most `room`, and what to ask for so that there is always something on its way.
+    pub(crate) fn take(
+        &self,
+        unit: &str,
+        legs: &[Arc<Leg>],
+        room: usize,
+        database: &Database,
+        pulls: &mut Vec<Pull>,
+    ) -> Vec<(Arc<Leg>, Arrived)> {
+        let mut inner = self.inner.lock();
+        let now = Instant::now();
+        let (lease, generation) = (database.settings.lease_time, inner.generation);
+        let mut taken = Vec::new();
+        for leg in legs {
+            let key = leg.ack_name();
+            let source = inner.sources.entry(key.clone()).or_insert_with(|| Source {
+                leg: Arc::clone(leg),
+                unit: unit.to_owned(),
+                outstanding: 0,
+                target: 0,
+                until: now,
+                waiting: VecDeque::new(),
+                arriving: Vec::new(),
+                roomless: None,
+                reader: None,
+                asked: 0,
+                inbox: None,
+                hold: None,
+                spared: HashMap::new(),
+            });
+            source.roomless = None;
+            if source.hold.as_ref().is_some_and(|hold| now >= hold.until) {
+                source.go_on();
+            }
+            while taken.len() < room && source.hold.is_none() {
+                let Some(arrived) = source.waiting.pop_front() else { break };
+                // One that this process has slept over is somebody else's by now.
+                if arrived.is_fresh(lease) {
+                    taken.push((Arc::clone(leg), arrived));
+                }
+            }
+            let is_overdue = source.outstanding > 0 && now > source.until + ANSWERED;
+            if is_overdue {
+                source.outstanding = 0;
+            }
+            source.target = (room - taken.len()).saturating_sub(source.waiting.len()).min(BATCH);
+            let missing = source.target.saturating_sub(source.outstanding);
+            // On a new connection it has to be read again, also if there is no room: something may have been lost.
+            let is_cut_off = source.inbox.is_some() && source.asked != generation;
+            if is_cut_off || missing > 0 && (source.outstanding == 0 || missing >= source.target / 2) {
+                let batch = missing.max(1);
+                source.outstanding += batch;
+                source.asked = generation;
+                source.until = now + expires(database);
+                pulls.push(Pull { key, leg: Arc::clone(leg), batch });
+            }
+            inner.is_in_doubt |= is_overdue;
+        }
+        taken
+    }
+
+    /// On a new connection nothing is on its way.
+    pub(crate) fn see(&self, generation: u64) {
+        let mut inner = self.inner.lock();
+        if inner.generation != generation {
+            inner.generation = generation;
+            inner.sources.values_mut().for_each(|source| source.outstanding = 0);
+        }
+    }
+
+    /// What is wrong, if something is.
+    pub(crate) fn problem(&self) -> Option<BackendError> {
+        self.inner.lock().problem.take()
+    }
+
+    /// What has to go back: of consumers that there has been no room for, or that nobody reads any more.
+    pub(crate) fn unwanted(&self, is_served: impl Fn(&str) -> bool, has_room: impl Fn(&str) -> bool) -> Vec<Unwanted> {
+        let mut inner = self.inner.lock();
+        let now = Instant::now();
+        let mut unwanted = Vec::new();
+        for source in inner.sources.values_mut() {
+            if has_room(&source.unit) && is_served(&source.unit) {
+                continue;
+            }
+            let since = *source.roomless.get_or_insert(now);
+            if !is_served(&source.unit) || now - since >= PATIENCE {
+                unwanted.extend(source.close());
+            }
+        }
+        inner.sources.retain(|_, source| is_served(&source.unit));
+        unwanted
+    }
+
+    /// Everything goes back.
+    pub(crate) fn close(&self) -> Vec<Unwanted> {
+        let sources = std::mem::take(&mut self.inner.lock().sources);
+        sources.into_values().flat_map(|mut source| source.close()).collect()
+    }
+
+    /// The acknowledgements that extend what waits here.
+    pub(crate) fn extensions(&self, verb: &'static [u8]) -> Vec<Ack> {
+        let mut inner = self.inner.lock();
+        let now = Instant::now();
+        let mut acks = Vec::new();
+        for source in inner.sources.values_mut() {
+            let consumer = source.leg.ack_name();
+            for arrived in &mut source.waiting {
+                arrived.fresh = now;
+                acks.push(Ack { consumer: consumer.clone(), to: arrived.reply.clone(), verb });
+            }
+        }
+        acks
+    }
+
+    pub(crate) fn fail(&self, error: BackendError) {
+        self.inner.lock().problem = Some(error);
+        self.heard.notify_all();
+    }
+
+    /// Where the messages of a consumer go on this connection; and what there is to do, if that has just begun.
+    pub(crate) fn reader(&self, session: &Session, key: &str) -> Option<(Subject, Option<Begun>)> {
+        let mut inner = self.inner.lock();
+        let source = inner.sources.get_mut(key)?;
+        let was_read = source.inbox.is_some();
+        let inbox = source.inbox.get_or_insert_with(|| Subject::from(session.client.new_inbox())).clone();
+        if source.reader.as_ref().is_some_and(|reader| reader.generation == session.generation) {
+            return Some((inbox, None));
+        }
+        let (stop, stopped) = oneshot::channel();
+        source.reader = Some(Reader { generation: session.generation, _stop: stop });
+        // What the one before was looking at is lost with it.
+        source.arriving.clear();
+        if was_read {
+            source.hold = Some(Hold { is_open: true, lost: HashSet::new(), until: Instant::now() + HOLD });
+        }
+        Some((inbox, Some(Begun { stopped, was_read })))
+    }
+
+    /// What was lost on its way comes back; then everything goes on in its order.
+    pub(crate) fn expect(&self, key: &str, lost: HashSet<u64>) {
+        if let Some(source) = self.inner.lock().sources.get_mut(key) {
+            if source.spared.len() + lost.len() > REMEMBERED {
+                source.spared.clear();
+            }
+            lost.iter().for_each(|sequence| *source.spared.entry(*sequence).or_default() += 1);
+            source.hold = Some(Hold { is_open: false, lost, until: Instant::now() + HOLD });
+            source.look_at_hold();
+        }
+        self.heard.notify_all();
+    }
+
+    /// The messages of a consumer could not be read.
+    pub(crate) fn is_not_read(&self, key: &str) {
+        if let Some(source) = self.inner.lock().sources.get_mut(key) {
+            (source.reader, source.asked) = (None, 0);
+        }
+    }
+
+    /// Of those that come again, the ones that may have been begun.
+    pub(crate) fn begun_before(&self, key: &str, standings: Vec<Standing>) -> Vec<Standing> {
+        let inner = self.inner.lock();
+        let spared = inner.sources.get(key).map(|source| &source.spared);
+        let lost = |it: &Standing| spared.and_then(|spared| spared.get(&it.sequence)).copied().unwrap_or(0);
+        standings.into_iter().filter(|it| it.delivered > 1 + lost(it)).collect()
+    }
+
+    /// Messages of a consumer have come; they are looked at before they are put down.
+    pub(crate) fn note_arriving(&self, key: &str, sequences: Vec<u64>) {
+        if let Some(source) = self.inner.lock().sources.get_mut(key) {
+            source.arriving = sequences;
+        }
+    }
+
+    /// Puts down what has come. Returns it if nobody takes it at the moment.
+    pub(crate) fn put(&self, key: &str, arrived: Vec<Arrived>, lease: Duration, generation: u64) -> Vec<Arrived> {
+        let mut inner = self.inner.lock();
+        if generation <= inner.stale || inner.has_slept(lease) {
+            // Who gives it back may take it from somebody else. It comes again when its lease has ended.
+            return Vec::new();
+        }
+        let is_silent = !inner.is_receiving && inner.last_call.is_none_or(|at| at.elapsed() > SILENCE);
+        match inner.sources.get_mut(key) {
+            Some(source) if !is_silent => {
+                source.arriving.clear();
+                source.outstanding = source.outstanding.saturating_sub(arrived.len());
+                if let Some(hold) = &mut source.hold {
+                    arrived.iter().for_each(|it| _ = hold.lost.remove(&it.entry.sequence));
+                }
+                source.waiting.extend(arrived);
+                source.look_at_hold();
+                drop(inner);
+                self.heard.notify_all();
+                Vec::new()
+            }
+            Some(source) => {
+                (source.reader, source.inbox, source.hold) = (None, None, None);
+                source.outstanding = 0;
+                arrived
+            }
+            None => arrived,
+        }
+    }
+
+    /// A request has ended. Returns how many to ask for at once, if somebody waits for them.
+    pub(crate) fn ended(&self, key: &str, message: &Message, expires: Duration) -> Option<usize> {
+        let mut inner = self.inner.lock();
+        let left = message.headers.as_ref().and_then(|headers| headers.get("Nats-Pending-Messages"));
+        let left = left.and_then(|value| value.as_str().parse().ok());
+        let is_time_out = message.status.is_some_and(|status| [404, 408].contains(&status.as_u16()));
+        let is_waiting = inner.is_receiving;
+        inner.is_in_doubt |= !is_time_out;
+        let source = inner.sources.get_mut(key)?;
+        source.outstanding = source.outstanding.saturating_sub(left.unwrap_or(source.outstanding));
+        if is_time_out && is_waiting && source.outstanding == 0 && source.waiting.is_empty() && source.target > 0 {
+            source.outstanding = source.target;
+            source.until = Instant::now() + expires;
+            return Some(source.target);
+        }
+        drop(inner);
+        self.heard.notify_all();
+        None
+    }
+}
+
+impl Inner {
+    fn has_slept(&self, lease: Duration) -> bool {
+        self.last_beat.is_some_and(|at| at.elapsed() > lease.mul_f64(0.7))
+    }
+
+    fn has_news(&self) -> bool {
+        self.problem.is_some()
+            || self.is_in_doubt
+            || self
+                .sources
+                .values()
+                .any(|source| source.hold.is_none() && !source.waiting.is_empty() && source.target > 0)
+    }
+}
+
+impl Source {
+    /// Goes on when everything is back; nothing is missing only after it was told what is.
+    fn look_at_hold(&mut self) {
+        if self.hold.as_ref().is_some_and(|hold| hold.lost.is_empty() && !hold.is_open) {
+            self.go_on();
+        }
+    }
+
+    fn go_on(&mut self) {
+        self.hold = None;
+        // One that was given back may have come the first time all the same.
+        let mut waiting: Vec<Arrived> = self.waiting.drain(..).collect();
+        waiting.sort_by_key(|arrived| arrived.entry.sequence);
+        waiting.dedup_by_key(|arrived| arrived.entry.sequence);
+        self.waiting = waiting.into();
+    }
+
+    fn close(&mut self) -> Vec<Unwanted> {
+        (self.reader, self.inbox, self.hold) = (None, None, None);
+        self.outstanding = 0;
+        let unwanted = |arrived| Unwanted {
+            unit: self.unit.clone(),
+            again: self.leg.again,
+            consumer: self.leg.ack_name(),
+            arrived,
+        };
+        self.waiting.drain(..).map(unwanted).collect()
+    }
+}

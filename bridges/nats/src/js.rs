@@ -1,0 +1,322 @@
+//! JetStream as this bridge uses it: requests of its API, publishes and acknowledgements of which many are under way at once, and single
+//! messages of a stream.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use async_nats::{HeaderMap, Message, StatusCode, Subject};
+use bytes::Bytes;
+use eventbroker::provider::BackendError;
+use futures_util::{Stream, StreamExt as _, stream};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::runtime::Session;
+
+/// Codes of the server's errors.
+pub(crate) const STREAM_NOT_FOUND: u64 = 10_059;
+pub(crate) const CONSUMER_NOT_FOUND: u64 = 10_014;
+const WRONG_LAST_SEQUENCE: u64 = 10_071;
+/// The stream has reached its bound of messages or bytes.
+const STREAM_FULL: u64 = 10_077;
+/// A message is larger than the stream takes.
+const MESSAGE_TOO_LARGE: u64 = 10_054;
+
+/// Why the API has refused.
+#[derive(Debug, Clone)]
+pub(crate) struct ApiError {
+    pub(crate) code: u64,
+    pub(crate) text: String,
+}
+
+impl From<ApiError> for BackendError {
+    fn from(error: ApiError) -> Self {
+        Self::Unavailable(format!("NATS: {} ({})", error.text, error.code))
+    }
+}
+
+/// What a failure of the client means.
+pub(crate) fn unavailable(error: impl std::fmt::Display) -> BackendError {
+    BackendError::Unavailable(format!("NATS: {error}"))
+}
+
+/// Whatever comes while the connection ends.
+pub(crate) fn cut_off() -> BackendError {
+    BackendError::Unavailable("NATS: the connection was lost".to_owned())
+}
+
+/// A request of the API, and its answer.
+pub(crate) async fn api(
+    session: &Session,
+    verb: &str,
+    request: &Value,
+) -> Result<Result<Value, ApiError>, BackendError> {
+    let payload = if request.is_null() { Bytes::new() } else { Bytes::from(request.to_string()) };
+    let answer = session.client.request(format!("$JS.API.{verb}"), payload).await;
+    let answer = answer.map_err(|error| match error.kind() {
+        async_nats::RequestErrorKind::NoResponders => unavailable("JetStream is not enabled on the server"),
+        _ => unavailable(error),
+    })?;
+    let mut answer: Value = serde_json::from_slice(&answer.payload).map_err(unavailable)?;
+    Ok(match answer.get_mut("error").map(Value::take) {
+        Some(error) => Err(ApiError {
+            code: error["err_code"].as_u64().unwrap_or(0),
+            text: error["description"].as_str().unwrap_or("refused").to_owned(),
+        }),
+        None => Ok(answer),
+    })
+}
+
+/// A message to publish.
+#[derive(Debug, Clone)]
+pub(crate) struct Outgoing {
+    pub(crate) subject: Subject,
+    pub(crate) headers: HeaderMap,
+    pub(crate) payload: Bytes,
+}
+
+/// What the server has said to a publish.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Stored {
+    /// It is stored with this number.
+    New(u64),
+    /// It was stored before, with this number.
+    Known(u64),
+    /// Another message is the last of its subject.
+    Overtaken,
+    /// The stream is full.
+    Full,
+    /// The stream, or the client, does not take it, and never will.
+    TooLarge(String),
+}
+
+#[derive(serde::Deserialize)]
+struct PublishAnswer {
+    #[serde(default)]
+    seq: u64,
+    #[serde(default)]
+    duplicate: bool,
+    error: Option<PublishError>,
+}
+
+#[derive(serde::Deserialize)]
+struct PublishError {
+    #[serde(default)]
+    err_code: u64,
+    #[serde(default)]
+    description: String,
+}
+
+/// Publishes messages in their order, and waits until each is stored or refused.
+pub(crate) async fn publish_all(session: &Session, messages: Vec<Outgoing>) -> Result<Vec<Stored>, BackendError> {
+    publish_each(session, stream::iter([messages])).await
+}
+
+/// The same of messages that come bit by bit.
+pub(crate) async fn publish_each(
+    session: &Session,
+    mut messages: impl Stream<Item = Vec<Outgoing>> + Unpin,
+) -> Result<Vec<Stored>, BackendError> {
+    let mut answers = session.router.call();
+    let (mut stored, mut open) = (Vec::new(), 0);
+    while let Some(some) = messages.next().await {
+        for Outgoing { subject, headers, payload } in some {
+            let number = stored.len();
+            let address = answers.address(number);
+            stored.push(None);
+            match session.client.publish_with_reply_and_headers(subject, address, headers, payload).await {
+                Ok(()) => open += 1,
+                Err(error) if error.kind() == async_nats::client::PublishErrorKind::MaxPayloadExceeded => {
+                    let most = session.client.max_payload();
+                    let reason = format!("it is larger than the server takes ({most} bytes)");
+                    stored[number] = Some(Stored::TooLarge(reason));
+                }
+                Err(error) => return Err(unavailable(error)),
+            }
+        }
+    }
+    while open > 0 {
+        let (number, message) = answers.next().await.ok_or_else(cut_off)?;
+        open -= 1;
+        if message.status == Some(StatusCode::NO_RESPONDERS) {
+            return Err(unavailable("there is no stream for the subject"));
+        }
+        stored[number] = Some(read_answer(&message)?);
+    }
+    Ok(stored.into_iter().flatten().collect())
+}
+
+fn read_answer(message: &Message) -> Result<Stored, BackendError> {
+    let answer: PublishAnswer = serde_json::from_slice(&message.payload).map_err(unavailable)?;
+    match answer.error {
+        None if answer.duplicate => Ok(Stored::Known(answer.seq)),
+        None => Ok(Stored::New(answer.seq)),
+        Some(error) if error.err_code == WRONG_LAST_SEQUENCE => Ok(Stored::Overtaken),
+        Some(error) if error.err_code == STREAM_FULL => Ok(Stored::Full),
+        Some(error) if error.err_code == MESSAGE_TOO_LARGE => Ok(Stored::TooLarge(error.description)),
+        Some(error) => Err(ApiError { code: error.err_code, text: error.description }.into()),
+    }
+}
+
+/// An acknowledgement: of which consumer, to which message, what.
+#[derive(Debug, Clone)]
+pub(crate) struct Ack {
+    pub(crate) consumer: Arc<str>,
+    pub(crate) to: Subject,
+    pub(crate) verb: &'static [u8],
+}
+
+pub(crate) const DONE: &[u8] = b"+ACK";
+pub(crate) const GIVEN_BACK: &[u8] = b"-NAK";
+pub(crate) const IN_PROGRESS: &[u8] = b"+WPI";
+
+/// Sends acknowledgements, and waits until the server has heard them. It takes those of a consumer in the order in which they were sent, so
+/// only the last of each is to be answered.
+pub(crate) async fn ack_all(session: &Session, acks: Vec<Ack>) -> Result<(), BackendError> {
+    let mut answers = session.router.call();
+    // Mostly all are of one.
+    let mut last: Vec<(&str, usize)> = Vec::new();
+    for (at, ack) in acks.iter().enumerate() {
+        match last.iter_mut().find(|(consumer, _)| *consumer == &*ack.consumer) {
+            Some((_, last)) => *last = at,
+            None => last.push((&ack.consumer, at)),
+        }
+    }
+    for (at, ack) in acks.iter().enumerate() {
+        let verb = Bytes::from_static(ack.verb);
+        let sent = if last.iter().any(|(_, last)| *last == at) {
+            session.client.publish_with_reply(ack.to.clone(), answers.address(at), verb).await
+        } else {
+            session.client.publish(ack.to.clone(), verb).await
+        };
+        sent.map_err(unavailable)?;
+    }
+    // A consumer that was removed does not answer, and needs none: the server says that nobody listens.
+    for _ in 0..last.len() {
+        answers.next().await.ok_or_else(cut_off)?;
+    }
+    Ok(())
+}
+
+/// A message of a stream.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    pub(crate) sequence: u64,
+    pub(crate) stored_at: SystemTime,
+    pub(crate) subject: Subject,
+    pub(crate) headers: HeaderMap,
+    pub(crate) payload: Bytes,
+}
+
+impl Entry {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(|value| value.as_str())
+    }
+}
+
+/// Which message of a stream.
+#[derive(Debug, Clone)]
+pub(crate) enum Which {
+    /// The one with this number.
+    Number(u64),
+    /// The last one on this subject.
+    LastOf(String),
+    /// The first one on a subject that matches, with this number or a higher one.
+    NextOf(String, u64),
+}
+
+/// Single messages of a stream, in the order of the questions.
+pub(crate) async fn get_all(
+    session: &Session,
+    stream: &str,
+    which: &[Which],
+) -> Result<Vec<Option<Entry>>, BackendError> {
+    let mut answers = session.router.call();
+    for (number, which) in which.iter().enumerate() {
+        let (subject, request) = match which {
+            Which::LastOf(subject) => (format!("$JS.API.DIRECT.GET.{stream}.{subject}"), Bytes::new()),
+            Which::Number(sequence) => {
+                (format!("$JS.API.DIRECT.GET.{stream}"), json!({ "seq": sequence }).to_string().into())
+            }
+            Which::NextOf(filter, from) => {
+                let request = json!({ "seq": from, "next_by_subj": filter });
+                (format!("$JS.API.DIRECT.GET.{stream}"), request.to_string().into())
+            }
+        };
+        session.client.publish_with_reply(subject, answers.address(number), request).await.map_err(unavailable)?;
+    }
+    let mut found = vec![None; which.len()];
+    for _ in 0..which.len() {
+        let (number, message) = answers.next().await.ok_or_else(cut_off)?;
+        match message.status.map(|status| status.as_u16()) {
+            None => found[number] = Some(direct(message)?),
+            Some(404) => {}
+            Some(503) => return Err(unavailable(format!("the stream {stream} is not there"))),
+            Some(_) => return Err(unavailable(message.description.unwrap_or_default())),
+        }
+    }
+    Ok(found)
+}
+
+/// One of them.
+pub(crate) async fn get(session: &Session, stream: &str, which: Which) -> Result<Option<Entry>, BackendError> {
+    Ok(get_all(session, stream, &[which]).await?.pop().flatten())
+}
+
+fn direct(message: Message) -> Result<Entry, BackendError> {
+    let headers = message.headers.unwrap_or_default();
+    let text = |name: &str| headers.get(name).map(|value| value.as_str().to_owned());
+    let sequence = text("Nats-Sequence").and_then(|it| it.parse().ok());
+    let stored_at = text("Nats-Time-Stamp").and_then(|it| it.parse::<Timestamp>().ok());
+    let subject = text("Nats-Subject").map(Subject::from);
+    let (Some(sequence), Some(stored_at), Some(subject)) = (sequence, stored_at, subject) else {
+        return Err(unavailable("a message of a stream is not as expected"));
+    };
+    Ok(Entry { sequence, stored_at: stored_at.into(), subject, headers, payload: message.payload })
+}
+
+/// Where a message that a consumer delivered stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Standing {
+    pub(crate) sequence: u64,
+    /// How often it was delivered, this time included.
+    pub(crate) delivered: u64,
+    pub(crate) stored_at: SystemTime,
+    /// How many are there behind it.
+    pub(crate) left: u64,
+}
+
+impl Standing {
+    /// As the address for its acknowledgement tells: `$JS.ACK.STREAM.CONSUMER.DELIVERED.SEQUENCE.…`, or with a domain and an account before
+    /// the stream.
+    pub(crate) fn of(reply: &str) -> Option<Self> {
+        let mut tokens = reply.strip_prefix("$JS.ACK.")?.split('.');
+        let others = if reply.bytes().filter(|byte| *byte == b'.').count() >= 10 { 4 } else { 2 };
+        let mut tokens = tokens.by_ref().skip(others);
+        let mut number = || tokens.next()?.parse::<u64>().ok();
+        let (delivered, sequence, _delivery) = (number()?, number()?, number()?);
+        Some(Self {
+            delivered,
+            sequence,
+            stored_at: SystemTime::UNIX_EPOCH + Duration::from_nanos(number()?),
+            left: number()?,
+        })
+    }
+}
+
+/// Removes one message. False if it was not there.
+pub(crate) async fn delete(session: &Session, stream: &str, sequence: u64) -> Result<bool, BackendError> {
+    let request = json!({ "seq": sequence, "no_erase": true });
+    let answer = api(session, &format!("STREAM.MSG.DELETE.{stream}"), &request).await?;
+    match answer {
+        Ok(answer) => Ok(answer["success"].as_bool().unwrap_or(false)),
+        Err(error) if error.code == STREAM_NOT_FOUND => Err(error.into()),
+        // It is not there.
+        Err(_) => Ok(false),
+    }
+}
+
+/// The times of the API.
+pub(crate) fn nanos(time: Duration) -> u64 {
+    time.as_nanos().try_into().unwrap_or(i64::MAX as u64)
+}

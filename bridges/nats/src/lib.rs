@@ -1,0 +1,344 @@
+//! Durable events for [`eventbroker`] across instances, on NATS JetStream.
+//!
+//! Every instance publishes its events into one stream and reads them from a durable consumer for each of its subscriptions. What a publish
+//! has accepted is a message of the stream; it is acknowledged when its handler has settled. The stream, its subjects and headers are those
+//! of ResolveSpec's event broker, so that both can share a stream.
+//!
+//! ```no_run
+//! use eventbroker::{Broker, Event, Source, SubscribeOptions};
+//! use eventbroker_nats::Nats;
+//!
+//! let broker = Broker::builder().provider(Nats::new("nats://localhost").open()?).start()?;
+//! broker.subscribe_with(SubscribeOptions::new("shop.orders.*").name("mailer"), |delivery| {
+//!     println!("{}", delivery.event().id());
+//! })?;
+//! broker.publish(Event::builder(Source::System, "shop.orders.create").build()?)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! The client of NATS is asynchronous; it lives on one thread of the provider, and nothing of it is seen from outside. What is kept on which
+//! subject, the rights that a user needs, and what survives what, is in `docs/nats.md`. The floor is nats-server 2.9.
+//!
+//! Members of a group compete for the stream, so the events of a key are in order within an instance, and not across instances.
+
+mod connection;
+mod entry;
+mod ingest;
+mod intake;
+mod js;
+mod leases;
+mod members;
+mod mirror;
+mod names;
+mod operator;
+mod range;
+mod reader;
+mod registry;
+mod router;
+mod runtime;
+mod settler;
+mod state;
+mod status;
+mod store;
+mod stream;
+mod tail;
+mod unconfirmed;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use eventbroker::provider::{BackendError, Capabilities, Provider};
+
+use connection::Database;
+
+/// On what the server keeps the streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Storage {
+    /// Files.
+    #[default]
+    File,
+    /// Its memory: what it holds is gone when it ends.
+    Memory,
+}
+
+/// The settings of a provider on a NATS server with JetStream.
+#[derive(Clone)]
+#[must_use]
+pub struct Nats {
+    url: String,
+    stream_name: String,
+    subject_prefix: String,
+    consumer_group: String,
+    storage: Storage,
+    replicas: usize,
+    max_age: Duration,
+    max_messages: u64,
+    max_bytes: u64,
+    adopt_stream: bool,
+    lease_time: Duration,
+    dedupe_window: Option<Duration>,
+    retention: Duration,
+    idle_expiry: Duration,
+    user_and_password: Option<(String, String)>,
+    token: Option<String>,
+    nkey: Option<String>,
+    credentials_file: Option<PathBuf>,
+}
+
+/// Why a server could not be used. Shows no password.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// A setting is out of its bounds: which, and which bounds.
+    Setting(String),
+    /// NATS could not be reached, or has refused: its words.
+    Server(String),
+}
+
+impl Nats {
+    /// The server at `url`, `nats://USER:PASSWORD@HOST:PORT`, or with `tls://`, with every default. Several servers of a cluster are
+    /// separated by commas.
+    pub fn new(url: impl Into<String>) -> Self {
+        const DAY: Duration = Duration::from_secs(24 * 3600);
+        Self {
+            url: url.into(),
+            stream_name: "RESOLVESPEC_EVENTS".to_owned(),
+            subject_prefix: "events".to_owned(),
+            consumer_group: "resolvespec-workers".to_owned(),
+            storage: Storage::File,
+            replicas: 1,
+            max_age: 7 * DAY,
+            max_messages: 0,
+            max_bytes: 0,
+            adopt_stream: false,
+            lease_time: Duration::from_secs(30),
+            dedupe_window: None,
+            retention: 7 * DAY,
+            idle_expiry: 7 * DAY,
+            user_and_password: None,
+            token: None,
+            nkey: None,
+            credentials_file: None,
+        }
+    }
+
+    /// The stream of the events; the one beside it is called the same with `_STATE` behind it. Default `RESOLVESPEC_EVENTS`; 1 to 200 bytes,
+    /// letters, digits, `-` and `_`.
+    pub fn stream_name(mut self, name: impl Into<String>) -> Self {
+        self.stream_name = name.into();
+        self
+    }
+
+    /// What the subjects of the events begin with; those of the stream beside it begin with the same and `-state`. Default `events`; 1 to
+    /// 100 bytes, letters, digits, `-` and `_`.
+    pub fn subject_prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.subject_prefix = prefix.into();
+        self
+    }
+
+    /// The group that this instance's subscriptions belong to: of the members of a group that have a subscription of the same
+    /// name, one handles each event. Default `resolvespec-workers`; 1 to 255 bytes.
+    pub fn consumer_group(mut self, group: impl Into<String>) -> Self {
+        self.consumer_group = group.into();
+        self
+    }
+
+    /// On what the streams are kept, if they are to be made. Default [`Storage::File`].
+    pub fn storage(mut self, storage: Storage) -> Self {
+        self.storage = storage;
+        self
+    }
+
+    /// On how many servers of a cluster the streams are kept, if they are to be made. Default 1; 1 to 5.
+    pub fn replicas(mut self, replicas: usize) -> Self {
+        self.replicas = replicas;
+        self
+    }
+
+    /// How long the stream holds an event, whether it was read or not; zero is for ever. Default 7 days.
+    pub fn max_age(mut self, time: Duration) -> Self {
+        self.max_age = time;
+        self
+    }
+
+    /// How many messages the stream holds; 0 is no limit. What every subscription has acknowledged makes room; when it is full of what
+    /// is not, publishing is refused. Default 0.
+    pub fn max_messages(mut self, messages: u64) -> Self {
+        self.max_messages = messages;
+        self
+    }
+
+    /// The same in bytes. Default 0.
+    pub fn max_bytes(mut self, bytes: u64) -> Self {
+        self.max_bytes = bytes;
+        self
+    }
+
+    /// Takes a stream that is there as it is, whatever its settings are. Without this, one with other settings is an error that says how they
+    /// differ.
+    pub fn adopt_stream(mut self, adopt: bool) -> Self {
+        self.adopt_stream = adopt;
+        self
+    }
+
+    /// How long an event belongs to the member that took it, unless that shows that it is alive, which it does each third of
+    /// this. So long it takes until the events of a member that died are handled by another one. Of members with different ones, the longest
+    /// counts. Default 30 s; at least 100 ms.
+    pub fn lease_time(mut self, time: Duration) -> Self {
+        self.lease_time = time;
+        self
+    }
+
+    /// How long the server knows the id of an event after its publish: so long the same event again is a duplicate. Default 120 s, or
+    /// `max_age` if that is shorter; at least 1 s, and at most `max_age`.
+    pub fn dedupe_window(mut self, window: Duration) -> Self {
+        self.dedupe_window = Some(window);
+        self
+    }
+
+    /// How long dead letters and what is known of statuses are kept. Default 7 days; at least 1 s.
+    pub fn retention(mut self, time: Duration) -> Self {
+        self.retention = time;
+        self
+    }
+
+    /// How long a subscription is kept that no instance serves: then it is removed with what waits for it, logged and counted. Default 7
+    /// days; at least 1 s and the lease time.
+    pub fn idle_expiry(mut self, time: Duration) -> Self {
+        self.idle_expiry = time;
+        self
+    }
+
+    /// Logs in with these, instead of what the address says.
+    pub fn user_and_password(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
+        self.user_and_password = Some((user.into(), password.into()));
+        self
+    }
+
+    /// Logs in with a token.
+    pub fn token(mut self, token: impl Into<String>) -> Self {
+        self.token = Some(token.into());
+        self
+    }
+
+    /// Logs in with the seed of an NKey.
+    pub fn nkey(mut self, seed: impl Into<String>) -> Self {
+        self.nkey = Some(seed.into());
+        self
+    }
+
+    /// Logs in with a file of credentials, which is read when the provider is opened.
+    pub fn credentials_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.credentials_file = Some(path.into());
+        self
+    }
+
+    /// Connects, makes the streams if they are not there, and returns a provider for one broker. Waits at most 10 s for a server that does
+    /// not answer.
+    ///
+    /// # Errors
+    /// [`OpenError`]: a setting is wrong, the server can't be reached or refuses, or the stream has other settings.
+    pub fn open(&self) -> Result<Provider, OpenError> {
+        self.check()?;
+        let database = Arc::new(Database::new(self)?);
+        let on_thread = Arc::clone(&database);
+        let made = database.runtime.call_long(move |session| async move { stream::make(&session, &on_thread).await });
+        made.map_err(OpenError::of)?.map_err(OpenError::Setting)?;
+        let capabilities = Capabilities::none().with_durability().with_instances().with_groups().with_broadcast();
+        let capabilities = capabilities.with_start_positions().with_durable_broadcast().with_replay().with_tail();
+        let capabilities = capabilities.with_order_per_subscription();
+        Ok(Provider::new("nats", capabilities)
+            .with_store(Arc::new(store::NatsStore::new(&database)))
+            .with_operator(Arc::new(operator::NatsOperator::new(&database)))
+            .with_mirror(Box::new(mirror::NatsMirror::new(&database)))
+            .with_ingest(Box::new(ingest::NatsIngest::new(&database)), Box::new(settler::NatsSettler::new(&database))))
+    }
+
+    /// How long the server knows an id.
+    fn known_for(&self) -> Duration {
+        const USUAL: Duration = Duration::from_secs(120);
+        self.dedupe_window.unwrap_or(if self.max_age.is_zero() { USUAL } else { self.max_age.min(USUAL) })
+    }
+
+    fn check(&self) -> Result<(), OpenError> {
+        let least = [
+            ("lease_time", self.lease_time, Duration::from_millis(100)),
+            ("dedupe_window", self.known_for(), Duration::from_secs(1)),
+            ("retention", self.retention, Duration::from_secs(1)),
+            // Who serves a subscription says so each third of a lease.
+            ("idle_expiry", self.idle_expiry, self.lease_time.max(Duration::from_secs(1))),
+        ];
+        for (name, is, least) in least {
+            if is < least {
+                return Err(OpenError::Setting(format!("{name}: is {is:?}, at least {least:?} is required")));
+            }
+        }
+        if !self.max_age.is_zero() && self.max_age < self.known_for() {
+            let (is, least) = (self.max_age, self.known_for());
+            return Err(OpenError::Setting(format!(
+                "max_age: is {is:?}, at least dedupe_window ({least:?}) is required"
+            )));
+        }
+        let texts = [
+            ("stream_name", &self.stream_name, 200),
+            ("subject_prefix", &self.subject_prefix, 100),
+            ("consumer_group", &self.consumer_group, 255),
+        ];
+        for (name, text, most) in texts {
+            let length = text.len();
+            if !(1..=most).contains(&length) {
+                return Err(OpenError::Setting(format!("{name}: is {length} bytes long, 1 to {most} are allowed")));
+            }
+        }
+        for (name, text) in [("stream_name", &self.stream_name), ("subject_prefix", &self.subject_prefix)] {
+            if names::token(text) != *text {
+                let problem = format!("{name}: is {text:?}, only letters, digits, - and _ are allowed");
+                return Err(OpenError::Setting(problem));
+            }
+        }
+        if !(1..=5).contains(&self.replicas) {
+            return Err(OpenError::Setting(format!("replicas: is {}, 1 to 5 are allowed", self.replicas)));
+        }
+        Ok(())
+    }
+}
+
+impl Storage {
+    fn word(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Memory => "memory",
+        }
+    }
+}
+
+impl OpenError {
+    fn of(error: BackendError) -> Self {
+        let (BackendError::Unavailable(reason) | BackendError::Refused(reason)) = error else {
+            return Self::Server(error.to_string());
+        };
+        Self::Server(reason)
+    }
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Setting(problem) | Self::Server(problem) => f.write_str(problem),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {}
+
+impl fmt::Debug for Nats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the address, nor how to log in: there are secrets in them.
+        f.debug_struct("Nats")
+            .field("stream_name", &self.stream_name)
+            .field("consumer_group", &self.consumer_group)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,119 @@
+//! The way out: the events of a batch are published one behind the other, and their answers awaited together.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use eventbroker::provider::{BackendError, Mirror, SendOutcome};
+use eventbroker::{Event, EventId};
+use futures_channel::mpsc::unbounded;
+
+use crate::connection::Database;
+use crate::entry::{apart, event_of, time_of, to_message};
+use crate::js::{self, Entry, Outgoing, Stored, Which};
+use crate::runtime::Session;
+use crate::state::write;
+use crate::store::{AT, MAX_DELAY};
+use crate::stream;
+
+/// Events that are handed to the connection at a time.
+const CHUNK: usize = 32;
+
+#[derive(Debug)]
+pub(crate) struct NatsMirror {
+    database: Arc<Database>,
+}
+
+impl NatsMirror {
+    pub(crate) fn new(database: &Arc<Database>) -> Self {
+        Self { database: Arc::clone(database) }
+    }
+}
+
+impl Mirror for NatsMirror {
+    fn send(&mut self, batch: &[Event], meanwhile: &mut dyn FnMut()) -> Result<Vec<SendOutcome>, BackendError> {
+        send(&self.database, batch, meanwhile)
+    }
+}
+
+/// Stores events that are not known.
+pub(crate) fn send(
+    database: &Arc<Database>,
+    batch: &[Event],
+    meanwhile: &mut dyn FnMut(),
+) -> Result<Vec<SendOutcome>, BackendError> {
+    let ids: Vec<EventId> = batch.iter().map(|event| event.id().clone()).collect();
+    let on_thread = Arc::clone(database);
+    let (sender, messages) = unbounded();
+    let call = database.runtime.begin(move |session| async move {
+        let stored = match js::publish_each(&session, messages).await {
+            Ok(stored) => stored,
+            Err(error) => {
+                // It may be that somebody has removed the stream; then the next try finds one.
+                if stream::info(&session, on_thread.stream()).await?.is_none() {
+                    stream::make_again(&session, &on_thread).await?.map_err(BackendError::Unavailable)?;
+                }
+                return Err(error);
+            }
+        };
+        index(&session, &on_thread, &ids, &stored).await?;
+        let number = |it: &Stored| if let Stored::Known(number) = it { Some(Which::Number(*number)) } else { None };
+        let known: Vec<Which> = stored.iter().filter_map(number).collect();
+        let known: Vec<Option<Entry>> = js::get_all(&session, on_thread.stream(), &known).await?;
+        Ok((stored, known))
+    });
+    // The first are on their way while the others are written.
+    for some in batch.chunks(CHUNK) {
+        let messages: Vec<Outgoing> = some.iter().map(|event| to_message(database.prefix(), event)).collect();
+        // If the call has failed already, nobody needs them.
+        let _ = sender.unbounded_send(messages);
+    }
+    drop(sender);
+    meanwhile();
+    let (stored, known) = call.wait()?;
+    let mut known = known.into_iter();
+    let mut outcomes = Vec::with_capacity(batch.len());
+    for (event, stored) in batch.iter().zip(stored) {
+        outcomes.push(match stored {
+            Stored::New(_) => SendOutcome::Held,
+            Stored::Known(_) => {
+                let there = known.next().flatten().and_then(|entry| event_of(database.prefix(), &entry));
+                match there {
+                    Some(there) if !there.same_content(event) => SendOutcome::Conflict,
+                    // Also if it was handled and is not there any more.
+                    _ => SendOutcome::Known,
+                }
+            }
+            Stored::Full => {
+                database.is_crowded.store(true, Ordering::SeqCst);
+                database.intake.ring();
+                SendOutcome::Full { max_backlog: database.settings.max_messages }
+            }
+            Stored::TooLarge(reason) => SendOutcome::Refused(reason),
+            Stored::Overtaken => SendOutcome::Refused("another event was expected before it".to_owned()),
+        });
+    }
+    Ok(outcomes)
+}
+
+/// Notes where those events are whose ids do not tell it.
+async fn index(session: &Session, database: &Database, ids: &[EventId], stored: &[Stored]) -> Result<(), BackendError> {
+    let number = |it: &Stored| if let Stored::New(number) | Stored::Known(number) = it { Some(*number) } else { None };
+    let mut now = database.server_time(session);
+    if now.is_none()
+        && let Some(last) =
+            stored.iter().rev().find_map(|it| if let Stored::New(number) = it { Some(*number) } else { None })
+        && let Some(entry) = js::get(session, database.stream(), Which::Number(last)).await?
+    {
+        database.note_server_time(session, &entry);
+        now = Some(entry.stored_at);
+    }
+    let mut notes = Vec::new();
+    for (id, stored) in ids.iter().zip(stored) {
+        let Some(number) = number(stored) else { continue };
+        let tells = time_of(id).is_some_and(|at| now.is_some_and(|now| apart(at, now) < MAX_DELAY / 2));
+        if !tells {
+            notes.push((database.state.of_event(AT, id), write(&number)));
+        }
+    }
+    if notes.is_empty() { Ok(()) } else { database.state.put_all(session, notes).await.map(drop) }
+}

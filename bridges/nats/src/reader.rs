@@ -1,0 +1,185 @@
+//! The tasks on the bridge thread that take the messages which were asked for: one for each consumer.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use async_nats::{Message, Subject, Subscriber};
+use eventbroker::provider::BackendError;
+use futures_channel::oneshot;
+use futures_util::StreamExt as _;
+use futures_util::future::{Either, select};
+
+use crate::connection::Database;
+use crate::intake::{Arrived, Begun, Pull, Unwanted, expires};
+use crate::js::{Entry, Standing};
+use crate::leases::{self, Known};
+use crate::registry::{self, Leg};
+use crate::runtime::Session;
+use crate::{js, members};
+
+/// Messages that are taken at a time.
+const CHUNK: usize = 256;
+
+/// Asks consumers for messages.
+pub(crate) fn ask(database: &Arc<Database>, pulls: Vec<Pull>) {
+    let on_thread = Arc::clone(database);
+    database.runtime.post(move |session| match session {
+        Ok(session) => Some(Box::pin(async move {
+            for pull in pulls {
+                if let Err(error) = ask_one(&session, &on_thread, &pull).await {
+                    on_thread.intake.fail(error);
+                    return;
+                }
+            }
+        })),
+        Err(error) => {
+            on_thread.intake.fail(error);
+            None
+        }
+    });
+}
+
+async fn ask_one(session: &Session, database: &Arc<Database>, pull: &Pull) -> Result<(), BackendError> {
+    let Some((inbox, begun)) = database.intake.reader(session, &pull.key) else { return Ok(()) };
+    if let Some(begun) = begun {
+        let begun = begin(session, database, pull, inbox.clone(), begun).await;
+        if begun.is_err() {
+            database.intake.is_not_read(&pull.key);
+        }
+        begun?;
+    }
+    send(session, database, &pull.leg, pull.batch, inbox).await
+}
+
+/// Begins to take the messages of a consumer on this connection.
+async fn begin(
+    session: &Session,
+    database: &Arc<Database>,
+    pull: &Pull,
+    inbox: Subject,
+    begun: Begun,
+) -> Result<(), BackendError> {
+    let Begun { stopped, was_read } = begun;
+    let subscriber = session.client.subscribe(inbox.clone()).await.map_err(js::unavailable)?;
+    let (next, on_thread) = (session.clone(), Arc::clone(database));
+    Session::spawn(read(next, on_thread, pull.key.clone(), Arc::clone(&pull.leg), inbox, subscriber, stopped));
+    if was_read {
+        // From now on nothing is lost any more, so that what is missing was lost before.
+        let lost = members::recover(session, database, &pull.leg).await?;
+        database.intake.expect(&pull.key, lost);
+    }
+    Ok(())
+}
+
+async fn send(
+    session: &Session,
+    database: &Database,
+    leg: &Leg,
+    batch: usize,
+    inbox: Subject,
+) -> Result<(), BackendError> {
+    let (verb, request) = registry::pull(leg, batch, expires(database));
+    session.client.publish_with_reply(verb, inbox, request).await.map_err(js::unavailable)
+}
+
+/// Takes the messages of a consumer until it is stopped; what comes then goes back.
+async fn read(
+    session: Session,
+    database: Arc<Database>,
+    key: Arc<str>,
+    leg: Arc<Leg>,
+    inbox: Subject,
+    mut subscriber: Subscriber,
+    mut stopped: oneshot::Receiver<()>,
+) {
+    let (unit, lease) = (leg.unit.clone(), database.settings.lease_time);
+    let mut is_stopped = false;
+    loop {
+        let chunk = if is_stopped {
+            (&mut subscriber).ready_chunks(CHUNK).next().await
+        } else {
+            let mut chunks = (&mut subscriber).ready_chunks(CHUNK);
+            match select(chunks.next(), &mut stopped).await {
+                Either::Left((chunk, _)) => chunk,
+                Either::Right(_) => {
+                    is_stopped = true;
+                    drop(chunks);
+                    // What is on its way still comes.
+                    if subscriber.drain().await.is_err() {
+                        return;
+                    }
+                    continue;
+                }
+            }
+        };
+        let Some(chunk) = chunk else { return };
+        let (statuses, messages): (Vec<Message>, Vec<Message>) = chunk.into_iter().partition(|it| it.status.is_some());
+        for message in statuses.iter().filter(|_| !is_stopped) {
+            if let Some(batch) = database.intake.ended(&key, message, expires(&database))
+                && send(&session, &database, &leg, batch, inbox.clone()).await.is_err()
+            {
+                session.give_up();
+            }
+        }
+        let arrived = match look_at(&session, &database, &key, &leg, messages).await {
+            Ok(arrived) => arrived,
+            Err(error) => {
+                // All of it comes again when its lease has ended.
+                database.intake.fail(error);
+                continue;
+            }
+        };
+        if arrived.is_empty() {
+            continue;
+        }
+        let back = if is_stopped { arrived } else { database.intake.put(&key, arrived, lease, session.generation) };
+        let unwanted = |arrived| Unwanted { unit: unit.clone(), again: leg.again, consumer: leg.ack_name(), arrived };
+        let back: Vec<Unwanted> = back.into_iter().map(unwanted).collect();
+        if !back.is_empty()
+            && let Err(error) = leases::give_back(&session, &database, back).await
+        {
+            database.intake.fail(error);
+        }
+    }
+}
+
+/// What is known of messages that were delivered.
+async fn look_at(
+    session: &Session,
+    database: &Database,
+    key: &str,
+    leg: &Leg,
+    messages: Vec<Message>,
+) -> Result<Vec<Arrived>, BackendError> {
+    let fresh = Instant::now();
+    let mut arrived = Vec::with_capacity(messages.len());
+    let mut again = Vec::new();
+    for message in messages {
+        let Some(reply) = message.reply else { continue };
+        let Some(standing) = Standing::of(reply.as_str()) else { continue };
+        if standing.delivered > 1 {
+            again.push(standing);
+        }
+        let entry = Entry {
+            sequence: standing.sequence,
+            stored_at: standing.stored_at,
+            subject: message.subject,
+            headers: message.headers.unwrap_or_default(),
+            payload: message.payload,
+        };
+        let known = Known::default();
+        arrived.push(Arrived { entry, reply, delivered: standing.delivered, known, fresh });
+    }
+    let begun = database.intake.begun_before(key, again);
+    if !begun.is_empty() {
+        // Only this takes long.
+        database.intake.note_arriving(key, arrived.iter().map(|it| it.entry.sequence).collect());
+        let known = leases::look_up(session, database, leg, &begun).await?;
+        let known: HashMap<u64, Known> = begun.iter().map(|it| it.sequence).zip(known).collect();
+        for it in &mut arrived {
+            it.known = known.get(&it.entry.sequence).copied().unwrap_or_default();
+        }
+    }
+    Ok(arrived)
+}

@@ -1,0 +1,378 @@
+//! The bridge thread: the only place that names tokio. It holds one connection at a time, in a runtime of its own. When the connection is
+//! lost, or a question is not answered in time, the runtime ends with everything that was under way on it: nothing that was asked before is
+//! sent later, on another connection, behind what was asked after it. The next question connects again.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use async_nats::connection::State;
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
+use eventbroker::provider::{BackendError, Backoff};
+use parking_lot::Mutex;
+use tokio::runtime::{Builder, Runtime as Tokio};
+use tokio::sync::Notify;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use crate::router::Router;
+
+/// How long connecting, and one call, may take; and one that has much to look at.
+const CONNECT_LIMIT: Duration = Duration::from_secs(3);
+const CALL_LIMIT: Duration = Duration::from_secs(2);
+const LONG_LIMIT: Duration = Duration::from_secs(30);
+/// A server that is silent for about three of these is taken for gone.
+const PING_EVERY: Duration = Duration::from_secs(2);
+/// The client would connect again by itself after this, which it never lives to see.
+const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
+type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
+type Job = Box<dyn FnOnce(Result<Session, BackendError>) -> Option<Work> + Send>;
+
+/// How to log in. Shows nothing of it.
+#[derive(Clone, Default)]
+pub(crate) struct Login {
+    pub(crate) user_and_password: Option<(String, String)>,
+    pub(crate) token: Option<String>,
+    pub(crate) nkey: Option<String>,
+    /// The text of a credentials file.
+    pub(crate) credentials: Option<String>,
+}
+
+/// A connection, as long as it lasts.
+#[derive(Clone)]
+pub(crate) struct Session {
+    pub(crate) client: Client,
+    pub(crate) router: Arc<Router>,
+    /// Tells this connection from earlier ones.
+    pub(crate) generation: u64,
+    broken: Arc<Notify>,
+}
+
+/// The thread, and the way to it.
+pub(crate) struct Runtime {
+    jobs: Option<UnboundedSender<Job>>,
+    thread: Option<JoinHandle<()>>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    servers: Vec<ServerAddr>,
+    login: Login,
+    name: String,
+    /// Where the server is, without secrets.
+    place: String,
+    backoff: Backoff,
+    generation: AtomicU64,
+    /// Nobody needs the thread any more.
+    stop: Notify,
+    stopping: AtomicBool,
+    /// Called when a connection is lost.
+    on_loss: Mutex<Option<Box<dyn Fn() + Send>>>,
+}
+
+impl Runtime {
+    pub(crate) fn start(servers: Vec<ServerAddr>, login: Login, name: String, place: String) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared {
+            servers,
+            login,
+            name,
+            place,
+            backoff: Backoff::default(),
+            generation: AtomicU64::new(1),
+            stop: Notify::new(),
+            stopping: AtomicBool::new(false),
+            on_loss: Mutex::default(),
+        });
+        let (jobs, queue) = unbounded_channel();
+        let on_thread = Arc::clone(&shared);
+        let thread = thread::Builder::new().name("eventbroker-nats".to_owned()).spawn(move || on_thread.run(queue))?;
+        Ok(Self { jobs: Some(jobs), thread: Some(thread), shared })
+    }
+
+    /// What is called when a connection is lost.
+    pub(crate) fn on_loss(&self, call: impl Fn() + Send + 'static) {
+        *self.shared.on_loss.lock() = Some(Box::new(call));
+    }
+
+    /// The connection that is, or will be next.
+    pub(crate) fn generation(&self) -> u64 {
+        self.shared.generation.load(Ordering::SeqCst)
+    }
+
+    /// Asks the server something and waits for the answer.
+    pub(crate) fn call<T, F, A>(&self, work: F) -> Result<T, BackendError>
+    where
+        T: Send + 'static,
+        F: FnOnce(Session) -> A + Send + 'static,
+        A: Future<Output = Result<T, BackendError>> + Send + 'static,
+    {
+        self.begin(work).wait()
+    }
+
+    /// The same for what operators ask, which may be much.
+    pub(crate) fn call_long<T, F, A>(&self, work: F) -> Result<T, BackendError>
+    where
+        T: Send + 'static,
+        F: FnOnce(Session) -> A + Send + 'static,
+        A: Future<Output = Result<T, BackendError>> + Send + 'static,
+    {
+        self.begin_within(LONG_LIMIT, work).wait()
+    }
+
+    /// The same for who has something to do before he waits.
+    pub(crate) fn begin<T, F, A>(&self, work: F) -> Call<'_, T>
+    where
+        T: Send + 'static,
+        F: FnOnce(Session) -> A + Send + 'static,
+        A: Future<Output = Result<T, BackendError>> + Send + 'static,
+    {
+        self.begin_within(CALL_LIMIT, work)
+    }
+
+    fn begin_within<T, F, A>(&self, limit: Duration, work: F) -> Call<'_, T>
+    where
+        T: Send + 'static,
+        F: FnOnce(Session) -> A + Send + 'static,
+        A: Future<Output = Result<T, BackendError>> + Send + 'static,
+    {
+        let (sender, answer) = sync_channel(1);
+        let place = self.shared.place.clone();
+        self.post(move |session| match session {
+            Ok(session) => Some(Box::pin(bounded(session, sender, place, limit, work)) as Work),
+            Err(error) => {
+                tell(&sender, Err(error));
+                None
+            }
+        });
+        Call { runtime: self, answer, limit }
+    }
+
+    /// Has something done on the connection, and waits for nothing.
+    pub(crate) fn post(&self, job: impl FnOnce(Result<Session, BackendError>) -> Option<Work> + Send + 'static) {
+        if let Some(jobs) = &self.jobs {
+            // Only a thread that has panicked does not take it; then the job is dropped, which tells whoever waits for it.
+            let _ = jobs.send(Box::new(job));
+        }
+    }
+
+    fn lost(&self, what: &str) -> BackendError {
+        BackendError::Unavailable(format!("{}: {what}", self.shared.place))
+    }
+}
+
+/// A question that was asked.
+pub(crate) struct Call<'a, T> {
+    runtime: &'a Runtime,
+    answer: Receiver<Result<T, BackendError>>,
+    limit: Duration,
+}
+
+impl<T> Call<'_, T> {
+    pub(crate) fn wait(self) -> Result<T, BackendError> {
+        match self.answer.recv_timeout(CONNECT_LIMIT + self.limit + Duration::from_secs(1)) {
+            Ok(answer) => answer,
+            Err(RecvTimeoutError::Disconnected) => Err(self.runtime.lost("the connection was lost")),
+            Err(RecvTimeoutError::Timeout) => Err(self.runtime.lost("no answer")),
+        }
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        self.shared.stopping.store(true, Ordering::SeqCst);
+        self.shared.stop.notify_one();
+        drop(self.jobs.take());
+        if let Some(thread) = self.thread.take() {
+            // What ends on the thread itself can't wait for it.
+            if thread.thread().id() != thread::current().id() {
+                // It ends, one way or the other.
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Runtime").field("place", &self.shared.place).finish_non_exhaustive()
+    }
+}
+
+/// Whoever has asked may have given up.
+fn tell<T>(sender: &SyncSender<Result<T, BackendError>>, answer: Result<T, BackendError>) {
+    let _ = sender.try_send(answer);
+}
+
+/// Does the work within the time that a call may take. One that takes longer ends the connection, because a late answer, or what is still
+/// to be sent, would come in between later ones.
+async fn bounded<T, F, A>(
+    session: Session,
+    sender: SyncSender<Result<T, BackendError>>,
+    place: String,
+    limit: Duration,
+    work: F,
+) where
+    F: FnOnce(Session) -> A,
+    A: Future<Output = Result<T, BackendError>>,
+{
+    let broken = Arc::clone(&session.broken);
+    match tokio::time::timeout(limit, work(session)).await {
+        Ok(answer) => tell(&sender, answer),
+        Err(_) => {
+            tell(&sender, Err(BackendError::Unavailable(format!("{place}: no answer within {limit:?}"))));
+            broken.notify_one();
+        }
+    }
+}
+
+impl Session {
+    /// Goes on with something beside the calls, as long as the connection lasts.
+    pub(crate) fn spawn(work: impl Future<Output = ()> + Send + 'static) {
+        tokio::spawn(work);
+    }
+
+    /// Ends the connection: what is known of it can't be true.
+    pub(crate) fn give_up(&self) {
+        self.broken.notify_one();
+    }
+
+    /// Waits a moment.
+    pub(crate) async fn pause(time: Duration) {
+        tokio::time::sleep(time).await;
+    }
+
+    /// What comes of the work, if it comes in time.
+    pub(crate) async fn within<T>(time: Duration, work: impl Future<Output = T>) -> Option<T> {
+        tokio::time::timeout(time, work).await.ok()
+    }
+}
+
+impl Shared {
+    fn run(self: Arc<Self>, mut queue: UnboundedReceiver<Job>) {
+        while let Some(job) = queue.blocking_recv() {
+            if self.stopping.load(Ordering::SeqCst) {
+                return;
+            }
+            let mut runtime = None;
+            let connected = self.backoff.attempt(|| {
+                let made = Builder::new_current_thread().enable_all().build();
+                let made = made.map_err(|error| format!("{}: no runtime: {error}", self.place))?;
+                let session = made.block_on(self.connect())?;
+                runtime = Some(made);
+                Ok(session)
+            });
+            match (connected, runtime) {
+                (Ok(session), Some(runtime)) => {
+                    runtime.block_on(self.serve(session, job, &mut queue));
+                    end(runtime);
+                    self.generation.fetch_add(1, Ordering::SeqCst);
+                    if let Some(call) = &*self.on_loss.lock() {
+                        call();
+                    }
+                }
+                (Err(error), runtime) => {
+                    job(Err(error));
+                    if let Some(runtime) = runtime {
+                        end(runtime);
+                    }
+                }
+                (Ok(_), None) => {}
+            }
+        }
+    }
+
+    async fn connect(self: &Arc<Self>) -> Result<Session, String> {
+        let broken = Arc::new(Notify::new());
+        let (lost, was_connected) = (Arc::clone(&broken), Arc::new(AtomicBool::new(false)));
+        let connected = Arc::clone(&was_connected);
+        let login = self.login.clone();
+        let mut options = ConnectOptions::new()
+            .name(&self.name)
+            .connection_timeout(CONNECT_LIMIT)
+            .ping_interval(PING_EVERY)
+            .ignore_discovered_servers()
+            .client_capacity(4_096)
+            // They are made here, of tokens.
+            .skip_subject_validation(true)
+            .request_timeout(Some(CALL_LIMIT))
+            .reconnect_delay_callback(move |_| if connected.load(Ordering::SeqCst) { NEVER } else { Duration::ZERO })
+            .event_callback(move |event| {
+                let lost = Arc::clone(&lost);
+                async move {
+                    if matches!(event, Event::Disconnected | Event::Closed) {
+                        lost.notify_one();
+                    }
+                }
+            });
+        if let Some((user, password)) = login.user_and_password {
+            options = options.user_and_password(user, password);
+        }
+        if let Some(token) = login.token {
+            options = options.token(token);
+        }
+        if let Some(seed) = login.nkey {
+            options = options.nkey(seed);
+        }
+        if let Some(text) = login.credentials {
+            options = options.credentials(&text).map_err(|_| format!("{}: credentials: are none", self.place))?;
+        }
+        let connecting = options.connect(self.servers.clone());
+        let client = tokio::select! {
+            biased;
+            connected = connecting => connected.map_err(|error| format!("{}: {}", self.place, reason(error.kind())))?,
+            () = self.stop.notified() => return Err(format!("{}: the broker ends", self.place)),
+        };
+        was_connected.store(true, Ordering::SeqCst);
+        let generation = self.generation.load(Ordering::SeqCst);
+        let router = Router::start(&client).await.map_err(|error| format!("{}: {error}", self.place))?;
+        Ok(Session { client, router, generation, broken })
+    }
+
+    /// Does what it is asked for until the connection is lost or nobody asks any more.
+    async fn serve(&self, session: Session, first: Job, queue: &mut UnboundedReceiver<Job>) {
+        let start = |job: Job| {
+            if let Some(work) = job(Ok(session.clone())) {
+                tokio::spawn(work);
+            }
+        };
+        start(first);
+        loop {
+            tokio::select! {
+                biased;
+                () = session.broken.notified() => return,
+                () = self.stop.notified() => return,
+                job = queue.recv() => match job {
+                    Some(_) if session.client.connection_state() != State::Connected => return,
+                    Some(job) => start(job),
+                    None => return,
+                },
+            }
+            if self.stopping.load(Ordering::SeqCst) {
+                return;
+            }
+        }
+    }
+}
+
+/// Looking up a name is done on threads of the runtime, which nobody has to wait for.
+fn end(runtime: Tokio) {
+    runtime.shutdown_background();
+}
+
+/// In our own words: the client's may show an address with a password.
+fn reason(kind: ConnectErrorKind) -> &'static str {
+    match kind {
+        ConnectErrorKind::ServerParse => "the address is none",
+        ConnectErrorKind::Dns => "the name of the server is not known",
+        ConnectErrorKind::Authentication => "the login could not be signed",
+        ConnectErrorKind::AuthorizationViolation => "the server refuses the login",
+        ConnectErrorKind::TimedOut => "no answer to the try to connect",
+        ConnectErrorKind::Tls => "no secure connection could be made",
+        ConnectErrorKind::Io | ConnectErrorKind::MaxReconnects => "can't be reached",
+    }
+}

@@ -1,0 +1,393 @@
+//! The way back: subscriptions and verdicts. The server takes a late acknowledgement from whoever sends it, so nobody is told of a lost lease.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use async_nats::{HeaderMap, HeaderName, HeaderValue, Subject};
+use bytes::Bytes;
+use eventbroker::provider::{BackendError, LeaseOutcome, LeaseToken, Registration, Settlement, Settler};
+use eventbroker::{Pattern, Scope, StartPosition};
+use futures_util::future::try_join_all;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::connection::{Database, Held, Served};
+use crate::entry::MESSAGE_ID;
+use crate::js::{self, Ack, DONE, GIVEN_BACK, IN_PROGRESS, Outgoing};
+use crate::leases::{self, Note};
+use crate::members::{self, BOOT, Life, NAME, show_life};
+use crate::names::token;
+use crate::registry::{self, DEAD, Info, USED};
+use crate::runtime::Session;
+use crate::state::{number, write};
+use crate::status::note;
+use crate::{store, unconfirmed};
+
+/// How often the name of the instance is given back.
+const TRIES: usize = 5;
+
+#[derive(Debug)]
+pub(crate) struct NatsSettler {
+    database: Arc<Database>,
+    life: Arc<Life>,
+    last_beat: Option<Instant>,
+    /// What a call has told before it failed: it comes again.
+    told: HashSet<u64>,
+}
+
+/// A dead letter, as it is stored.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Letter {
+    pub(crate) unit: String,
+    pub(crate) name: String,
+    pub(crate) id: String,
+    pub(crate) event: String,
+    pub(crate) reason: String,
+    pub(crate) attempts: u32,
+    pub(crate) errors: Vec<(u32, Timestamp, String)>,
+    pub(crate) dead_at: Timestamp,
+    pub(crate) requeues: u32,
+}
+
+impl NatsSettler {
+    pub(crate) fn new(database: &Arc<Database>) -> Self {
+        Self { database: Arc::clone(database), life: Arc::default(), last_beat: None, told: HashSet::new() }
+    }
+
+    /// The name that this instance has, if it has one.
+    fn name(&self) -> String {
+        let member = self.database.member();
+        if member == self.database.boot { String::new() } else { member }
+    }
+
+    /// Shows that this provider is alive, without waiting for what comes of it. False if the name was lost.
+    fn beat(&mut self) -> Result<bool, BackendError> {
+        let said = self.life.said.lock().take().unwrap_or(Ok(true));
+        let is_early = self.last_beat.is_some_and(|at| at.elapsed() < self.database.settings.lease_time / 2);
+        if is_early && said.is_ok() {
+            return said;
+        }
+        self.last_beat = Some(Instant::now());
+        let (database, life, name) = (Arc::clone(&self.database), Arc::clone(&self.life), self.name());
+        self.database.runtime.post(move |session| match session {
+            Ok(session) => Some(Box::pin(async move {
+                let said = show_life(&session, &database, &life, &name).await;
+                *life.said.lock() = Some(said);
+            })),
+            Err(error) => {
+                *life.said.lock() = Some(Err(error));
+                None
+            }
+        });
+        said
+    }
+}
+
+/// What has to be told of a lease that ends.
+struct End {
+    held: Held,
+    outcome: LeaseOutcome,
+}
+
+/// Notes what the acknowledgement of a lease does not tell.
+async fn tell(session: &Session, database: &Database, end: &End) -> Result<(), BackendError> {
+    let End { held, outcome } = end;
+    let state = &database.state;
+    let key = leases::key(database, &held.leg.unit, held.leg.again, held.sequence);
+    match outcome {
+        LeaseOutcome::Done { attempts } => {
+            let retries = attempts.saturating_sub(1);
+            if held.leg.again {
+                js::delete(session, &state.stream, held.sequence).await?;
+            }
+            if held.leg.again || retries > 0 {
+                note(session, database, held.event.id(), |note| {
+                    note.retries = note.retries.max(retries);
+                    if held.leg.again {
+                        note.again.remove(&held.leg.unit);
+                    }
+                })
+                .await?;
+            }
+            if held.noted {
+                state.forget(session, vec![key]).await?;
+            }
+        }
+        LeaseOutcome::Dead { attempts, error, .. } => {
+            bury(session, database, held, outcome).await?;
+            note(session, database, held.event.id(), |note| {
+                note.retries = note.retries.max(attempts.saturating_sub(1));
+                note.dead.insert(held.leg.unit.clone(), error.clone());
+                note.again.remove(&held.leg.unit);
+            })
+            .await?;
+            if held.leg.again {
+                js::delete(session, &state.stream, held.sequence).await?;
+            }
+            if held.noted {
+                state.forget(session, vec![key]).await?;
+            }
+        }
+        _ => {
+            let note = Note { given_back: held.delivered, crashes: held.note.crashes, begun: false };
+            state.put(session, &key, write(&note)).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Keeps a dead letter.
+async fn bury(session: &Session, database: &Database, held: &Held, outcome: &LeaseOutcome) -> Result<(), BackendError> {
+    let LeaseOutcome::Dead { reason, attempts, errors, .. } = outcome else { return Ok(()) };
+    let time = |time: SystemTime| Timestamp::try_from(time).unwrap_or(Timestamp::UNIX_EPOCH);
+    let letter = Letter {
+        unit: held.leg.unit.clone(),
+        name: held.name.to_string(),
+        id: held.event.id().to_string(),
+        event: String::from_utf8(held.event.to_json()).unwrap_or_default(),
+        reason: reason.as_str().to_owned(),
+        attempts: *attempts,
+        errors: errors.iter().map(|it| (it.attempt, time(it.at), it.message.to_string())).collect(),
+        dead_at: Timestamp::now(),
+        requeues: held.requeues,
+    };
+    let id = token(&letter.id);
+    let key = database.state.key(DEAD, &format!("{}.{}.{id}", token(database.group()), held.leg.unit));
+    // A verdict that is repeated is the same letter.
+    let once = format!("dead {} {} {} {}", held.leg.unit, held.leg.again, held.sequence, held.delivered);
+    let mut headers = HeaderMap::new();
+    headers.insert(HeaderName::from_static(MESSAGE_ID), once.parse::<HeaderValue>().map_err(js::unavailable)?);
+    let message = Outgoing { subject: Subject::from(key), headers, payload: Bytes::from(write(&letter)) };
+    match js::publish_all(session, vec![message]).await?.pop() {
+        Some(stored) => number(stored).map(drop),
+        None => Err(js::cut_off()),
+    }
+}
+
+impl Settler for NatsSettler {
+    fn join(&mut self, instance_id: &str) -> Result<bool, BackendError> {
+        let (database, life, name) = (Arc::clone(&self.database), Arc::clone(&self.life), instance_id.to_owned());
+        *life.note.lock() = 0;
+        let is_ours = self
+            .database
+            .runtime
+            .call(move |session| async move { show_life(&session, &database, &life, &name).await })?;
+        if is_ours {
+            instance_id.clone_into(&mut self.database.member.lock());
+        }
+        Ok(is_ours)
+    }
+
+    fn register(&mut self, registration: &Registration) -> Result<(), BackendError> {
+        let database = Arc::clone(&self.database);
+        let pattern =
+            Pattern::parse(&registration.pattern).map_err(|error| BackendError::Refused(error.to_string()))?;
+        let is_owned = registration.scope == Scope::Broadcast;
+        let instance = if is_owned { database.member() } else { String::new() };
+        let owner = if is_owned && !registration.durable { database.boot.clone() } else { String::new() };
+        let unit = database.unit(&registration.name, if owner.is_empty() { &instance } else { &owner });
+        let info = Info {
+            group: database.group().to_owned(),
+            name: registration.name.to_string(),
+            pattern: pattern.as_str().to_owned(),
+            instance,
+            durable: is_owned && registration.durable,
+            owner,
+            ..Info::default()
+        };
+        let (start, change, of) = (registration.start.clone(), registration.change_pattern, unit.clone());
+        let (on_thread, new) = (Arc::clone(&database), info.clone());
+        let known = database.runtime.call(move |session| async move {
+            let start = first_of(&session, &on_thread, &start).await?;
+            let registered = registry::register(&session, &on_thread, &of, Info { start, ..new }, change).await?;
+            if registered.is_ok() {
+                // At once, so that no other member takes itself for the only one.
+                let mut units: Vec<String> = on_thread.served.lock().values().map(|it| it.unit.clone()).collect();
+                units.push(of.clone());
+                let used = (on_thread.state.key(USED, &of), Vec::new());
+                let notes = vec![used, members::sign_of_life(&on_thread, units)];
+                on_thread.state.put_all(&session, notes).await?;
+            }
+            Ok(registered)
+        })?;
+        let known = known.map_err(|other| {
+            let Info { name, group, pattern, .. } = &info;
+            BackendError::Refused(format!(
+                "the subscription {name:?} of the group {group:?} has the pattern {other}, not {pattern}"
+            ))
+        })?;
+        let legs = known.legs(&database, &unit).into_iter().map(Arc::new).collect();
+        database.served.lock().insert(Arc::clone(&registration.name), Served { unit, info: known, legs });
+        Ok(())
+    }
+
+    fn unregister(&mut self, name: &str) -> Result<(), BackendError> {
+        let database = Arc::clone(&self.database);
+        let served = database.served.lock().get(name).cloned();
+        if let Some(unit) = served.filter(|it| it.info.owner == database.boot).map(|it| it.unit) {
+            let on_thread = Arc::clone(&database);
+            database.runtime.call(move |session| async move { registry::forget(&session, &on_thread, &unit).await })?;
+        }
+        database.served.lock().remove(name);
+        database.intake.ring();
+        Ok(())
+    }
+
+    fn remove(&mut self, name: &str) -> Result<bool, BackendError> {
+        let database = Arc::clone(&self.database);
+        let units = [String::new(), database.member()].map(|owner| database.unit(name, &owner));
+        let on_thread = Arc::clone(&database);
+        database.runtime.call(move |session| async move {
+            let mut was_known = false;
+            for unit in &units {
+                was_known |= registry::forget(&session, &on_thread, unit).await?;
+            }
+            Ok(was_known)
+        })
+    }
+
+    fn settle(&mut self, settlements: &[Settlement]) -> Result<Vec<LeaseToken>, BackendError> {
+        let database = Arc::clone(&self.database);
+        let (mut lost, mut plain, mut others) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut plain_tokens, mut tokens, mut ends) = (Vec::new(), Vec::new(), Vec::new());
+        {
+            let leases = database.leases.lock();
+            for Settlement { token, outcome, .. } in settlements {
+                if self.told.contains(&token.0) {
+                    continue;
+                }
+                let Some(held) = leases.get(&token.0) else {
+                    lost.push(*token);
+                    continue;
+                };
+                match outcome {
+                    LeaseOutcome::Done { attempts } if *attempts <= 1 && !held.leg.again && !held.noted => {
+                        plain.push(held.ack(DONE));
+                        plain_tokens.push(token.0);
+                        continue;
+                    }
+                    LeaseOutcome::Done { .. } | LeaseOutcome::Dead { .. } => others.push(held.ack(DONE)),
+                    _ => others.push(held.ack(GIVEN_BACK)),
+                }
+                tokens.push((token.0, *outcome == LeaseOutcome::Released));
+                ends.push(End { held: held.clone(), outcome: outcome.clone() });
+            }
+        }
+        if !others.is_empty() {
+            let on_thread = Arc::clone(&database);
+            database.runtime.call(move |session| async move {
+                try_join_all(ends.iter().map(|end| tell(&session, &on_thread, end))).await?;
+                js::ack_all(&session, others).await
+            })?;
+            self.told.extend(tokens.iter().map(|(token, _)| *token));
+            let (released, ended): (Vec<_>, Vec<_>) = tokens.into_iter().partition(|(_, is_released)| *is_released);
+            database.settle(&ended.iter().map(|(token, _)| *token).collect::<Vec<_>>());
+            let mut leases = database.leases.lock();
+            released.iter().for_each(|(token, _)| _ = leases.remove(token));
+        }
+        if !plain.is_empty() {
+            unconfirmed::send(&database, plain, plain_tokens)?;
+        }
+        self.told.clear();
+        Ok(lost)
+    }
+
+    fn mark(&mut self, token: LeaseToken, begun: bool) -> Result<bool, BackendError> {
+        let database = Arc::clone(&self.database);
+        let Some(held) = database.leases.lock().get(&token.0).cloned() else { return Ok(false) };
+        let key = leases::key(&database, &held.leg.unit, held.leg.again, held.sequence);
+        let note = if begun { Note { begun, ..held.note } } else { Note::default() };
+        let on_thread = Arc::clone(&database);
+        database.runtime.call(move |session| async move {
+            if begun {
+                on_thread.state.put(&session, &key, write(&note)).await.map(drop)
+            } else {
+                on_thread.state.forget(&session, vec![key]).await.map(drop)
+            }
+        })?;
+        if let Some(held) = database.leases.lock().get_mut(&token.0) {
+            (held.note, held.noted) = (note, begun);
+        }
+        Ok(true)
+    }
+
+    fn lease_time(&self) -> Option<Duration> {
+        Some(self.database.settings.lease_time)
+    }
+
+    fn extend(&mut self, tokens: &[LeaseToken]) -> Result<Vec<LeaseToken>, BackendError> {
+        let database = Arc::clone(&self.database);
+        if database.intake.beat(database.settings.lease_time, database.runtime.generation()) {
+            // What is still to be read on this connection may be somebody else's by now.
+            database.runtime.post(|session| {
+                session.ok()?.give_up();
+                None
+            });
+        }
+        let mut acks: Vec<Ack> = {
+            let leases = database.leases.lock();
+            tokens.iter().filter_map(|token| leases.get(&token.0)).map(|held| held.ack(IN_PROGRESS)).collect()
+        };
+        acks.extend(database.intake.extensions(IN_PROGRESS));
+        if acks.is_empty() {
+            return self.beat().map(|_| Vec::new());
+        }
+        let (on_thread, life, name) = (Arc::clone(&database), Arc::clone(&self.life), self.name());
+        let is_ours = database.runtime.call(move |session| async move {
+            js::ack_all(&session, acks).await?;
+            show_life(&session, &on_thread, &life, &name).await
+        })?;
+        self.last_beat = Some(Instant::now());
+        if is_ours { Ok(Vec::new()) } else { Ok(tokens.to_vec()) }
+    }
+}
+
+/// The first message that a subscription gets; 0 is the next one.
+async fn first_of(session: &Session, database: &Database, start: &StartPosition) -> Result<u64, BackendError> {
+    match start {
+        StartPosition::New => Ok(0),
+        StartPosition::After(id) => match store::find(session, database, id).await? {
+            Some((place, _)) => Ok(place + 1),
+            None => Err(BackendError::Refused(format!("start: the event of {start:?} is not held"))),
+        },
+        StartPosition::From(time) => store::first_since(session, database, *time).await,
+        _ => Ok(1),
+    }
+}
+
+/// What only this provider has served goes with it.
+impl Drop for NatsSettler {
+    fn drop(&mut self) {
+        let database = Arc::clone(&self.database);
+        let served: HashMap<Arc<str>, Served> = std::mem::take(&mut database.served.lock());
+        let own: Vec<String> =
+            served.into_values().filter(|it| it.info.owner == database.boot).map(|it| it.unit).collect();
+        let key = database.state.key(NAME, &token(&self.name()));
+        let boot = database.state.key(BOOT, &database.boot);
+        let clock = database.state.key("clock", &database.boot);
+        let (on_thread, has_name) = (Arc::clone(&database), !self.name().is_empty());
+        if let Err(error) = unconfirmed::finish(&database) {
+            tracing::debug!(%error, "what was handled comes again when its leases have ended");
+        }
+        // A server that is away forgets all this by itself.
+        let told = database.runtime.call(move |session| async move {
+            for unit in own {
+                registry::forget(&session, &on_thread, &unit).await?;
+            }
+            let state = &on_thread.state;
+            // A last sign of life may come in between.
+            for _ in 0..if has_name { TRIES } else { 0 } {
+                let found = state.get(&session, &key).await?;
+                let Some(found) = found.filter(|found| found.payload == on_thread.boot.as_bytes()) else { break };
+                if js::delete(&session, &state.stream, found.sequence).await? {
+                    break;
+                }
+            }
+            state.forget(&session, vec![boot, clock]).await
+        });
+        if let Err(error) = told {
+            tracing::debug!(%error, "the server was not told of the end");
+        }
+    }
+}

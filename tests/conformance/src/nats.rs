@@ -1,0 +1,140 @@
+//! A NATS server with JetStream for tests: in a temporary folder, on a free port of this machine, its streams in files. It ends with the
+//! process that has started it, however that ends.
+//!
+//! The program is `nats-server`, or what `NATS_SERVER` names.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use std::{env, fs, process, thread};
+
+/// Nothing takes longer, even on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running server. Dropped, it is killed and removed.
+#[derive(Debug)]
+pub struct Server {
+    folder: PathBuf,
+    port: u16,
+    guard: Mutex<Option<Child>>,
+}
+
+impl Server {
+    /// Starts one.
+    pub fn start() -> Self {
+        Self::with("")
+    }
+
+    /// Starts one with more settings, as lines of its configuration.
+    pub fn with(settings: &str) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let name = format!("eventbroker-nats-{}-{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let folder = env::temp_dir().join(name);
+        fs::create_dir(&folder).expect("a new folder");
+        // Free now; nobody on this machine asks for just this one.
+        let port = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a free port").port();
+        let server = Self { folder, port, guard: Mutex::default() };
+        server.configure(settings);
+        server.up();
+        server
+    }
+
+    /// Other settings than those that it was started with; they count from the next start on.
+    pub fn configure(&self, settings: &str) {
+        let store = self.folder.join("store").display().to_string();
+        let config =
+            format!("listen: \"127.0.0.1:{}\"\njetstream {{ store_dir: \"{store}\" }}\n{settings}\n", self.port);
+        fs::write(self.folder.join("config"), config).expect("a file");
+    }
+
+    /// Starts the server after it was stopped; waits until it can be used.
+    pub fn up(&self) {
+        let program = env::var("NATS_SERVER").unwrap_or_else(|_| "nats-server".to_owned());
+        // The shell's input ends with this process, also if that is killed; then so does the server.
+        let script = r#""$@" >>log 2>&1 & server=$!; echo $server >pid; read -r _; kill -9 $server; wait $server"#;
+        let mut guard = Command::new("sh");
+        guard.args(["-c", script, "guard", &program, "-c", "config"]).current_dir(&self.folder).stdin(Stdio::piped());
+        let guard = guard.stdout(Stdio::null()).stderr(Stdio::null()).process_group(0).spawn().expect("a shell");
+        *self.guard.lock().expect("no panic under the lock") = Some(guard);
+        let deadline = Instant::now() + PATIENCE;
+        while !self.is_ready() {
+            assert!(Instant::now() < deadline, "NATS does not start; is it installed? {}", self.log());
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Kills it.
+    pub fn crash(&self) {
+        if let Some(mut guard) = self.guard.lock().expect("no panic under the lock").take() {
+            drop(guard.stdin.take());
+            guard.wait().expect("it ends");
+        }
+    }
+
+    /// Kills it and starts it again.
+    pub fn restart(&self) {
+        self.crash();
+        self.up();
+    }
+
+    /// Stops it where it is, or lets it go on.
+    pub fn freeze(&self, frozen: bool) {
+        let pid = fs::read_to_string(self.folder.join("pid")).expect("its number");
+        let signal = if frozen { "-STOP" } else { "-CONT" };
+        let told = Command::new("kill").args([signal, pid.trim()]).status().expect("kill");
+        assert!(told.success(), "the server is there");
+    }
+
+    /// Whether it answers: it has said who it is, and JetStream is there. Who has to log in first is told so, which is an answer too.
+    fn is_ready(&self) -> bool {
+        let Ok(mut socket) = TcpStream::connect(("127.0.0.1", self.port)) else { return false };
+        let asked = socket.set_read_timeout(Some(Duration::from_secs(1))).and_then(|()| {
+            let ask = "CONNECT {\"verbose\":false}\r\nSUB ready 1\r\nPUB $JS.API.INFO ready 0\r\n\r\nPING\r\n";
+            socket.write_all(ask.as_bytes())
+        });
+        if asked.is_err() {
+            return false;
+        }
+        let lines = BufReader::new(socket).lines().map_while(Result::ok);
+        lines.take(4).any(|line| line.starts_with("MSG ready") || line.starts_with("-ERR 'Authorization"))
+    }
+
+    /// Its address.
+    pub fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// Where it listens on this machine.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// A folder for files beside those of the server, which goes with it.
+    pub fn folder(&self) -> PathBuf {
+        self.folder.clone()
+    }
+
+    /// A name that nobody has used for a stream or its subjects.
+    pub fn fresh_name(&self) -> String {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        format!("stream{}", NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// What the server has written down.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.join("log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.crash();
+        // It is in the folder for temporary files.
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
