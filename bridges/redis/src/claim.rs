@@ -10,11 +10,12 @@ use eventbroker::Pattern;
 use eventbroker::provider::{BackendError, Lease, LeaseToken, Room};
 use redis::Value;
 
+use crate::answer::{Answer, Entry};
 use crate::connection::{Database, Held, Link, Served, millis};
 use crate::entry::{bytes, earliest, from_json, list, number, parts, text, texts, unexpected};
 use crate::scripts;
-use crate::settler::Info;
 use crate::share::Share;
+use crate::subscriptions::Info;
 use crate::wire::{Request, exchange};
 
 /// Reads in a row that find hardly anything that matches.
@@ -377,54 +378,6 @@ fn end(link: &mut Link, stream: &str, unit: &str, entries: &[String]) -> Result<
     let mut arguments = vec![unit.as_bytes()];
     arguments.extend(entries.iter().map(String::as_bytes));
     link.call(|connection| scripts::ACK.run(connection, &[stream], &arguments)).map(drop)
-}
-
-/// What a question has found.
-struct Answer {
-    /// The last entry of the stream.
-    last: String,
-    /// Something may have been given back.
-    is_rung: bool,
-    entries: Vec<Entry>,
-    /// What is known of the subscription.
-    info: Vec<u8>,
-}
-
-struct Entry {
-    /// It is one that was made again.
-    is_again: bool,
-    name: String,
-    event_type: Vec<u8>,
-    event: Vec<u8>,
-}
-
-impl Answer {
-    fn of(answer: Vec<Value>, stream: &str) -> Result<Self, BackendError> {
-        let [_, last, rung, found, info]: [Value; 5] = answer.try_into().map_err(|it| unexpected(&Value::Array(it)))?;
-        let last = list(last)?.into_iter().next().map(list).transpose()?.and_then(|it| it.into_iter().next());
-        let mut entries = Vec::new();
-        for one in list(found)? {
-            let [key, found] = <[Value; 2]>::try_from(list(one)?).map_err(|it| unexpected(&Value::Array(it)))?;
-            let is_again = text(key)? != stream;
-            for entry in list(found)? {
-                let [name, fields] =
-                    <[Value; 2]>::try_from(list(entry)?).map_err(|it| unexpected(&Value::Array(it)))?;
-                let mut entry = Entry { is_again, name: text(name)?, event_type: Vec::new(), event: Vec::new() };
-                let mut fields = list(fields)?.into_iter();
-                while let (Some(Value::BulkString(field)), Some(value)) = (fields.next(), fields.next()) {
-                    match &*field {
-                        b"type" => entry.event_type = bytes(value)?,
-                        b"event" => entry.event = bytes(value)?,
-                        _ => {}
-                    }
-                }
-                entries.push(entry);
-            }
-        }
-        let last = last.map_or(Ok("0-0".to_owned()), text)?;
-        let info = if info == Value::Nil { Vec::new() } else { bytes(info)? };
-        Ok(Self { last, is_rung: rung != Value::Nil, entries, info })
-    }
 }
 
 fn note(lasts: &mut Lasts, key: &str, last: String) {

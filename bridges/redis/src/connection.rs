@@ -20,7 +20,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::{OpenError, Redis, Status};
 use crate::scripts::Script;
-use crate::settler::Info;
+use crate::subscriptions::Info;
 
 /// How long connecting, and one call, may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);

@@ -11,7 +11,7 @@ use redis::Value;
 
 use crate::claim::{Claimer, Lasts, is_gone};
 use crate::connection::{Database, Link};
-use crate::settler;
+use crate::subscriptions;
 use crate::upkeep::Upkeep;
 use crate::watch::Watch;
 
@@ -70,7 +70,7 @@ impl RedisIngest {
                 Ok(()) => {}
                 Err(error) if is_gone(&error) => {
                     // Somebody has removed the stream: what is in the new one was not seen by anybody.
-                    settler::make(&mut self.link, claimer.served(), true, &["0".to_owned()])?;
+                    subscriptions::make(&mut self.link, claimer.served(), true, &["0".to_owned()])?;
                     self.watch.hurry();
                     lasts.clear();
                 }

@@ -20,6 +20,7 @@
 //!
 //! Members of a group compete for the stream, so the events of a key are in order within an instance, and not across instances.
 
+mod answer;
 mod claim;
 mod connection;
 mod entry;
@@ -31,6 +32,7 @@ mod scripts;
 mod settler;
 mod share;
 mod store;
+mod subscriptions;
 mod tail;
 #[cfg(feature = "tls")]
 mod tls;

@@ -11,6 +11,7 @@ use redis::Value;
 
 use crate::connection::{Database, Link};
 use crate::entry::{earliest, entries, latest, number, since_epoch};
+use crate::subscriptions::Info;
 use crate::{scripts, settler, store};
 
 /// Time between two looks for what is old.
@@ -69,7 +70,7 @@ impl Upkeep {
         let used: HashMap<String, u64> = link.call(|it| redis::cmd("HGETALL").arg(used).query(it))?;
         let now = since_epoch(SystemTime::now());
         for (unit, info) in &known {
-            let owner = serde_json::from_str::<settler::Info>(info).map(|info| info.owner).unwrap_or_default();
+            let owner = serde_json::from_str::<Info>(info).map(|info| info.owner).unwrap_or_default();
             let is_gone = !owner.is_empty() && {
                 let boot = database.key(&format!("boot:{owner}"));
                 !link.call(|connection| redis::cmd("EXISTS").arg(boot).query::<bool>(connection))?

@@ -9,7 +9,7 @@ use redis::Value;
 
 use crate::connection::{Database, Link, Served};
 use crate::entry::{list, number, text, unexpected};
-use crate::{scripts, settler};
+use crate::{scripts, subscriptions};
 
 /// What the last looks have told, for the case that the server itself forgets it.
 #[derive(Debug)]
@@ -63,7 +63,7 @@ impl Watch {
             for number in 1..=streams {
                 if !self.look_at(link, &it.unit, number)? {
                     // Somebody has removed the stream: what is in the new one was not seen by anybody.
-                    settler::make(link, &it, true, &["0".to_owned()])?;
+                    subscriptions::make(link, &it, true, &["0".to_owned()])?;
                     self.look_at(link, &it.unit, number)?;
                 }
             }
