@@ -239,10 +239,13 @@ impl Operator for RedisOperator {
         let expired: Option<u64> =
             link.call(|it| redis::cmd("HGET").arg(self.database.key("expired")).arg("dead_letters").query(it))?;
         stats.dead_letters_expired = expired.unwrap_or(0);
-        let lost: Vec<Option<u64>> =
-            link.call(|it| redis::cmd("HMGET").arg(self.database.key("lost")).arg(&["entries", "unknown"]).query(it))?;
-        (stats.entries_lost, stats.losses_unknown) =
-            (lost.first().copied().flatten().unwrap_or(0), lost.get(1).copied().flatten().unwrap_or(0));
+        for stream in &self.database.streams {
+            let key = format!("{stream}:lost");
+            let (entries, unknown): (Option<u64>, Option<u64>) =
+                link.call(|it| redis::cmd("HMGET").arg(key).arg(&["entries", "unknown"]).query(it))?;
+            stats.entries_lost += entries.unwrap_or(0);
+            stats.losses_unknown += unknown.unwrap_or(0);
+        }
         for (unit, info) in self.subscriptions(&mut link)? {
             let mut lag = self.lag(&mut link, &unit, &info)?;
             let at = self.database.key(&format!("letters:at:{unit}"));

@@ -26,8 +26,8 @@ const EXTEND: usize = 1_000;
 pub(crate) struct RedisSettler {
     database: Arc<Database>,
     link: Link,
-    /// What tells the stream from one that comes after it, as far as it is known.
-    life: String,
+    /// What tells each stream from one that comes after it, as far as it is known.
+    lives: HashMap<String, String>,
 }
 
 /// A dead letter, as it is stored.
@@ -46,7 +46,7 @@ pub(crate) struct Letter {
 
 impl RedisSettler {
     pub(crate) fn new(database: &Arc<Database>) -> Self {
-        Self { database: Arc::clone(database), link: Link::new(database), life: String::new() }
+        Self { database: Arc::clone(database), link: Link::new(database), lives: HashMap::new() }
     }
 
     fn held(&self, token: LeaseToken) -> Option<Held> {
@@ -320,13 +320,17 @@ impl Settler for RedisSettler {
             return Ok(by_stream.into_values().flatten().map(|(token, _)| token).collect());
         }
         let mut lost = Vec::new();
-        let life_key = database.key("life");
-        if self.life.is_empty() {
-            let life: Option<String> = self.link.call(|it| redis::cmd("GET").arg(&life_key).query(it))?;
-            self.life = life.unwrap_or_default();
-        }
-        let known = self.life.clone();
         for ((key, unit), held) in by_stream {
+            // What was made again has no life of its own.
+            let stream = database.streams.iter().find(|stream| **stream == key).unwrap_or(&database.streams[0]);
+            let life_key = format!("{stream}:life");
+            let known = match self.lives.get(stream) {
+                Some(life) => life.clone(),
+                None => {
+                    let life: Option<String> = self.link.call(|it| redis::cmd("GET").arg(&life_key).query(it))?;
+                    life.unwrap_or_default()
+                }
+            };
             for some in held.chunks(EXTEND) {
                 let mut arguments: Vec<&[u8]> = [&*member, &unit, &life_key, &known].map(str::as_bytes).to_vec();
                 arguments.extend(some.iter().map(|(_, entry)| entry.as_bytes()));
@@ -334,7 +338,7 @@ impl Settler for RedisSettler {
                 let [others, gone, life] =
                     <[Value; 3]>::try_from(list(answer)?).map_err(|it| unexpected(&Value::Array(it)))?;
                 let (others, gone) = (texts(others)?, texts(gone)?);
-                self.life = text(life)?;
+                self.lives.insert(stream.clone(), text(life)?);
                 lost.extend(some.iter().filter(|(_, entry)| others.contains(entry)).map(|(token, _)| *token));
                 let mut leases = database.leases.lock();
                 for (token, _) in some.iter().filter(|(_, entry)| gone.contains(entry)) {
