@@ -1,12 +1,12 @@
 //! Redis Streams: a server of this run's own, a stream for each turn. By hand are the same entries, appended in pipelines of 1,000 whose
 //! bytes are encoded once, and read and acknowledged 1,000 at a time.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::time::Instant;
 
 use eventbroker::provider::Provider;
 use eventbroker_conformance::redis::Server;
-use eventbroker_redis::Redis;
+use eventbroker_redis::{Redis, Status};
 use redis::{Connection, Value};
 
 use super::{Contestant, Site, compare, consume, event, latency, prepare, publish, publish_buffered};
@@ -16,10 +16,12 @@ use crate::report::{Bound, Goal, Section};
 const EIGHT: &str = "by hand, 8 in flight";
 const LARGE: &str = "by hand, 1,000 in flight";
 const LOOP: &str = "by hand, 1 loop";
+const LOOP_AND_KEYS: &str = "by hand, 1 loop, a key each";
 
 struct Streams {
     server: Server,
     client: RefCell<Connection>,
+    status: Cell<Status>,
 }
 
 impl Site for Streams {
@@ -32,7 +34,7 @@ impl Site for Streams {
     }
 
     fn provider(&self, stream: &str) -> Provider {
-        Redis::new(self.server.url()).stream_name(stream).max_len(0).open().expect("it opens")
+        Redis::new(self.server.url()).stream_name(stream).max_len(0).status(self.status.get()).open().expect("it opens")
     }
 }
 
@@ -46,7 +48,7 @@ pub(crate) fn run(plan: &Plan) -> Section {
     let events = plan.pick(60_000, 2_000);
     let server = Server::start();
     let client = redis::Client::open(server.url()).and_then(|client| client.get_connection()).expect("it connects");
-    let site = &Streams { server, client: RefCell::new(client) };
+    let site = &Streams { server, client: RefCell::new(client), status: Cell::default() };
     let storing = [
         Contestant::by_hand("8 in flight", |stream| store_by_hand(site, stream, events, 8)),
         Contestant::by_hand("1,000 in flight", |stream| store_by_hand(site, stream, events, 1_000)),
@@ -57,10 +59,17 @@ pub(crate) fn run(plan: &Plan) -> Section {
     ];
     let storing = compare(plan, site, "storing", &[EIGHT, LARGE], &storing);
     let handling = [
-        Contestant::by_hand("1 loop", |stream| consume_by_hand(site, stream, events)),
+        Contestant::by_hand("1 loop", |stream| consume_by_hand(site, stream, events, false)),
+        Contestant::by_hand("1 loop, a key each", |stream| consume_by_hand(site, stream, events, true)),
         Contestant::ours("broker", |stream| consume(site, stream, events)),
+        Contestant::ours("broker, status full", |stream| {
+            site.status.set(Status::Full);
+            let rate = consume(site, stream, events);
+            site.status.set(Status::default());
+            rate
+        }),
     ];
-    let handling = compare(plan, site, "handling with acknowledgement", &[LOOP], &handling);
+    let handling = compare(plan, site, "handling with acknowledgement", &[LOOP, LOOP_AND_KEYS], &handling);
     let latency = latency(plan, site);
     let goal = |what: &str, figure, bound| Goal::new("P8", format!("Redis: {what}"), figure, bound);
     let goals = vec![
@@ -68,6 +77,7 @@ pub(crate) fn run(plan: &Plan) -> Section {
         goal("publish_batch(64)", storing.ratio("publish_batch(64), 8 threads", LARGE), Bound::AtLeast(0.5)),
         goal("buffered", storing.ratio("publish, buffered", LARGE), Bound::AtLeast(0.8)),
         goal("consuming", handling.ratio("broker", LOOP), Bound::AtLeast(0.8)),
+        goal("consuming, status full", handling.ratio("broker, status full", LOOP_AND_KEYS), Bound::AtLeast(0.8)),
         goal("publish to handler, p50 in ms", latency.figure("p50"), Bound::AtMost(1.0)),
         goal("publish to handler, p99 in ms", latency.figure("p99"), Bound::AtMost(5.0)),
     ];
@@ -76,7 +86,7 @@ pub(crate) fn run(plan: &Plan) -> Section {
         title: "Redis Streams",
         method: "A server of its own on this machine (appendonly, fsync every second) over its Unix socket, a new stream for each turn. By \
                  hand: one connection that appends the same entries, so many per round trip, encoded once; or reads 1,000 at a time from \
-                 a consumer group and acknowledges them.",
+                 a consumer group and acknowledges them, or also writes the keys of `status: full`.",
         tables: vec![storing, handling, latency],
         goals,
     }
@@ -106,7 +116,7 @@ fn store_by_hand(site: &Streams, stream: &str, events: u64, in_flight: u64) -> f
     (times * in_flight) as f64 / began.elapsed().as_secs_f64()
 }
 
-fn consume_by_hand(site: &Streams, stream: &str, events: u64) -> f64 {
+fn consume_by_hand(site: &Streams, stream: &str, events: u64, keys: bool) -> f64 {
     prepare(site, stream, events);
     let mut connection = site.connect();
     let began = Instant::now();
@@ -118,11 +128,25 @@ fn consume_by_hand(site: &Streams, stream: &str, events: u64) -> f64 {
         let Value::Array(streams) = found else { break };
         let mut acknowledge = redis::cmd("XACK");
         acknowledge.arg(stream).arg("resolvespec-workers.all");
+        let mut written = redis::pipe();
         for entry in streams.iter().filter_map(|it| it.as_sequence()?.get(1)?.as_sequence()).flatten() {
             if let Some([Value::BulkString(name), _]) = entry.as_sequence() {
                 acknowledge.arg(name);
                 done += 1;
+                if keys {
+                    let key = format!("{stream}:status:00000000-0000-7000-8000-{done:012}");
+                    written
+                        .cmd("HSET")
+                        .arg(&key)
+                        .arg("done:resolvespec-workers.all")
+                        .arg(1_700_000_000_000_u64)
+                        .ignore();
+                    written.cmd("PEXPIRE").arg(&key).arg(604_800_000).ignore();
+                }
             }
+        }
+        if keys {
+            written.query::<()>(&mut connection).expect("they are written");
         }
         acknowledge.query::<()>(&mut connection).expect("they are acknowledged");
     }
