@@ -24,6 +24,8 @@ const READS: usize = 8;
 const LEAST: usize = 100;
 /// The most of one question: the server works on the next one while it is read.
 const CHUNK: usize = 256;
+/// The same of the first question, which nothing is read beside.
+const FIRST: usize = 64;
 
 /// The last entry of each stream, by its key: what comes after it was not seen.
 pub(crate) type Lasts = BTreeMap<String, String>;
@@ -252,7 +254,7 @@ impl Claimer {
         let mut wanted = most;
         let mut questions = Vec::new();
         while wanted > 0 {
-            let count = wanted.min(CHUNK);
+            let count = wanted.min(if questions.is_empty() { FIRST } else { CHUNK });
             let read = mem::take(&mut self.read);
             questions.push(self.question(count, read));
             wanted -= count;
@@ -267,7 +269,7 @@ impl Claimer {
                 found += entries;
                 answers.push(answer);
                 // The next one is only worth its while if this one was answered in full.
-                entries >= CHUNK
+                entries >= if answers.len() == 1 { FIRST } else { CHUNK }
             })
         })?;
         for answer in answers {
@@ -337,7 +339,7 @@ impl Claimer {
                 self.behind = true;
                 link.call(|it| {
                     let mut back = redis::cmd("XCLAIM");
-                    back.arg(key).arg(&unit).arg("~").arg(0).arg(names).arg("JUSTID").query::<Value>(it)
+                    back.arg(key).arg(&*unit).arg("~").arg(0).arg(names).arg("JUSTID").query::<Value>(it)
                 })?;
             }
         }

@@ -62,7 +62,7 @@ pub(crate) struct Database {
     pub(crate) leases: Mutex<HashMap<u64, Held>>,
     pub(crate) next_token: AtomicU64,
     /// Subscriptions of which something is given back, by their groups: that goes before what is new.
-    pub(crate) released: Mutex<HashSet<String>>,
+    pub(crate) released: Mutex<HashSet<Arc<str>>>,
     /// The ingest should look again at once.
     pub(crate) woken: AtomicBool,
 }
@@ -71,14 +71,14 @@ pub(crate) struct Database {
 #[derive(Debug, Clone)]
 pub(crate) struct Served {
     /// What its consumer group is called.
-    pub(crate) unit: String,
+    pub(crate) unit: Arc<str>,
     pub(crate) info: Info,
 }
 
 /// A delivery that this provider holds.
 #[derive(Debug, Clone)]
 pub(crate) struct Held {
-    pub(crate) unit: String,
+    pub(crate) unit: Arc<str>,
     /// The number of its stream; 0 if it was made again.
     pub(crate) number: usize,
     pub(crate) entry: String,
@@ -198,7 +198,7 @@ impl Database {
     /// What is held of a subscription: the number of its stream, and its entry.
     pub(crate) fn in_hand(&self, unit: &str) -> Vec<(usize, String)> {
         let leases = self.leases.lock();
-        let held = leases.values().filter(|held| held.unit == unit);
+        let held = leases.values().filter(|held| *held.unit == *unit);
         held.map(|held| (held.number, held.entry.clone())).collect()
     }
 

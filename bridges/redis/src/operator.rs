@@ -176,7 +176,7 @@ impl Operator for RedisOperator {
 
     fn replay(&self, replay: &Replay, dry_run: bool) -> Result<Replayed, BackendError> {
         let mut link = self.link.lock();
-        let own = self.database.served.lock().get(&*replay.subscription).map(|served| served.unit.clone());
+        let own = self.database.served.lock().get(&*replay.subscription).map(|served| served.unit.to_string());
         let unit = own.unwrap_or_else(|| self.database.unit(&replay.subscription, ""));
         let known = self.subscriptions(&mut link)?;
         let Some((_, info)) = known.into_iter().find(|(of, _)| *of == unit) else {

@@ -22,6 +22,9 @@ const FORGET_AFTER: u32 = 10;
 /// Leases that one script extends.
 const EXTEND: usize = 1_000;
 
+/// The key of a stream, and a subscription's consumer group.
+type Place = (String, Arc<str>);
+
 #[derive(Debug)]
 pub(crate) struct RedisSettler {
     database: Arc<Database>,
@@ -57,9 +60,9 @@ impl RedisSettler {
     fn show_life(&mut self, name: &str) -> Result<bool, BackendError> {
         let database = Arc::clone(&self.database);
         let (lease, kept) = (millis(database.lease_time), millis(database.lease_time.saturating_mul(FORGET_AFTER)));
-        let units: Vec<String> = database.served.lock().values().map(|served| served.unit.clone()).collect();
+        let units: Vec<Arc<str>> = database.served.lock().values().map(|served| served.unit.clone()).collect();
         let mut arguments: Vec<&[u8]> = [name, &database.boot, &lease, &kept].map(str::as_bytes).to_vec();
-        arguments.extend(units.iter().map(String::as_bytes));
+        arguments.extend(units.iter().map(|unit| unit.as_bytes()));
         Ok(number(self.link.run(&scripts::ALIVE, &arguments)?)? == 1)
     }
 
@@ -91,7 +94,7 @@ impl RedisSettler {
         let status = || database.key(&format!("status:{}", held.event.id()));
         if held.number == 0 {
             done.cmd("XDEL").arg(key).arg(&held.entry).ignore();
-            done.cmd("XACK").arg(key).arg(&held.unit).arg(&held.entry).ignore();
+            done.cmd("XACK").arg(key).arg(&*held.unit).arg(&held.entry).ignore();
             done.cmd("HDEL").arg(status()).arg(format!("again:{}", held.unit)).ignore();
         }
         if held.suspect {
@@ -119,7 +122,7 @@ impl RedisSettler {
         let time = |time: SystemTime| Timestamp::try_from(time).unwrap_or(Timestamp::UNIX_EPOCH);
         let name = database.served.lock().iter().find(|(_, it)| it.unit == held.unit).map(|(name, _)| name.to_string());
         let letter = Letter {
-            unit: held.unit.clone(),
+            unit: held.unit.to_string(),
             name: name.unwrap_or_default(),
             id: held.event.id().to_string(),
             event: to_json(&held.event),
@@ -195,7 +198,7 @@ impl Settler for RedisSettler {
             after: Vec::new(),
             patterns: Vec::new(),
         };
-        let served = Served { unit, info };
+        let served = Served { unit: unit.into(), info };
         if let Some(known) = make(&mut self.link, &served, registration.change_pattern, &start)? {
             let Info { name, group, pattern, .. } = &served.info;
             return Err(BackendError::Refused(format!(
@@ -225,7 +228,7 @@ impl Settler for RedisSettler {
         let database = Arc::clone(&self.database);
         let mut lost = Vec::new();
         let mut done = redis::pipe();
-        let mut acknowledged: HashMap<(String, String), Vec<String>> = HashMap::new();
+        let mut acknowledged: HashMap<Place, Vec<String>> = HashMap::new();
         let (mut released, mut tokens, mut units) = (vec![database.member()], Vec::new(), Vec::new());
         let held: Vec<Option<Held>> = {
             let leases = database.leases.lock();
@@ -256,7 +259,7 @@ impl Settler for RedisSettler {
                 _ => {
                     tokens.push(*token);
                     units.push(held.unit.clone());
-                    released.extend([held.unit, key, held.entry]);
+                    released.extend([held.unit.to_string(), key, held.entry]);
                 }
             }
         }
@@ -309,7 +312,7 @@ impl Settler for RedisSettler {
         // Before it has a name, it reads as itself.
         let name = if member == database.boot { String::new() } else { member.clone() };
         let is_ours = self.show_life(&name)?;
-        let mut by_stream: HashMap<(String, String), Vec<(LeaseToken, String)>> = HashMap::new();
+        let mut by_stream: HashMap<Place, Vec<(LeaseToken, String)>> = HashMap::new();
         for token in tokens {
             if let Some(held) = self.held(*token).filter(|held| !held.gone) {
                 by_stream.entry((database.stream_of(&held), held.unit)).or_default().push((*token, held.entry));

@@ -52,7 +52,7 @@ impl Watch {
 
     pub(crate) fn look(&mut self, link: &mut Link) -> Result<(), BackendError> {
         let served: Vec<Served> = self.database.served.lock().values().cloned().collect();
-        self.seen.retain(|(unit, _), _| served.iter().any(|it| it.unit == *unit));
+        self.seen.retain(|(unit, _), _| served.iter().any(|it| *it.unit == **unit));
         let now = Instant::now();
         let streams = self.database.streams.len();
         if now < self.next && served.len() * streams == self.seen.len() {
