@@ -25,6 +25,7 @@ script!(ACK, "ack");
 script!(OWN, "own");
 script!(WAITS, "waits");
 script!(BEHIND, "behind");
+script!(REAP, "reap");
 script!(RELEASE, "held", "release");
 script!(BURY, "held", "failed", "bury");
 script!(MARK, "held", "mark");

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use eventbroker::provider::BackendError;
 use redis::Value;
 
-use crate::connection::{Database, Link};
+use crate::connection::{Database, Link, millis};
 use crate::entry::{earliest, entries, latest, number, since_epoch};
 use crate::subscriptions::Info;
 use crate::{scripts, settler, store};
@@ -18,6 +18,8 @@ use crate::{scripts, settler, store};
 const CLEAN_UP_EVERY: Duration = Duration::from_secs(10);
 /// Time between two looks at how much is unread.
 const MEASURE_EVERY: Duration = Duration::from_secs(1);
+/// So many leases after its last sign of life, a consumer that holds nothing is removed.
+const REAP_AFTER: u32 = 10;
 /// Entries that are looked at to find out which may go.
 const LOOK: usize = 1_000;
 
@@ -26,17 +28,18 @@ pub(crate) struct Upkeep {
     database: Arc<Database>,
     next_clean_up: Instant,
     next_measure: Instant,
+    next_reap: Instant,
 }
 
 impl Upkeep {
     pub(crate) fn new(database: &Arc<Database>) -> Self {
         let now = Instant::now();
-        Self { database: Arc::clone(database), next_clean_up: now, next_measure: now }
+        Self { database: Arc::clone(database), next_clean_up: now, next_measure: now, next_reap: now }
     }
 
     /// When there is something to see to again.
     pub(crate) fn next(&self) -> Instant {
-        self.next_clean_up.min(self.next_measure)
+        self.next_clean_up.min(self.next_measure).min(self.next_reap)
     }
 
     pub(crate) fn see_to(&mut self, link: &mut Link) -> Result<(), BackendError> {
@@ -44,6 +47,11 @@ impl Upkeep {
         if now >= self.next_measure {
             self.next_measure = now + MEASURE_EVERY;
             self.measure(link)?;
+        }
+        let unused = self.database.lease_time.saturating_mul(REAP_AFTER);
+        if now >= self.next_reap {
+            self.next_reap = now + unused;
+            link.run(&scripts::REAP, &[millis(unused).as_bytes()])?;
         }
         if now >= self.next_clean_up {
             self.next_clean_up = now + CLEAN_UP_EVERY.min(self.database.idle_expiry);

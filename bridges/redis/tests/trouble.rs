@@ -219,6 +219,36 @@ fn trimming_eats_nothing_that_is_unread() {
     assert!(broker.stop(PATIENCE).is_clean());
 }
 
+/// Consumers of those who have gone are removed, but not before somebody else has handled what they held.
+#[test]
+fn consumers_that_have_gone_are_removed_and_what_they_held_is_not() {
+    let server = Server::start();
+    let mut client = client(&server);
+    let redis = Redis::new(server.url()).stream_name("stream").lease_time(Duration::from_millis(200));
+    let broker = start(&redis);
+    let id = broker.subscribe_with(SubscribeOptions::new("a.*").name("all"), |_| ()).expect("a subscription");
+    broker.unsubscribe(id).expect("it is there");
+    let sent: BTreeSet<EventId> = (0..2).map(|_| broker.publish(event("a.b")).expect("it is accepted").id).collect();
+    let group = "resolvespec-workers.all";
+    for who in ["holds nothing", "holds something"] {
+        let read = ["XREADGROUP", "GROUP", group, who, "COUNT", "1", "STREAMS", "stream", ">"];
+        let _: redis::Value = ask(&mut client, &read);
+    }
+    let first: Vec<redis::Value> = ask(&mut client, &["XPENDING", "stream", group, "-", "+", "1", "holds nothing"]);
+    let first: Vec<redis::Value> = redis::from_redis_value(first[0].clone()).expect("an entry");
+    let entry: String = redis::from_redis_value(first[0].clone()).expect("its name");
+    ask::<()>(&mut client, &["XCLAIM", "stream", group, "holds something", "0", &entry, "JUSTID"]);
+    let calls = listen(&broker, "all", "a.*");
+    let came: BTreeSet<EventId> = sent.iter().map(|_| calls.recv_timeout(PATIENCE).expect("it is called")).collect();
+    assert_eq!(came, sent);
+    let consumers = |client: &mut Connection| -> BTreeSet<String> {
+        let told: Vec<Vec<redis::Value>> = ask(client, &["XINFO", "CONSUMERS", "stream", group]);
+        told.into_iter().map(|it| redis::from_redis_value(it[1].clone()).expect("a name")).collect()
+    };
+    wait_until("both are gone", || consumers(&mut client).iter().all(|name| !name.starts_with("holds")));
+    assert!(broker.stop(PATIENCE).is_clean());
+}
+
 /// Entries as the original writes them are handled, ours have the fields that it reads, and its group is left alone.
 #[test]
 fn a_stream_is_shared_with_the_original() {
