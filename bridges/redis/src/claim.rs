@@ -3,6 +3,7 @@
 //! script does both, because only it can see in the same moment whose the stream is.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::mem;
 use std::sync::Arc;
 
@@ -59,7 +60,7 @@ struct Known {
     text: Vec<u8>,
     pattern: Option<Pattern>,
     /// Patterns of earlier times: for entries up to these.
-    earlier: Vec<(Vec<String>, Option<Pattern>)>,
+    earlier: Vec<(Vec<String>, Pattern)>,
 }
 
 /// A delivery as it was handed over.
@@ -72,18 +73,27 @@ struct Taken {
 }
 
 impl Known {
-    fn of(text: Vec<u8>) -> Self {
-        let Ok(info) = serde_json::from_slice::<Info>(&text) else { return Self::default() };
-        let parse = |pattern: &str| Pattern::parse(pattern).ok();
-        let earlier = info.patterns.iter().map(|it| (it.until_entries.clone(), parse(&it.pattern))).collect();
-        Self { pattern: parse(&info.pattern), earlier, text }
+    /// Nothing is taken for a stranger because nobody can tell: what can't be read is an error, and so is a subscription that is not there.
+    fn of(text: Vec<u8>) -> Result<Self, BackendError> {
+        if text.is_empty() {
+            return Err(BackendError::Unavailable("NOGROUP the subscription is not known".to_owned()));
+        }
+        let problem =
+            |error: &dyn fmt::Display| BackendError::Unavailable(format!("what is known of it is damaged: {error}"));
+        let info: Info = serde_json::from_slice(&text).map_err(|error| problem(&error))?;
+        let parse = |pattern: &str| Pattern::parse(pattern).map_err(|error| problem(&error));
+        let mut earlier = Vec::new();
+        for it in &info.patterns {
+            earlier.push((it.until_entries.clone(), parse(&it.pattern)?));
+        }
+        Ok(Self { pattern: Some(parse(&info.pattern)?), earlier, text })
     }
 
     /// Whether an entry of a stream is for the subscription.
     fn matches(&self, number: usize, entry: &str, event_type: &[u8]) -> bool {
         let is_until = |until: &Vec<String>| until.get(number - 1).is_some_and(|it| parts(entry) <= parts(it));
         let earlier = self.earlier.iter().find(|(until, _)| is_until(until)).map(|(_, pattern)| pattern);
-        let (pattern, event_type) = (earlier.unwrap_or(&self.pattern).as_ref(), str::from_utf8(event_type));
+        let (pattern, event_type) = (earlier.or(self.pattern.as_ref()), str::from_utf8(event_type));
         pattern.zip(event_type.ok()).is_some_and(|(pattern, event_type)| pattern.matches(event_type))
     }
 }
@@ -313,8 +323,8 @@ impl Claimer {
         let stream = &database.streams[0];
         // What is given back from now on is seen by the next claim.
         self.behind |= answer.is_rung;
-        if answer.info != self.known.text {
-            self.known = Known::of(answer.info);
+        if answer.info.is_empty() || answer.info != self.known.text {
+            self.known = Known::of(answer.info)?;
         }
         note(lasts, stream, answer.last);
         note(lasts, &database.key("bell"), self.bell.clone());
