@@ -22,6 +22,7 @@
 //! Members of a group compete for the stream, so the events of a key are in order within an instance, and not across instances.
 
 mod connection;
+mod ends;
 mod entry;
 mod ingest;
 mod intake;
@@ -63,6 +64,19 @@ pub enum Storage {
     Memory,
 }
 
+/// What is written down of the events' statuses, beside what the consumers tell by themselves: what is open, and what was handled.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Status {
+    /// Also when each subscription has handled an event: a note per event.
+    Full,
+    /// What failed, and how often it was retried.
+    #[default]
+    Failures,
+    /// Nothing: what failed for good is told as completed, and found among the dead letters.
+    Off,
+}
+
 /// The settings of a provider on a NATS server with JetStream.
 #[derive(Clone)]
 #[must_use]
@@ -85,6 +99,7 @@ pub struct Nats {
     token: Option<String>,
     nkey: Option<String>,
     credentials_file: Option<PathBuf>,
+    status: Status,
 }
 
 /// Why a server could not be used. Shows no password.
@@ -121,6 +136,7 @@ impl Nats {
             token: None,
             nkey: None,
             credentials_file: None,
+            status: Status::default(),
         }
     }
 
@@ -232,6 +248,12 @@ impl Nats {
     /// Logs in with a file of credentials, which is read when the provider is opened.
     pub fn credentials_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.credentials_file = Some(path.into());
+        self
+    }
+
+    /// What is written down of the events' statuses. Default [`Failures`](Status::Failures).
+    pub fn status(mut self, status: Status) -> Self {
+        self.status = status;
         self
     }
 

@@ -231,6 +231,7 @@ pub(crate) fn keys() -> Vec<Key> {
         key("nats.credentials_file", "A file of credentials to log in with; nothing: none", |it| {
             &mut it.nats.credentials_file
         }),
+        key("nats.status", "What is written down of statuses: full, failures or off", |it| &mut it.nats.status),
         key(
             "database.url",
             "The address, sqlite:PATH or postgres://USER:PASSWORD@HOST/NAME; required by provider database",
