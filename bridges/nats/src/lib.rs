@@ -43,6 +43,7 @@ mod status;
 mod store;
 mod stream;
 mod tail;
+mod tls;
 mod unconfirmed;
 
 use std::fmt;
@@ -99,6 +100,7 @@ pub struct Nats {
     token: Option<String>,
     nkey: Option<String>,
     credentials_file: Option<PathBuf>,
+    tls_ca_file: Option<PathBuf>,
     status: Status,
 }
 
@@ -113,8 +115,8 @@ pub enum OpenError {
 }
 
 impl Nats {
-    /// The server at `url`, `nats://USER:PASSWORD@HOST:PORT`, or with `tls://`, with every default. Several servers of a cluster are
-    /// separated by commas.
+    /// The server at `url`, `nats://USER:PASSWORD@HOST:PORT`, with every default. Several servers of a cluster are separated by commas.
+    /// `tls://` is the same over TLS (feature `tls`); the server's certificate is checked, name included. One of them is enough for all.
     pub fn new(url: impl Into<String>) -> Self {
         const DAY: Duration = Duration::from_secs(24 * 3600);
         Self {
@@ -136,6 +138,7 @@ impl Nats {
             token: None,
             nkey: None,
             credentials_file: None,
+            tls_ca_file: None,
             status: Status::default(),
         }
     }
@@ -248,6 +251,12 @@ impl Nats {
     /// Logs in with a file of credentials, which is read when the provider is opened.
     pub fn credentials_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.credentials_file = Some(path.into());
+        self
+    }
+
+    /// The PEM file with the certificates that a server's at `tls://` is checked with. Default: those of the system.
+    pub fn tls_ca_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.tls_ca_file = Some(path.into());
         self
     }
 

@@ -56,7 +56,7 @@ fn settings_out_of_bounds_are_named() {
     assert_eq!(refusal(&nats().replicas(6)), "replicas: is 6, 1 to 5 are allowed");
     let long = "x".repeat(256);
     assert_eq!(refusal(&nats().consumer_group(&long)), "consumer_group: is 256 bytes long, 1 to 255 are allowed");
-    for url in ["", "nats://u:s3cret@x:port", "nats://u:s3cret@[", "nats://u:s3cret@ok, "] {
+    for url in ["", "nats://u:s3cret@x:port", "nats://u:s3cret@[", "nats://u:s3cret@ok, ", "wss://u:s3cret@ok"] {
         let problem = refusal(&Nats::new(url));
         assert!(problem.starts_with("url: ") && !problem.contains("s3cret"), "{problem}");
     }

@@ -171,6 +171,9 @@ fn open_nats(config: &Config) -> Result<Provider, OpenError> {
     if let Some(path) = &nats.credentials_file {
         bridge = bridge.credentials_file(path);
     }
+    if let Some(path) = &nats.tls_ca_file {
+        bridge = bridge.tls_ca_file(path);
+    }
     bridge.open().map_err(|error| OpenError::Nats(error.to_string()))
 }
 
