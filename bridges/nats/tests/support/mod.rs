@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 pub(crate) mod client;
+pub(crate) mod load;
+pub(crate) mod traces;
 
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
