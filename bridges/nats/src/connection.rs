@@ -20,7 +20,7 @@ use crate::registry::{Info, Leg};
 use crate::runtime::{Login, Runtime, Session};
 use crate::state::State;
 use crate::unconfirmed::Unconfirmed;
-use crate::{Nats, OpenError};
+use crate::{Nats, OpenError, tls};
 
 /// How many places of events are remembered, twice, and how many acknowledged messages of a consumer.
 const REMEMBERED: usize = 16_384;
@@ -114,9 +114,10 @@ impl Database {
         let servers: Result<Vec<ServerAddr>, _> =
             settings.url.split(',').map(|url| url.trim().parse::<ServerAddr>()).collect();
         let servers = servers.map_err(|_| invalid())?;
-        if servers.iter().any(|server| server.host().is_empty()) {
+        if servers.iter().any(|server| server.host().is_empty() || server.is_websocket()) {
             return Err(invalid());
         }
+        let is_secret = tls::check(&servers, settings)?;
         let places: Vec<String> = servers.iter().map(|server| format!("{}:{}", server.host(), server.port())).collect();
         let place = format!("NATS at {}", places.join(", "));
         let credentials = match &settings.credentials_file {
@@ -133,11 +134,20 @@ impl Database {
             Some((token, None)) => (None, Some(token)),
             None => (None, None),
         };
+        // It shows addresses in its traces, so it gets them without.
+        let plain = |server: &ServerAddr| {
+            let (scheme, host) = (if server.tls_required() { "tls" } else { "nats" }, server.host());
+            let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+            format!("{scheme}://{host}:{}", server.port()).parse().map_err(|_| invalid())
+        };
+        let servers = servers.iter().map(plain).collect::<Result<Vec<ServerAddr>, OpenError>>()?;
         let login = Login {
             user_and_password: settings.user_and_password.clone().or(user_and_password),
             token: settings.token.clone().or(token),
             nkey: settings.nkey.clone(),
             credentials,
+            tls: is_secret,
+            tls_ca_file: settings.tls_ca_file.clone(),
         };
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
         static NEXT: AtomicU64 = AtomicU64::new(1);

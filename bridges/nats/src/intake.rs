@@ -360,6 +360,19 @@ impl Intake {
         self.heard.notify_all();
     }
 
+    /// These consumers could not be asked, so nothing of what was to be asked for comes.
+    pub(crate) fn is_not_asked(&self, pulls: &[Pull], error: BackendError) {
+        let mut inner = self.inner.lock();
+        for pull in pulls {
+            if let Some(source) = inner.sources.get_mut(&pull.key) {
+                source.outstanding = source.outstanding.saturating_sub(pull.batch);
+                source.asked = 0;
+            }
+        }
+        drop(inner);
+        self.fail(error);
+    }
+
     /// The messages of a consumer could not be read.
     pub(crate) fn is_not_read(&self, key: &str) {
         if let Some(source) = self.inner.lock().sources.get_mut(key) {

@@ -22,6 +22,7 @@
 //! Members of a group compete for the stream, so the events of a key are in order within an instance, and not across instances.
 
 mod connection;
+mod ends;
 mod entry;
 mod ingest;
 mod intake;
@@ -42,6 +43,7 @@ mod status;
 mod store;
 mod stream;
 mod tail;
+mod tls;
 mod unconfirmed;
 
 use std::fmt;
@@ -61,6 +63,19 @@ pub enum Storage {
     File,
     /// Its memory: what it holds is gone when it ends.
     Memory,
+}
+
+/// What is written down of the events' statuses, beside what the consumers tell by themselves: what is open, and what was handled.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Status {
+    /// Also when each subscription has handled an event: a note per event.
+    Full,
+    /// What failed, and how often it was retried.
+    #[default]
+    Failures,
+    /// Nothing: what failed for good is told as completed, and found among the dead letters.
+    Off,
 }
 
 /// The settings of a provider on a NATS server with JetStream.
@@ -85,6 +100,8 @@ pub struct Nats {
     token: Option<String>,
     nkey: Option<String>,
     credentials_file: Option<PathBuf>,
+    tls_ca_file: Option<PathBuf>,
+    status: Status,
 }
 
 /// Why a server could not be used. Shows no password.
@@ -98,8 +115,8 @@ pub enum OpenError {
 }
 
 impl Nats {
-    /// The server at `url`, `nats://USER:PASSWORD@HOST:PORT`, or with `tls://`, with every default. Several servers of a cluster are
-    /// separated by commas.
+    /// The server at `url`, `nats://USER:PASSWORD@HOST:PORT`, with every default. Several servers of a cluster are separated by commas.
+    /// `tls://` is the same over TLS (feature `tls`); the server's certificate is checked, name included. One of them is enough for all.
     pub fn new(url: impl Into<String>) -> Self {
         const DAY: Duration = Duration::from_secs(24 * 3600);
         Self {
@@ -121,6 +138,8 @@ impl Nats {
             token: None,
             nkey: None,
             credentials_file: None,
+            tls_ca_file: None,
+            status: Status::default(),
         }
     }
 
@@ -232,6 +251,18 @@ impl Nats {
     /// Logs in with a file of credentials, which is read when the provider is opened.
     pub fn credentials_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.credentials_file = Some(path.into());
+        self
+    }
+
+    /// The PEM file with the certificates that a server's at `tls://` is checked with. Default: those of the system.
+    pub fn tls_ca_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.tls_ca_file = Some(path.into());
+        self
+    }
+
+    /// What is written down of the events' statuses. Default [`Failures`](Status::Failures).
+    pub fn status(mut self, status: Status) -> Self {
+        self.status = status;
         self
     }
 

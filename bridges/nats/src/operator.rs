@@ -12,6 +12,7 @@ use eventbroker::{Event, EventId, Pattern, StartPosition, Status};
 use jiff::Timestamp;
 
 use crate::connection::Database;
+use crate::ends::Letter;
 use crate::entry::{MESSAGE_ID, event_of, from_json};
 use crate::ingest::REQUEUES;
 use crate::js::{self, Entry, Outgoing, Stored, Which};
@@ -19,7 +20,6 @@ use crate::names::token;
 use crate::range::{self, Begin, Range};
 use crate::registry::{self, AGAIN, DEAD, Info, Leg, Progress};
 use crate::runtime::Session;
-use crate::settler::Letter;
 use crate::state::{number, read};
 use crate::status::note;
 use crate::store;

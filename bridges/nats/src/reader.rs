@@ -26,15 +26,15 @@ pub(crate) fn ask(database: &Arc<Database>, pulls: Vec<Pull>) {
     let on_thread = Arc::clone(database);
     database.runtime.post(move |session| match session {
         Ok(session) => Some(Box::pin(async move {
-            for pull in pulls {
-                if let Err(error) = ask_one(&session, &on_thread, &pull).await {
-                    on_thread.intake.fail(error);
+            for (at, pull) in pulls.iter().enumerate() {
+                if let Err(error) = ask_one(&session, &on_thread, pull).await {
+                    on_thread.intake.is_not_asked(&pulls[at..], error);
                     return;
                 }
             }
         })),
         Err(error) => {
-            on_thread.intake.fail(error);
+            on_thread.intake.is_not_asked(&pulls, error);
             None
         }
     });

@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,7 +13,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use async_nats::connection::State;
-use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
+use async_nats::{Client, ConnectError, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
 use eventbroker::provider::{BackendError, Backoff};
 use parking_lot::Mutex;
 use tokio::runtime::{Builder, Runtime as Tokio};
@@ -20,6 +21,7 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::router::Router;
+use crate::tls;
 
 /// How long connecting, and one call, may take; and one that has much to look at.
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
@@ -41,6 +43,9 @@ pub(crate) struct Login {
     pub(crate) nkey: Option<String>,
     /// The text of a credentials file.
     pub(crate) credentials: Option<String>,
+    /// Whether it is only done over TLS, and the file with the certificates that the servers' are checked with.
+    pub(crate) tls: bool,
+    pub(crate) tls_ca_file: Option<PathBuf>,
 }
 
 /// A connection, as long as it lasts.
@@ -321,10 +326,11 @@ impl Shared {
         if let Some(text) = login.credentials {
             options = options.credentials(&text).map_err(|_| format!("{}: credentials: are none", self.place))?;
         }
+        options = tls::options(options, login.tls, login.tls_ca_file.as_deref());
         let connecting = options.connect(self.servers.clone());
         let client = tokio::select! {
             biased;
-            connected = connecting => connected.map_err(|error| format!("{}: {}", self.place, reason(error.kind())))?,
+            connected = connecting => connected.map_err(|error| format!("{}: {}", self.place, reason(&error)))?,
             () = self.stop.notified() => return Err(format!("{}: the broker ends", self.place)),
         };
         was_connected.store(true, Ordering::SeqCst);
@@ -365,8 +371,11 @@ fn end(runtime: Tokio) {
 }
 
 /// In our own words: the client's may show an address with a password.
-fn reason(kind: ConnectErrorKind) -> &'static str {
-    match kind {
+fn reason(error: &ConnectError) -> String {
+    if let Some(refusal) = tls::refusal(error) {
+        return refusal;
+    }
+    let reason = match error.kind() {
         ConnectErrorKind::ServerParse => "the address is none",
         ConnectErrorKind::Dns => "the name of the server is not known",
         ConnectErrorKind::Authentication => "the login could not be signed",
@@ -374,5 +383,6 @@ fn reason(kind: ConnectErrorKind) -> &'static str {
         ConnectErrorKind::TimedOut => "no answer to the try to connect",
         ConnectErrorKind::Tls => "no secure connection could be made",
         ConnectErrorKind::Io | ConnectErrorKind::MaxReconnects => "can't be reached",
-    }
+    };
+    reason.to_owned()
 }

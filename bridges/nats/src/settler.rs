@@ -2,27 +2,22 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use async_nats::{HeaderMap, HeaderName, HeaderValue, Subject};
-use bytes::Bytes;
 use eventbroker::provider::{BackendError, LeaseOutcome, LeaseToken, Registration, Settlement, Settler};
 use eventbroker::{Pattern, Scope, StartPosition};
 use futures_util::future::try_join_all;
-use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 
-use crate::connection::{Database, Held, Served};
-use crate::entry::MESSAGE_ID;
-use crate::js::{self, Ack, DONE, GIVEN_BACK, IN_PROGRESS, Outgoing};
+use crate::connection::{Database, Served};
+use crate::ends::{End, tell};
+use crate::js::{self, Ack, DONE, GIVEN_BACK, IN_PROGRESS};
 use crate::leases::{self, Note};
 use crate::members::{self, BOOT, Life, NAME, show_life};
 use crate::names::token;
-use crate::registry::{self, DEAD, Info, USED};
+use crate::registry::{self, Info, USED};
 use crate::runtime::Session;
-use crate::state::{number, write};
-use crate::status::note;
-use crate::{store, unconfirmed};
+use crate::state::write;
+use crate::{Status, store, unconfirmed};
 
 /// How often the name of the instance is given back.
 const TRIES: usize = 5;
@@ -34,20 +29,6 @@ pub(crate) struct NatsSettler {
     last_beat: Option<Instant>,
     /// What a call has told before it failed: it comes again.
     told: HashSet<u64>,
-}
-
-/// A dead letter, as it is stored.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Letter {
-    pub(crate) unit: String,
-    pub(crate) name: String,
-    pub(crate) id: String,
-    pub(crate) event: String,
-    pub(crate) reason: String,
-    pub(crate) attempts: u32,
-    pub(crate) errors: Vec<(u32, Timestamp, String)>,
-    pub(crate) dead_at: Timestamp,
-    pub(crate) requeues: u32,
 }
 
 impl NatsSettler {
@@ -81,87 +62,6 @@ impl NatsSettler {
             }
         });
         said
-    }
-}
-
-/// What has to be told of a lease that ends.
-struct End {
-    held: Held,
-    outcome: LeaseOutcome,
-}
-
-/// Notes what the acknowledgement of a lease does not tell.
-async fn tell(session: &Session, database: &Database, end: &End) -> Result<(), BackendError> {
-    let End { held, outcome } = end;
-    let state = &database.state;
-    let key = leases::key(database, &held.leg.unit, held.leg.again, held.sequence);
-    match outcome {
-        LeaseOutcome::Done { attempts } => {
-            let retries = attempts.saturating_sub(1);
-            if held.leg.again {
-                js::delete(session, &state.stream, held.sequence).await?;
-            }
-            if held.leg.again || retries > 0 {
-                note(session, database, held.event.id(), |note| {
-                    note.retries = note.retries.max(retries);
-                    if held.leg.again {
-                        note.again.remove(&held.leg.unit);
-                    }
-                })
-                .await?;
-            }
-            if held.noted {
-                state.forget(session, vec![key]).await?;
-            }
-        }
-        LeaseOutcome::Dead { attempts, error, .. } => {
-            bury(session, database, held, outcome).await?;
-            note(session, database, held.event.id(), |note| {
-                note.retries = note.retries.max(attempts.saturating_sub(1));
-                note.dead.insert(held.leg.unit.clone(), error.clone());
-                note.again.remove(&held.leg.unit);
-            })
-            .await?;
-            if held.leg.again {
-                js::delete(session, &state.stream, held.sequence).await?;
-            }
-            if held.noted {
-                state.forget(session, vec![key]).await?;
-            }
-        }
-        _ => {
-            let note = Note { given_back: held.delivered, crashes: held.note.crashes, begun: false };
-            state.put(session, &key, write(&note)).await?;
-        }
-    }
-    Ok(())
-}
-
-/// Keeps a dead letter.
-async fn bury(session: &Session, database: &Database, held: &Held, outcome: &LeaseOutcome) -> Result<(), BackendError> {
-    let LeaseOutcome::Dead { reason, attempts, errors, .. } = outcome else { return Ok(()) };
-    let time = |time: SystemTime| Timestamp::try_from(time).unwrap_or(Timestamp::UNIX_EPOCH);
-    let letter = Letter {
-        unit: held.leg.unit.clone(),
-        name: held.name.to_string(),
-        id: held.event.id().to_string(),
-        event: String::from_utf8(held.event.to_json()).unwrap_or_default(),
-        reason: reason.as_str().to_owned(),
-        attempts: *attempts,
-        errors: errors.iter().map(|it| (it.attempt, time(it.at), it.message.to_string())).collect(),
-        dead_at: Timestamp::now(),
-        requeues: held.requeues,
-    };
-    let id = token(&letter.id);
-    let key = database.state.key(DEAD, &format!("{}.{}.{id}", token(database.group()), held.leg.unit));
-    // A verdict that is repeated is the same letter.
-    let once = format!("dead {} {} {} {}", held.leg.unit, held.leg.again, held.sequence, held.delivered);
-    let mut headers = HeaderMap::new();
-    headers.insert(HeaderName::from_static(MESSAGE_ID), once.parse::<HeaderValue>().map_err(js::unavailable)?);
-    let message = Outgoing { subject: Subject::from(key), headers, payload: Bytes::from(write(&letter)) };
-    match js::publish_all(session, vec![message]).await?.pop() {
-        Some(stored) => number(stored).map(drop),
-        None => Err(js::cut_off()),
     }
 }
 
@@ -251,6 +151,7 @@ impl Settler for NatsSettler {
         let database = Arc::clone(&self.database);
         let (mut lost, mut plain, mut others) = (Vec::new(), Vec::new(), Vec::new());
         let (mut plain_tokens, mut tokens, mut ends) = (Vec::new(), Vec::new(), Vec::new());
+        let is_full = database.settings.status == Status::Full;
         {
             let leases = database.leases.lock();
             for Settlement { token, outcome, .. } in settlements {
@@ -262,7 +163,7 @@ impl Settler for NatsSettler {
                     continue;
                 };
                 match outcome {
-                    LeaseOutcome::Done { attempts } if *attempts <= 1 && !held.leg.again && !held.noted => {
+                    LeaseOutcome::Done { attempts } if *attempts <= 1 && !held.leg.again && !held.noted && !is_full => {
                         plain.push(held.ack(DONE));
                         plain_tokens.push(token.0);
                         continue;

@@ -1,7 +1,9 @@
 //! How far the handling of events has come. For most that is what the consumers tell: an event that a subscription has acknowledged needs no
-//! note. Notes are made of what they do not tell: failures, retries, deliveries made again, and deliveries that the server did not hand over.
+//! note. Notes are made of what they do not tell, as far as the setting says: failures, retries, deliveries made again, and deliveries that the
+//! server did not hand over.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::{Duration, SystemTime};
 
 use eventbroker::provider::BackendError;
 use eventbroker::{Event, EventId, Pattern, Status};
@@ -35,6 +37,9 @@ pub(crate) struct Note {
     /// Those to which it is delivered again.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub(crate) again: BTreeSet<String>,
+    /// Those that have handled it, and when, in milliseconds since 1970; only if everything is written down.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) done: BTreeMap<String, i64>,
 }
 
 fn is_zero(number: &u32) -> bool {
@@ -91,9 +96,12 @@ pub(crate) async fn with_statuses(
         // A subscription that is younger than the event does not change how that has ended.
         note.dead.retain(|unit, _| units.counts(unit, sequence));
         note.again.retain(|unit| units.counts(unit, sequence));
+        note.done.retain(|unit, _| units.counts(unit, sequence));
         let status = units.status(sequence, &event, &note);
         let error = note.dead.into_values().next().or(note.error).filter(|_| status == Status::Failed);
-        event.with_progress(status, note.retries, None, None, error)
+        let ended = note.done.into_values().max().filter(|_| status == Status::Completed);
+        let ended = ended.map(|ended| SystemTime::UNIX_EPOCH + Duration::from_millis(ended.unsigned_abs()));
+        event.with_progress(status, note.retries, None, ended, error)
     };
     Ok(found.into_iter().zip(notes).map(told).collect())
 }

@@ -288,6 +288,9 @@ impl EventStore for NatsStore {
     }
 
     fn update_statuses(&self, changes: &[StatusChange]) -> Result<(), BackendError> {
+        if self.database.settings.status == crate::Status::Off {
+            return Ok(());
+        }
         let (database, changes) = (Arc::clone(&self.database), changes.to_vec());
         self.database.runtime.call_long(move |session| async move {
             let change = |change: StatusChange| {

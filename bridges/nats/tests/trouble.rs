@@ -1,9 +1,9 @@
 //! What can be wrong with a server, a login or a setting, and what others do to the stream: a clear error that shows no secret, nothing lost,
 //! and no panic.
 
+mod support;
+
 use std::collections::BTreeSet;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpStream;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,46 +13,8 @@ use eventbroker::query::Filter;
 use eventbroker::{Broker, Event, EventId, HandlerError, PublishError, Scope, Source, Status, SubscribeOptions};
 use eventbroker_conformance::nats::Server;
 use eventbroker_nats::{Nats, OpenError, Storage};
-
-const PATIENCE: Duration = Duration::from_secs(20);
-/// So soon after a fault everything goes on.
-const RECOVERY: Duration = Duration::from_secs(3);
-
-/// Another program at the same server, which speaks to it by hand.
-struct Client(BufReader<TcpStream>);
-
-impl Client {
-    fn of(server: &Server) -> Self {
-        let mut client = Self(BufReader::new(TcpStream::connect(("127.0.0.1", server.port())).expect("it connects")));
-        client.write("CONNECT {\"verbose\":false,\"headers\":true}\r\nSUB answers 1\r\n");
-        client
-    }
-
-    fn write(&mut self, text: &str) {
-        self.0.get_mut().write_all(text.as_bytes()).expect("it is sent");
-    }
-
-    /// Publishes something and returns the server's answer.
-    fn ask(&mut self, subject: &str, headers: &str, body: &str) -> String {
-        let head = if headers.is_empty() { String::new() } else { format!("NATS/1.0\r\n{headers}\r\n") };
-        let all = head.len() + body.len();
-        let verb = if head.is_empty() { "PUB" } else { "HPUB" };
-        let sizes = if head.is_empty() { all.to_string() } else { format!("{} {all}", head.len()) };
-        self.write(&format!("{verb} {subject} answers {sizes}\r\n{head}{body}\r\n"));
-        let mut lines = self.0.by_ref().lines().map(|line| line.expect("an answer"));
-        lines.find(|line| line.starts_with("MSG answers")).expect("an answer");
-        lines.next().expect("what it says")
-    }
-
-    /// What the server tells of a consumer or a stream.
-    fn info(&mut self, what: &str) -> String {
-        self.ask(&format!("$JS.API.{what}"), "", "")
-    }
-}
-
-fn start(nats: &Nats) -> Broker {
-    Broker::builder().instance_id("here").provider(nats.open().expect("it opens")).start().expect("it starts")
-}
+use support::client::Client;
+use support::{PATIENCE, RECOVERY, event, start, wait_until};
 
 fn listen(broker: &Broker, name: &str, pattern: &str) -> Receiver<Event> {
     let (sender, calls) = channel();
@@ -65,21 +27,8 @@ fn listen(broker: &Broker, name: &str, pattern: &str) -> Receiver<Event> {
     calls
 }
 
-fn event(event_type: &str) -> Event {
-    Event::builder(Source::System, event_type).build().expect("a valid event")
-}
-
 fn next(calls: &Receiver<Event>) -> EventId {
     calls.recv_timeout(PATIENCE).expect("the handler is called").id().clone()
-}
-
-fn wait_until(what: &str, mut holds: impl FnMut() -> bool) -> Duration {
-    let began = Instant::now();
-    while !holds() {
-        assert!(began.elapsed() < PATIENCE, "it did not come to pass: {what}");
-        thread::sleep(Duration::from_millis(2));
-    }
-    began.elapsed()
 }
 
 fn refusal(nats: &Nats) -> String {
@@ -107,7 +56,7 @@ fn settings_out_of_bounds_are_named() {
     assert_eq!(refusal(&nats().replicas(6)), "replicas: is 6, 1 to 5 are allowed");
     let long = "x".repeat(256);
     assert_eq!(refusal(&nats().consumer_group(&long)), "consumer_group: is 256 bytes long, 1 to 255 are allowed");
-    for url in ["", "nats://u:s3cret@x:port", "nats://u:s3cret@[", "nats://u:s3cret@ok, "] {
+    for url in ["", "nats://u:s3cret@x:port", "nats://u:s3cret@[", "nats://u:s3cret@ok, ", "wss://u:s3cret@ok"] {
         let problem = refusal(&Nats::new(url));
         assert!(problem.starts_with("url: ") && !problem.contains("s3cret"), "{problem}");
     }

@@ -194,6 +194,10 @@ pub struct NatsConfig {
     pub nkey: Secret,
     /// A file of credentials to log in with. Default: none.
     pub credentials_file: Option<String>,
+    /// The PEM file with the certificates that a server at `tls://` is checked with. Default: those of the system.
+    pub tls_ca_file: Option<String>,
+    /// What is written down of the events' statuses. Default [`KeepStatus::Failures`].
+    pub status: KeepStatus,
 }
 
 /// How the database is reached, and the names that are used there.
@@ -285,6 +289,8 @@ impl Default for Config {
                 token: Secret::default(),
                 nkey: Secret::default(),
                 credentials_file: None,
+                tls_ca_file: None,
+                status: KeepStatus::default(),
             },
             database: DatabaseConfig {
                 url: Url::default(),

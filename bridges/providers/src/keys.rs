@@ -232,6 +232,13 @@ pub(crate) fn keys() -> Vec<Key> {
             &mut it.nats.credentials_file
         }),
         key(
+            "nats.tls_ca_file",
+            "The PEM file with the certificates that a server at tls:// is checked with, instead of those of the system",
+            |it| &mut it.nats.tls_ca_file,
+        )
+        .bytes(1, 4_096),
+        key("nats.status", "What is written down of statuses: full, failures or off", |it| &mut it.nats.status),
+        key(
             "database.url",
             "The address, sqlite:PATH or postgres://USER:PASSWORD@HOST/NAME; required by provider database",
             |it| &mut it.database.url,

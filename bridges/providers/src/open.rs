@@ -153,7 +153,12 @@ fn open_nats(config: &Config) -> Result<Provider, OpenError> {
         .max_age(nats.max_age)
         .max_messages(nats.max_messages)
         .adopt_stream(nats.adopt_stream)
-        .lease_time(nats.lease_time);
+        .lease_time(nats.lease_time)
+        .status(match nats.status {
+            crate::config::KeepStatus::Full => eventbroker_nats::Status::Full,
+            crate::config::KeepStatus::Failures => eventbroker_nats::Status::Failures,
+            crate::config::KeepStatus::Off => eventbroker_nats::Status::Off,
+        });
     if let Some(user) = &nats.user {
         bridge = bridge.user_and_password(user, nats.password.expose());
     }
@@ -165,6 +170,9 @@ fn open_nats(config: &Config) -> Result<Provider, OpenError> {
     }
     if let Some(path) = &nats.credentials_file {
         bridge = bridge.credentials_file(path);
+    }
+    if let Some(path) = &nats.tls_ca_file {
+        bridge = bridge.tls_ca_file(path);
     }
     bridge.open().map_err(|error| OpenError::Nats(error.to_string()))
 }

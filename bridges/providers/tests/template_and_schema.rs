@@ -22,7 +22,9 @@ fn the_template_is_accepted_and_says_the_defaults() {
     let loaded = load(uncommented.join("\n")).expect("uncommented");
     assert_eq!(loaded.config, expected);
     let written = loaded.entries().iter().filter(|it| it.origin != eventbroker_providers::Origin::Default).count();
-    let nothing = ["max_workers", "instance_id", "tls_ca_file", "nats.user", "nats.credentials_file"].len();
+    let nothing =
+        ["max_workers", "instance_id", "redis.tls_ca_file", "nats.user", "nats.credentials_file", "nats.tls_ca_file"]
+            .len();
     assert_eq!(written, loaded.entries().len() - nothing, "every key is in the template");
 }
 

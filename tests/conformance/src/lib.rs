@@ -26,6 +26,8 @@
 
 pub mod cases;
 #[cfg(unix)]
+mod certificate;
+#[cfg(unix)]
 pub mod faults;
 mod kit;
 pub mod loopback;

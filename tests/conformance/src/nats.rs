@@ -13,6 +13,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use std::{env, fs, process, thread};
 
+use crate::certificate;
+
 /// Nothing takes longer, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -32,16 +34,35 @@ impl Server {
 
     /// Starts one with more settings, as lines of its configuration.
     pub fn with(settings: &str) -> Self {
+        let server = Self::prepare();
+        server.configure(settings);
+        server.up();
+        server
+    }
+
+    fn prepare() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let name = format!("eventbroker-nats-{}-{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let folder = env::temp_dir().join(name);
         fs::create_dir(&folder).expect("a new folder");
         // Free now; nobody on this machine asks for just this one.
         let port = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a free port").port();
-        let server = Self { folder, port, guard: Mutex::default() };
-        server.configure(settings);
+        Self { folder, port, guard: Mutex::default() }
+    }
+
+    /// Starts one that speaks nothing but TLS, with a certificate of its own for the name `localhost`. Returns the file that it is checked with.
+    pub fn with_tls() -> (Self, PathBuf) {
+        let server = Self::prepare();
+        let (certificate, key) = server.certificate("server");
+        let [cert, key] = [&certificate, &key].map(|path| path.display().to_string());
+        server.configure(&format!("tls {{ cert_file: \"{cert}\", key_file: \"{key}\" }}"));
         server.up();
-        server
+        (server, certificate)
+    }
+
+    /// A new certificate that nobody else has signed, and its key.
+    pub fn certificate(&self, name: &str) -> (PathBuf, PathBuf) {
+        certificate::new(&self.folder, name)
     }
 
     /// Other settings than those that it was started with; they count from the next start on.
@@ -93,6 +114,13 @@ impl Server {
     /// Whether it answers: it has said who it is, and JetStream is there. Who has to log in first is told so, which is an answer too.
     fn is_ready(&self) -> bool {
         let Ok(mut socket) = TcpStream::connect(("127.0.0.1", self.port)) else { return false };
+        if fs::read_to_string(self.folder.join("config")).is_ok_and(|it| it.contains("\ntls {")) {
+            // It has said who it is when it can be asked; to ask takes more than this.
+            let mut line = String::new();
+            let read = socket.set_read_timeout(Some(Duration::from_secs(1)));
+            return read.and_then(|()| BufReader::new(socket).read_line(&mut line)).is_ok()
+                && line.starts_with("INFO ");
+        }
         let asked = socket.set_read_timeout(Some(Duration::from_secs(1))).and_then(|()| {
             let ask = "CONNECT {\"verbose\":false}\r\nSUB ready 1\r\nPUB $JS.API.INFO ready 0\r\n\r\nPING\r\n";
             socket.write_all(ask.as_bytes())

@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use std::{env, fs, process, thread};
 
+use crate::certificate;
+
 /// Nothing takes longer, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -72,14 +74,7 @@ impl Server {
 
     /// A new certificate that nobody else has signed, and its key.
     pub fn certificate(&self, name: &str) -> (PathBuf, PathBuf) {
-        let [certificate, key] = ["crt", "key"].map(|end| self.folder.join(format!("{name}.{end}")));
-        let mut openssl = Command::new("openssl");
-        openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]);
-        openssl.args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]);
-        openssl.args(["-addext", "basicConstraints=critical,CA:FALSE", "-keyout"]);
-        let made = openssl.arg(&key).arg("-out").arg(&certificate).output().expect("openssl runs; is it installed?");
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        (certificate, key)
+        certificate::new(&self.folder, name)
     }
 
     /// Starts the server after it was stopped; waits until it can be used.
