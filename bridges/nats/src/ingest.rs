@@ -11,12 +11,12 @@ use serde_json::json;
 
 use crate::connection::{Database, Held};
 use crate::entry::{from_json, is_of_the_original, is_ours};
-use crate::intake::{Arrived, is_fresh};
 use crate::js::{self, Ack, DONE, Which};
 use crate::leases;
 use crate::members::{BOOT, FORGET_AFTER};
 use crate::registry::{self, DEAD, LEASE, Leg, SUBSCRIPTION, USED};
 use crate::runtime::Session;
+use crate::source::{Arrived, is_fresh};
 use crate::state::{read, write};
 use crate::status::{FAILED, STATUS};
 use crate::store::{self, AT};

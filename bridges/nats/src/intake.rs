@@ -11,10 +11,10 @@ use futures_channel::oneshot;
 use parking_lot::{Condvar, Mutex};
 
 use crate::connection::Database;
-use crate::js::{Ack, Entry, Standing};
-use crate::leases::Known;
+use crate::js::{Ack, Standing};
 use crate::registry::Leg;
 use crate::runtime::Session;
+use crate::source::{Arrived, Hold, Reader, Source, Unwanted};
 
 /// Messages that are asked for at a time, at most.
 const BATCH: usize = 1_000;
@@ -28,72 +28,6 @@ const REMEMBERED: usize = 16_384;
 const SILENCE: Duration = Duration::from_millis(1_500);
 /// So long after its end a request was surely answered.
 const ANSWERED: Duration = Duration::from_secs(1);
-
-/// A message that was delivered, and waits to be taken.
-#[derive(Debug, Clone)]
-pub(crate) struct Arrived {
-    pub(crate) entry: Entry,
-    pub(crate) reply: Subject,
-    pub(crate) delivered: u64,
-    pub(crate) known: Known,
-    /// When its lease began, or was extended.
-    pub(crate) fresh: Instant,
-}
-
-impl Arrived {
-    /// Whether it is still this member's: of what it has slept over, others may have taken something.
-    pub(crate) fn is_fresh(&self, lease: Duration) -> bool {
-        is_fresh(self.fresh, lease)
-    }
-}
-
-pub(crate) fn is_fresh(since: Instant, lease: Duration) -> bool {
-    since.elapsed() < lease.mul_f64(0.6)
-}
-
-/// A consumer that messages are asked of.
-#[derive(Debug)]
-struct Source {
-    leg: Arc<Leg>,
-    unit: String,
-    /// How many were asked for and have not come.
-    outstanding: usize,
-    /// How many are to be asked for.
-    target: usize,
-    /// When the last request has ended.
-    until: Instant,
-    waiting: VecDeque<Arrived>,
-    /// What has come, and is looked at.
-    arriving: Vec<u64>,
-    /// Since when there is no room for it.
-    roomless: Option<Instant>,
-    reader: Option<Reader>,
-    /// On which connection it was asked last.
-    asked: u64,
-    /// Where its messages go, also on the next connection: what was asked for on the one before is not lost.
-    inbox: Option<Subject>,
-    /// What was on its way when the connection was lost comes before anything else.
-    hold: Option<Hold>,
-    /// Messages of which so many deliveries were lost on their way: nobody has begun them.
-    spared: HashMap<u64, u64>,
-}
-
-/// Why nothing is handed out for a moment.
-#[derive(Debug)]
-struct Hold {
-    /// It is not known yet what was lost.
-    is_open: bool,
-    lost: HashSet<u64>,
-    until: Instant,
-}
-
-/// The task that takes its messages.
-#[derive(Debug)]
-struct Reader {
-    generation: u64,
-    /// Ends it, when it is dropped.
-    _stop: oneshot::Sender<()>,
-}
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -133,15 +67,6 @@ pub(crate) struct Pull {
     pub(crate) key: Arc<str>,
     pub(crate) leg: Arc<Leg>,
     pub(crate) batch: usize,
-}
-
-/// A message that nobody takes.
-#[derive(Debug, Clone)]
-pub(crate) struct Unwanted {
-    pub(crate) unit: String,
-    pub(crate) again: bool,
-    pub(crate) consumer: Arc<str>,
-    pub(crate) arrived: Arrived,
 }
 
 /// How long a request lasts: a member that is frozen gets for so long what another one could handle.
@@ -458,35 +383,5 @@ impl Inner {
                 .sources
                 .values()
                 .any(|source| source.hold.is_none() && !source.waiting.is_empty() && source.target > 0)
-    }
-}
-
-impl Source {
-    /// Goes on when everything is back; nothing is missing only after it was told what is.
-    fn look_at_hold(&mut self) {
-        if self.hold.as_ref().is_some_and(|hold| hold.lost.is_empty() && !hold.is_open) {
-            self.go_on();
-        }
-    }
-
-    fn go_on(&mut self) {
-        self.hold = None;
-        // One that was given back may have come the first time all the same.
-        let mut waiting: Vec<Arrived> = self.waiting.drain(..).collect();
-        waiting.sort_by_key(|arrived| arrived.entry.sequence);
-        waiting.dedup_by_key(|arrived| arrived.entry.sequence);
-        self.waiting = waiting.into();
-    }
-
-    fn close(&mut self) -> Vec<Unwanted> {
-        (self.reader, self.inbox, self.hold) = (None, None, None);
-        self.outstanding = 0;
-        let unwanted = |arrived| Unwanted {
-            unit: self.unit.clone(),
-            again: self.leg.again,
-            consumer: self.leg.ack_name(),
-            arrived,
-        };
-        self.waiting.drain(..).map(unwanted).collect()
     }
 }

@@ -5,10 +5,10 @@ use eventbroker::provider::BackendError;
 use serde::{Deserialize, Serialize};
 
 use crate::connection::Database;
-use crate::intake::Unwanted;
 use crate::js::{self, GIVEN_BACK, Standing};
 use crate::registry::{LEASE, Leg};
 use crate::runtime::Session;
+use crate::source::Unwanted;
 use crate::state::{read, write};
 
 /// What is noted of the leases on a delivery.

@@ -38,6 +38,7 @@ mod registry;
 mod router;
 mod runtime;
 mod settler;
+mod source;
 mod state;
 mod status;
 mod store;

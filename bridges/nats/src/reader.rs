@@ -11,11 +11,12 @@ use futures_util::StreamExt as _;
 use futures_util::future::{Either, select};
 
 use crate::connection::Database;
-use crate::intake::{Arrived, Begun, Pull, Unwanted, expires};
+use crate::intake::{Begun, Pull, expires};
 use crate::js::{Entry, Standing};
 use crate::leases::{self, Known};
 use crate::registry::{self, Leg};
 use crate::runtime::Session;
+use crate::source::{Arrived, Unwanted};
 use crate::{js, members};
 
 /// Messages that are taken at a time.
