@@ -119,7 +119,10 @@ pub fn repartition(config: &Config, partitions: u32) -> Result<(), OpenError> {
             redis(config).partitions(partitions).repartition().map_err(|error| OpenError::Redis(error.to_string()))
         }
         #[cfg(not(feature = "redis"))]
-        ProviderKind::Redis => Err(OpenError::NotCompiledIn { provider: "redis", feature: "redis" }),
+        ProviderKind::Redis => {
+            let _ = partitions;
+            Err(OpenError::NotCompiledIn { provider: "redis", feature: "redis" })
+        }
         _ => Err(OpenError::NoPartitions(config.provider)),
     }
 }

@@ -129,6 +129,16 @@ impl Claimer {
         self.share.wants_back()
     }
 
+    /// Without room there is no next question that tells the server how much was read.
+    pub(crate) fn tell_reads(&mut self, link: &mut Link) -> Result<(), BackendError> {
+        let read = mem::take(&mut self.read);
+        if read == 0 {
+            return Ok(());
+        }
+        let key = format!("{}:read", self.database.streams[0]);
+        link.call(|it| redis::cmd("HINCRBY").arg(key).arg(&*self.served.unit).arg(read).query::<()>(it))
+    }
+
     /// There is no room. If it has nothing in its hands either, it is paused, and others do without it; else it may have to give up some.
     pub(crate) fn stand_aside(&mut self, link: &mut Link) -> Result<(), BackendError> {
         if self.database.partitions == 0 {
@@ -347,10 +357,9 @@ impl Claimer {
         for (key, names) in [&database.key(&format!("again:{unit}")), stream].into_iter().zip(surplus) {
             if !names.is_empty() {
                 self.behind = true;
-                link.call(|it| {
-                    let mut back = redis::cmd("XCLAIM");
-                    back.arg(key).arg(&*unit).arg("~").arg(0).arg(names).arg("JUSTID").query::<Value>(it)
-                })?;
+                let mut arguments = vec![unit.as_bytes()];
+                arguments.extend(names.iter().map(String::as_bytes));
+                link.call(|it| scripts::BACK.run(it, &[key], &arguments))?;
             }
         }
         end(link, stream, &unit, &strangers)

@@ -59,6 +59,7 @@ impl RedisIngest {
         for claimer in &mut self.claimers {
             claimer.others_return = others_return;
             let Some(room) = room.iter().find(|room| *room.subscription == *claimer.served().info.name) else {
+                claimer.tell_reads(&mut self.link)?;
                 if take_over {
                     claimer.stand_aside(&mut self.link)?;
                 }

@@ -53,7 +53,7 @@ pub(crate) fn divide(link: &mut Link, name: &str, from: &Database, to: &Database
 }
 
 /// What is written down of each stream, behind its name.
-const OF_A_STREAM: [&str; 7] = ["", ":seen", ":read", ":ended", ":taken", ":lost", ":life"];
+const OF_A_STREAM: [&str; 8] = ["", ":seen", ":read", ":ended", ":given", ":taken", ":lost", ":life"];
 
 /// The keys that a pattern with `*` at its end matches.
 fn keys(link: &mut Link, pattern: &str) -> Result<Vec<String>, OpenError> {

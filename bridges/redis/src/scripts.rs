@@ -22,6 +22,7 @@ script!(PUBLISH, "publish");
 script!(REGISTER, "register");
 script!(CLAIM, "matches", "entries", "claim");
 script!(ACK, "ack");
+script!(BACK, "back");
 script!(OWN, "own");
 script!(WAITS, "waits");
 script!(BEHIND, "behind");

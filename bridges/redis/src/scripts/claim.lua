@@ -135,6 +135,7 @@ for turn, it in ipairs(streams) do
         if #surplus > 0 then
             surplus[#surplus + 1], more = 'JUSTID', 1
             redis.call('XCLAIM', it.key, unit, '~', 0, unpack(surplus))
+            if it.number > 0 then redis.call('HINCRBY', it.key .. ':given', unit, #surplus - 1) end
         end
         if #found[1][2] < count or #surplus > 0 then break end
     end

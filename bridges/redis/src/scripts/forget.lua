@@ -10,7 +10,7 @@ for _, unit in ipairs(ARGV) do
     redis.call('HDEL', prefix .. ':used', unit)
     for i = 2, #KEYS do
         redis.pcall('XGROUP', 'DESTROY', KEYS[i], unit)
-        for _, name in ipairs({ ':seen', ':read', ':ended', ':taken' }) do redis.call('HDEL', KEYS[i] .. name, unit) end
+        for _, name in ipairs({ ':seen', ':read', ':ended', ':given', ':taken' }) do redis.call('HDEL', KEYS[i] .. name, unit) end
     end
     local again = prefix .. ':again:' .. unit
     for _, it in ipairs(redis.call('XRANGE', again, '-', '+')) do

@@ -6,7 +6,15 @@ for i = 2, #ARGV, 3 do
     local who = holder(key, unit, entry)
     if who == me then
         local found = redis.call('XCLAIM', key, unit, '~', 0, entry, 'JUSTID')
-        if key == stream and #found == 0 then redis.call('HINCRBY', stream .. ':lost', 'entries', 1) end
+        if key ~= stream .. ':again:' .. unit then
+            if #found == 0 then
+                -- It was removed, and is pending no more.
+                redis.call('HINCRBY', key .. ':lost', 'entries', 1)
+                redis.call('HINCRBY', key .. ':ended', unit, 1)
+            else
+                redis.call('HINCRBY', key .. ':given', unit, 1)
+            end
+        end
         local marks, place = stream .. ':marks:' .. unit, key .. ' ' .. entry
         local mark = redis.call('HGET', marks, place)
         if mark then redis.call('HSET', marks, place, string.match(mark, '%d+')) end

@@ -3,7 +3,7 @@
 -- has told, or nothing: the name of the stream's life, entries that were added, entries that waited; and a new name.
 -- Returns the three again, and what nobody was told yet: lost entries, and losses of which more is not known.
 local stream, unit = KEYS[1], ARGV[1]
-local names = { seen = stream .. ':seen', read = stream .. ':read', taken = stream .. ':taken', ended = stream .. ':ended', lost = stream .. ':lost', life = stream .. ':life' }
+local names = { seen = stream .. ':seen', read = stream .. ':read', taken = stream .. ':taken', ended = stream .. ':ended', given = stream .. ':given', lost = stream .. ':lost', life = stream .. ':life' }
 local function fields(answer)
     local told = {}
     for i = 1, #answer, 2 do told[answer[i]] = answer[i + 1] end
@@ -46,7 +46,8 @@ if seen and seen.life ~= life then
     reads_now = reads
     redis.call('HSET', names.ended, unit, string.format('%.0f', reads - group.pending))
     waited = math.max(0, seen.added - seen.position - (reads - seen.reads) - seen.told)
-    waited = waited + math.max(0, seen.back - (taken - seen.taken))
+    -- And what was given back and not taken again.
+    waited = waited + math.max(0, tonumber(redis.call('HGET', names.given, unit) or '0') - taken)
     -- What an earlier state knows is older than what is known here.
     if seen.added <= added and ARGV[2] == seen.life then waited = tonumber(ARGV[4]) end
     ended, seen = seen.life, nil
@@ -124,6 +125,7 @@ if position then
         taken, info['max-deleted-entry-id'], removed_then)
     redis.call('HSET', names.seen, unit, text)
     redis.call('HSET', names.read, unit, string.format('%.0f', reads_now))
+    redis.call('HSET', names.given, unit, string.format('%.0f', taken + given_back))
 end
 if lost > 0 then redis.call('HINCRBY', names.lost, 'entries', string.format('%.0f', lost)) end
 if unknown > 0 then redis.call('HINCRBY', names.lost, 'unknown', unknown) end
