@@ -55,6 +55,11 @@ fn slow(broker: &Broker, name: &str, gate: &Gate) -> Receiver<EventId> {
     calls
 }
 
+/// Waits until it runs two and has four in its queue: all that it takes.
+fn wait_for_full_hands(broker: &Broker) {
+    wait_until("it has its hands full", || broker.stats().bridge.is_some_and(|bridge| bridge.leases == 6));
+}
+
 fn publish(broker: &Broker, count: usize) -> BTreeSet<EventId> {
     let held = broker.publish_batch((0..count).map(|_| event("a.b")));
     held.into_iter().map(|it| it.expect("it is accepted").id).collect()
@@ -158,6 +163,7 @@ fn single_entries_that_are_deleted_are_counted_exactly() {
     let gate = Gate::default();
     let calls = slow(&broker, "slow", &gate);
     let sent = publish(&broker, 100);
+    wait_for_full_hands(&broker);
     wait_for_look(&mut client, STREAM, 100);
     let names: Vec<(String, Vec<String>)> = ask(&mut client, &["XRANGE", STREAM, "-", "+"]);
     for at in [0, 1, 50, 51, 99] {
@@ -180,6 +186,7 @@ fn what_is_deleted_as_it_should_be_is_no_loss() {
     let gate = Gate::default();
     let calls = slow(&broker, "slow", &gate);
     let sent = publish(&broker, 300);
+    wait_for_full_hands(&broker);
     wait_for_look(&mut client, STREAM, 300);
     let store = redis(&server.url()).open().expect("it opens").store.expect("a store");
     // The group has read some of them; one of these is given back, and one was never read.
@@ -267,6 +274,7 @@ fn a_server_that_forgets_everything_is_told_of() {
         let gate = Gate::default();
         let calls = slow(&broker, "slow", &gate);
         let sent = publish(&broker, 200);
+        wait_for_full_hands(&broker);
         wait_for_look(&mut client, STREAM, 200);
         assert_eq!(lost(&broker), (0, 0));
         let in_hand = broker.stats().bridge.expect("a bridge").leases;
