@@ -11,6 +11,7 @@ use futures_util::{Stream, StreamExt as _, stream};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::router::{Answer, Answers};
 use crate::runtime::Session;
 
 /// Codes of the server's errors.
@@ -43,6 +44,17 @@ pub(crate) fn unavailable(error: impl std::fmt::Display) -> BackendError {
 /// Whatever comes while the connection ends.
 pub(crate) fn cut_off() -> BackendError {
     BackendError::Unavailable("NATS: the connection was lost".to_owned())
+}
+
+/// The next answer to what was asked. One that does not come ends the connection, also of a call that may take long as a whole.
+async fn next_of(session: &Session, answers: &mut Answers) -> Result<Answer, BackendError> {
+    match Session::in_time(answers.next()).await {
+        Some(answer) => answer.ok_or_else(cut_off),
+        None => {
+            session.give_up();
+            Err(unavailable("there was no answer in time"))
+        }
+    }
 }
 
 /// A request of the API, and its answer.
@@ -136,7 +148,7 @@ pub(crate) async fn publish_each(
         }
     }
     while open > 0 {
-        let (number, message) = answers.next().await.ok_or_else(cut_off)?;
+        let (number, message) = next_of(session, &mut answers).await?;
         open -= 1;
         if message.status == Some(StatusCode::NO_RESPONDERS) {
             return Err(unavailable("there is no stream for the subject"));
@@ -193,7 +205,7 @@ pub(crate) async fn ack_all(session: &Session, acks: Vec<Ack>) -> Result<(), Bac
     }
     // A consumer that was removed does not answer, and needs none: the server says that nobody listens.
     for _ in 0..last.len() {
-        answers.next().await.ok_or_else(cut_off)?;
+        next_of(session, &mut answers).await?;
     }
     Ok(())
 }
@@ -247,7 +259,7 @@ pub(crate) async fn get_all(
     }
     let mut found = vec![None; which.len()];
     for _ in 0..which.len() {
-        let (number, message) = answers.next().await.ok_or_else(cut_off)?;
+        let (number, message) = next_of(session, &mut answers).await?;
         match message.status.map(|status| status.as_u16()) {
             None => found[number] = Some(direct(message)?),
             Some(404) => {}

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use crate::runtime::Session;
 
 /// An answer, and the number of its question.
-type Answer = (usize, Message);
+pub(crate) type Answer = (usize, Message);
 
 /// Where answers come in.
 pub(crate) struct Router {

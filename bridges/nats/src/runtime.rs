@@ -246,6 +246,11 @@ impl Session {
         self.broken.notify_one();
     }
 
+    /// The end of something that one call may take; nothing if it takes longer.
+    pub(crate) async fn in_time<T>(work: impl Future<Output = T>) -> Option<T> {
+        tokio::time::timeout(CALL_LIMIT, work).await.ok()
+    }
+
     /// Waits a moment.
     pub(crate) async fn pause(time: Duration) {
         tokio::time::sleep(time).await;
