@@ -1,32 +1,26 @@
 //! Claiming for one subscription. What goes before what is new (what was given back, what others have lost, what an answer that was lost has
-//! handed over) is taken by a script; what is new is read by a plain command, and matched here. Where each stream has one owner, the
-//! script does both, because only it can see in the same moment whose the stream is.
+//! handed over) is taken by a script; what is new is read by a plain command ([`read`](crate::read)). Where each stream has one owner,
+//! the script does both, because only it can see in the same moment whose the stream is.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::mem;
 use std::sync::Arc;
 
-use eventbroker::Pattern;
 use eventbroker::provider::{BackendError, Lease, LeaseToken, Room};
 use redis::Value;
 
-use crate::answer::{Answer, Entry};
 use crate::connection::{Database, Held, Link, Served, millis};
-use crate::entry::{bytes, earliest, from_json, list, number, parts, text, texts, unexpected};
+use crate::entry::{bytes, earliest, from_json, list, number, text, texts, unexpected};
+use crate::read::Known;
 use crate::scripts;
 use crate::share::Share;
-use crate::subscriptions::Info;
-use crate::wire::{Request, exchange};
 
 /// Reads in a row that find hardly anything that matches.
 const READS: usize = 8;
-/// The least that is read at a time: most of it may not match.
-const LEAST: usize = 100;
-/// The most of one question: the server works on the next one while it is read.
-const CHUNK: usize = 256;
-/// The same of the first question, which nothing is read beside.
-const FIRST: usize = 64;
+/// Bytes of events that are read for a subscription before those that it has got are handed over.
+const BYTES: usize = 4 << 20;
+/// Bytes of an event, before one was seen.
+const UNSEEN: usize = 1 << 20;
 
 /// The last entry of each stream, by its key: what comes after it was not seen.
 pub(crate) type Lasts = BTreeMap<String, String>;
@@ -41,12 +35,14 @@ pub(crate) struct Claimer {
     /// A claim got no answer: it may have handed something over all the same.
     unsure: bool,
     /// Something may wait that goes before what is new.
-    behind: bool,
+    pub(crate) behind: bool,
     /// The last entry of the bell when that was looked at.
-    bell: String,
+    pub(crate) bell: String,
     /// Entries that were read and are not counted at the server yet, which wants to know what was read if the stream is removed.
-    read: usize,
-    known: Known,
+    pub(crate) read: usize,
+    pub(crate) known: Known,
+    /// Bytes of an event, as of those that were handed over last.
+    size: usize,
     /// The streams of deliveries that it has claimed since this was last asked.
     took: Vec<usize>,
     share: Share,
@@ -54,47 +50,41 @@ pub(crate) struct Claimer {
     pub(crate) others_return: bool,
 }
 
-/// What the server knows of the subscription, as it was last told.
-#[derive(Debug, Default)]
-struct Known {
-    text: Vec<u8>,
-    pattern: Option<Pattern>,
-    /// Patterns of earlier times: for entries up to these.
-    earlier: Vec<(Vec<String>, Pattern)>,
+/// What one claim is for, and what it has brought.
+pub(crate) struct Haul<'a> {
+    pub(crate) room: &'a Room,
+    /// What others have lost is taken as well.
+    pub(crate) take_over: bool,
+    /// Deliveries that there is still room for.
+    pub(crate) left: usize,
+    /// Bytes of events that are still read.
+    bytes: usize,
+    /// What was claimed, also if the claim fails in the end.
+    leases: &'a mut Vec<Lease>,
+    lasts: &'a mut Lasts,
 }
 
 /// A delivery as it was handed over.
-struct Taken {
-    number: usize,
-    entry: String,
-    event: Vec<u8>,
-    suspect: bool,
-    crashes: u32,
+pub(crate) struct Taken {
+    pub(crate) number: usize,
+    pub(crate) entry: String,
+    pub(crate) event: Vec<u8>,
+    pub(crate) suspect: bool,
+    pub(crate) crashes: u32,
 }
 
-impl Known {
-    /// Nothing is taken for a stranger because nobody can tell: what can't be read is an error, and so is a subscription that is not there.
-    fn of(text: Vec<u8>) -> Result<Self, BackendError> {
-        if text.is_empty() {
-            return Err(BackendError::Unavailable("NOGROUP the subscription is not known".to_owned()));
-        }
-        let problem =
-            |error: &dyn fmt::Display| BackendError::Unavailable(format!("what is known of it is damaged: {error}"));
-        let info: Info = serde_json::from_slice(&text).map_err(|error| problem(&error))?;
-        let parse = |pattern: &str| Pattern::parse(pattern).map_err(|error| problem(&error));
-        let mut earlier = Vec::new();
-        for it in &info.patterns {
-            earlier.push((it.until_entries.clone(), parse(&it.pattern)?));
-        }
-        Ok(Self { pattern: Some(parse(&info.pattern)?), earlier, text })
+impl<'a> Haul<'a> {
+    pub(crate) fn new(room: &'a Room, take_over: bool, leases: &'a mut Vec<Lease>, lasts: &'a mut Lasts) -> Self {
+        Self { room, take_over, left: room.deliveries, bytes: BYTES, leases, lasts }
     }
 
-    /// Whether an entry of a stream is for the subscription.
-    fn matches(&self, number: usize, entry: &str, event_type: &[u8]) -> bool {
-        let is_until = |until: &Vec<String>| until.get(number - 1).is_some_and(|it| parts(entry) <= parts(it));
-        let earlier = self.earlier.iter().find(|(until, _)| is_until(until)).map(|(_, pattern)| pattern);
-        let (pattern, event_type) = (earlier.or(self.pattern.as_ref()), str::from_utf8(event_type));
-        pattern.zip(event_type.ok()).is_some_and(|(pattern, event_type)| pattern.matches(event_type))
+    /// What comes after this entry of a stream was not seen.
+    pub(crate) fn note(&mut self, key: &str, last: String) {
+        let last = match self.lasts.remove(key) {
+            Some(other) => earliest(other, last),
+            None => last,
+        };
+        self.lasts.insert(key.to_owned(), last);
     }
 }
 
@@ -112,7 +102,12 @@ impl Claimer {
             bell: String::new(),
             read: 0,
             known: Known::default(),
+            size: UNSEEN,
         }
+    }
+
+    pub(crate) fn database(&self) -> Arc<Database> {
+        Arc::clone(&self.database)
     }
 
     pub(crate) fn served(&self) -> &Served {
@@ -150,18 +145,10 @@ impl Claimer {
         self.share.claimable(&self.database, link, self.others_return).map(drop)
     }
 
-    /// Claims what there is room for. What was claimed before an answer was lost stays in `leases`, and so does what others have lost if
-    /// it should `take_over` that. Notes the last entries that it has seen.
-    pub(crate) fn claim(
-        &mut self,
-        link: &mut Link,
-        room: &Room,
-        take_over: bool,
-        leases: &mut Vec<Lease>,
-        lasts: &mut Lasts,
-    ) -> Result<(), BackendError> {
-        self.behind |= self.database.released.lock().remove(&self.served.unit) || take_over;
-        let result = self.claim_all(link, room, take_over, leases, lasts);
+    /// Claims what there is room for.
+    pub(crate) fn claim(&mut self, link: &mut Link, haul: &mut Haul<'_>) -> Result<(), BackendError> {
+        self.behind |= self.database.released.lock().remove(&self.served.unit) || haul.take_over;
+        let result = self.claim_all(link, haul);
         if let Err(error) = &result {
             self.unsure = self.begun && !is_gone(error);
             self.behind = true;
@@ -169,49 +156,50 @@ impl Claimer {
         result
     }
 
-    fn claim_all(
-        &mut self,
-        link: &mut Link,
-        room: &Room,
-        take_over: bool,
-        leases: &mut Vec<Lease>,
-        lasts: &mut Lasts,
-    ) -> Result<(), BackendError> {
-        let mut left = room.deliveries;
+    fn claim_all(&mut self, link: &mut Link, haul: &mut Haul<'_>) -> Result<(), BackendError> {
         if self.database.partitions > 0 {
             let streams = self.share.claimable(&self.database, link, self.others_return)?;
             if self.share.has_grown() {
                 // Another one of its name may have had something of it.
                 (self.begun, self.behind) = (false, true);
             }
-            let take_over = take_over || self.behind;
-            return self.ask(link, room, &mut left, take_over, Some(streams), leases, lasts);
+            haul.take_over |= self.behind;
+            return self.ask(link, haul, Some(streams));
         }
         if self.behind || self.unsure || !self.begun {
-            self.ask(link, room, &mut left, take_over, None, leases, lasts)?;
+            self.ask(link, haul, None)?;
         }
         for _ in 0..READS {
-            if left == 0 || self.behind || !self.read(link, room, &mut left, leases, lasts)? {
+            if haul.bytes == 0 {
                 break;
             }
+            if haul.left == 0 || self.behind || !self.read(link, haul)? {
+                return Ok(());
+            }
         }
+        // There is more of it, perhaps for this subscription: nothing is waited for.
+        haul.note(&self.database.streams[0], "0-0".to_owned());
         Ok(())
     }
 
+    /// How many events are read at a time at most.
+    pub(crate) fn fits(&self, haul: &Haul<'_>) -> usize {
+        (haul.bytes / self.size).max(1)
+    }
+
+    /// So many events were read, of so many bytes.
+    pub(crate) fn note_size(&mut self, haul: &mut Haul<'_>, events: usize, bytes: usize) {
+        haul.bytes = haul.bytes.saturating_sub(bytes);
+        if let Some(size) = bytes.checked_div(events) {
+            self.size = size.max(1);
+        }
+    }
+
     /// Asks the script; of streams that it owns also for what is new.
-    #[allow(clippy::too_many_arguments, reason = "what is claimed, for whom, and where it goes")]
-    fn ask(
-        &mut self,
-        link: &mut Link,
-        room: &Room,
-        left: &mut usize,
-        take_over: bool,
-        owned: Option<Vec<usize>>,
-        leases: &mut Vec<Lease>,
-        lasts: &mut Lasts,
-    ) -> Result<(), BackendError> {
+    fn ask(&mut self, link: &mut Link, haul: &mut Haul<'_>, owned: Option<Vec<usize>>) -> Result<(), BackendError> {
         let database = Arc::clone(&self.database);
-        let (member, lease, count) = (database.member(), millis(database.lease_time), left.to_string());
+        let (member, lease, count) =
+            (database.member(), millis(database.lease_time), haul.left.min(self.fits(haul)).to_string());
         let before = match (self.begun, self.unsure) {
             (false, _) => "1",
             (true, true) => "2",
@@ -229,11 +217,12 @@ impl Claimer {
         }
         let unit = &*self.served.unit;
         let mut arguments: Vec<&[u8]> =
-            [unit, &member, &count, &lease, flag(take_over), before, read, owner].map(str::as_bytes).to_vec();
+            [unit, &member, &count, &lease, flag(haul.take_over), before, read, owner].map(str::as_bytes).to_vec();
         arguments.extend(told.iter().map(String::as_bytes));
         let answer = link.call(|connection| scripts::CLAIM.run(connection, &keys, &arguments))?;
         let [taken, more, seen] = <[Value; 3]>::try_from(list(answer)?).map_err(|it| unexpected(&Value::Array(it)))?;
         (self.begun, self.unsure, self.behind) = (true, false, number(more)? == 1);
+        let (mut events, mut size) = (0, 0);
         for it in list(taken)? {
             let [stream, entry, event, suspect, crashes] =
                 <[Value; 5]>::try_from(list(it)?).map_err(|it| unexpected(&Value::Array(it)))?;
@@ -245,9 +234,10 @@ impl Claimer {
                 suspect,
                 crashes: number(crashes)?.try_into().unwrap_or(0),
             };
-            *left = left.saturating_sub(1);
-            leases.extend(self.lease(link, taken, room)?);
+            (events, size) = (events + 1, size + taken.event.len());
+            self.lease(link, haul, taken)?;
         }
+        self.note_size(haul, events, size);
         let mut seen = texts(seen)?.into_iter();
         let bell = seen.next().unwrap_or_default();
         if bell != self.bell {
@@ -255,118 +245,15 @@ impl Claimer {
         }
         self.bell = bell;
         for (key, last) in keys[1..].iter().zip(seen) {
-            note(lasts, key, last);
+            haul.note(key, last);
         }
-        note(lasts, &database.key("bell"), self.bell.clone());
+        haul.note(&database.key("bell"), self.bell.clone());
         Ok(())
     }
 
-    /// Reads what is new. False if there is no more of it.
-    fn read(
-        &mut self,
-        link: &mut Link,
-        room: &Room,
-        left: &mut usize,
-        leases: &mut Vec<Lease>,
-        lasts: &mut Lasts,
-    ) -> Result<bool, BackendError> {
-        let most = (*left).max(LEAST);
-        let mut wanted = most;
-        let mut questions = Vec::new();
-        while wanted > 0 {
-            let count = wanted.min(if questions.is_empty() { FIRST } else { CHUNK });
-            let read = mem::take(&mut self.read);
-            questions.push(self.question(count, read));
-            wanted -= count;
-        }
-        let database = Arc::clone(&self.database);
-        let stream = &*database.streams[0];
-        let (mut answers, mut found) = (Vec::new(), 0);
-        link.call(|connection| {
-            exchange(connection, &questions, 5, |answer| {
-                let answer = Answer::of(answer, stream);
-                let entries = answer.as_ref().map_or(0, |answer| answer.entries.len());
-                found += entries;
-                answers.push(answer);
-                // The next one is only worth its while if this one was answered in full.
-                entries >= if answers.len() == 1 { FIRST } else { CHUNK }
-            })
-        })?;
-        for answer in answers {
-            self.take(link, answer?, room, left, leases, lasts)?;
-        }
-        Ok(found >= most)
-    }
-
-    /// Asks for so many new entries; tells how many were read before.
-    fn question(&self, count: usize, read: usize) -> Request {
-        let (database, unit) = (&self.database, &*self.served.unit);
-        let (stream, count, read) = (&database.streams[0], count.to_string(), read.to_string());
-        let mut asked = Request::default();
-        asked.command(4).word("HINCRBY").word(format!("{stream}:read")).word(unit).word(read);
-        asked.command(6).word("XREVRANGE").word(stream).word("+").word("-").word("COUNT").word("1");
-        asked
-            .command(6)
-            .word("XREAD")
-            .word("COUNT")
-            .word("1")
-            .word("STREAMS")
-            .word(database.key("bell"))
-            .word(&self.bell);
-        asked.command(11).word("XREADGROUP").word("GROUP").word(unit).word(database.member()).word("COUNT").word(count);
-        asked.word("STREAMS").word(database.key(&format!("again:{unit}"))).word(stream).word(">").word(">");
-        asked.command(3).word("HGET").word(database.key("subscriptions")).word(unit);
-        asked
-    }
-
-    /// Takes what was read.
-    fn take(
-        &mut self,
-        link: &mut Link,
-        answer: Answer,
-        room: &Room,
-        left: &mut usize,
-        leases: &mut Vec<Lease>,
-        lasts: &mut Lasts,
-    ) -> Result<(), BackendError> {
-        let (database, unit) = (Arc::clone(&self.database), self.served.unit.clone());
-        let stream = &database.streams[0];
-        // What is given back from now on is seen by the next claim.
-        self.behind |= answer.is_rung;
-        if answer.info.is_empty() || answer.info != self.known.text {
-            self.known = Known::of(answer.info)?;
-        }
-        note(lasts, stream, answer.last);
-        note(lasts, &database.key("bell"), self.bell.clone());
-        // What was given back meanwhile goes first.
-        let is_overtaken = database.released.lock().contains(&unit);
-        let (mut strangers, mut surplus) = (Vec::new(), [Vec::new(), Vec::new()]);
-        for Entry { is_again, name, event_type, event } in answer.entries {
-            let number = usize::from(!is_again);
-            self.read += number;
-            if number == 1 && !self.known.matches(number, &name, &event_type) {
-                strangers.push(name);
-            } else if *left == 0 || is_overtaken {
-                surplus[number].push(name);
-            } else {
-                *left -= 1;
-                let taken = Taken { number, entry: name, event, suspect: false, crashes: 0 };
-                leases.extend(self.lease(link, taken, room)?);
-            }
-        }
-        for (key, names) in [&database.key(&format!("again:{unit}")), stream].into_iter().zip(surplus) {
-            if !names.is_empty() {
-                self.behind = true;
-                let mut arguments = vec![unit.as_bytes()];
-                arguments.extend(names.iter().map(String::as_bytes));
-                link.call(|it| scripts::BACK.run(it, &[key], &arguments))?;
-            }
-        }
-        end(link, stream, &unit, &strangers)
-    }
-
-    /// What is no event is none.
-    fn lease(&mut self, link: &mut Link, taken: Taken, room: &Room) -> Result<Option<Lease>, BackendError> {
+    /// Takes a delivery. What is no event is none.
+    pub(crate) fn lease(&mut self, link: &mut Link, haul: &mut Haul<'_>, taken: Taken) -> Result<(), BackendError> {
+        haul.left = haul.left.saturating_sub(1);
         let Taken { number, entry, event, suspect, crashes } = taken;
         let unit = self.served.unit.clone();
         let event = match from_json(&event) {
@@ -377,7 +264,7 @@ impl Claimer {
                 if number > 0 {
                     end(link, &self.database.streams[number - 1], &unit, &[entry])?;
                 }
-                return Ok(None);
+                return Ok(());
             }
         };
         if number > 0 {
@@ -386,27 +273,20 @@ impl Claimer {
         let token = self.database.next_number();
         let held = Held { unit, number, entry, suspect, gone: false, event: event.clone() };
         self.database.leases.lock().insert(token, held);
-        let lease = Lease::new(LeaseToken(token), Arc::clone(&room.subscription), event);
-        Ok(Some(if suspect { lease.suspected(crashes) } else { lease }))
+        let lease = Lease::new(LeaseToken(token), Arc::clone(&haul.room.subscription), event);
+        haul.leases.push(if suspect { lease.suspected(crashes) } else { lease });
+        Ok(())
     }
 }
 
 /// Ends deliveries of a stream without anybody's help.
-fn end(link: &mut Link, stream: &str, unit: &str, entries: &[String]) -> Result<(), BackendError> {
+pub(crate) fn end(link: &mut Link, stream: &str, unit: &str, entries: &[String]) -> Result<(), BackendError> {
     if entries.is_empty() {
         return Ok(());
     }
     let mut arguments = vec![unit.as_bytes()];
     arguments.extend(entries.iter().map(String::as_bytes));
     link.call(|connection| scripts::ACK.run(connection, &[stream], &arguments)).map(drop)
-}
-
-fn note(lasts: &mut Lasts, key: &str, last: String) {
-    let last = match lasts.remove(key) {
-        Some(other) => earliest(other, last),
-        None => last,
-    };
-    lasts.insert(key.to_owned(), last);
 }
 
 /// Whether a group or its stream is not there.

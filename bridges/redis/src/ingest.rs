@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use eventbroker::provider::{BackendError, Ingest, Lease, Room, Waker};
 use redis::Value;
 
-use crate::claim::{Claimer, Lasts, is_gone};
+use crate::claim::{Claimer, Haul, Lasts, is_gone};
 use crate::connection::{Database, Link};
 use crate::subscriptions;
 use crate::upkeep::Upkeep;
@@ -65,7 +65,7 @@ impl RedisIngest {
                 }
                 continue;
             };
-            let claimed = claimer.claim(&mut self.link, room, take_over, &mut leases, lasts);
+            let claimed = claimer.claim(&mut self.link, &mut Haul::new(room, take_over, &mut leases, lasts));
             claimer.took().iter().for_each(|number| self.watch.took(&claimer.served().unit, *number));
             match claimed {
                 Ok(()) => {}

@@ -27,6 +27,7 @@ mod entry;
 mod ingest;
 mod mirror;
 mod operator;
+mod read;
 mod repartition;
 mod scripts;
 mod settler;
