@@ -20,7 +20,7 @@ impl Disk {
         let path = env::temp_dir().join(format!("eventbroker-disk-{}", process::id()));
         fs::create_dir(&path).expect("a new folder");
         let disk = Self(path);
-        disk.mount("size=8m").then_some(disk)
+        disk.mount("size=5m").then_some(disk)
     }
 
     fn mount(&self, options: &str) -> bool {
@@ -46,7 +46,7 @@ fn a_full_disk_refuses_and_loses_nothing() {
     };
     let server = Server::with(&["--dir", &disk.0.display().to_string(), "--auto-aof-rewrite-percentage", "0"]);
     let broker = load::start(&Redis::new(server.url()).lease_time(Duration::from_secs(2)));
-    load::run("a full disk", &broker, 100_000, |load| {
+    load::run("a full disk", &broker, 20_000, |load| {
         wait_until("the disk is full", || load.last_error().contains("MISCONF"));
         wait_until("publishers give up", || load.unknown() > 0);
         assert!(disk.mount("remount,size=256m"));
