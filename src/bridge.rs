@@ -19,7 +19,7 @@ mod wait;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use flume::{Receiver, Sender};
@@ -34,13 +34,14 @@ use crate::provider::{
     BackendError, Capabilities, EventStore, Ingest, LeaseOutcome, LeaseToken, Mirror, Operator, Provider, Registration,
     Settlement, Settler, StatusChange, Waker,
 };
+use crate::receipt::Gate;
 use crate::stats::BridgeStats;
 use crate::store::{Progress, Record};
 use crate::subscription::{Subscription, SubscriptionStart};
 pub(crate) use held::Held;
 use joining::Joining;
 pub(crate) use mirror::Unsent;
-use mirror::{Batch, Job};
+use mirror::{Batch, GATES, Job};
 use settling::Command;
 pub(crate) use suspects::Suspects;
 use wait::{Bell, Latch};
@@ -101,6 +102,10 @@ pub(crate) struct Bridge {
     receiving: AtomicBool,
     /// What the mirror gets next.
     ready: Mutex<Batch>,
+    /// Where publishers wait for its outcomes: each batch at the next one.
+    gates: [Arc<Gate>; GATES],
+    /// The batches that the mirror got so far.
+    round: AtomicUsize,
     /// What the mirror has under way.
     sending: Mutex<Option<Arc<Vec<Event>>>>,
     /// Events whose outcome nobody will ever know.
@@ -149,6 +154,8 @@ impl Bridge {
             bell: Bell::default(),
             receiving: AtomicBool::new(false),
             ready: Mutex::default(),
+            gates: Default::default(),
+            round: AtomicUsize::new(0),
             sending: Mutex::default(),
             unflushed: Mutex::default(),
             registrations: Mutex::default(),

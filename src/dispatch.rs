@@ -115,7 +115,7 @@ impl Engine {
         if bridge.buffers {
             return self.publish_buffered(bridge, &publishing, event, unseen, reservation).map(Receipt::known);
         }
-        let (pending, copy) = (Arc::new(Pending::default()), event.clone());
+        let (pending, copy) = (Arc::new(Pending::new(bridge.gate())), event.clone());
         self.send_out(bridge, &publishing, Unsent { event, unseen }, Some(reservation), &pending)?;
         Ok(Receipt::pending(pending, copy))
     }
@@ -212,7 +212,7 @@ impl Engine {
             let reserved = bridge.reserve().map(|()| false);
             return reserved.or_else(|limit| self.refuse(event.clone(), Refusal::Full(limit)));
         }
-        let pending = Arc::new(Pending::default());
+        let pending = Arc::new(Pending::new(bridge.gate()));
         self.send_out(bridge, publishing, Unsent { event: event.clone(), unseen: false }, None, &pending)?;
         Receipt::pending(pending, event.clone()).wait(self.config.sync_timeout).map(|it| it.duplicate)
     }

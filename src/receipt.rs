@@ -2,9 +2,11 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex as Lock, PoisonError};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
 use crate::error::PublishError;
 use crate::event::{Event, EventId};
@@ -19,17 +21,60 @@ enum State {
     Pending(Arc<Pending>, Box<Event>),
 }
 
+type Outcome = Result<Accepted, PublishError>;
+
 /// An outcome that a bridge thread will know.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Pending {
-    outcome: Mutex<Option<Result<Accepted, PublishError>>>,
-    known: Condvar,
+    outcome: Mutex<Option<Outcome>>,
+    gate: Arc<Gate>,
+}
+
+/// Where those wait whose outcomes are probably known at the same time. To wake one thread costs a system call; the standard library's
+/// condition variable wakes any number with one.
+#[derive(Debug, Default)]
+pub(crate) struct Gate {
+    /// Some outcome has become known since it was opened.
+    is_due: AtomicBool,
+    lock: Lock<()>,
+    opened: Condvar,
+}
+
+impl Gate {
+    /// Wakes those who wait, if any of their outcomes has become known.
+    pub(crate) fn open_if_due(&self) {
+        if self.is_due.swap(false, Ordering::SeqCst) {
+            // Who has not seen an outcome under the lock waits by now.
+            drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner));
+            self.opened.notify_all();
+        }
+    }
+
+    /// Waits until `look` sees something; nothing if that was not in time.
+    fn wait<T>(&self, deadline: Option<Instant>, look: impl Fn() -> Option<T>) -> Option<T> {
+        let mut guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(seen) = look() {
+                return Some(seen);
+            }
+            guard = match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
+                Some(Duration::ZERO) => return None,
+                Some(left) => self.opened.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0,
+                None => self.opened.wait(guard).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+    }
 }
 
 impl Pending {
-    pub(crate) fn resolve(&self, outcome: Result<Accepted, PublishError>) {
+    pub(crate) fn new(gate: &Arc<Gate>) -> Self {
+        Self { outcome: Mutex::default(), gate: Arc::clone(gate) }
+    }
+
+    /// It is known now. Who waits for it is woken when its gate is opened.
+    pub(crate) fn resolve(&self, outcome: Outcome) {
         *self.outcome.lock() = Some(outcome);
-        self.known.notify_all();
+        self.gate.is_due.store(true, Ordering::SeqCst);
     }
 }
 
@@ -61,23 +106,10 @@ impl Receipt {
             State::Pending(pending, event) => (pending, event),
         };
         let deadline = Instant::now().checked_add(timeout);
-        let mut outcome = pending.outcome.lock();
-        loop {
-            if let Some(outcome) = &*outcome {
-                return outcome.clone();
-            }
-            let timed_out = match deadline {
-                Some(deadline) => pending.known.wait_until(&mut outcome, deadline).timed_out(),
-                None => {
-                    pending.known.wait(&mut outcome);
-                    false
-                }
-            };
-            if timed_out && outcome.is_none() {
-                let reason = format!("no answer within {timeout:?}");
-                return Err(PublishError::Unknown { event: event.clone(), reason });
-            }
-        }
+        pending.gate.wait(deadline, || pending.outcome.lock().clone()).unwrap_or_else(|| {
+            let reason = format!("no answer within {timeout:?}");
+            Err(PublishError::Unknown { event: event.clone(), reason })
+        })
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::thread;
 
 use super::wait::Pauses;
 use super::{Bridge, MAX_BACKLOG, MAX_UNTOLD};
@@ -11,12 +12,16 @@ use crate::error::{FullLimit, PublishError};
 use crate::event::Event;
 use crate::handler::guarded;
 use crate::provider::{BackendError, Mirror, SendOutcome, StatusChange};
-use crate::receipt::Pending;
+use crate::receipt::{Gate, Pending};
 use crate::store::SharedRecord;
 use crate::verdict::Accepted;
 
 /// Events per call of the mirror.
 const MAX_BATCH: usize = 256;
+/// Publishers of so many batches in a row wait apart: who waits for the next one is not woken by the outcomes of the one before.
+pub(super) const GATES: usize = 4;
+/// How often the mirror thread lets others run before it sends fewer events than the last time.
+const YIELDS: usize = 4;
 
 /// What the mirror thread is asked to do.
 pub(super) enum Job {
@@ -103,6 +108,29 @@ impl Bridge {
         self.jobs.1.try_iter().take(room).map(|job| ready.add(job, instance_id)).count() > 0
     }
 
+    /// Takes what waits as well. Publishers that were woken together come back one after the other: to share the next round trip too, the
+    /// last of them needs a moment.
+    fn gather(&self, instance_id: &Arc<str>, expected: usize) {
+        self.make_ready(instance_id);
+        for _ in 0..YIELDS {
+            if self.ready.lock().outgoing.len() >= expected {
+                return;
+            }
+            thread::yield_now();
+            self.make_ready(instance_id);
+        }
+    }
+
+    /// Where a publisher waits whose event goes out with the next batch.
+    pub(crate) fn gate(&self) -> &Arc<Gate> {
+        &self.gates[self.round.load(Ordering::Relaxed) % GATES]
+    }
+
+    /// Lets the publishers go whose outcomes are known.
+    fn open_gates(&self) {
+        self.gates.iter().for_each(|gate| gate.open_if_due());
+    }
+
     fn is_ready(&self) -> bool {
         !self.ready.lock().outgoing.is_empty()
     }
@@ -142,7 +170,7 @@ impl Engine {
         crate::delivery::become_worker();
         let Some(bridge) = &self.bridge else { return };
         let mut pauses = Pauses::new();
-        let mut later = Later::new();
+        let (mut later, mut last) = (Later::new(), 0);
         loop {
             let was_woken = bridge.make_ready(&self.instance_id);
             if !bridge.is_ready() {
@@ -152,10 +180,13 @@ impl Engine {
                     let first = bridge.jobs.1.recv();
                     first.into_iter().for_each(|job| bridge.ready.lock().add(job, &self.instance_id));
                 }
-                bridge.make_ready(&self.instance_id);
+                bridge.gather(&self.instance_id, last);
             }
             match &mut mirror {
-                Some(mirror) if bridge.is_ready() => later = self.mirror_batch(bridge, &mut **mirror, later),
+                Some(mirror) if bridge.is_ready() => {
+                    later = self.mirror_batch(bridge, &mut **mirror, later);
+                    last = later.len();
+                }
                 _ => {}
             }
             let failed = self.tell_statuses(bridge).is_err();
@@ -174,6 +205,7 @@ impl Engine {
     /// for later and gets the next batch ready. Returns what is left for later now.
     fn mirror_batch(self: &Arc<Self>, bridge: &Bridge, mirror: &mut dyn Mirror, mut before: Later) -> Later {
         let Batch { outgoing: batch, events } = std::mem::take(&mut *bridge.ready.lock());
+        bridge.round.fetch_add(1, Ordering::Relaxed);
         let events = Arc::new(events);
         // Should the back end never answer, `stop` reports these.
         *bridge.sending.lock() = Some(Arc::clone(&events));
@@ -196,6 +228,7 @@ impl Engine {
                         *bridge.sending.lock() = None;
                         bridge.unflushed.lock().extend(events.iter().cloned());
                         batch.into_iter().for_each(|outgoing| self.give_up(bridge, outgoing, &error.to_string()));
+                        bridge.open_gates();
                         return Later::new();
                     }
                     pauses.pause(self, bridge);
@@ -228,6 +261,7 @@ impl Engine {
                 }
             }
         }
+        bridge.open_gates();
     }
 
     /// The back end holds an event: now it is accepted, and dispatched to the local subscriptions.
@@ -283,6 +317,7 @@ impl Engine {
             bridge.unflushed.lock().push(outgoing.event.clone());
             self.give_up(bridge, outgoing, "the broker has stopped");
         }
+        bridge.open_gates();
         let mut unflushed = std::mem::take(&mut *bridge.unflushed.lock());
         unflushed.extend(bridge.sending.lock().iter().flat_map(|events| events.iter().cloned()));
         unflushed
