@@ -13,7 +13,7 @@ mod operator;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::config::{Scope, StartPosition};
 use crate::dead_letter::{AttemptError, DeadReason};
@@ -343,12 +343,23 @@ pub struct Lease {
     pub suspect: bool,
     /// Calls that were [marked](Settler::mark) and never came to an end.
     pub crashes: u32,
+    /// From when on it counts: not after the back end has begun it.
+    pub asked: Instant,
 }
 
 impl Lease {
-    /// A lease on the delivery of `event` to a subscription.
+    /// A lease on the delivery of `event` to a subscription, which counts from now on.
     pub fn new(token: LeaseToken, subscription: impl Into<Arc<str>>, event: Event) -> Self {
-        Self { token, subscription: subscription.into(), event, suspect: false, crashes: 0 }
+        let (subscription, asked) = (subscription.into(), Instant::now());
+        Self { token, subscription, event, suspect: false, crashes: 0, asked }
+    }
+
+    /// The same if the back end was asked for it at that time: a process that stood still while it waited for the answer, or while it read
+    /// it, does not take a lease for good that has ended meanwhile.
+    #[must_use]
+    pub fn asked_at(mut self, time: Instant) -> Self {
+        self.asked = time;
+        self
     }
 
     /// The same for a delivery whose lease was lost before, with the number of marked calls that never came to an end.

@@ -99,6 +99,24 @@ fn a_handler_learns_that_its_lease_is_lost_and_its_verdict_changes_nothing() {
 }
 
 #[test]
+fn a_lease_counts_from_when_it_was_asked_for() {
+    let loopback = Loopback::new();
+    loopback.set_lease_time(Duration::from_secs(3));
+    loopback.answer_late(Duration::from_secs(4));
+    let broker = broker(&loopback);
+    let calls = listen(&broker, shared().concurrency(1), &open_gate());
+    let first = broker.publish(event("lease.it")).expect("it is accepted").id;
+    wait_until("it was handed over too late", || broker.stats().bridge.is_some_and(|bridge| bridge.ingested >= 3));
+    loopback.answer_late(Duration::ZERO);
+    done(&loopback, 1);
+    let last = broker.publish(event("lease.it")).expect("it is accepted").id;
+    done(&loopback, 2);
+    let called: Vec<EventId> = calls.try_iter().collect();
+    assert_eq!(called, [first, last], "each is handled once, under a lease that is good");
+    assert!(broker.stop(PATIENCE).is_clean());
+}
+
+#[test]
 fn a_stuck_handler_loses_its_lease() {
     let loopback = Loopback::new();
     loopback.set_lease_time(Duration::from_millis(300));

@@ -22,8 +22,8 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    /// A lease that came in with a call of the ingest that began `at`.
-    pub(crate) fn new(lease: &Lease, at: u64, lease_time: Option<u64>) -> Self {
+    /// A lease that has counted for so long.
+    pub(crate) fn new(lease: &Lease, now: u64, age: u64, lease_time: Option<u64>) -> Self {
         let held = Self {
             token: lease.token,
             crashes: lease.crashes,
@@ -35,14 +35,19 @@ impl Held {
             settled: AtomicBool::new(false),
         };
         if let Some(lease_time) = lease_time {
-            held.extend(at, lease_time);
+            held.renew(now, age, lease_time);
         }
         held
     }
 
+    /// It was extended at that time.
     pub(crate) fn extend(&self, at: u64, lease_time: u64) {
-        self.extended.store(at, Ordering::SeqCst);
-        self.good_until.store(at.saturating_add(lease_time / 3 * 2), Ordering::SeqCst);
+        self.renew(at, 0, lease_time);
+    }
+
+    fn renew(&self, now: u64, age: u64, lease_time: u64) {
+        self.extended.store(now.saturating_sub(age), Ordering::SeqCst);
+        self.good_until.store(now.saturating_add(lease_time / 3 * 2).saturating_sub(age), Ordering::SeqCst);
     }
 
     /// Whether it is time to extend it. Not while a call lasts longer than `max_call`: that one may never end.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Bridge;
 use super::held::Held;
@@ -81,11 +81,12 @@ impl Engine {
     ) -> Result<(), BackendError> {
         let lease_time = bridge.lease_time.get().copied().flatten().map(nanos);
         let leases = ingest.receive(room, wait)?;
-        // The bridge may have waited, but not after it had taken the leases; and the process may sleep while they are taken in.
-        let now = self.clock.now();
+        // Once for all of them, because the process may sleep while they are taken in.
+        let (now, here) = (self.clock.now(), Instant::now());
         for lease in leases {
             bridge.ingested.fetch_add(1, Ordering::SeqCst);
-            let held = Arc::new(Held::new(&lease, now, lease_time));
+            let age = nanos(here.saturating_duration_since(lease.asked));
+            let held = Arc::new(Held::new(&lease, now, age, lease_time));
             bridge.held.lock().insert(held.token, Arc::clone(&held));
             if !self.take_in(lease, &held) {
                 bridge.release(&held);

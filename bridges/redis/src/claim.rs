@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::mem;
 use std::sync::Arc;
+use std::time::Instant;
 
 use eventbroker::provider::{BackendError, Lease, LeaseToken, Room};
 use redis::Value;
@@ -59,9 +60,15 @@ pub(crate) struct Haul<'a> {
     pub(crate) left: usize,
     /// Bytes of events that are still read.
     bytes: usize,
+    /// When the server was asked last.
+    asked: Instant,
     /// What was claimed, also if the claim fails in the end.
     leases: &'a mut Vec<Lease>,
     lasts: &'a mut Lasts,
+    /// Entries that are for nobody here, by the number of their stream: they are ended.
+    pub(crate) strangers: BTreeMap<usize, Vec<String>>,
+    /// Entries that were read and for which there is no room, made again and of the stream: they go back.
+    pub(crate) surplus: [Vec<String>; 2],
 }
 
 /// A delivery as it was handed over.
@@ -75,7 +82,14 @@ pub(crate) struct Taken {
 
 impl<'a> Haul<'a> {
     pub(crate) fn new(room: &'a Room, take_over: bool, leases: &'a mut Vec<Lease>, lasts: &'a mut Lasts) -> Self {
-        Self { room, take_over, left: room.deliveries, bytes: BYTES, leases, lasts }
+        let (strangers, surplus) = (BTreeMap::new(), Default::default());
+        let asked = Instant::now();
+        Self { room, take_over, left: room.deliveries, bytes: BYTES, asked, leases, lasts, strangers, surplus }
+    }
+
+    /// The server is asked now, or a little later.
+    pub(crate) fn ask(&mut self) {
+        self.asked = Instant::now();
     }
 
     /// What comes after this entry of a stream was not seen.
@@ -219,6 +233,7 @@ impl Claimer {
         let mut arguments: Vec<&[u8]> =
             [unit, &member, &count, &lease, flag(haul.take_over), before, read, owner].map(str::as_bytes).to_vec();
         arguments.extend(told.iter().map(String::as_bytes));
+        haul.ask();
         let answer = link.call(|connection| scripts::CLAIM.run(connection, &keys, &arguments))?;
         let [taken, more, seen] = <[Value; 3]>::try_from(list(answer)?).map_err(|it| unexpected(&Value::Array(it)))?;
         (self.begun, self.unsure, self.behind) = (true, false, number(more)? == 1);
@@ -235,9 +250,10 @@ impl Claimer {
                 crashes: number(crashes)?.try_into().unwrap_or(0),
             };
             (events, size) = (events + 1, size + taken.event.len());
-            self.lease(link, haul, taken)?;
+            self.lease(haul, taken);
         }
         self.note_size(haul, events, size);
+        self.put_aside(link, haul)?;
         let mut seen = texts(seen)?.into_iter();
         let bell = seen.next().unwrap_or_default();
         if bell != self.bell {
@@ -252,7 +268,7 @@ impl Claimer {
     }
 
     /// Takes a delivery. What is no event is none.
-    pub(crate) fn lease(&mut self, link: &mut Link, haul: &mut Haul<'_>, taken: Taken) -> Result<(), BackendError> {
+    pub(crate) fn lease(&mut self, haul: &mut Haul<'_>, taken: Taken) {
         haul.left = haul.left.saturating_sub(1);
         let Taken { number, entry, event, suspect, crashes } = taken;
         let unit = self.served.unit.clone();
@@ -262,9 +278,9 @@ impl Claimer {
                 // Somebody has written what is no event: it may not stand in the way of the others.
                 tracing::warn!(entry, %error, "an entry of the stream is no event");
                 if number > 0 {
-                    end(link, &self.database.streams[number - 1], &unit, &[entry])?;
+                    haul.strangers.entry(number).or_default().push(entry);
                 }
-                return Ok(());
+                return;
             }
         };
         if number > 0 {
@@ -273,20 +289,30 @@ impl Claimer {
         let token = self.database.next_number();
         let held = Held { unit, number, entry, suspect, gone: false, event: event.clone() };
         self.database.leases.lock().insert(token, held);
-        let lease = Lease::new(LeaseToken(token), Arc::clone(&haul.room.subscription), event);
+        let lease = Lease::new(LeaseToken(token), Arc::clone(&haul.room.subscription), event).asked_at(haul.asked);
         haul.leases.push(if suspect { lease.suspected(crashes) } else { lease });
+    }
+
+    /// Gives back what there was no room for, and ends what is for nobody here.
+    pub(crate) fn put_aside(&mut self, link: &mut Link, haul: &mut Haul<'_>) -> Result<(), BackendError> {
+        let (database, unit) = (&self.database, &*self.served.unit);
+        let again = database.key(&format!("again:{unit}"));
+        let mut run = |script: &scripts::Script, key: &str, entries: Vec<String>| {
+            let mut arguments = vec![unit.as_bytes()];
+            arguments.extend(entries.iter().map(String::as_bytes));
+            link.call(|connection| script.run(connection, &[key], &arguments)).map(drop)
+        };
+        for (key, entries) in [&again, &database.streams[0]].into_iter().zip(mem::take(&mut haul.surplus)) {
+            if !entries.is_empty() {
+                self.behind = true;
+                run(&scripts::BACK, key, entries)?;
+            }
+        }
+        for (number, entries) in mem::take(&mut haul.strangers) {
+            run(&scripts::ACK, &database.streams[number - 1], entries)?;
+        }
         Ok(())
     }
-}
-
-/// Ends deliveries of a stream without anybody's help.
-pub(crate) fn end(link: &mut Link, stream: &str, unit: &str, entries: &[String]) -> Result<(), BackendError> {
-    if entries.is_empty() {
-        return Ok(());
-    }
-    let mut arguments = vec![unit.as_bytes()];
-    arguments.extend(entries.iter().map(String::as_bytes));
-    link.call(|connection| scripts::ACK.run(connection, &[stream], &arguments)).map(drop)
 }
 
 /// Whether a group or its stream is not there.

@@ -8,10 +8,9 @@ use eventbroker::Pattern;
 use eventbroker::provider::BackendError;
 
 use crate::answer::{Answer, Entry};
-use crate::claim::{Claimer, Haul, Taken, end};
+use crate::claim::{Claimer, Haul, Taken};
 use crate::connection::Link;
 use crate::entry::parts;
-use crate::scripts;
 use crate::subscriptions::Info;
 use crate::wire::{Request, exchange};
 
@@ -72,25 +71,25 @@ impl Claimer {
         }
         let database = self.database();
         let stream = &*database.streams[0];
-        let (mut answers, mut found) = (Vec::new(), 0);
+        let (mut found, mut bytes, mut damaged) = (0, 0, None);
+        haul.ask();
         link.call(|connection| {
             exchange(connection, &questions, 5, |answer| {
-                let answer = Answer::of(answer, stream);
-                let entries = answer.as_ref().map_or(0, |answer| answer.entries.len());
-                found += entries;
-                answers.push(answer);
+                let wanted = if found == 0 { first } else { CHUNK };
+                let taken = Answer::of(answer, stream).and_then(|answer| {
+                    let entries = answer.entries.len();
+                    found += entries;
+                    bytes += answer.entries.iter().map(|entry| entry.event.len()).sum::<usize>();
+                    self.take(haul, answer)?;
+                    Ok(entries)
+                });
                 // The next one is only worth its while if this one was answered in full.
-                entries >= if answers.len() == 1 { first } else { CHUNK }
+                taken.map_err(|error| damaged = Some(error)).is_ok_and(|entries| entries >= wanted)
             })
         })?;
-        let mut bytes = 0;
-        for answer in answers {
-            let answer = answer?;
-            bytes += answer.entries.iter().map(|entry| entry.event.len()).sum::<usize>();
-            self.take(link, haul, answer)?;
-        }
         self.note_size(haul, found, bytes);
-        Ok(found >= most)
+        self.put_aside(link, haul)?;
+        damaged.map_or(Ok(found >= most), Err)
     }
 
     /// Asks for so many new entries; tells how many were read before.
@@ -114,8 +113,8 @@ impl Claimer {
         asked
     }
 
-    /// Takes what was read.
-    fn take(&mut self, link: &mut Link, haul: &mut Haul<'_>, answer: Answer) -> Result<(), BackendError> {
+    /// Takes what was read, while the server works on the next answer.
+    fn take(&mut self, haul: &mut Haul<'_>, answer: Answer) -> Result<(), BackendError> {
         let (database, unit) = (self.database(), Arc::clone(&self.served().unit));
         let stream = &database.streams[0];
         // What is given back from now on is seen by the next claim.
@@ -127,26 +126,17 @@ impl Claimer {
         haul.note(&database.key("bell"), self.bell.clone());
         // What was given back meanwhile goes first.
         let is_overtaken = database.released.lock().contains(&unit);
-        let (mut strangers, mut surplus) = (Vec::new(), [Vec::new(), Vec::new()]);
         for Entry { is_again, name, event_type, event } in answer.entries {
             let number = usize::from(!is_again);
             self.read += number;
             if number == 1 && !self.known.matches(number, &name, &event_type) {
-                strangers.push(name);
+                haul.strangers.entry(number).or_default().push(name);
             } else if haul.left == 0 || is_overtaken {
-                surplus[number].push(name);
+                haul.surplus[number].push(name);
             } else {
-                self.lease(link, haul, Taken { number, entry: name, event, suspect: false, crashes: 0 })?;
+                self.lease(haul, Taken { number, entry: name, event, suspect: false, crashes: 0 });
             }
         }
-        for (key, names) in [&database.key(&format!("again:{unit}")), stream].into_iter().zip(surplus) {
-            if !names.is_empty() {
-                self.behind = true;
-                let mut arguments = vec![unit.as_bytes()];
-                arguments.extend(names.iter().map(String::as_bytes));
-                link.call(|it| scripts::BACK.run(it, &[key], &arguments))?;
-            }
-        }
-        end(link, stream, &unit, &strangers)
+        Ok(())
     }
 }

@@ -174,6 +174,8 @@ struct Faults {
     registrations_held: bool,
     receives_held: bool,
     settles_held: bool,
+    /// What it hands over was asked for so long ago.
+    delay: Duration,
 }
 
 impl Default for Server {
@@ -270,6 +272,11 @@ impl Loopback {
     /// From now on whoever asks for deliveries waits, or goes on.
     pub fn hold_receives(&self, hold: bool) {
         self.change(|server| server.faults.receives_held = hold);
+    }
+
+    /// From now on what it hands over was asked for so long ago: as if the process had stood still before it read the answer.
+    pub fn answer_late(&self, delay: Duration) {
+        self.change(|server| server.faults.delay = delay);
     }
 
     /// From now on a call of `settle` waits, or goes on.
@@ -581,8 +588,10 @@ impl Server {
         let counts = self.counts(&key, &id);
         self.update(&id, |units| units.leased += counts);
         let event = self.units.get(&id)?.sent.clone();
-        let ends = Instant::now() + self.lease_time;
-        let lease = Lease::new(token, name, event);
+        let now = Instant::now();
+        let asked = now.checked_sub(self.faults.delay).unwrap_or(now);
+        let ends = asked + self.lease_time;
+        let lease = Lease::new(token, name, event).asked_at(asked);
         let suspicion = self.suspects.get(&(key.clone(), number)).copied();
         self.leases.insert(token, Leased { name: name.to_owned(), queue: key, number, id, ends, marked: false });
         Some(match suspicion {
@@ -804,7 +813,9 @@ impl Settler for LoopbackSettler {
 
     fn extend(&mut self, tokens: &[LeaseToken]) -> Result<Vec<LeaseToken>, BackendError> {
         self.connection.shared.call(|server| {
-            let ends = Instant::now() + server.lease_time;
+            let now = Instant::now();
+            server.take_back(|lease| lease.ends <= now);
+            let ends = now + server.lease_time;
             let mut lost = Vec::new();
             for token in tokens {
                 match server.leases.get_mut(token) {

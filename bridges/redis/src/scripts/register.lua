@@ -51,9 +51,9 @@ for i = 2, #KEYS do
             -- From here on nothing may be lost, also before the first look at it.
             local position, last = added, told['last-generated-id']
             if start == '0' then position, last = added - told.length, '0-0' end
-            local reads, taken = redis.call('HGET', stream .. ':ended', unit), redis.call('HGET', stream .. ':taken', unit)
-            redis.call('HSET', stream .. ':seen', unit, string.format('- %.0f %s %s %.0f 0 0 %s %s %.0f', position, reads or '0', last,
-                added, taken or '0', told['max-deleted-entry-id'], added - told.length))
+            local reads = redis.call('HGET', stream .. ':ended', unit) or '0'
+            redis.call('HSET', stream .. ':seen', unit, string.format('- %.0f %s %s %.0f 0 %s %.0f', position, reads, last, added,
+                told['max-deleted-entry-id'], added - told.length))
         end
     end
 end

@@ -26,8 +26,8 @@ if seen then
     local parts = {}
     for part in string.gmatch(seen, '%S+') do parts[#parts + 1] = part end
     seen = { life = parts[1], position = tonumber(parts[2]), reads = tonumber(parts[3]), last = parts[4],
-        added = tonumber(parts[5]), told = tonumber(parts[6]), back = tonumber(parts[7]), taken = tonumber(parts[8]),
-        deleted = parts[9], removed = tonumber(parts[10]) }
+        added = tonumber(parts[5]), told = tonumber(parts[6]), deleted = parts[7],
+        removed = tonumber(parts[8]) }
 end
 -- A stream that has fewer entries behind it than before is another one, or an earlier state of it.
 local life = redis.call('GET', names.life)
@@ -121,8 +121,8 @@ local function back()
 end
 local given_back = back()
 if position then
-    local text = string.format('%s %.0f %.0f %s %.0f %.0f %.0f %.0f %s %.0f', life, position, reads, last, added, told, given_back,
-        taken, info['max-deleted-entry-id'], removed_then)
+    local text = string.format('%s %.0f %.0f %s %.0f %.0f %s %.0f', life, position, reads, last, added, told,
+        info['max-deleted-entry-id'], removed_then)
     redis.call('HSET', names.seen, unit, text)
     redis.call('HSET', names.read, unit, string.format('%.0f', reads_now))
     redis.call('HSET', names.given, unit, string.format('%.0f', taken + given_back))

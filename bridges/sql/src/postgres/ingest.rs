@@ -79,6 +79,7 @@ impl PostgresIngest {
         let first_token =
             database.next_token.fetch_add(rooms.iter().map(|room| *room as u64).sum(), Ordering::Relaxed) as i64;
         let (sql, member, lease) = (Arc::clone(&database.sql), database.member.clone(), seconds(database.lease_time));
+        let asked = Instant::now();
         let claimed: Vec<Claimed> = database.claims.call(move |session| {
             let rows = session.query(&sql.claim, &[&member, &lease, &CLAIM_DEPTH, &ids, &rooms, &first_token])?;
             let claimed = |row: &postgres::Row| {
@@ -102,7 +103,7 @@ impl PostgresIngest {
                 }
             };
             let Some(name) = names.get(&row.subscription) else { continue };
-            let lease = Lease::new(LeaseToken(token), Arc::clone(name), event);
+            let lease = Lease::new(LeaseToken(token), Arc::clone(name), event).asked_at(asked);
             database.leases.lock().insert(token, row);
             leases.push(if suspect { lease.suspected(crashes) } else { lease });
         }

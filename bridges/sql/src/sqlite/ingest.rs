@@ -206,7 +206,7 @@ fn claim(
     let count = found.len() as i64;
     let last = database.count(transaction, "token", count)?;
     let first = last - count + 1;
-    let until = now_millis() + database.lease_millis();
+    let (asked, until) = (Instant::now(), now_millis() + database.lease_millis());
     let began = rows::time_text(SystemTime::now());
     let mut lease = transaction.prepare_cached(&database.sql.lease)?;
     let mut begin = transaction.prepare_cached(&database.sql.begin)?;
@@ -225,7 +225,7 @@ fn claim(
         };
         lease.execute(params![position, subscription, token, database.member, until])?;
         begin.execute(params![position, began])?;
-        let leased = Lease::new(LeaseToken(token as u64), Arc::clone(&room.subscription), event);
+        let leased = Lease::new(LeaseToken(token as u64), Arc::clone(&room.subscription), event).asked_at(asked);
         let leased = if suspect { leased.suspected(crashes) } else { leased };
         claimed.push((Row { position, subscription }, leased));
     }
