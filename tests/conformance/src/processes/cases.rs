@@ -205,7 +205,7 @@ fn killed_publishers(scene: &mut Scene<'_>) {
 
 /// F10: what it held is taken over meanwhile, and of what it tells afterwards nothing counts.
 fn frozen(scene: &mut Scene<'_>) {
-    const EVENTS: u64 = 200;
+    const EVENTS: u64 = 600;
     let ledger = &scene.ledger;
     scene.declare();
     let broker = scene.broker();
