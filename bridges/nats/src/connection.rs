@@ -76,6 +76,8 @@ pub(crate) struct Held {
     pub(crate) sequence: u64,
     pub(crate) stored_at: SystemTime,
     pub(crate) delivered: u64,
+    /// The connection on which it has come.
+    pub(crate) generation: u64,
     /// What is noted about its earlier leases, and whether something is.
     pub(crate) note: Note,
     pub(crate) noted: bool,
@@ -85,7 +87,7 @@ pub(crate) struct Held {
 
 impl Held {
     pub(crate) fn ack(&self, verb: &'static [u8]) -> Ack {
-        Ack { consumer: self.leg.ack_name(), to: self.reply.clone(), verb }
+        Ack { consumer: self.leg.ack_name(), to: self.reply.clone(), verb, generation: self.generation }
     }
 }
 

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::connection::{Database, Held};
 use crate::entry::{from_json, is_of_the_original, is_ours};
-use crate::js::{self, Ack, DONE, Which};
+use crate::js::{self, DONE, Which};
 use crate::leases;
 use crate::members::{BOOT, FORGET_AFTER};
 use crate::registry::{self, DEAD, LEASE, Leg, SUBSCRIPTION, USED};
@@ -92,7 +92,7 @@ impl NatsIngest {
             let Some((unit, legs)) = served.get(&room.subscription) else { continue };
             roomy.insert(unit.as_str());
             for (leg, arrived) in database.intake.take(unit, legs, room.deliveries, &database, &mut pulls) {
-                let ack = Ack { consumer: leg.ack_name(), to: arrived.reply.clone(), verb: DONE };
+                let ack = arrived.ack(leg.ack_name(), DONE);
                 let (sequence, stored_at) = (arrived.entry.sequence, arrived.entry.stored_at);
                 let highest = self.highest.entry(leg.ack_name()).or_default();
                 let may_be_known = arrived.delivered > 1 || sequence <= *highest;
@@ -183,6 +183,7 @@ fn lease(
         sequence: entry.sequence,
         stored_at: entry.stored_at,
         delivered: arrived.delivered,
+        generation: arrived.generation,
         note: arrived.known.note,
         noted: arrived.known.noted,
         event: event.clone(),

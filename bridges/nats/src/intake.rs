@@ -242,7 +242,7 @@ impl Intake {
             let consumer = source.leg.ack_name();
             for arrived in &mut source.waiting {
                 arrived.fresh = now;
-                acks.push(Ack { consumer: consumer.clone(), to: arrived.reply.clone(), verb });
+                acks.push(arrived.ack(consumer.clone(), verb));
             }
         }
         acks

@@ -176,6 +176,7 @@ pub(crate) async fn recover(session: &Session, database: &Database, leg: &Leg) -
         consumer: leg.ack_name(),
         to: Subject::from(format!("$JS.ACK.{stream}.{consumer}.1.{sequence}.{last}.0.0")),
         verb: GIVEN_BACK,
+        generation: session.generation,
     };
     let mut in_order: Vec<&u64> = lost.iter().collect();
     in_order.sort_unstable();

@@ -170,7 +170,14 @@ async fn look_at(
             payload: message.payload,
         };
         let known = Known::default();
-        arrived.push(Arrived { entry, reply, delivered: standing.delivered, known, fresh });
+        arrived.push(Arrived {
+            entry,
+            reply,
+            delivered: standing.delivered,
+            known,
+            fresh,
+            generation: session.generation,
+        });
     }
     let begun = database.intake.begun_before(key, again);
     if !begun.is_empty() {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use async_nats::Subject;
 use futures_channel::oneshot;
 
-use crate::js::Entry;
+use crate::js::{Ack, Entry};
 use crate::leases::Known;
 use crate::registry::Leg;
 
@@ -20,9 +20,15 @@ pub(crate) struct Arrived {
     pub(crate) known: Known,
     /// When its lease began, or was extended.
     pub(crate) fresh: Instant,
+    /// The connection on which it has come.
+    pub(crate) generation: u64,
 }
 
 impl Arrived {
+    pub(crate) fn ack(&self, consumer: Arc<str>, verb: &'static [u8]) -> Ack {
+        Ack { consumer, to: self.reply.clone(), verb, generation: self.generation }
+    }
+
     /// Whether it is still this member's: of what it has slept over, others may have taken something.
     pub(crate) fn is_fresh(&self, lease: Duration) -> bool {
         is_fresh(self.fresh, lease)

@@ -30,8 +30,8 @@ pub struct Load<'a> {
     payload: String,
 }
 
-/// Ends the publishers when it is dropped.
-struct Stop<'a>(&'a AtomicBool);
+/// Ends publishers when it is dropped, also by a panic: the scope of their threads waits for them.
+pub(crate) struct Stop<'a>(pub(crate) &'a AtomicBool);
 
 impl Drop for Stop<'_> {
     fn drop(&mut self) {
@@ -81,7 +81,6 @@ pub fn run(name: &str, broker: &Broker, payload: usize, faults: impl FnOnce(&Loa
                 }
             });
         }
-        // Also if this panics: the scope waits for the publishers.
         let _stop = Stop(&stop);
         let enough = 200.min(3_000_000 / payload);
         wait_until("it is under way", || load.counts().0 > enough);
