@@ -125,7 +125,7 @@ impl NatsIngest {
                 let session = session.ok()?;
                 Some(Box::pin(async move {
                     let done = async {
-                        js::ack_all(&session, acks).await?;
+                        js::ack_all(&session, acks, false).await?;
                         leases::give_back(&session, &on_thread, unwanted).await?;
                         on_thread.state.put_all(&session, foreign).await
                     };

@@ -96,7 +96,7 @@ impl Intake {
         inner.last_call = Some(Instant::now());
     }
 
-    /// This process lives. True if it has slept so long that what is on its way may be somebody else's by now.
+    /// This process lives. True if it has slept so long that what it has asked for and is on its way may be somebody else's by now.
     pub(crate) fn beat(&self, lease: Duration, generation: u64) -> bool {
         let mut inner = self.inner.lock();
         let has_slept = inner.has_slept(lease);
@@ -105,7 +105,7 @@ impl Intake {
             inner.sources.values_mut().for_each(|source| source.waiting.clear());
         }
         inner.last_beat = Some(Instant::now());
-        has_slept
+        has_slept && !inner.sources.is_empty()
     }
 
     /// The messages of a consumer that wait here.

@@ -186,8 +186,8 @@ pub(crate) const GIVEN_BACK: &[u8] = b"-NAK";
 pub(crate) const IN_PROGRESS: &[u8] = b"+WPI";
 
 /// Sends acknowledgements, and waits until the server has heard them. It takes those of a consumer in the order in which they were sent, so
-/// only the last of each is to be answered.
-pub(crate) async fn ack_all(session: &Session, acks: Vec<Ack>) -> Result<(), BackendError> {
+/// only the last of each is to be answered; or all of them.
+pub(crate) async fn ack_all(session: &Session, acks: Vec<Ack>, is_each_answered: bool) -> Result<(), BackendError> {
     let acks = known_to_server(session, acks).await?;
     let mut answers = session.router.call();
     // Mostly all are of one.
@@ -198,9 +198,11 @@ pub(crate) async fn ack_all(session: &Session, acks: Vec<Ack>) -> Result<(), Bac
             None => last.push((&ack.consumer, at)),
         }
     }
+    let mut asked = 0;
     for (at, ack) in acks.iter().enumerate() {
         let verb = Bytes::from_static(ack.verb);
-        let sent = if last.iter().any(|(_, last)| *last == at) {
+        let sent = if is_each_answered || last.iter().any(|(_, last)| *last == at) {
+            asked += 1;
             session.client.publish_with_reply(ack.to.clone(), answers.address(at), verb).await
         } else {
             session.client.publish(ack.to.clone(), verb).await
@@ -208,7 +210,7 @@ pub(crate) async fn ack_all(session: &Session, acks: Vec<Ack>) -> Result<(), Bac
         sent.map_err(unavailable)?;
     }
     // A consumer that was removed does not answer, and needs none: the server says that nobody listens.
-    for _ in 0..last.len() {
+    for _ in 0..asked {
         next_of(session, &mut answers).await?;
     }
     Ok(())

@@ -180,7 +180,7 @@ pub(crate) async fn recover(session: &Session, database: &Database, leg: &Leg) -
     };
     let mut in_order: Vec<&u64> = lost.iter().collect();
     in_order.sort_unstable();
-    let told = js::ack_all(session, in_order.into_iter().map(back).collect());
+    let told = js::ack_all(session, in_order.into_iter().map(back).collect(), false);
     match Session::within(LIMIT, told).await {
         Some(told) => told.map(|()| lost),
         // It is handed out again when its lease has ended.
