@@ -52,7 +52,7 @@ async fn next_of(session: &Session, answers: &mut Answers) -> Result<Answer, Bac
     match Session::in_time(answers.next()).await {
         Some(answer) => answer.ok_or_else(cut_off),
         None => {
-            session.give_up();
+            session.give_up("an answer has not come");
             Err(unavailable("there was no answer in time"))
         }
     }

@@ -120,7 +120,7 @@ async fn read(
             if let Some(batch) = database.intake.ended(&key, message, expires(&database))
                 && send(&session, &database, &leg, batch, inbox.clone()).await.is_err()
             {
-                session.give_up();
+                session.give_up("messages could not be asked for");
             }
         }
         let arrived = match look_at(&session, &database, &key, &leg, messages).await {

@@ -225,12 +225,11 @@ async fn bounded<T, F, A>(
     F: FnOnce(Session) -> A,
     A: Future<Output = Result<T, BackendError>>,
 {
-    let broken = Arc::clone(&session.broken);
-    match tokio::time::timeout(limit, work(session)).await {
+    match tokio::time::timeout(limit, work(session.clone())).await {
         Ok(answer) => tell(&sender, answer),
         Err(_) => {
             tell(&sender, Err(BackendError::Unavailable(format!("{place}: no answer within {limit:?}"))));
-            broken.notify_one();
+            session.give_up("a call was not answered");
         }
     }
 }
@@ -242,7 +241,8 @@ impl Session {
     }
 
     /// Ends the connection: what is known of it can't be true.
-    pub(crate) fn give_up(&self) {
+    pub(crate) fn give_up(&self, why: &str) {
+        tracing::debug!(why, "a connection to NATS is given up");
         self.broken.notify_one();
     }
 

@@ -225,7 +225,7 @@ impl Settler for NatsSettler {
         if database.intake.beat(database.settings.lease_time, database.runtime.generation()) {
             // What is still to be read on this connection may be somebody else's by now.
             database.runtime.post(|session| {
-                session.ok()?.give_up();
+                session.ok()?.give_up("the process has slept");
                 None
             });
         }

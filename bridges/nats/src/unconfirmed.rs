@@ -79,7 +79,7 @@ pub(crate) fn send(database: &Arc<Database>, acks: Vec<Ack>, tokens: Vec<u64>) -
                     }
                 }
                 Some(Err(_)) => {}
-                None => session.give_up(),
+                None => session.give_up("acknowledgements were not answered"),
             }
         }))
     });

@@ -135,6 +135,16 @@ fn a_stream_with_other_settings_is_refused_unless_it_is_adopted() {
     assert!(broker.stop(PATIENCE).is_clean());
 }
 
+/// Which throws away what nobody has read, to make room for something new.
+#[test]
+fn a_stream_that_throws_away_the_unread_is_refused() {
+    let server = Server::start();
+    let config = r#"{"name":"RESOLVESPEC_EVENTS","subjects":["events.>"],"retention":"limits","discard":"old","max_msgs":5,"storage":"file","num_replicas":1}"#;
+    assert!(!Client::of(&server).ask("$JS.API.STREAM.CREATE.RESOLVESPEC_EVENTS", "", config).contains("error"));
+    let problem = refusal(&Nats::new(server.url()).max_messages(5).max_age(Duration::ZERO));
+    assert!(problem.contains("discard is \"old\", not \"new\""), "{problem}");
+}
+
 #[test]
 fn what_is_too_large_is_refused_and_the_connection_stays() {
     let server = Server::with("max_payload: 2000");

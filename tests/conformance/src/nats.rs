@@ -5,8 +5,9 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -46,6 +47,15 @@ impl Server {
     /// Starts one at another address, through a program that becomes it.
     pub fn run_by(runner: &[&str], host: &str) -> Self {
         let server = Self::prepare(host, runner);
+        server.configure("");
+        server.up();
+        server
+    }
+
+    /// Starts one whose streams are in a folder that is there.
+    pub fn in_store(store: &Path) -> Self {
+        let server = Self::prepare("127.0.0.1", &[]);
+        symlink(store, server.folder.join("store")).expect("a link");
         server.configure("");
         server.up();
         server
