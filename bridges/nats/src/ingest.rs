@@ -136,11 +136,17 @@ impl NatsIngest {
                 }))
             });
         }
-        // This may have been the moment in which the process slept.
+        // What this process has slept over, now or before, is somebody else's by now, or comes again on the next connection, in its order.
         let is_old = |(fresh, _): &(Instant, Lease)| !is_fresh(*fresh, database.settings.lease_time);
-        if leases.first().is_some_and(is_old) {
+        if leases.iter().any(is_old) {
+            database.intake.forget(database.runtime.generation());
             let mut held = database.leases.lock();
             leases.iter().for_each(|(_, lease)| _ = held.remove(&lease.token.0));
+            drop(held);
+            database.runtime.post(|session| {
+                session.ok()?.give_up("the process has slept");
+                None
+            });
             return Vec::new();
         }
         leases.into_iter().map(|(_, lease)| lease).collect()

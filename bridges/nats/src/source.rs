@@ -28,13 +28,9 @@ impl Arrived {
     pub(crate) fn ack(&self, consumer: Arc<str>, verb: &'static [u8]) -> Ack {
         Ack { consumer, to: self.reply.clone(), verb, generation: self.generation }
     }
-
-    /// Whether it is still this member's: of what it has slept over, others may have taken something.
-    pub(crate) fn is_fresh(&self, lease: Duration) -> bool {
-        is_fresh(self.fresh, lease)
-    }
 }
 
+/// Whether what has come at a time is still this member's: of what it has slept over, others may have taken something.
 pub(crate) fn is_fresh(since: Instant, lease: Duration) -> bool {
     since.elapsed() < lease.mul_f64(0.6)
 }
