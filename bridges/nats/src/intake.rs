@@ -19,7 +19,7 @@ use crate::source::{Arrived, Hold, Reader, Source, Unwanted};
 /// Messages that are asked for at a time, at most.
 const BATCH: usize = 1_000;
 /// Bytes of messages that are handed out at a time, about: to read them may not take as long as a lease.
-const BYTES: usize = 4 << 20;
+const BYTES: usize = 1 << 20;
 /// What was asked for and there is no room for goes back after this.
 const PATIENCE: Duration = Duration::from_millis(200);
 /// So long it waits for what was lost on its way.

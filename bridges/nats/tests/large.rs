@@ -10,7 +10,7 @@ use eventbroker_conformance::nats::Server;
 use eventbroker_nats::Nats;
 use support::{PATIENCE, start};
 
-const EVENTS: usize = 200;
+const EVENTS: usize = 100;
 
 #[test]
 fn large_events_are_handled_once_and_in_order() {
