@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use eventbroker::provider::{BackendError, Ingest, Lease, LeaseToken, Room, Waker};
 use serde_json::json;
 
-use crate::connection::{Database, Held};
+use crate::connection::{Database, Held, Known};
 use crate::entry::{from_json, is_of_the_original, is_ours};
 use crate::js::{self, DONE, Which};
 use crate::leases;
@@ -88,24 +88,28 @@ impl NatsIngest {
         let (mut leases, mut pulls, mut acks, mut foreign) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut roomy = HashSet::new();
         let handing_out = database.handing_out.lock();
+        // Looked at when something may be known already.
+        let mut in_hand: Option<HashSet<Known>> = None;
         for room in room {
             let Some((unit, legs)) = served.get(&room.subscription) else { continue };
             roomy.insert(unit.as_str());
             for (leg, arrived) in database.intake.take(unit, legs, room.deliveries, &database, &mut pulls) {
                 let ack = arrived.ack(leg.ack_name(), DONE);
-                let (sequence, stored_at) = (arrived.entry.sequence, arrived.entry.stored_at);
+                let sequence = arrived.entry.sequence;
+                let known: Known = (leg.ack_name(), sequence, arrived.entry.stored_at);
                 let highest = self.highest.entry(leg.ack_name()).or_default();
                 let may_be_known = arrived.delivered > 1 || sequence <= *highest;
                 *highest = sequence.max(*highest);
-                if may_be_known {
-                    // It may have come again before the server has heard of it, or the server has forgotten what it heard.
-                    if database.is_in_hand(&leg, sequence, stored_at) {
-                        continue;
-                    }
-                    if database.is_settled(&leg.ack_name(), sequence, stored_at) {
-                        acks.push(ack);
-                        continue;
-                    }
+                // It may have come again before the server has heard of it, or the server has forgotten what it heard.
+                if may_be_known && in_hand.is_none() {
+                    in_hand = Some(database.in_hand());
+                }
+                if in_hand.as_mut().is_some_and(|it| !it.insert(known.clone())) {
+                    continue;
+                }
+                if may_be_known && database.is_settled(&known) {
+                    acks.push(ack);
+                    continue;
                 }
                 let fresh = arrived.fresh;
                 match lease(&database, &room.subscription, &leg, arrived, &mut foreign) {
