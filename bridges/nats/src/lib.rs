@@ -34,6 +34,7 @@ mod names;
 mod operator;
 mod range;
 mod reader;
+mod refusal;
 mod registry;
 mod router;
 mod runtime;
