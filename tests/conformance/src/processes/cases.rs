@@ -207,8 +207,7 @@ fn killed_publishers(scene: &mut Scene<'_>) {
 
 /// F10: what it held is taken over meanwhile, and of what it tells afterwards nothing counts.
 fn frozen(scene: &mut Scene<'_>) {
-    // So many that the member is not done before it stands still, also on a busy machine.
-    const EVENTS: u64 = 1_000;
+    const EVENTS: u64 = 200;
     let ledger = &scene.ledger;
     scene.declare();
     let broker = scene.broker();
