@@ -17,7 +17,7 @@ fn a_connection_that_is_lost_meanwhile_is_not_noticed() {
     for _ in 0..10 {
         proxy.cut_answers(1);
         let listed = broker.list(&Filter::default()).expect("it answers").events;
-        assert_eq!(listed.iter().map(|event| event.id().clone()).collect::<Vec<_>>(), [id.clone()]);
+        assert!(listed.len() == 1 && *listed[0].id() == id, "{listed:?}");
         wait_until("an answer was cut", || proxy.answers_to_cut() == 0);
     }
     assert!(broker.stop(PATIENCE).is_clean());
