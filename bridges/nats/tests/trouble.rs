@@ -354,7 +354,8 @@ fn a_user_needs_no_more_than_the_documented_rights() {
     assert_eq!(broker.requeue_matching(&DeadLetterFilter { limit: Some(3), ..DeadLetterFilter::default() }), Ok(3));
     wait_until("they are dead again", || broker.dead_letter_count() == Ok(25));
     broker.back_end_stats().expect("it may ask");
-    assert_eq!(broker.list(&Filter::default()).expect("it may list").events.len(), 25);
+    // What was handled may be gone already.
+    assert!(!broker.list(&Filter::default()).expect("it may list").events.is_empty());
     broker.unsubscribe(id.expect("a subscription")).expect("it is there");
     assert_eq!(broker.remove_subscription("bad"), Ok(true));
     // Handled messages are removed once a second, since the stream is nearly full.
