@@ -60,7 +60,7 @@ fn what_is_wrong_with_the_file_is_told() {
         Err(OpenError::Setting(problem)) => problem,
         other => panic!("{other:?}"),
     };
-    tls::files_are_checked(|path| problem(Redis::new("rediss://localhost:1").tls_ca_file(path)), &server.folder());
+    tls::files_are_checked(|path| problem(Redis::new("rediss://localhost:1").tls_ca_file(path)), server.folder());
     let error = problem(Redis::new("redis://localhost:1").tls_ca_file(server.folder().join("empty.pem")));
     assert_eq!(error, "tls_ca_file: is only for a rediss:// url");
     let error = problem(Redis::new("rediss://localhost:1/#insecure"));
