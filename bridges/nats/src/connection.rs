@@ -1,6 +1,6 @@
 //! One provider's hold on the server: what its parts share.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::process;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::state::State;
 use crate::unconfirmed::Unconfirmed;
 use crate::{Nats, OpenError, tls};
 
-/// How many places of events are remembered, twice, and how many acknowledged messages of a consumer.
+/// How many places of events are remembered, twice, and how many acknowledged messages of a consumer, twice.
 const REMEMBERED: usize = 16_384;
 /// How long it is taken for known what time the server has.
 const CLOCK_IS_GOOD: Duration = Duration::from_secs(60);
@@ -76,6 +76,8 @@ pub(crate) struct Held {
     pub(crate) sequence: u64,
     pub(crate) stored_at: SystemTime,
     pub(crate) delivered: u64,
+    /// The connection on which it has come.
+    pub(crate) generation: u64,
     /// What is noted about its earlier leases, and whether something is.
     pub(crate) note: Note,
     pub(crate) noted: bool,
@@ -85,7 +87,7 @@ pub(crate) struct Held {
 
 impl Held {
     pub(crate) fn ack(&self, verb: &'static [u8]) -> Ack {
-        Ack { consumer: self.leg.ack_name(), to: self.reply.clone(), verb }
+        Ack { consumer: self.leg.ack_name(), to: self.reply.clone(), verb, generation: self.generation }
     }
 }
 
@@ -96,8 +98,15 @@ struct Places {
     old: HashMap<EventId, u64>,
 }
 
+/// A message of a consumer. In a stream that was made again, others have the same numbers, but were stored at other times.
+pub(crate) type Known = (Arc<str>, u64, SystemTime);
+
 /// The messages of a consumer that this provider has acknowledged of late, and when they were stored.
-type Settled = VecDeque<(u64, SystemTime)>;
+#[derive(Debug, Default)]
+struct Settled {
+    young: HashMap<u64, SystemTime>,
+    old: HashMap<u64, SystemTime>,
+}
 
 /// What time the server had at a moment here.
 #[derive(Debug, Clone, Copy)]
@@ -233,31 +242,31 @@ impl Database {
         let mut settled = self.settled.lock();
         for held in ended {
             let of = settled.entry(held.leg.ack_name()).or_default();
-            if of.len() >= REMEMBERED {
-                of.pop_front();
+            of.young.insert(held.sequence, held.stored_at);
+            if of.young.len() >= REMEMBERED {
+                of.old = std::mem::take(&mut of.young);
             }
-            of.push_back((held.sequence, held.stored_at));
         }
     }
 
     /// What was acknowledged of a consumer behind `floor`, up to `last`, of late.
     pub(crate) fn settled(&self, consumer: &str, floor: u64, last: u64) -> HashSet<u64> {
         let settled = self.settled.lock();
-        let of = settled.get(consumer).into_iter().flatten().copied();
-        of.map(|(sequence, _)| sequence).filter(|sequence| (floor + 1..=last).contains(sequence)).collect()
+        let of = settled.get(consumer).into_iter().flat_map(|it| it.young.keys().chain(it.old.keys())).copied();
+        of.filter(|sequence| (floor + 1..=last).contains(sequence)).collect()
     }
 
-    /// Whether a message was acknowledged of late. In a stream that was made again, other messages have the same numbers.
-    pub(crate) fn is_settled(&self, consumer: &str, sequence: u64, stored_at: SystemTime) -> bool {
-        self.settled.lock().get(consumer).is_some_and(|of| of.contains(&(sequence, stored_at)))
+    /// Whether a message was acknowledged of late.
+    pub(crate) fn is_settled(&self, (consumer, sequence, stored_at): &Known) -> bool {
+        let settled = self.settled.lock();
+        let of = settled.get(consumer).map(|of| [&of.young, &of.old]);
+        of.into_iter().flatten().any(|of| of.get(sequence) == Some(stored_at))
     }
 
-    /// Whether a lease on a message is held.
-    pub(crate) fn is_in_hand(&self, leg: &Leg, sequence: u64, stored_at: SystemTime) -> bool {
-        let is_it = |held: &Held| {
-            held.sequence == sequence && held.stored_at == stored_at && held.leg.ack_name() == leg.ack_name()
-        };
-        self.leases.lock().values().any(is_it)
+    /// The messages on which leases are held.
+    pub(crate) fn in_hand(&self) -> HashSet<Known> {
+        let known = |held: &Held| (held.leg.ack_name(), held.sequence, held.stored_at);
+        self.leases.lock().values().map(known).collect()
     }
 
     /// The server's clock, if it was seen on this connection and lately.

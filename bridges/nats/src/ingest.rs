@@ -9,9 +9,9 @@ use std::time::{Duration, Instant, SystemTime};
 use eventbroker::provider::{BackendError, Ingest, Lease, LeaseToken, Room, Waker};
 use serde_json::json;
 
-use crate::connection::{Database, Held};
+use crate::connection::{Database, Held, Known};
 use crate::entry::{from_json, is_of_the_original, is_ours};
-use crate::js::{self, Ack, DONE, Which};
+use crate::js::{self, DONE, Which};
 use crate::leases;
 use crate::members::{BOOT, FORGET_AFTER};
 use crate::registry::{self, DEAD, LEASE, Leg, SUBSCRIPTION, USED};
@@ -88,24 +88,28 @@ impl NatsIngest {
         let (mut leases, mut pulls, mut acks, mut foreign) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut roomy = HashSet::new();
         let handing_out = database.handing_out.lock();
+        // Looked at when something may be known already.
+        let mut in_hand: Option<HashSet<Known>> = None;
         for room in room {
             let Some((unit, legs)) = served.get(&room.subscription) else { continue };
             roomy.insert(unit.as_str());
             for (leg, arrived) in database.intake.take(unit, legs, room.deliveries, &database, &mut pulls) {
-                let ack = Ack { consumer: leg.ack_name(), to: arrived.reply.clone(), verb: DONE };
-                let (sequence, stored_at) = (arrived.entry.sequence, arrived.entry.stored_at);
+                let ack = arrived.ack(leg.ack_name(), DONE);
+                let sequence = arrived.entry.sequence;
+                let known: Known = (leg.ack_name(), sequence, arrived.entry.stored_at);
                 let highest = self.highest.entry(leg.ack_name()).or_default();
                 let may_be_known = arrived.delivered > 1 || sequence <= *highest;
                 *highest = sequence.max(*highest);
-                if may_be_known {
-                    // It may have come again before the server has heard of it, or the server has forgotten what it heard.
-                    if database.is_in_hand(&leg, sequence, stored_at) {
-                        continue;
-                    }
-                    if database.is_settled(&leg.ack_name(), sequence, stored_at) {
-                        acks.push(ack);
-                        continue;
-                    }
+                // It may have come again before the server has heard of it, or the server has forgotten what it heard.
+                if may_be_known && in_hand.is_none() {
+                    in_hand = Some(database.in_hand());
+                }
+                if in_hand.as_mut().is_some_and(|it| !it.insert(known.clone())) {
+                    continue;
+                }
+                if may_be_known && database.is_settled(&known) {
+                    acks.push(ack);
+                    continue;
                 }
                 let fresh = arrived.fresh;
                 match lease(&database, &room.subscription, &leg, arrived, &mut foreign) {
@@ -125,7 +129,7 @@ impl NatsIngest {
                 let session = session.ok()?;
                 Some(Box::pin(async move {
                     let done = async {
-                        js::ack_all(&session, acks).await?;
+                        js::ack_all(&session, acks, false).await?;
                         leases::give_back(&session, &on_thread, unwanted).await?;
                         on_thread.state.put_all(&session, foreign).await
                     };
@@ -136,11 +140,17 @@ impl NatsIngest {
                 }))
             });
         }
-        // This may have been the moment in which the process slept.
+        // What this process has slept over, now or before, is somebody else's by now, or comes again on the next connection, in its order.
         let is_old = |(fresh, _): &(Instant, Lease)| !is_fresh(*fresh, database.settings.lease_time);
-        if leases.first().is_some_and(is_old) {
+        if leases.iter().any(is_old) {
+            database.intake.forget(database.runtime.generation());
             let mut held = database.leases.lock();
             leases.iter().for_each(|(_, lease)| _ = held.remove(&lease.token.0));
+            drop(held);
+            database.runtime.post(|session| {
+                session.ok()?.give_up("the process has slept");
+                None
+            });
             return Vec::new();
         }
         leases.into_iter().map(|(_, lease)| lease).collect()
@@ -183,6 +193,7 @@ fn lease(
         sequence: entry.sequence,
         stored_at: entry.stored_at,
         delivered: arrived.delivered,
+        generation: arrived.generation,
         note: arrived.known.note,
         noted: arrived.known.noted,
         event: event.clone(),

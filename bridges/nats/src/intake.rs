@@ -18,6 +18,8 @@ use crate::source::{Arrived, Hold, Reader, Source, Unwanted};
 
 /// Messages that are asked for at a time, at most.
 const BATCH: usize = 1_000;
+/// Bytes of messages that are handed out at a time, about: to read them may not take as long as a lease.
+const BYTES: usize = 1 << 20;
 /// What was asked for and there is no room for goes back after this.
 const PATIENCE: Duration = Duration::from_millis(200);
 /// So long it waits for what was lost on its way.
@@ -96,16 +98,20 @@ impl Intake {
         inner.last_call = Some(Instant::now());
     }
 
-    /// This process lives. True if it has slept so long that what is on its way may be somebody else's by now.
+    /// This process lives. True if it has slept so long that what it has asked for and is on its way may be somebody else's by now.
     pub(crate) fn beat(&self, lease: Duration, generation: u64) -> bool {
         let mut inner = self.inner.lock();
         let has_slept = inner.has_slept(lease);
         if has_slept {
-            inner.stale = generation;
-            inner.sources.values_mut().for_each(|source| source.waiting.clear());
+            inner.forget(generation);
         }
         inner.last_beat = Some(Instant::now());
-        has_slept
+        has_slept && !inner.sources.is_empty()
+    }
+
+    /// What has come on a connection, and earlier ones, was slept over.
+    pub(crate) fn forget(&self, generation: u64) {
+        self.inner.lock().forget(generation);
     }
 
     /// The messages of a consumer that wait here.
@@ -134,7 +140,7 @@ impl Intake {
         std::mem::take(&mut inner.is_woken)
     }
 
-    /// What has come for a subscription, at most `room`, and what to ask for so that there is always something on its way.
+    /// What has come for a subscription, at most `room` and no more than fits into one step, and what to ask for so that there is always something on its way.
     pub(crate) fn take(
         &self,
         unit: &str,
@@ -145,7 +151,7 @@ impl Intake {
     ) -> Vec<(Arc<Leg>, Arrived)> {
         let mut inner = self.inner.lock();
         let now = Instant::now();
-        let (lease, generation) = (database.settings.lease_time, inner.generation);
+        let (generation, mut bytes) = (inner.generation, 0);
         let mut taken = Vec::new();
         for leg in legs {
             let key = leg.ack_name();
@@ -168,12 +174,10 @@ impl Intake {
             if source.hold.as_ref().is_some_and(|hold| now >= hold.until) {
                 source.go_on();
             }
-            while taken.len() < room && source.hold.is_none() {
+            while taken.len() < room && bytes < BYTES && source.hold.is_none() {
                 let Some(arrived) = source.waiting.pop_front() else { break };
-                // One that this process has slept over is somebody else's by now.
-                if arrived.is_fresh(lease) {
-                    taken.push((Arc::clone(leg), arrived));
-                }
+                bytes += arrived.entry.payload.len();
+                taken.push((Arc::clone(leg), arrived));
             }
             let is_overdue = source.outstanding > 0 && now > source.until + ANSWERED;
             if is_overdue {
@@ -242,7 +246,7 @@ impl Intake {
             let consumer = source.leg.ack_name();
             for arrived in &mut source.waiting {
                 arrived.fresh = now;
-                acks.push(Ack { consumer: consumer.clone(), to: arrived.reply.clone(), verb });
+                acks.push(arrived.ack(consumer.clone(), verb));
             }
         }
         acks
@@ -372,6 +376,11 @@ impl Intake {
 }
 
 impl Inner {
+    fn forget(&mut self, generation: u64) {
+        self.stale = generation;
+        self.sources.values_mut().for_each(|source| source.waiting.clear());
+    }
+
     fn has_slept(&self, lease: Duration) -> bool {
         self.last_beat.is_some_and(|at| at.elapsed() > lease.mul_f64(0.7))
     }

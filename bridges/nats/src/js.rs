@@ -1,6 +1,7 @@
 //! JetStream as this bridge uses it: requests of its API, publishes and acknowledgements of which many are under way at once, and single
 //! messages of a stream.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -51,7 +52,7 @@ async fn next_of(session: &Session, answers: &mut Answers) -> Result<Answer, Bac
     match Session::in_time(answers.next()).await {
         Some(answer) => answer.ok_or_else(cut_off),
         None => {
-            session.give_up();
+            session.give_up("an answer has not come");
             Err(unavailable("there was no answer in time"))
         }
     }
@@ -176,6 +177,8 @@ pub(crate) struct Ack {
     pub(crate) consumer: Arc<str>,
     pub(crate) to: Subject,
     pub(crate) verb: &'static [u8],
+    /// The connection on which the message was delivered.
+    pub(crate) generation: u64,
 }
 
 pub(crate) const DONE: &[u8] = b"+ACK";
@@ -183,8 +186,9 @@ pub(crate) const GIVEN_BACK: &[u8] = b"-NAK";
 pub(crate) const IN_PROGRESS: &[u8] = b"+WPI";
 
 /// Sends acknowledgements, and waits until the server has heard them. It takes those of a consumer in the order in which they were sent, so
-/// only the last of each is to be answered.
-pub(crate) async fn ack_all(session: &Session, acks: Vec<Ack>) -> Result<(), BackendError> {
+/// only the last of each is to be answered; or all of them.
+pub(crate) async fn ack_all(session: &Session, acks: Vec<Ack>, is_each_answered: bool) -> Result<(), BackendError> {
+    let acks = known_to_server(session, acks).await?;
     let mut answers = session.router.call();
     // Mostly all are of one.
     let mut last: Vec<(&str, usize)> = Vec::new();
@@ -194,9 +198,11 @@ pub(crate) async fn ack_all(session: &Session, acks: Vec<Ack>) -> Result<(), Bac
             None => last.push((&ack.consumer, at)),
         }
     }
+    let mut asked = 0;
     for (at, ack) in acks.iter().enumerate() {
         let verb = Bytes::from_static(ack.verb);
-        let sent = if last.iter().any(|(_, last)| *last == at) {
+        let sent = if is_each_answered || last.iter().any(|(_, last)| *last == at) {
+            asked += 1;
             session.client.publish_with_reply(ack.to.clone(), answers.address(at), verb).await
         } else {
             session.client.publish(ack.to.clone(), verb).await
@@ -204,10 +210,28 @@ pub(crate) async fn ack_all(session: &Session, acks: Vec<Ack>) -> Result<(), Bac
         sent.map_err(unavailable)?;
     }
     // A consumer that was removed does not answer, and needs none: the server says that nobody listens.
-    for _ in 0..last.len() {
+    for _ in 0..asked {
         next_of(session, &mut answers).await?;
     }
     Ok(())
+}
+
+/// Without those of deliveries that the server has forgotten: after a crash it may be behind what it had delivered. To such a one a server of
+/// 2.15 does not answer, and one of 2.9 answers and does nothing. It is going to deliver it once more, and that is acknowledged then.
+async fn known_to_server(session: &Session, mut acks: Vec<Ack>) -> Result<Vec<Ack>, BackendError> {
+    let is_early = |ack: &Ack| ack.generation != session.generation;
+    let mut delivered: HashMap<Arc<str>, u64> = HashMap::new();
+    for ack in acks.iter().filter(|ack| is_early(ack)) {
+        if !delivered.contains_key(&ack.consumer) {
+            let info = api(session, &format!("CONSUMER.INFO.{}", ack.consumer.replace('/', ".")), &Value::Null).await?;
+            // One that is not there has delivered nothing.
+            let last = info.map_or(0, |info| info["delivered"]["stream_seq"].as_u64().unwrap_or(0));
+            delivered.insert(ack.consumer.clone(), last);
+        }
+    }
+    let last = |ack: &Ack| delivered.get(&ack.consumer).copied().unwrap_or(0);
+    acks.retain(|ack| !is_early(ack) || Standing::of(&ack.to).is_some_and(|it| it.sequence <= last(ack)));
+    Ok(acks)
 }
 
 /// A message of a stream.

@@ -73,6 +73,6 @@ pub(crate) async fn give_back(
         (key(database, &it.unit, it.again, it.arrived.entry.sequence), write(&note))
     };
     database.state.put_all(session, unwanted.iter().map(note).collect()).await?;
-    let acks = unwanted.into_iter().map(|it| js::Ack { consumer: it.consumer, to: it.arrived.reply, verb: GIVEN_BACK });
-    js::ack_all(session, acks.collect()).await
+    let acks = unwanted.iter().map(|it| it.arrived.ack(it.consumer.clone(), GIVEN_BACK));
+    js::ack_all(session, acks.collect(), false).await
 }

@@ -34,6 +34,7 @@ mod names;
 mod operator;
 mod range;
 mod reader;
+mod refusal;
 mod registry;
 mod router;
 mod runtime;
@@ -103,6 +104,7 @@ pub struct Nats {
     credentials_file: Option<PathBuf>,
     tls_ca_file: Option<PathBuf>,
     status: Status,
+    confirm_acks: bool,
 }
 
 /// Why a server could not be used. Shows no password.
@@ -141,6 +143,7 @@ impl Nats {
             credentials_file: None,
             tls_ca_file: None,
             status: Status::default(),
+            confirm_acks: false,
         }
     }
 
@@ -264,6 +267,14 @@ impl Nats {
     /// What is written down of the events' statuses. Default [`Failures`](Status::Failures).
     pub fn status(mut self, status: Status) -> Self {
         self.status = status;
+        self
+    }
+
+    /// Has the server answer to the acknowledgement of each delivery, and waits for all answers to a batch before the next one is sent. Else it
+    /// answers to the last one of a batch, which it takes behind the others, and up to 8 batches are under way. This costs a message for each
+    /// delivery and most of the rate. Default false.
+    pub fn confirm_acks(mut self, confirm: bool) -> Self {
+        self.confirm_acks = confirm;
         self
     }
 

@@ -176,10 +176,11 @@ pub(crate) async fn recover(session: &Session, database: &Database, leg: &Leg) -
         consumer: leg.ack_name(),
         to: Subject::from(format!("$JS.ACK.{stream}.{consumer}.1.{sequence}.{last}.0.0")),
         verb: GIVEN_BACK,
+        generation: session.generation,
     };
     let mut in_order: Vec<&u64> = lost.iter().collect();
     in_order.sort_unstable();
-    let told = js::ack_all(session, in_order.into_iter().map(back).collect());
+    let told = js::ack_all(session, in_order.into_iter().map(back).collect(), false);
     match Session::within(LIMIT, told).await {
         Some(told) => told.map(|()| lost),
         // It is handed out again when its lease has ended.

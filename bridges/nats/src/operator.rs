@@ -291,7 +291,7 @@ async fn stats(session: Session, database: Arc<Database>) -> Result<BackEndStats
 impl Operator for NatsOperator {
     fn dead_letters(&self, filter: &DeadLetterFilter) -> Result<Vec<DeadLetter>, BackendError> {
         let (database, filter) = (Arc::clone(&self.database), filter.clone());
-        self.database.runtime.call_long(move |session| dead_letters(session, database, filter))
+        self.database.runtime.read(move |session| dead_letters(session, database, filter))
     }
 
     fn requeue(&self, numbers: &[u64]) -> Result<Vec<u64>, BackendError> {
@@ -329,7 +329,7 @@ impl Operator for NatsOperator {
 
     fn stats(&self) -> Result<BackEndStats, BackendError> {
         let database = Arc::clone(&self.database);
-        self.database.runtime.call_long(move |session| stats(session, database))
+        self.database.runtime.read(move |session| stats(session, database))
     }
 
     fn tail(&self, pattern: &Pattern, start: &StartPosition) -> Result<Box<dyn Tail>, BackendError> {

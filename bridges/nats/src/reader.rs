@@ -120,7 +120,7 @@ async fn read(
             if let Some(batch) = database.intake.ended(&key, message, expires(&database))
                 && send(&session, &database, &leg, batch, inbox.clone()).await.is_err()
             {
-                session.give_up();
+                session.give_up("messages could not be asked for");
             }
         }
         let arrived = match look_at(&session, &database, &key, &leg, messages).await {
@@ -170,7 +170,14 @@ async fn look_at(
             payload: message.payload,
         };
         let known = Known::default();
-        arrived.push(Arrived { entry, reply, delivered: standing.delivered, known, fresh });
+        arrived.push(Arrived {
+            entry,
+            reply,
+            delivered: standing.delivered,
+            known,
+            fresh,
+            generation: session.generation,
+        });
     }
     let begun = database.intake.begun_before(key, again);
     if !begun.is_empty() {

@@ -13,7 +13,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use async_nats::connection::State;
-use async_nats::{Client, ConnectError, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
+use async_nats::{Client, ConnectOptions, Event, ServerAddr};
 use eventbroker::provider::{BackendError, Backoff};
 use parking_lot::Mutex;
 use tokio::runtime::{Builder, Runtime as Tokio};
@@ -21,7 +21,7 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::router::Router;
-use crate::tls;
+use crate::{refusal, tls};
 
 /// How long connecting, and one call, may take; and one that has much to look at.
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
@@ -129,6 +129,19 @@ impl Runtime {
         self.begin_within(LONG_LIMIT, work).wait()
     }
 
+    /// The same for what only reads: it is asked once more if the connection was lost meanwhile, which says nothing about the server.
+    pub(crate) fn read<T, F, A>(&self, work: F) -> Result<T, BackendError>
+    where
+        T: Send + 'static,
+        F: FnOnce(Session) -> A + Clone + Send + 'static,
+        A: Future<Output = Result<T, BackendError>> + Send + 'static,
+    {
+        match self.begin_within(LONG_LIMIT, work.clone()).heard() {
+            Err(RecvTimeoutError::Disconnected) => self.call_long(work),
+            heard => heard.unwrap_or_else(|_| Err(self.lost("no answer"))),
+        }
+    }
+
     /// The same for who has something to do before he waits.
     pub(crate) fn begin<T, F, A>(&self, work: F) -> Call<'_, T>
     where
@@ -179,11 +192,16 @@ pub(crate) struct Call<'a, T> {
 
 impl<T> Call<'_, T> {
     pub(crate) fn wait(self) -> Result<T, BackendError> {
-        match self.answer.recv_timeout(CONNECT_LIMIT + self.limit + Duration::from_secs(1)) {
+        let runtime = self.runtime;
+        match self.heard() {
             Ok(answer) => answer,
-            Err(RecvTimeoutError::Disconnected) => Err(self.runtime.lost("the connection was lost")),
-            Err(RecvTimeoutError::Timeout) => Err(self.runtime.lost("no answer")),
+            Err(RecvTimeoutError::Disconnected) => Err(runtime.lost("the connection was lost")),
+            Err(RecvTimeoutError::Timeout) => Err(runtime.lost("no answer")),
         }
+    }
+
+    fn heard(self) -> Result<Result<T, BackendError>, RecvTimeoutError> {
+        self.answer.recv_timeout(CONNECT_LIMIT + self.limit + Duration::from_secs(1))
     }
 }
 
@@ -225,12 +243,11 @@ async fn bounded<T, F, A>(
     F: FnOnce(Session) -> A,
     A: Future<Output = Result<T, BackendError>>,
 {
-    let broken = Arc::clone(&session.broken);
-    match tokio::time::timeout(limit, work(session)).await {
+    match tokio::time::timeout(limit, work(session.clone())).await {
         Ok(answer) => tell(&sender, answer),
         Err(_) => {
             tell(&sender, Err(BackendError::Unavailable(format!("{place}: no answer within {limit:?}"))));
-            broken.notify_one();
+            session.give_up("a call was not answered");
         }
     }
 }
@@ -242,7 +259,8 @@ impl Session {
     }
 
     /// Ends the connection: what is known of it can't be true.
-    pub(crate) fn give_up(&self) {
+    pub(crate) fn give_up(&self, why: &str) {
+        tracing::debug!(why, "a connection to NATS is given up");
         self.broken.notify_one();
     }
 
@@ -335,7 +353,7 @@ impl Shared {
         let connecting = options.connect(self.servers.clone());
         let client = tokio::select! {
             biased;
-            connected = connecting => connected.map_err(|error| format!("{}: {}", self.place, reason(&error)))?,
+            connected = connecting => connected.map_err(|error| format!("{}: {}", self.place, refusal::reason(&error)))?,
             () = self.stop.notified() => return Err(format!("{}: the broker ends", self.place)),
         };
         was_connected.store(true, Ordering::SeqCst);
@@ -373,21 +391,4 @@ impl Shared {
 /// Looking up a name is done on threads of the runtime, which nobody has to wait for.
 fn end(runtime: Tokio) {
     runtime.shutdown_background();
-}
-
-/// In our own words: the client's may show an address with a password.
-fn reason(error: &ConnectError) -> String {
-    if let Some(refusal) = tls::refusal(error) {
-        return refusal;
-    }
-    let reason = match error.kind() {
-        ConnectErrorKind::ServerParse => "the address is none",
-        ConnectErrorKind::Dns => "the name of the server is not known",
-        ConnectErrorKind::Authentication => "the login could not be signed",
-        ConnectErrorKind::AuthorizationViolation => "the server refuses the login",
-        ConnectErrorKind::TimedOut => "no answer to the try to connect",
-        ConnectErrorKind::Tls => "no secure connection could be made",
-        ConnectErrorKind::Io | ConnectErrorKind::MaxReconnects => "can't be reached",
-    };
-    reason.to_owned()
 }

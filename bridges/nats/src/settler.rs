@@ -151,7 +151,7 @@ impl Settler for NatsSettler {
         let database = Arc::clone(&self.database);
         let (mut lost, mut plain, mut others) = (Vec::new(), Vec::new(), Vec::new());
         let (mut plain_tokens, mut tokens, mut ends) = (Vec::new(), Vec::new(), Vec::new());
-        let is_full = database.settings.status == Status::Full;
+        let (is_full, is_each_answered) = (database.settings.status == Status::Full, database.settings.confirm_acks);
         {
             let leases = database.leases.lock();
             for Settlement { token, outcome, .. } in settlements {
@@ -179,7 +179,7 @@ impl Settler for NatsSettler {
             let on_thread = Arc::clone(&database);
             database.runtime.call(move |session| async move {
                 try_join_all(ends.iter().map(|end| tell(&session, &on_thread, end))).await?;
-                js::ack_all(&session, others).await
+                js::ack_all(&session, others, is_each_answered).await
             })?;
             self.told.extend(tokens.iter().map(|(token, _)| *token));
             let (released, ended): (Vec<_>, Vec<_>) = tokens.into_iter().partition(|(_, is_released)| *is_released);
@@ -187,7 +187,10 @@ impl Settler for NatsSettler {
             let mut leases = database.leases.lock();
             released.iter().for_each(|(token, _)| _ = leases.remove(token));
         }
-        if !plain.is_empty() {
+        if is_each_answered && !plain.is_empty() {
+            database.runtime.call(move |session| async move { js::ack_all(&session, plain, true).await })?;
+            database.settle(&plain_tokens);
+        } else if !plain.is_empty() {
             unconfirmed::send(&database, plain, plain_tokens)?;
         }
         self.told.clear();
@@ -222,7 +225,7 @@ impl Settler for NatsSettler {
         if database.intake.beat(database.settings.lease_time, database.runtime.generation()) {
             // What is still to be read on this connection may be somebody else's by now.
             database.runtime.post(|session| {
-                session.ok()?.give_up();
+                session.ok()?.give_up("the process has slept");
                 None
             });
         }
@@ -236,7 +239,7 @@ impl Settler for NatsSettler {
         }
         let (on_thread, life, name) = (Arc::clone(&database), Arc::clone(&self.life), self.name());
         let is_ours = database.runtime.call(move |session| async move {
-            js::ack_all(&session, acks).await?;
+            js::ack_all(&session, acks, false).await?;
             show_life(&session, &on_thread, &life, &name).await
         })?;
         self.last_beat = Some(Instant::now());

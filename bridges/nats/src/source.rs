@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use async_nats::Subject;
 use futures_channel::oneshot;
 
-use crate::js::Entry;
+use crate::js::{Ack, Entry};
 use crate::leases::Known;
 use crate::registry::Leg;
 
@@ -20,15 +20,17 @@ pub(crate) struct Arrived {
     pub(crate) known: Known,
     /// When its lease began, or was extended.
     pub(crate) fresh: Instant,
+    /// The connection on which it has come.
+    pub(crate) generation: u64,
 }
 
 impl Arrived {
-    /// Whether it is still this member's: of what it has slept over, others may have taken something.
-    pub(crate) fn is_fresh(&self, lease: Duration) -> bool {
-        is_fresh(self.fresh, lease)
+    pub(crate) fn ack(&self, consumer: Arc<str>, verb: &'static [u8]) -> Ack {
+        Ack { consumer, to: self.reply.clone(), verb, generation: self.generation }
     }
 }
 
+/// Whether what has come at a time is still this member's: of what it has slept over, others may have taken something.
 pub(crate) fn is_fresh(since: Instant, lease: Duration) -> bool {
     since.elapsed() < lease.mul_f64(0.6)
 }

@@ -276,7 +276,7 @@ impl EventStore for NatsStore {
 
     fn get(&self, id: &EventId) -> Result<Option<Event>, BackendError> {
         let (database, id) = (Arc::clone(&self.database), id.clone());
-        self.database.runtime.call_long(move |session| async move {
+        self.database.runtime.read(move |session| async move {
             let found = find(&session, &database, &id).await?;
             Ok(with_statuses(&session, &database, found.into_iter().collect()).await?.pop())
         })
@@ -284,7 +284,7 @@ impl EventStore for NatsStore {
 
     fn list(&self, filter: &Filter) -> Result<Page, BackendError> {
         let (database, filter) = (Arc::clone(&self.database), filter.clone());
-        self.database.runtime.call_long(move |session| list(session, database, filter))
+        self.database.runtime.read(move |session| list(session, database, filter))
     }
 
     fn update_statuses(&self, changes: &[StatusChange]) -> Result<(), BackendError> {
@@ -324,6 +324,6 @@ impl EventStore for NatsStore {
     /// What is open is counted among the first [`SCAN`] messages that some subscription has not acknowledged.
     fn stats(&self) -> Result<StoreStats, BackendError> {
         let database = Arc::clone(&self.database);
-        self.database.runtime.call_long(move |session| stats(session, database))
+        self.database.runtime.read(move |session| stats(session, database))
     }
 }

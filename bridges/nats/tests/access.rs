@@ -12,7 +12,7 @@ use eventbroker::{Broker, Config, EventId, PublishError, SubscribeOptions};
 use eventbroker_conformance::nats::Server;
 use eventbroker_nats::{Nats, OpenError};
 
-use support::traces::Traces;
+use eventbroker_conformance::traces::Traces;
 use support::{PATIENCE, RECOVERY, event, listen, wait_until};
 
 const SECRETS: [&str; 2] = ["s3cret-0ne", "s3cret-tw0"];

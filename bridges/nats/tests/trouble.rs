@@ -135,6 +135,16 @@ fn a_stream_with_other_settings_is_refused_unless_it_is_adopted() {
     assert!(broker.stop(PATIENCE).is_clean());
 }
 
+/// Which throws away what nobody has read, to make room for something new.
+#[test]
+fn a_stream_that_throws_away_the_unread_is_refused() {
+    let server = Server::start();
+    let config = r#"{"name":"RESOLVESPEC_EVENTS","subjects":["events.>"],"retention":"limits","discard":"old","max_msgs":5,"storage":"file","num_replicas":1}"#;
+    assert!(!Client::of(&server).ask("$JS.API.STREAM.CREATE.RESOLVESPEC_EVENTS", "", config).contains("error"));
+    let problem = refusal(&Nats::new(server.url()).max_messages(5).max_age(Duration::ZERO));
+    assert!(problem.contains("discard is \"old\", not \"new\""), "{problem}");
+}
+
 #[test]
 fn what_is_too_large_is_refused_and_the_connection_stays() {
     let server = Server::with("max_payload: 2000");
@@ -344,7 +354,8 @@ fn a_user_needs_no_more_than_the_documented_rights() {
     assert_eq!(broker.requeue_matching(&DeadLetterFilter { limit: Some(3), ..DeadLetterFilter::default() }), Ok(3));
     wait_until("they are dead again", || broker.dead_letter_count() == Ok(25));
     broker.back_end_stats().expect("it may ask");
-    assert_eq!(broker.list(&Filter::default()).expect("it may list").events.len(), 25);
+    // What was handled may be gone already.
+    assert!(!broker.list(&Filter::default()).expect("it may list").events.is_empty());
     broker.unsubscribe(id.expect("a subscription")).expect("it is there");
     assert_eq!(broker.remove_subscription("bad"), Ok(true));
     // Handled messages are removed once a second, since the stream is nearly full.

@@ -198,6 +198,8 @@ pub struct NatsConfig {
     pub tls_ca_file: Option<String>,
     /// What is written down of the events' statuses. Default [`KeepStatus::Failures`].
     pub status: KeepStatus,
+    /// Whether the server answers to each acknowledgement, which costs most of the rate, and not only to the last of a batch. Default false.
+    pub confirm_acks: bool,
 }
 
 /// How the database is reached, and the names that are used there.
@@ -291,6 +293,7 @@ impl Default for Config {
                 credentials_file: None,
                 tls_ca_file: None,
                 status: KeepStatus::default(),
+                confirm_acks: false,
             },
             database: DatabaseConfig {
                 url: Url::default(),

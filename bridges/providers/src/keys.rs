@@ -239,6 +239,11 @@ pub(crate) fn keys() -> Vec<Key> {
         .bytes(1, 4_096),
         key("nats.status", "What is written down of statuses: full, failures or off", |it| &mut it.nats.status),
         key(
+            "nats.confirm_acks",
+            "Whether the server answers to each acknowledgement, which costs most of the rate, and not only to the last of a batch",
+            |it| &mut it.nats.confirm_acks,
+        ),
+        key(
             "database.url",
             "The address, sqlite:PATH or postgres://USER:PASSWORD@HOST/NAME; required by provider database",
             |it| &mut it.database.url,

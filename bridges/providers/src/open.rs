@@ -161,7 +161,8 @@ fn open_nats(config: &Config) -> Result<Provider, OpenError> {
             crate::config::KeepStatus::Full => eventbroker_nats::Status::Full,
             crate::config::KeepStatus::Failures => eventbroker_nats::Status::Failures,
             crate::config::KeepStatus::Off => eventbroker_nats::Status::Off,
-        });
+        })
+        .confirm_acks(nats.confirm_acks);
     if let Some(user) = &nats.user {
         bridge = bridge.user_and_password(user, nats.password.expose());
     }

@@ -13,7 +13,7 @@ use eventbroker_conformance::redis::Server;
 use eventbroker_redis::{OpenError, Redis};
 use redis::Connection;
 
-use support::traces::Traces;
+use eventbroker_conformance::traces::Traces;
 use support::{PATIENCE, ask, client, event, listen, wait_until};
 
 const SECRETS: [&str; 2] = ["s3cret-0ne", "s3cret-tw0"];

@@ -8,7 +8,7 @@ use eventbroker::SubscribeOptions;
 use eventbroker_conformance::redis::Server;
 use eventbroker_redis::Redis;
 
-use support::traces::Traces;
+use eventbroker_conformance::traces::Traces;
 use support::{PATIENCE, ask, client, event, listen, start, wait_until};
 
 #[test]

@@ -1,16 +1,46 @@
 //! Certificates for servers that speak TLS, made by `openssl`.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A new certificate for the name `localhost` that nobody else has signed, and its key.
-pub(crate) fn new(folder: &Path, name: &str) -> (PathBuf, PathBuf) {
-    let [certificate, key] = ["crt", "key"].map(|end| folder.join(format!("{name}.{end}")));
-    let mut openssl = Command::new("openssl");
-    openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]);
-    openssl.args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]);
-    openssl.args(["-addext", "basicConstraints=critical,CA:FALSE", "-keyout"]);
-    let made = openssl.arg(&key).arg("-out").arg(&certificate).output().expect("openssl runs; is it installed?");
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    (certificate, key)
+/// A certificate, and its key.
+#[derive(Debug, Clone)]
+pub struct Certificate {
+    /// Its file.
+    pub certificate: PathBuf,
+    /// The file of its key.
+    pub key: PathBuf,
+}
+
+impl Certificate {
+    /// A new one for the name `localhost` that nobody else has signed.
+    pub(crate) fn new(folder: &Path, name: &str) -> Self {
+        Self::made_by(Command::new("openssl"), folder, name)
+    }
+
+    /// One that was good until yesterday.
+    pub(crate) fn expired(folder: &Path, name: &str) -> Self {
+        let mut openssl = Command::new("faketime");
+        openssl.args(["3 days ago", "openssl"]);
+        Self::made_by(openssl, folder, name)
+    }
+
+    fn made_by(mut openssl: Command, folder: &Path, name: &str) -> Self {
+        let [certificate, key] = ["crt", "key"].map(|end| folder.join(format!("{name}.{end}")));
+        openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]);
+        openssl.args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]);
+        openssl.args(["-addext", "basicConstraints=critical,CA:FALSE", "-keyout"]);
+        let made = openssl.arg(&key).arg("-out").arg(&certificate).output();
+        let made = made.expect("openssl runs; are it and faketime installed?");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        Self { certificate, key }
+    }
+
+    /// Puts another one in its place; who reads its files next finds that.
+    pub fn replace_by(&self, other: &Self) {
+        for (to, from) in [(&self.certificate, &other.certificate), (&self.key, &other.key)] {
+            fs::copy(from, to).expect("a copy");
+        }
+    }
 }

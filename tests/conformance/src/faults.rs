@@ -1,5 +1,5 @@
-//! Faults between a bridge and its server, through a [proxy](crate::proxy): answers that are lost, and a server that is away. The same for
-//! every provider. `DOWN=60` has it away for so many seconds, `CUTS=1000` cuts so many answers.
+//! Faults between a bridge and its server: answers that are lost, a server that is away or stopped, a link that is down. The same for every
+//! provider. `DOWN=60` has it away for so many seconds, `CUTS=1000` cuts so many answers.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,25 +9,18 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use eventbroker::provider::Provider;
 use eventbroker::query::Filter;
-use eventbroker::{Broker, Event, HandlerError, RetryPolicy, Source, Status, SubscribeOptions};
+use eventbroker::{Broker, Event, HandlerError, PublishError, RetryPolicy, Source, Status, SubscribeOptions};
 
+use crate::load;
 use crate::processes::ledger::Accepted;
 use crate::processes::setting;
 use crate::proxy::Proxy;
+use crate::watch::{PATIENCE, RECOVERY, count_local, event, wait_until};
 
-const PATIENCE: Duration = Duration::from_secs(30);
-/// So soon after a fault everything goes on.
-const RECOVERY: Duration = Duration::from_secs(3);
-
-fn wait_until(what: &str, holds: impl Fn() -> bool) -> Duration {
-    let began = Instant::now();
-    while !holds() {
-        assert!(began.elapsed() < PATIENCE, "it did not come to pass: {what}");
-        thread::sleep(Duration::from_millis(2));
-    }
-    began.elapsed()
-}
+/// What a buffer of published events holds, as its documentation says.
+const BUFFER: u64 = 10_000;
 
 /// Whatever was asked: to store, to claim, to settle, to extend. The publisher hears neither of a refusal nor of a success that is none.
 ///
@@ -153,5 +146,105 @@ pub fn away(broker: &Broker, proxy: &Proxy) {
     assert!(extra <= EVENTS as u64 / 10, "{extra} attempts too many");
     let letters = broker.dead_letter_count();
     assert_eq!(letters, Ok(0));
+    assert!(broker.stop(PATIENCE).is_clean());
+}
+
+/// Nobody is told that the link is down. `set_up` takes it down and up again.
+///
+/// # Panics
+/// If something was lost or out of order, or went on too late.
+pub fn link_down(name: &str, provider: Provider, set_up: impl Fn(bool)) {
+    let broker = load::start(provider);
+    load::run(name, &broker, 100, |load| {
+        set_up(false);
+        thread::sleep(load::down(Duration::from_secs(3)));
+        set_up(true);
+        load.goes_on();
+        assert!(load.unknown() > 0, "nobody waits longer than the deadline");
+    });
+}
+
+/// Bytes of memory that this process uses.
+fn memory() -> u64 {
+    let pages = fs::read_to_string("/proc/self/statm").expect("this process");
+    pages.split(' ').nth(1).and_then(|it| it.parse::<u64>().ok()).expect("pages") * 4096
+}
+
+/// Processor time of the threads of the bridge.
+fn used_by_bridge() -> Duration {
+    let tasks = fs::read_dir("/proc/self/task").expect("this process").flatten();
+    let ticks: Vec<u64> = tasks
+        .filter_map(|task| {
+            // It may have ended meanwhile.
+            let stat = fs::read_to_string(task.path().join("stat")).ok()?;
+            let (name, rest) = stat.rsplit_once(')')?;
+            // The kernel keeps 15 letters of it; a client's own thread is called after the client.
+            let name = name.split_once('(')?.1;
+            let fields: Vec<&str> = rest.split_whitespace().collect();
+            let time = fields[11].parse::<u64>().ok()? + fields[12].parse::<u64>().ok()?;
+            let is_ours = ["mir", "ing", "set"].iter().any(|it| name == format!("eventbroker:{it}"));
+            (is_ours || name.starts_with("eventbroker-")).then_some(time)
+        })
+        .collect();
+    assert!((3..=4).contains(&ticks.len()), "the threads of one bridge: {}", ticks.len());
+    // Of a hundredth of a second.
+    Duration::from_millis(10 * ticks.iter().sum::<u64>())
+}
+
+/// While the server is stopped, what is local goes on; the broker buffers what it publishes. Alone in its process.
+///
+/// # Panics
+/// If that is slower, the memory grows, the bridge costs too much, or it does not go on soon after the server is back.
+pub fn stopped(broker: &Broker, stop: impl FnOnce(), start: impl FnOnce()) {
+    let handled = count_local(broker);
+    // No slower than before: so many events that the buffer holds them, evenly.
+    let time = load::down(Duration::from_secs(2));
+    let published = (BUFFER - 1_000).min(2_000 * time.as_secs());
+    let paced = |time: Duration| {
+        let (before, began) = (handled.load(Ordering::SeqCst), Instant::now());
+        for number in 0..published {
+            broker.publish(event("local.it")).expect("it is accepted");
+            let due = time.mul_f64(number as f64 / published as f64);
+            thread::sleep(due.saturating_sub(began.elapsed()));
+        }
+        wait_until("all are handled", || handled.load(Ordering::SeqCst) == before + published);
+        published as f64 / began.elapsed().as_secs_f64()
+    };
+    let buffered = || broker.stats().bridge.map_or(0, |bridge| bridge.mirror_backlog);
+    let with = paced(time);
+    wait_until("the buffer is empty", || buffered() == 0);
+    stop();
+    let (used, began) = (used_by_bridge(), Instant::now());
+    let without = paced(time);
+    let load = (used_by_bridge() - used).as_secs_f64() / began.elapsed().as_secs_f64();
+    // More than the buffer holds is refused, again and again.
+    let (before, mut refused) = (memory(), 0_u64);
+    for _ in 0..20 * BUFFER {
+        match broker.publish(event("local.it")) {
+            Ok(_) => {}
+            Err(PublishError::Full { .. }) => refused += 1,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    let grown = memory().saturating_sub(before);
+    let backlog = buffered();
+    start();
+    let back = Instant::now();
+    let first = wait_until("the first are sent", || buffered() < BUFFER);
+    wait_until("the buffer is empty", || buffered() == 0);
+    broker.publish(event("local.it")).expect("it is accepted");
+    let back = back.elapsed();
+    println!(
+        "the server stopped: {without:.0} events/s handled here of {with:.0} before, {:.2} % of a core for the bridge, \
+         {backlog} buffered and {refused} refused, {} KiB more memory, the first sent {first:?} after its return and all {back:?}",
+        load * 100.0,
+        grown / 1024
+    );
+    assert!(without >= 0.95 * with, "{without} of {with}");
+    assert!(load < 0.05, "{load} of a core");
+    assert!(backlog == BUFFER && refused > 0, "{backlog} are buffered, {refused} refused");
+    assert!(grown < 64 << 20, "{grown} bytes");
+    // To send them all takes a release build's speed.
+    assert!(first < RECOVERY && (cfg!(debug_assertions) || back < RECOVERY), "{first:?}, {back:?}");
     assert!(broker.stop(PATIENCE).is_clean());
 }

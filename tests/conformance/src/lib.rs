@@ -28,17 +28,26 @@ pub mod cases;
 #[cfg(unix)]
 mod certificate;
 #[cfg(unix)]
+pub mod disk;
+#[cfg(unix)]
 pub mod faults;
 mod kit;
+pub mod load;
 pub mod loopback;
 #[cfg(unix)]
 pub mod nats;
+#[cfg(unix)]
+pub mod network;
 #[cfg(unix)]
 pub mod postgres;
 pub mod processes;
 pub mod proxy;
 #[cfg(unix)]
 pub mod redis;
+#[cfg(unix)]
+pub mod tls;
+pub mod traces;
+pub mod watch;
 
 use std::panic::resume_unwind;
 use std::sync::mpsc::{RecvTimeoutError, channel};

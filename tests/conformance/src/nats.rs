@@ -5,15 +5,16 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use std::{env, fs, process, thread};
 
-use crate::certificate;
+use crate::certificate::Certificate;
 
 /// Nothing takes longer, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -22,7 +23,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Server {
     folder: PathBuf,
+    host: String,
     port: u16,
+    /// What runs the program, if it is not run as it is.
+    runner: Vec<String>,
     guard: Mutex<Option<Child>>,
 }
 
@@ -34,42 +38,65 @@ impl Server {
 
     /// Starts one with more settings, as lines of its configuration.
     pub fn with(settings: &str) -> Self {
-        let server = Self::prepare();
+        let server = Self::prepare("127.0.0.1", &[]);
         server.configure(settings);
         server.up();
         server
     }
 
-    fn prepare() -> Self {
+    /// Starts one at another address, through a program that becomes it.
+    pub fn run_by(runner: &[&str], host: &str) -> Self {
+        let server = Self::prepare(host, runner);
+        server.configure("");
+        server.up();
+        server
+    }
+
+    /// Starts one whose streams are in a folder that is there.
+    pub fn in_store(store: &Path) -> Self {
+        let server = Self::prepare("127.0.0.1", &[]);
+        symlink(store, server.folder.join("store")).expect("a link");
+        server.configure("");
+        server.up();
+        server
+    }
+
+    fn prepare(host: &str, runner: &[&str]) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let name = format!("eventbroker-nats-{}-{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let folder = env::temp_dir().join(name);
         fs::create_dir(&folder).expect("a new folder");
         // Free now; nobody on this machine asks for just this one.
         let port = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a free port").port();
-        Self { folder, port, guard: Mutex::default() }
+        let runner = runner.iter().map(|&text| text.to_owned()).collect();
+        Self { folder, host: host.to_owned(), port, runner, guard: Mutex::default() }
     }
 
-    /// Starts one that speaks nothing but TLS, with a certificate of its own for the name `localhost`. Returns the file that it is checked with.
-    pub fn with_tls() -> (Self, PathBuf) {
-        let server = Self::prepare();
-        let (certificate, key) = server.certificate("server");
-        let [cert, key] = [&certificate, &key].map(|path| path.display().to_string());
+    /// Starts one that speaks nothing but TLS, with a certificate of its own for the name `localhost`. Returns that.
+    pub fn with_tls() -> (Self, Certificate) {
+        let server = Self::prepare("127.0.0.1", &[]);
+        let certificate = server.certificate("server");
+        let [cert, key] = [&certificate.certificate, &certificate.key].map(|path| path.display().to_string());
         server.configure(&format!("tls {{ cert_file: \"{cert}\", key_file: \"{key}\" }}"));
         server.up();
         (server, certificate)
     }
 
-    /// A new certificate that nobody else has signed, and its key.
-    pub fn certificate(&self, name: &str) -> (PathBuf, PathBuf) {
-        certificate::new(&self.folder, name)
+    /// A new certificate that nobody else has signed.
+    pub fn certificate(&self, name: &str) -> Certificate {
+        Certificate::new(&self.folder, name)
+    }
+
+    /// One that was good until yesterday.
+    pub fn expired_certificate(&self, name: &str) -> Certificate {
+        Certificate::expired(&self.folder, name)
     }
 
     /// Other settings than those that it was started with; they count from the next start on.
     pub fn configure(&self, settings: &str) {
         let store = self.folder.join("store").display().to_string();
         let config =
-            format!("listen: \"127.0.0.1:{}\"\njetstream {{ store_dir: \"{store}\" }}\n{settings}\n", self.port);
+            format!("listen: \"{}:{}\"\njetstream {{ store_dir: \"{store}\" }}\n{settings}\n", self.host, self.port);
         fs::write(self.folder.join("config"), config).expect("a file");
     }
 
@@ -79,7 +106,8 @@ impl Server {
         // The shell's input ends with this process, also if that is killed; then so does the server.
         let script = r#""$@" >>log 2>&1 & server=$!; echo $server >pid; read -r _; kill -9 $server; wait $server"#;
         let mut guard = Command::new("sh");
-        guard.args(["-c", script, "guard", &program, "-c", "config"]).current_dir(&self.folder).stdin(Stdio::piped());
+        guard.args(["-c", script, "guard"]).args(&self.runner).args([&program, "-c", "config"]);
+        guard.current_dir(&self.folder).stdin(Stdio::piped());
         let guard = guard.stdout(Stdio::null()).stderr(Stdio::null()).process_group(0).spawn().expect("a shell");
         *self.guard.lock().expect("no panic under the lock") = Some(guard);
         let deadline = Instant::now() + PATIENCE;
@@ -103,17 +131,20 @@ impl Server {
         self.up();
     }
 
-    /// Stops it where it is, or lets it go on.
+    /// Stops it where it is, and waits until it stands still; or has it go on.
     pub fn freeze(&self, frozen: bool) {
-        let pid = fs::read_to_string(self.folder.join("pid")).expect("its number");
+        let pid = fs::read_to_string(self.folder.join("pid")).expect("its number").trim().to_owned();
         let signal = if frozen { "-STOP" } else { "-CONT" };
-        let told = Command::new("kill").args([signal, pid.trim()]).status().expect("kill");
-        assert!(told.success(), "the server is there");
+        assert!(Command::new("kill").args([signal, &pid]).status().expect("kill runs").success());
+        let state = || fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+        while frozen && !state().contains("State:\tT") {
+            thread::yield_now();
+        }
     }
 
     /// Whether it answers: it has said who it is, and JetStream is there. Who has to log in first is told so, which is an answer too.
     fn is_ready(&self) -> bool {
-        let Ok(mut socket) = TcpStream::connect(("127.0.0.1", self.port)) else { return false };
+        let Ok(mut socket) = TcpStream::connect((self.host.as_str(), self.port)) else { return false };
         if fs::read_to_string(self.folder.join("config")).is_ok_and(|it| it.contains("\ntls {")) {
             // It has said who it is when it can be asked; to ask takes more than this.
             let mut line = String::new();
@@ -134,7 +165,7 @@ impl Server {
 
     /// Its address.
     pub fn url(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.port)
+        format!("nats://{}:{}", self.host, self.port)
     }
 
     /// Where it listens on this machine.

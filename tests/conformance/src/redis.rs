@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use std::{env, fs, process, thread};
 
-use crate::certificate;
+use crate::certificate::Certificate;
 
 /// Nothing takes longer, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -47,11 +47,11 @@ impl Server {
         server
     }
 
-    /// Starts one that speaks TLS too, with a certificate of its own for the name `localhost`. Returns the file that it is checked with.
-    pub fn with_tls() -> (Self, PathBuf) {
+    /// Starts one that speaks TLS too, with a certificate of its own for the name `localhost`. Returns that.
+    pub fn with_tls() -> (Self, Certificate) {
         let mut server = Self::prepare(&[], &[]);
-        let (certificate, key) = server.certificate("server");
-        let [cert, key] = [&certificate, &key].map(|path| path.display().to_string());
+        let certificate = server.certificate("server");
+        let [cert, key] = [&certificate.certificate, &certificate.key].map(|path| path.display().to_string());
         let port = server.tls_port.to_string();
         let settings =
             ["--tls-port", &port, "--tls-cert-file", &cert, "--tls-key-file", &key, "--tls-auth-clients", "no"];
@@ -72,9 +72,14 @@ impl Server {
         Self { folder, port, tls_port, runner: owned(runner), settings: owned(settings), guard: Mutex::default() }
     }
 
-    /// A new certificate that nobody else has signed, and its key.
-    pub fn certificate(&self, name: &str) -> (PathBuf, PathBuf) {
-        certificate::new(&self.folder, name)
+    /// A new certificate that nobody else has signed.
+    pub fn certificate(&self, name: &str) -> Certificate {
+        Certificate::new(&self.folder, name)
+    }
+
+    /// One that was good until yesterday.
+    pub fn expired_certificate(&self, name: &str) -> Certificate {
+        Certificate::expired(&self.folder, name)
     }
 
     /// Starts the server after it was stopped; waits until it can be used.

@@ -35,4 +35,19 @@ impl Client {
     pub(crate) fn info(&mut self, what: &str) -> String {
         self.ask(&format!("$JS.API.{what}"), "", "")
     }
+
+    /// Hears what is published on a subject from now on.
+    pub(crate) fn listen(&mut self, subject: &str) {
+        self.write(&format!("SUB {subject} 2\r\nPING\r\n"));
+        let mut lines = self.0.by_ref().lines().map(|line| line.expect("an answer"));
+        lines.find(|line| line == "PONG").expect("an answer");
+    }
+
+    /// Whether the next message that is heard asks for an answer.
+    pub(crate) fn next_asks_for_an_answer(&mut self) -> bool {
+        let mut lines = self.0.by_ref().lines().map(|line| line.expect("a message"));
+        let head = lines.find(|line| line.starts_with("MSG ") && line.split(' ').nth(2) == Some("2"));
+        // The subject, the subscription, where the answer goes, the length.
+        head.expect("a message").split(' ').count() == 5
+    }
 }

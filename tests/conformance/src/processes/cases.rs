@@ -12,6 +12,8 @@ use eventbroker::error::StartError;
 use eventbroker::query::Filter;
 use eventbroker::{Broker, Event, Source, Status};
 
+use crate::load::Stop;
+
 use super::ledger::{Accepted, calls, lines};
 use super::members::{RETRY_AFTER, take_name};
 use super::{Case, LEASE, Ledger, Member, PATIENCE, Scene, setting, wait_until, work};
@@ -365,6 +367,7 @@ fn disturbed(scene: &mut Scene<'_>) {
                 }
             });
         }
+        let _stop = Stop(&stop);
         for round in 0..ROUNDS {
             let before = calls(&scene.ledger).len();
             wait_until("events are handled", || calls(&scene.ledger).len() > before + 20);
@@ -377,7 +380,6 @@ fn disturbed(scene: &mut Scene<'_>) {
             slowest = slowest.max(back.elapsed());
             faults.push(fault);
         }
-        stop.store(true, Ordering::SeqCst);
     });
     let accepted = accepted.into_inner().expect("no panic under the lock");
     let handled = || -> BTreeSet<String> { calls(&scene.ledger).into_iter().collect() };

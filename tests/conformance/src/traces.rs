@@ -8,18 +8,19 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::{Event as Trace, Metadata, Subscriber};
 
 /// Everything that is traced, as text.
-#[derive(Clone, Default)]
-pub(crate) struct Traces(Arc<Mutex<String>>);
+#[derive(Debug, Clone, Default)]
+pub struct Traces(Arc<Mutex<String>>);
 
 impl Traces {
     /// Of everything in this process, from now on.
-    pub(crate) fn of_process() -> Self {
+    pub fn of_process() -> Self {
         let traces = Self::default();
         tracing::subscriber::set_global_default(traces.clone()).expect("nobody else traces here");
         traces
     }
 
-    pub(crate) fn text(&self) -> String {
+    /// What was traced so far.
+    pub fn text(&self) -> String {
         self.0.lock().expect("no panic under the lock").clone()
     }
 }

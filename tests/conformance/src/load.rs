@@ -7,18 +7,19 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use eventbroker::provider::Provider;
 use eventbroker::{Broker, Config, Event, PublishError, Source, SubscribeOptions};
-use eventbroker_conformance::processes::ledger::Accepted;
-use eventbroker_nats::Nats;
 
-use super::{PATIENCE, RECOVERY, wait_until};
+use crate::processes::ledger::Accepted;
+use crate::watch::{PATIENCE, RECOVERY, last_error, wait_until};
 
 /// How long a publish waits until it says that it does not know.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(1);
+pub const DEADLINE: Duration = Duration::from_secs(1);
 const PUBLISHERS: u64 = 4;
 
 /// What a load has done so far.
-pub(crate) struct Load<'a> {
+#[derive(Debug)]
+pub struct Load<'a> {
     broker: &'a Broker,
     accepted: Mutex<Accepted>,
     unknown: Mutex<BTreeSet<String>>,
@@ -29,8 +30,8 @@ pub(crate) struct Load<'a> {
     payload: String,
 }
 
-/// Ends the publishers when it is dropped.
-struct Stop<'a>(&'a AtomicBool);
+/// Ends publishers when it is dropped, also by a panic: the scope of their threads waits for them.
+pub(crate) struct Stop<'a>(pub(crate) &'a AtomicBool);
 
 impl Drop for Stop<'_> {
     fn drop(&mut self) {
@@ -39,16 +40,15 @@ impl Drop for Stop<'_> {
 }
 
 /// A broker whose publishes do not wait long.
-pub(crate) fn start(nats: &Nats) -> Broker {
+pub fn start(provider: Provider) -> Broker {
     let mut config = Config::default();
     config.sync_timeout = DEADLINE;
-    let provider = nats.open().expect("it opens");
     Broker::builder().config(config).provider(provider).start().expect("it starts")
 }
 
 /// Publishes from four threads, each with a key of its own and so many bytes of payload, and handles, while `faults` does its work. Panics
 /// if anything accepted was lost or out of order, anything was made up, a publish took longer than it may, or it went on too late.
-pub(crate) fn run(name: &str, broker: &Broker, payload: usize, faults: impl FnOnce(&Load<'_>)) {
+pub fn run(name: &str, broker: &Broker, payload: usize, faults: impl FnOnce(&Load<'_>)) {
     let (sender, calls) = channel();
     let handled = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&handled);
@@ -81,7 +81,6 @@ pub(crate) fn run(name: &str, broker: &Broker, payload: usize, faults: impl FnOn
                 }
             });
         }
-        // Also if this panics: the scope waits for the publishers.
         let _stop = Stop(&stop);
         let enough = 200.min(3_000_000 / payload);
         wait_until("it is under way", || load.counts().0 > enough);
@@ -120,7 +119,7 @@ impl Load<'_> {
     }
 
     /// Waits until more is published and handled than could be answered before.
-    pub(crate) fn goes_on(&self) {
+    pub fn goes_on(&self) {
         let before = self.counts();
         let goes_on = || {
             let now = self.counts();
@@ -132,12 +131,13 @@ impl Load<'_> {
     }
 
     /// Publishes that did not learn what became of their event.
-    pub(crate) fn unknown(&self) -> usize {
+    pub fn unknown(&self) -> usize {
         self.unknown.lock().expect("no panic under the lock").len()
     }
 
-    pub(crate) fn last_error(&self) -> String {
-        self.broker.stats().bridge.and_then(|bridge| bridge.last_error).unwrap_or_default()
+    /// What the bridge has told last.
+    pub fn last_error(&self) -> String {
+        last_error(self.broker)
     }
 
     fn settle(self, name: &str, handled: &Receiver<String>) {
@@ -169,7 +169,7 @@ impl Load<'_> {
 }
 
 /// How long a fault lasts: as the test says, or so many seconds as `DOWN` does.
-pub(crate) fn down(otherwise: Duration) -> Duration {
+pub fn down(otherwise: Duration) -> Duration {
     let set = std::env::var("DOWN").map(|text| text.parse().expect("DOWN is a number"));
     set.map_or(otherwise, Duration::from_secs)
 }
