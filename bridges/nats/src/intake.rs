@@ -1,6 +1,8 @@
 //! What has come in: where the [readers](crate::reader) put it and the ingest finds it. No more is asked for than there is room for, and what
 //! nobody takes in time goes back.
 
+mod holds;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,8 +24,6 @@ const BATCH: usize = 1_000;
 const PATIENCE: Duration = Duration::from_millis(200);
 /// So long it waits for what was lost on its way.
 const HOLD: Duration = Duration::from_secs(1);
-/// Deliveries that are remembered as lost.
-const REMEMBERED: usize = 16_384;
 /// An ingest that was not called for so long does not take anything at the moment.
 const SILENCE: Duration = Duration::from_millis(1_500);
 /// So long after its end a request was surely answered.
@@ -69,9 +69,11 @@ pub(crate) struct Pull {
     pub(crate) batch: usize,
 }
 
-/// How long a request lasts: a member that is frozen gets for so long what another one could handle.
+/// How long a request lasts: a member that is frozen gets for so long what another one could handle. With partitions it ends before another one
+/// takes over.
 pub(crate) fn expires(database: &Database) -> Duration {
-    database.settings.lease_time.clamp(Duration::from_secs(1), Duration::from_secs(5))
+    let (lease, longest) = (database.settings.lease_time, Duration::from_secs(5));
+    if database.partitions() > 0 { (lease / 2).min(longest) } else { lease.clamp(Duration::from_secs(1), longest) }
 }
 
 impl Intake {
@@ -115,11 +117,6 @@ impl Intake {
         source.waiting.iter().map(|arrived| arrived.entry.sequence).chain(source.arriving.iter().copied()).collect()
     }
 
-    /// Whether something is not handed out although it is here.
-    pub(crate) fn is_on_hold(&self) -> bool {
-        self.inner.lock().sources.values().any(|source| source.hold.is_some())
-    }
-
     /// Whether somebody should see whether the consumers are there.
     pub(crate) fn is_in_doubt(&self) -> bool {
         std::mem::take(&mut self.inner.lock().is_in_doubt)
@@ -147,6 +144,8 @@ impl Intake {
         let now = Instant::now();
         let (lease, generation) = (database.settings.lease_time, inner.generation);
         let mut taken = Vec::new();
+        // Each partition has its share of the room.
+        let share = if database.partitions() > 0 { room.div_ceil(legs.len().max(1)) } else { room };
         for leg in legs {
             let key = leg.ack_name();
             let source = inner.sources.entry(key.clone()).or_insert_with(|| Source {
@@ -162,10 +161,12 @@ impl Intake {
                 asked: 0,
                 inbox: None,
                 hold: None,
+                holds: 0,
+                last: None,
                 spared: HashMap::new(),
             });
             source.roomless = None;
-            if source.hold.as_ref().is_some_and(|hold| now >= hold.until) {
+            if matches!(source.hold, Some(Hold::Lost { until, .. }) if now >= until) {
                 source.go_on();
             }
             while taken.len() < room && source.hold.is_none() {
@@ -173,13 +174,16 @@ impl Intake {
                 // One that this process has slept over is somebody else's by now.
                 if arrived.is_fresh(lease) {
                     taken.push((Arc::clone(leg), arrived));
+                } else {
+                    source.hold();
                 }
             }
             let is_overdue = source.outstanding > 0 && now > source.until + ANSWERED;
             if is_overdue {
                 source.outstanding = 0;
             }
-            source.target = (room - taken.len()).saturating_sub(source.waiting.len()).min(BATCH);
+            let missing = source.missing();
+            source.target = share.min(room - taken.len()).saturating_sub(source.waiting.len()).max(missing).min(BATCH);
             let missing = source.target.saturating_sub(source.outstanding);
             // On a new connection it has to be read again, also if there is no room: something may have been lost.
             let is_cut_off = source.inbox.is_some() && source.asked != generation;
@@ -210,20 +214,24 @@ impl Intake {
     }
 
     /// What has to go back: of consumers that there has been no room for, or that nobody reads any more.
-    pub(crate) fn unwanted(&self, is_served: impl Fn(&str) -> bool, has_room: impl Fn(&str) -> bool) -> Vec<Unwanted> {
+    pub(crate) fn unwanted(
+        &self,
+        is_served: impl Fn(&Source) -> bool,
+        has_room: impl Fn(&str) -> bool,
+    ) -> Vec<Unwanted> {
         let mut inner = self.inner.lock();
         let now = Instant::now();
         let mut unwanted = Vec::new();
         for source in inner.sources.values_mut() {
-            if has_room(&source.unit) && is_served(&source.unit) {
+            if has_room(&source.unit) && is_served(source) {
                 continue;
             }
             let since = *source.roomless.get_or_insert(now);
-            if !is_served(&source.unit) || now - since >= PATIENCE {
+            if !is_served(source) || now - since >= PATIENCE {
                 unwanted.extend(source.close());
             }
         }
-        inner.sources.retain(|_, source| is_served(&source.unit));
+        inner.sources.retain(|_, source| is_served(source));
         unwanted
     }
 
@@ -266,23 +274,13 @@ impl Intake {
         source.reader = Some(Reader { generation: session.generation, _stop: stop });
         // What the one before was looking at is lost with it.
         source.arriving.clear();
-        if was_read {
-            source.hold = Some(Hold { is_open: true, lost: HashSet::new(), until: Instant::now() + HOLD });
+        source.last = None;
+        if source.leg.partition.is_some() {
+            source.hold();
+        } else if was_read {
+            source.hold = Some(Hold::Lost { is_open: true, lost: HashSet::new(), until: Instant::now() + HOLD });
         }
         Some((inbox, Some(Begun { stopped, was_read })))
-    }
-
-    /// What was lost on its way comes back; then everything goes on in its order.
-    pub(crate) fn expect(&self, key: &str, lost: HashSet<u64>) {
-        if let Some(source) = self.inner.lock().sources.get_mut(key) {
-            if source.spared.len() + lost.len() > REMEMBERED {
-                source.spared.clear();
-            }
-            lost.iter().for_each(|sequence| *source.spared.entry(*sequence).or_default() += 1);
-            source.hold = Some(Hold { is_open: false, lost, until: Instant::now() + HOLD });
-            source.look_at_hold();
-        }
-        self.heard.notify_all();
     }
 
     /// These consumers could not be asked, so nothing of what was to be asked for comes.
@@ -327,14 +325,15 @@ impl Intake {
             // Who gives it back may take it from somebody else. It comes again when its lease has ended.
             return Vec::new();
         }
-        let is_silent = !inner.is_receiving && inner.last_call.is_none_or(|at| at.elapsed() > SILENCE);
+        let is_silent = inner.is_silent();
         match inner.sources.get_mut(key) {
             Some(source) if !is_silent => {
                 source.arriving.clear();
                 source.outstanding = source.outstanding.saturating_sub(arrived.len());
-                if let Some(hold) = &mut source.hold {
-                    arrived.iter().for_each(|it| _ = hold.lost.remove(&it.entry.sequence));
+                if let Some(Hold::Lost { lost, .. }) = &mut source.hold {
+                    arrived.iter().for_each(|it| _ = lost.remove(&it.entry.sequence));
                 }
+                source.count(&arrived);
                 source.waiting.extend(arrived);
                 source.look_at_hold();
                 drop(inner);
@@ -372,6 +371,10 @@ impl Intake {
 }
 
 impl Inner {
+    fn is_silent(&self) -> bool {
+        !self.is_receiving && self.last_call.is_none_or(|at| at.elapsed() > SILENCE)
+    }
+
     fn has_slept(&self, lease: Duration) -> bool {
         self.last_beat.is_some_and(|at| at.elapsed() > lease.mul_f64(0.7))
     }

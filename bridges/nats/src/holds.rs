@@ -1,0 +1,64 @@
+//! What the owner of a partition does before it hands out anything of it: it takes back what others have had, and waits until everything that
+//! the server has delivered and nobody has settled is in its own hands. The server does not say which messages those are, only how many; so
+//! it counts those that were here before it asked and are still here after the answer, and of which no end is under way. If they are as many, they
+//! are the same.
+
+use std::slice;
+use std::sync::Arc;
+
+use eventbroker::provider::BackendError;
+use futures_util::future::try_join_all;
+
+use crate::connection::Database;
+use crate::members::{in_hand, recover};
+use crate::progress::progress;
+use crate::registry::Leg;
+use crate::runtime::Session;
+
+/// Begins to read a partition on this connection; whether it was read on an earlier one, so that what is missing was lost on its way.
+pub(crate) async fn begin(
+    session: &Session,
+    database: &Database,
+    leg: &Leg,
+    was_read: bool,
+) -> Result<(), BackendError> {
+    let lost = recover(session, database, leg).await?;
+    if was_read {
+        database.intake.spare(&leg.ack_name(), &lost);
+    }
+    look(session, database, leg).await
+}
+
+/// Looks at those that wait for something, beside what else is done.
+pub(crate) fn look_again(database: &Arc<Database>) {
+    let legs = database.intake.incomplete();
+    if legs.is_empty() {
+        return;
+    }
+    let on_thread = Arc::clone(database);
+    database.runtime.post(move |session| {
+        let session = session.ok()?;
+        Some(Box::pin(async move {
+            if let Err(error) = try_join_all(legs.iter().map(|leg| look(&session, &on_thread, leg))).await {
+                // It is looked at again.
+                tracing::debug!(%error, "the server did not say what it waits for");
+            }
+        }))
+    });
+}
+
+/// Looks whether everything is here.
+async fn look(session: &Session, database: &Database, leg: &Leg) -> Result<(), BackendError> {
+    let key = leg.ack_name();
+    let Some(hold) = database.intake.held(&key) else { return Ok(()) };
+    let is_counted = |held: &crate::connection::Held| !held.is_ending;
+    let before = in_hand(database, leg, is_counted);
+    let told = progress(session, slice::from_ref(leg)).await?.pop().flatten();
+    // Without a consumer there is nothing to wait for; somebody makes it again.
+    let told = told.unwrap_or_default();
+    let after = in_hand(database, leg, is_counted);
+    let here = before.intersection(&after).count() as u64;
+    let missing = told.open.saturating_sub(here).try_into().unwrap_or(usize::MAX);
+    database.intake.is_missing(&key, hold, missing, told.deliveries);
+    Ok(())
+}
