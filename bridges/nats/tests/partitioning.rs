@@ -111,7 +111,7 @@ fn a_stream_is_divided_anew_when_nobody_uses_it() {
 fn a_stream_in_which_something_waits_is_not_divided() {
     let server = Server::start();
     let nats = Nats::new(server.url());
-    let broker = start(&redis);
+    let broker = start(&nats);
     let id = broker.subscribe_with(SubscribeOptions::new("work.*").name("all"), |_| ()).expect("a subscription");
     broker.unsubscribe(id).expect("it is there");
     publish(&broker, 0..3);
