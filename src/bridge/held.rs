@@ -8,6 +8,8 @@ use crate::provider::{Lease, LeaseToken};
 #[derive(Debug)]
 pub(crate) struct Held {
     pub(crate) token: LeaseToken,
+    /// How many came in before it.
+    pub(crate) number: u64,
     /// Marked calls of other holders that never came to an end.
     pub(crate) crashes: u32,
     /// It came back from a lost lease, and has not survived a call since.
@@ -22,10 +24,11 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    /// A lease that came in with a call of the ingest that began `at`.
-    pub(crate) fn new(lease: &Lease, at: u64, lease_time: Option<u64>) -> Self {
+    /// A lease that came in behind so many, and is good since `at`.
+    pub(crate) fn new(lease: &Lease, number: u64, at: u64, lease_time: Option<u64>) -> Self {
         let held = Self {
             token: lease.token,
+            number,
             crashes: lease.crashes,
             suspect: AtomicBool::new(lease.suspect),
             good_until: AtomicU64::new(u64::MAX),
@@ -45,11 +48,26 @@ impl Held {
         self.good_until.store(at.saturating_add(lease_time / 3 * 2), Ordering::SeqCst);
     }
 
-    /// Whether it is time to extend it. Not while a call lasts longer than `max_call`: that one may never end.
-    pub(crate) fn is_due(&self, now: u64, lease_time: u64, max_call: u64) -> bool {
+    /// When it was extended last, or began.
+    pub(crate) fn extended(&self) -> u64 {
+        self.extended.load(Ordering::SeqCst)
+    }
+
+    /// Whether it can be extended. Not while a call lasts longer than `max_call`: that one may never end.
+    pub(crate) fn goes_on(&self, now: u64, max_call: u64) -> bool {
         let began = self.call_began.load(Ordering::SeqCst);
         let stuck = began != 0 && now.saturating_sub(began) >= max_call;
-        !stuck && !self.is_settled() && now.saturating_sub(self.extended.load(Ordering::SeqCst)) >= lease_time / 3
+        !stuck && !self.is_settled()
+    }
+
+    /// Whether it is time to.
+    pub(crate) fn is_due(&self, now: u64, lease_time: u64) -> bool {
+        now.saturating_sub(self.extended()) >= lease_time / 3
+    }
+
+    /// Whether it is too late to, because it may have been given up already. A call that runs goes on.
+    pub(crate) fn has_lapsed(&self, now: u64) -> bool {
+        self.call_began.load(Ordering::SeqCst) == 0 && now >= self.good_until.load(Ordering::SeqCst)
     }
 
     pub(crate) fn lose(&self) {

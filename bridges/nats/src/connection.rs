@@ -86,6 +86,8 @@ pub(crate) struct Held {
     pub(crate) noted: bool,
     /// The server is told of its end.
     pub(crate) is_ending: bool,
+    /// When its lease began, or was extended.
+    pub(crate) fresh: Instant,
     /// For its dead letter.
     pub(crate) event: Event,
 }
@@ -286,6 +288,27 @@ impl Database {
             held.sequence == sequence && held.stored_at == stored_at && held.leg.ack_name() == leg.ack_name()
         };
         self.leases.lock().values().any(is_it)
+    }
+
+    /// The messages of a consumer on which leases are held, of those that count.
+    pub(crate) fn handed_out(&self, leg: &Leg, counts: impl Fn(&Held) -> bool) -> HashSet<u64> {
+        let leases = self.leases.lock();
+        let of_it = leases.values().filter(|held| held.leg.ack_name() == leg.ack_name() && counts(held));
+        of_it.map(|held| held.sequence).collect()
+    }
+
+    /// How much of each partition of a subscription is handed out; nothing more may be as long as some of it may soon be given up, because it
+    /// was not extended.
+    pub(crate) fn handed_out_by_partition(&self, unit: &str) -> HashMap<u32, usize> {
+        let patience = self.settings.lease_time / 2;
+        let now = Instant::now();
+        let mut count = HashMap::new();
+        for held in self.leases.lock().values().filter(|held| held.leg.unit == unit) {
+            let Some(number) = held.leg.partition else { continue };
+            let count: &mut usize = count.entry(number).or_default();
+            *count = if now - held.fresh >= patience { usize::MAX } else { count.saturating_add(1) };
+        }
+        count
     }
 
     /// The partitions of a subscription of which this provider has something in its hands.

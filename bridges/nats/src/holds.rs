@@ -3,6 +3,7 @@
 //! it counts those that were here before it asked and are still here after the answer, and of which no end is under way. If they are as many, they
 //! are the same.
 
+use std::collections::HashSet;
 use std::slice;
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use eventbroker::provider::BackendError;
 use futures_util::future::try_join_all;
 
 use crate::connection::Database;
-use crate::members::{in_hand, recover};
+use crate::members::recover;
 use crate::progress::progress;
 use crate::registry::Leg;
 use crate::runtime::Session;
@@ -51,14 +52,21 @@ pub(crate) fn look_again(database: &Arc<Database>) {
 async fn look(session: &Session, database: &Database, leg: &Leg) -> Result<(), BackendError> {
     let key = leg.ack_name();
     let Some(hold) = database.intake.held(&key) else { return Ok(()) };
-    let is_counted = |held: &crate::connection::Held| !held.is_ending;
-    let before = in_hand(database, leg, is_counted);
+    let before = surely_here(database, leg);
     let told = progress(session, slice::from_ref(leg)).await?.pop().flatten();
     // Without a consumer there is nothing to wait for; somebody makes it again.
     let told = told.unwrap_or_default();
-    let after = in_hand(database, leg, is_counted);
+    let after = surely_here(database, leg);
     let here = before.intersection(&after).count() as u64;
     let missing = told.open.saturating_sub(here).try_into().unwrap_or(usize::MAX);
     database.intake.is_missing(&key, hold, missing, told.deliveries);
     Ok(())
+}
+
+/// The messages of a partition that have their place in the order here, and of which no end is under way.
+fn surely_here(database: &Database, leg: &Leg) -> HashSet<u64> {
+    let _all_are_somewhere = database.handing_out.lock();
+    let mut here = database.handed_out(leg, |held| !held.is_ending);
+    here.extend(database.intake.waiting(&leg.ack_name()));
+    here
 }

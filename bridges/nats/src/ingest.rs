@@ -93,11 +93,15 @@ impl NatsIngest {
         let divided: HashSet<Arc<str>> = served.values().flat_map(|(_, legs)| legs).map(|leg| leg.ack_name()).collect();
         let (mut leases, mut pulls, mut acks, mut foreign) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut roomy = HashSet::new();
+        let rooms: HashMap<&str, HashMap<u32, usize>> =
+            units.iter().map(|unit| (*unit, self.turns.rooms(&database, unit))).collect();
         let handing_out = database.handing_out.lock();
         for room in room {
             let Some((unit, legs)) = served.get(&room.subscription) else { continue };
             roomy.insert(unit.as_str());
-            for (leg, arrived) in database.intake.take(unit, legs, room.deliveries, &database, &mut pulls) {
+            for (leg, arrived) in
+                database.intake.take(unit, legs, room.deliveries, &rooms[unit.as_str()], &database, &mut pulls)
+            {
                 let ack = Ack { consumer: leg.ack_name(), to: arrived.reply.clone(), verb: DONE };
                 let (sequence, stored_at) = (arrived.entry.sequence, arrived.entry.stored_at);
                 let highest = self.highest.entry(leg.ack_name()).or_default();
@@ -152,7 +156,8 @@ impl NatsIngest {
             let mut held = database.leases.lock();
             let gone: Vec<Held> = leases.drain(..).filter_map(|(_, lease)| held.remove(&lease.token.0)).collect();
             drop(held);
-            gone.iter().for_each(|held| database.intake.hold(&held.leg.ack_name()));
+            let consumers: HashSet<Arc<str>> = gone.iter().map(|held| held.leg.ack_name()).collect();
+            consumers.iter().for_each(|consumer| database.intake.hold(consumer));
         }
         leases.into_iter().map(|(_, lease)| lease).collect()
     }
@@ -197,6 +202,7 @@ fn lease(
         note: arrived.known.note,
         noted: arrived.known.noted,
         is_ending: false,
+        fresh: Instant::now(),
         event: event.clone(),
     };
     database.leases.lock().insert(token, held);

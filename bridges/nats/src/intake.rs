@@ -113,8 +113,13 @@ impl Intake {
     /// The messages of a consumer that wait here.
     pub(crate) fn waiting(&self, key: &str) -> Vec<u64> {
         let inner = self.inner.lock();
-        let Some(source) = inner.sources.get(key) else { return Vec::new() };
-        source.waiting.iter().map(|arrived| arrived.entry.sequence).chain(source.arriving.iter().copied()).collect()
+        let waiting = inner.sources.get(key).map(|source| source.waiting.iter().map(|it| it.entry.sequence).collect());
+        waiting.unwrap_or_default()
+    }
+
+    /// Those that are looked at before they do.
+    pub(crate) fn arriving(&self, key: &str) -> Vec<u64> {
+        self.inner.lock().sources.get(key).map(|source| source.arriving.clone()).unwrap_or_default()
     }
 
     /// Whether somebody should see whether the consumers are there.
@@ -131,12 +136,14 @@ impl Intake {
         std::mem::take(&mut inner.is_woken)
     }
 
-    /// What has come for a subscription, at most `room`, and what to ask for so that there is always something on its way.
+    /// What has come for a subscription, at most `room`, and of each partition at most its own; and what to ask for so that there is always something on its
+    /// way.
     pub(crate) fn take(
         &self,
         unit: &str,
         legs: &[Arc<Leg>],
         room: usize,
+        rooms: &HashMap<u32, usize>,
         database: &Database,
         pulls: &mut Vec<Pull>,
     ) -> Vec<(Arc<Leg>, Arrived)> {
@@ -144,7 +151,6 @@ impl Intake {
         let now = Instant::now();
         let (lease, generation) = (database.settings.lease_time, inner.generation);
         let mut taken = Vec::new();
-        // Each partition has its share of the room.
         let share = if database.partitions() > 0 { room.div_ceil(legs.len().max(1)) } else { room };
         for leg in legs {
             let key = leg.ack_name();
@@ -169,7 +175,11 @@ impl Intake {
             if matches!(source.hold, Some(Hold::Lost { until, .. }) if now >= until) {
                 source.go_on();
             }
-            while taken.len() < room && source.hold.is_none() {
+            // Each partition has its share of the room.
+            let most = leg.partition.map_or(room, |number| rooms.get(&number).copied().unwrap_or(0));
+            let most = most.min(room - taken.len());
+            let before = taken.len();
+            while taken.len() - before < most && source.hold.is_none() {
                 let Some(arrived) = source.waiting.pop_front() else { break };
                 // One that this process has slept over is somebody else's by now.
                 if arrived.is_fresh(lease) {
@@ -182,8 +192,7 @@ impl Intake {
             if is_overdue {
                 source.outstanding = 0;
             }
-            let missing = source.missing();
-            source.target = share.min(room - taken.len()).saturating_sub(source.waiting.len()).max(missing).min(BATCH);
+            source.target = source.wanted(share.min(most + before - taken.len())).min(BATCH);
             let missing = source.target.saturating_sub(source.outstanding);
             // On a new connection it has to be read again, also if there is no room: something may have been lost.
             let is_cut_off = source.inbox.is_some() && source.asked != generation;

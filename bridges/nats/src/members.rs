@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::connection::{Database, Held};
+use crate::connection::Database;
 use crate::js::{self, Ack, Entry, GIVEN_BACK, Outgoing, Stored};
 use crate::names::token;
 use crate::range::{Begin, Range};
@@ -137,15 +137,12 @@ async fn is_alone(session: &Session, database: &Database, unit: &str) -> Result<
     }))
 }
 
-/// The messages of a consumer that are here; of those that are handed out only those that count.
-pub(crate) fn in_hand(database: &Database, leg: &Leg, counts: impl Fn(&Held) -> bool) -> HashSet<u64> {
+/// The messages of a consumer that are here.
+fn in_hand(database: &Database, leg: &Leg) -> HashSet<u64> {
     let _all_are_somewhere = database.handing_out.lock();
-    let mut in_hand: HashSet<u64> = {
-        let leases = database.leases.lock();
-        let of_it = leases.values().filter(|held| held.leg.ack_name() == leg.ack_name() && counts(held));
-        of_it.map(|held| held.sequence).collect()
-    };
+    let mut in_hand = database.handed_out(leg, |_| true);
     in_hand.extend(database.intake.waiting(&leg.ack_name()));
+    in_hand.extend(database.intake.arriving(&leg.ack_name()));
     in_hand
 }
 
@@ -165,7 +162,7 @@ pub(crate) async fn recover(session: &Session, database: &Database, leg: &Leg) -
         return nothing;
     }
     // What had come before the answer is here by now, or was settled.
-    let in_hand = in_hand(database, leg, |_| true);
+    let in_hand = in_hand(database, leg);
     let settled = database.settled(&leg.ack_name(), floor, delivered);
     let is_lost = |it: &u64| *it <= delivered && !in_hand.contains(it) && !settled.contains(it);
     let mut range = Range::open(session, stream, &leg.filter, Begin::Number(floor + 1), true).await?;

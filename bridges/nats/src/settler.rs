@@ -18,7 +18,7 @@ use crate::names::token;
 use crate::registry::{self, Info, USED};
 use crate::runtime::Session;
 use crate::state::write;
-use crate::{Status, store, unconfirmed};
+use crate::{Status, shares, store, unconfirmed};
 
 /// How often the name of the instance is given back.
 const TRIES: usize = 5;
@@ -53,7 +53,7 @@ impl NatsSettler {
         let told = database
             .runtime
             .call(move |session| async move { leases::give_back(&session, &on_thread, unwanted).await })
-            .and_then(|()| database.shares.lock().leave(&database, slice::from_ref(&unit.to_owned())));
+            .and_then(|()| shares::leave(&database, slice::from_ref(&unit.to_owned())));
         if let Err(error) = told {
             tracing::debug!(%error, "its partitions are free when its lease has ended");
         }
@@ -65,8 +65,8 @@ impl NatsSettler {
         if database.partitions() == 0 {
             return Ok(Vec::new());
         }
-        let mut shares = database.shares.lock();
-        shares.renew(database)?;
+        shares::renew(database)?;
+        let shares = database.shares.lock();
         let mut leases = database.leases.lock();
         let is_owned = |held: &Held| held.leg.partition.is_none_or(|number| shares.owns(&held.leg.unit, number));
         let gone = |token: &LeaseToken| leases.get(&token.0).is_some_and(|held| !is_owned(held));
@@ -270,6 +270,7 @@ impl Settler for NatsSettler {
                 None
             });
         }
+        let began = Instant::now();
         let lost = self.taken_over(tokens.iter().copied())?;
         let mut acks: Vec<Ack> = {
             let leases = database.leases.lock();
@@ -285,6 +286,8 @@ impl Settler for NatsSettler {
             show_life(&session, &on_thread, &life, &name).await
         })?;
         self.last_beat = Some(Instant::now());
+        let mut leases = database.leases.lock();
+        tokens.iter().for_each(|token| _ = leases.get_mut(&token.0).map(|held| held.fresh = began));
         if is_ours { Ok(lost) } else { Ok(tokens.to_vec()) }
     }
 }
@@ -318,7 +321,7 @@ impl Drop for NatsSettler {
             tracing::debug!(%error, "what was handled comes again when its leases have ended");
         }
         if database.partitions() > 0
-            && let Err(error) = database.shares.lock().leave(&database, &units)
+            && let Err(error) = shares::leave(&database, &units)
         {
             tracing::debug!(%error, "its partitions are free when its lease has ended");
         }

@@ -11,8 +11,10 @@ use std::time::{Duration, Instant};
 use eventbroker::provider::BackendError;
 
 use crate::connection::Database;
+use crate::js::Entry;
 use crate::owners::{Owners, Portion, Wish};
 use crate::registry::OWNERS;
+use crate::runtime::Session;
 use crate::state::{read, write};
 
 /// If it still has something of a partition in its hands after a lease, retries that wait long for example, it goes on with it for so many
@@ -25,11 +27,12 @@ const HURRY: Duration = Duration::from_millis(50);
 /// How often a note is written that others change at the same time.
 const TRIES: usize = 50;
 
-/// See the module's page.
+/// See the module's page. Nobody waits for the server while he holds it.
 #[derive(Debug, Default)]
 pub(crate) struct Shares {
     of: HashMap<String, Share>,
     looked: Option<Instant>,
+    is_under_way: bool,
     /// The connection on which the others were seen: what was not seen while there was none says nothing.
     generation: u64,
 }
@@ -39,6 +42,8 @@ pub(crate) struct Shares {
 struct Share {
     portion: Portion,
     takes_part: bool,
+    /// The number of the note that says so.
+    noted: u64,
     /// Just before the server was last told that this member lives.
     renewed: Option<Instant>,
     /// Since when others have given no new sign of life.
@@ -51,23 +56,37 @@ struct Share {
     gained: BTreeSet<u32>,
 }
 
+/// A subscription that is served, and whether this member takes part in it.
+pub(crate) type Wanted = (String, bool);
+
+/// A change of a note: what it is called, the number of the last one, what it is to say; and what this member gets by it.
+struct Change {
+    wanted: Wanted,
+    key: String,
+    last: u64,
+    owners: Owners,
+    portion: Portion,
+    /// Else it was taken for dead, and has nothing left of what it had.
+    was_known: bool,
+}
+
 impl Shares {
     /// When it should be looked at again.
     pub(crate) fn next(&self, lease: Duration) -> Instant {
         let hurries = self.of.values().any(|share| share.giving_up.is_some());
-        let every = if hurries { HURRY.min(lease / 8) } else { LOOK_EVERY.min(lease / 8) };
-        self.looked.map_or_else(Instant::now, |looked| looked + every)
+        let every = if hurries { HURRY } else { LOOK_EVERY }.min(lease / 8);
+        let since = if self.is_under_way { None } else { self.looked };
+        since.map_or_else(|| Instant::now() + every, |looked| looked + every)
     }
 
-    /// Asks for a share of the subscriptions that are served, if it is time to: of each whether this member takes part.
-    pub(crate) fn see_to(&mut self, database: &Arc<Database>, wanted: &[(String, bool)]) -> Result<(), BackendError> {
-        let is_new = |(unit, takes_part): &(String, bool)| {
-            self.of.get(unit).map_or(*takes_part, |share| share.takes_part != *takes_part)
+    /// Whether it is time to ask for a share of the subscriptions that are served.
+    fn is_due(&self, wanted: &[Wanted], lease: Duration) -> bool {
+        let is_due = |(unit, takes_part): &Wanted| match self.of.get(unit) {
+            Some(share) => share.takes_part != *takes_part || share.is_due(lease),
+            None => *takes_part,
         };
-        if wanted.iter().any(is_new) || Instant::now() >= self.next(database.settings.lease_time) {
-            self.ask(database, wanted)?;
-        }
-        Ok(())
+        let is_late = self.looked.is_none() || Instant::now() >= self.next(lease);
+        !self.is_under_way && (is_late || wanted.iter().any(is_due))
     }
 
     /// Whether the server has heard of this member in the last third of a lease.
@@ -75,17 +94,11 @@ impl Shares {
         self.of.get(unit).and_then(|share| share.renewed).is_some_and(|renewed| renewed.elapsed() < lease / 3)
     }
 
-    /// Asks again if the server has not heard of it for a while, because nobody takes anything at the moment.
-    pub(crate) fn renew(&mut self, database: &Arc<Database>) -> Result<(), BackendError> {
-        let lease = database.settings.lease_time;
+    /// What the server has not heard of in the last third of a lease, though it should.
+    fn stale(&self, lease: Duration, takes_part: bool) -> Vec<Wanted> {
         let is_nothing = |share: &Share| !share.takes_part && share.portion.owned.is_empty();
-        if self.of.iter().all(|(unit, share)| is_nothing(share) || self.is_fresh(unit, lease)) {
-            return Ok(());
-        }
-        let is_silent = database.intake.is_silent();
-        let wanted: Vec<(String, bool)> =
-            self.of.iter().map(|(unit, share)| (unit.clone(), share.takes_part && !is_silent)).collect();
-        self.ask(database, &wanted)
+        let stale = self.of.iter().filter(|(unit, share)| !is_nothing(share) && !self.is_fresh(unit, lease));
+        stale.map(|(unit, share)| (unit.clone(), share.takes_part && takes_part)).collect()
     }
 
     pub(crate) fn owns(&self, unit: &str, partition: u32) -> bool {
@@ -114,97 +127,153 @@ impl Shares {
         self.of.iter_mut().filter_map(wants).collect()
     }
 
-    /// Takes no part any more: lets everything go that it has nothing in its hands of.
-    pub(crate) fn leave(&mut self, database: &Arc<Database>, units: &[String]) -> Result<(), BackendError> {
-        let known = units.iter().filter(|unit| self.of.contains_key(*unit));
-        let wanted: Vec<(String, bool)> = known.map(|unit| (unit.clone(), false)).collect();
-        let left = self.ask(database, &wanted);
-        self.of.retain(|unit, _| !units.contains(unit));
-        left
+    /// The others have to show again that they live: meanwhile nobody could.
+    fn see_anew(&mut self) {
+        self.of.values_mut().for_each(|share| share.seen.clear());
     }
 
-    fn ask(&mut self, database: &Arc<Database>, wanted: &[(String, bool)]) -> Result<(), BackendError> {
-        let generation = database.runtime.generation();
-        if self.generation != generation {
-            self.generation = generation;
-            self.of.values_mut().for_each(|share| share.seen.clear());
-        }
-        let mut left: Vec<(String, bool)> = wanted.to_vec();
-        for _ in 0..TRIES {
-            if left.is_empty() {
-                break;
-            }
-            match self.try_all(database, &left) {
-                Ok(overtaken) => left = overtaken,
-                Err(error) => {
-                    // Meanwhile nobody could show that he lives.
-                    self.of.values_mut().for_each(|share| share.seen.clear());
-                    // What was asked may have been noted all the same.
-                    self.looked = None;
-                    return Err(error);
-                }
-            }
-        }
-        self.looked = Some(Instant::now());
-        Ok(())
-    }
-
-    /// Asks for a share of each. Returns those for which others were faster.
-    fn try_all(
-        &mut self,
-        database: &Arc<Database>,
-        wanted: &[(String, bool)],
-    ) -> Result<Vec<(String, bool)>, BackendError> {
-        let asked = Instant::now();
-        let keys: Vec<String> = wanted.iter().map(|(unit, _)| database.state.key(OWNERS, unit)).collect();
-        let on_thread = Arc::clone(database);
-        let told = keys.clone();
-        let found =
-            database.runtime.call(move |session| async move { on_thread.state.get_all(&session, told).await })?;
-        let (mut notes, mut asking) = (Vec::new(), Vec::new());
-        for (((unit, takes_part), key), found) in wanted.iter().zip(keys).zip(found) {
+    /// What is to be noted, as things stand.
+    fn changes(&mut self, database: &Database, wanted: &[Wanted], found: Vec<Option<Entry>>) -> Vec<Change> {
+        let lease = database.settings.lease_time;
+        let mut changes = Vec::new();
+        for ((unit, takes_part), found) in wanted.iter().zip(found) {
             let last = found.as_ref().map_or(0, |entry| entry.sequence);
             let before: Owners = found.as_ref().and_then(read).unwrap_or_default();
             let share = self.of.entry(unit.clone()).or_default();
             share.takes_part = *takes_part;
-            let dead = share.dead(&before, &database.boot);
-            let in_hand = database.partitions_in_hand(unit);
             let wish = Wish {
                 me: &database.boot,
-                lease: database.settings.lease_time,
+                lease,
                 takes_part: *takes_part,
-                in_hand: &in_hand,
-                dead: &dead,
+                in_hand: &database.partitions_in_hand(unit),
+                dead: &share.dead(&before, &database.boot),
                 partitions: database.partitions(),
             };
-            let mut after = before.clone();
-            let portion = after.share_out(&wish);
-            let is_due = share.renewed.is_none_or(|renewed| renewed.elapsed() >= database.settings.lease_time / 6);
-            // Whoever was taken for dead has nothing left of what it had.
+            let mut owners = before.clone();
+            let portion = owners.share_out(&wish);
             let was_known = before.members.contains_key(&database.boot);
-            if !after.is_same_but_for_signs(&before, &database.boot) || (is_due && (*takes_part || was_known)) {
-                notes.push((key, last, write(&after)));
-                asking.push((unit.clone(), *takes_part, portion, was_known));
+            let is_due = share.is_due(lease) && (*takes_part || was_known);
+            if is_due || !owners.is_same_but_for_signs(&before, &database.boot) {
+                let (key, wanted) = (database.state.key(OWNERS, unit), (unit.clone(), *takes_part));
+                changes.push(Change { wanted, key, last, owners, portion, was_known });
             }
         }
-        if notes.is_empty() {
-            return Ok(Vec::new());
-        }
-        let on_thread = Arc::clone(database);
-        let noted =
-            database.runtime.call(move |session| async move { on_thread.state.replace_all(&session, notes).await })?;
-        let mut overtaken = Vec::new();
-        for ((unit, takes_part, portion, was_known), noted) in asking.into_iter().zip(noted) {
-            match self.of.get_mut(&unit) {
-                Some(share) if noted.is_some() => share.take(portion, was_known, asked, database.settings.lease_time),
-                _ => overtaken.push((unit, takes_part)),
-            }
-        }
-        Ok(overtaken)
+        changes
     }
 }
 
+/// Sees to it that the server is asked, if it is time to; nobody waits for that.
+pub(crate) fn see_to(database: &Arc<Database>, wanted: Vec<Wanted>) {
+    {
+        let mut shares = database.shares.lock();
+        if !shares.is_due(&wanted, database.settings.lease_time) {
+            return;
+        }
+        shares.is_under_way = true;
+    }
+    let under_way = UnderWay(Arc::clone(database));
+    database.runtime.post(move |session| {
+        let session = match session {
+            Ok(session) => session,
+            Err(error) => {
+                under_way.0.intake.fail(error);
+                return None;
+            }
+        };
+        Some(Box::pin(async move {
+            if let Err(error) = ask(&session, &under_way.0, wanted).await {
+                under_way.0.intake.fail(error);
+            }
+        }))
+    });
+}
+
+/// A question that is under way. Whatever becomes of it, it is told.
+struct UnderWay(Arc<Database>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.shares.lock().is_under_way = false;
+        self.0.intake.ring();
+    }
+}
+
+/// Asks again if the server has not heard of this member for a while, and waits for the answer.
+pub(crate) fn renew(database: &Arc<Database>) -> Result<(), BackendError> {
+    // Who takes nothing, because it stops, keeps only what it has in hand.
+    let takes_part = !database.intake.is_silent();
+    let stale = database.shares.lock().stale(database.settings.lease_time, takes_part);
+    if stale.is_empty() {
+        return Ok(());
+    }
+    let on_thread = Arc::clone(database);
+    database.runtime.call(move |session| async move { ask(&session, &on_thread, stale).await })
+}
+
+/// Takes no part any more: lets everything go that it has nothing in its hands of.
+pub(crate) fn leave(database: &Arc<Database>, units: &[String]) -> Result<(), BackendError> {
+    let known = |unit: &&String| database.shares.lock().of.contains_key(*unit);
+    let wanted: Vec<Wanted> = units.iter().filter(known).map(|unit| (unit.clone(), false)).collect();
+    let on_thread = Arc::clone(database);
+    let left = database.runtime.call(move |session| async move { ask(&session, &on_thread, wanted).await });
+    database.shares.lock().of.retain(|unit, _| !units.contains(unit));
+    left
+}
+
+async fn ask(session: &Session, database: &Database, mut wanted: Vec<Wanted>) -> Result<(), BackendError> {
+    {
+        let mut shares = database.shares.lock();
+        if shares.generation != session.generation {
+            shares.generation = session.generation;
+            shares.see_anew();
+        }
+    }
+    for _ in 0..TRIES {
+        if wanted.is_empty() {
+            break;
+        }
+        let overtaken = try_all(session, database, &wanted).await;
+        if overtaken.is_err() {
+            let mut shares = database.shares.lock();
+            shares.see_anew();
+            // What was asked may have been noted all the same.
+            shares.looked = None;
+        }
+        wanted = overtaken?;
+    }
+    database.shares.lock().looked = Some(Instant::now());
+    Ok(())
+}
+
+/// Asks for a share of each. Returns those for which others were faster.
+async fn try_all(session: &Session, database: &Database, wanted: &[Wanted]) -> Result<Vec<Wanted>, BackendError> {
+    let asked = Instant::now();
+    let keys = wanted.iter().map(|(unit, _)| database.state.key(OWNERS, unit)).collect();
+    let found = database.state.get_all(session, keys).await?;
+    let changes = database.shares.lock().changes(database, wanted, found);
+    let notes = changes.iter().map(|it| (it.key.clone(), it.last, write(&it.owners))).collect();
+    let noted = database.state.replace_all(session, notes).await?;
+    let mut overtaken = Vec::new();
+    let mut shares = database.shares.lock();
+    for (change, noted) in changes.into_iter().zip(noted) {
+        match (shares.of.get_mut(&change.wanted.0), noted) {
+            (Some(share), Some(noted)) if noted > share.noted => {
+                share.noted = noted;
+                share.take(change.portion, change.was_known, asked, database.settings.lease_time);
+            }
+            (_, Some(_)) => {}
+            (_, None) => overtaken.push(change.wanted),
+        }
+    }
+    Ok(overtaken)
+}
+
 impl Share {
+    /// Whether it is time to show that this member lives, so that there is time to hand something out after that.
+    fn is_due(&self, lease: Duration) -> bool {
+        self.renewed.is_none_or(|renewed| renewed.elapsed() >= lease / 6)
+    }
+
     /// Those others who have shown no sign of life for their leases.
     fn dead(&mut self, owners: &Owners, me: &str) -> BTreeSet<String> {
         // After the answer has come, so not before they have shown it.

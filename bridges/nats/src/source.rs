@@ -89,8 +89,10 @@ pub(crate) enum Hold {
     Whole {
         /// Tells it from earlier ones.
         number: u64,
-        /// How many were in other hands at the last look.
-        missing: usize,
+        /// How many were in other hands at the last look, but for those that have come since.
+        missing: Option<usize>,
+        /// The last that came had been in other hands: more of them may be there.
+        comes_back: bool,
         looked: Option<Instant>,
     },
 }
@@ -115,13 +117,23 @@ impl Source {
     pub(crate) fn hold(&mut self) {
         if self.leg.partition.is_some() {
             self.holds += 1;
-            self.hold = Some(Hold::Whole { number: self.holds, missing: 0, looked: None });
+            self.hold = Some(Hold::Whole { number: self.holds, missing: None, comes_back: true, looked: None });
         }
     }
 
-    /// How many are asked for beyond what there is room for, because they are missing.
-    pub(crate) fn missing(&self) -> usize {
-        if let Some(Hold::Whole { missing, .. }) = &self.hold { *missing } else { 0 }
+    /// How many are to be on their way, of what there is room for. What others have had goes first; as long as none of that is there, one is
+    /// enough to see when it is: what is new would only pile up here.
+    pub(crate) fn wanted(&self, room: usize) -> usize {
+        match &self.hold {
+            Some(Hold::Whole { missing: Some(missing), comes_back, .. }) => {
+                if *comes_back {
+                    *missing
+                } else {
+                    1
+                }
+            }
+            _ => room.saturating_sub(self.waiting.len()),
+        }
     }
 
     /// Notes what has come. Of a consumer with one owner nothing is delivered in between: that would be in other hands.
@@ -132,7 +144,9 @@ impl Source {
             }
             self.last = self.last.max(Some(it.delivery));
         }
-        if let Some(Hold::Whole { looked, .. }) = &mut self.hold {
+        if let Some(Hold::Whole { missing, comes_back, looked, .. }) = &mut self.hold {
+            *missing = missing.map(|missing| missing.saturating_sub(arrived.len()));
+            *comes_back = arrived.last().is_some_and(|last| last.delivered > 1);
             *looked = None;
         }
     }

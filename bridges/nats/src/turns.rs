@@ -11,8 +11,11 @@ use eventbroker::provider::{BackendError, Room};
 use crate::connection::{Database, Served};
 use crate::progress::progress;
 use crate::registry::Leg;
+use crate::shares;
 use crate::source::{Source, Unwanted};
 
+/// Deliveries of a partition that are handed out at a time: who takes over has to begin with all of them.
+const DEPTH: usize = 256;
 /// How soon it looks again whether an earlier pattern has come to its end.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
@@ -44,9 +47,9 @@ impl Turns {
         let wanted: Vec<(String, bool)> =
             served.iter().map(|(name, it)| (it.unit.clone(), takes_part(name, &it.unit))).collect();
         let lease = database.settings.lease_time;
+        shares::see_to(database, wanted.clone());
         let gained = {
             let mut shares = database.shares.lock();
-            shares.see_to(database, &wanted)?;
             self.claimable = wanted.iter().map(|(unit, _)| (unit.clone(), shares.claimable(unit, lease))).collect();
             shares.gained()
         };
@@ -103,6 +106,17 @@ impl Turns {
             divided.rotate_left(self.turn);
         }
         legs
+    }
+
+    /// How much it may take of each partition of a subscription at the moment.
+    pub(crate) fn rooms(&self, database: &Database, unit: &str) -> HashMap<u32, usize> {
+        let Some(claimable) = self.claimable.get(unit) else { return HashMap::new() };
+        if !database.shares.lock().is_fresh(unit, database.settings.lease_time) {
+            return HashMap::new();
+        }
+        let handed_out = database.handed_out_by_partition(unit);
+        let room = |number: &u32| (*number, DEPTH.saturating_sub(handed_out.get(number).copied().unwrap_or(0)));
+        claimable.iter().map(room).collect()
     }
 
     /// What is to go back because others have had its partition.

@@ -81,7 +81,7 @@ impl Intake {
         let mut inner = self.inner.lock();
         let Some(source) = inner.sources.get_mut(key) else { return };
         match &mut source.hold {
-            Some(Hold::Whole { number: of, missing, .. }) if *of == number => *missing = count,
+            Some(Hold::Whole { number: of, missing, .. }) if *of == number => *missing = Some(count),
             _ => return,
         }
         if count == 0 {
