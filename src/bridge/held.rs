@@ -2,14 +2,15 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use crate::hash::hash_text;
 use crate::provider::{Lease, LeaseToken};
 
 /// A lease from the moment it came in until it is settled. Times are monotonic nanoseconds.
 #[derive(Debug)]
 pub(crate) struct Held {
     pub(crate) token: LeaseToken,
-    /// How many came in before it.
-    pub(crate) number: u64,
+    /// Stands for the key of its event, if that has one.
+    key: Option<u64>,
     /// Marked calls of other holders that never came to an end.
     pub(crate) crashes: u32,
     /// It came back from a lost lease, and has not survived a call since.
@@ -24,11 +25,11 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    /// A lease that came in behind so many, and is good since `at`.
-    pub(crate) fn new(lease: &Lease, number: u64, at: u64, lease_time: Option<u64>) -> Self {
+    /// A lease that came in with a call of the ingest that began `at`.
+    pub(crate) fn new(lease: &Lease, at: u64, lease_time: Option<u64>) -> Self {
         let held = Self {
             token: lease.token,
-            number,
+            key: lease.event.key().map(hash_text),
             crashes: lease.crashes,
             suspect: AtomicBool::new(lease.suspect),
             good_until: AtomicU64::new(u64::MAX),
@@ -48,30 +49,21 @@ impl Held {
         self.good_until.store(at.saturating_add(lease_time / 3 * 2), Ordering::SeqCst);
     }
 
-    /// When it was extended last, or began.
-    pub(crate) fn extended(&self) -> u64 {
-        self.extended.load(Ordering::SeqCst)
-    }
-
-    /// Whether it can be extended. Not while a call lasts longer than `max_call`: that one may never end.
-    pub(crate) fn goes_on(&self, now: u64, max_call: u64) -> bool {
+    /// Whether it is time to extend it. Not while a call lasts longer than `max_call`: that one may never end.
+    pub(crate) fn is_due(&self, now: u64, lease_time: u64, max_call: u64) -> bool {
         let began = self.call_began.load(Ordering::SeqCst);
         let stuck = began != 0 && now.saturating_sub(began) >= max_call;
-        !stuck && !self.is_settled()
+        !stuck && !self.is_settled() && now.saturating_sub(self.extended.load(Ordering::SeqCst)) >= lease_time / 3
     }
 
-    /// Whether it is time to.
-    pub(crate) fn is_due(&self, now: u64, lease_time: u64) -> bool {
-        now.saturating_sub(self.extended()) >= lease_time / 3
+    /// True if it was not known before that it is lost.
+    pub(crate) fn lose(&self) -> bool {
+        !self.lost.swap(true, Ordering::SeqCst)
     }
 
-    /// Whether it is too late to, because it may have been given up already. A call that runs goes on.
-    pub(crate) fn has_lapsed(&self, now: u64) -> bool {
-        self.call_began.load(Ordering::SeqCst) == 0 && now >= self.good_until.load(Ordering::SeqCst)
-    }
-
-    pub(crate) fn lose(&self) {
-        self.lost.store(true, Ordering::SeqCst);
+    /// Whether its call has not begun, and its event has the same key as another one's.
+    pub(crate) fn waits_with(&self, other: &Self) -> bool {
+        self.key.is_some() && self.key == other.key && self.call_began.load(Ordering::SeqCst) == 0
     }
 
     /// Whether somebody else may hold it by now.

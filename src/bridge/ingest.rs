@@ -83,15 +83,9 @@ impl Engine {
         let leases = ingest.receive(room, wait)?;
         // The bridge may have waited, but not after it had taken the leases; and the process may sleep while they are taken in.
         let now = self.clock.now();
-        // What comes later is not good for longer than what is before it, or it would run when that is given up.
-        let max_call = nanos(self.config.max_handler_time);
-        let before = bridge.held.lock();
-        let since =
-            before.values().filter(|held| held.goes_on(now, max_call)).map(|held| held.extended()).fold(now, u64::min);
-        drop(before);
         for lease in leases {
-            let number = bridge.ingested.fetch_add(1, Ordering::SeqCst);
-            let held = Arc::new(Held::new(&lease, number, since, lease_time));
+            bridge.ingested.fetch_add(1, Ordering::SeqCst);
+            let held = Arc::new(Held::new(&lease, now, lease_time));
             bridge.held.lock().insert(held.token, Arc::clone(&held));
             if !self.take_in(lease, &held) {
                 bridge.release(&held);

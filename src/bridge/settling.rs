@@ -166,18 +166,16 @@ impl Settling {
         let Some(lease_time) = self.lease_time else { return Ok(()) };
         let (now, max_call) = (engine.clock.now(), nanos(engine.config.max_handler_time));
         let held = bridge.held.lock();
-        let mut all: Vec<_> = held.values().filter(|it| it.goes_on(now, max_call)).cloned().collect();
+        let due: Vec<_> = held.values().filter(|it| it.is_due(now, lease_time, max_call)).cloned().collect();
         drop(held);
-        if !all.iter().any(|it| it.is_due(now, lease_time)) && now < self.next_heartbeat {
+        if due.is_empty() && now < self.next_heartbeat {
             return Ok(());
         }
-        // All of them, those before others first, so that none is given up and one behind it is not.
-        all.sort_unstable_by_key(|held| held.number);
-        let tokens: Vec<LeaseToken> = all.iter().map(|held| held.token).collect();
+        let tokens: Vec<LeaseToken> = due.iter().map(|held| held.token).collect();
         let lost = self.settler.extend(&tokens)?;
         self.next_heartbeat = now.saturating_add(lease_time / 3);
-        for held in all {
-            if lost.contains(&held.token) || held.has_lapsed(engine.clock.now()) {
+        for held in due {
+            if lost.contains(&held.token) {
                 held.lose();
             } else {
                 held.extend(now, lease_time);

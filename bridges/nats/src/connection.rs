@@ -88,11 +88,21 @@ pub(crate) struct Held {
     pub(crate) is_ending: bool,
     /// When its lease began, or was extended.
     pub(crate) fresh: Instant,
+    /// It was extended so late that it may have been given up before.
+    pub(crate) is_late: bool,
     /// For its dead letter.
     pub(crate) event: Event,
 }
 
 impl Held {
+    /// It was extended by a call that began then. If it was late, what is behind it waits until the next time: by then it is told whether it was given up.
+    pub(crate) fn extend(&mut self, began: Instant, lease: Duration) {
+        self.is_late = !self.is_late && self.fresh.elapsed() >= lease.mul_f64(0.6);
+        if !self.is_late {
+            self.fresh = began;
+        }
+    }
+
     pub(crate) fn ack(&self, verb: &'static [u8]) -> Ack {
         Ack { consumer: self.leg.ack_name(), to: self.reply.clone(), verb }
     }

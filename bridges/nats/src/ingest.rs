@@ -203,6 +203,7 @@ fn lease(
         noted: arrived.known.noted,
         is_ending: false,
         fresh: Instant::now(),
+        is_late: false,
         event: event.clone(),
     };
     database.leases.lock().insert(token, held);

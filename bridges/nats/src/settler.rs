@@ -286,8 +286,8 @@ impl Settler for NatsSettler {
             show_life(&session, &on_thread, &life, &name).await
         })?;
         self.last_beat = Some(Instant::now());
-        let mut leases = database.leases.lock();
-        tokens.iter().for_each(|token| _ = leases.get_mut(&token.0).map(|held| held.fresh = began));
+        let (mut leases, lease) = (database.leases.lock(), database.settings.lease_time);
+        tokens.iter().for_each(|token| _ = leases.get_mut(&token.0).map(|held| held.extend(began, lease)));
         if is_ours { Ok(lost) } else { Ok(tokens.to_vec()) }
     }
 }
