@@ -262,6 +262,14 @@ impl Bridge {
         self.command(Command::Settle(Settlement::new(held.token, outcome)));
     }
 
+    /// A lease has ended before its delivery was handled. What waits behind it, of the same key, has to come again behind it, also if its
+    /// own lease came later or was extended meanwhile.
+    fn lose_behind(&self, lost: &Held) {
+        if lost.lose() {
+            self.held.lock().values().filter(|held| held.waits_with(lost)).for_each(|held| _ = held.lose());
+        }
+    }
+
     /// A lease for whose delivery there is no place.
     fn release(&self, held: &Held) {
         held.settle();

@@ -10,6 +10,7 @@
 
 mod backoff;
 mod operator;
+mod partition;
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use crate::query::{Filter, Page};
 use crate::stats::StoreStats;
 pub use backoff::Backoff;
 pub use operator::{Operator, Replay, Replayed, Tail};
+pub use partition::partition_of;
 
 /// What the provider without a back end is called.
 pub(crate) const MEMORY: &str = "memory";

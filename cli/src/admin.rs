@@ -11,7 +11,8 @@ use crate::print;
 #[derive(Debug, clap::Args)]
 #[command(before_help = "\
 Examples:
-  eventbroker admin repartition --partitions 8 --url redis://localhost")]
+  eventbroker admin repartition --partitions 8 --url redis://localhost
+  eventbroker admin repartition --partitions 8 --url nats://localhost")]
 pub(crate) struct Options {
     #[command(subcommand)]
     verb: Verb,

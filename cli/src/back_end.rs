@@ -73,6 +73,7 @@ impl Target {
         }
         // A tool takes the stream as it is.
         config.redis.adopt_partitions = true;
+        config.nats.adopt_partitions = true;
         if let Some(stream) = &self.stream {
             config.redis.stream_name.clone_from(stream);
             config.nats.stream_name.clone_from(stream);

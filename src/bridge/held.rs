@@ -2,12 +2,15 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use crate::hash::hash_text;
 use crate::provider::{Lease, LeaseToken};
 
 /// A lease from the moment it came in until it is settled. Times are monotonic nanoseconds.
 #[derive(Debug)]
 pub(crate) struct Held {
     pub(crate) token: LeaseToken,
+    /// Stands for the key of its event, if that has one.
+    key: Option<u64>,
     /// Marked calls of other holders that never came to an end.
     pub(crate) crashes: u32,
     /// It came back from a lost lease, and has not survived a call since.
@@ -26,6 +29,7 @@ impl Held {
     pub(crate) fn new(lease: &Lease, now: u64, age: u64, lease_time: Option<u64>) -> Self {
         let held = Self {
             token: lease.token,
+            key: lease.event.key().map(hash_text),
             crashes: lease.crashes,
             suspect: AtomicBool::new(lease.suspect),
             good_until: AtomicU64::new(u64::MAX),
@@ -57,8 +61,14 @@ impl Held {
         !stuck && !self.is_settled() && now.saturating_sub(self.extended.load(Ordering::SeqCst)) >= lease_time / 3
     }
 
-    pub(crate) fn lose(&self) {
-        self.lost.store(true, Ordering::SeqCst);
+    /// True if it was not known before that it is lost.
+    pub(crate) fn lose(&self) -> bool {
+        !self.lost.swap(true, Ordering::SeqCst)
+    }
+
+    /// Whether its call has not begun, and its event has the same key as another one's.
+    pub(crate) fn waits_with(&self, other: &Self) -> bool {
+        self.key.is_some() && self.key == other.key && self.call_began.load(Ordering::SeqCst) == 0
     }
 
     /// Whether somebody else may hold it by now.

@@ -175,7 +175,11 @@ impl Settling {
         let lost = self.settler.extend(&tokens)?;
         self.next_heartbeat = now.saturating_add(lease_time / 3);
         for held in due {
-            if lost.contains(&held.token) { held.lose() } else { held.extend(now, lease_time) }
+            if lost.contains(&held.token) {
+                held.lose();
+            } else {
+                held.extend(now, lease_time);
+            }
         }
         Ok(())
     }

@@ -94,6 +94,9 @@ impl Engine {
         now: u64,
     ) -> Option<(Queued, LeasedCall)> {
         if held.is_lost(now) {
+            if let Some(bridge) = &self.bridge {
+                bridge.lose_behind(&held);
+            }
             self.cancel(subscription, delivery);
             return None;
         }

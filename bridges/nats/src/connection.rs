@@ -1,6 +1,6 @@
 //! One provider's hold on the server: what its parts share.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::process;
 use std::sync::Arc;
@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use async_nats::{ServerAddr, Subject};
-use eventbroker::provider::BackendError;
-use eventbroker::{Event, EventId};
+use eventbroker::provider::{BackendError, partition_of};
+use eventbroker::{Event, EventId, Pattern};
 use parking_lot::Mutex;
 
 use crate::intake::Intake;
@@ -18,6 +18,7 @@ use crate::leases::Note;
 use crate::names;
 use crate::registry::{Info, Leg};
 use crate::runtime::{Login, Runtime, Session};
+use crate::shares::Shares;
 use crate::state::State;
 use crate::unconfirmed::Unconfirmed;
 use crate::{Nats, OpenError, tls};
@@ -49,6 +50,10 @@ pub(crate) struct Database {
     pub(crate) unconfirmed: Unconfirmed,
     /// A publish was refused because the stream is full.
     pub(crate) is_crowded: AtomicBool,
+    /// Which partitions this provider owns; held while the server is asked about that.
+    pub(crate) shares: Mutex<Shares>,
+    /// Up to this message the stream was divided in another way: the subjects do not tell what there is.
+    pub(crate) divided_after: AtomicU64,
     places: Mutex<Places>,
     settled: Mutex<HashMap<Arc<str>, Settled>>,
     clock: Mutex<Option<Clock>>,
@@ -81,11 +86,25 @@ pub(crate) struct Held {
     /// What is noted about its earlier leases, and whether something is.
     pub(crate) note: Note,
     pub(crate) noted: bool,
+    /// The server is told of its end.
+    pub(crate) is_ending: bool,
+    /// When its lease began, or was extended.
+    pub(crate) fresh: Instant,
+    /// It was extended so late that it may have been given up before.
+    pub(crate) is_late: bool,
     /// For its dead letter.
     pub(crate) event: Event,
 }
 
 impl Held {
+    /// It was extended by a call that began then. If it was late, what is behind it waits until the next time: by then it is told whether it was given up.
+    pub(crate) fn extend(&mut self, began: Instant, lease: Duration) {
+        self.is_late = !self.is_late && self.fresh.elapsed() >= lease.mul_f64(0.6);
+        if !self.is_late {
+            self.fresh = began;
+        }
+    }
+
     pub(crate) fn ack(&self, verb: &'static [u8]) -> Ack {
         Ack { consumer: self.leg.ack_name(), to: self.reply.clone(), verb, generation: self.generation }
     }
@@ -184,6 +203,8 @@ impl Database {
             handing_out: Mutex::default(),
             unconfirmed: Unconfirmed::default(),
             is_crowded: AtomicBool::new(false),
+            shares: Mutex::default(),
+            divided_after: AtomicU64::new(0),
             places: Mutex::default(),
             settled: Mutex::default(),
             clock: Mutex::default(),
@@ -196,6 +217,25 @@ impl Database {
 
     pub(crate) fn prefix(&self) -> &str {
         &self.settings.subject_prefix
+    }
+
+    /// Into how many partitions the stream is divided; 0 is one stream that members compete for.
+    pub(crate) fn partitions(&self) -> u32 {
+        self.settings.partitions
+    }
+
+    /// The partition of an event, if the stream is divided.
+    pub(crate) fn partition_of(&self, event: &Event) -> Option<u32> {
+        (self.partitions() > 0).then(|| partition_of(event, self.partitions()))
+    }
+
+    /// What the subjects of the events of a pattern look like, of those that were stored as a message or behind it. Everything, if some
+    /// of them may have been stored before the stream was divided as it is.
+    pub(crate) fn subjects(&self, pattern: &Pattern, from: u64) -> String {
+        if from <= self.divided_after.load(Ordering::SeqCst) {
+            return String::new();
+        }
+        names::filter(&names::events(self.prefix(), self.partitions()), pattern)
     }
 
     pub(crate) fn group(&self) -> &str {
@@ -267,6 +307,36 @@ impl Database {
     pub(crate) fn in_hand(&self) -> HashSet<Known> {
         let known = |held: &Held| (held.leg.ack_name(), held.sequence, held.stored_at);
         self.leases.lock().values().map(known).collect()
+    }
+
+    /// The messages of a consumer on which leases are held, of those that count.
+    pub(crate) fn handed_out(&self, leg: &Leg, counts: impl Fn(&Held) -> bool) -> HashSet<u64> {
+        let leases = self.leases.lock();
+        let of_it = leases.values().filter(|held| held.leg.ack_name() == leg.ack_name() && counts(held));
+        of_it.map(|held| held.sequence).collect()
+    }
+
+    /// How much of each partition of a subscription is handed out; nothing more may be as long as some of it may soon be given up, because it
+    /// was not extended.
+    pub(crate) fn handed_out_by_partition(&self, unit: &str) -> HashMap<u32, usize> {
+        let patience = self.settings.lease_time / 2;
+        let now = Instant::now();
+        let mut count = HashMap::new();
+        for held in self.leases.lock().values().filter(|held| held.leg.unit == unit) {
+            let Some(number) = held.leg.partition else { continue };
+            let count: &mut usize = count.entry(number).or_default();
+            *count = if now - held.fresh >= patience { usize::MAX } else { count.saturating_add(1) };
+        }
+        count
+    }
+
+    /// The partitions of a subscription of which this provider has something in its hands.
+    pub(crate) fn partitions_in_hand(&self, unit: &str) -> BTreeSet<u32> {
+        let _all_are_somewhere = self.handing_out.lock();
+        let mut partitions = self.intake.partitions(unit);
+        let leases = self.leases.lock();
+        partitions.extend(leases.values().filter(|held| held.leg.unit == unit).filter_map(|held| held.leg.partition));
+        partitions
     }
 
     /// The server's clock, if it was seen on this connection and lately.

@@ -6,8 +6,9 @@ use async_nats::{HeaderMap, HeaderName, HeaderValue, Subject};
 use bytes::Bytes;
 use eventbroker::{Event, EventId};
 
+use crate::connection::Database;
 use crate::js::{Entry, Outgoing};
-use crate::names::type_tokens;
+use crate::names::{self, type_tokens};
 
 /// What the server knows a message again by.
 pub(crate) const MESSAGE_ID: &str = "Nats-Msg-Id";
@@ -18,9 +19,10 @@ const EVENT_SOURCE: &str = "Event-Source";
 const EVENT_STATUS: &str = "Event-Status";
 const INSTANCE_ID: &str = "Instance-ID";
 
-/// An event as a message below `prefix`.
-pub(crate) fn to_message(prefix: &str, event: &Event) -> Outgoing {
+/// An event as a message of the stream.
+pub(crate) fn to_message(database: &Database, event: &Event) -> Outgoing {
     let (event_type, source) = (event.event_type().as_str(), event.source().as_str());
+    let prefix = names::partition(database.prefix(), database.partition_of(event));
     let subject = Subject::from(format!("{prefix}.{source}.{}", type_tokens(event_type)));
     let id = event.id().to_string();
     let mut headers = HeaderMap::new();

@@ -1,31 +1,24 @@
-//! The way in: hands out what has come, asks for more, and sees to what nobody else does: subscriptions that nobody serves, notes that nobody
-//! needs, messages that everybody has handled.
+//! The way in: hands out what has come, asks for more, and sees to it that what nobody else does is done ([`upkeep`](crate::upkeep)).
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use eventbroker::provider::{BackendError, Ingest, Lease, LeaseToken, Room, Waker};
-use serde_json::json;
 
-use crate::connection::{Database, Held, Known};
+use crate::connection::{Database, Held, Known, Served};
 use crate::entry::{from_json, is_of_the_original, is_ours};
-use crate::js::{self, DONE, Which};
-use crate::leases;
-use crate::members::{BOOT, FORGET_AFTER};
-use crate::registry::{self, DEAD, LEASE, Leg, SUBSCRIPTION, USED};
-use crate::runtime::Session;
-use crate::source::{Arrived, is_fresh};
-use crate::state::{read, write};
-use crate::status::{FAILED, STATUS};
-use crate::store::{self, AT};
-use crate::{reader, stream, unconfirmed};
+use crate::js::{self, DONE};
+use crate::registry::{self, Leg};
+use crate::source::{Arrived, Source, is_fresh};
+use crate::state::write;
+use crate::store::AT;
+use crate::turns::Turns;
+use crate::{holds, leases, reader, unconfirmed, upkeep};
 
 /// Time between two looks for what is old.
 const CLEAN_UP_EVERY: Duration = Duration::from_secs(10);
-/// Notes of a kind that one look removes.
-const REMOVED: usize = 500;
 /// How soon it looks again at what has no room.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// What says how often a delivery was requeued.
@@ -37,11 +30,18 @@ pub(crate) struct NatsIngest {
     next_clean_up: Instant,
     /// The last message of each consumer that was handed out.
     highest: HashMap<Arc<str>, u64>,
+    /// Which consumers it may take from.
+    turns: Turns,
 }
 
 impl NatsIngest {
     pub(crate) fn new(database: &Arc<Database>) -> Self {
-        Self { database: Arc::clone(database), next_clean_up: Instant::now(), highest: HashMap::new() }
+        Self {
+            database: Arc::clone(database),
+            next_clean_up: Instant::now(),
+            highest: HashMap::new(),
+            turns: Turns::default(),
+        }
     }
 
     fn look(&mut self, room: &[Room], wait: Duration) -> Result<Vec<Lease>, BackendError> {
@@ -61,15 +61,20 @@ impl NatsIngest {
             if Instant::now() >= self.next_clean_up || database.is_crowded.swap(false, Ordering::SeqCst) {
                 self.next_clean_up = Instant::now() + CLEAN_UP_EVERY.min(database.settings.idle_expiry);
                 let on_thread = Arc::clone(&database);
-                database.runtime.call_long(move |session| async move { clean_up(&session, &on_thread).await })?;
+                database
+                    .runtime
+                    .call_long(move |session| async move { upkeep::clean_up(&session, &on_thread).await })?;
             }
+            self.turns.see_to(&database, room)?;
             let leases = self.claim(room);
+            holds::look_again(&database);
             let now = Instant::now();
             if !leases.is_empty() || now >= deadline {
                 return Ok(leases);
             }
             let is_short = database.served.lock().len() > room.len() || database.intake.is_on_hold();
             let look = if is_short { now + LOOK_EVERY } else { deadline };
+            let look = self.turns.next(&database).map_or(look, |next| next.min(look));
             if database.intake.wait(deadline.min(self.next_clean_up).min(look)) {
                 return Ok(Vec::new());
             }
@@ -80,20 +85,25 @@ impl NatsIngest {
     fn claim(&mut self, room: &[Room]) -> Vec<Lease> {
         let database = Arc::clone(&self.database);
         database.intake.see(database.runtime.generation());
-        let served: HashMap<Arc<str>, (String, Vec<Arc<Leg>>)> = {
-            let served = database.served.lock();
-            served.iter().map(|(name, it)| (Arc::clone(name), (it.unit.clone(), it.legs.clone()))).collect()
-        };
+        let served: Vec<(Arc<str>, Served)> =
+            database.served.lock().iter().map(|(name, it)| (Arc::clone(name), it.clone())).collect();
+        let served: HashMap<Arc<str>, (String, Vec<Arc<Leg>>)> =
+            served.into_iter().map(|(name, it)| (name, (it.unit.clone(), self.turns.legs(&database, &it)))).collect();
         let units: HashSet<&str> = served.values().map(|(unit, _)| unit.as_str()).collect();
+        let divided: HashSet<Arc<str>> = served.values().flat_map(|(_, legs)| legs).map(|leg| leg.ack_name()).collect();
         let (mut leases, mut pulls, mut acks, mut foreign) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut roomy = HashSet::new();
+        let rooms: HashMap<&str, HashMap<u32, usize>> =
+            units.iter().map(|unit| (*unit, self.turns.rooms(&database, unit))).collect();
         let handing_out = database.handing_out.lock();
         // Looked at when something may be known already.
         let mut in_hand: Option<HashSet<Known>> = None;
         for room in room {
             let Some((unit, legs)) = served.get(&room.subscription) else { continue };
             roomy.insert(unit.as_str());
-            for (leg, arrived) in database.intake.take(unit, legs, room.deliveries, &database, &mut pulls) {
+            for (leg, arrived) in
+                database.intake.take(unit, legs, room.deliveries, &rooms[unit.as_str()], &database, &mut pulls)
+            {
                 let ack = arrived.ack(leg.ack_name(), DONE);
                 let sequence = arrived.entry.sequence;
                 let known: Known = (leg.ack_name(), sequence, arrived.entry.stored_at);
@@ -119,7 +129,11 @@ impl NatsIngest {
             }
         }
         drop(handing_out);
-        let unwanted = database.intake.unwanted(|unit| units.contains(unit), |unit| roomy.contains(unit));
+        let is_served = |it: &Source| {
+            units.contains(it.unit.as_str()) && (it.leg.partition.is_none() || divided.contains(&it.leg.ack_name()))
+        };
+        let mut unwanted = self.turns.unwanted();
+        unwanted.extend(database.intake.unwanted(is_served, |unit| roomy.contains(unit)));
         if !pulls.is_empty() {
             reader::ask(&database, pulls);
         }
@@ -142,7 +156,7 @@ impl NatsIngest {
         }
         // What this process has slept over, now or before, is somebody else's by now, or comes again on the next connection, in its order.
         let is_old = |(fresh, _): &(Instant, Lease)| !is_fresh(*fresh, database.settings.lease_time);
-        if leases.iter().any(is_old) {
+        if leases.iter().any(is_old) || !self.turns.are_fresh(&database) {
             database.intake.forget(database.runtime.generation());
             let mut held = database.leases.lock();
             leases.iter().for_each(|(_, lease)| _ = held.remove(&lease.token.0));
@@ -196,99 +210,14 @@ fn lease(
         generation: arrived.generation,
         note: arrived.known.note,
         noted: arrived.known.noted,
+        is_ending: false,
+        fresh: Instant::now(),
+        is_late: false,
         event: event.clone(),
     };
     database.leases.lock().insert(token, held);
     let lease = Lease::new(LeaseToken(token), Arc::clone(name), event);
     Some(if arrived.known.suspect { lease.suspected(arrived.known.note.crashes) } else { lease })
-}
-
-/// Removes what nobody asks for any more.
-async fn clean_up(session: &Session, database: &Database) -> Result<(), BackendError> {
-    let state = &database.state;
-    let now = database.look_at_clock(session).await?;
-    let age = |at: SystemTime| now.duration_since(at).unwrap_or_default();
-    let known = registry::all(session, database).await?;
-    let used = state.get_all(session, known.iter().map(|(unit, _)| state.key(USED, unit)).collect()).await?;
-    let owner = |(_, info): &(String, registry::Info)| {
-        // Of those that belong to nobody, this provider is as good as any.
-        let owner = if info.owner.is_empty() { &database.boot } else { &info.owner };
-        state.key(BOOT, owner)
-    };
-    let boots = state.get_all(session, known.iter().map(owner).collect()).await?;
-    let is_dead = database.settings.lease_time.saturating_mul(FORGET_AFTER);
-    for (((unit, info), used), boot) in known.iter().zip(used).zip(boots) {
-        let is_gone = !info.owner.is_empty() && boot.is_none_or(|boot| age(boot.stored_at) > is_dead);
-        let is_unused = used.is_some_and(|used| age(used.stored_at) > database.settings.idle_expiry);
-        if is_unused {
-            let idle_expiry = database.settings.idle_expiry;
-            tracing::warn!(unit, ?idle_expiry, "nobody used a subscription: it is removed");
-            state.count(session, "subscriptions", 1).await?;
-        }
-        if is_gone || is_unused {
-            registry::forget(session, database, unit).await?;
-        } else if database.served.lock().values().any(|served| served.unit == *unit) {
-            registry::retire(session, database, unit, info).await?;
-            // Another member may have changed its pattern.
-            if let Some(info) = state.get(session, &state.key(SUBSCRIPTION, unit)).await?.as_ref().and_then(read) {
-                database.learn(unit, info);
-            }
-        }
-    }
-    let kept = database.settings.retention;
-    for kind in [STATUS, FAILED, AT, LEASE] {
-        expire(session, database, kind, now, kept).await?;
-    }
-    for kind in [BOOT, "clock"] {
-        expire(session, database, kind, now, is_dead).await?;
-    }
-    let gone = expire(session, database, DEAD, now, kept).await?;
-    if gone > 0 {
-        tracing::warn!(dead = gone, retention = ?kept, "dead letters were too old");
-        state.count(session, "dead_letters", gone).await?;
-    }
-    trim(session, database).await
-}
-
-/// Removes notes of a kind that are too old.
-async fn expire(
-    session: &Session,
-    database: &Database,
-    kind: &str,
-    now: SystemTime,
-    kept: Duration,
-) -> Result<u64, BackendError> {
-    let state = &database.state;
-    let filter = state.key(kind, ">");
-    let mut count = 0;
-    for _ in 0..REMOVED {
-        let Some(oldest) = js::get(session, &state.stream, Which::NextOf(filter.clone(), 1)).await? else { break };
-        if now.duration_since(oldest.stored_at).unwrap_or_default() <= kept {
-            break;
-        }
-        count += u64::from(js::delete(session, &state.stream, oldest.sequence).await?);
-    }
-    Ok(count)
-}
-
-/// Removes messages that everybody has handled, if the stream has a bound and comes near it.
-async fn trim(session: &Session, database: &Database) -> Result<(), BackendError> {
-    let settings = &database.settings;
-    let Some(info) = stream::info(session, database.stream()).await? else { return Ok(()) };
-    let number = |name: &str| info["state"][name].as_u64().unwrap_or(0);
-    let is_near = |is: u64, bound: u64| bound > 0 && is >= bound - bound / 4;
-    if !is_near(number("messages"), settings.max_messages) && !is_near(number("bytes"), settings.max_bytes) {
-        return Ok(());
-    }
-    let (first, last) = (number("first_seq"), number("last_seq"));
-    let handled = store::first_open(session, database).await?.unwrap_or(last + 1);
-    // Half of what was handled stays, to be looked at.
-    let before = handled.min(first + (last + 1 - first) / 2 + 1);
-    if before > first {
-        let request = json!({ "seq": before });
-        js::api(session, &format!("STREAM.PURGE.{}", database.stream()), &request).await??;
-    }
-    Ok(())
 }
 
 impl Ingest for NatsIngest {
@@ -297,6 +226,13 @@ impl Ingest for NatsIngest {
         let received = self.look(room, wait);
         self.database.intake.end();
         received
+    }
+
+    fn wanted_back(&mut self) -> Vec<Arc<str>> {
+        let units = self.database.shares.lock().wanted_back();
+        let served = self.database.served.lock();
+        let wanted = served.iter().filter(|(_, it)| units.contains(&it.unit));
+        wanted.map(|(name, _)| Arc::clone(name)).collect()
     }
 
     fn waker(&self) -> Option<Waker> {

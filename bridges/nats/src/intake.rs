@@ -1,6 +1,8 @@
 //! What has come in: where the [readers](crate::reader) put it and the ingest finds it. No more is asked for than there is room for, and what
 //! nobody takes in time goes back.
 
+mod holds;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,8 +26,6 @@ const BYTES: usize = 1 << 20;
 const PATIENCE: Duration = Duration::from_millis(200);
 /// So long it waits for what was lost on its way.
 const HOLD: Duration = Duration::from_secs(1);
-/// Deliveries that are remembered as lost.
-const REMEMBERED: usize = 16_384;
 /// An ingest that was not called for so long does not take anything at the moment.
 const SILENCE: Duration = Duration::from_millis(1_500);
 /// So long after its end a request was surely answered.
@@ -71,9 +71,11 @@ pub(crate) struct Pull {
     pub(crate) batch: usize,
 }
 
-/// How long a request lasts: a member that is frozen gets for so long what another one could handle.
+/// How long a request lasts: a member that is frozen gets for so long what another one could handle. With partitions it ends before another one
+/// takes over.
 pub(crate) fn expires(database: &Database) -> Duration {
-    database.settings.lease_time.clamp(Duration::from_secs(1), Duration::from_secs(5))
+    let (lease, longest) = (database.settings.lease_time, Duration::from_secs(5));
+    if database.partitions() > 0 { (lease / 2).min(longest) } else { lease.clamp(Duration::from_secs(1), longest) }
 }
 
 impl Intake {
@@ -117,13 +119,13 @@ impl Intake {
     /// The messages of a consumer that wait here.
     pub(crate) fn waiting(&self, key: &str) -> Vec<u64> {
         let inner = self.inner.lock();
-        let Some(source) = inner.sources.get(key) else { return Vec::new() };
-        source.waiting.iter().map(|arrived| arrived.entry.sequence).chain(source.arriving.iter().copied()).collect()
+        let waiting = inner.sources.get(key).map(|source| source.waiting.iter().map(|it| it.entry.sequence).collect());
+        waiting.unwrap_or_default()
     }
 
-    /// Whether something is not handed out although it is here.
-    pub(crate) fn is_on_hold(&self) -> bool {
-        self.inner.lock().sources.values().any(|source| source.hold.is_some())
+    /// Those that are looked at before they do.
+    pub(crate) fn arriving(&self, key: &str) -> Vec<u64> {
+        self.inner.lock().sources.get(key).map(|source| source.arriving.clone()).unwrap_or_default()
     }
 
     /// Whether somebody should see whether the consumers are there.
@@ -140,12 +142,14 @@ impl Intake {
         std::mem::take(&mut inner.is_woken)
     }
 
-    /// What has come for a subscription, at most `room` and no more than fits into one step, and what to ask for so that there is always something on its way.
+    /// What has come for a subscription, at most `room`, of each partition at most its own, and no more than fits into one step; and what to
+    /// ask for so that there is always something on its way.
     pub(crate) fn take(
         &self,
         unit: &str,
         legs: &[Arc<Leg>],
         room: usize,
+        rooms: &HashMap<u32, usize>,
         database: &Database,
         pulls: &mut Vec<Pull>,
     ) -> Vec<(Arc<Leg>, Arrived)> {
@@ -153,6 +157,7 @@ impl Intake {
         let now = Instant::now();
         let (generation, mut bytes) = (inner.generation, 0);
         let mut taken = Vec::new();
+        let share = if database.partitions() > 0 { room.div_ceil(legs.len().max(1)) } else { room };
         for leg in legs {
             let key = leg.ack_name();
             let source = inner.sources.entry(key.clone()).or_insert_with(|| Source {
@@ -168,13 +173,19 @@ impl Intake {
                 asked: 0,
                 inbox: None,
                 hold: None,
+                holds: 0,
+                last: None,
                 spared: HashMap::new(),
             });
             source.roomless = None;
-            if source.hold.as_ref().is_some_and(|hold| now >= hold.until) {
+            if matches!(source.hold, Some(Hold::Lost { until, .. }) if now >= until) {
                 source.go_on();
             }
-            while taken.len() < room && bytes < BYTES && source.hold.is_none() {
+            // Each partition has its share of the room.
+            let most = leg.partition.map_or(room, |number| rooms.get(&number).copied().unwrap_or(0));
+            let most = most.min(room - taken.len());
+            let before = taken.len();
+            while taken.len() - before < most && bytes < BYTES && source.hold.is_none() {
                 let Some(arrived) = source.waiting.pop_front() else { break };
                 bytes += arrived.entry.payload.len();
                 taken.push((Arc::clone(leg), arrived));
@@ -183,7 +194,7 @@ impl Intake {
             if is_overdue {
                 source.outstanding = 0;
             }
-            source.target = (room - taken.len()).saturating_sub(source.waiting.len()).min(BATCH);
+            source.target = source.wanted(share.min(most + before - taken.len())).min(BATCH);
             let missing = source.target.saturating_sub(source.outstanding);
             // On a new connection it has to be read again, also if there is no room: something may have been lost.
             let is_cut_off = source.inbox.is_some() && source.asked != generation;
@@ -214,20 +225,24 @@ impl Intake {
     }
 
     /// What has to go back: of consumers that there has been no room for, or that nobody reads any more.
-    pub(crate) fn unwanted(&self, is_served: impl Fn(&str) -> bool, has_room: impl Fn(&str) -> bool) -> Vec<Unwanted> {
+    pub(crate) fn unwanted(
+        &self,
+        is_served: impl Fn(&Source) -> bool,
+        has_room: impl Fn(&str) -> bool,
+    ) -> Vec<Unwanted> {
         let mut inner = self.inner.lock();
         let now = Instant::now();
         let mut unwanted = Vec::new();
         for source in inner.sources.values_mut() {
-            if has_room(&source.unit) && is_served(&source.unit) {
+            if has_room(&source.unit) && is_served(source) {
                 continue;
             }
             let since = *source.roomless.get_or_insert(now);
-            if !is_served(&source.unit) || now - since >= PATIENCE {
+            if !is_served(source) || now - since >= PATIENCE {
                 unwanted.extend(source.close());
             }
         }
-        inner.sources.retain(|_, source| is_served(&source.unit));
+        inner.sources.retain(|_, source| is_served(source));
         unwanted
     }
 
@@ -270,23 +285,13 @@ impl Intake {
         source.reader = Some(Reader { generation: session.generation, _stop: stop });
         // What the one before was looking at is lost with it.
         source.arriving.clear();
-        if was_read {
-            source.hold = Some(Hold { is_open: true, lost: HashSet::new(), until: Instant::now() + HOLD });
+        source.last = None;
+        if source.leg.partition.is_some() {
+            source.hold();
+        } else if was_read {
+            source.hold = Some(Hold::Lost { is_open: true, lost: HashSet::new(), until: Instant::now() + HOLD });
         }
         Some((inbox, Some(Begun { stopped, was_read })))
-    }
-
-    /// What was lost on its way comes back; then everything goes on in its order.
-    pub(crate) fn expect(&self, key: &str, lost: HashSet<u64>) {
-        if let Some(source) = self.inner.lock().sources.get_mut(key) {
-            if source.spared.len() + lost.len() > REMEMBERED {
-                source.spared.clear();
-            }
-            lost.iter().for_each(|sequence| *source.spared.entry(*sequence).or_default() += 1);
-            source.hold = Some(Hold { is_open: false, lost, until: Instant::now() + HOLD });
-            source.look_at_hold();
-        }
-        self.heard.notify_all();
     }
 
     /// These consumers could not be asked, so nothing of what was to be asked for comes.
@@ -331,14 +336,15 @@ impl Intake {
             // Who gives it back may take it from somebody else. It comes again when its lease has ended.
             return Vec::new();
         }
-        let is_silent = !inner.is_receiving && inner.last_call.is_none_or(|at| at.elapsed() > SILENCE);
+        let is_silent = inner.is_silent();
         match inner.sources.get_mut(key) {
             Some(source) if !is_silent => {
                 source.arriving.clear();
                 source.outstanding = source.outstanding.saturating_sub(arrived.len());
-                if let Some(hold) = &mut source.hold {
-                    arrived.iter().for_each(|it| _ = hold.lost.remove(&it.entry.sequence));
+                if let Some(Hold::Lost { lost, .. }) = &mut source.hold {
+                    arrived.iter().for_each(|it| _ = lost.remove(&it.entry.sequence));
                 }
+                source.count(&arrived);
                 source.waiting.extend(arrived);
                 source.look_at_hold();
                 drop(inner);
@@ -379,6 +385,10 @@ impl Inner {
     fn forget(&mut self, generation: u64) {
         self.stale = generation;
         self.sources.values_mut().for_each(|source| source.waiting.clear());
+    }
+
+    fn is_silent(&self) -> bool {
+        !self.is_receiving && self.last_call.is_none_or(|at| at.elapsed() > SILENCE)
     }
 
     fn has_slept(&self, lease: Duration) -> bool {

@@ -317,6 +317,8 @@ pub(crate) struct Standing {
     pub(crate) sequence: u64,
     /// How often it was delivered, this time included.
     pub(crate) delivered: u64,
+    /// Which of the consumer's deliveries it is.
+    pub(crate) delivery: u64,
     pub(crate) stored_at: SystemTime,
     /// How many are there behind it.
     pub(crate) left: u64,
@@ -330,10 +332,11 @@ impl Standing {
         let others = if reply.bytes().filter(|byte| *byte == b'.').count() >= 10 { 4 } else { 2 };
         let mut tokens = tokens.by_ref().skip(others);
         let mut number = || tokens.next()?.parse::<u64>().ok();
-        let (delivered, sequence, _delivery) = (number()?, number()?, number()?);
+        let (delivered, sequence, delivery) = (number()?, number()?, number()?);
         Some(Self {
             delivered,
             sequence,
+            delivery,
             stored_at: SystemTime::UNIX_EPOCH + Duration::from_nanos(number()?),
             left: number()?,
         })

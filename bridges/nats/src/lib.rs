@@ -19,11 +19,14 @@
 //! The client of NATS is asynchronous; it lives on one thread of the provider, and nothing of it is seen from outside. What is kept on which
 //! subject, the rights that a user needs, and what survives what, is in `docs/nats.md`. The floor is nats-server 2.9.
 //!
-//! Members of a group compete for the stream, so the events of a key are in order within an instance, and not across instances.
+//! Members of a group compete for the stream, so the events of a key are in order within an instance; across instances with
+//! [`Nats::partitions`].
 
 mod connection;
+mod division;
 mod ends;
 mod entry;
+mod holds;
 mod ingest;
 mod intake;
 mod js;
@@ -32,13 +35,17 @@ mod members;
 mod mirror;
 mod names;
 mod operator;
+mod owners;
+mod progress;
 mod range;
 mod reader;
 mod refusal;
 mod registry;
 mod router;
 mod runtime;
+mod settings;
 mod settler;
+mod shares;
 mod source;
 mod state;
 mod status;
@@ -46,7 +53,9 @@ mod store;
 mod stream;
 mod tail;
 mod tls;
+mod turns;
 mod unconfirmed;
+mod upkeep;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -103,6 +112,8 @@ pub struct Nats {
     nkey: Option<String>,
     credentials_file: Option<PathBuf>,
     tls_ca_file: Option<PathBuf>,
+    partitions: u32,
+    adopt_partitions: bool,
     status: Status,
     confirm_acks: bool,
 }
@@ -142,6 +153,8 @@ impl Nats {
             nkey: None,
             credentials_file: None,
             tls_ca_file: None,
+            partitions: 0,
+            adopt_partitions: false,
             status: Status::default(),
             confirm_acks: false,
         }
@@ -264,6 +277,23 @@ impl Nats {
         self
     }
 
+    /// Into how many parts the stream is divided, by the events' [key](eventbroker::Event::key), or by their id if they have none. Each of
+    /// them is handled by one member of a subscription at a time, so the events of a key are in order across instances; members
+    /// that come and go share them out again. 0 is the one stream of ResolveSpec, for which members compete. With partitions the subjects begin
+    /// with the prefix and `-p` and the number, so that ResolveSpec's broker does not see the events; each subscription has a consumer for each
+    /// partition. All instances must say the same, which is written down beside the stream: another number is an error until the stream was
+    /// [divided anew](Self::repartition). Default 0; at most 64.
+    pub fn partitions(mut self, partitions: u32) -> Self {
+        self.partitions = partitions;
+        self
+    }
+
+    /// Whether the number of partitions is taken that is written down beside the stream, if there is one: for tools. Default false.
+    pub fn adopt_partitions(mut self, adopt: bool) -> Self {
+        self.adopt_partitions = adopt;
+        self
+    }
+
     /// What is written down of the events' statuses. Default [`Failures`](Status::Failures).
     pub fn status(mut self, status: Status) -> Self {
         self.status = status;
@@ -285,13 +315,17 @@ impl Nats {
     /// [`OpenError`]: a setting is wrong, the server can't be reached or refuses, or the stream has other settings.
     pub fn open(&self) -> Result<Provider, OpenError> {
         self.check()?;
-        let database = Arc::new(Database::new(self)?);
+        let settings = if self.adopt_partitions { self.with_known_partitions()? } else { self.clone() };
+        let database = Arc::new(Database::new(&settings)?);
         let on_thread = Arc::clone(&database);
         let made = database.runtime.call_long(move |session| async move { stream::make(&session, &on_thread).await });
         made.map_err(OpenError::of)?.map_err(OpenError::Setting)?;
         let capabilities = Capabilities::none().with_durability().with_instances().with_groups().with_broadcast();
         let capabilities = capabilities.with_start_positions().with_durable_broadcast().with_replay().with_tail();
-        let capabilities = capabilities.with_order_per_subscription();
+        let capabilities = match settings.partitions {
+            0 => capabilities.with_order_per_subscription(),
+            _ => capabilities.with_order_per_key(),
+        };
         Ok(Provider::new("nats", capabilities)
             .with_store(Arc::new(store::NatsStore::new(&database)))
             .with_operator(Arc::new(operator::NatsOperator::new(&database)))
@@ -299,52 +333,29 @@ impl Nats {
             .with_ingest(Box::new(ingest::NatsIngest::new(&database)), Box::new(settler::NatsSettler::new(&database))))
     }
 
-    /// How long the server knows an id.
-    fn known_for(&self) -> Duration {
-        const USUAL: Duration = Duration::from_secs(120);
-        self.dedupe_window.unwrap_or(if self.max_age.is_zero() { USUAL } else { self.max_age.min(USUAL) })
+    /// Divides the stream into [`partitions`](Self::partitions), whatever it was before. All instances must have stopped, and everything must
+    /// be handled. What was handled before stays, and so do dead letters. Blocks as long as making the consumers anew takes, at most 30 s.
+    ///
+    /// # Errors
+    /// [`OpenError`]: a setting is wrong, somebody uses the stream, something waits in it, or the server can't be reached or refuses.
+    pub fn repartition(&self) -> Result<(), OpenError> {
+        self.check()?;
+        let from = Arc::new(Database::new(&self.with_known_partitions()?)?);
+        let to = Arc::new(Database::new(self)?);
+        let divided = from.runtime.call_long({
+            let from = Arc::clone(&from);
+            move |session| async move { division::divide(&session, &from, &to).await }
+        });
+        divided.map_err(OpenError::of)?.map_err(OpenError::Setting)
     }
 
-    fn check(&self) -> Result<(), OpenError> {
-        let least = [
-            ("lease_time", self.lease_time, Duration::from_millis(100)),
-            ("dedupe_window", self.known_for(), Duration::from_secs(1)),
-            ("retention", self.retention, Duration::from_secs(1)),
-            // Who serves a subscription says so each third of a lease.
-            ("idle_expiry", self.idle_expiry, self.lease_time.max(Duration::from_secs(1))),
-        ];
-        for (name, is, least) in least {
-            if is < least {
-                return Err(OpenError::Setting(format!("{name}: is {is:?}, at least {least:?} is required")));
-            }
-        }
-        if !self.max_age.is_zero() && self.max_age < self.known_for() {
-            let (is, least) = (self.max_age, self.known_for());
-            return Err(OpenError::Setting(format!(
-                "max_age: is {is:?}, at least dedupe_window ({least:?}) is required"
-            )));
-        }
-        let texts = [
-            ("stream_name", &self.stream_name, 200),
-            ("subject_prefix", &self.subject_prefix, 100),
-            ("consumer_group", &self.consumer_group, 255),
-        ];
-        for (name, text, most) in texts {
-            let length = text.len();
-            if !(1..=most).contains(&length) {
-                return Err(OpenError::Setting(format!("{name}: is {length} bytes long, 1 to {most} are allowed")));
-            }
-        }
-        for (name, text) in [("stream_name", &self.stream_name), ("subject_prefix", &self.subject_prefix)] {
-            if names::token(text) != *text {
-                let problem = format!("{name}: is {text:?}, only letters, digits, - and _ are allowed");
-                return Err(OpenError::Setting(problem));
-            }
-        }
-        if !(1..=5).contains(&self.replicas) {
-            return Err(OpenError::Setting(format!("replicas: is {}, 1 to 5 are allowed", self.replicas)));
-        }
-        Ok(())
+    /// The same settings with the number of partitions that is written down; with their own if none is.
+    fn with_known_partitions(&self) -> Result<Self, OpenError> {
+        let database = Arc::new(Database::new(self)?);
+        let on_thread = Arc::clone(&database);
+        let known = database.runtime.call(move |session| async move { division::known(&session, &on_thread).await });
+        let known = known.map_err(OpenError::of)?;
+        Ok(self.clone().partitions(known.unwrap_or(self.partitions)))
     }
 }
 

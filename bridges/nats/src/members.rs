@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::connection::Database;
-use crate::js::{self, Ack, GIVEN_BACK, Outgoing, Stored};
+use crate::js::{self, Ack, Entry, GIVEN_BACK, Outgoing, Stored};
 use crate::names::token;
 use crate::range::{Begin, Range};
 use crate::registry::{Leg, USED};
@@ -113,6 +113,18 @@ pub(crate) async fn show_life(
     Ok(taken.is_some())
 }
 
+/// How many providers live, or did so less than so many of their leases ago.
+pub(crate) async fn living(session: &Session, database: &Database, leases: u32) -> Result<usize, BackendError> {
+    let now = database.look_at_clock(session).await?;
+    database.state.forget(session, vec![database.state.key("clock", &database.boot)]).await?;
+    let lives = |entry: &Entry| {
+        let life: Sign = read(entry).unwrap_or_default();
+        let age = now.duration_since(entry.stored_at).unwrap_or_default();
+        age < Duration::from_millis(life.lease).saturating_mul(leases)
+    };
+    Ok(database.state.all(session, &format!("{BOOT}.>")).await?.iter().filter(|entry| lives(entry)).count())
+}
+
 /// Whether no other provider that lives serves a subscription.
 async fn is_alone(session: &Session, database: &Database, unit: &str) -> Result<bool, BackendError> {
     let now = database.look_at_clock(session).await?;
@@ -128,17 +140,15 @@ async fn is_alone(session: &Session, database: &Database, unit: &str) -> Result<
 /// The messages of a consumer that are here.
 fn in_hand(database: &Database, leg: &Leg) -> HashSet<u64> {
     let _all_are_somewhere = database.handing_out.lock();
-    let mut in_hand: HashSet<u64> = {
-        let leases = database.leases.lock();
-        leases.values().filter(|held| held.leg.ack_name() == leg.ack_name()).map(|held| held.sequence).collect()
-    };
+    let mut in_hand = database.handed_out(leg, |_| true);
     in_hand.extend(database.intake.waiting(&leg.ack_name()));
+    in_hand.extend(database.intake.arriving(&leg.ack_name()));
     in_hand
 }
 
 /// Takes back what was on its way to this member when its connection was lost, and says what comes back. The server would
 /// hand it out again when its lease has ended, behind what comes after it. It does not tell whose a delivery is; so this is done only by who is
-/// the only member.
+/// the only member, or owns the consumer: then it takes back what others have had as well.
 pub(crate) async fn recover(session: &Session, database: &Database, leg: &Leg) -> Result<HashSet<u64>, BackendError> {
     let Leg { stream, consumer, .. } = leg;
     let nothing = Ok(HashSet::new());
@@ -148,7 +158,7 @@ pub(crate) async fn recover(session: &Session, database: &Database, leg: &Leg) -
     let number = |part: &str, name: &str| info[part][name].as_u64().unwrap_or(0);
     let (floor, delivered) = (number("ack_floor", "stream_seq"), number("delivered", "stream_seq"));
     let open = info["num_ack_pending"].as_u64().unwrap_or(0);
-    if open == 0 || !is_alone(session, database, &leg.unit).await? {
+    if open == 0 || (leg.partition.is_none() && !is_alone(session, database, &leg.unit).await?) {
         return nothing;
     }
     // What had come before the answer is here by now, or was settled.

@@ -63,7 +63,7 @@ pub(crate) fn send(
     });
     // The first are on their way while the others are written.
     for some in batch.chunks(CHUNK) {
-        let messages: Vec<Outgoing> = some.iter().map(|event| to_message(database.prefix(), event)).collect();
+        let messages: Vec<Outgoing> = some.iter().map(|event| to_message(database, event)).collect();
         // If the call has failed already, nobody needs them.
         let _ = sender.unbounded_send(messages);
     }

@@ -41,6 +41,13 @@ pub(crate) fn unit(group: &str, name: &str, owner: &str) -> String {
     format!("{start}{BETWEEN}{BETWEEN}{sum:032x}")
 }
 
+/// What the consumer of a subscription is called, of a partition if the stream is divided, and of the pattern that it has after so many changes.
+pub(crate) fn consumer(unit: &str, partition: Option<u32>, changes: u32) -> String {
+    let partition = partition.map_or_else(String::new, |number| format!("=p{number}"));
+    let changes = if changes == 0 { String::new() } else { format!("=g{changes}") };
+    format!("{unit}{partition}{changes}")
+}
+
 /// FNV-1a: the same in every version of this program.
 fn digest(bytes: &[u8]) -> u128 {
     const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013B;
@@ -62,6 +69,21 @@ pub(crate) fn type_tokens(event_type: &str) -> String {
         return event_type.to_owned();
     }
     event_type.split('.').map(segment).collect::<Vec<_>>().join(".")
+}
+
+/// What the subjects of a partition's events begin with; of all of them if they are not divided.
+pub(crate) fn partition(prefix: &str, partition: Option<u32>) -> String {
+    partition.map_or_else(|| prefix.to_owned(), |number| format!("{prefix}-p.{number}"))
+}
+
+/// The same of the events of every partition.
+pub(crate) fn events(prefix: &str, partitions: u32) -> String {
+    if partitions == 0 { prefix.to_owned() } else { format!("{prefix}-p.*") }
+}
+
+/// The subjects of a stream that is divided into so many partitions, or not at all.
+pub(crate) fn of_stream(prefix: &str, partitions: u32) -> String {
+    if partitions == 0 { format!("{prefix}.>") } else { format!("{prefix}-p.>") }
 }
 
 /// The subjects below `prefix` that the events of a pattern have. Exact for what this bridge publishes: a lone `*` and `**` are everything.
@@ -105,6 +127,11 @@ mod tests {
         assert_eq!(of("shop.*.create"), "events.*.shop.*.create");
         assert_eq!(of("shop.**"), "events.*.shop.>");
         assert_eq!(of("a>.b=ü"), "events.*.a=3E.b=3D=C3=BC");
+        let divided =
+            |pattern: &str| filter(&partition("events", Some(3)), &Pattern::parse(pattern).expect("a pattern"));
+        assert_eq!(divided("*"), "events-p.3.>");
+        assert_eq!(divided("shop.**"), "events-p.3.*.shop.>");
+        assert_eq!(filter(&events("events", 4), &Pattern::parse("shop.**").expect("a pattern")), "events-p.*.*.shop.>");
         assert_eq!(type_tokens("a>.b=ü"), "a=3E.b=3D=C3=BC");
         assert_eq!(type_tokens("shop.orders.create"), "shop.orders.create");
     }

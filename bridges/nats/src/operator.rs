@@ -17,8 +17,9 @@ use crate::entry::{MESSAGE_ID, event_of, from_json};
 use crate::ingest::REQUEUES;
 use crate::js::{self, Entry, Outgoing, Stored, Which};
 use crate::names::token;
+use crate::progress::{self, Progress};
 use crate::range::{self, Begin, Range};
-use crate::registry::{self, AGAIN, DEAD, Info, Leg, Progress};
+use crate::registry::{self, AGAIN, DEAD, Info, Leg};
 use crate::runtime::Session;
 use crate::state::{number, read};
 use crate::status::note;
@@ -154,9 +155,10 @@ async fn letter(session: &Session, database: &Database, number: u64) -> Result<O
     Ok(found.filter(|entry| entry.subject.as_str().starts_with(&prefix)))
 }
 
-/// The consumer that an event of the stream was, or is, for.
-fn open_at(legs: &[(Leg, Progress)], sequence: u64) -> bool {
-    legs.iter().find(|(leg, _)| sequence <= leg.until).is_some_and(|(_, progress)| progress.is_open(sequence))
+/// Whether the consumer that an event of the stream was, or is, for is still to handle it.
+fn open_at(legs: &[(Leg, Progress)], partition: Option<u32>, sequence: u64) -> bool {
+    let is_its = |(leg, _): &&(Leg, Progress)| leg.partition == partition && sequence <= leg.until;
+    legs.iter().find(is_its).is_some_and(|(_, progress)| progress.is_open(sequence))
 }
 
 async fn replay(
@@ -175,7 +177,7 @@ async fn replay(
     let after = place_of(&session, &database, replay.after.as_ref()).await?;
     let until = place_of(&session, &database, replay.until.as_ref()).await?.unwrap_or(u64::MAX);
     let legs: Vec<Leg> = info.legs(&database, &unit).into_iter().filter(|leg| !leg.again).collect();
-    let progress = registry::progress(&session, &legs).await?;
+    let progress = progress::progress(&session, &legs).await?;
     let legs: Vec<(Leg, Progress)> =
         legs.into_iter().zip(progress.into_iter().map(Option::unwrap_or_default)).collect();
     let own = Pattern::parse(&info.pattern).map_err(|error| BackendError::Refused(error.to_string()))?;
@@ -186,9 +188,9 @@ async fn replay(
             && replay.from.is_none_or(|from| event.created_at() >= from)
             && replay.to.is_none_or(|to| event.created_at() <= to)
     };
-    let subjects = crate::names::filter(database.prefix(), &own);
-    let from = Begin::Number(after.map_or(1, |after| after + 1));
-    let mut range = Range::open(&session, database.stream(), &subjects, from, false).await?;
+    let from = after.map_or(1, |after| after + 1);
+    let subjects = database.subjects(&own, from);
+    let mut range = Range::open(&session, database.stream(), &subjects, Begin::Number(from), false).await?;
     let (mut done, mut scanned, mut next) = (0, 0, None);
     'all: while next.is_none() {
         let step = range.next(&session, STEP).await?;
@@ -210,7 +212,7 @@ async fn replay(
         for (((sequence, event, json), again), dead) in events.into_iter().zip(again).zip(dead) {
             database.remember(event.id(), sequence);
             last = Some(event.id().clone());
-            if !matches(&event) || again.is_some() || open_at(&legs, sequence) {
+            if !matches(&event) || again.is_some() || open_at(&legs, database.partition_of(&event), sequence) {
                 continue;
             }
             done += 1;
@@ -249,7 +251,7 @@ async fn lag(session: &Session, database: &Database, unit: &str, info: &Info) ->
     (lag.group, lag.name, lag.pattern) = (info.group.clone(), info.name.clone(), info.pattern.clone());
     lag.instance = Some(info.instance.clone()).filter(|instance| !instance.is_empty());
     let legs = info.legs(database, unit);
-    for (leg, progress) in legs.iter().zip(registry::progress(session, &legs).await?) {
+    for (leg, progress) in legs.iter().zip(progress::progress(session, &legs).await?) {
         let progress = progress.unwrap_or_default();
         lag.ready += progress.waiting;
         lag.leased += progress.open;

@@ -17,7 +17,7 @@ use crate::leases::{self, Known};
 use crate::registry::{self, Leg};
 use crate::runtime::Session;
 use crate::source::{Arrived, Unwanted};
-use crate::{js, members};
+use crate::{holds, js, members};
 
 /// Messages that are taken at a time.
 const CHUNK: usize = 256;
@@ -65,6 +65,9 @@ async fn begin(
     let subscriber = session.client.subscribe(inbox.clone()).await.map_err(js::unavailable)?;
     let (next, on_thread) = (session.clone(), Arc::clone(database));
     Session::spawn(read(next, on_thread, pull.key.clone(), Arc::clone(&pull.leg), inbox, subscriber, stopped));
+    if pull.leg.partition.is_some() {
+        return holds::begin(session, database, &pull.leg, was_read).await;
+    }
     if was_read {
         // From now on nothing is lost any more, so that what is missing was lost before.
         let lost = members::recover(session, database, &pull.leg).await?;
@@ -127,6 +130,7 @@ async fn read(
             Ok(arrived) => arrived,
             Err(error) => {
                 // All of it comes again when its lease has ended.
+                database.intake.hold(&key);
                 database.intake.fail(error);
                 continue;
             }
@@ -170,14 +174,8 @@ async fn look_at(
             payload: message.payload,
         };
         let known = Known::default();
-        arrived.push(Arrived {
-            entry,
-            reply,
-            delivered: standing.delivered,
-            known,
-            fresh,
-            generation: session.generation,
-        });
+        let (delivered, delivery, generation) = (standing.delivered, standing.delivery, session.generation);
+        arrived.push(Arrived { entry, reply, delivered, delivery, known, fresh, generation });
     }
     let begun = database.intake.begun_before(key, again);
     if !begun.is_empty() {

@@ -1,5 +1,5 @@
 //! What is known of subscriptions, and the consumers that serve them. A subscription has one consumer for its events, and one for deliveries
-//! that are made again. If its pattern changes, it gets another one for what is stored from then on, and the earlier one serves what was stored
+//! that are made again; of a divided stream one for the events of each partition. If its pattern changes, it gets another one for what is stored from then on, and the earlier one serves what was stored
 //! before, until all of that is handled.
 
 use std::sync::Arc;
@@ -8,13 +8,14 @@ use async_nats::Subject;
 use bytes::Bytes;
 use eventbroker::Pattern;
 use eventbroker::provider::BackendError;
-use futures_util::future::join_all;
+use futures_util::future::try_join_all;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::connection::Database;
 use crate::js::{self, CONSUMER_NOT_FOUND, STREAM_NOT_FOUND, nanos};
 use crate::names;
+use crate::progress::progress;
 use crate::range::{self, Begin};
 use crate::runtime::Session;
 use crate::state::{read, write};
@@ -26,6 +27,10 @@ pub(crate) const USED: &str = "used";
 pub(crate) const LEASE: &str = "lease";
 pub(crate) const AGAIN: &str = "again";
 pub(crate) const DEAD: &str = "dead";
+pub(crate) const OWNERS: &str = "owners";
+
+/// Consumers that are made or removed at a time.
+const AT_A_TIME: usize = 16;
 
 /// What is known of a subscription.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -73,6 +78,10 @@ pub(crate) struct Leg {
     pub(crate) consumer: String,
     /// What it is for; for what was made again that is everything.
     pub(crate) pattern: Option<Pattern>,
+    /// How often the pattern had changed before.
+    pub(crate) changes: u32,
+    /// The partition that it is for, if the stream is divided: then it has one owner at a time.
+    pub(crate) partition: Option<u32>,
     /// What comes behind this is not for it.
     pub(crate) until: u64,
     pub(crate) filter: String,
@@ -93,21 +102,28 @@ impl Leg {
 }
 
 impl Info {
-    /// Its consumers, those of earlier patterns first.
+    /// Its consumers, those of earlier patterns first; of each pattern there is one for each partition.
     pub(crate) fn legs(&self, database: &Database, unit: &str) -> Vec<Leg> {
+        let partitions: Vec<Option<u32>> = match database.partitions() {
+            0 => vec![None],
+            partitions => (0..partitions).map(Some).collect(),
+        };
         let main = |changes: u32, pattern: &str, start: u64, until: u64| {
             let pattern = Pattern::parse(pattern).ok()?;
-            Some(Leg {
+            let of = |partition: &Option<u32>| Leg {
                 unit: unit.to_owned(),
                 again: false,
                 stream: database.stream().to_owned(),
-                consumer: if changes == 0 { unit.to_owned() } else { format!("{unit}=g{changes}") },
-                filter: names::filter(database.prefix(), &pattern),
-                pattern: Some(pattern),
+                consumer: names::consumer(unit, *partition, changes),
+                filter: names::filter(&names::partition(database.prefix(), *partition), &pattern),
+                pattern: Some(pattern.clone()),
+                changes,
+                partition: *partition,
                 until,
                 start,
                 name: Arc::default(),
-            })
+            };
+            Some(partitions.iter().map(of).collect::<Vec<Leg>>())
         };
         let again = Leg {
             unit: unit.to_owned(),
@@ -115,6 +131,8 @@ impl Info {
             stream: database.state.stream.clone(),
             consumer: unit.to_owned(),
             pattern: None,
+            changes: 0,
+            partition: None,
             until: u64::MAX,
             filter: format!("{}.>", database.state.key(AGAIN, unit)),
             start: 1,
@@ -122,7 +140,8 @@ impl Info {
         };
         let earlier = self.earlier.iter().filter_map(|it| main(it.changes, &it.pattern, it.start, it.until));
         let present = main(self.changes, &self.pattern, self.start, u64::MAX);
-        [again].into_iter().chain(earlier).chain(present).map(Leg::with_name).collect()
+        let of_events = earlier.chain(present).flatten();
+        [again].into_iter().chain(of_events).map(Leg::with_name).collect()
     }
 
     /// The same in the stream that was made at a time: what is in another one than before was not seen by anybody.
@@ -195,43 +214,59 @@ pub(crate) async fn register(
     }
 }
 
-/// Makes consumers that are not there.
+/// Makes consumers that are not there, for members whose leases last as long as this one's.
 pub(crate) async fn serve(session: &Session, database: &Database, legs: &[Leg]) -> Result<(), BackendError> {
     let lease = nanos(database.settings.lease_time);
-    for leg in legs {
-        let Leg { stream, consumer, filter, start, .. } = leg;
-        let known = match js::api(session, &format!("CONSUMER.INFO.{stream}.{consumer}"), &Value::Null).await? {
-            Ok(known) => Some(known),
-            Err(error) if error.code == CONSUMER_NOT_FOUND => None,
-            Err(error) => return Err(error.into()),
-        };
-        // Whoever has the longest lease has to be able to keep it.
-        let waits = known.as_ref().and_then(|known| known["config"]["ack_wait"].as_u64());
-        let config = match known {
-            Some(_) if waits >= Some(lease) => continue,
-            Some(mut known) => {
-                let mut config = known["config"].take();
-                config["ack_wait"] = json!(lease);
-                config
-            }
-            None => {
-                let mut config = range::begin(Begin::Number(*start));
-                config["durable_name"] = json!(consumer);
-                config["ack_policy"] = json!("explicit");
-                config["ack_wait"] = json!(lease);
-                config["max_deliver"] = json!(-1);
-                config["max_ack_pending"] = json!(-1);
-                config["filter_subject"] = json!(filter);
-                config
-            }
-        };
-        let request = json!({ "stream_name": stream, "config": config });
-        js::api(session, &format!("CONSUMER.DURABLE.CREATE.{stream}.{consumer}"), &request).await??;
+    for some in legs.chunks(AT_A_TIME) {
+        try_join_all(some.iter().map(|leg| serve_one(session, leg, lease))).await?;
     }
     Ok(())
 }
 
-async fn drop_consumer(session: &Session, stream: &str, consumer: &str) -> Result<(), BackendError> {
+/// For how long a consumer waits for acknowledgements, in nanoseconds, if it is there.
+pub(crate) async fn lease_of(session: &Session, leg: &Leg) -> Result<Option<u64>, BackendError> {
+    match js::api(session, &format!("CONSUMER.INFO.{}.{}", leg.stream, leg.consumer), &Value::Null).await? {
+        Ok(known) => Ok(known["config"]["ack_wait"].as_u64()),
+        Err(error) if error.code == CONSUMER_NOT_FOUND => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Makes a consumer that is not there. One that is there waits for acknowledgements at least as long from then on.
+pub(crate) async fn serve_one(session: &Session, leg: &Leg, lease: u64) -> Result<(), BackendError> {
+    let Leg { stream, consumer, filter, start, .. } = leg;
+    let known = match js::api(session, &format!("CONSUMER.INFO.{stream}.{consumer}"), &Value::Null).await? {
+        Ok(known) => Some(known),
+        Err(error) if error.code == CONSUMER_NOT_FOUND => None,
+        Err(error) => return Err(error.into()),
+    };
+    // Whoever has the longest lease has to be able to keep it.
+    let waits = known.as_ref().and_then(|known| known["config"]["ack_wait"].as_u64());
+    let config = match known {
+        Some(_) if waits >= Some(lease) => return Ok(()),
+        Some(mut known) => {
+            let mut config = known["config"].take();
+            config["ack_wait"] = json!(lease);
+            config
+        }
+        None => {
+            let mut config = range::begin(Begin::Number(*start));
+            config["durable_name"] = json!(consumer);
+            config["ack_policy"] = json!("explicit");
+            config["ack_wait"] = json!(lease);
+            config["max_deliver"] = json!(-1);
+            config["max_ack_pending"] = json!(-1);
+            config["filter_subject"] = json!(filter);
+            config
+        }
+    };
+    let request = json!({ "stream_name": stream, "config": config });
+    js::api(session, &format!("CONSUMER.DURABLE.CREATE.{stream}.{consumer}"), &request).await?.map(drop)?;
+    Ok(())
+}
+
+/// Removes a consumer, if it is there.
+pub(crate) async fn drop_consumer(session: &Session, stream: &str, consumer: &str) -> Result<(), BackendError> {
     match js::api(session, &format!("CONSUMER.DELETE.{stream}.{consumer}"), &Value::Null).await? {
         Err(error) if ![CONSUMER_NOT_FOUND, STREAM_NOT_FOUND].contains(&error.code) => Err(error.into()),
         _ => Ok(()),
@@ -244,8 +279,9 @@ pub(crate) async fn forget(session: &Session, database: &Database, unit: &str) -
     let key = state.key(SUBSCRIPTION, unit);
     let Some(entry) = state.get(session, &key).await? else { return Ok(false) };
     let info: Info = read(&entry).unwrap_or_default();
-    for leg in info.legs(database, unit) {
-        drop_consumer(session, &leg.stream, &leg.consumer).await?;
+    let legs = info.legs(database, unit);
+    for some in legs.chunks(AT_A_TIME) {
+        try_join_all(some.iter().map(|leg| drop_consumer(session, &leg.stream, &leg.consumer))).await?;
     }
     let group = names::token(&info.group);
     for filter in [
@@ -253,61 +289,12 @@ pub(crate) async fn forget(session: &Session, database: &Database, unit: &str) -
         format!("{}.{group}.{unit}.>", state.key(DEAD, "").trim_end_matches('.')),
         format!("{}.>", state.key(LEASE, unit)),
         state.key(USED, unit),
+        state.key(OWNERS, unit),
     ] {
         let request = json!({ "filter": filter });
         js::api(session, &format!("STREAM.PURGE.{}", state.stream), &request).await??;
     }
     js::delete(session, &state.stream, entry.sequence).await
-}
-
-/// How far a consumer has come.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Progress {
-    /// The last message that was delivered.
-    pub(crate) delivered: u64,
-    /// Everything up to here was acknowledged.
-    pub(crate) floor: u64,
-    /// How many were delivered and not acknowledged.
-    pub(crate) open: u64,
-    /// How many were not delivered.
-    pub(crate) waiting: u64,
-}
-
-impl Progress {
-    /// Whether a message may still be on its way to being handled. What lies behind one that is open counts as open as well.
-    pub(crate) fn is_open(&self, sequence: u64) -> bool {
-        sequence > self.delivered || (self.open > 0 && sequence > self.floor)
-    }
-
-    pub(crate) fn has_begun(&self, sequence: u64) -> bool {
-        sequence <= self.delivered
-    }
-}
-
-/// How far consumers have come; the default for one that is not there.
-pub(crate) async fn progress(session: &Session, legs: &[Leg]) -> Result<Vec<Option<Progress>>, BackendError> {
-    let ask = |leg: &Leg| {
-        let verb = format!("CONSUMER.INFO.{}.{}", leg.stream, leg.consumer);
-        async move { js::api(session, &verb, &Value::Null).await }
-    };
-    let answers = join_all(legs.iter().map(ask)).await;
-    let read = |answer: Result<Result<Value, js::ApiError>, BackendError>| {
-        let info = match answer? {
-            Ok(info) => info,
-            Err(error) if [CONSUMER_NOT_FOUND, STREAM_NOT_FOUND].contains(&error.code) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        let number = |value: &Value| value.as_u64().unwrap_or(0);
-        // What lies before the beginning was never open, which the server does not say as long as nothing is acknowledged.
-        let before = number(&info["config"]["opt_start_seq"]).saturating_sub(1);
-        Ok(Some(Progress {
-            delivered: number(&info["delivered"]["stream_seq"]),
-            floor: number(&info["ack_floor"]["stream_seq"]).max(before),
-            open: number(&info["num_ack_pending"]),
-            waiting: number(&info["num_pending"]),
-        }))
-    };
-    answers.into_iter().map(read).collect()
 }
 
 /// Removes the consumers of earlier patterns for which nothing is open any more.
@@ -321,26 +308,16 @@ pub(crate) async fn retire(
         return Ok(());
     }
     let legs: Vec<Leg> = info.legs(database, unit).into_iter().filter(|leg| leg.until < u64::MAX).collect();
-    let mut gone = Vec::new();
-    for (leg, progress) in legs.iter().zip(progress(session, &legs).await?) {
-        let progress = progress.unwrap_or_default();
-        let is_read = progress.delivered >= leg.until || progress.waiting == 0;
-        if is_read && (progress.open == 0 || progress.floor >= leg.until) {
-            gone.push(leg);
-        }
-    }
+    let progress = progress(session, &legs).await?;
+    let open = legs.iter().zip(progress).filter(|(leg, progress)| !progress.unwrap_or_default().has_ended(leg.until));
+    let open: Vec<u32> = open.map(|(leg, _)| leg.changes).collect();
+    let gone: Vec<&Leg> = legs.iter().filter(|leg| !open.contains(&leg.changes)).collect();
     if gone.is_empty() {
         return Ok(());
     }
-    let consumers: Vec<&str> = gone.iter().map(|leg| leg.consumer.as_str()).collect();
-    let of = |changes: u32| if changes == 0 { unit.to_owned() } else { format!("{unit}=g{changes}") };
     let key = database.state.key(SUBSCRIPTION, unit);
-    database
-        .state
-        .change(session, &key, |known: &mut Info| {
-            known.earlier.retain(|it| !consumers.contains(&of(it.changes).as_str()));
-        })
-        .await?;
+    let is_gone = |it: &Earlier| gone.iter().any(|leg| leg.changes == it.changes);
+    database.state.change(session, &key, |known: &mut Info| known.earlier.retain(|it| !is_gone(it))).await?;
     for leg in gone {
         drop_consumer(session, &leg.stream, &leg.consumer).await?;
     }

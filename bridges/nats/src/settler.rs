@@ -1,6 +1,7 @@
 //! The way back: subscriptions and verdicts. The server takes a late acknowledgement from whoever sends it, so nobody is told of a lost lease.
 
 use std::collections::{HashMap, HashSet};
+use std::slice;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,7 @@ use eventbroker::provider::{BackendError, LeaseOutcome, LeaseToken, Registration
 use eventbroker::{Pattern, Scope, StartPosition};
 use futures_util::future::try_join_all;
 
-use crate::connection::{Database, Served};
+use crate::connection::{Database, Held, Served};
 use crate::ends::{End, tell};
 use crate::js::{self, Ack, DONE, GIVEN_BACK, IN_PROGRESS};
 use crate::leases::{self, Note};
@@ -17,7 +18,7 @@ use crate::names::token;
 use crate::registry::{self, Info, USED};
 use crate::runtime::Session;
 use crate::state::write;
-use crate::{Status, store, unconfirmed};
+use crate::{Status, shares, store, unconfirmed};
 
 /// How often the name of the instance is given back.
 const TRIES: usize = 5;
@@ -40,6 +41,38 @@ impl NatsSettler {
     fn name(&self) -> String {
         let member = self.database.member();
         if member == self.database.boot { String::new() } else { member }
+    }
+
+    /// Lets the partitions of a subscription go that it does not serve any more. If the server does not hear of it, they are free when its lease
+    /// has ended.
+    fn leave(&self, name: &str, unit: &str) {
+        let database = Arc::clone(&self.database);
+        database.served.lock().remove(name);
+        let unwanted = database.intake.drop_all(|source| source.unit == unit);
+        let on_thread = Arc::clone(&database);
+        let told = database
+            .runtime
+            .call(move |session| async move { leases::give_back(&session, &on_thread, unwanted).await })
+            .and_then(|()| shares::leave(&database, slice::from_ref(&unit.to_owned())));
+        if let Err(error) = told {
+            tracing::debug!(%error, "its partitions are free when its lease has ended");
+        }
+    }
+
+    /// Of these leases, those on messages of partitions that another member has taken over: nobody asks for them any more.
+    fn taken_over(&self, tokens: impl Iterator<Item = LeaseToken>) -> Result<Vec<LeaseToken>, BackendError> {
+        let database = &self.database;
+        if database.partitions() == 0 {
+            return Ok(Vec::new());
+        }
+        shares::renew(database)?;
+        let shares = database.shares.lock();
+        let mut leases = database.leases.lock();
+        let is_owned = |held: &Held| held.leg.partition.is_none_or(|number| shares.owns(&held.leg.unit, number));
+        let gone = |token: &LeaseToken| leases.get(&token.0).is_some_and(|held| !is_owned(held));
+        let lost: Vec<LeaseToken> = tokens.filter(gone).collect();
+        lost.iter().for_each(|token| _ = leases.remove(&token.0));
+        Ok(lost)
     }
 
     /// Shows that this provider is alive, without waiting for what comes of it. False if the name was lost.
@@ -125,6 +158,11 @@ impl Settler for NatsSettler {
     fn unregister(&mut self, name: &str) -> Result<(), BackendError> {
         let database = Arc::clone(&self.database);
         let served = database.served.lock().get(name).cloned();
+        if let Some(served) = &served
+            && database.partitions() > 0
+        {
+            self.leave(name, &served.unit);
+        }
         if let Some(unit) = served.filter(|it| it.info.owner == database.boot).map(|it| it.unit) {
             let on_thread = Arc::clone(&database);
             database.runtime.call(move |session| async move { registry::forget(&session, &on_thread, &unit).await })?;
@@ -152,16 +190,18 @@ impl Settler for NatsSettler {
         let (mut lost, mut plain, mut others) = (Vec::new(), Vec::new(), Vec::new());
         let (mut plain_tokens, mut tokens, mut ends) = (Vec::new(), Vec::new(), Vec::new());
         let (is_full, is_each_answered) = (database.settings.status == Status::Full, database.settings.confirm_acks);
+        lost.extend(self.taken_over(settlements.iter().map(|it| it.token))?);
         {
-            let leases = database.leases.lock();
+            let mut leases = database.leases.lock();
             for Settlement { token, outcome, .. } in settlements {
-                if self.told.contains(&token.0) {
+                if self.told.contains(&token.0) || lost.contains(token) {
                     continue;
                 }
-                let Some(held) = leases.get(&token.0) else {
+                let Some(held) = leases.get_mut(&token.0) else {
                     lost.push(*token);
                     continue;
                 };
+                held.is_ending = true;
                 match outcome {
                     LeaseOutcome::Done { attempts } if *attempts <= 1 && !held.leg.again && !held.noted && !is_full => {
                         plain.push(held.ack(DONE));
@@ -169,7 +209,11 @@ impl Settler for NatsSettler {
                         continue;
                     }
                     LeaseOutcome::Done { .. } | LeaseOutcome::Dead { .. } => others.push(held.ack(DONE)),
-                    _ => others.push(held.ack(GIVEN_BACK)),
+                    _ => {
+                        // What goes back comes before what is behind it.
+                        database.intake.hold(&held.leg.ack_name());
+                        others.push(held.ack(GIVEN_BACK));
+                    }
                 }
                 tokens.push((token.0, *outcome == LeaseOutcome::Released));
                 ends.push(End { held: held.clone(), outcome: outcome.clone() });
@@ -229,13 +273,15 @@ impl Settler for NatsSettler {
                 None
             });
         }
+        let began = Instant::now();
+        let lost = self.taken_over(tokens.iter().copied())?;
         let mut acks: Vec<Ack> = {
             let leases = database.leases.lock();
             tokens.iter().filter_map(|token| leases.get(&token.0)).map(|held| held.ack(IN_PROGRESS)).collect()
         };
         acks.extend(database.intake.extensions(IN_PROGRESS));
         if acks.is_empty() {
-            return self.beat().map(|_| Vec::new());
+            return self.beat().map(|_| lost);
         }
         let (on_thread, life, name) = (Arc::clone(&database), Arc::clone(&self.life), self.name());
         let is_ours = database.runtime.call(move |session| async move {
@@ -243,7 +289,9 @@ impl Settler for NatsSettler {
             show_life(&session, &on_thread, &life, &name).await
         })?;
         self.last_beat = Some(Instant::now());
-        if is_ours { Ok(Vec::new()) } else { Ok(tokens.to_vec()) }
+        let (mut leases, lease) = (database.leases.lock(), database.settings.lease_time);
+        tokens.iter().for_each(|token| _ = leases.get_mut(&token.0).map(|held| held.extend(began, lease)));
+        if is_ours { Ok(lost) } else { Ok(tokens.to_vec()) }
     }
 }
 
@@ -265,6 +313,7 @@ impl Drop for NatsSettler {
     fn drop(&mut self) {
         let database = Arc::clone(&self.database);
         let served: HashMap<Arc<str>, Served> = std::mem::take(&mut database.served.lock());
+        let units: Vec<String> = served.values().map(|it| it.unit.clone()).collect();
         let own: Vec<String> =
             served.into_values().filter(|it| it.info.owner == database.boot).map(|it| it.unit).collect();
         let key = database.state.key(NAME, &token(&self.name()));
@@ -273,6 +322,11 @@ impl Drop for NatsSettler {
         let (on_thread, has_name) = (Arc::clone(&database), !self.name().is_empty());
         if let Err(error) = unconfirmed::finish(&database) {
             tracing::debug!(%error, "what was handled comes again when its leases have ended");
+        }
+        if database.partitions() > 0
+            && let Err(error) = shares::leave(&database, &units)
+        {
+            tracing::debug!(%error, "its partitions are free when its lease has ended");
         }
         // A server that is away forgets all this by itself.
         let told = database.runtime.call(move |session| async move {

@@ -17,6 +17,8 @@ pub(crate) struct Arrived {
     pub(crate) entry: Entry,
     pub(crate) reply: Subject,
     pub(crate) delivered: u64,
+    /// Which of the consumer's deliveries it is.
+    pub(crate) delivery: u64,
     pub(crate) known: Known,
     /// When its lease began, or was extended.
     pub(crate) fresh: Instant,
@@ -65,19 +67,36 @@ pub(crate) struct Source {
     pub(crate) asked: u64,
     /// Where its messages go, also on the next connection: what was asked for on the one before is not lost.
     pub(crate) inbox: Option<Subject>,
-    /// What was on its way when the connection was lost comes before anything else.
+    /// What was on its way when the connection was lost, or in other hands, comes before anything else.
     pub(crate) hold: Option<Hold>,
+    /// How often it was held up.
+    pub(crate) holds: u64,
+    /// The last of the consumer's deliveries that has come, if it has one owner.
+    pub(crate) last: Option<u64>,
     /// Messages of which so many deliveries were lost on their way: nobody has begun them.
     pub(crate) spared: HashMap<u64, u64>,
 }
 
 /// Why nothing is handed out for a moment.
 #[derive(Debug)]
-pub(crate) struct Hold {
-    /// It is not known yet what was lost.
-    pub(crate) is_open: bool,
-    pub(crate) lost: HashSet<u64>,
-    pub(crate) until: Instant,
+pub(crate) enum Hold {
+    /// What was lost on its way is to come back.
+    Lost {
+        /// It is not known yet what was lost.
+        is_open: bool,
+        lost: HashSet<u64>,
+        until: Instant,
+    },
+    /// Of a consumer with one owner: everything that the server waits for is to be here.
+    Whole {
+        /// Tells it from earlier ones.
+        number: u64,
+        /// How many were in other hands at the last look, but for those that have come since.
+        missing: Option<usize>,
+        /// The last that came had been in other hands: more of them may be there.
+        comes_back: bool,
+        looked: Option<Instant>,
+    },
 }
 
 /// The task that takes its messages.
@@ -91,8 +110,46 @@ pub(crate) struct Reader {
 impl Source {
     /// Goes on when everything is back; nothing is missing only after it was told what is.
     pub(crate) fn look_at_hold(&mut self) {
-        if self.hold.as_ref().is_some_and(|hold| hold.lost.is_empty() && !hold.is_open) {
+        if matches!(&self.hold, Some(Hold::Lost { is_open: false, lost, .. }) if lost.is_empty()) {
             self.go_on();
+        }
+    }
+
+    /// Something of a consumer with one owner may be in other hands: nothing is handed out until everything is here.
+    pub(crate) fn hold(&mut self) {
+        if self.leg.partition.is_some() {
+            self.holds += 1;
+            self.hold = Some(Hold::Whole { number: self.holds, missing: None, comes_back: true, looked: None });
+        }
+    }
+
+    /// How many are to be on their way, of what there is room for. What others have had goes first; as long as none of that is there, one is
+    /// enough to see when it is: what is new would only pile up here.
+    pub(crate) fn wanted(&self, room: usize) -> usize {
+        match &self.hold {
+            Some(Hold::Whole { missing: Some(missing), comes_back, .. }) => {
+                if *comes_back {
+                    *missing
+                } else {
+                    1
+                }
+            }
+            _ => room.saturating_sub(self.waiting.len()),
+        }
+    }
+
+    /// Notes what has come. Of a consumer with one owner nothing is delivered in between: that would be in other hands.
+    pub(crate) fn count(&mut self, arrived: &[Arrived]) {
+        for it in arrived {
+            if self.last.is_some_and(|last| it.delivery > last + 1) {
+                self.hold();
+            }
+            self.last = self.last.max(Some(it.delivery));
+        }
+        if let Some(Hold::Whole { missing, comes_back, looked, .. }) = &mut self.hold {
+            *missing = missing.map(|missing| missing.saturating_sub(arrived.len()));
+            *comes_back = arrived.last().is_some_and(|last| last.delivered > 1);
+            *looked = None;
         }
     }
 

@@ -74,17 +74,29 @@ impl State {
         last: u64,
         text: Vec<u8>,
     ) -> Result<Option<u64>, BackendError> {
-        let mut headers = HeaderMap::new();
-        headers.insert(
-            HeaderName::from_static("Nats-Expected-Last-Subject-Sequence"),
-            last.to_string().parse::<HeaderValue>().map_err(js::unavailable)?,
-        );
-        let message = Outgoing { subject: Subject::from(key.to_owned()), headers, payload: Bytes::from(text) };
-        match js::publish_all(session, vec![message]).await?.pop() {
-            Some(Stored::Overtaken) => Ok(None),
-            Some(stored) => number(stored).map(Some),
-            None => Err(js::cut_off()),
+        self.replace_all(session, vec![(key.to_owned(), last, text)]).await?.pop().ok_or_else(js::cut_off)
+    }
+
+    /// The same of several, each for itself.
+    pub(crate) async fn replace_all(
+        &self,
+        session: &Session,
+        notes: Vec<(String, u64, Vec<u8>)>,
+    ) -> Result<Vec<Option<u64>>, BackendError> {
+        let mut messages = Vec::with_capacity(notes.len());
+        for (key, last, text) in notes {
+            let mut headers = HeaderMap::new();
+            headers.insert(
+                HeaderName::from_static("Nats-Expected-Last-Subject-Sequence"),
+                last.to_string().parse::<HeaderValue>().map_err(js::unavailable)?,
+            );
+            messages.push(Outgoing { subject: Subject::from(key), headers, payload: Bytes::from(text) });
         }
+        let told = |stored| match stored {
+            Stored::Overtaken => Ok(None),
+            stored => number(stored).map(Some),
+        };
+        js::publish_all(session, messages).await?.into_iter().map(told).collect()
     }
 
     /// Changes a note, and removes it if nothing is left of it. Returns what the change has said.

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::connection::Database;
 use crate::js;
-use crate::registry::{self, Leg, Progress};
+use crate::progress::{self, Progress};
+use crate::registry::{self, Leg};
 use crate::runtime::Session;
 use crate::state::read;
 
@@ -97,7 +98,7 @@ pub(crate) async fn with_statuses(
         note.dead.retain(|unit, _| units.counts(unit, sequence));
         note.again.retain(|unit| units.counts(unit, sequence));
         note.done.retain(|unit, _| units.counts(unit, sequence));
-        let status = units.status(sequence, &event, &note);
+        let status = units.status(sequence, &event, database.partition_of(&event), &note);
         let error = note.dead.into_values().next().or(note.error).filter(|_| status == Status::Failed);
         let ended = note.done.into_values().max().filter(|_| status == Status::Completed);
         let ended = ended.map(|ended| SystemTime::UNIX_EPOCH + Duration::from_millis(ended.unsigned_abs()));
@@ -112,7 +113,7 @@ type Unit = (String, registry::Info, Vec<(u32, Pattern)>);
 /// The subscriptions, and how far those have come that matter.
 struct Units {
     known: Vec<Unit>,
-    progress: HashMap<(String, u32), Progress>,
+    progress: HashMap<(String, u32, Option<u32>), Progress>,
 }
 
 impl Units {
@@ -133,21 +134,17 @@ impl Units {
         for (unit, info, _) in &units.known {
             let mut needed = BTreeSet::new();
             for (sequence, event) in found {
-                needed.extend(units.change_for(info, unit, *sequence, event));
+                let changes = units.change_for(info, unit, *sequence, event);
+                needed.extend(changes.map(|changes| (changes, database.partition_of(event))));
             }
-            for (leg, changes) in info
-                .legs(database, unit)
-                .into_iter()
-                .filter(|leg| !leg.again)
-                .zip(info.earlier.iter().map(|it| it.changes).chain([info.changes]))
-            {
-                if needed.contains(&changes) {
+            for leg in info.legs(database, unit).into_iter().filter(|leg| !leg.again) {
+                if needed.contains(&(leg.changes, leg.partition)) {
+                    keys.push((unit.clone(), leg.changes, leg.partition));
                     legs.push(leg);
-                    keys.push((unit.clone(), changes));
                 }
             }
         }
-        for (key, progress) in keys.into_iter().zip(registry::progress(session, &legs).await?) {
+        for (key, progress) in keys.into_iter().zip(progress::progress(session, &legs).await?) {
             units.progress.insert(key, progress.unwrap_or_default());
         }
         Ok(units)
@@ -167,7 +164,7 @@ impl Units {
         pattern.matches(event.event_type().as_str()).then_some(changes)
     }
 
-    fn status(&self, sequence: u64, event: &Event, note: &Note) -> Status {
+    fn status(&self, sequence: u64, event: &Event, partition: Option<u32>, note: &Note) -> Status {
         let local = note.local();
         let (mut is_open, mut has_begun) = (
             matches!(local, Some(Status::Pending | Status::Processing)),
@@ -178,7 +175,7 @@ impl Units {
                 (is_open, has_begun) = (true, true);
             }
             let Some(changes) = self.change_for(info, unit, sequence, event) else { continue };
-            let Some(progress) = self.progress.get(&(unit.clone(), changes)) else { continue };
+            let Some(progress) = self.progress.get(&(unit.clone(), changes, partition)) else { continue };
             is_open |= progress.is_open(sequence);
             has_begun |= progress.has_begun(sequence);
         }

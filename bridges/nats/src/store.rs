@@ -15,6 +15,7 @@ use serde_json::Value;
 use crate::connection::Database;
 use crate::entry::{event_of, id_of, time_of};
 use crate::js::{self, Entry, Which};
+use crate::progress;
 use crate::range::{self, Begin, Range};
 use crate::registry;
 use crate::runtime::Session;
@@ -221,8 +222,8 @@ pub(crate) async fn first_open(session: &Session, database: &Database) -> Result
     let known = registry::all(session, database).await?;
     let legs = known.iter().flat_map(|(unit, info)| info.legs(database, unit)).filter(|leg| !leg.again);
     let legs: Vec<registry::Leg> = legs.collect();
-    let progress = registry::progress(session, &legs).await?;
-    let open = |it: registry::Progress| match (it.open, it.waiting) {
+    let progress = progress::progress(session, &legs).await?;
+    let open = |it: progress::Progress| match (it.open, it.waiting) {
         (0, 0) => None,
         (0, _) => Some(it.delivered + 1),
         _ => Some(it.floor + 1),

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::connection::Database;
 use crate::js::{self, STREAM_NOT_FOUND, nanos};
 use crate::runtime::Session;
+use crate::{division, names};
 
 /// The server says that a stream is removed before its files are; what is made in their place meanwhile loses its own.
 const REMOVAL: Duration = Duration::from_millis(500);
@@ -20,7 +21,11 @@ pub(crate) async fn make(session: &Session, database: &Database) -> Result<Diffe
     let settings = &database.settings;
     let wanted = wanted(database);
     let stream = &settings.stream_name;
-    if let Some(known) = info(session, stream).await? {
+    let known = info(session, stream).await?;
+    if let Err(problem) = division::check(session, database, known.as_ref()).await? {
+        return Ok(Err(problem));
+    }
+    if let Some(known) = known {
         let problems = if settings.adopt_stream { Vec::new() } else { differences(&wanted, &known["config"]) };
         if !problems.is_empty() {
             return Ok(Err(format!(
@@ -36,10 +41,16 @@ pub(crate) async fn make(session: &Session, database: &Database) -> Result<Diffe
     } else {
         create(session, &wanted).await?;
     }
+    make_state(session, database).await?;
+    division::note(session, database).await
+}
+
+/// Makes the stream beside that of the events, if it is not there.
+pub(crate) async fn make_state(session: &Session, database: &Database) -> Result<(), BackendError> {
     if info(session, &database.state.stream).await?.is_none() {
         create(session, &of_state(database)).await?;
     }
-    Ok(Ok(()))
+    Ok(())
 }
 
 /// The same for streams that somebody has removed while they were used.
@@ -82,7 +93,7 @@ fn wanted(database: &Database) -> Value {
     let bound = |bound: u64| if bound == 0 { -1 } else { bound.min(i64::MAX as u64) as i64 };
     json!({
         "name": settings.stream_name,
-        "subjects": [format!("{}.>", settings.subject_prefix)],
+        "subjects": [names::of_stream(&settings.subject_prefix, settings.partitions)],
         "retention": "limits",
         "storage": settings.storage.word(),
         "max_consumers": -1,

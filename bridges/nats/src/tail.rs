@@ -9,7 +9,6 @@ use eventbroker::{Event, Pattern, StartPosition};
 use crate::connection::Database;
 use crate::entry::event_of;
 use crate::js::Entry;
-use crate::names::filter;
 use crate::range::{Begin, Range};
 use crate::status::with_statuses;
 use crate::{store, stream};
@@ -67,7 +66,7 @@ impl Tail for NatsTail {
                 let mut range = match range {
                     Some((generation, range)) if generation == session.generation => range,
                     _ => {
-                        let subjects = filter(database.prefix(), &pattern);
+                        let subjects = database.subjects(&pattern, from);
                         Range::open(&session, database.stream(), &subjects, Begin::Number(from), false).await?
                     }
                 };

@@ -196,6 +196,10 @@ pub struct NatsConfig {
     pub credentials_file: Option<String>,
     /// The PEM file with the certificates that a server at `tls://` is checked with. Default: those of the system.
     pub tls_ca_file: Option<String>,
+    /// Into how many parts the stream is divided, each with one owner; 0 is one stream for all. Default 0; at most 64.
+    pub partitions: u32,
+    /// Whether the number is taken that is written down beside the stream, whatever `partitions` says. Default false.
+    pub adopt_partitions: bool,
     /// What is written down of the events' statuses. Default [`KeepStatus::Failures`].
     pub status: KeepStatus,
     /// Whether the server answers to each acknowledgement, which costs most of the rate, and not only to the last of a batch. Default false.
@@ -292,6 +296,8 @@ impl Default for Config {
                 nkey: Secret::default(),
                 credentials_file: None,
                 tls_ca_file: None,
+                partitions: 0,
+                adopt_partitions: false,
                 status: KeepStatus::default(),
                 confirm_acks: false,
             },

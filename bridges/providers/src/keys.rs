@@ -237,6 +237,17 @@ pub(crate) fn keys() -> Vec<Key> {
             |it| &mut it.nats.tls_ca_file,
         )
         .bytes(1, 4_096),
+        key(
+            "nats.partitions",
+            "Into how many parts the stream is divided, each with one owner; 0 is one stream for all",
+            |it| &mut it.nats.partitions,
+        )
+        .whole(0, 64),
+        key(
+            "nats.adopt_partitions",
+            "Whether the number is taken that is written down beside the stream, whatever partitions says",
+            |it| &mut it.nats.adopt_partitions,
+        ),
         key("nats.status", "What is written down of statuses: full, failures or off", |it| &mut it.nats.status),
         key(
             "nats.confirm_acks",

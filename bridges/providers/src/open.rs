@@ -123,6 +123,15 @@ pub fn repartition(config: &Config, partitions: u32) -> Result<(), OpenError> {
             let _ = partitions;
             Err(OpenError::NotCompiledIn { provider: "redis", feature: "redis" })
         }
+        #[cfg(feature = "nats")]
+        ProviderKind::Nats => {
+            nats(config)?.partitions(partitions).repartition().map_err(|error| OpenError::Nats(error.to_string()))
+        }
+        #[cfg(not(feature = "nats"))]
+        ProviderKind::Nats => {
+            let _ = partitions;
+            Err(OpenError::NotCompiledIn { provider: "nats", feature: "nats" })
+        }
         _ => Err(OpenError::NoPartitions(config.provider)),
     }
 }
@@ -134,6 +143,12 @@ fn open_redis(_: &Config) -> Result<Provider, OpenError> {
 
 #[cfg(feature = "nats")]
 fn open_nats(config: &Config) -> Result<Provider, OpenError> {
+    nats(config)?.open().map_err(|error| OpenError::Nats(error.to_string()))
+}
+
+/// The settings of a provider on NATS.
+#[cfg(feature = "nats")]
+fn nats(config: &Config) -> Result<eventbroker_nats::Nats, OpenError> {
     let nats = &config.nats;
     // The bridge has a stream of its own beside this one, so it has to know what all the subjects begin with.
     let prefix = match &nats.subjects[..] {
@@ -157,6 +172,8 @@ fn open_nats(config: &Config) -> Result<Provider, OpenError> {
         .max_messages(nats.max_messages)
         .adopt_stream(nats.adopt_stream)
         .lease_time(nats.lease_time)
+        .partitions(nats.partitions)
+        .adopt_partitions(nats.adopt_partitions)
         .status(match nats.status {
             crate::config::KeepStatus::Full => eventbroker_nats::Status::Full,
             crate::config::KeepStatus::Failures => eventbroker_nats::Status::Failures,
@@ -178,7 +195,7 @@ fn open_nats(config: &Config) -> Result<Provider, OpenError> {
     if let Some(path) = &nats.tls_ca_file {
         bridge = bridge.tls_ca_file(path);
     }
-    bridge.open().map_err(|error| OpenError::Nats(error.to_string()))
+    Ok(bridge)
 }
 
 #[cfg(not(feature = "nats"))]

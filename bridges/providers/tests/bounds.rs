@@ -50,6 +50,7 @@ fn both_ends_of_each_bound_build_a_broker_and_what_is_outside_is_refused() {
         ("nats.max_age", "1ms", "87600h", ["999us", "87601h"]),
         ("nats.replicas", "1", "5", ["0", "6"]),
         ("nats.lease_time", "100ms", "168h", ["99ms", "169h"]),
+        ("nats.partitions", "0", "64", ["-1", "65"]),
         ("nats.max_messages", "0", "9223372036854775807", ["-1", "9223372036854775808"]),
         ("database.poll_interval", "1ms", "168h", ["999us", "169h"]),
         ("database.lease_time", "100ms", "168h", ["99ms", "169h"]),

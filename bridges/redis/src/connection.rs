@@ -12,11 +12,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use eventbroker::Event;
-use eventbroker::provider::{BackendError, Backoff};
+use eventbroker::provider::{BackendError, Backoff, partition_of};
 use parking_lot::Mutex;
 use redis::io::tcp::TcpSettings;
 use redis::{Client, Connection, ConnectionAddr, IntoConnectionInfo as _, RedisError, RedisResult, Value};
-use xxhash_rust::xxh3::xxh3_64;
 
 use super::{OpenError, Redis, Status};
 use crate::scripts::Script;
@@ -177,14 +176,7 @@ impl Database {
 
     /// Which of the streams an event goes to.
     pub(crate) fn stream_for(&self, event: &Event) -> usize {
-        if self.partitions == 0 {
-            return 0;
-        }
-        let hash = match event.key() {
-            Some(key) => xxh3_64(key.as_bytes()),
-            None => xxh3_64(event.id().to_string().as_bytes()),
-        };
-        (hash % u64::from(self.partitions)) as usize
+        partition_of(event, self.partitions) as usize
     }
 
     /// The stream that a delivery is an entry of.

@@ -31,6 +31,15 @@ impl Client {
         lines.next().expect("what it says")
     }
 
+    /// Asks a consumer for one message, and returns the line that it comes with.
+    pub(crate) fn take(&mut self, consumer: &str) -> String {
+        let body = r#"{"batch":1}"#;
+        self.write(&format!("PUB $JS.API.CONSUMER.MSG.NEXT.{consumer} answers {}\r\n{body}\r\n", body.len()));
+        let mut lines = self.0.by_ref().split(b'\n').map(|line| line.expect("an answer"));
+        let line = lines.find(|line| line.starts_with(b"HMSG ")).expect("an answer");
+        String::from_utf8_lossy(&line).into_owned()
+    }
+
     /// What the server tells of a consumer or a stream.
     pub(crate) fn info(&mut self, what: &str) -> String {
         self.ask(&format!("$JS.API.{what}"), "", "")

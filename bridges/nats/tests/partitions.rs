@@ -1,0 +1,41 @@
+//! The suite of all providers, on a stream that is divided into partitions.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use eventbroker::provider::Provider;
+use eventbroker_conformance::nats::Server;
+use eventbroker_conformance::{Abilities, Subject, conformance_tests};
+
+/// One server for all cases; each has a stream of its own.
+fn server() -> &'static Server {
+    static SERVER: OnceLock<Server> = OnceLock::new();
+    SERVER.get_or_init(Server::start)
+}
+
+struct Nats(String);
+
+impl Subject for Nats {
+    fn abilities(&self) -> Abilities {
+        Abilities {
+            ordered: true,
+            exact: true,
+            durable: true,
+            across_instances: true,
+            groups: true,
+            broadcast: true,
+            query: true,
+            start_positions: true,
+            durable_broadcast: true,
+            operator: true,
+            ..Abilities::default()
+        }
+    }
+
+    fn provider(&self) -> Provider {
+        let nats = eventbroker_nats::Nats::new(server().url()).stream_name(&self.0).subject_prefix(&self.0);
+        nats.partitions(3).lease_time(Duration::from_secs(5)).open().expect("it opens")
+    }
+}
+
+conformance_tests!(|| Nats(server().fresh_name()));
