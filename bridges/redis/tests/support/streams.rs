@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use eventbroker::provider::Provider;
-use eventbroker_conformance::processes::{Place, Site};
+use eventbroker_conformance::processes::{Fault, Place, Site};
 use eventbroker_conformance::redis::Server;
 use eventbroker_redis::Redis;
 
@@ -13,25 +13,29 @@ use eventbroker_redis::Redis;
 static SERVER: OnceLock<Server> = OnceLock::new();
 
 /// See the module's page.
-pub(crate) struct Streams(pub(crate) u32);
+pub(crate) struct Streams {
+    pub(crate) partitions: u32,
+    /// How many handled entries are kept; 0: all.
+    pub(crate) max_len: u64,
+}
 
-/// The server's address, the name of a stream and its partitions.
+/// The server's address, the name of a stream, its partitions and how many entries are kept.
 struct Stream(String);
 
 impl Site for Streams {
     fn fresh(&self) -> Box<dyn Place> {
         let server = SERVER.get_or_init(Server::start);
-        Box::new(Stream(format!("{} {} {}", server.url(), server.stream(), self.0)))
+        Box::new(Stream(format!("{} {} {} {}", server.url(), server.stream(), self.partitions, self.max_len)))
     }
 
     fn open(&self, address: &str, lease: Duration) -> Provider {
-        let [url, stream, partitions] = parts(address);
+        let [url, stream, partitions, max_len] = parts(address);
         let redis = Redis::new(url).stream_name(stream).partitions(partitions.parse().expect("a number"));
-        redis.lease_time(lease).max_len(0).open().expect("it opens")
+        redis.lease_time(lease).max_len(max_len.parse().expect("a number")).open().expect("it opens")
     }
 
     fn keeps_order_across_members(&self) -> bool {
-        self.0 > 0
+        self.partitions > 0
     }
 }
 
@@ -42,7 +46,7 @@ impl Place for Stream {
 
     /// Whatever dies, nobody counts a loss.
     fn check(&self) {
-        let [url, stream, partitions] = parts(&self.0);
+        let [url, stream, partitions, _] = parts(&self.0);
         let streams = match partitions.parse().expect("a number") {
             0 => vec![stream.to_owned()],
             partitions => (0..partitions).map(|it| format!("{{{stream}}}:p{it}")).collect(),
@@ -54,16 +58,34 @@ impl Place for Stream {
         }
     }
 
-    fn disturb(&self, _round: usize) -> Option<&'static str> {
+    fn faults(&self) -> &'static [Fault] {
+        &[Fault::Crash, Fault::Freeze]
+    }
+
+    fn suffer(&self, fault: Fault, lasts: Duration) {
         let server = SERVER.get().expect("it runs");
-        server.crash();
-        thread::sleep(Duration::from_millis(300));
-        server.up();
-        Some("crashed")
+        if fault == Fault::Crash {
+            server.crash();
+            thread::sleep(lasts);
+            server.up();
+        } else {
+            server.freeze(true);
+            thread::sleep(lasts);
+            server.freeze(false);
+        }
+    }
+
+    fn port(&self) -> Option<u16> {
+        SERVER.get().map(Server::port)
+    }
+
+    fn address_by(&self, port: u16) -> String {
+        let [_, stream, partitions, max_len] = parts(&self.0);
+        format!("redis://127.0.0.1:{port} {stream} {partitions} {max_len}")
     }
 }
 
-fn parts(address: &str) -> [&str; 3] {
+fn parts(address: &str) -> [&str; 4] {
     let parts: Vec<&str> = address.split(' ').collect();
-    parts.try_into().expect("an address, a stream and its partitions")
+    parts.try_into().expect("an address, a stream, its partitions and its length")
 }
