@@ -6,5 +6,5 @@ mod streams;
 use eventbroker_conformance::processes::run;
 
 fn main() {
-    run(&streams::Streams { partitions: 0, max_len: 0 }, &[]);
+    run(&streams::Streams::new(0, 0), &[]);
 }

@@ -1,6 +1,6 @@
 //! Streams of one server, for processes that share one of them: divided into so many partitions, or not at all.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
@@ -9,23 +9,29 @@ use eventbroker_conformance::processes::{Fault, Place, Site};
 use eventbroker_conformance::redis::Server;
 use eventbroker_redis::Redis;
 
-/// One server, started when it is needed: not by members.
-static SERVER: OnceLock<Server> = OnceLock::new();
-
 /// See the module's page.
 pub(crate) struct Streams {
-    pub(crate) partitions: u32,
+    partitions: u32,
     /// How many handled entries are kept; 0: all.
-    pub(crate) max_len: u64,
+    max_len: u64,
+    /// Started when it is needed: not by members.
+    server: OnceLock<Arc<Server>>,
 }
 
-/// The server's address, the name of a stream, its partitions and how many entries are kept.
-struct Stream(String);
+impl Streams {
+    pub(crate) const fn new(partitions: u32, max_len: u64) -> Self {
+        Self { partitions, max_len, server: OnceLock::new() }
+    }
+}
+
+/// The server's address, the name of a stream, its partitions and how many entries are kept; and the server.
+struct Stream(String, Arc<Server>);
 
 impl Site for Streams {
     fn fresh(&self) -> Box<dyn Place> {
-        let server = SERVER.get_or_init(Server::start);
-        Box::new(Stream(format!("{} {} {} {}", server.url(), server.stream(), self.partitions, self.max_len)))
+        let server = self.server.get_or_init(|| Arc::new(Server::start()));
+        let address = format!("{} {} {} {}", server.url(), server.stream(), self.partitions, self.max_len);
+        Box::new(Stream(address, Arc::clone(server)))
     }
 
     fn open(&self, address: &str, lease: Duration) -> Provider {
@@ -63,20 +69,19 @@ impl Place for Stream {
     }
 
     fn suffer(&self, fault: Fault, lasts: Duration) {
-        let server = SERVER.get().expect("it runs");
         if fault == Fault::Crash {
-            server.crash();
+            self.1.crash();
             thread::sleep(lasts);
-            server.up();
+            self.1.up();
         } else {
-            server.freeze(true);
+            self.1.freeze(true);
             thread::sleep(lasts);
-            server.freeze(false);
+            self.1.freeze(false);
         }
     }
 
     fn port(&self) -> Option<u16> {
-        SERVER.get().map(Server::port)
+        Some(self.1.port())
     }
 
     fn address_by(&self, port: u16) -> String {

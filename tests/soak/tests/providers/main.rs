@@ -51,6 +51,9 @@ impl Place for Memory {
 /// How many handled entries a Redis stream keeps: few, so that it is trimmed all the time.
 const MAX_LEN: u64 = 1_000;
 
+static REDIS: redis_streams::Streams = redis_streams::Streams::new(0, MAX_LEN);
+static REDIS_IN_PARTS: redis_streams::Streams = redis_streams::Streams::new(6, MAX_LEN);
+
 /// A provider, and how many instances share it.
 struct Subject {
     name: &'static str,
@@ -58,12 +61,12 @@ struct Subject {
     instances: usize,
 }
 
-const SUBJECTS: [Subject; 6] = [
+static SUBJECTS: [Subject; 6] = [
     Subject { name: "memory", site: &Memory, instances: 1 },
     Subject { name: "sqlite", site: &files::Files, instances: 3 },
     Subject { name: "postgres", site: &databases::Databases, instances: 3 },
-    Subject { name: "redis", site: &redis_streams::Streams { partitions: 0, max_len: MAX_LEN }, instances: 3 },
-    Subject { name: "redis-6", site: &redis_streams::Streams { partitions: 6, max_len: MAX_LEN }, instances: 3 },
+    Subject { name: "redis", site: &REDIS, instances: 3 },
+    Subject { name: "redis-6", site: &REDIS_IN_PARTS, instances: 3 },
     Subject { name: "nats", site: &nats_streams::Streams, instances: 3 },
 ];
 
