@@ -12,6 +12,7 @@ use eventbroker::provider::BackendError;
 use eventbroker::{Event, EventId};
 use parking_lot::Mutex;
 
+use crate::floors::Floors;
 use crate::intake::Intake;
 use crate::js::{self, Ack, Entry, Which};
 use crate::leases::Note;
@@ -47,6 +48,7 @@ pub(crate) struct Database {
     pub(crate) handing_out: Mutex<()>,
     /// The acknowledgements that are under way.
     pub(crate) unconfirmed: Unconfirmed,
+    pub(crate) floors: Floors,
     /// A publish was refused because the stream is full.
     pub(crate) is_crowded: AtomicBool,
     places: Mutex<Places>,
@@ -174,6 +176,7 @@ impl Database {
             intake,
             handing_out: Mutex::default(),
             unconfirmed: Unconfirmed::default(),
+            floors: Floors::default(),
             is_crowded: AtomicBool::new(false),
             places: Mutex::default(),
             settled: Mutex::default(),

@@ -93,6 +93,10 @@ impl NatsIngest {
             roomy.insert(unit.as_str());
             for (leg, arrived) in database.intake.take(unit, legs, room.deliveries, &database, &mut pulls) {
                 let ack = Ack { consumer: leg.ack_name(), to: arrived.reply.clone(), verb: DONE };
+                if database.floors.is_below(&leg, arrived.entry.sequence) {
+                    acks.push(ack);
+                    continue;
+                }
                 let (sequence, stored_at) = (arrived.entry.sequence, arrived.entry.stored_at);
                 let highest = self.highest.entry(leg.ack_name()).or_default();
                 let may_be_known = arrived.delivered > 1 || sequence <= *highest;

@@ -24,6 +24,7 @@
 mod connection;
 mod ends;
 mod entry;
+mod floors;
 mod ingest;
 mod intake;
 mod js;

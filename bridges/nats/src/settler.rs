@@ -17,7 +17,7 @@ use crate::names::token;
 use crate::registry::{self, Info, USED};
 use crate::runtime::Session;
 use crate::state::write;
-use crate::{Status, store, unconfirmed};
+use crate::{Status, floors, store, unconfirmed};
 
 /// How often the name of the instance is given back.
 const TRIES: usize = 5;
@@ -261,6 +261,9 @@ async fn first_of(session: &Session, database: &Database, start: &StartPosition)
 impl Drop for NatsSettler {
     fn drop(&mut self) {
         let database = Arc::clone(&self.database);
+        if let Err(error) = unconfirmed::finish(&database).and_then(|()| floors::note_last(&database)) {
+            tracing::debug!(%error, "what was handled may come again");
+        }
         let served: HashMap<Arc<str>, Served> = std::mem::take(&mut database.served.lock());
         let own: Vec<String> =
             served.into_values().filter(|it| it.info.owner == database.boot).map(|it| it.unit).collect();
@@ -268,9 +271,6 @@ impl Drop for NatsSettler {
         let boot = database.state.key(BOOT, &database.boot);
         let clock = database.state.key("clock", &database.boot);
         let (on_thread, has_name) = (Arc::clone(&database), !self.name().is_empty());
-        if let Err(error) = unconfirmed::finish(&database) {
-            tracing::debug!(%error, "what was handled comes again when its leases have ended");
-        }
         // A server that is away forgets all this by itself.
         let told = database.runtime.call(move |session| async move {
             for unit in own {

@@ -11,7 +11,10 @@ use eventbroker_conformance::processes::{self, PATIENCE, Scene, wait_until};
 use rusqlite::Connection;
 
 fn main() {
-    processes::run(&files::Files, &[("what is committed by another process arrives, what is rolled back does not", outbox)]);
+    processes::run(
+        &files::Files,
+        &[("what is committed by another process arrives, what is rolled back does not", outbox)],
+    );
 }
 
 fn outbox(scene: &mut Scene<'_>) {

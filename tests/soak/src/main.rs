@@ -36,7 +36,9 @@ fn main() -> ExitCode {
     let chosen: Vec<&Proof> =
         PROOFS.iter().filter(|proof| name.is_some_and(|name| name == "core" || name == proof.0)).collect();
     if chosen.is_empty() {
-        eprintln!("usage: scripts/soak NAME [--short], where NAME is `core` (all of them), `all`, `sql`, `redis`, `nats` (see the script), or one of");
+        eprintln!(
+            "usage: scripts/soak NAME [--short], where NAME is `core` (all of them), `all`, `sql`, `redis`, `nats` (see the script), or one of"
+        );
         PROOFS.iter().for_each(|(name, what, _)| eprintln!("  {name:<10} {what}"));
         return ExitCode::from(2);
     }

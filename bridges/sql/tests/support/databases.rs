@@ -76,4 +76,3 @@ impl Place for Database {
         client.query(query, &[]).expect("rows").iter().map(|row| row.get(0)).collect()
     }
 }
-

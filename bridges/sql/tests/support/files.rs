@@ -79,4 +79,3 @@ impl Place for OneFile {
         rows.collect::<Result<_, _>>().expect("rows")
     }
 }
-

@@ -4,13 +4,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use eventbroker_conformance::processes::ledger::{Accepted, Account};
 
 use super::member::Files;
-
-/// A verdict is under way no longer, in milliseconds: what was handled so long before a fault is known to the back end.
-const UNDER_WAY: u64 = 1_000;
 
 /// A fault, from when to when, in milliseconds since 1970.
 pub(crate) struct Struck {
@@ -22,9 +20,9 @@ pub(crate) struct Struck {
 }
 
 impl Struck {
-    /// Whether this call was under way when it struck, so that it may be made again.
-    fn reaches(&self, by: u32, at: u64) -> bool {
-        self.victim.is_none_or(|victim| victim == by) && self.began <= at + UNDER_WAY && at <= self.ended + UNDER_WAY
+    /// Whether this call was under way when it struck, so that it may be made again. A verdict is under way for `long` at most.
+    fn reaches(&self, (by, at): (u32, u64), long: u64) -> bool {
+        self.victim.is_none_or(|victim| victim == by) && self.began <= at + long && at <= self.ended + long
     }
 }
 
@@ -52,6 +50,8 @@ impl Tail {
 pub(crate) struct Books {
     published: Tail,
     handled: Tail,
+    /// How long before a fault something has to have been handled, so that the back end knows it for good, in milliseconds.
+    under_way: u64,
     /// What was to be published and was not accepted so far: its key and number.
     attempted: HashMap<String, (String, u64)>,
     accepted: Accepted,
@@ -82,11 +82,12 @@ pub(crate) struct Repeats {
 }
 
 impl Books {
-    pub(crate) fn new(files: &Files) -> Self {
+    pub(crate) fn new(files: &Files, under_way: Duration) -> Self {
         let tail = |path: &PathBuf| Tail { path: path.clone(), at: 0 };
         Self {
             published: tail(&files.published),
             handled: tail(&files.handled),
+            under_way: under_way.as_millis() as u64,
             attempted: HashMap::new(),
             accepted: Accepted::default(),
             open: BTreeSet::new(),
@@ -146,9 +147,14 @@ impl Books {
         self.handled_ids.iter().filter(|id| !self.attempted.contains_key(*id) && !self.accepted.has(id)).count()
     }
 
+    /// Whether something struck while a call was under way.
+    fn is_under_way(&self, made: (u32, u64)) -> bool {
+        self.faults.iter().any(|fault| fault.reaches(made, self.under_way))
+    }
+
     /// Calls beyond the first of each event, whose call before was not under way when something struck; and the others.
     pub(crate) fn repeats(&self) -> Repeats {
-        let reaches = |&(by, at): &(u32, u64)| self.faults.iter().any(|fault| fault.reaches(by, at));
+        let reaches = |made: &(u32, u64)| self.is_under_way(*made);
         let (mut repeats, mut before) = (Repeats::default(), BTreeMap::new());
         for (id, made) in self.calls.iter().zip(&self.made) {
             if let Some(earlier) = before.insert(id, made) {
@@ -166,7 +172,7 @@ impl Books {
         for (id, &(by, at)) in self.calls.iter().zip(&self.made) {
             let earlier = before.insert(id, (by, at));
             let Some((first_by, first_at)) = earlier else { continue };
-            if !self.faults.iter().any(|fault| fault.reaches(first_by, first_at)) {
+            if !self.is_under_way((first_by, first_at)) {
                 let last = self.faults.iter().rev().find(|fault| fault.began <= at);
                 let last = last.map_or("no fault".to_owned(), |it| {
                     format!("{} of {:?} from {} to {}", it.what, it.victim, it.began, it.ended)

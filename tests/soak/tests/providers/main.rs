@@ -54,20 +54,27 @@ const MAX_LEN: u64 = 1_000;
 static REDIS: redis_streams::Streams = redis_streams::Streams::new(0, MAX_LEN);
 static REDIS_IN_PARTS: redis_streams::Streams = redis_streams::Streams::new(6, MAX_LEN);
 
-/// A provider, and how many instances share it.
+/// A provider, how many instances share it, and how soon it knows for good what was handled.
 struct Subject {
     name: &'static str,
     site: &'static dyn Site,
     instances: usize,
+    under_way: Duration,
 }
 
+/// A verdict is with the server at once, and stays there when that dies.
+const AT_ONCE: Duration = Duration::from_secs(1);
+/// A server that dies while it writes down what was acknowledged forgets all of that; the members note it each half of a lease, up to the first
+/// that is not acknowledged, which is one that somebody's lease is on.
+const NOTED: Duration = member::LEASE.saturating_mul(2);
+
 static SUBJECTS: [Subject; 6] = [
-    Subject { name: "memory", site: &Memory, instances: 1 },
-    Subject { name: "sqlite", site: &files::Files, instances: 3 },
-    Subject { name: "postgres", site: &databases::Databases, instances: 3 },
-    Subject { name: "redis", site: &REDIS, instances: 3 },
-    Subject { name: "redis-6", site: &REDIS_IN_PARTS, instances: 3 },
-    Subject { name: "nats", site: &nats_streams::Streams, instances: 3 },
+    Subject { name: "memory", site: &Memory, instances: 1, under_way: AT_ONCE },
+    Subject { name: "sqlite", site: &files::Files, instances: 3, under_way: AT_ONCE },
+    Subject { name: "postgres", site: &databases::Databases, instances: 3, under_way: AT_ONCE },
+    Subject { name: "redis", site: &REDIS, instances: 3, under_way: AT_ONCE },
+    Subject { name: "redis-6", site: &REDIS_IN_PARTS, instances: 3, under_way: AT_ONCE },
+    Subject { name: "nats", site: &nats_streams::Streams, instances: 3, under_way: NOTED },
 ];
 
 fn main() -> ExitCode {
@@ -82,9 +89,10 @@ fn main() -> ExitCode {
     let plan = Plan::of_minutes(setting("MINUTES", 0));
     println!("{plan}");
     let reports: Vec<_> = thread::scope(|scope| {
-        let chosen = SUBJECTS.iter().zip(1..).filter(|(subject, _)| {
-            wanted.is_empty() || wanted.iter().any(|it| subject.name.contains(it.as_str()))
-        });
+        let chosen = SUBJECTS
+            .iter()
+            .zip(1..)
+            .filter(|(subject, _)| wanted.is_empty() || wanted.iter().any(|it| subject.name.contains(it.as_str())));
         let runs: Vec<_> = chosen
             .map(|(subject, number)| {
                 let plan = &plan;

@@ -98,7 +98,7 @@ impl<'a> Run<'a> {
         let address = proxy.as_ref().map_or_else(|| place.address().to_owned(), |it| place.address_by(it.port()));
         let folder = Folder::new();
         let files = Files::beside(&folder.file("handled"));
-        let (books, samples) = (Books::new(&files), Samples::new());
+        let (books, samples) = (Books::new(&files, subject.under_way), Samples::new());
         let (slowest, late) = (Duration::ZERO, 0);
         let mut run = Self {
             subject,
@@ -212,7 +212,8 @@ impl<'a> Run<'a> {
         self.books.faults.push(Struck { what, victim, began, ended });
         self.books.read();
         let (accepted, calls) = self.books.counts();
-        let goes_on = self.wait_for("it goes on", |books| books.counts().0 > accepted + 2 && books.counts().1 > calls + 2);
+        let goes_on =
+            self.wait_for("it goes on", |books| books.counts().0 > accepted + 2 && books.counts().1 > calls + 2);
         self.slowest = self.slowest.max(goes_on);
         if matches!(trouble, Trouble::Death) {
             let dead = self.members.iter_mut().position(Member::has_ended).expect("it was killed");
@@ -255,7 +256,15 @@ impl<'a> Run<'a> {
         self.place.check();
         let promises_order = self.subject.site.keeps_order_across_members();
         let (slowest, late) = (self.slowest, self.late);
-        Report { name: self.subject.name, promises_order, books: self.books, samples: self.samples, slowest, late, blamed }
+        Report {
+            name: self.subject.name,
+            promises_order,
+            books: self.books,
+            samples: self.samples,
+            slowest,
+            late,
+            blamed,
+        }
     }
 
     /// Waits until all that was accepted is handled and settled, and returns how much was taken for a killer: it ran alone each time
