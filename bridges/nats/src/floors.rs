@@ -4,6 +4,8 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use eventbroker::provider::BackendError;
 use futures_util::future::join_all;
@@ -23,6 +25,8 @@ pub(crate) const FLOOR: &str = "floor";
 
 /// To make a consumer takes the server no longer, in milliseconds; to make it again takes more.
 const MAKING: u64 = 1_000;
+/// How long the last note may take.
+const LAST: Duration = Duration::from_secs(1);
 
 /// The last message up to which a consumer has acknowledged everything; 0: there is none.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -45,6 +49,8 @@ pub(crate) struct Floors {
     noted: Mutex<HashMap<Arc<str>, Floor>>,
     /// What the server has forgotten.
     forgotten: Mutex<HashMap<Arc<str>, u64>>,
+    /// Whether it is being noted.
+    is_under_way: AtomicBool,
 }
 
 impl Floors {
@@ -75,30 +81,56 @@ async fn ask(session: &Session, leg: &Leg) -> Result<Option<Floor>, BackendError
     Ok(info.map(floor))
 }
 
-/// What is to be noted of the consumers that this provider serves, because they have come further.
-pub(crate) async fn news(session: &Session, database: &Database) -> Result<Vec<(String, Vec<u8>)>, BackendError> {
+/// Notes how far the consumers that this provider serves have come, if that is further than it was, without waiting for it.
+pub(crate) fn note(database: &Arc<Database>) {
+    // As long as the server has not answered to the last one, it is asked no more.
+    if database.floors.is_under_way.swap(true, Ordering::SeqCst) {
+        return;
+    }
+    let on_thread = Arc::clone(database);
+    database.runtime.post(move |session| {
+        let done = Done(on_thread);
+        let session = session.ok()?;
+        Some(Box::pin(async move {
+            if let Err(error) = note_news(&session, &done.0).await {
+                tracing::debug!(%error, "it was not noted how far the consumers have come");
+            }
+        }))
+    });
+}
+
+/// The same at the end, when somebody waits for it.
+pub(crate) fn note_last(database: &Arc<Database>) -> Result<(), BackendError> {
+    let on_thread = Arc::clone(database);
+    database.runtime.call(move |session| async move {
+        // Nothing else depends on it.
+        Session::within(LAST, note_news(&session, &on_thread)).await.unwrap_or(Ok(()))
+    })
+}
+
+/// What is asked has come to an end, whichever.
+struct Done(Arc<Database>);
+
+impl Drop for Done {
+    fn drop(&mut self) {
+        self.0.floors.is_under_way.store(false, Ordering::SeqCst);
+    }
+}
+
+async fn note_news(session: &Session, database: &Database) -> Result<(), BackendError> {
     let legs: Vec<Arc<Leg>> = database.served.lock().values().flat_map(|served| served.legs.clone()).collect();
     let answers = join_all(legs.iter().map(|leg| ask(session, leg))).await;
-    let mut noted = database.floors.noted.lock();
     let mut news = Vec::new();
     for (leg, answer) in legs.iter().zip(answers) {
         let Some(floor) = answer? else { continue };
+        let mut noted = database.floors.noted.lock();
         let known = noted.entry(leg.ack_name()).or_default();
         if floor.sequence > 0 && (!known.is_of(&floor) || known.sequence < floor.sequence) {
             news.push((key(database, leg), write(&floor)));
             *known = floor;
         }
     }
-    Ok(news)
-}
-
-/// Notes what is to be noted, at the end.
-pub(crate) fn note_last(database: &Arc<Database>) -> Result<(), BackendError> {
-    let on_thread = Arc::clone(database);
-    database.runtime.call(move |session| async move {
-        let news = news(&session, &on_thread).await?;
-        on_thread.state.put_all(&session, news).await.map(drop)
-    })
+    database.state.put_all(session, news).await.map(drop)
 }
 
 /// Sees whether the server has forgotten what a consumer has acknowledged, before any of it is read.

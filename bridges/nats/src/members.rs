@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::connection::Database;
-use crate::floors;
 use crate::js::{self, Ack, GIVEN_BACK, Outgoing, Stored};
 use crate::names::token;
 use crate::range::{Begin, Range};
@@ -67,7 +66,6 @@ pub(crate) async fn show_life(
     let units: Vec<String> = database.served.lock().values().map(|served| served.unit.clone()).collect();
     let mut notes: Vec<(String, Vec<u8>)> = units.iter().map(|unit| (state.key(USED, unit), Vec::new())).collect();
     notes.push(sign_of_life(database, units));
-    notes.extend(floors::news(session, database).await?);
     let plain = |(key, text): (String, Vec<u8>)| Outgoing {
         subject: Subject::from(key),
         headers: HeaderMap::new(),

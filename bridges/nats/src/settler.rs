@@ -27,13 +27,21 @@ pub(crate) struct NatsSettler {
     database: Arc<Database>,
     life: Arc<Life>,
     last_beat: Option<Instant>,
+    /// When it was last noted how far the consumers have come.
+    last_note: Option<Instant>,
     /// What a call has told before it failed: it comes again.
     told: HashSet<u64>,
 }
 
 impl NatsSettler {
     pub(crate) fn new(database: &Arc<Database>) -> Self {
-        Self { database: Arc::clone(database), life: Arc::default(), last_beat: None, told: HashSet::new() }
+        Self {
+            database: Arc::clone(database),
+            life: Arc::default(),
+            last_beat: None,
+            last_note: None,
+            told: HashSet::new(),
+        }
     }
 
     /// The name that this instance has, if it has one.
@@ -225,6 +233,10 @@ impl Settler for NatsSettler {
                 session.ok()?.give_up();
                 None
             });
+        }
+        if self.last_note.is_none_or(|at| at.elapsed() >= database.settings.lease_time / 2) {
+            self.last_note = Some(Instant::now());
+            floors::note(&database);
         }
         let mut acks: Vec<Ack> = {
             let leases = database.leases.lock();
