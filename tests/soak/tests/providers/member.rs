@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use std::{env, panic, process, thread};
 
 use eventbroker::error::PublishError;
-use eventbroker::{Broker, Delivery, Event, HandlerError, RetryPolicy, Source};
+use eventbroker::{Broker, Config, Delivery, Event, HandlerError, RetryPolicy, Source};
 use eventbroker_conformance::processes::{Ledger, PATIENCE, Site, work};
 
 /// So long nobody is taken for dead who lives, even on a busy machine.
@@ -15,6 +15,8 @@ const PUBLISHERS: u64 = 2;
 const KEYS: u64 = 5;
 /// Time between two events of a publisher.
 const PACE: Duration = Duration::from_millis(100);
+/// A publisher waits no longer for a back end; then it does not know, and publishes the same again.
+const DEADLINE: Duration = Duration::from_secs(2);
 /// What an instance keeps of what is settled: little, so that its memory is in use soon.
 const STORED: usize = 1_000;
 /// One event in so many fails at first.
@@ -53,7 +55,9 @@ pub(crate) fn run(site: &dyn Site) {
     let complaints = Ledger::open(&files.published);
     panic::set_hook(Box::new(move |problem| complaints.write(&format!("P {problem}").replace('\n', " "))));
     let provider = site.open(&setting("ADDRESS"), LEASE);
-    let broker = Broker::builder().worker_count(4).max_events(STORED).provider(provider).start().expect("it starts");
+    let mut config = Config::default();
+    (config.worker_count, config.max_events, config.sync_timeout) = (4, STORED, DEADLINE);
+    let broker = Broker::builder().config(config).provider(provider).start().expect("it starts");
     let handled = Ledger::open(&files.handled);
     let options = work().retry(RetryPolicy::fixed(1_000, Duration::from_millis(100)));
     broker.subscribe_with(options, move |delivery| handle(delivery, &handled)).expect("a subscription");
