@@ -3,8 +3,8 @@
 //! each quiet time and at the end: nothing lost, nothing made up, nothing handled again but what was under way at a fault, keys in order where
 //! that is promised, memory, descriptors and threads constant. It prints a table, and ends with 1 if a bound does not hold.
 //!
-//! `MINUTES=60` has it run so long; without, it is a short form of half a minute, which shows the growth of memory and does not judge it.
-//! `SEED=n` repeats the faults. A word among the arguments chooses the providers that have it in their names.
+//! `MINUTES=60` has it run so long; without, it is a short form of half a minute. What takes less than half an hour shows how memory grows, and does not
+//! judge it. `SEED=n` repeats the faults. A word among the arguments chooses the providers that have it in their names.
 
 mod books;
 #[path = "../../../../bridges/sql/tests/support/databases.rs"]
