@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -253,7 +254,11 @@ impl<'a> Run<'a> {
             }
         }
         self.books.read();
-        self.place.check();
+        // What is wrong there is one figure among others.
+        if let Err(problem) = catch_unwind(AssertUnwindSafe(|| self.place.check())) {
+            let said = problem.downcast_ref::<String>().map_or("it panicked", String::as_str).replace('\n', " ");
+            self.books.complaints.push(format!("the back end: {said}"));
+        }
         let promises_order = self.subject.site.keeps_order_across_members();
         let (slowest, late) = (self.slowest, self.late);
         Report {
