@@ -12,6 +12,7 @@ use eventbroker::provider::{BackendError, partition_of};
 use eventbroker::{Event, EventId, Pattern};
 use parking_lot::Mutex;
 
+use crate::floors::Floors;
 use crate::intake::Intake;
 use crate::js::{self, Ack, Entry, Which};
 use crate::leases::Note;
@@ -48,6 +49,7 @@ pub(crate) struct Database {
     pub(crate) handing_out: Mutex<()>,
     /// The acknowledgements that are under way.
     pub(crate) unconfirmed: Unconfirmed,
+    pub(crate) floors: Floors,
     /// A publish was refused because the stream is full.
     pub(crate) is_crowded: AtomicBool,
     /// Which partitions this provider owns; held while the server is asked about that.
@@ -202,6 +204,7 @@ impl Database {
             intake,
             handing_out: Mutex::default(),
             unconfirmed: Unconfirmed::default(),
+            floors: Floors::default(),
             is_crowded: AtomicBool::new(false),
             shares: Mutex::default(),
             divided_after: AtomicU64::new(0),

@@ -106,6 +106,10 @@ impl NatsIngest {
             {
                 let ack = arrived.ack(leg.ack_name(), DONE);
                 let sequence = arrived.entry.sequence;
+                if database.floors.is_below(&leg, sequence) {
+                    acks.push(ack);
+                    continue;
+                }
                 let known: Known = (leg.ack_name(), sequence, arrived.entry.stored_at);
                 let highest = self.highest.entry(leg.ack_name()).or_default();
                 let may_be_known = arrived.delivered > 1 || sequence <= *highest;

@@ -26,6 +26,7 @@ mod connection;
 mod division;
 mod ends;
 mod entry;
+mod floors;
 mod holds;
 mod ingest;
 mod intake;

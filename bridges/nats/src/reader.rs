@@ -17,7 +17,7 @@ use crate::leases::{self, Known};
 use crate::registry::{self, Leg};
 use crate::runtime::Session;
 use crate::source::{Arrived, Unwanted};
-use crate::{holds, js, members};
+use crate::{floors, holds, js, members};
 
 /// Messages that are taken at a time.
 const CHUNK: usize = 256;
@@ -64,6 +64,7 @@ async fn begin(
     let Begun { stopped, was_read } = begun;
     let subscriber = session.client.subscribe(inbox.clone()).await.map_err(js::unavailable)?;
     let (next, on_thread) = (session.clone(), Arc::clone(database));
+    floors::compare(session, database, &pull.leg).await?;
     Session::spawn(read(next, on_thread, pull.key.clone(), Arc::clone(&pull.leg), inbox, subscriber, stopped));
     if pull.leg.partition.is_some() {
         return holds::begin(session, database, &pull.leg, was_read).await;

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::connection::Database;
+use crate::floors;
 use crate::js::{self, CONSUMER_NOT_FOUND, STREAM_NOT_FOUND, nanos};
 use crate::names;
 use crate::progress::progress;
@@ -288,6 +289,7 @@ pub(crate) async fn forget(session: &Session, database: &Database, unit: &str) -
         format!("{}.>", state.key(AGAIN, unit)),
         format!("{}.{group}.{unit}.>", state.key(DEAD, "").trim_end_matches('.')),
         format!("{}.>", state.key(LEASE, unit)),
+        format!("{}.>", floors::prefix(database, unit)),
         state.key(USED, unit),
         state.key(OWNERS, unit),
     ] {

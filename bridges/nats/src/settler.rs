@@ -18,7 +18,7 @@ use crate::names::token;
 use crate::registry::{self, Info, USED};
 use crate::runtime::Session;
 use crate::state::write;
-use crate::{Status, shares, store, unconfirmed};
+use crate::{Status, floors, shares, store, unconfirmed};
 
 /// How often the name of the instance is given back.
 const TRIES: usize = 5;
@@ -28,13 +28,21 @@ pub(crate) struct NatsSettler {
     database: Arc<Database>,
     life: Arc<Life>,
     last_beat: Option<Instant>,
+    /// When it was last noted how far the consumers have come.
+    last_note: Option<Instant>,
     /// What a call has told before it failed: it comes again.
     told: HashSet<u64>,
 }
 
 impl NatsSettler {
     pub(crate) fn new(database: &Arc<Database>) -> Self {
-        Self { database: Arc::clone(database), life: Arc::default(), last_beat: None, told: HashSet::new() }
+        Self {
+            database: Arc::clone(database),
+            life: Arc::default(),
+            last_beat: None,
+            last_note: None,
+            told: HashSet::new(),
+        }
     }
 
     /// The name that this instance has, if it has one.
@@ -273,6 +281,10 @@ impl Settler for NatsSettler {
                 None
             });
         }
+        if self.last_note.is_none_or(|at| at.elapsed() >= database.settings.lease_time / 2) {
+            self.last_note = Some(Instant::now());
+            floors::note(&database);
+        }
         let began = Instant::now();
         let lost = self.taken_over(tokens.iter().copied())?;
         let mut acks: Vec<Ack> = {
@@ -312,6 +324,9 @@ async fn first_of(session: &Session, database: &Database, start: &StartPosition)
 impl Drop for NatsSettler {
     fn drop(&mut self) {
         let database = Arc::clone(&self.database);
+        if let Err(error) = unconfirmed::finish(&database).and_then(|()| floors::note_last(&database)) {
+            tracing::debug!(%error, "what was handled may come again");
+        }
         let served: HashMap<Arc<str>, Served> = std::mem::take(&mut database.served.lock());
         let units: Vec<String> = served.values().map(|it| it.unit.clone()).collect();
         let own: Vec<String> =
@@ -320,9 +335,6 @@ impl Drop for NatsSettler {
         let boot = database.state.key(BOOT, &database.boot);
         let clock = database.state.key("clock", &database.boot);
         let (on_thread, has_name) = (Arc::clone(&database), !self.name().is_empty());
-        if let Err(error) = unconfirmed::finish(&database) {
-            tracing::debug!(%error, "what was handled comes again when its leases have ended");
-        }
         if database.partitions() > 0
             && let Err(error) = shares::leave(&database, &units)
         {

@@ -83,6 +83,29 @@ impl Server {
         run(self.ctl("stop").args(["-m", "immediate"]));
     }
 
+    /// Stops all its processes where they are, or has them go on.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn freeze(&self, frozen: bool) {
+        let first = fs::read_to_string(self.folder.join("data/postmaster.pid")).expect("it runs");
+        let first = first.lines().next().expect("its number").to_owned();
+        let send = |pid: &str| {
+            let signal = if frozen { "-STOP" } else { "-CONT" };
+            // A session may have ended meanwhile.
+            let _ = Command::new("kill").args([signal, pid]).stderr(Stdio::null()).status().expect("kill runs");
+        };
+        let parent = |pid: &str| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+            stat.rsplit(')').next()?.split_whitespace().nth(1).map(str::to_owned)
+        };
+        // It makes no more sessions from then on.
+        send(&first);
+        let processes = fs::read_dir("/proc").expect("processes").flatten();
+        let processes = processes.filter_map(|it| it.file_name().into_string().ok());
+        processes.filter(|it| parent(it).as_ref() == Some(&first)).for_each(|it| send(&it));
+    }
+
     /// A new, empty database. Returns the address of it on the Unix socket.
     pub fn database(&self) -> String {
         static NEXT: AtomicU64 = AtomicU64::new(0);

@@ -24,7 +24,7 @@ use eventbroker::provider::Provider;
 use eventbroker::{Broker, SubscribeOptions};
 
 pub use ledger::Ledger;
-pub use members::{Folder, Member};
+pub use members::{Folder, Member, Resources, is_member};
 
 /// Short, so that what a dead member held is taken over soon.
 pub const LEASE: Duration = Duration::from_millis(600);
@@ -66,6 +66,17 @@ impl dyn Site + '_ {
     }
 }
 
+/// What happens to a back end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Its server dies, and is started again after a while.
+    Crash,
+    /// It stands still for a while.
+    Freeze,
+    /// It lets go of everybody who is connected.
+    Disconnect,
+}
+
 /// One back end, as long as it is there.
 pub trait Place {
     /// Where it is.
@@ -79,10 +90,24 @@ pub trait Place {
         member.freeze(true);
     }
 
-    /// Does something to the back end of which it recovers by itself, another thing each round, and says what; nothing if there is
-    /// nobody to whom that could be done.
-    fn disturb(&self, _round: usize) -> Option<&'static str> {
+    /// What can be done to the back end, of which it recovers by itself.
+    fn faults(&self) -> &'static [Fault] {
+        &[]
+    }
+
+    /// Does one of these, for so long. It is over when this returns.
+    fn suffer(&self, fault: Fault, _lasts: Duration) {
+        panic!("nobody is here who could suffer this: {fault:?}");
+    }
+
+    /// Where its server listens on this machine.
+    fn port(&self) -> Option<u16> {
         None
+    }
+
+    /// Its address by way of another port of this machine, where a [proxy](crate::proxy) may listen.
+    fn address_by(&self, port: u16) -> String {
+        panic!("there is no way by a port: {port}");
     }
 
     /// What is known of each delivery, in an order that does not change: whose it is and how it ended. Nothing where one who has lost a
@@ -114,19 +139,17 @@ pub type Case = (&'static str, fn(&mut Scene<'_>));
 /// # Panics
 /// If a case fails.
 pub fn run(site: &dyn Site, own: &[Case]) {
-    if members::is_member() {
+    if is_member() {
         return members::work_of_environment(site);
     }
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time after 1970").as_nanos() as u64;
-    let seed = env::var("SEED").map_or(now, |seed| seed.parse().expect("SEED is a number"));
-    println!("SEED={seed}");
+    let seed = seed();
     let wanted: Vec<String> = env::args().skip(1).filter(|it| !it.starts_with('-')).collect();
     for (name, case) in cases::CASES.iter().chain(own) {
         if wanted.is_empty() || wanted.iter().any(|it| name.contains(it.as_str())) {
             println!("{name}");
             let folder = Folder::new();
             let ledger = folder.file("ledger");
-            case(&mut Scene { site, place: site.fresh(), ledger, folder, random: Random(seed | 1) });
+            case(&mut Scene { site, place: site.fresh(), ledger, folder, random: Random::new(seed) });
         }
     }
 }
@@ -180,6 +203,11 @@ pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
 pub struct Random(u64);
 
 impl Random {
+    /// The same numbers for the same seed.
+    pub fn new(seed: u64) -> Self {
+        Self(seed | 1)
+    }
+
     /// One below `bound`.
     pub fn below(&mut self, bound: u64) -> u64 {
         self.0 ^= self.0 << 13;
@@ -189,7 +217,21 @@ impl Random {
     }
 }
 
+/// `SEED` of the environment, or another one each time; printed.
+///
+/// # Panics
+/// If it is no number.
+pub fn seed() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time after 1970").as_nanos() as u64;
+    let seed = setting("SEED", now);
+    println!("SEED={seed}");
+    seed
+}
+
 /// A number from the environment.
-pub(crate) fn setting(name: &str, otherwise: u64) -> u64 {
+///
+/// # Panics
+/// If it is none.
+pub fn setting(name: &str, otherwise: u64) -> u64 {
     env::var(name).map_or(otherwise, |value| value.parse().unwrap_or_else(|_| panic!("{name} is a number")))
 }

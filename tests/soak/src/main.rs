@@ -34,9 +34,11 @@ fn main() -> ExitCode {
     let short = arguments.iter().any(|argument| argument == "--short");
     let name = arguments.iter().find(|argument| !argument.starts_with("--"));
     let chosen: Vec<&Proof> =
-        PROOFS.iter().filter(|proof| name.is_some_and(|name| name == "all" || name == proof.0)).collect();
+        PROOFS.iter().filter(|proof| name.is_some_and(|name| name == "core" || name == proof.0)).collect();
     if chosen.is_empty() {
-        eprintln!("usage: scripts/soak NAME [--short], where NAME is `all` or one of");
+        eprintln!(
+            "usage: scripts/soak NAME [--short], where NAME is `core` (all of them), `all`, `sql`, `redis`, `nats` (see the script), or one of"
+        );
         PROOFS.iter().for_each(|(name, what, _)| eprintln!("  {name:<10} {what}"));
         return ExitCode::from(2);
     }

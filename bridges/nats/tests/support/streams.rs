@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use eventbroker::provider::Provider;
 use eventbroker_conformance::nats::Server;
-use eventbroker_conformance::processes::{Place, Site};
+use eventbroker_conformance::processes::{Fault, Place, Site};
 use eventbroker_nats::Nats;
 
 /// One server, started when it is needed: not by members.
@@ -41,17 +41,29 @@ impl Place for Stream {
         &self.0
     }
 
-    fn disturb(&self, round: usize) -> Option<&'static str> {
+    fn faults(&self) -> &'static [Fault] {
+        &[Fault::Crash, Fault::Freeze]
+    }
+
+    fn suffer(&self, fault: Fault, lasts: Duration) {
         let server = SERVER.get().expect("it runs");
-        if round.is_multiple_of(2) {
+        if fault == Fault::Crash {
             server.crash();
-            thread::sleep(Duration::from_millis(300));
+            thread::sleep(lasts);
             server.up();
-            return Some("crashed");
+        } else {
+            server.freeze(true);
+            thread::sleep(lasts);
+            server.freeze(false);
         }
-        server.freeze(true);
-        thread::sleep(Duration::from_millis(1_500));
-        server.freeze(false);
-        Some("frozen")
+    }
+
+    fn port(&self) -> Option<u16> {
+        SERVER.get().map(Server::port)
+    }
+
+    fn address_by(&self, port: u16) -> String {
+        let (_, rest) = self.0.split_once(' ').expect("an address, a stream and partitions");
+        format!("nats://127.0.0.1:{port} {rest}")
     }
 }

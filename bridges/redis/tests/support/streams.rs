@@ -1,37 +1,47 @@
 //! Streams of one server, for processes that share one of them: divided into so many partitions, or not at all.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
 use eventbroker::provider::Provider;
-use eventbroker_conformance::processes::{Place, Site};
+use eventbroker_conformance::processes::{Fault, Place, Site};
 use eventbroker_conformance::redis::Server;
 use eventbroker_redis::Redis;
 
-/// One server, started when it is needed: not by members.
-static SERVER: OnceLock<Server> = OnceLock::new();
-
 /// See the module's page.
-pub(crate) struct Streams(pub(crate) u32);
+pub(crate) struct Streams {
+    partitions: u32,
+    /// How many handled entries are kept; 0: all.
+    max_len: u64,
+    /// Started when it is needed: not by members.
+    server: OnceLock<Arc<Server>>,
+}
 
-/// The server's address, the name of a stream and its partitions.
-struct Stream(String);
+impl Streams {
+    pub(crate) const fn new(partitions: u32, max_len: u64) -> Self {
+        Self { partitions, max_len, server: OnceLock::new() }
+    }
+}
+
+/// The server's address, the name of a stream, its partitions and how many entries are kept; and the server.
+struct Stream(String, Arc<Server>);
 
 impl Site for Streams {
     fn fresh(&self) -> Box<dyn Place> {
-        let server = SERVER.get_or_init(Server::start);
-        Box::new(Stream(format!("{} {} {}", server.url(), server.stream(), self.0)))
+        let server = self.server.get_or_init(|| Arc::new(Server::start()));
+        let address = format!("{} {} {} {}", server.url(), server.stream(), self.partitions, self.max_len);
+        Box::new(Stream(address, Arc::clone(server)))
     }
 
     fn open(&self, address: &str, lease: Duration) -> Provider {
-        let [url, stream, partitions] = parts(address);
+        let [url, stream, partitions, max_len] = parts(address);
         let redis = Redis::new(url).stream_name(stream).partitions(partitions.parse().expect("a number"));
-        redis.lease_time(lease).max_len(0).open().expect("it opens")
+        redis.lease_time(lease).max_len(max_len.parse().expect("a number")).open().expect("it opens")
     }
 
     fn keeps_order_across_members(&self) -> bool {
-        self.0 > 0
+        self.partitions > 0
     }
 }
 
@@ -42,7 +52,7 @@ impl Place for Stream {
 
     /// Whatever dies, nobody counts a loss.
     fn check(&self) {
-        let [url, stream, partitions] = parts(&self.0);
+        let [url, stream, partitions, _] = parts(&self.0);
         let streams = match partitions.parse().expect("a number") {
             0 => vec![stream.to_owned()],
             partitions => (0..partitions).map(|it| format!("{{{stream}}}:p{it}")).collect(),
@@ -54,16 +64,33 @@ impl Place for Stream {
         }
     }
 
-    fn disturb(&self, _round: usize) -> Option<&'static str> {
-        let server = SERVER.get().expect("it runs");
-        server.crash();
-        thread::sleep(Duration::from_millis(300));
-        server.up();
-        Some("crashed")
+    fn faults(&self) -> &'static [Fault] {
+        &[Fault::Crash, Fault::Freeze]
+    }
+
+    fn suffer(&self, fault: Fault, lasts: Duration) {
+        if fault == Fault::Crash {
+            self.1.crash();
+            thread::sleep(lasts);
+            self.1.up();
+        } else {
+            self.1.freeze(true);
+            thread::sleep(lasts);
+            self.1.freeze(false);
+        }
+    }
+
+    fn port(&self) -> Option<u16> {
+        Some(self.1.port())
+    }
+
+    fn address_by(&self, port: u16) -> String {
+        let [_, stream, partitions, max_len] = parts(&self.0);
+        format!("redis://127.0.0.1:{port} {stream} {partitions} {max_len}")
     }
 }
 
-fn parts(address: &str) -> [&str; 3] {
+fn parts(address: &str) -> [&str; 4] {
     let parts: Vec<&str> = address.split(' ').collect();
-    parts.try_into().expect("an address, a stream and its partitions")
+    parts.try_into().expect("an address, a stream, its partitions and its length")
 }

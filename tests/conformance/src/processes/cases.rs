@@ -16,11 +16,14 @@ use crate::load::Stop;
 
 use super::ledger::{Accepted, calls, lines};
 use super::members::{RETRY_AFTER, take_name};
-use super::{Case, LEASE, Ledger, Member, PATIENCE, Scene, setting, wait_until, work};
+use super::{Case, Fault, LEASE, Ledger, Member, PATIENCE, Scene, setting, wait_until, work};
 
 const KEYS: u64 = 10;
 /// So soon after the back end is there again everything goes on.
 const RECOVERY: Duration = Duration::from_secs(3);
+/// So long a server stands still, or is dead.
+const FREEZE: Duration = Duration::from_millis(1_500);
+const DEATH: Duration = Duration::from_millis(300);
 
 pub(super) const CASES: &[Case] = &[
     ("without a fault every event is handled once, in the order of its key", undisturbed),
@@ -372,7 +375,8 @@ fn disturbed(scene: &mut Scene<'_>) {
             let before = calls(&scene.ledger).len();
             wait_until("events are handled", || calls(&scene.ledger).len() > before + 20);
             thread::sleep(Duration::from_millis(scene.random.below(60)));
-            let Some(fault) = scene.place.disturb(round) else { break };
+            let Some(&fault) = scene.place.faults().iter().cycle().nth(round) else { break };
+            scene.place.suffer(fault, if fault == Fault::Freeze { FREEZE } else { DEATH });
             let back = Instant::now();
             // More than could have been answered before.
             let (published, handled) = (so_many(), calls(&scene.ledger).len());

@@ -51,9 +51,13 @@ pub struct Accepted {
 impl Accepted {
     /// Enters an event with its key and its number, which grow within a key.
     pub fn enter(&mut self, event: &Event, number: u64) {
-        let key = event.key().unwrap_or("-").to_owned();
-        self.events.insert(event.id().to_string(), (key, number));
-        self.order.push(event.id().to_string());
+        self.enter_line(&event.id().to_string(), event.key().unwrap_or("-"), number);
+    }
+
+    /// The same of an event that a member has published and written down.
+    pub fn enter_line(&mut self, id: &str, key: &str, number: u64) {
+        self.events.insert(id.to_owned(), (key.to_owned(), number));
+        self.order.push(id.to_owned());
     }
 
     /// How many.
@@ -117,6 +121,11 @@ pub struct Account {
 }
 
 impl Account {
+    /// Accepted and never handled.
+    pub fn lost(&self) -> usize {
+        self.lost.iter().sum()
+    }
+
     /// Panics unless nothing was lost, made up or out of order.
     pub fn check(&self) {
         self.check_but_for_order();

@@ -77,6 +77,31 @@ impl Member {
         self.0.try_wait().expect("its state").is_some()
     }
 
+    /// The number of its process.
+    pub fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// What it holds of the machine.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn resources(&self) -> Resources {
+        let folder = PathBuf::from(format!("/proc/{}", self.0.id()));
+        let status = fs::read_to_string(folder.join("status")).expect("it runs");
+        let number = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a line");
+            line.split_whitespace().next().and_then(|it| it.parse().ok()).expect("a number")
+        };
+        let descriptors = fs::read_dir(folder.join("fd")).expect("it runs").count();
+        Resources { resident_kib: number("VmRSS:"), descriptors: descriptors as u64, threads: number("Threads:") }
+    }
+
+    /// Waits until it ends by itself. Returns whether it says that it succeeded.
+    pub fn join(&mut self) -> bool {
+        self.0.wait().expect("it ends").success()
+    }
+
     /// Voluntary context switches of all its threads so far.
     pub fn wake_ups(&self) -> u64 {
         let switches = |status: String| {
@@ -85,6 +110,17 @@ impl Member {
         };
         self.tasks().map(switches).sum()
     }
+}
+
+/// What a process holds of the machine.
+#[derive(Debug, Clone, Copy)]
+pub struct Resources {
+    /// Resident memory, in KiB.
+    pub resident_kib: u64,
+    /// Open file descriptors.
+    pub descriptors: u64,
+    /// Threads.
+    pub threads: u64,
 }
 
 impl Drop for Member {
@@ -105,7 +141,12 @@ fn faketime() -> PathBuf {
 pub struct Folder(PathBuf);
 
 impl Folder {
-    pub(super) fn new() -> Self {
+    /// Makes it.
+    ///
+    /// # Panics
+    /// If there is no room for it.
+    #[allow(clippy::new_without_default, reason = "it does something to the disk")]
+    pub fn new() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let name = format!("eventbroker-processes-{}-{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let path = env::temp_dir().join(name);
@@ -126,7 +167,8 @@ impl Drop for Folder {
     }
 }
 
-pub(super) fn is_member() -> bool {
+/// Whether this process is a member.
+pub fn is_member() -> bool {
     env::var_os("MEMBER").is_some()
 }
 

@@ -1,0 +1,81 @@
+//! SQLite files in folders of their own, for processes that share one of them.
+
+use std::thread;
+use std::time::Duration;
+
+use eventbroker::provider::Provider;
+use eventbroker_conformance::processes::{Fault, Folder, Member, PATIENCE, Place, Site};
+use eventbroker_sql::Sqlite;
+use rusqlite::Connection;
+
+/// Files, in folders of their own.
+pub(crate) struct Files;
+
+/// A file, and the folder that goes with it.
+struct OneFile {
+    path: String,
+    _folder: Folder,
+}
+
+impl Site for Files {
+    fn fresh(&self) -> Box<dyn Place> {
+        let folder = Folder::new();
+        let path = folder.file("events.db").to_str().expect("a text").to_owned();
+        Box::new(OneFile { path, _folder: folder })
+    }
+
+    fn open(&self, address: &str, lease: Duration) -> Provider {
+        Sqlite::new(address).lease_time(lease).open().expect("it opens")
+    }
+
+    /// The process is seen to have gone, however long its lease is.
+    fn name_stays(&self) -> Duration {
+        Duration::ZERO
+    }
+}
+
+impl Place for OneFile {
+    fn address(&self) -> &str {
+        &self.path
+    }
+
+    fn check(&self) {
+        let connection = Connection::open(&self.path).expect("it opens");
+        let check: String = connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)).expect("a check");
+        assert_eq!(check, "ok");
+    }
+
+    /// One that is frozen while it writes holds the lock of the file, and nobody can do anything about that.
+    fn freeze(&self, member: &Member) {
+        let connection = Connection::open(&self.path).expect("it opens");
+        connection.busy_timeout(Duration::from_millis(200)).expect("a setting");
+        member.freeze(true);
+        while connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK").is_err() {
+            member.freeze(false);
+            thread::sleep(Duration::from_millis(1));
+            member.freeze(true);
+        }
+    }
+
+    /// Another program holds the lock of the file.
+    fn faults(&self) -> &'static [Fault] {
+        &[Fault::Freeze]
+    }
+
+    fn suffer(&self, _fault: Fault, lasts: Duration) {
+        let connection = Connection::open(&self.path).expect("it opens");
+        connection.busy_timeout(PATIENCE).expect("a setting");
+        connection.execute_batch("BEGIN IMMEDIATE").expect("the lock");
+        thread::sleep(lasts);
+        connection.execute_batch("ROLLBACK").expect("it is let go");
+    }
+
+    fn deliveries(&self) -> Vec<String> {
+        let connection = Connection::open(&self.path).expect("it opens");
+        let query =
+            "SELECT concat_ws(' ', position, claims, holder, token, state) FROM events_deliveries ORDER BY position";
+        let mut statement = connection.prepare(query).expect("a statement");
+        let rows = statement.query_map([], |row| row.get(0)).expect("rows");
+        rows.collect::<Result<_, _>>().expect("rows")
+    }
+}
