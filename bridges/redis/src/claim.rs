@@ -236,7 +236,11 @@ impl Claimer {
         haul.ask();
         let answer = link.call(|connection| scripts::CLAIM.run(connection, &keys, &arguments))?;
         let [taken, more, seen] = <[Value; 3]>::try_from(list(answer)?).map_err(|it| unexpected(&Value::Array(it)))?;
-        (self.begun, self.unsure, self.behind) = (true, false, number(more)? == 1);
+        let more = number(more)?;
+        self.behind = more > 0;
+        if more < 2 {
+            (self.begun, self.unsure) = (true, false);
+        }
         let (mut events, mut size) = (0, 0);
         for it in list(taken)? {
             let [stream, entry, event, suspect, crashes] =

@@ -3,7 +3,7 @@
 -- what it was handed by an answer that was lost, 1 to read what is new as well, and if one member owns each stream, that one, or nothing; the numbers of the streams; and of
 -- what it has in its hands the number of the stream (0 is what was made again) and the entry.
 -- Returns of each delivery: the number of its stream, entry, event, whether it is a suspect, crashes; 1 if there may be more of what it should
--- take before it reads what is new; and the last entries of the bell and the streams.
+-- take before it reads what is new, 2 if there is more of what it had; and the last entries of the bell and the streams.
 -- From a stream of its own it takes what others have, whoever that is, if it should take over.
 local prefix, unit, me, room, lease, owner = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[8]
 local known, marks = redis.call('HGET', prefix .. ':subscriptions', unit), prefix .. ':marks:' .. unit
@@ -88,14 +88,19 @@ local function take_all(it)
         from = '(' .. found[1000][1]
     end
 end
+local had_more = false
 for _, it in ipairs(streams) do
     -- Before anything is claimed for this member, or that would be taken for what it had.
     if ARGV[6] ~= '0' then
         local ids = {}
         for _, mine in ipairs(redis.call('XPENDING', it.key, unit, '-', '+', 100000, me)) do
-            if not in_hand[it.number .. ' ' .. mine[1]] and #ids < room then ids[#ids + 1] = mine[1] end
+            if not in_hand[it.number .. ' ' .. mine[1]] then
+                if #ids < room then ids[#ids + 1] = mine[1] else had_more = true end
+            end
         end
         claim(it, ids, ARGV[6] == '1')
+        -- Nothing goes before the rest of it.
+        if had_more then room = 0 end
     end
     if it.mine then
         if ARGV[5] == '1' then take_all(it) end
@@ -116,7 +121,7 @@ for _, it in ipairs(streams) do
         claim(it, ids, true)
     end
 end
-local more = room <= 0 and 1 or 0
+local more = had_more and 2 or room <= 0 and 1 or 0
 for turn, it in ipairs(streams) do
     -- What does not match is read all the same; not endlessly at a time. Each stream has its share.
     for _ = 1, 8 do
@@ -133,7 +138,7 @@ for turn, it in ipairs(streams) do
         end
         forget_strangers(it)
         if #surplus > 0 then
-            surplus[#surplus + 1], more = 'JUSTID', 1
+            surplus[#surplus + 1], more = 'JUSTID', math.max(more, 1)
             redis.call('XCLAIM', it.key, unit, '~', 0, unpack(surplus))
             if it.number > 0 then redis.call('HINCRBY', it.key .. ':given', unit, #surplus - 1) end
         end
