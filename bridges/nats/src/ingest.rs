@@ -158,18 +158,22 @@ impl NatsIngest {
                 }))
             });
         }
-        // What this process has slept over, now or before, is somebody else's by now, or comes again on the next connection, in its order.
+        // What this process has slept over, now or before, is somebody else's by now, or comes again in its order.
         let is_old = |(fresh, _): &(Instant, Lease)| !is_fresh(*fresh, database.settings.lease_time);
         if leases.iter().any(is_old) || !self.turns.are_fresh(&database) {
-            database.intake.forget(database.runtime.generation());
             let mut held = database.leases.lock();
-            leases.iter().for_each(|(_, lease)| _ = held.remove(&lease.token.0));
+            let gone: Vec<Held> = leases.drain(..).filter_map(|(_, lease)| held.remove(&lease.token.0)).collect();
             drop(held);
-            database.runtime.post(|session| {
-                session.ok()?.give_up("the process has slept");
-                None
-            });
-            return Vec::new();
+            if database.partitions() > 0 {
+                let consumers: HashSet<Arc<str>> = gone.iter().map(|held| held.leg.ack_name()).collect();
+                consumers.iter().for_each(|consumer| database.intake.hold(consumer));
+            } else {
+                database.intake.forget(database.runtime.generation());
+                database.runtime.post(|session| {
+                    session.ok()?.give_up("the process has slept");
+                    None
+                });
+            }
         }
         leases.into_iter().map(|(_, lease)| lease).collect()
     }
