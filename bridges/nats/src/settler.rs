@@ -328,7 +328,7 @@ impl Drop for NatsSettler {
             tracing::debug!(%error, "what was handled may come again");
         }
         let served: HashMap<Arc<str>, Served> = std::mem::take(&mut database.served.lock());
-        let units: Vec<String> = served.values().map(|it| it.unit.clone()).collect();
+        let units = database.shares.lock().units();
         let own: Vec<String> =
             served.into_values().filter(|it| it.info.owner == database.boot).map(|it| it.unit).collect();
         let key = database.state.key(NAME, &token(&self.name()));

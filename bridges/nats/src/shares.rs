@@ -73,10 +73,15 @@ struct Change {
 impl Shares {
     /// When it should be looked at again.
     pub(crate) fn next(&self, lease: Duration) -> Instant {
-        let hurries = self.of.values().any(|share| share.giving_up.is_some());
+        let hurries = self.of.values().any(|share| share.giving_up.is_some() || share.is_left());
         let every = if hurries { HURRY } else { LOOK_EVERY }.min(lease / 8);
         let since = if self.is_under_way { None } else { self.looked };
         since.map_or_else(|| Instant::now() + every, |looked| looked + every)
+    }
+
+    /// The subscriptions of which it has a share, or had one.
+    pub(crate) fn units(&self) -> Vec<String> {
+        self.of.keys().cloned().collect()
     }
 
     /// Whether it is time to ask for a share of the subscriptions that are served.
@@ -163,9 +168,15 @@ impl Shares {
 }
 
 /// Sees to it that the server is asked, if it is time to; nobody waits for that.
-pub(crate) fn see_to(database: &Arc<Database>, wanted: Vec<Wanted>) {
+pub(crate) fn see_to(database: &Arc<Database>, mut wanted: Vec<Wanted>) {
     {
         let mut shares = database.shares.lock();
+        // What it does not serve any more is let go as soon as nothing of it is in hand.
+        shares
+            .of
+            .retain(|unit, share| !share.portion.owned.is_empty() || wanted.iter().any(|(served, _)| served == unit));
+        let left = shares.units().into_iter().filter(|unit| !wanted.iter().any(|(served, _)| served == unit));
+        wanted.extend(left.map(|unit| (unit, false)).collect::<Vec<_>>());
         if !shares.is_due(&wanted, database.settings.lease_time) {
             return;
         }
@@ -216,7 +227,8 @@ pub(crate) fn leave(database: &Arc<Database>, units: &[String]) -> Result<(), Ba
     let wanted: Vec<Wanted> = units.iter().filter(known).map(|unit| (unit.clone(), false)).collect();
     let on_thread = Arc::clone(database);
     let left = database.runtime.call(move |session| async move { ask(&session, &on_thread, wanted).await });
-    database.shares.lock().of.retain(|unit, _| !units.contains(unit));
+    // What is in hand is owned until its end is told.
+    database.shares.lock().of.retain(|unit, share| !units.contains(unit) || !share.portion.owned.is_empty());
     left
 }
 
@@ -269,6 +281,11 @@ async fn try_all(session: &Session, database: &Database, wanted: &[Wanted]) -> R
 }
 
 impl Share {
+    /// It takes nothing any more, and has something in hand.
+    fn is_left(&self) -> bool {
+        !self.takes_part && !self.portion.owned.is_empty()
+    }
+
     /// Whether it is time to show that this member lives, so that there is time to hand something out after that.
     fn is_due(&self, lease: Duration) -> bool {
         self.renewed.is_none_or(|renewed| renewed.elapsed() >= lease / 6)
