@@ -162,7 +162,15 @@ impl Claimer {
     /// Claims what there is room for.
     pub(crate) fn claim(&mut self, link: &mut Link, haul: &mut Haul<'_>) -> Result<(), BackendError> {
         self.behind |= self.database.released.lock().remove(&self.served.unit) || haul.take_over;
+        let before = haul.leases.len();
         let result = self.claim_all(link, haul);
+        let is_late = |lease: &Lease| lease.asked.elapsed() >= self.database.lease_time / 2;
+        if haul.leases[before..].iter().any(is_late) {
+            // Of what was handed over so long ago others may have something by now: what is still here is asked for again, in its order.
+            let mut held = self.database.leases.lock();
+            haul.leases.drain(before..).for_each(|lease| _ = held.remove(&lease.token.0));
+            (self.unsure, self.behind) = (self.begun, true);
+        }
         if let Err(error) = &result {
             self.unsure = self.begun && !is_gone(error);
             self.behind = true;
