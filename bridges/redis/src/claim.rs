@@ -42,6 +42,8 @@ pub(crate) struct Claimer {
     /// Entries that were read and are not counted at the server yet, which wants to know what was read if the stream is removed.
     pub(crate) read: usize,
     pub(crate) known: Known,
+    /// Bytes of events that it reads at a time.
+    budget: usize,
     /// Bytes of an event, as of those that were handed over last.
     size: usize,
     /// The streams of deliveries that it has claimed since this was last asked.
@@ -116,6 +118,7 @@ impl Claimer {
             bell: String::new(),
             read: 0,
             known: Known::default(),
+            budget: BYTES,
             size: UNSEEN,
         }
     }
@@ -162,10 +165,15 @@ impl Claimer {
     /// Claims what there is room for.
     pub(crate) fn claim(&mut self, link: &mut Link, haul: &mut Haul<'_>) -> Result<(), BackendError> {
         self.behind |= self.database.released.lock().remove(&self.served.unit) || haul.take_over;
+        haul.bytes = self.budget;
         let before = haul.leases.len();
         let result = self.claim_all(link, haul);
-        let is_late = |lease: &Lease| lease.asked.elapsed() >= self.database.lease_time / 2;
-        if haul.leases[before..].iter().any(is_late) {
+        // The first of them was asked for first.
+        let age = haul.leases.get(before).map(|lease| lease.asked.elapsed());
+        let is_late = age.is_some_and(|age| age >= self.database.lease_time / 2);
+        // Who needs that long to read takes less the next time, or nothing would ever be in time.
+        self.budget = if is_late { (self.budget / 2).max(1) } else { (self.budget * 2).min(BYTES) };
+        if is_late {
             // Of what was handed over so long ago others may have something by now: what is still here is asked for again, in its order.
             let mut held = self.database.leases.lock();
             haul.leases.drain(before..).for_each(|lease| _ = held.remove(&lease.token.0));
