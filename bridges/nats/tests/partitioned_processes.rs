@@ -6,5 +6,5 @@ mod streams;
 use eventbroker_conformance::processes::run;
 
 fn main() {
-    run(&streams::Streams(6), &[]);
+    run(&streams::Streams::new(6), &[]);
 }

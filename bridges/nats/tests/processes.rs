@@ -6,5 +6,5 @@ mod streams;
 use eventbroker_conformance::processes::run;
 
 fn main() {
-    run(&streams::Streams(0), &[]);
+    run(&streams::Streams::new(0), &[]);
 }

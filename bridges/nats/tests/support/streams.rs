@@ -1,6 +1,6 @@
 //! Streams of one server, for processes that share one of them: divided into so many partitions, or not at all.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
@@ -9,19 +9,27 @@ use eventbroker_conformance::nats::Server;
 use eventbroker_conformance::processes::{Fault, Place, Site};
 use eventbroker_nats::Nats;
 
-/// One server, started when it is needed: not by members.
-static SERVER: OnceLock<Server> = OnceLock::new();
-
 /// See the module's page.
-pub(crate) struct Streams(pub(crate) u32);
+pub(crate) struct Streams {
+    partitions: u32,
+    /// Started when it is needed: not by members.
+    server: OnceLock<Arc<Server>>,
+}
 
-/// The server's address, the name of a stream and its partitions.
-struct Stream(String);
+impl Streams {
+    pub(crate) const fn new(partitions: u32) -> Self {
+        Self { partitions, server: OnceLock::new() }
+    }
+}
+
+/// The server's address, the name of a stream and its partitions; and the server.
+struct Stream(String, Arc<Server>);
 
 impl Site for Streams {
     fn fresh(&self) -> Box<dyn Place> {
-        let server = SERVER.get_or_init(Server::start);
-        Box::new(Stream(format!("{} {} {}", server.url(), server.fresh_name(), self.0)))
+        let server = self.server.get_or_init(|| Arc::new(Server::start()));
+        let address = format!("{} {} {}", server.url(), server.fresh_name(), self.partitions);
+        Box::new(Stream(address, Arc::clone(server)))
     }
 
     fn open(&self, address: &str, lease: Duration) -> Provider {
@@ -32,7 +40,7 @@ impl Site for Streams {
     }
 
     fn keeps_order_across_members(&self) -> bool {
-        self.0 > 0
+        self.partitions > 0
     }
 }
 
@@ -46,20 +54,19 @@ impl Place for Stream {
     }
 
     fn suffer(&self, fault: Fault, lasts: Duration) {
-        let server = SERVER.get().expect("it runs");
         if fault == Fault::Crash {
-            server.crash();
+            self.1.crash();
             thread::sleep(lasts);
-            server.up();
+            self.1.up();
         } else {
-            server.freeze(true);
+            self.1.freeze(true);
             thread::sleep(lasts);
-            server.freeze(false);
+            self.1.freeze(false);
         }
     }
 
     fn port(&self) -> Option<u16> {
-        SERVER.get().map(Server::port)
+        Some(self.1.port())
     }
 
     fn address_by(&self, port: u16) -> String {

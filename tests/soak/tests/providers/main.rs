@@ -53,6 +53,8 @@ const MAX_LEN: u64 = 1_000;
 
 static REDIS: redis_streams::Streams = redis_streams::Streams::new(0, MAX_LEN);
 static REDIS_IN_PARTS: redis_streams::Streams = redis_streams::Streams::new(6, MAX_LEN);
+static NATS: nats_streams::Streams = nats_streams::Streams::new(0);
+static NATS_IN_PARTS: nats_streams::Streams = nats_streams::Streams::new(6);
 
 /// A provider, how many instances share it, and how soon it knows for good what was handled.
 struct Subject {
@@ -74,8 +76,8 @@ static SUBJECTS: [Subject; 7] = [
     Subject { name: "postgres", site: &databases::Databases, instances: 3, under_way: AT_ONCE },
     Subject { name: "redis", site: &REDIS, instances: 3, under_way: AT_ONCE },
     Subject { name: "redis-6", site: &REDIS_IN_PARTS, instances: 3, under_way: AT_ONCE },
-    Subject { name: "nats", site: &nats_streams::Streams(0), instances: 3, under_way: NOTED },
-    Subject { name: "nats-6", site: &nats_streams::Streams(6), instances: 3, under_way: NOTED },
+    Subject { name: "nats", site: &NATS, instances: 3, under_way: NOTED },
+    Subject { name: "nats-6", site: &NATS_IN_PARTS, instances: 3, under_way: NOTED },
 ];
 
 fn main() -> ExitCode {
