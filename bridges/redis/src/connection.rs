@@ -2,10 +2,8 @@
 //! and dropped after any failure of the network: a late answer would be taken for that of the next question.
 
 use std::collections::{HashMap, HashSet};
-use std::error::Error;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
-use std::io;
 use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,22 +12,18 @@ use std::time::{Duration, SystemTime};
 use eventbroker::Event;
 use eventbroker::provider::{BackendError, Backoff, partition_of};
 use parking_lot::Mutex;
-use redis::io::tcp::TcpSettings;
-use redis::{Client, Connection, ConnectionAddr, IntoConnectionInfo as _, RedisError, RedisResult, Value};
+use redis::{ConnectionAddr, IntoConnectionInfo as _, RedisError, RedisResult, Value};
 
 use super::{OpenError, Redis, Status};
 use crate::scripts::Script;
+use crate::socket::{Address, Connection};
 use crate::subscriptions::Info;
-
-/// How long connecting, and one call, may take.
-const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-const CALL_LIMIT: Duration = Duration::from_secs(10);
-/// How long sent data may stay unanswered by the other machine.
-const SILENCE: Duration = Duration::from_secs(5);
+#[cfg(feature = "tls")]
+use crate::tls::Tls;
 
 /// What all parts of a provider share.
 pub(crate) struct Database {
-    client: Client,
+    address: Address,
     /// Where the server is, without secrets.
     pub(crate) place: String,
     backoff: Backoff,
@@ -99,28 +93,30 @@ impl Database {
                 "url: rediss:// needs TLS, which is not compiled in: build eventbroker-redis with the feature `tls`";
             return Err(OpenError::Setting(problem.to_owned()));
         }
-        let info = settings.url.as_str().into_connection_info().map_err(|_| invalid())?;
+        // The client library only takes addresses of what it can connect to by itself.
+        let plain = if is_secret { settings.url.replacen("s://", "://", 1) } else { settings.url.clone() };
+        let info = plain.as_str().into_connection_info().map_err(|_| invalid())?;
         let place = match info.addr() {
             ConnectionAddr::Tcp(host, port) => format!("{host}:{port}"),
-            ConnectionAddr::TcpTls { insecure: true, .. } => {
+            ConnectionAddr::Unix(path) => path.display().to_string(),
+            _ => return Err(invalid()),
+        };
+        match settings.url.split_once('#') {
+            Some((_, "insecure")) if is_secret => {
                 return Err(OpenError::Setting(
                     "url: #insecure is not offered; name the certificate instead".to_owned(),
                 ));
             }
-            ConnectionAddr::TcpTls { host, port, .. } => format!("{host}:{port}"),
-            ConnectionAddr::Unix(path) => path.display().to_string(),
-            _ => return Err(invalid()),
-        };
+            Some(_) => return Err(invalid()),
+            None => {}
+        }
         if !is_secret && settings.tls_ca_file.is_some() {
             return Err(OpenError::Setting("tls_ca_file: is only for a rediss:// url".to_owned()));
         }
-        let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true).set_user_timeout(SILENCE));
-        let client = || {
+        let address = Address {
+            info,
             #[cfg(feature = "tls")]
-            if is_secret {
-                return crate::tls::client(info, settings.tls_ca_file.as_deref());
-            }
-            Client::open(info).map_err(|_| invalid())
+            tls: is_secret.then(|| Tls::new(settings.tls_ca_file.as_deref())).transpose()?,
         };
         let name = &settings.stream_name;
         let (prefix, streams) = match settings.partitions {
@@ -133,7 +129,7 @@ impl Database {
         let (pid, number) = (process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let boot = format!("{pid}-{number}-{:016x}", RandomState::new().hash_one((pid, now)));
         Ok(Self {
-            client: client()?,
+            address,
             place: format!("Redis at {place}"),
             backoff: Backoff::default(),
             prefix,
@@ -220,7 +216,7 @@ impl Link {
     /// Asks the server something.
     pub(crate) fn call<T>(&mut self, work: impl FnOnce(&mut Connection) -> RedisResult<T>) -> Result<T, BackendError> {
         let place = &self.database.place;
-        let connect = || connect(&self.database.client).map_err(|error| format!("{place}: {}", text(&error)));
+        let connect = || self.database.address.connect().map_err(|error| format!("{place}: {}", text(&error)));
         // If the work panics, nobody knows what is still to come.
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
@@ -236,22 +232,16 @@ impl Link {
         result.map_err(|error| backend_error(place, &error))
     }
 
-    /// The same for a question that waits: nothing if a signal has cut the wait short.
+    /// The same for a question that waits.
     pub(crate) fn wait(
         &mut self,
         work: impl FnOnce(&mut Connection) -> RedisResult<Value>,
-    ) -> Result<Option<Value>, BackendError> {
-        let answer = self.call(|connection| match work(connection) {
-            Err(error) if is_interrupted(&error) => Ok(None),
+    ) -> Result<Value, BackendError> {
+        self.call(|connection| match work(connection) {
             // The stream was removed meanwhile.
-            Err(error) if error.code() == Some("UNBLOCKED") => Ok(Some(Value::Nil)),
-            answer => answer.map(Some),
-        })?;
-        if answer.is_none() {
-            // Its answer is still to come.
-            self.connection = None;
-        }
-        Ok(answer)
+            Err(error) if error.code() == Some("UNBLOCKED") => Ok(Value::Nil),
+            answer => answer,
+        })
     }
 
     /// Runs a script on the streams of another provider.
@@ -285,13 +275,6 @@ impl fmt::Debug for Database {
     }
 }
 
-fn connect(client: &Client) -> RedisResult<Connection> {
-    let connection = client.get_connection_with_timeout(CONNECT_LIMIT)?;
-    connection.set_read_timeout(Some(CALL_LIMIT))?;
-    connection.set_write_timeout(Some(CALL_LIMIT))?;
-    Ok(connection)
-}
-
 /// Whether the server may throw keys away when its memory is full. Who may not ask is not told.
 pub(crate) fn check_eviction(connection: &mut Connection) -> RedisResult<Result<(), String>> {
     let info: RedisResult<String> = redis::cmd("INFO").arg("memory").query(connection);
@@ -312,11 +295,6 @@ pub(crate) fn check_eviction(connection: &mut Connection) -> RedisResult<Result<
 pub(crate) fn backend_error(place: &str, error: &RedisError) -> BackendError {
     // Gone, full, read-only, without rights for the moment: an operator may put it right.
     BackendError::Unavailable(format!("{place}: {}", text(error)))
-}
-
-fn is_interrupted(error: &RedisError) -> bool {
-    let cause = error.source().and_then(|it| it.downcast_ref::<Arc<dyn Error + Send + Sync>>());
-    cause.and_then(|it| it.downcast_ref::<io::Error>()).is_some_and(|it| it.kind() == io::ErrorKind::Interrupted)
 }
 
 fn text(error: &RedisError) -> String {

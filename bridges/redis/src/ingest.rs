@@ -97,7 +97,7 @@ impl RedisIngest {
                 lasts.values().for_each(|last| _ = read.arg(last));
                 read.query(connection)
             })?;
-            if heard != Some(Value::Nil) {
+            if heard != Value::Nil {
                 return Ok(());
             }
         }

@@ -9,11 +9,13 @@ use std::time::Duration;
 
 use eventbroker::Event;
 use eventbroker::provider::{BackendError, Mirror, SendOutcome};
-use redis::{Connection, RedisResult, Value};
+use redis::{RedisResult, Value};
 
 use crate::connection::{Database, Link, millis};
 use crate::entry::{Made, bytes, content_of, list, made, unexpected};
+use crate::resp::{Piece, refusal};
 use crate::scripts;
+use crate::socket::Connection;
 use crate::store::MAX_DELAY;
 use crate::wire::Request;
 
@@ -55,7 +57,7 @@ impl RedisMirror {
                 }
                 appended.push(it);
                 if let Some(part) = request.part() {
-                    connection.send_packed_command(part)?;
+                    connection.send(part)?;
                     request.sent();
                 }
             }
@@ -65,7 +67,7 @@ impl RedisMirror {
                 request.command(3).word("PEXPIRE").word(&key).word(&kept);
             }
             request.command(1).word("EXEC");
-            connection.send_packed_command(request.rest())?;
+            connection.send(request.rest())?;
             meanwhile();
             answer(connection, 1 + batch.len() + 2 * ids.len())
         });
@@ -116,11 +118,11 @@ fn write(request: &mut Request, database: &Database, event: &Event) -> Appended 
 fn answer(connection: &mut Connection, others: usize) -> RedisResult<Value> {
     let mut refused = None;
     for _ in 0..others {
-        if let Err(error) = connection.recv_response()?.extract_error() {
-            refused.get_or_insert(error);
+        if let Piece::Refusal(line) = connection.piece()? {
+            refused = refused.or(refusal(line)?.extract_error().err());
         }
     }
-    let last = connection.recv_response()?;
+    let last = connection.value()?;
     refused.map_or_else(|| last.extract_error(), Err)
 }
 

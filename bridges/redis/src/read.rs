@@ -74,17 +74,18 @@ impl Claimer {
         let (mut found, mut bytes, mut damaged) = (0, 0, None);
         haul.ask();
         link.call(|connection| {
-            exchange(connection, &questions, 5, |answer| {
+            exchange(connection, &questions, |connection| {
+                let answer = match Answer::read(connection, stream)? {
+                    Ok(answer) => answer,
+                    Err(refusal) => return Ok(Err(refusal)),
+                };
                 let wanted = if found == 0 { first } else { CHUNK };
-                let taken = Answer::of(answer, stream).and_then(|answer| {
-                    let entries = answer.entries.len();
-                    found += entries;
-                    bytes += answer.entries.iter().map(|entry| entry.event.len()).sum::<usize>();
-                    self.take(haul, answer)?;
-                    Ok(entries)
-                });
+                let entries = answer.entries.len();
+                found += entries;
+                bytes += answer.entries.iter().map(|entry| entry.event.len()).sum::<usize>();
+                let taken = self.take(haul, answer).map_err(|error| damaged = Some(error));
                 // The next one is only worth its while if this one was answered in full.
-                taken.map_err(|error| damaged = Some(error)).is_ok_and(|entries| entries >= wanted)
+                Ok(Ok(taken.is_ok() && entries >= wanted))
             })
         })?;
         self.note_size(haul, found, bytes);

@@ -2,7 +2,9 @@
 
 use std::sync::OnceLock;
 
-use redis::{Connection, RedisResult, Value};
+use redis::{RedisResult, Value};
+
+use crate::socket::Connection;
 
 /// A script, and what the server calls it.
 #[derive(Debug)]

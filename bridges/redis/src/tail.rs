@@ -76,7 +76,6 @@ impl Tail for RedisTail {
                 }
                 command.arg("STREAMS").arg(&database.streams).arg(read).query(connection)
             })?;
-            let Some(answer) = answer else { return Ok(Vec::new()) };
             let mut come = vec![VecDeque::new(); database.streams.len()];
             for stream in list(answer)? {
                 let [key, read] = <[Value; 2]>::try_from(list(stream)?).map_err(|it| unexpected(&Value::Array(it)))?;

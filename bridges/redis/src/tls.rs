@@ -1,34 +1,68 @@
-//! TLS: which certificates a server's is checked with.
+//! TLS: which certificates a server's is checked with, and a connection to one that has passed.
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::fs;
+use std::io;
+use std::net::TcpStream;
 use std::path::Path;
+use std::sync::Arc;
 
-use redis::{Client, ConnectionInfo, TlsCertificates};
-use rustls::crypto::{CryptoProvider, ring};
-use rustls::pki_types::CertificateDer;
+use redis::{RedisError, RedisResult};
+use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 use super::OpenError;
 
-/// Checks with the certificates of a PEM file, or with those of the system.
-pub(crate) fn client(info: ConnectionInfo, roots: Option<&Path>) -> Result<Client, OpenError> {
-    // The client asks for the one of the process. Where there is one already, that will do.
-    if CryptoProvider::get_default().is_none() {
-        let _ = ring::default_provider().install_default();
+pub(crate) type Stream = StreamOwned<ClientConnection, TcpStream>;
+
+/// How servers are checked.
+pub(crate) struct Tls(Arc<ClientConfig>);
+
+impl Tls {
+    /// Checks with the certificates of a PEM file, or with those of the system.
+    pub(crate) fn new(roots: Option<&Path>) -> Result<Self, OpenError> {
+        let invalid = |problem: &dyn Display| OpenError::Setting(format!("url: TLS: {problem}"));
+        let mut store = RootCertStore::empty();
+        match roots {
+            Some(path) => {
+                for certificate in read(path)? {
+                    store.add(certificate).map_err(|error| unreadable(path, &error))?;
+                }
+            }
+            None => _ = store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs),
+        }
+        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| invalid(&error))?;
+        Ok(Self(Arc::new(config.with_root_certificates(store).with_no_client_auth())))
     }
-    let root_cert = roots.map(read).transpose()?;
-    Client::build_with_tls(info, TlsCertificates { client_tls: None, root_cert })
-        .map_err(|error| OpenError::Setting(format!("url: TLS: {error}")))
+
+    /// Speaks to a server that is known by its certificate and its name.
+    pub(crate) fn greet(&self, host: &str, mut stream: TcpStream) -> RedisResult<Stream> {
+        let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+        let mut connection = ClientConnection::new(Arc::clone(&self.0), name).map_err(io::Error::other)?;
+        while connection.is_handshaking() {
+            connection.complete_io(&mut stream).map_err(RedisError::from)?;
+        }
+        Ok(StreamOwned::new(connection, stream))
+    }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, OpenError> {
-    let unreadable = |problem: &dyn Display| OpenError::Setting(format!("tls_ca_file: {}: {problem}", path.display()));
-    let text = fs::read(path).map_err(|error| unreadable(&error))?;
-    let mut count = 0;
-    for certificate in CertificateDer::pem_slice_iter(&text) {
-        certificate.map_err(|error| unreadable(&error))?;
-        count += 1;
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls").finish_non_exhaustive()
     }
-    if count == 0 { Err(unreadable(&"there is no certificate in it")) } else { Ok(text) }
+}
+
+fn read(path: &Path) -> Result<Vec<CertificateDer<'static>>, OpenError> {
+    let text = fs::read(path).map_err(|error| unreadable(path, &error))?;
+    let certificates = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
+    let certificates = certificates.map_err(|error| unreadable(path, &error))?;
+    if certificates.is_empty() { Err(unreadable(path, &"there is no certificate in it")) } else { Ok(certificates) }
+}
+
+fn unreadable(path: &Path, problem: &dyn Display) -> OpenError {
+    OpenError::Setting(format!("tls_ca_file: {}: {problem}", path.display()))
 }

@@ -1,31 +1,31 @@
 //! Requests as the server reads them ([RESP](https://redis.io/docs/latest/develop/reference/protocol-spec/)): an event is written once, straight
 //! into what is sent.
 
-use redis::{Connection, RedisResult, Value};
+use redis::RedisResult;
 
-/// Sends questions, each of so many commands, one ahead of the answer that is read. `read` is given each answer while the server works on the
-/// next one, and says whether to go on. Fails with the first refusal, once all answers are read.
+use crate::socket::Connection;
+
+/// Sends questions, one ahead of the answer that is read. `read` reads each answer while the server works on the next one, and says whether to
+/// go on, or what was refused. Fails with the first refusal, once all answers are read.
 pub(crate) fn exchange(
     connection: &mut Connection,
     questions: &[Request],
-    commands: usize,
-    mut read: impl FnMut(Vec<Value>) -> bool,
+    mut read: impl FnMut(&mut Connection) -> RedisResult<RedisResult<bool>>,
 ) -> RedisResult<()> {
     let (mut sent, mut answered, mut goes_on, mut refused) = (0, 0, true, None);
     while answered < sent || (goes_on && sent < questions.len()) {
         while goes_on && sent < questions.len() && sent <= answered + 1 {
-            connection.send_packed_command(questions[sent].rest())?;
+            connection.send(questions[sent].rest())?;
             sent += 1;
         }
-        let mut answer = Vec::with_capacity(commands);
-        for _ in 0..commands {
-            match connection.recv_response()?.extract_error() {
-                Ok(value) => answer.push(value),
-                Err(error) => _ = refused.get_or_insert(error),
+        match read(connection)? {
+            Ok(more) => goes_on &= more,
+            Err(refusal) => {
+                refused.get_or_insert(refusal);
+                goes_on = false;
             }
         }
         answered += 1;
-        goes_on &= refused.is_none() && read(answer);
     }
     refused.map_or(Ok(()), Err)
 }
