@@ -1,11 +1,12 @@
 //! A proxy between a bridge and its server on this machine, which breaks what passes: it cuts a connection instead of delivering an
-//! answer, or lets nobody through. What was asked has reached the server all the same.
+//! answer, lets nobody through, or lets answers through slowly. What was asked has reached the server all the same.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 /// See the module's page. Its connections end with it.
 #[derive(Debug)]
@@ -22,6 +23,8 @@ struct Wires {
     /// Answers that will not arrive.
     to_cut: AtomicU64,
     connects: AtomicU64,
+    /// Bytes of answers that each connection lets through in a second; 0: as many as come.
+    rate: AtomicU64,
     /// Both ends of every connection.
     open: Mutex<Vec<TcpStream>>,
 }
@@ -75,6 +78,11 @@ impl Proxy {
         self.wires.to_cut.fetch_add(count, Ordering::SeqCst);
     }
 
+    /// Each connection lets so many bytes of answers through in a second.
+    pub fn slow_down(&self, rate: u64) {
+        self.wires.rate.store(rate, Ordering::SeqCst);
+    }
+
     /// How many of these are still to come.
     pub fn answers_to_cut(&self) -> u64 {
         self.wires.to_cut.load(Ordering::SeqCst)
@@ -112,6 +120,10 @@ impl Wires {
             let is_cut = is_answer && self.to_cut.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_ok();
             if is_cut || to.write_all(&buffer[..length]).is_err() {
                 break;
+            }
+            let rate = self.rate.load(Ordering::SeqCst);
+            if is_answer && rate > 0 {
+                thread::sleep(Duration::from_secs(1).mul_f64(length as f64 / rate as f64));
             }
         }
         for end in [from, to] {
