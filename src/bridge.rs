@@ -1,5 +1,5 @@
 //! What the engine knows of its back end, and what the bridge threads share: [`mirror`] takes events out, [`ingest`] brings
-//! deliveries in, [`settling`] takes their verdicts back. Names no vendor.
+//! deliveries in, [`settling`] takes their verdicts back, and by way of it [`registering`] tells of subscriptions. Names no vendor.
 //!
 //! With a mirror a publish is accepted when the back end holds the event; concurrent publishers share its round trips.
 //! With an ingest the deliveries of group subscriptions come back from there under a lease ([`held`]), which is settled after
@@ -12,6 +12,7 @@ mod held;
 mod ingest;
 mod joining;
 mod mirror;
+mod registering;
 mod settling;
 mod suspects;
 mod wait;
@@ -25,23 +26,24 @@ use std::time::Duration;
 use flume::{Receiver, Sender};
 use parking_lot::Mutex;
 
-use crate::config::{Confirm, Scope, StartPosition, SubscribeOptions};
+use crate::config::{Confirm, Scope};
 use crate::engine::Engine;
-use crate::error::SubscribeError;
 use crate::event::{Event, EventId, Status};
 use crate::lifecycle::Role;
 use crate::provider::{
-    BackendError, Capabilities, EventStore, Ingest, LeaseOutcome, LeaseToken, Mirror, Operator, Provider, Registration,
-    Settlement, Settler, StatusChange, Waker,
+    BackendError, Capabilities, EventStore, Ingest, LeaseOutcome, LeaseToken, Mirror, Operator, Provider, Settlement,
+    Settler, StatusChange, Waker,
 };
 use crate::receipt::Gate;
 use crate::stats::BridgeStats;
 use crate::store::{Progress, Record};
-use crate::subscription::{Subscription, SubscriptionStart};
+use crate::subscription::Subscription;
 pub(crate) use held::Held;
 use joining::Joining;
 pub(crate) use mirror::Unsent;
 use mirror::{Batch, GATES, Job};
+use registering::Registered;
+pub(crate) use registering::{ORDER_ACROSS_INSTANCES, START_POSITIONS};
 use settling::Command;
 pub(crate) use suspects::Suspects;
 use wait::{Bell, Latch};
@@ -52,13 +54,6 @@ const MAX_BACKLOG: usize = 10_000;
 const MAX_UNTOLD: usize = 100_000;
 /// How long a call of a suspect waits until the back end knows of it; without that it does not begin.
 const MARK_WITHIN: Duration = Duration::from_secs(5);
-/// How long `subscribe` and `start` wait until the back end knows a subscription; it goes on in the background.
-const REGISTER_WITHIN: Duration = Duration::from_secs(5);
-
-/// What it is called that a back end may not offer.
-pub(crate) const START_POSITIONS: &str = "start positions";
-pub(crate) const ORDER_ACROSS_INSTANCES: &str =
-    "order per key across instances; where the setting `partitions` is offered, it has to be at least 1";
 
 /// Where deliveries come from, and where their verdicts go.
 type Inward = (Box<dyn Ingest>, Box<dyn Settler>);
@@ -121,9 +116,6 @@ pub(crate) struct Bridge {
     last_error: Mutex<Option<String>>,
 }
 
-/// What the back end says to a registration.
-type Registered = Latch<Result<(), BackendError>>;
-
 impl Bridge {
     /// Nothing for a provider that lives in this process only.
     pub(crate) fn new(provider: Provider, confirm: Confirm) -> Option<Self> {
@@ -170,21 +162,6 @@ impl Bridge {
         })
     }
 
-    /// Whether the back end offers what a subscription asks for.
-    pub(crate) fn check(&self, scope: Scope, options: &SubscribeOptions) -> Result<(), SubscribeError> {
-        let (served, can) = (self.serves(scope), &self.capabilities);
-        let missing = match scope {
-            Scope::Group if self.has_ingest && !can.groups => "groups",
-            Scope::Broadcast if self.has_ingest && !can.broadcast => "broadcast",
-            Scope::Broadcast if options.durable && !can.durable_broadcast => "durable broadcast",
-            _ if served && options.ordered && !can.order_per_subscription => "order of a whole subscription",
-            _ if options.ordered_across_instances && !(served && can.order_per_key) => ORDER_ACROSS_INSTANCES,
-            _ if options.start != StartPosition::New && !(served && can.start_positions) => START_POSITIONS,
-            _ => return Ok(()),
-        };
-        Err(SubscribeError::Unsupported { provider: self.name.clone(), feature: missing })
-    }
-
     /// What operators ask for, or the error that says that there is none.
     pub(crate) fn operator(&self, feature: &'static str, can: bool) -> Result<&Arc<dyn Operator>, BackendError> {
         let unsupported = || BackendError::Unsupported { provider: self.name.clone(), feature };
@@ -194,57 +171,6 @@ impl Bridge {
     /// Whether the deliveries of subscriptions of this scope come from the back end.
     pub(crate) fn serves(&self, scope: Scope) -> bool {
         self.has_ingest && scope != Scope::Local
-    }
-
-    /// Has the back end told of a subscription. While the broker runs, waits for its answer.
-    pub(crate) fn register(&self, subscription: &Subscription, running: bool) -> Result<(), SubscribeError> {
-        if !self.serves(subscription.scope) {
-            return Ok(());
-        }
-        let (name, pattern) = (Arc::clone(&subscription.name), subscription.pattern.as_str().into());
-        let known = Arc::new(Latch::new());
-        let SubscriptionStart { durable, position: start, change_pattern } = subscription.start.clone();
-        let registration = Registration { name, pattern, change_pattern, scope: subscription.scope, durable, start };
-        self.command(Command::Register(registration, Arc::clone(&known)));
-        if !running {
-            self.registrations.lock().push(known);
-            return Ok(());
-        }
-        self.wait_until_known(&known)
-            .map_err(|error| SubscribeError::Refused { provider: self.name.clone(), reason: error.to_string() })
-    }
-
-    /// Waits for the registrations that were made before the broker ran.
-    fn wait_for_registrations(&self) {
-        let registrations = std::mem::take(&mut *self.registrations.lock());
-        for known in registrations {
-            // A refusal is noted where it comes in.
-            let _ = self.wait_until_known(&known);
-        }
-    }
-
-    fn wait_until_known(&self, known: &Registered) -> Result<(), BackendError> {
-        known.wait(REGISTER_WITHIN).unwrap_or_else(|| {
-            let reason = format!("a subscription is not registered after {REGISTER_WITHIN:?}; it is tried again");
-            self.note_error(&BackendError::Unavailable(reason));
-            Ok(())
-        })
-    }
-
-    pub(crate) fn unregister(&self, subscription: &Subscription) {
-        if self.serves(subscription.scope) {
-            self.command(Command::Unregister(Arc::clone(&subscription.name)));
-        }
-    }
-
-    /// Has the back end forget a subscription. Waits for its answer.
-    pub(crate) fn remove_for_good(&self, name: &str) -> Result<bool, BackendError> {
-        let removed = Arc::new(Latch::new());
-        self.command(Command::Remove(name.into(), Arc::clone(&removed)));
-        removed.wait(REGISTER_WITHIN).unwrap_or_else(|| {
-            let reason = format!("no answer within {REGISTER_WITHIN:?}; it is tried again");
-            Err(BackendError::Unavailable(reason))
-        })
     }
 
     fn command(&self, command: Command) {

@@ -1,19 +1,21 @@
 //! The event: what happened, to what, and how far its handling has come. How one is built and checked is told in
-//! `event/builder.rs`, its single parts beside that, its JSON in `codec.rs`. Who receives it is not told here.
+//! `event/builder.rs`, when two say the same in `event/content.rs`, how its progress changes in `event/progress.rs`, its single parts
+//! beside these, its JSON in `codec.rs`. Who receives it is not told here.
 
 mod bounds;
 mod builder;
+mod content;
 mod depth;
 mod event_type;
 mod id;
 mod metadata;
 mod payload;
+mod progress;
 mod source;
 mod status;
 mod trace_context;
 mod unseen;
 
-use std::hash::Hasher;
 use std::sync::{Arc, LazyLock};
 use std::time::SystemTime;
 
@@ -33,7 +35,7 @@ pub use status::Status;
 pub(crate) use trace_context::TRACEPARENT;
 use unseen::Unseen;
 
-use crate::clock::{system_time, wall_nanos_of};
+use crate::clock::system_time;
 use crate::codec;
 use crate::error::Invalid;
 
@@ -325,100 +327,6 @@ impl Event {
     /// Drops an event that is not needed any more, but for what the next one may use.
     pub(crate) fn recycle(self) {
         self.event_type.recycle();
-    }
-
-    /// Whether both say that the same happened. How far their handling has come, when they were made, and which
-    /// instance published them makes no difference, nor does the context of the trace (`traceparent`, `tracestate` and `baggage` in the
-    /// metadata).
-    #[must_use]
-    pub fn same_content(&self, other: &Self) -> bool {
-        self.source == other.source
-            && self.event_type == other.event_type
-            && self.payload == other.payload
-            && self.key == other.key
-            && self.user_id == other.user_id
-            && self.session_id() == other.session_id()
-            && self.explicit_names() == other.explicit_names()
-            && self.says().eq(other.says())
-    }
-
-    /// Feeds a hasher with what [`same_content`](Self::same_content) compares, for back ends that can't keep that itself: by
-    /// [`write`](Hasher::write) alone and the same on every machine, so that what comes out depends only on the hasher.
-    pub fn hash_content(&self, hasher: &mut impl Hasher) {
-        let mut feed = |part: Option<&[u8]>| {
-            hasher.write(&part.map_or(u64::MAX, |part| part.len() as u64).to_le_bytes());
-            hasher.write(part.unwrap_or_default());
-        };
-        feed(Some(self.source.as_str().as_bytes()));
-        feed(Some(self.event_type.as_str().as_bytes()));
-        feed(Some(self.payload.as_bytes()));
-        feed(self.key().map(str::as_bytes));
-        feed(Some(&self.user_id.to_le_bytes()));
-        feed(self.session_id().map(str::as_bytes));
-        self.explicit_names().iter().for_each(|name| feed(name.map(str::as_bytes)));
-        for (name, value) in self.says() {
-            feed(Some(name.as_bytes()));
-            feed(Some(value.to_string().as_bytes()));
-        }
-    }
-
-    /// The metadata without the context of the trace.
-    fn says(&self) -> impl Iterator<Item = (&String, &Value)> {
-        self.metadata().iter().filter(|(name, _)| !trace_context::is_context(name))
-    }
-
-    /// The event with the progress that a store of a back end knows. Everything else stays.
-    #[must_use]
-    pub fn with_progress(
-        mut self,
-        status: Status,
-        retry_count: u32,
-        processed_at: Option<SystemTime>,
-        completed_at: Option<SystemTime>,
-        error: Option<String>,
-    ) -> Self {
-        self.track(status, retry_count, processed_at.map(wall_nanos_of), completed_at.map(wall_nanos_of), error);
-        self
-    }
-
-    /// The event with another status and error, for stores of back ends. Everything else stays.
-    #[must_use]
-    pub fn with_status(mut self, status: Status, error: Option<String>) -> Self {
-        let (processed, completed) = (self.processed_nanos(), self.completed_nanos());
-        self.track(status, self.retry_count, processed, completed, error);
-        self
-    }
-
-    /// A copy that tells how far the handling has come.
-    pub(crate) fn tracked(
-        &self,
-        status: Status,
-        retry_count: u32,
-        processed_nanos: Option<u64>,
-        completed_nanos: Option<u64>,
-        error: Option<String>,
-    ) -> Self {
-        let mut copy = self.clone();
-        copy.track(status, retry_count, processed_nanos, completed_nanos, error);
-        copy
-    }
-
-    /// The same in place, for an event that nobody shares yet.
-    pub(crate) fn track(
-        &mut self,
-        status: Status,
-        retry_count: u32,
-        processed_nanos: Option<u64>,
-        completed_nanos: Option<u64>,
-        error: Option<String>,
-    ) {
-        self.status = status;
-        self.retry_count = retry_count;
-        let mut rare = self.rare.take().map_or_else(Rare::default, |rare| *rare);
-        rare.processed = processed_nanos;
-        rare.completed = completed_nanos;
-        rare.error = error.filter(|error| !error.is_empty()).map(String::into_boxed_str);
-        self.rare = rare.boxed();
     }
 }
 

@@ -2,26 +2,24 @@
 //!
 //! A publisher reserves a *place* before anything is stored, and fills it after; a worker releases it when the first attempt
 //! begins. Places are counted by two counters that only grow, one written by publishers and one by workers, so that
-//! neither takes the other's cache line for every event. Who runs what is not decided here (`subscription`).
+//! neither takes the other's cache line for every event. A delivery itself is told of in `inbox/queued.rs`. Who runs what is not decided
+//! here (`subscription`).
 
-use std::collections::VecDeque;
+mod queued;
+
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crossbeam_queue::{ArrayQueue, SegQueue};
 use crossbeam_utils::CachePadded;
 use parking_lot::{Condvar, Mutex};
 
-use crate::bridge::Held;
 use crate::clock::Clock;
-use crate::dead_letter::{AttemptError, DeadReason};
 use crate::event::Event;
 use crate::lane::{LaneKey, Lanes, Taken};
 use crate::store::SharedRecord;
-
-/// The most errors that a delivery remembers; the first and the latest are kept.
-const MAX_ERRORS: usize = 20;
+pub(crate) use queued::{History, Place, Queued};
 
 /// A publisher that waits for room is woken for a quarter of the queue, at most for so many places, ...
 const SEVERAL: u64 = 256;
@@ -29,66 +27,6 @@ const SEVERAL: u64 = 256;
 const GLANCE_EVERY: u64 = 32;
 /// ... unless it has waited this long.
 const FOR_SEVERAL: Duration = Duration::from_micros(200);
-
-/// What a delivery that has not started yet takes room of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
-    /// A place in the queue.
-    Queue,
-    /// A retry, or parked behind one.
-    Waiting,
-    /// Nothing: a requeued dead letter, or one that has started.
-    None,
-}
-
-/// A delivery on its way to an attempt.
-#[derive(Debug)]
-pub(crate) struct Queued {
-    pub(crate) record: SharedRecord,
-    /// Calls of the handler so far.
-    pub(crate) attempts: u32,
-    pub(crate) place: Place,
-    /// The lane that it is the head of: when it is done, the next of its key follows.
-    pub(crate) lane: Option<LaneKey>,
-    pub(crate) history: Option<Box<History>>,
-}
-
-/// What a delivery that has failed before remembers, or that came in by an unusual way.
-#[derive(Debug, Default)]
-pub(crate) struct History {
-    pub(crate) errors: VecDeque<AttemptError>,
-    /// Requeues of the dead letter that it was.
-    pub(crate) requeues: u32,
-    /// The lease under which a durable back end handed it over.
-    pub(crate) lease: Option<Arc<Held>>,
-    /// Why it is a dead letter.
-    pub(crate) dead: Option<DeadReason>,
-}
-
-impl Queued {
-    pub(crate) fn new(record: SharedRecord, place: Place) -> Self {
-        Self { record, attempts: 0, place, lane: None, history: None }
-    }
-
-    /// The same as the head of its lane.
-    pub(crate) fn heads(mut self, lane: LaneKey) -> Self {
-        self.lane = Some(lane);
-        self
-    }
-
-    /// The lease of a back end that handed it over, and takes it back if it is not handled.
-    pub(crate) fn lease(&self) -> Option<&Arc<Held>> {
-        self.history.as_ref()?.lease.as_ref()
-    }
-
-    pub(crate) fn remember(&mut self, error: AttemptError) {
-        let errors = &mut self.history.get_or_insert_default().errors;
-        if errors.len() == MAX_ERRORS {
-            errors.remove(1);
-        }
-        errors.push_back(error);
-    }
-}
 
 /// See the module's page.
 #[derive(Debug)]

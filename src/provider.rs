@@ -7,119 +7,33 @@
 //! value, not a trait: what is not there is `None`, and what the back end cannot do is in its [`Capabilities`], so that asking
 //! for it is an error at start or subscribe and no surprise later. Two more traits are called from any thread: the [`EventStore`]
 //! looks events up, the [`Operator`] has what operators ask for.
+//!
+//! What lives here: the value, the traits of the engine's threads and of the store, and what their verbs answer. What does not: what a back end
+//! offers (`provider/capabilities.rs`), a delivery that it hands over (`provider/lease.rs`), what operators ask for
+//! (`provider/operator.rs`), and what bridges share (`provider/backoff.rs`, `provider/partition.rs`).
 
 mod backoff;
+mod capabilities;
+mod lease;
 mod operator;
 mod partition;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::config::{Scope, StartPosition};
-use crate::dead_letter::{AttemptError, DeadReason};
 use crate::event::{Event, EventId, Status};
 use crate::query::{Filter, Page};
 use crate::stats::StoreStats;
 pub use backoff::Backoff;
+pub use capabilities::Capabilities;
+pub use lease::{Lease, LeaseOutcome, LeaseToken, Room, Settlement};
 pub use operator::{Operator, Replay, Replayed, Tail};
 pub use partition::partition_of;
 
 /// What the provider without a back end is called.
 pub(crate) const MEMORY: &str = "memory";
-
-/// What a back end offers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct Capabilities {
-    /// Accepted events survive the end of the process.
-    pub durable: bool,
-    /// Other instances can receive the events.
-    pub across_instances: bool,
-    /// It can hand each event to one member of a group.
-    pub groups: bool,
-    /// It can hand each event to every instance.
-    pub broadcast: bool,
-    /// It keeps the order of a key across instances.
-    pub order_per_key: bool,
-    /// It keeps the order of all events of a subscription, for one that is [ordered](crate::SubscribeOptions::ordered).
-    pub order_per_subscription: bool,
-    /// A new subscription can start in the past.
-    pub start_positions: bool,
-    /// A broadcast subscription can go on where its instance left it.
-    pub durable_broadcast: bool,
-    /// Its [operator](Operator) can deliver events again.
-    pub replay: bool,
-    /// Its [operator](Operator) can show events as they come, those of other instances too.
-    pub tail: bool,
-}
-
-impl Capabilities {
-    /// Nothing beyond this process.
-    pub fn none() -> Self {
-        Self::default()
-    }
-
-    /// With groups: each event handled by one member.
-    pub fn with_groups(mut self) -> Self {
-        self.groups = true;
-        self
-    }
-
-    /// With events that outlive the process.
-    pub fn with_durability(mut self) -> Self {
-        self.durable = true;
-        self
-    }
-
-    /// With members in other instances.
-    pub fn with_instances(mut self) -> Self {
-        self.across_instances = true;
-        self
-    }
-
-    /// With deliveries to every instance.
-    pub fn with_broadcast(mut self) -> Self {
-        self.broadcast = true;
-        self
-    }
-
-    /// With the order of a key kept across instances.
-    pub fn with_order_per_key(mut self) -> Self {
-        self.order_per_key = true;
-        self
-    }
-
-    /// With the order of all events of a subscription kept.
-    pub fn with_order_per_subscription(mut self) -> Self {
-        self.order_per_subscription = true;
-        self
-    }
-
-    /// With subscriptions that start in the past.
-    pub fn with_start_positions(mut self) -> Self {
-        self.start_positions = true;
-        self
-    }
-
-    /// With broadcast subscriptions that outlive their process.
-    pub fn with_durable_broadcast(mut self) -> Self {
-        self.durable_broadcast = true;
-        self
-    }
-
-    /// With events that are delivered again.
-    pub fn with_replay(mut self) -> Self {
-        self.replay = true;
-        self
-    }
-
-    /// With streams of every instance's events.
-    pub fn with_tail(mut self) -> Self {
-        self.tail = true;
-        self
-    }
-}
 
 /// A back end, ready to be used by one broker.
 #[derive(Default)]
@@ -296,127 +210,6 @@ pub trait Mirror: Send {
     fn send(&mut self, batch: &[Event], meanwhile: &mut dyn FnMut()) -> Result<Vec<SendOutcome>, BackendError>;
 }
 
-/// A subscription that the back end serves.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Registration {
-    /// Its name: with the group, what the back end keeps deliveries for.
-    pub name: Arc<str>,
-    /// Its pattern.
-    pub pattern: Arc<str>,
-    /// If it is known with another pattern, it has this one from now on; else that is [refused](BackendError::Refused).
-    pub change_pattern: bool,
-    /// One member of the group, or every instance.
-    pub scope: Scope,
-    /// Of a broadcast subscription: it is kept under the [name of the instance](Settler::join) when that goes, with what waits
-    /// for it. One that is not is gone with the provider.
-    pub durable: bool,
-    /// Which events it receives first. Counts only if the back end does not know the subscription yet.
-    pub start: StartPosition,
-}
-
-/// How many deliveries a subscription can take at this moment.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Room {
-    /// The subscription's name.
-    pub subscription: Arc<str>,
-    /// At least 1.
-    pub deliveries: usize,
-}
-
-impl Room {
-    pub(crate) fn new(subscription: Arc<str>, deliveries: usize) -> Self {
-        Self { subscription, deliveries }
-    }
-}
-
-/// A delivery that the back end handed over for a time.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Lease {
-    /// What the bridge calls it by.
-    pub token: LeaseToken,
-    /// The subscription's name.
-    pub subscription: Arc<str>,
-    /// The event.
-    pub event: Event,
-    /// An earlier lease on this delivery was lost: its holder may have died of it.
-    pub suspect: bool,
-    /// Calls that were [marked](Settler::mark) and never came to an end.
-    pub crashes: u32,
-    /// From when on it counts: not after the back end has begun it.
-    pub asked: Instant,
-}
-
-impl Lease {
-    /// A lease on the delivery of `event` to a subscription, which counts from now on.
-    pub fn new(token: LeaseToken, subscription: impl Into<Arc<str>>, event: Event) -> Self {
-        let (subscription, asked) = (subscription.into(), Instant::now());
-        Self { token, subscription, event, suspect: false, crashes: 0, asked }
-    }
-
-    /// The same if the back end was asked for it at that time: a process that stood still while it waited for the answer, or while it read
-    /// it, does not take a lease for good that has ended meanwhile.
-    #[must_use]
-    pub fn asked_at(mut self, time: Instant) -> Self {
-        self.asked = time;
-        self
-    }
-
-    /// The same for a delivery whose lease was lost before, with the number of marked calls that never came to an end.
-    #[must_use]
-    pub fn suspected(mut self, crashes: u32) -> Self {
-        self.suspect = true;
-        self.crashes = crashes;
-        self
-    }
-}
-
-/// Names a lease among those of one provider; what it means is the bridge's own affair.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct LeaseToken(pub u64);
-
-/// How a leased delivery ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum LeaseOutcome {
-    /// Handled or skipped: acknowledge it.
-    Done {
-        /// Calls of the handler; 0 if it was settled without one.
-        attempts: u32,
-    },
-    /// A dead letter: acknowledge it, and keep what is told here.
-    Dead {
-        /// Why.
-        reason: DeadReason,
-        /// Calls of the handler.
-        attempts: u32,
-        /// The last error.
-        error: String,
-        /// The error of each attempt, oldest first; of more than 20, the first and the last 19.
-        errors: Vec<AttemptError>,
-    },
-    /// Not handled: it goes back, and is no failed attempt. A mark that it has is taken back.
-    Released,
-}
-
-/// The end of one lease.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Settlement {
-    /// Which lease.
-    pub token: LeaseToken,
-    /// How it ended.
-    pub outcome: LeaseOutcome,
-}
-
-impl Settlement {
-    pub(crate) fn new(token: LeaseToken, outcome: LeaseOutcome) -> Self {
-        Self { token, outcome }
-    }
-}
-
 /// Makes a call of [`Ingest::receive`] that waits return at once with nothing, or the next one if none is under way. May be
 /// called from any thread; it must not block for long.
 pub type Waker = Arc<dyn Fn() + Send + Sync>;
@@ -438,6 +231,25 @@ pub trait Ingest: Send {
     /// How to interrupt a call that waits: there is room that was not there before, or the broker stops. `None` if the back end
     /// can't do that; such things then wait for `wait`.
     fn waker(&self) -> Option<Waker>;
+}
+
+/// A subscription that the back end serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Registration {
+    /// Its name: with the group, what the back end keeps deliveries for.
+    pub name: Arc<str>,
+    /// Its pattern.
+    pub pattern: Arc<str>,
+    /// If it is known with another pattern, it has this one from now on; else that is [refused](BackendError::Refused).
+    pub change_pattern: bool,
+    /// One member of the group, or every instance.
+    pub scope: Scope,
+    /// Of a broadcast subscription: it is kept under the [name of the instance](Settler::join) when that goes, with what waits
+    /// for it. One that is not is gone with the provider.
+    pub durable: bool,
+    /// Which events it receives first. Counts only if the back end does not know the subscription yet.
+    pub start: StartPosition,
 }
 
 /// The way back: which subscriptions this instance serves, and what became of its leases. Called by one thread, which is not the

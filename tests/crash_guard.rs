@@ -36,6 +36,13 @@ fn holder(loopback: &Loopback, count: usize, gate: &Gate) -> (Broker, Vec<EventI
     (holder, ids)
 }
 
+/// Lets go of what the holder runs, and stops both.
+fn end(held: &Gate, two: &Broker, holder: &Broker) {
+    held.open();
+    assert!(two.stop(PATIENCE).is_clean());
+    holder.stop(PATIENCE);
+}
+
 #[test]
 fn suspects_run_one_at_a_time_and_do_not_hold_up_others() {
     let loopback = Loopback::new();
@@ -57,9 +64,7 @@ fn suspects_run_one_at_a_time_and_do_not_hold_up_others() {
     let rest: Vec<EventId> = calls.try_iter().collect();
     assert_eq!(rest, ids[1..]);
     assert_eq!(loopback.look(|server| server.marks), (6, 0));
-    held.open();
-    assert!(two.stop(PATIENCE).is_clean());
-    one.stop(PATIENCE);
+    end(&held, &two, &one);
 }
 
 #[test]
@@ -94,9 +99,7 @@ fn a_suspect_whose_lease_is_lost_before_its_turn_does_not_hold_up_those_behind_i
     assert_eq!(cancelled, 5, "each had its turn, and none has begun");
     loopback.wait_until("they came back and are settled", |server| server.done("guarded") == 7);
     assert_eq!(calls.try_iter().count(), 5);
-    held.open();
-    assert!(two.stop(PATIENCE).is_clean());
-    one.stop(PATIENCE);
+    end(&held, &two, &one);
 }
 
 #[test]
@@ -117,10 +120,8 @@ fn three_crashes_make_a_dead_letter_without_another_call() {
     let dead: BTreeSet<_> = letters.iter().map(|letter| letter.event.id()).collect();
     assert_eq!(dead, ids.iter().collect());
     assert_eq!(letters[0].reason.as_str(), "crash_loop");
-    held.open();
-    assert!(two.stop(PATIENCE).is_clean());
+    end(&held, &two, &one);
     assert_eq!(calls.try_iter().count(), 0, "it never runs again");
-    one.stop(PATIENCE);
 }
 
 #[test]
@@ -133,9 +134,7 @@ fn two_crashes_are_not_enough() {
     let calls = listen(&two, shared(), &open_gate());
     loopback.wait_until("they are handled", |server| server.done("guarded") == 2);
     assert_eq!(calls.try_iter().count(), 2);
-    held.open();
-    assert!(two.stop(PATIENCE).is_clean());
-    one.stop(PATIENCE);
+    end(&held, &two, &one);
 }
 
 #[test]
@@ -149,9 +148,7 @@ fn a_call_that_fails_is_no_crash() {
         .expect("a subscription");
     loopback.wait_until("they are handled", |server| server.done("guarded") == ids.len());
     assert_eq!(loopback.look(|server| server.marks), (2, 2), "each mark was taken back when the call had ended");
-    held.open();
-    assert!(two.stop(PATIENCE).is_clean());
-    one.stop(PATIENCE);
+    end(&held, &two, &one);
 }
 
 #[test]
@@ -173,7 +170,5 @@ fn suspects_that_wait_go_back_when_their_subscription_goes() {
     loopback.wait_until("the one that ran is settled", |server| server.done("guarded") == 1);
     assert_eq!(calls.try_iter().count(), 0, "nothing begins after that");
     assert_eq!(loopback.look(|server| server.released("guarded")), ids.len() - 1);
-    held.open();
-    assert!(two.stop(PATIENCE).is_clean());
-    one.stop(PATIENCE);
+    end(&held, &two, &one);
 }

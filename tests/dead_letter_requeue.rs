@@ -31,6 +31,21 @@ impl Fuse {
     }
 }
 
+/// A broker whose handler fails until the fuse is mended, and then waits at the gate.
+fn held_when_mended() -> (Broker, Fuse, Gate) {
+    let broker = Broker::builder().start().expect("valid settings");
+    let (fuse, gate) = (Fuse::default(), Gate::closed());
+    let (mended, pass) = (fuse.clone(), gate.clone());
+    broker
+        .subscribe("x", move |_| {
+            mended.handle("broken")?;
+            pass.pass();
+            Ok::<_, HandlerError>(())
+        })
+        .expect("valid");
+    (broker, fuse, gate)
+}
+
 #[test]
 fn only_the_subscription_that_failed_gets_it_again() {
     let broker = Broker::builder().retry_policy(RetryPolicy::fixed(1, Duration::ZERO)).start().expect("valid settings");
@@ -77,16 +92,7 @@ fn only_the_subscription_that_failed_gets_it_again() {
 
 #[test]
 fn the_event_goes_from_failed_to_processing_to_completed_and_its_error_goes() {
-    let broker = Broker::builder().start().expect("valid settings");
-    let (fuse, gate) = (Fuse::default(), Gate::closed());
-    let (mended, pass) = (fuse.clone(), gate.clone());
-    broker
-        .subscribe("x", move |_| {
-            mended.handle("broken")?;
-            pass.pass();
-            Ok::<_, HandlerError>(())
-        })
-        .expect("valid");
+    let (broker, fuse, gate) = held_when_mended();
     let settlements = Settlements::of(&broker);
     let id = broker.publish_sync(event("x")).expect("room").id;
     settlements.next();
@@ -260,16 +266,7 @@ fn a_requeue_does_not_end_the_wait_of_a_publish_sync() {
 
 #[test]
 fn a_requeued_delivery_takes_its_turn_behind_its_key() {
-    let broker = Broker::builder().start().expect("valid settings");
-    let (fuse, gate) = (Fuse::default(), Gate::closed());
-    let (mended, pass) = (fuse.clone(), gate.clone());
-    broker
-        .subscribe("x", move |_| {
-            mended.handle("no")?;
-            pass.pass();
-            Ok::<_, HandlerError>(())
-        })
-        .expect("valid");
+    let (broker, fuse, gate) = held_when_mended();
     broker.publish_sync(keyed("x", "k")).expect("room");
     fuse.mend();
     let running = broker.publish(keyed("x", "k")).expect("room").id;

@@ -3,21 +3,15 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::channel;
-use std::thread;
 use std::time::{Duration, Instant};
 
-use eventbroker::{Broker, Event, Source, SubscribeOptions};
+use eventbroker::{Broker, SubscribeOptions};
 use eventbroker_conformance::nats::Server;
+use eventbroker_conformance::watch::{PATIENCE, event, wait_until};
 use eventbroker_nats::Nats;
-
-const PATIENCE: Duration = Duration::from_secs(20);
 
 fn start(server: &Server) -> Broker {
     Broker::builder().provider(Nats::new(server.url()).open().expect("it opens")).start().expect("it starts")
-}
-
-fn event() -> Event {
-    Event::builder(Source::System, "a.b").build().expect("a valid event")
 }
 
 /// Threads of brokers and bridges.
@@ -28,11 +22,7 @@ fn threads() -> usize {
 }
 
 fn wait_until_none_is_left(what: &str) {
-    let began = Instant::now();
-    while threads() > 0 {
-        assert!(began.elapsed() < PATIENCE, "{} threads are left: {what}", threads());
-        thread::sleep(Duration::from_millis(5));
-    }
+    wait_until(&format!("no thread is left {what}"), || threads() == 0);
 }
 
 #[test]
@@ -41,7 +31,7 @@ fn it_may_be_dropped_anywhere() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     runtime.block_on(async {
         let broker = start(&server);
-        broker.publish(event()).expect("it is accepted");
+        broker.publish(event("a.b")).expect("it is accepted");
         drop(broker);
     });
     wait_until_none_is_left("in an async host");
@@ -58,14 +48,14 @@ fn it_may_be_dropped_anywhere() {
             sender.send(()).expect("the test listens");
         })
         .expect("a subscription");
-    broker.publish(event()).expect("it is accepted");
+    broker.publish(event("a.b")).expect("it is accepted");
     hand_over.send(broker).expect("the handler waits");
     dropped.recv_timeout(PATIENCE).expect("it does not wait for itself");
     wait_until_none_is_left("in a handler");
 
     let unwound = catch_unwind(AssertUnwindSafe(|| {
         let broker = start(&server);
-        broker.publish(event()).expect("it is accepted");
+        broker.publish(event("a.b")).expect("it is accepted");
         std::panic::resume_unwind(Box::new("a panic of the host"));
     }));
     unwound.expect_err("it has panicked");

@@ -87,8 +87,7 @@ fn rest(broker: &Broker, calls: &Receiver<EventId>) -> BTreeSet<EventId> {
     loop {
         let id = calls.recv_timeout(PATIENCE).expect("it is called");
         if id == last {
-            // Another one may still run.
-            thread::sleep(Duration::from_millis(100));
+            wait_until("no other one runs", || broker.stats().bridge.is_some_and(|bridge| bridge.leases == 0));
             came.extend(calls.try_iter());
             return came;
         }

@@ -17,19 +17,7 @@ struct Redis(String);
 
 impl Subject for Redis {
     fn abilities(&self) -> Abilities {
-        Abilities {
-            ordered: true,
-            exact: true,
-            durable: true,
-            across_instances: true,
-            groups: true,
-            broadcast: true,
-            query: true,
-            start_positions: true,
-            durable_broadcast: true,
-            operator: true,
-            ..Abilities::default()
-        }
+        Abilities::partitioned()
     }
 
     fn provider(&self) -> Provider {

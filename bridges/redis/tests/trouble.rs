@@ -1,8 +1,10 @@
 //! What can be wrong with a server, a user or a setting, and what others do to the stream: a clear error that shows no secret, nothing lost,
 //! and no panic.
 
+mod support;
+
 use std::collections::BTreeSet;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,45 +12,14 @@ use eventbroker::{Broker, Event, EventId, PublishError, Source, Status, Subscrib
 use eventbroker_conformance::redis::Server;
 use eventbroker_redis::{OpenError, Redis};
 use redis::Connection;
-
-const PATIENCE: Duration = Duration::from_secs(20);
-
-fn client(server: &Server) -> Connection {
-    redis::Client::open(server.url()).and_then(|client| client.get_connection()).expect("it connects")
-}
-
-fn ask<T: redis::FromRedisValue>(connection: &mut Connection, command: &[&str]) -> T {
-    let mut asked = redis::cmd(command[0]);
-    command[1..].iter().for_each(|argument| _ = asked.arg(*argument));
-    asked.query(connection).expect("an answer")
-}
+use support::{PATIENCE, ask, client, event, listen, wait_until};
 
 fn start(redis: &Redis) -> Broker {
     Broker::builder().instance_id("here").provider(redis.open().expect("it opens")).start().expect("it starts")
 }
 
-fn listen(broker: &Broker, name: &str, pattern: &str) -> Receiver<EventId> {
-    let (sender, calls) = channel();
-    broker
-        .subscribe_with(SubscribeOptions::new(pattern).name(name), move |delivery| {
-            // Nobody listens any more when the test has seen enough.
-            let _ = sender.send(delivery.event().id().clone());
-        })
-        .expect("a subscription");
-    calls
-}
-
-fn event(event_type: &str) -> Event {
-    Event::builder(Source::System, event_type).build().expect("a valid event")
-}
-
-fn wait_until(what: &str, mut holds: impl FnMut() -> bool) -> Duration {
-    let began = Instant::now();
-    while !holds() {
-        assert!(began.elapsed() < PATIENCE, "it did not come to pass: {what}");
-        thread::sleep(Duration::from_millis(2));
-    }
-    began.elapsed()
+fn all(pattern: &str) -> SubscribeOptions {
+    SubscribeOptions::new(pattern).name("all")
 }
 
 #[test]
@@ -83,7 +54,7 @@ fn a_server_that_may_throw_keys_away_is_refused() {
 #[test]
 fn a_user_needs_no_more_than_the_documented_rights() {
     let server = Server::start();
-    let mut client = client(&server);
+    let mut client = client(&server.url());
     let page = include_str!("../../../docs/redis.md");
     let documented = page.lines().find(|line| line.starts_with("-@all")).expect("a line of commands");
     let mut rights = vec!["ACL", "SETUSER", "broker", "on", ">s3cret", "~shop", "~shop:*"];
@@ -93,7 +64,7 @@ fn a_user_needs_no_more_than_the_documented_rights() {
     let second = Duration::from_secs(1);
     let redis = Redis::new(&url).stream_name("shop").lease_time(second).idle_expiry(second).max_len(1);
     let broker = start(&redis);
-    let calls = listen(&broker, "all", "a.*");
+    let calls = listen(&broker, all("a.*"));
     let sent: BTreeSet<EventId> = (0..20).map(|_| broker.publish(event("a.b")).expect("it is accepted").id).collect();
     let came: BTreeSet<EventId> = sent.iter().map(|_| calls.recv_timeout(PATIENCE).expect("it is called")).collect();
     assert_eq!(came, sent);
@@ -115,10 +86,10 @@ fn a_user_needs_no_more_than_the_documented_rights() {
 #[test]
 fn a_stream_that_somebody_removes_is_made_again() {
     let server = Server::start();
-    let mut client = client(&server);
+    let mut client = client(&server.url());
     for command in [&["FLUSHALL"][..], &["DEL", "stream"]] {
         let broker = start(&Redis::new(server.url()).stream_name("stream"));
-        let calls = listen(&broker, "all", "a.*");
+        let calls = listen(&broker, all("a.*"));
         let first = broker.publish(event("a.b")).expect("it is accepted").id;
         assert_eq!(calls.recv_timeout(PATIENCE), Ok(first));
         let errors = broker.stats().bridge.expect("a bridge").errors;
@@ -136,12 +107,12 @@ fn a_stream_that_somebody_removes_is_made_again() {
 #[test]
 fn a_full_memory_refuses_and_loses_nothing() {
     let server = Server::with(&["--maxmemory", "4mb"]);
-    let mut client = client(&server);
+    let mut client = client(&server.url());
     let mut config = eventbroker::Config::default();
     config.sync_timeout = Duration::from_millis(300);
     let provider = Redis::new(server.url()).open().expect("it opens");
     let broker = Broker::builder().config(config).provider(provider).start().expect("it starts");
-    let calls = listen(&broker, "all", "a.*");
+    let calls = listen(&broker, all("a.*"));
     let large = || {
         let payload = "x".repeat(100_000);
         Event::builder(Source::System, "a.b").payload(&payload).build().expect("a valid event")
@@ -173,9 +144,9 @@ fn a_full_memory_refuses_and_loses_nothing() {
 #[test]
 fn what_is_no_event_stands_in_nobodys_way() {
     let server = Server::start();
-    let mut client = client(&server);
+    let mut client = client(&server.url());
     let broker = start(&Redis::new(server.url()).stream_name("stream"));
-    let calls = listen(&broker, "all", "*");
+    let calls = listen(&broker, all("*"));
     for entry in [&["x", "y"][..], &["event", "{", "type", "a.b"], &["event", "{}", "id", "1", "type", "a.b"]] {
         ask::<String>(&mut client, &[&["XADD", "stream", "*"], entry].concat());
     }
@@ -193,14 +164,14 @@ fn what_is_no_event_stands_in_nobodys_way() {
 #[test]
 fn trimming_eats_nothing_that_is_unread() {
     let server = Server::start();
-    let mut client = client(&server);
+    let mut client = client(&server.url());
     let redis = Redis::new(server.url()).stream_name("stream").max_len(10).lease_time(Duration::from_millis(300));
     // It looks as often as subscriptions may expire.
     let second = Duration::from_secs(1);
     let looking = Redis::new(server.url()).stream_name("stream").max_len(10).lease_time(second).idle_expiry(second);
     let broker = start(&redis);
-    let calls = listen(&broker, "here", "a.*");
-    drop(listen(&broker, "away", "a.*"));
+    let calls = listen(&broker, SubscribeOptions::new("a.*").name("here"));
+    drop(listen(&broker, SubscribeOptions::new("a.*").name("away")));
     let away = broker.stats().subscriptions.iter().find(|it| &*it.name == "away").expect("it is there").id;
     broker.unsubscribe(away).expect("it is there");
     let sent: BTreeSet<EventId> = (0..50).map(|_| broker.publish(event("a.b")).expect("it is accepted").id).collect();
@@ -211,7 +182,7 @@ fn trimming_eats_nothing_that_is_unread() {
     let other = Broker::builder().provider(looking.open().expect("it opens")).start().expect("it starts");
     thread::sleep(Duration::from_millis(2_500));
     assert_eq!(ask::<u64>(&mut client, &["XLEN", "stream"]), 50, "one has not read them");
-    let late = listen(&broker, "away", "a.*");
+    let late = listen(&broker, SubscribeOptions::new("a.*").name("away"));
     let came: BTreeSet<EventId> = sent.iter().map(|_| late.recv_timeout(PATIENCE).expect("it is called")).collect();
     assert_eq!(came, sent);
     wait_until("it is trimmed", || ask::<u64>(&mut client, &["XLEN", "stream"]) <= 11);
@@ -223,10 +194,10 @@ fn trimming_eats_nothing_that_is_unread() {
 #[test]
 fn consumers_that_have_gone_are_removed_and_what_they_held_is_not() {
     let server = Server::start();
-    let mut client = client(&server);
+    let mut client = client(&server.url());
     let redis = Redis::new(server.url()).stream_name("stream").lease_time(Duration::from_millis(200));
     let broker = start(&redis);
-    let id = broker.subscribe_with(SubscribeOptions::new("a.*").name("all"), |_| ()).expect("a subscription");
+    let id = broker.subscribe_with(all("a.*"), |_| ()).expect("a subscription");
     broker.unsubscribe(id).expect("it is there");
     let sent: BTreeSet<EventId> = (0..2).map(|_| broker.publish(event("a.b")).expect("it is accepted").id).collect();
     let group = "resolvespec-workers.all";
@@ -238,7 +209,7 @@ fn consumers_that_have_gone_are_removed_and_what_they_held_is_not() {
     let first: Vec<redis::Value> = redis::from_redis_value(first[0].clone()).expect("an entry");
     let entry: String = redis::from_redis_value(first[0].clone()).expect("its name");
     ask::<()>(&mut client, &["XCLAIM", "stream", group, "holds something", "0", &entry, "JUSTID"]);
-    let calls = listen(&broker, "all", "a.*");
+    let calls = listen(&broker, all("a.*"));
     let came: BTreeSet<EventId> = sent.iter().map(|_| calls.recv_timeout(PATIENCE).expect("it is called")).collect();
     assert_eq!(came, sent);
     let consumers = |client: &mut Connection| -> BTreeSet<String> {
@@ -254,13 +225,13 @@ fn consumers_that_have_gone_are_removed_and_what_they_held_is_not() {
 fn a_stream_is_shared_with_the_original() {
     const THEIRS: &str = r#"{"id":"7b9c1b0e-5f6e-4c0e-9a53-0f6a4e9d7c11","source":"database","type":"public.users.create","status":"pending","retry_count":0,"payload":{"name":"Ada"},"user_id":7,"session_id":"s1","instance_id":"go-1","schema":"public","entity":"users","operation":"create","created_at":"2026-01-02T03:04:05.123456789Z","metadata":{"table_name":"users"}}"#;
     let server = Server::start();
-    let mut client = client(&server);
+    let mut client = client(&server.url());
     ask::<()>(&mut client, &["XGROUP", "CREATE", "stream", "resolvespec-workers", "0", "MKSTREAM"]);
     let broker = start(&Redis::new(server.url()).stream_name("stream"));
     let (sender, calls) = channel();
     broker
-        .subscribe_with(SubscribeOptions::new("public.*.*").name("all"), move |delivery| {
-            // As in `listen`.
+        .subscribe_with(all("public.*.*"), move |delivery| {
+            // Nobody listens any more when the test has seen enough.
             let _ = sender.send(delivery.event().clone());
         })
         .expect("a subscription");

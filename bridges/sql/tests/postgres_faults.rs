@@ -5,16 +5,15 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::channel;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use eventbroker::query::Filter;
-use eventbroker::{Broker, Event, Source, Status, SubscribeOptions};
+use eventbroker::{Broker, Status, SubscribeOptions};
 use eventbroker_conformance::faults;
 use eventbroker_conformance::postgres::{PASSWORD, Server};
 use eventbroker_conformance::proxy::Proxy;
+use eventbroker_conformance::watch::{PATIENCE, event, wait_until};
 use eventbroker_sql::Postgres;
-
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A broker whose connections go through a proxy.
 fn start(server: &Server, lease_time: Duration) -> (Broker, Proxy) {
@@ -23,14 +22,6 @@ fn start(server: &Server, lease_time: Duration) -> (Broker, Proxy) {
     let url = url.replace(&format!(":{}/", server.port()), &format!(":{}/", proxy.port()));
     let provider = Postgres::new(url).lease_time(lease_time).open().expect("it opens");
     (Broker::builder().provider(provider).start().expect("it starts"), proxy)
-}
-
-fn wait_until(what: &str, holds: impl Fn() -> bool) {
-    let began = Instant::now();
-    while !holds() {
-        assert!(began.elapsed() < PATIENCE, "it did not come to pass: {what}");
-        thread::sleep(Duration::from_millis(2));
-    }
 }
 
 #[test]
@@ -57,13 +48,12 @@ fn who_lives_keeps_its_leases_when_the_server_was_away_for_longer() {
             let _ = passes.lock().expect("no panic under the lock").recv();
         })
         .expect("a subscription");
-    let event = || Event::builder(Source::System, "held.it").build().expect("a valid event");
-    assert!(broker.publish_batch((0..EVENTS).map(|_| event())).iter().all(Result::is_ok));
+    assert!(broker.publish_batch((0..EVENTS).map(|_| event("held.it"))).iter().all(Result::is_ok));
     wait_until("all are here", || broker.stats().bridge.is_some_and(|bridge| bridge.leases as usize == EVENTS));
     proxy.set_down(true);
     thread::sleep(2 * lease_time);
     proxy.set_down(false);
-    wait_until("it takes events again", || broker.publish(event()).is_ok());
+    wait_until("it takes events again", || broker.publish(event("held.it")).is_ok());
     // By then whoever was taken for dead would have lost everything.
     thread::sleep(3 * lease_time);
     drop(gate);

@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use eventbroker::{Broker, Event, PublishError, Source, SubscribeOptions};
 use eventbroker_conformance::postgres::{PASSWORD, Server};
+use eventbroker_conformance::watch::PATIENCE;
 use eventbroker_sql::Postgres;
 use eventbroker_sql::postgres::OpenError;
 use postgres::{Client, NoTls};
-
-const PATIENCE: Duration = Duration::from_secs(30);
 
 fn server() -> &'static Server {
     static SERVER: OnceLock<Server> = OnceLock::new();
@@ -91,10 +90,8 @@ fn a_server_is_known_by_its_certificate_and_its_name() {
         let tcp = server.tcp(&url, PASSWORD).replace("127.0.0.1", host);
         Postgres::new(format!("{tcp}?sslmode=require&sslrootcert={}", roots.display()))
     };
-    let ready = || client(&url).query_one("SHOW ssl", &[]).is_ok_and(|row| row.get::<_, String>(0) == "on");
-    while !ready() {
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    let is_ready = || client(&url).query_one("SHOW ssl", &[]).is_ok_and(|row| row.get::<_, String>(0) == "on");
+    eventbroker_conformance::watch::wait_until("it speaks TLS", is_ready);
     let error = refusal(&at("localhost", &stranger)).to_string();
     assert!(error.contains("localhost") && error.to_lowercase().contains("certificate"), "{error}");
     let error = refusal(&at("127.0.0.1", &roots)).to_string();

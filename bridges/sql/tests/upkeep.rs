@@ -3,34 +3,21 @@
 
 use std::sync::mpsc::channel;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use eventbroker::error::FullLimit;
 use eventbroker::{
     Broker, Event, EventId, HandlerError, PublishError, RetryPolicy, Scope, Source, Status, SubscribeOptions,
 };
+use eventbroker_conformance::watch::{PATIENCE, event, wait_until};
 use eventbroker_sql::Sqlite;
 use rusqlite::Connection;
 use support::Folder;
 
 mod support;
 
-const PATIENCE: Duration = Duration::from_secs(20);
-
 fn start(sqlite: &Sqlite) -> Broker {
     Broker::builder().provider(sqlite.open().expect("it opens")).start().expect("it starts")
-}
-
-fn event(event_type: &str) -> Event {
-    Event::builder(Source::System, event_type).build().expect("a valid event")
-}
-
-fn wait_until(what: &str, holds: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "it did not come to pass: {what}");
-        thread::sleep(Duration::from_millis(2));
-    }
 }
 
 fn status(broker: &Broker, id: &EventId) -> Option<Status> {

@@ -1,5 +1,5 @@
-//! Faults between a bridge and its server: answers that are lost, a server that is away or stopped, a link that is down. The same for every
-//! provider. `DOWN=60` has it away for so many seconds, `CUTS=1000` cuts so many answers.
+//! Faults between a bridge and its server: answers that are lost, a server that is away, stopped, killed or stands still, a link that is down.
+//! The same for every provider. `DOWN=60` has it away for so many seconds, `CUTS=1000` cuts so many answers.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -160,6 +160,39 @@ pub fn link_down(name: &str, provider: Provider, set_up: impl Fn(bool)) {
         thread::sleep(load::down(Duration::from_secs(3)));
         set_up(true);
         load.goes_on();
+        assert!(load.unknown() > 0, "nobody waits longer than the deadline");
+    });
+}
+
+/// A server that stands still with all its connections, and goes on: late answers are not taken for those of other questions.
+///
+/// # Panics
+/// If something was lost or out of order, or went on too late.
+pub fn stands_still(provider: Provider, freeze: impl Fn(bool)) {
+    let broker = load::start(provider);
+    load::run("a server that stands still", &broker, 100, |load| {
+        freeze(true);
+        thread::sleep(load::down(Duration::from_secs(3)));
+        freeze(false);
+        load.goes_on();
+        assert!(load.unknown() > 0, "nobody waits longer than the deadline");
+    });
+}
+
+/// A server that is killed and started again, three times.
+///
+/// # Panics
+/// If something was lost or out of order, or went on too late.
+pub fn crashes(name: &str, provider: Provider, crash: impl Fn(), up: impl Fn()) {
+    let broker = load::start(provider);
+    load::run(name, &broker, 100, |load| {
+        // At once, soon, and so late that publishers give up.
+        for pause in [Duration::ZERO, Duration::from_millis(300), load::down(Duration::from_millis(1_500))] {
+            crash();
+            thread::sleep(pause);
+            up();
+            load.goes_on();
+        }
         assert!(load.unknown() > 0, "nobody waits longer than the deadline");
     });
 }

@@ -10,7 +10,7 @@
 //!
 //! impl Subject for Redis {
 //!     fn abilities(&self) -> Abilities {
-//!         Abilities { ordered: true, groups: true, ..Abilities::default() }
+//!         Abilities { free_members: false, ..Abilities::shared() }
 //!     }
 //!     fn provider(&self) -> Provider {
 //!         self.0.open()
@@ -24,11 +24,13 @@
 //! not have says so and passes. Brokers of one subject share its back end.
 #![allow(clippy::missing_panics_doc, reason = "a test fails by panicking")]
 
+pub mod access;
 pub mod cases;
 #[cfg(unix)]
 mod certificate;
 #[cfg(unix)]
 pub mod disk;
+pub mod example;
 #[cfg(unix)]
 pub mod faults;
 mod kit;
@@ -38,12 +40,14 @@ pub mod loopback;
 pub mod nats;
 #[cfg(unix)]
 pub mod network;
+pub mod partitioning;
 #[cfg(unix)]
 pub mod postgres;
 pub mod processes;
 pub mod proxy;
 #[cfg(unix)]
 pub mod redis;
+pub mod statuses;
 #[cfg(unix)]
 pub mod tls;
 pub mod traces;
@@ -91,6 +95,33 @@ pub struct Abilities {
     pub operator: bool,
     /// The subject can [restart](Subject::restart) its back end.
     pub restart: bool,
+}
+
+impl Abilities {
+    /// Those of a durable back end that instances share: all but the whole history, and to be restarted by the suite.
+    pub fn shared() -> Self {
+        Self {
+            ordered: true,
+            whole_order: true,
+            free_members: true,
+            exact: true,
+            durable: true,
+            across_instances: true,
+            groups: true,
+            broadcast: true,
+            history: false,
+            query: true,
+            start_positions: true,
+            durable_broadcast: true,
+            operator: true,
+            restart: false,
+        }
+    }
+
+    /// Those of one whose streams are divided into partitions, each of which has one owner.
+    pub fn partitioned() -> Self {
+        Self { whole_order: false, free_members: false, ..Self::shared() }
+    }
 }
 
 /// A back end under test. Each case has one of its own, which holds nothing at the beginning.

@@ -336,22 +336,8 @@ impl Loopback {
 /// The suite's subject.
 impl Subject for Loopback {
     fn abilities(&self) -> Abilities {
-        Abilities {
-            ordered: true,
-            whole_order: true,
-            free_members: true,
-            exact: true,
-            durable: true,
-            across_instances: true,
-            groups: true,
-            broadcast: self.look(|server| server.offers_broadcast),
-            query: true,
-            restart: true,
-            start_positions: true,
-            durable_broadcast: self.look(|server| server.offers_broadcast),
-            operator: true,
-            ..Abilities::default()
-        }
+        let broadcast = self.look(|server| server.offers_broadcast);
+        Abilities { broadcast, durable_broadcast: broadcast, restart: true, ..Abilities::shared() }
     }
 
     fn provider(&self) -> Provider {

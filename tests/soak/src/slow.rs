@@ -10,6 +10,8 @@ use eventbroker::{Broker, Overflow, SubscribeOptions};
 use crate::figures::{Figures, at_rate, event, quantile};
 
 const SUBSCRIPTIONS: usize = 100;
+/// Subscriptions beside many slow ones.
+const HEALTHY: usize = 10;
 /// Longer than any run.
 const PATIENT: Duration = Duration::from_secs(60);
 
@@ -116,7 +118,7 @@ pub(crate) fn many(short: bool, figures: &mut Figures) {
         broker.subscribe_with(options, |_| thread::sleep(Duration::from_secs(1))).expect("a subscription");
     }
     let (latencies, start) = (Arc::new(Mutex::new(Vec::new())), Instant::now());
-    for _ in 0..10 {
+    for _ in 0..HEALTHY {
         let samples = Arc::clone(&latencies);
         broker
             .subscribe("many.healthy.event", move |delivery| {
@@ -125,17 +127,21 @@ pub(crate) fn many(short: bool, figures: &mut Figures) {
             })
             .expect("a subscription");
     }
-    let mut refused = 0;
+    let (mut refused, mut published) = (0, 0);
     at_rate(200, duration, |number| {
+        published += 1;
         let slow = event(&format!("many.slow.{}", number % 20), &number);
         refused += u64::from(broker.publish(slow).is_err());
         let now = start.elapsed().as_nanos() as u64;
         refused += u64::from(broker.publish(event("many.healthy.event", &now)).is_err());
     });
-    thread::sleep(Duration::from_secs(1));
+    let deadline = Instant::now() + PATIENT;
+    while latencies.lock().expect("the samples").len() < HEALTHY * published && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(5));
+    }
     let mut samples = latencies.lock().expect("the samples");
     figures.note("workers at the end", broker.stats().workers);
-    figures.note("healthy deliveries", samples.len());
+    figures.exactly("healthy deliveries", samples.len(), HEALTHY * published);
     figures.exactly("refused", refused, 0);
     let (p50, p99) = (quantile(&mut samples, 0.5), quantile(&mut samples, 0.99));
     figures.note("p50 of the healthy", format!("{p50:?}"));

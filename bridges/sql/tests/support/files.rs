@@ -1,7 +1,7 @@
 //! SQLite files in folders of their own, for processes that share one of them.
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use eventbroker::provider::Provider;
 use eventbroker_conformance::processes::{Fault, Folder, Member, PATIENCE, Place, Site};
@@ -50,7 +50,9 @@ impl Place for OneFile {
         let connection = Connection::open(&self.path).expect("it opens");
         connection.busy_timeout(Duration::from_millis(200)).expect("a setting");
         member.freeze(true);
+        let deadline = Instant::now() + PATIENCE;
         while connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK").is_err() {
+            assert!(Instant::now() < deadline, "it holds the lock whenever it is frozen");
             member.freeze(false);
             thread::sleep(Duration::from_millis(1));
             member.freeze(true);

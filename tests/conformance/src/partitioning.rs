@@ -1,0 +1,149 @@
+//! Partitions as settings: who has to say the same, what can be asked for with and without them, and how a stream is divided anew. The same for
+//! every provider that has them.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::sync::mpsc::channel;
+
+use eventbroker::provider::Provider;
+use eventbroker::query::Filter;
+use eventbroker::{Broker, Event, EventId, HandlerError, RetryPolicy, Source, SubscribeOptions};
+
+use crate::watch::{PATIENCE, wait_until};
+
+/// The settings of a stream that can be divided. A refusal is in the words of the bridge.
+pub trait Divisible: Clone {
+    /// The same with so many partitions.
+    fn divided(&self, partitions: u32) -> Self;
+
+    /// The same with the partitions that are there, whatever is said.
+    fn adopting(&self) -> Self;
+
+    /// Opens it.
+    ///
+    /// # Errors
+    /// A setting is refused; whatever else is wrong is a panic.
+    fn open(&self) -> Result<Provider, String>;
+
+    /// Divides it anew.
+    ///
+    /// # Errors
+    /// It is in use, or something waits in it.
+    fn repartition(&self) -> Result<(), String>;
+}
+
+fn start(stream: &impl Divisible) -> Broker {
+    Broker::builder().provider(stream.open().expect("it opens")).start().expect("it starts")
+}
+
+fn refusal(stream: &impl Divisible) -> String {
+    stream.open().expect_err("it is refused")
+}
+
+fn keyed(number: usize) -> Event {
+    let key = format!("key {}", number % 5);
+    Event::builder(Source::System, "work.it").key(key).payload(&number).build().expect("a valid event")
+}
+
+fn publish(broker: &Broker, numbers: Range<usize>) -> BTreeSet<EventId> {
+    numbers.map(|number| broker.publish(keyed(number)).expect("it is accepted").id).collect()
+}
+
+/// All instances say the same of a stream that nobody has used; it is called `name`.
+///
+/// # Panics
+/// If one that says something else can open it, or is not told why not.
+pub fn said_by_all(stream: &impl Divisible, name: &str) {
+    let divided = stream.divided(3);
+    drop(divided.open().expect("it is the first"));
+    let expected =
+        format!("partitions: is 0, but the stream \"{name}\" has 3; `eventbroker admin repartition` divides it anew");
+    assert_eq!(refusal(stream), expected);
+    assert!(refusal(&divided.divided(4)).starts_with("partitions: is 4, "));
+    drop(divided.open().expect("it says the same"));
+    drop(stream.adopting().open().expect("it takes what is there"));
+    assert_eq!(refusal(&divided.divided(65)), "partitions: is 65, at most 64 is allowed");
+}
+
+/// What cannot be kept is refused with the name of the setting. These are two streams that nobody has used.
+///
+/// # Panics
+/// If it is not refused, or what can be kept is.
+pub fn promised(one: &impl Divisible, several: &impl Divisible) {
+    let (one, divided) = (start(one), start(&several.divided(2)));
+    let options = |name: &str| SubscribeOptions::new("work.*").name(name);
+    let across = one.subscribe_with(options("across").ordered_across_instances(), |_| ()).expect_err("members compete");
+    assert!(across.to_string().contains("`partitions`"), "{across}");
+    divided.subscribe_with(options("across").ordered_across_instances(), |_| ()).expect("each has one owner");
+    one.subscribe_with(options("whole").ordered(), |_| ()).expect("it is one stream");
+    let whole = divided.subscribe_with(options("whole").ordered(), |_| ()).expect_err("they are several streams");
+    assert!(whole.to_string().contains("order of a whole subscription"), "{whole}");
+    for broker in [one, divided] {
+        assert!(broker.stop(PATIENCE).is_clean());
+    }
+}
+
+/// A stream is divided anew when nobody uses it. What was handled, and dead letters, are there in whatever way it is divided; what is published in
+/// between reaches those who were subscribed before. It is one stream again at the end.
+///
+/// # Panics
+/// If it is otherwise.
+pub fn divided_anew(stream: &impl Divisible) {
+    let mut all = BTreeSet::new();
+    let mut letters = 0;
+    for (round, partitions) in [0, 3, 5, 2, 0].into_iter().enumerate() {
+        let divided = stream.divided(partitions);
+        divided.repartition().expect("nobody uses it");
+        let broker = start(&divided);
+        // Before anybody has subscribed again.
+        let ids = publish(&broker, 0..40);
+        all.extend(ids.iter().cloned());
+        let (sender, calls) = channel();
+        let options = SubscribeOptions::new("work.*").name("all").retry(RetryPolicy::fixed(0, PATIENCE));
+        broker
+            .subscribe_with(options, move |delivery| {
+                // Nobody listens any more when the test has seen enough.
+                let _ = sender.send(delivery.event().id().clone());
+                if delivery.event().payload_as::<usize>() == Ok(7) {
+                    Err(HandlerError::permanent("seven"))
+                } else {
+                    Ok(())
+                }
+            })
+            .expect("a subscription");
+        let more = publish(&broker, 40..50);
+        all.extend(more.iter().cloned());
+        let expected: BTreeSet<EventId> = if round == 0 { more } else { ids.union(&more).cloned().collect() };
+        let came: BTreeSet<EventId> =
+            expected.iter().map(|_| calls.recv_timeout(PATIENCE).expect("it is called")).collect();
+        assert_eq!(came, expected, "round {round}");
+        letters += usize::from(round > 0);
+        wait_until("dead letters are kept", || broker.dead_letter_count() == Ok(letters));
+        let problem = stream.divided(9).repartition().expect_err("it is in use");
+        assert!(problem.contains("instances use it"), "{problem}");
+        assert!(broker.stop(PATIENCE).is_clean());
+        if round == 1 {
+            let listed = start(&divided);
+            let filter = Filter { limit: Some(1_000), ..Filter::default() };
+            let page = listed.list(&filter).expect("it answers");
+            let held: BTreeSet<EventId> = page.events.iter().map(|event| event.id().clone()).collect();
+            assert_eq!(held, all, "what was before is held");
+            assert!(listed.stop(PATIENCE).is_clean());
+        }
+    }
+    drop(stream.divided(7).adopting().open().expect("it takes what is there"));
+}
+
+/// A stream in which something waits is not divided.
+///
+/// # Panics
+/// If it is, or nobody is told how much waits.
+pub fn not_divided_while_something_waits(stream: &impl Divisible) {
+    let broker = start(stream);
+    let id = broker.subscribe_with(SubscribeOptions::new("work.*").name("all"), |_| ()).expect("a subscription");
+    broker.unsubscribe(id).expect("it is there");
+    publish(&broker, 0..3);
+    assert!(broker.stop(PATIENCE).is_clean());
+    let problem = stream.divided(2).repartition().expect_err("three wait");
+    assert!(problem.ends_with("3 deliveries wait"), "{problem}");
+}
