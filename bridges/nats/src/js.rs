@@ -154,7 +154,7 @@ pub(crate) async fn publish_each(
         let (number, message) = next_of(session, &mut answers).await?;
         open -= 1;
         if message.status == Some(StatusCode::NO_RESPONDERS) {
-            return Err(unavailable("there is no stream for the subject"));
+            return Err(unavailable("there is no stream for the subject, or nobody leads it"));
         }
         stored[number] = Some(read_answer(&message)?);
     }

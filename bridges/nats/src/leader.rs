@@ -191,7 +191,9 @@ pub(crate) async fn count(session: &Session, stream: &str, filter: &str) -> Resu
     loop {
         let request = json!({ "subjects_filter": filter, "offset": seen });
         let info = js::api(session, &format!("STREAM.INFO.{stream}"), &request).await??;
-        let Some(subjects) = info["state"]["subjects"].as_object().filter(|it| !it.is_empty()) else { return Ok(count) };
+        let Some(subjects) = info["state"]["subjects"].as_object().filter(|it| !it.is_empty()) else {
+            return Ok(count);
+        };
         count += subjects.values().filter_map(|it| it.as_u64()).sum::<u64>();
         seen += subjects.len() as u64;
         if seen >= info["total"].as_u64().unwrap_or(0) {

@@ -7,10 +7,10 @@ use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use eventbroker::query::Filter;
 use eventbroker::{
     Broker, Config, Confirm, Delivery, Event, EventId, HandlerError, PublishError, Source, SubscribeOptions,
 };
-use eventbroker::query::Filter;
 use eventbroker_conformance::load::{self, DEADLINE};
 use eventbroker_conformance::nats::Cluster;
 use eventbroker_conformance::watch::count_local;
@@ -98,7 +98,8 @@ fn without_one_it_works_and_without_two_it_waits() {
     let start = |name: &str, confirm: Confirm| {
         let mut config = Config::default();
         (config.sync_timeout, config.confirm) = (DEADLINE, confirm);
-        let builder = Broker::builder().config(config).instance_id(name).provider(nats(&cluster).open().expect("it opens"));
+        let builder =
+            Broker::builder().config(config).instance_id(name).provider(nats(&cluster).open().expect("it opens"));
         builder.start().expect("it starts")
     };
     let (confirmed, buffered) = (start("confirmed", Confirm::Confirmed), start("buffered", Confirm::Buffered));
@@ -121,7 +122,7 @@ fn without_one_it_works_and_without_two_it_waits() {
     let refused = confirmed.publish(event("a.b")).expect_err("two of three are needed");
     assert!(matches!(refused, PublishError::Unknown { .. }), "{refused}");
     sent.insert(refused.into_event().id().clone());
-    wait_until("it is told", || last_error(&confirmed).starts_with("NATS"));
+    wait_until("it is told", || !last_error(&confirmed).is_empty());
     println!("two have died: {}", last_error(&confirmed));
     for _ in 0..10 {
         sent.insert(buffered.publish(event("a.b")).expect("it is buffered").id);
@@ -129,9 +130,9 @@ fn without_one_it_works_and_without_two_it_waits() {
     }
     wait_until("what is local goes on", || local.load(Ordering::SeqCst) == 10);
 
+    let began = Instant::now();
     one.up();
     two.up();
-    let began = Instant::now();
     cluster.wait_for_leader();
     let led = began.elapsed();
     wait_until("it takes events again", || takes(&mut sent));
@@ -140,8 +141,10 @@ fn without_one_it_works_and_without_two_it_waits() {
         came.extend(calls.try_iter());
         came.is_superset(&sent)
     });
-    println!("they are back: one leads after {led:?}, all are handled after {:?}", began.elapsed());
+    let took = began.elapsed();
+    println!("they are back: one leads after {led:?}, all are handled after {took:?}");
     assert_eq!(came, sent);
+    assert!(took < ELECTED, "{took:?}");
     assert!(confirmed.stop(PATIENCE).is_clean() && buffered.stop(PATIENCE).is_clean());
 }
 
