@@ -9,6 +9,8 @@ use super::{PATIENCE, Server, free_port};
 
 /// How many they are: one may be away, and the others still agree.
 const SERVERS: usize = 3;
+/// A stream that is made and removed, to see whether all of them take part.
+const TRIAL: &str = "trial";
 
 /// A running cluster. Dropped, all of it is killed and removed.
 #[derive(Debug)]
@@ -17,7 +19,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts one; waits until its servers have agreed on who leads them, and each of them says so.
+    /// Starts one; waits until its servers have agreed on who leads them, each of them says so, and all of them are given streams.
     pub fn start() -> Self {
         let routes: Vec<u16> = (0..SERVERS).map(|_| free_port()).collect();
         let others: Vec<String> = routes.iter().map(|port| format!("\"nats://127.0.0.1:{port}\"")).collect();
@@ -33,6 +35,15 @@ impl Cluster {
         };
         let cluster = Self { servers: routes.iter().enumerate().map(server).collect() };
         cluster.wait_for_leader();
+        let deadline = Instant::now() + PATIENCE;
+        let stream = format!("{{\"name\":\"{TRIAL}\",\"subjects\":[\"{TRIAL}\"],\"num_replicas\":{SERVERS}}}");
+        let is_done = |verb: &str, body: &str| {
+            ask(cluster.server(0), &format!("STREAM.{verb}.{TRIAL}"), body).is_some_and(|it| !it.contains("\"error\""))
+        };
+        while !(is_done("CREATE", &stream) && is_done("DELETE", "")) {
+            assert!(Instant::now() < deadline, "they are not all there: {}", cluster.server(0).log());
+            thread::sleep(Duration::from_millis(20));
+        }
         cluster
     }
 
@@ -40,7 +51,7 @@ impl Cluster {
     pub fn wait_for_leader(&self) {
         let deadline = Instant::now() + PATIENCE;
         for server in &self.servers {
-            while !ask(server, "INFO").is_some_and(|info| !info.contains("\"error\"")) {
+            while !ask(server, "INFO", "").is_some_and(|info| !info.contains("\"error\"")) {
                 assert!(Instant::now() < deadline, "they have not agreed: {}", server.log());
                 thread::sleep(Duration::from_millis(20));
             }
@@ -62,7 +73,7 @@ impl Cluster {
     pub fn followers_and_leader(&self, stream: &str) -> [usize; SERVERS] {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let told = self.servers.iter().find_map(|server| ask(server, &format!("STREAM.INFO.{stream}")));
+            let told = self.servers.iter().find_map(|server| ask(server, &format!("STREAM.INFO.{stream}"), ""));
             let leader = (0..SERVERS).find(|&number| {
                 told.as_ref().is_some_and(|told| told.contains(&format!("\"leader\":\"{}\"", name(number))))
             });
@@ -80,10 +91,12 @@ fn name(number: usize) -> String {
 }
 
 /// What a server says to a question of its API; nothing if it does not answer.
-fn ask(server: &Server, verb: &str) -> Option<String> {
+fn ask(server: &Server, verb: &str, body: &str) -> Option<String> {
     let mut socket = TcpStream::connect((server.host.as_str(), server.port)).ok()?;
     socket.set_read_timeout(Some(Duration::from_secs(1))).ok()?;
-    let question = format!("CONNECT {{\"verbose\":false}}\r\nSUB answer 1\r\nPUB $JS.API.{verb} answer 0\r\n\r\n");
+    let length = body.len();
+    let question =
+        format!("CONNECT {{\"verbose\":false}}\r\nSUB answer 1\r\nPUB $JS.API.{verb} answer {length}\r\n{body}\r\n");
     socket.write_all(question.as_bytes()).ok()?;
     let mut lines = BufReader::new(socket).lines().map_while(Result::ok);
     lines.find(|line| line.starts_with("MSG answer"))?;
