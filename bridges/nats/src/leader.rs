@@ -18,6 +18,8 @@ use crate::stream;
 
 /// Questions that are under way at a time.
 const UNDER_WAY: usize = 128;
+/// With so many a way begins; where few are wanted, each more looks at the same.
+const FIRST_STEP: usize = 8;
 /// There is no such message.
 const NOT_FOUND: u64 = 10_037;
 
@@ -139,7 +141,7 @@ impl Walk {
                 last.map_or(u64::MAX, |last| last.sequence)
             }
         };
-        Ok(Self { stream: stream.to_owned(), filter: filter.to_owned(), next, step: UNDER_WAY })
+        Ok(Self { stream: stream.to_owned(), filter: filter.to_owned(), next, step: FIRST_STEP })
     }
 
     /// The next messages, at most so many; none at the end. It asks for what is at each of the next numbers or behind it: where all of them are
@@ -185,21 +187,33 @@ async fn first_since(session: &Session, stream: &str, time: SystemTime) -> Resul
     Ok(from)
 }
 
-/// How many messages of a stream are on subjects that match.
-pub(crate) async fn count(session: &Session, stream: &str, filter: &str) -> Result<u64, BackendError> {
-    let (mut count, mut seen) = (0, 0);
+/// The subjects of a stream that match, and how many messages are on each.
+async fn subjects(session: &Session, stream: &str, filter: &str) -> Result<Vec<(String, u64)>, BackendError> {
+    let mut found = Vec::new();
     loop {
-        let request = json!({ "subjects_filter": filter, "offset": seen });
+        let request = json!({ "subjects_filter": filter, "offset": found.len() });
         let info = js::api(session, &format!("STREAM.INFO.{stream}"), &request).await??;
-        let Some(subjects) = info["state"]["subjects"].as_object().filter(|it| !it.is_empty()) else {
-            return Ok(count);
-        };
-        count += subjects.values().filter_map(|it| it.as_u64()).sum::<u64>();
-        seen += subjects.len() as u64;
-        if seen >= info["total"].as_u64().unwrap_or(0) {
-            return Ok(count);
+        let Some(some) = info["state"]["subjects"].as_object().filter(|it| !it.is_empty()) else { return Ok(found) };
+        found.extend(some.iter().map(|(subject, count)| (subject.clone(), count.as_u64().unwrap_or(0))));
+        // A server that tells all at once does not say how many there are.
+        if found.len() as u64 >= info["total"].as_u64().unwrap_or(0) {
+            return Ok(found);
         }
     }
+}
+
+/// How many messages of a stream are on subjects that match.
+pub(crate) async fn count(session: &Session, stream: &str, filter: &str) -> Result<u64, BackendError> {
+    Ok(subjects(session, stream, filter).await?.iter().map(|(_, count)| count).sum())
+}
+
+/// The last message of each subject that matches, in their order.
+pub(crate) async fn all(session: &Session, stream: &str, filter: &str) -> Result<Vec<Entry>, BackendError> {
+    let of_each = subjects(session, stream, filter).await?.into_iter().map(|(subject, _)| Which::LastOf(subject));
+    let found = get_all(session, stream, &of_each.collect::<Vec<_>>()).await?;
+    let mut found: Vec<Entry> = found.into_iter().flatten().collect();
+    found.sort_unstable_by_key(|entry| entry.sequence);
+    Ok(found)
 }
 
 #[cfg(test)]

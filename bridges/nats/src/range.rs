@@ -17,6 +17,8 @@ use crate::runtime::Session;
 
 /// How long a consumer that nobody asks any more is kept by the server.
 const FORGET_AFTER: Duration = Duration::from_secs(30);
+/// Messages of a step, where all are wanted.
+const STEP: usize = 1_000;
 /// How long messages that are there may take.
 const FETCH_LIMIT: Duration = Duration::from_secs(2);
 
@@ -205,18 +207,21 @@ fn delivered(message: Message) -> Option<(Entry, u64)> {
     Some((entry, left))
 }
 
-/// The whole of a range, at most so many messages.
-pub(crate) async fn all(session: &Session, stream: &str, filter: &str, max: usize) -> Result<Vec<Entry>, BackendError> {
-    let mut range = Range::open(session, stream, filter, Begin::Number(1), false).await?;
+/// All messages of a stream that has one for each subject, of the subjects that match.
+pub(crate) async fn all(session: &Session, stream: &str, filter: &str) -> Result<Vec<Entry>, BackendError> {
+    if session.is_replicated.load(Ordering::SeqCst) {
+        return leader::all(session, stream, filter).await;
+    }
+    let mut reading = Reading::open(session, stream, filter, Begin::Number(1), false).await?;
     let mut found = Vec::new();
-    while found.len() < max {
-        let next = range.next(session, (max - found.len()).min(1_000)).await?;
+    loop {
+        let next = reading.next(session, STEP).await?;
         if next.is_empty() {
             break;
         }
         found.extend(next);
     }
-    range.close(session).await;
+    reading.close(session).await;
     Ok(found)
 }
 

@@ -5,6 +5,7 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use eventbroker::query::Filter;
@@ -69,6 +70,8 @@ fn the_death_of_a_server_loses_nothing() {
             dying.up();
             cluster.wait_for_leader();
             load.goes_on();
+            // The consumers have leaders of their own.
+            wait_until("it tells how far all have come", || broker.back_end_stats().is_ok());
         }
     });
 }
@@ -76,22 +79,27 @@ fn the_death_of_a_server_loses_nothing() {
 /// Whichever server one is connected to, also if another one leads the stream.
 #[test]
 fn what_was_written_is_read_at_once() {
-    const EVENTS_EACH: usize = 200;
+    const EVENTS_EACH: usize = 25;
+    const THREADS: usize = 8;
     let cluster = Cluster::start();
     for number in 0..3 {
         let nats = Nats::new(cluster.server(number).url()).replicas(3);
         let broker = start(&nats);
-        for event in 0..EVENTS_EACH {
-            let id = format!("event {event} by way of server {number}");
-            let of = |payload: u32| Event::builder(Source::System, "a.b").id(&*id).payload(&payload).build();
-            broker.publish(of(1).expect("a valid event")).expect("it is accepted");
-            let refused = broker.publish(of(2).expect("a valid event")).expect_err("it is known with other content");
-            assert!(refused.to_string().contains("other content"), "{refused}");
-            let id: EventId = id.parse().expect("an id");
-            assert!(broker.get(&id).expect("it answers").is_some(), "{id}");
-        }
+        let write_and_read = &|thread: usize| {
+            for event in 0..EVENTS_EACH {
+                let id = format!("event {event} of thread {thread} by way of server {number}");
+                let of = |payload: u32| Event::builder(Source::System, "a.b").id(&*id).payload(&payload).build();
+                broker.publish(of(1).expect("a valid event")).expect("it is accepted");
+                let refused =
+                    broker.publish(of(2).expect("a valid event")).expect_err("it is known with other content");
+                assert!(refused.to_string().contains("other content"), "{refused}");
+                let id: EventId = id.parse().expect("an id");
+                assert!(broker.get(&id).expect("it answers").is_some(), "{id}");
+            }
+        };
+        thread::scope(|scope| (0..THREADS).for_each(|thread| _ = scope.spawn(move || write_and_read(thread))));
         let all = Filter { limit: Some(1_000), ..Filter::default() };
-        assert_eq!(broker.list(&all).expect("it lists").events.len(), (number + 1) * EVENTS_EACH);
+        assert_eq!(broker.list(&all).expect("it lists").events.len(), (number + 1) * THREADS * EVENTS_EACH);
         assert!(broker.stop(PATIENCE).is_clean());
     }
 }
