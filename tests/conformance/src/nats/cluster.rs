@@ -71,16 +71,22 @@ impl Cluster {
 
     /// The numbers of its servers, those first that do not lead a stream. Waits until one leads it.
     pub fn followers_and_leader(&self, stream: &str) -> [usize; SERVERS] {
+        let leader = self.leader(&format!("STREAM.INFO.{stream}"));
+        [(leader + 1) % SERVERS, (leader + 2) % SERVERS, leader]
+    }
+
+    /// The number of the server that leads what a question of the API is about: a stream, a consumer. Waits until one leads it.
+    pub fn leader(&self, question: &str) -> usize {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let told = self.servers.iter().find_map(|server| ask(server, &format!("STREAM.INFO.{stream}"), ""));
-            let leader = (0..SERVERS).find(|&number| {
-                told.as_ref().is_some_and(|told| told.contains(&format!("\"leader\":\"{}\"", name(number))))
-            });
-            if let Some(leader) = leader {
-                return [(leader + 1) % SERVERS, (leader + 2) % SERVERS, leader];
+            let told = self.servers.iter().find_map(|server| ask(server, question, ""));
+            let leads = |number: &usize| {
+                told.as_ref().is_some_and(|it| it.contains(&format!("\"leader\":\"{}\"", name(*number))))
+            };
+            if let Some(leader) = (0..SERVERS).find(leads) {
+                return leader;
             }
-            assert!(Instant::now() < deadline, "nobody leads {stream}: {told:?}");
+            assert!(Instant::now() < deadline, "nobody leads it: {question}: {told:?}");
             thread::sleep(Duration::from_millis(20));
         }
     }
