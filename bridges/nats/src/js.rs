@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use async_nats::{HeaderMap, Message, StatusCode, Subject};
@@ -12,6 +13,7 @@ use futures_util::{Stream, StreamExt as _, stream};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::leader;
 use crate::router::{Answer, Answers};
 use crate::runtime::Session;
 
@@ -152,7 +154,7 @@ pub(crate) async fn publish_each(
         let (number, message) = next_of(session, &mut answers).await?;
         open -= 1;
         if message.status == Some(StatusCode::NO_RESPONDERS) {
-            return Err(unavailable("there is no stream for the subject"));
+            return Err(unavailable("there is no stream for the subject, or nobody leads it"));
         }
         stored[number] = Some(read_answer(&message)?);
     }
@@ -267,6 +269,9 @@ pub(crate) async fn get_all(
     stream: &str,
     which: &[Which],
 ) -> Result<Vec<Option<Entry>>, BackendError> {
+    if session.is_replicated.load(Ordering::SeqCst) {
+        return leader::get_all(session, stream, which).await;
+    }
     let mut answers = session.router.call();
     for (number, which) in which.iter().enumerate() {
         let (subject, request) = match which {

@@ -31,6 +31,7 @@ mod holds;
 mod ingest;
 mod intake;
 mod js;
+mod leader;
 mod leases;
 mod members;
 mod mirror;

@@ -1,5 +1,7 @@
-//! Ranges of a stream, read in steps by a consumer that the server forgets.
+//! Ranges of a stream, read in steps by a consumer that the server forgets; those of a stream that several servers keep, [at that which leads
+//! it](crate::leader).
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use async_nats::{Message, Subject};
@@ -10,10 +12,13 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::js::{Entry, Standing, api, nanos, unavailable};
+use crate::leader::{self, Walk};
 use crate::runtime::Session;
 
 /// How long a consumer that nobody asks any more is kept by the server.
 const FORGET_AFTER: Duration = Duration::from_secs(30);
+/// Messages of a step, where all are wanted.
+const STEP: usize = 1_000;
 /// How long messages that are there may take.
 const FETCH_LIMIT: Duration = Duration::from_secs(2);
 
@@ -26,15 +31,22 @@ pub(crate) enum Begin {
     Last,
 }
 
-/// A range of a stream, read in steps. It is read by a consumer of its own, which the server forgets.
+/// A range of a stream, read in steps.
 #[derive(Debug)]
-pub(crate) struct Range {
+pub(crate) enum Range {
+    ByConsumer(Reading),
+    AtLeader(Walk),
+}
+
+/// A consumer of somebody's own, which the server forgets.
+#[derive(Debug)]
+pub(crate) struct Reading {
     stream: String,
     consumer: String,
     /// How many messages are still to come.
-    pub(crate) left: u64,
+    left: u64,
     /// The first message that is not before the beginning has this number, or a higher one.
-    pub(crate) first: u64,
+    first: u64,
 }
 
 /// The settings of a consumer that begins somewhere.
@@ -51,7 +63,45 @@ pub(crate) fn begin(from: Begin) -> Value {
 }
 
 impl Range {
-    /// `heads` leaves out what the messages hold.
+    /// With `heads` nobody needs what the messages hold.
+    pub(crate) async fn open(
+        session: &Session,
+        stream: &str,
+        filter: &str,
+        from: Begin,
+        heads: bool,
+    ) -> Result<Self, BackendError> {
+        if session.is_replicated.load(Ordering::SeqCst) {
+            return Walk::begin(session, stream, filter, from).await.map(Self::AtLeader);
+        }
+        Reading::open(session, stream, filter, from, heads).await.map(Self::ByConsumer)
+    }
+
+    /// The first message that is not before the beginning has this number, or a higher one.
+    pub(crate) fn first(&self) -> u64 {
+        match self {
+            Self::ByConsumer(reading) => reading.first,
+            Self::AtLeader(walk) => walk.next,
+        }
+    }
+
+    /// The next messages of the range, at most so many; none if it has ended.
+    pub(crate) async fn next(&mut self, session: &Session, max: usize) -> Result<Vec<Entry>, BackendError> {
+        match self {
+            Self::ByConsumer(reading) => reading.next(session, max).await,
+            Self::AtLeader(walk) => walk.next(session, max).await,
+        }
+    }
+
+    /// It is not needed any more.
+    pub(crate) async fn close(self, session: &Session) {
+        if let Self::ByConsumer(reading) = self {
+            reading.close(session).await;
+        }
+    }
+}
+
+impl Reading {
     pub(crate) async fn open(
         session: &Session,
         stream: &str,
@@ -70,18 +120,16 @@ impl Range {
         }
         let request = json!({ "stream_name": stream, "config": config });
         let made = api(session, &format!("CONSUMER.CREATE.{stream}"), &request).await??;
-        let consumer = made["name"].as_str().unwrap_or_default().to_owned();
         let before = made["delivered"]["stream_seq"].as_u64().unwrap_or(0);
         Ok(Self {
             stream: stream.to_owned(),
-            consumer,
+            consumer: made["name"].as_str().unwrap_or_default().to_owned(),
             left: made["num_pending"].as_u64().unwrap_or(0),
             first: before + 1,
         })
     }
 
-    /// The next messages of the range, at most so many; none if it has ended.
-    pub(crate) async fn next(&mut self, session: &Session, max: usize) -> Result<Vec<Entry>, BackendError> {
+    async fn next(&mut self, session: &Session, max: usize) -> Result<Vec<Entry>, BackendError> {
         let count = self.left.min(max as u64);
         if count == 0 {
             return Ok(Vec::new());
@@ -119,23 +167,25 @@ impl Range {
         let mut found: Vec<(Entry, u64)> = Vec::new();
         let read = async {
             while let Some(message) = messages.next().await {
-                let Some(delivered) = delivered(message) else { return };
+                let is_gone = message.status.is_some_and(|status| ![404, 408].contains(&status.as_u16()));
+                let Some(delivered) = delivered(message) else { return is_gone };
                 // Whoever asks for one waits for it; else all that are asked for are there.
                 let is_last = delivered.1 == 0;
                 found.push(delivered);
                 if is_last || found.len() as u64 >= count {
-                    return;
+                    break;
                 }
             }
+            false
         };
-        if Session::within(wait + Duration::from_secs(1), read).await.is_none() && found.is_empty() {
-            return Err(unavailable("a consumer does not answer"));
+        match Session::within(wait + Duration::from_secs(1), read).await {
+            Some(true) => Err(unavailable("a consumer has gone with its server")),
+            None if found.is_empty() => Err(unavailable("a consumer does not answer")),
+            _ => Ok(found),
         }
-        Ok(found)
     }
 
-    /// It is not needed any more.
-    pub(crate) async fn close(self, session: &Session) {
+    async fn close(self, session: &Session) {
         let verb = format!("$JS.API.CONSUMER.DELETE.{}.{}", self.stream, self.consumer);
         // If this is lost, the server forgets it by itself.
         let _ = session.client.publish(verb, Bytes::new()).await;
@@ -157,25 +207,31 @@ fn delivered(message: Message) -> Option<(Entry, u64)> {
     Some((entry, left))
 }
 
-/// The whole of a range, at most so many messages.
-pub(crate) async fn all(session: &Session, stream: &str, filter: &str, max: usize) -> Result<Vec<Entry>, BackendError> {
-    let mut range = Range::open(session, stream, filter, Begin::Number(1), false).await?;
+/// All messages of a stream that has one for each subject, of the subjects that match.
+pub(crate) async fn all(session: &Session, stream: &str, filter: &str) -> Result<Vec<Entry>, BackendError> {
+    if session.is_replicated.load(Ordering::SeqCst) {
+        return leader::all(session, stream, filter).await;
+    }
+    let mut reading = Reading::open(session, stream, filter, Begin::Number(1), false).await?;
     let mut found = Vec::new();
-    while found.len() < max {
-        let next = range.next(session, (max - found.len()).min(1_000)).await?;
+    loop {
+        let next = reading.next(session, STEP).await?;
         if next.is_empty() {
             break;
         }
         found.extend(next);
     }
-    range.close(session).await;
+    reading.close(session).await;
     Ok(found)
 }
 
 /// How many messages of a stream are on subjects that match.
 pub(crate) async fn count(session: &Session, stream: &str, filter: &str) -> Result<u64, BackendError> {
-    let range = Range::open(session, stream, filter, Begin::Number(1), true).await?;
-    let count = range.left;
-    range.close(session).await;
+    if session.is_replicated.load(Ordering::SeqCst) {
+        return leader::count(session, stream, filter).await;
+    }
+    let reading = Reading::open(session, stream, filter, Begin::Number(1), true).await?;
+    let count = reading.left;
+    reading.close(session).await;
     Ok(count)
 }

@@ -56,6 +56,8 @@ pub(crate) struct Session {
     /// Tells this connection from earlier ones.
     pub(crate) generation: u64,
     broken: Arc<Notify>,
+    /// Whether several servers keep the streams.
+    pub(crate) is_replicated: Arc<AtomicBool>,
 }
 
 /// The thread, and the way to it.
@@ -73,6 +75,7 @@ struct Shared {
     place: String,
     backoff: Backoff,
     generation: AtomicU64,
+    is_replicated: Arc<AtomicBool>,
     /// Nobody needs the thread any more.
     stop: Notify,
     stopping: AtomicBool,
@@ -89,6 +92,7 @@ impl Runtime {
             place,
             backoff: Backoff::default(),
             generation: AtomicU64::new(1),
+            is_replicated: Arc::default(),
             stop: Notify::new(),
             stopping: AtomicBool::new(false),
             on_loss: Mutex::default(),
@@ -359,7 +363,7 @@ impl Shared {
         was_connected.store(true, Ordering::SeqCst);
         let generation = self.generation.load(Ordering::SeqCst);
         let router = Router::start(&client).await.map_err(|error| format!("{}: {error}", self.place))?;
-        Ok(Session { client, router, generation, broken })
+        Ok(Session { client, router, generation, broken, is_replicated: Arc::clone(&self.is_replicated) })
     }
 
     /// Does what it is asked for until the connection is lost or nobody asks any more.

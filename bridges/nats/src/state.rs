@@ -140,7 +140,7 @@ impl State {
 
     /// All notes of a kind, with the parts of a name that are known.
     pub(crate) async fn all(&self, session: &Session, kind: &str) -> Result<Vec<Entry>, BackendError> {
-        range::all(session, &self.stream, &format!("{}.{kind}", self.prefix), usize::MAX).await
+        range::all(session, &self.stream, &format!("{}.{kind}", self.prefix)).await
     }
 
     /// Adds to a counter.

@@ -212,7 +212,7 @@ async fn list(session: Session, database: Arc<Database>, filter: Filter) -> Resu
 /// The first message that was stored at a time or later, or the one behind the last.
 pub(crate) async fn first_since(session: &Session, database: &Database, time: SystemTime) -> Result<u64, BackendError> {
     let range = Range::open(session, database.stream(), "", Begin::Time(time), true).await?;
-    let first = range.first;
+    let first = range.first();
     range.close(session).await;
     Ok(first)
 }

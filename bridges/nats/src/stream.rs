@@ -1,5 +1,6 @@
 //! The two streams: made if they are not there, and held against the settings if they are.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use eventbroker::provider::BackendError;
@@ -63,16 +64,27 @@ pub(crate) async fn make_again(session: &Session, database: &Database) -> Result
 
 async fn create(session: &Session, config: &Value) -> Result<(), BackendError> {
     let name = config["name"].as_str().unwrap_or_default();
-    js::api(session, &format!("STREAM.CREATE.{name}"), config).await??;
+    let made = js::api(session, &format!("STREAM.CREATE.{name}"), config).await??;
+    learn(session, &made);
     Ok(())
 }
 
 /// What the server tells of a stream; nothing if there is none.
 pub(crate) async fn info(session: &Session, stream: &str) -> Result<Option<Value>, BackendError> {
     match js::api(session, &format!("STREAM.INFO.{stream}"), &Value::Null).await? {
-        Ok(info) => Ok(Some(info)),
+        Ok(info) => {
+            learn(session, &info);
+            Ok(Some(info))
+        }
         Err(error) if error.code == STREAM_NOT_FOUND => Ok(None),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// If several servers keep a stream, it is [read from that which leads it](crate::leader) from now on.
+fn learn(session: &Session, info: &Value) {
+    if info["config"]["num_replicas"].as_u64().is_some_and(|replicas| replicas > 1) {
+        session.is_replicated.store(true, Ordering::SeqCst);
     }
 }
 

@@ -9,7 +9,7 @@ use eventbroker::{Event, Pattern, StartPosition};
 use crate::connection::Database;
 use crate::entry::event_of;
 use crate::js::Entry;
-use crate::range::{Begin, Range};
+use crate::range::{Begin, Reading};
 use crate::status::with_statuses;
 use crate::{store, stream};
 
@@ -26,7 +26,7 @@ pub(crate) struct NatsTail {
     /// The next message to read.
     next: u64,
     /// What reads it, and on which connection that was made.
-    range: Option<(u64, Range)>,
+    range: Option<(u64, Reading)>,
 }
 
 impl NatsTail {
@@ -67,7 +67,7 @@ impl Tail for NatsTail {
                     Some((generation, range)) if generation == session.generation => range,
                     _ => {
                         let subjects = database.subjects(&pattern, from);
-                        Range::open(&session, database.stream(), &subjects, Begin::Number(from), false).await?
+                        Reading::open(&session, database.stream(), &subjects, Begin::Number(from), false).await?
                     }
                 };
                 let found = range.wait(&session, count, left.max(Duration::from_millis(1))).await?;

@@ -1,7 +1,9 @@
 //! A NATS server with JetStream for tests: in a temporary folder, on a free port of this machine, its streams in files. It ends with the
 //! process that has started it, however that ends.
 //!
-//! The program is `nats-server`, or what `NATS_SERVER` names.
+//! The program is `nats-server`, or what `NATS_SERVER` names. Several of them that are one are a [`Cluster`].
+
+mod cluster;
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -15,6 +17,8 @@ use std::time::{Duration, Instant};
 use std::{env, fs, process, thread};
 
 use crate::certificate::Certificate;
+
+pub use cluster::Cluster;
 
 /// Nothing takes longer, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -66,8 +70,7 @@ impl Server {
         let name = format!("eventbroker-nats-{}-{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let folder = env::temp_dir().join(name);
         fs::create_dir(&folder).expect("a new folder");
-        // Free now; nobody on this machine asks for just this one.
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a free port").port();
+        let port = free_port();
         let runner = runner.iter().map(|&text| text.to_owned()).collect();
         Self { folder, host: host.to_owned(), port, runner, guard: Mutex::default() }
     }
@@ -102,6 +105,16 @@ impl Server {
 
     /// Starts the server after it was stopped; waits until it can be used.
     pub fn up(&self) {
+        self.launch();
+        let deadline = Instant::now() + PATIENCE;
+        while !self.is_ready() {
+            assert!(Instant::now() < deadline, "NATS does not start; is it installed? {}", self.log());
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Starts its program.
+    fn launch(&self) {
         let program = env::var("NATS_SERVER").unwrap_or_else(|_| "nats-server".to_owned());
         // The shell's input ends with this process, also if that is killed; then so does the server.
         let script = r#""$@" >>log 2>&1 & server=$!; echo $server >pid; read -r _; kill -9 $server; wait $server"#;
@@ -110,11 +123,6 @@ impl Server {
         guard.current_dir(&self.folder).stdin(Stdio::piped());
         let guard = guard.stdout(Stdio::null()).stderr(Stdio::null()).process_group(0).spawn().expect("a shell");
         *self.guard.lock().expect("no panic under the lock") = Some(guard);
-        let deadline = Instant::now() + PATIENCE;
-        while !self.is_ready() {
-            assert!(Instant::now() < deadline, "NATS does not start; is it installed? {}", self.log());
-            thread::sleep(Duration::from_millis(5));
-        }
     }
 
     /// Kills it.
@@ -188,6 +196,11 @@ impl Server {
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder.join("log")).unwrap_or_default()
     }
+}
+
+/// Free now; nobody on this machine asks for just this one.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a free port").port()
 }
 
 impl Drop for Server {
