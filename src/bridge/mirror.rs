@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use super::wait::Pauses;
 use super::{Bridge, MAX_BACKLOG, MAX_UNTOLD};
@@ -20,8 +21,12 @@ use crate::verdict::Accepted;
 const MAX_BATCH: usize = 256;
 /// Publishers of so many batches in a row wait apart: who waits for the next one is not woken by the outcomes of the one before.
 pub(super) const GATES: usize = 4;
-/// How often the mirror thread lets others run before it sends fewer events than the last time.
-const YIELDS: usize = 4;
+/// So few publishers are waited for after they were let go: more are busy with each other for longer than they would save.
+const FEW: usize = 16;
+/// And so long at most.
+const GATHERING: Duration = Duration::from_micros(50);
+/// When they have not come in time, they are not waited for in so many batches.
+const ALONE: u32 = 16;
 
 /// What the mirror thread is asked to do.
 pub(super) enum Job {
@@ -88,6 +93,12 @@ pub(super) enum Then {
     Settle(SharedRecord),
 }
 
+impl Then {
+    fn is_waited_for(&self) -> bool {
+        matches!(self, Self::Answer { .. })
+    }
+}
+
 impl Bridge {
     /// Counts an event that will wait for the back end; fails if too many do.
     pub(crate) fn reserve(&self) -> Result<(), FullLimit> {
@@ -101,24 +112,24 @@ impl Bridge {
         }
     }
 
-    /// Takes what waits for the mirror, as far as there is room. True if there was something, be it only to be woken.
-    fn make_ready(&self, instance_id: &Arc<str>) -> bool {
+    /// Takes what waits for the mirror, as far as there is room.
+    fn make_ready(&self, instance_id: &Arc<str>) {
         let mut ready = self.ready.lock();
         let room = MAX_BATCH - ready.outgoing.len();
-        self.jobs.1.try_iter().take(room).map(|job| ready.add(job, instance_id)).count() > 0
+        self.jobs.1.try_iter().take(room).for_each(|job| ready.add(job, instance_id));
     }
 
-    /// Takes what waits as well. Publishers that were woken together come back one after the other: to share the next round trip too, the
-    /// last of them needs a moment.
-    fn gather(&self, instance_id: &Arc<str>, expected: usize) {
-        self.make_ready(instance_id);
-        for _ in 0..YIELDS {
-            if self.ready.lock().outgoing.len() >= expected {
-                return;
+    /// Waits a moment until so many events are ready, and gives way to whoever brings them. False if they have not come.
+    fn gather(&self, instance_id: &Arc<str>, expected: usize) -> bool {
+        let began = Instant::now();
+        while self.ready.lock().outgoing.len() < expected {
+            if began.elapsed() > GATHERING {
+                return false;
             }
             thread::yield_now();
             self.make_ready(instance_id);
         }
+        true
     }
 
     /// Where a publisher waits whose event goes out with the next batch.
@@ -170,22 +181,31 @@ impl Engine {
         crate::delivery::become_worker();
         let Some(bridge) = &self.bridge else { return };
         let mut pauses = Pauses::new();
-        let (mut later, mut last) = (Later::new(), 0);
+        let (mut later, mut last, mut alone) = (Later::new(), 0, 0_u32);
         loop {
-            let was_woken = bridge.make_ready(&self.instance_id);
-            if !bridge.is_ready() {
+            bridge.make_ready(&self.instance_id);
+            // Publishers that are let go come back one after the other. Those who wait already go with them: two groups that take turns
+            // would need twice the round trips.
+            let expected = last + bridge.ready.lock().outgoing.len();
+            let is_worth_it = (1..=FEW).contains(&last) && expected <= FEW && alone == 0;
+            alone = alone.saturating_sub(1);
+            if is_worth_it || !bridge.is_ready() {
                 self.see_to(bridge, &mut later);
-                // With statuses left over from a failure there is something to do anyway.
-                if !was_woken && bridge.untold.lock().is_empty() {
-                    let first = bridge.jobs.1.recv();
-                    first.into_iter().for_each(|job| bridge.ready.lock().add(job, &self.instance_id));
-                }
-                bridge.gather(&self.instance_id, last);
             }
+            if is_worth_it && !bridge.gather(&self.instance_id, expected) {
+                alone = ALONE;
+            }
+            // With statuses left over from a failure there is something to do anyway.
+            if !bridge.is_ready() && !bridge.closing.is_set() && bridge.untold.lock().is_empty() {
+                let first = bridge.jobs.1.recv();
+                first.into_iter().for_each(|job| bridge.ready.lock().add(job, &self.instance_id));
+                bridge.make_ready(&self.instance_id);
+            }
+            last = 0;
             match &mut mirror {
                 Some(mirror) if bridge.is_ready() => {
                     later = self.mirror_batch(bridge, &mut **mirror, later);
-                    last = later.len();
+                    last = later.iter().filter(|(outgoing, ..)| outgoing.then.is_waited_for()).count();
                 }
                 _ => {}
             }

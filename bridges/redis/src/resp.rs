@@ -119,8 +119,17 @@ impl Reader {
         Ok(start..start + length)
     }
 
+    /// Whether something is there to be read, of a source that does not wait.
+    pub(crate) fn has_come(&mut self, from: &mut impl Read) -> RedisResult<bool> {
+        match self.fill(from, 1) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(!self.left.is_empty()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Reads some more, so that in the end there is room for so many that were not read.
-    fn fill(&mut self, from: &mut impl Read, wanted: usize) -> RedisResult<()> {
+    fn fill(&mut self, from: &mut impl Read, wanted: usize) -> io::Result<()> {
         if self.left.is_empty() {
             self.left = 0..0;
             self.bytes.truncate(KEPT);
@@ -136,13 +145,13 @@ impl Reader {
         }
         loop {
             match from.read(&mut self.bytes[self.left.end..]) {
-                Ok(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(count) => {
                     self.left.end += count;
                     return Ok(());
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(error),
             }
         }
     }

@@ -5,7 +5,8 @@ use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs as _};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use redis::io::tcp::socket2::SockRef;
 use redis::{ConnectionAddr, ConnectionInfo, ConnectionLike, RedisResult, Value, cmd};
@@ -105,6 +106,19 @@ impl Connection {
         Ok(self.stream.flush()?)
     }
 
+    /// Looks for an answer so long, giving way to other threads, before it is slept for: who sleeps is woken late. Over TLS it does not look.
+    pub(crate) fn look_for_answer(&mut self, limit: Duration) -> RedisResult<()> {
+        if !self.stream.is_plain() {
+            return Ok(());
+        }
+        self.stream.set_nonblocking(true)?;
+        let began = Instant::now();
+        while !self.reader.has_come(&mut self.stream)? && began.elapsed() < limit {
+            thread::yield_now();
+        }
+        Ok(self.stream.set_nonblocking(false)?)
+    }
+
     /// Reads the next piece of an answer where it lies.
     pub(crate) fn piece(&mut self) -> RedisResult<Piece<'_>> {
         self.reader.piece(&mut self.stream)
@@ -145,6 +159,21 @@ impl ConnectionLike for Connection {
 
     fn is_open(&self) -> bool {
         true
+    }
+}
+
+impl Stream {
+    fn is_plain(&self) -> bool {
+        matches!(self, Self::Tcp(_) | Self::Unix(_))
+    }
+
+    fn set_nonblocking(&self, it: bool) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.set_nonblocking(it),
+            Self::Unix(stream) => stream.set_nonblocking(it),
+            #[cfg(feature = "tls")]
+            Self::Tls(stream) => stream.sock.set_nonblocking(it),
+        }
     }
 }
 
