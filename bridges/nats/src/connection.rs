@@ -24,8 +24,10 @@ use crate::state::State;
 use crate::unconfirmed::Unconfirmed;
 use crate::{Nats, OpenError, tls};
 
-/// How many places of events are remembered, twice, and how many acknowledged messages of a consumer, twice.
+/// How many places of events are remembered, twice, and how many acknowledged messages of a subscription, twice: each partition has its share.
 const REMEMBERED: usize = 16_384;
+/// Which is no less than this.
+const LEAST_REMEMBERED: usize = 1_024;
 /// How long it is taken for known what time the server has.
 const CLOCK_IS_GOOD: Duration = Duration::from_secs(60);
 
@@ -282,11 +284,12 @@ impl Database {
         let mut leases = self.leases.lock();
         let ended: Vec<Held> = tokens.iter().filter_map(|token| leases.remove(token)).collect();
         drop(leases);
+        let most = (REMEMBERED / self.partitions().max(1) as usize).max(LEAST_REMEMBERED);
         let mut settled = self.settled.lock();
         for held in ended {
             let of = settled.entry(held.leg.ack_name()).or_default();
             of.young.insert(held.sequence, held.stored_at);
-            if of.young.len() >= REMEMBERED {
+            if of.young.len() >= most {
                 of.old = std::mem::take(&mut of.young);
             }
         }
