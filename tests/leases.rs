@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use eventbroker::{Broker, Config, EventId, PublishError, Scope, Status, SubscribeOptions};
 use eventbroker_conformance::loopback::Loopback;
-use support::{Gate, PATIENCE, event, listen, numbered, open_gate, wait_until};
+use support::{Gate, PATIENCE, event, keyed, listen, numbered, open_gate, wait_until};
 
 mod support;
 
@@ -96,6 +96,27 @@ fn a_handler_learns_that_its_lease_is_lost_and_its_verdict_changes_nothing() {
     broker.stop(PATIENCE);
     assert!(other.stop(PATIENCE).is_clean());
     assert_eq!(calls.try_iter().count(), 0, "what has not begun when the lease is lost does not begin");
+}
+
+#[test]
+fn what_waits_behind_a_lost_lease_with_the_same_key_does_not_overtake_it() {
+    let loopback = Loopback::new();
+    loopback.set_lease_time(Duration::from_millis(300));
+    let broker = broker(&loopback);
+    let gate = Gate::closed();
+    let calls = listen(&broker, shared().concurrency(1), &gate);
+    let runs = broker.publish(event("lease.it")).expect("it is accepted").id;
+    assert_eq!(calls.recv_timeout(PATIENCE), Ok(runs));
+    let [first, second] = ["lease.it"; 2].map(|it| broker.publish(keyed(it, "one")).expect("it is accepted").id);
+    loopback.wait_until("all are leased", |server| server.leased() == 3);
+    loopback.expire_lease(&first);
+    let before = loopback.look(|server| server.extensions);
+    // At most three at a time: after so many the broker was told which lease is lost, and of the others that they are good.
+    loopback.wait_until("they are extended twice", |server| server.extensions > before + 6);
+    gate.open();
+    done(&loopback, 3);
+    assert_eq!(calls.try_iter().collect::<Vec<_>>(), [first, second]);
+    assert!(broker.stop(PATIENCE).is_clean());
 }
 
 #[test]

@@ -176,7 +176,7 @@ impl Settling {
         self.next_heartbeat = now.saturating_add(lease_time / 3);
         for held in due {
             if lost.contains(&held.token) {
-                held.lose();
+                bridge.lose_behind(&held);
             } else {
                 held.extend(now, lease_time);
             }

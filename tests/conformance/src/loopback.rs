@@ -297,6 +297,11 @@ impl Loopback {
         self.change(|server| server.take_back(|_| true));
     }
 
+    /// The leases on an event end before they should.
+    pub fn expire_lease(&self, id: &EventId) {
+        self.change(|server| server.take_back(|lease| lease.id == *id));
+    }
+
     /// The holders of all leases have died `crashes` times of what they ran, and the leases end.
     pub fn crash_holders(&self, crashes: u32) {
         self.change(|server| {
