@@ -14,6 +14,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::connection::Database;
 use crate::js::{Ack, Standing};
+use crate::reader::expires;
 use crate::registry::Leg;
 use crate::runtime::Session;
 use crate::source::{Arrived, Hold, Reader, Source, Unwanted};
@@ -69,13 +70,6 @@ pub(crate) struct Pull {
     pub(crate) key: Arc<str>,
     pub(crate) leg: Arc<Leg>,
     pub(crate) batch: usize,
-}
-
-/// How long a request lasts: a member that is frozen gets for so long what another one could handle. With partitions it ends before another one
-/// takes over.
-pub(crate) fn expires(database: &Database) -> Duration {
-    let (lease, longest) = (database.settings.lease_time, Duration::from_secs(5));
-    if database.partitions() > 0 { (lease / 2).min(longest) } else { lease.clamp(Duration::from_secs(1), longest) }
 }
 
 impl Intake {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_nats::{Message, Subject, Subscriber};
 use eventbroker::provider::BackendError;
@@ -11,7 +11,7 @@ use futures_util::StreamExt as _;
 use futures_util::future::{Either, select};
 
 use crate::connection::Database;
-use crate::intake::{Begun, Pull, expires};
+use crate::intake::{Begun, Pull};
 use crate::js::{Entry, Standing};
 use crate::leases::{self, Known};
 use crate::registry::{self, Leg};
@@ -21,6 +21,13 @@ use crate::{floors, holds, js, members};
 
 /// Messages that are taken at a time.
 const CHUNK: usize = 256;
+
+/// How long a request lasts: a member that is frozen gets for so long what another one could handle. With partitions it ends before another one
+/// takes over.
+pub(crate) fn expires(database: &Database) -> Duration {
+    let (lease, longest) = (database.settings.lease_time, Duration::from_secs(5));
+    if database.partitions() > 0 { (lease / 2).min(longest) } else { lease.clamp(Duration::from_secs(1), longest) }
+}
 
 /// Asks consumers for messages.
 pub(crate) fn ask(database: &Arc<Database>, pulls: Vec<Pull>) {
