@@ -1,8 +1,10 @@
 //! A small disk that can be full: a file system in memory.
 
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{self, Command};
-use std::{env, fs};
+use std::process::Command;
+
+use crate::folder;
 
 /// Removed when it is dropped.
 #[derive(Debug)]
@@ -11,9 +13,7 @@ pub struct Disk(PathBuf);
 impl Disk {
     /// One of so many MiB. Nothing where that is not permitted.
     pub fn new(mebibytes: u32) -> Option<Self> {
-        let path = env::temp_dir().join(format!("eventbroker-disk-{}", process::id()));
-        fs::create_dir(&path).expect("a new folder");
-        let disk = Self(path);
+        let disk = Self(folder::new("disk"));
         disk.mount(&format!("size={mebibytes}m")).then_some(disk)
     }
 

@@ -33,6 +33,7 @@ pub mod disk;
 pub mod example;
 #[cfg(unix)]
 pub mod faults;
+pub mod folder;
 mod kit;
 pub mod load;
 pub mod loopback;

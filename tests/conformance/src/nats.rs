@@ -14,9 +14,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use std::{env, fs, process, thread};
+use std::{env, fs, thread};
 
 use crate::certificate::Certificate;
+use crate::folder;
 
 pub use cluster::Cluster;
 
@@ -66,10 +67,7 @@ impl Server {
     }
 
     fn prepare(host: &str, runner: &[&str]) -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let name = format!("eventbroker-nats-{}-{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let folder = env::temp_dir().join(name);
-        fs::create_dir(&folder).expect("a new folder");
+        let folder = folder::new("nats");
         let port = free_port();
         let runner = runner.iter().map(|&text| text.to_owned()).collect();
         Self { folder, host: host.to_owned(), port, runner, guard: Mutex::default() }

@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use std::{env, fs, process, thread};
+use std::{env, fs, thread};
+
+use crate::folder;
 
 /// The password of the role `postgres`, which connections by TCP have to tell; those by the socket do not.
 pub const PASSWORD: &str = "s3cret-of-the-server";
@@ -30,10 +32,7 @@ pub struct Server {
 impl Server {
     /// Makes a cluster and starts it.
     pub fn start() -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let name = format!("eventbroker-pg-{}-{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let folder = env::temp_dir().join(name);
-        fs::create_dir(&folder).expect("a new folder");
+        let folder = folder::new("pg");
         let owner = owner();
         if let Some((user, group)) = owner {
             chown(&folder, Some(user), Some(group)).expect("a folder for the server's user");

@@ -10,9 +10,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use std::{env, fs, process, thread};
+use std::{env, fs, thread};
 
 use crate::certificate::Certificate;
+use crate::folder;
 
 /// Nothing takes longer, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -61,10 +62,7 @@ impl Server {
     }
 
     fn prepare(runner: &[&str], settings: &[&str]) -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let name = format!("eventbroker-redis-{}-{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let folder = env::temp_dir().join(name);
-        fs::create_dir(&folder).expect("a new folder");
+        let folder = folder::new("redis");
         // Free now; nobody on this machine asks for just these.
         let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
         let [port, tls_port] = listeners.map(|it| it.local_addr().expect("its address").port());

@@ -1,20 +1,17 @@
 //! What the tests share: a folder that goes away with its test.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::{env, fs, process};
+
+use eventbroker_conformance::folder;
 
 /// A new folder, removed at the end of the test.
 pub(crate) struct Folder(PathBuf);
 
 impl Folder {
     pub(crate) fn new() -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let name = format!("eventbroker-sql-{}-{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let path = env::temp_dir().join(name);
-        fs::create_dir(&path).expect("a new folder");
-        Self(path)
+        Self(folder::new("sql"))
     }
 
     pub(crate) fn path(&self) -> &Path {

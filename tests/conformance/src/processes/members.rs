@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use std::{env, fs, process, thread};
+
+use crate::folder;
 
 use eventbroker::error::StartError;
 use eventbroker::{Broker, Event, HandlerError, RetryPolicy, Source};
@@ -147,11 +148,7 @@ impl Folder {
     /// If there is no room for it.
     #[allow(clippy::new_without_default, reason = "it does something to the disk")]
     pub fn new() -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let name = format!("eventbroker-processes-{}-{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let path = env::temp_dir().join(name);
-        fs::create_dir(&path).expect("a new folder");
-        Self(path)
+        Self(folder::new("processes"))
     }
 
     /// A file in it.
