@@ -66,7 +66,7 @@ pub enum StartPosition {
 /// When a back end's event is accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Confirm {
-    /// When the back end holds it. Concurrent publishers share round trips. The default.
+    /// When the back end holds it. Concurrent publishers share round trips: one may wait up to 50 µs for others that are on their way. The default.
     #[default]
     Confirmed,
     /// When it stands in this process's buffer of at most 10,000 events, from where it goes to the back end at once: at most

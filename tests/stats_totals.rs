@@ -77,6 +77,8 @@ fn every_total_is_exact_after_four_publishers_have_published_all_sorts() {
         .collect();
     publishers.into_iter().for_each(|publisher| publisher.join().expect("no panic"));
     wait_until("all are settled", || broker.stats().in_flight == 0);
+    // Who has called is done with it a moment later.
+    wait_until("nobody calls any more", || broker.stats().subscriptions.iter().all(|it| it.running == 0));
     over.store(true, Ordering::Relaxed);
     watcher.join().expect("no panic");
 
