@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use redis::io::tcp::socket2::SockRef;
-use redis::{ConnectionAddr, ConnectionInfo, ConnectionLike, RedisResult, Value, cmd};
+use redis::{ConnectionAddr, ConnectionInfo, ConnectionLike, ErrorKind, RedisError, RedisResult, Value, cmd};
 
 use crate::resp::{Piece, Reader};
 #[cfg(feature = "tls")]
@@ -59,7 +59,7 @@ impl Address {
         let settings = self.info.redis_settings();
         let mut connection = Connection { stream, reader: Reader::default(), database: settings.db() };
         if let Some(password) = settings.password() {
-            cmd("AUTH").arg(settings.username()).arg(password).query::<()>(&mut connection)?;
+            cmd("AUTH").arg(settings.username()).arg(password).query::<()>(&mut connection).map_err(refused_login)?;
         }
         if settings.db() != 0 {
             cmd("SELECT").arg(settings.db()).query::<()>(&mut connection)?;
@@ -78,6 +78,13 @@ impl Address {
     #[cfg(not(feature = "tls"))]
     fn secure(&self, _host: &str, stream: TcpStream) -> RedisResult<Stream> {
         Ok(Stream::Tcp(stream))
+    }
+}
+
+fn refused_login(error: RedisError) -> RedisError {
+    match error.code() {
+        Some(_) => (ErrorKind::AuthenticationFailed, "authentication failed", error.to_string()).into(),
+        None => error,
     }
 }
 
