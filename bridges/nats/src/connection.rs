@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use async_nats::{ServerAddr, Subject};
-use eventbroker::provider::{BackendError, partition_of};
+use eventbroker::provider::{BackendError, Backoff, partition_of};
 use eventbroker::{Event, EventId, Pattern};
 use parking_lot::Mutex;
 
@@ -16,10 +16,12 @@ use crate::floors::Floors;
 use crate::intake::Intake;
 use crate::js::{self, Ack, Entry, Which};
 use crate::leases::Note;
+use crate::line::Line;
 use crate::names;
 use crate::registry::{Info, Leg};
-use crate::runtime::{Login, Runtime, Session};
+use crate::runtime::{Runtime, Session};
 use crate::shares::Shares;
+use crate::socket::{Address, Login};
 use crate::state::State;
 use crate::unconfirmed::Unconfirmed;
 use crate::{Nats, OpenError, tls};
@@ -35,6 +37,8 @@ const CLOCK_IS_GOOD: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) struct Database {
     pub(crate) runtime: Runtime,
+    /// By which events are published.
+    pub(crate) line: Mutex<Line>,
     pub(crate) settings: Nats,
     pub(crate) state: State,
     /// Tells this provider from all others.
@@ -186,13 +190,16 @@ impl Database {
         let (pid, number) = (process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let boot = format!("{pid}-{number}-{:016x}", RandomState::new().hash_one((pid, now)));
         let name = format!("eventbroker {boot}");
-        let runtime = Runtime::start(servers, login, name, place)
-            .map_err(|error| OpenError::Server(format!("no thread: {error}")))?;
+        let (address, backoff) = (Arc::new(Address::new(servers, login, name, place)), Arc::new(Backoff::default()));
+        let line = Line::new(Arc::clone(&address), Arc::clone(&backoff));
+        let runtime =
+            Runtime::start(address, backoff).map_err(|error| OpenError::Server(format!("no thread: {error}")))?;
         let intake = Arc::new(Intake::default());
         let heard = Arc::clone(&intake);
         runtime.on_loss(move || heard.ring());
         Ok(Self {
             runtime,
+            line: Mutex::new(line),
             state: State {
                 stream: format!("{}_STATE", settings.stream_name),
                 prefix: format!("{}-state", settings.subject_prefix),
@@ -346,10 +353,10 @@ impl Database {
     }
 
     /// The server's clock, if it was seen on this connection and lately.
-    pub(crate) fn server_time(&self, session: &Session) -> Option<SystemTime> {
+    pub(crate) fn server_time(&self, generation: u64) -> Option<SystemTime> {
         let clock = (*self.clock.lock())?;
         let since = clock.here.elapsed();
-        (clock.generation == session.generation && since < CLOCK_IS_GOOD).then(|| clock.server + since)
+        (clock.generation == generation && since < CLOCK_IS_GOOD).then(|| clock.server + since)
     }
 
     /// Something has just been stored.

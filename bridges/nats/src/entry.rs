@@ -2,13 +2,14 @@
 
 use std::time::{Duration, SystemTime};
 
-use async_nats::{HeaderMap, HeaderName, HeaderValue, Subject};
-use bytes::Bytes;
+use async_nats::HeaderMap;
 use eventbroker::{Event, EventId};
 
 use crate::connection::Database;
-use crate::js::{Entry, Outgoing};
+use crate::js::Entry;
+use crate::line::Outgoing;
 use crate::names::{self, type_tokens};
+use crate::wire::Block;
 
 /// What the server knows a message again by.
 pub(crate) const MESSAGE_ID: &str = "Nats-Msg-Id";
@@ -19,26 +20,20 @@ const EVENT_SOURCE: &str = "Event-Source";
 const EVENT_STATUS: &str = "Event-Status";
 const INSTANCE_ID: &str = "Instance-ID";
 
-/// An event as a message of the stream.
-pub(crate) fn to_message(database: &Database, event: &Event) -> Outgoing {
+/// Writes an event as a message of the stream.
+pub(crate) fn write_message(database: &Database, event: &Event, to: &mut Outgoing<'_>) {
     let (event_type, source) = (event.event_type().as_str(), event.source().as_str());
     let prefix = names::partition(database.prefix(), database.partition_of(event));
-    let subject = Subject::from(format!("{prefix}.{source}.{}", type_tokens(event_type)));
+    let subject = format!("{prefix}.{source}.{}", type_tokens(event_type));
     let id = event.id().to_string();
-    let mut headers = HeaderMap::new();
-    // What no header can hold is in the event all the same.
-    let mut add = |name: &'static str, text: &str| {
-        if let Ok(value) = text.parse::<HeaderValue>() {
-            headers.insert(HeaderName::from_static(name), value);
-        }
-    };
-    add(MESSAGE_ID, &id);
-    add(EVENT_ID, &id);
-    add(EVENT_TYPE, event_type);
-    add(EVENT_SOURCE, source);
-    add(EVENT_STATUS, "pending");
-    add(INSTANCE_ID, event.instance_id().unwrap_or_default());
-    Outgoing { subject, headers, payload: Bytes::from(event.to_json()) }
+    let mut headers = Block::default();
+    headers.add(MESSAGE_ID, &id);
+    headers.add(EVENT_ID, &id);
+    headers.add(EVENT_TYPE, event_type);
+    headers.add(EVENT_SOURCE, source);
+    headers.add(EVENT_STATUS, "pending");
+    headers.add(INSTANCE_ID, event.instance_id().unwrap_or_default());
+    to.write(&subject, headers, &event.to_json());
 }
 
 /// And back, or what is wrong with it.

@@ -6,10 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
-use async_nats::{HeaderMap, Message, StatusCode, Subject};
+use async_nats::{HeaderMap, Message, Subject};
 use bytes::Bytes;
 use eventbroker::provider::BackendError;
-use futures_util::{Stream, StreamExt as _, stream};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -25,6 +24,8 @@ const WRONG_LAST_SEQUENCE: u64 = 10_071;
 const STREAM_FULL: u64 = 10_077;
 /// A message is larger than the stream takes.
 const MESSAGE_TOO_LARGE: u64 = 10_054;
+/// The status of an answer that nobody but the server has given.
+const NO_RESPONDERS: u16 = 503;
 
 /// Why the API has refused.
 #[derive(Debug, Clone)]
@@ -124,45 +125,34 @@ struct PublishError {
 
 /// Publishes messages in their order, and waits until each is stored or refused.
 pub(crate) async fn publish_all(session: &Session, messages: Vec<Outgoing>) -> Result<Vec<Stored>, BackendError> {
-    publish_each(session, stream::iter([messages])).await
-}
-
-/// The same of messages that come bit by bit.
-pub(crate) async fn publish_each(
-    session: &Session,
-    mut messages: impl Stream<Item = Vec<Outgoing>> + Unpin,
-) -> Result<Vec<Stored>, BackendError> {
     let mut answers = session.router.call();
-    let (mut stored, mut open) = (Vec::new(), 0);
-    while let Some(some) = messages.next().await {
-        for Outgoing { subject, headers, payload } in some {
-            let number = stored.len();
-            let address = answers.address(number);
-            stored.push(None);
-            match session.client.publish_with_reply_and_headers(subject, address, headers, payload).await {
-                Ok(()) => open += 1,
-                Err(error) if error.kind() == async_nats::client::PublishErrorKind::MaxPayloadExceeded => {
-                    let most = session.client.max_payload();
-                    let reason = format!("it is larger than the server takes ({most} bytes)");
-                    stored[number] = Some(Stored::TooLarge(reason));
-                }
-                Err(error) => return Err(unavailable(error)),
+    let (mut stored, mut open) = (vec![None; messages.len()], 0);
+    for (number, Outgoing { subject, headers, payload }) in messages.into_iter().enumerate() {
+        let address = answers.address(number);
+        match session.client.publish_with_reply_and_headers(subject, address, headers, payload).await {
+            Ok(()) => open += 1,
+            Err(error) if error.kind() == async_nats::client::PublishErrorKind::MaxPayloadExceeded => {
+                let most = session.client.max_payload();
+                let reason = format!("it is larger than the server takes ({most} bytes)");
+                stored[number] = Some(Stored::TooLarge(reason));
             }
+            Err(error) => return Err(unavailable(error)),
         }
     }
     while open > 0 {
         let (number, message) = next_of(session, &mut answers).await?;
         open -= 1;
-        if message.status == Some(StatusCode::NO_RESPONDERS) {
-            return Err(unavailable("there is no stream for the subject, or nobody leads it"));
-        }
-        stored[number] = Some(read_answer(&message)?);
+        stored[number] = Some(read_answer(message.status.map(|it| it.as_u16()), &message.payload)?);
     }
     Ok(stored.into_iter().flatten().collect())
 }
 
-fn read_answer(message: &Message) -> Result<Stored, BackendError> {
-    let answer: PublishAnswer = serde_json::from_slice(&message.payload).map_err(unavailable)?;
+/// What the server has answered to a publish.
+pub(crate) fn read_answer(status: Option<u16>, payload: &[u8]) -> Result<Stored, BackendError> {
+    if status == Some(NO_RESPONDERS) {
+        return Err(unavailable("there is no stream for the subject, or nobody leads it"));
+    }
+    let answer: PublishAnswer = serde_json::from_slice(payload).map_err(unavailable)?;
     match answer.error {
         None if answer.duplicate => Ok(Stored::Known(answer.seq)),
         None => Ok(Stored::New(answer.seq)),

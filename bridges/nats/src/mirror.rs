@@ -2,21 +2,18 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::SystemTime;
 
 use eventbroker::provider::{BackendError, Mirror, SendOutcome};
 use eventbroker::{Event, EventId};
-use futures_channel::mpsc::unbounded;
 
 use crate::connection::Database;
-use crate::entry::{apart, event_of, time_of, to_message};
-use crate::js::{self, Entry, Outgoing, Stored, Which};
+use crate::entry::{apart, event_of, time_of, write_message};
+use crate::js::{self, Entry, Stored, Which};
 use crate::runtime::Session;
 use crate::state::write;
 use crate::store::{AT, MAX_DELAY};
 use crate::stream;
-
-/// Events that are handed to the connection at a time.
-const CHUNK: usize = 32;
 
 #[derive(Debug)]
 pub(crate) struct NatsMirror {
@@ -41,35 +38,22 @@ pub(crate) fn send(
     batch: &[Event],
     meanwhile: &mut dyn FnMut(),
 ) -> Result<Vec<SendOutcome>, BackendError> {
-    let ids: Vec<EventId> = batch.iter().map(|event| event.id().clone()).collect();
-    let on_thread = Arc::clone(database);
-    let (sender, messages) = unbounded();
-    let call = database.runtime.begin(move |session| async move {
-        let stored = match js::publish_each(&session, messages).await {
-            Ok(stored) => stored,
-            Err(error) => {
-                // It may be that somebody has removed the stream; then the next try finds one.
+    let published = database.line.lock().publish(batch, |event, to| write_message(database, event, to), meanwhile);
+    let stored = match published {
+        Ok(stored) => stored,
+        Err(error) => {
+            // It may be that somebody has removed the stream; then the next try finds one.
+            let on_thread = Arc::clone(database);
+            database.runtime.call(move |session| async move {
                 if stream::info(&session, on_thread.stream()).await?.is_none() {
                     stream::make_again(&session, &on_thread).await?.map_err(BackendError::Unavailable)?;
                 }
-                return Err(error);
-            }
-        };
-        index(&session, &on_thread, &ids, &stored).await?;
-        let number = |it: &Stored| if let Stored::Known(number) = it { Some(Which::Number(*number)) } else { None };
-        let known: Vec<Which> = stored.iter().filter_map(number).collect();
-        let known: Vec<Option<Entry>> = js::get_all(&session, on_thread.stream(), &known).await?;
-        Ok((stored, known))
-    });
-    // The first are on their way while the others are written.
-    for some in batch.chunks(CHUNK) {
-        let messages: Vec<Outgoing> = some.iter().map(|event| to_message(database, event)).collect();
-        // If the call has failed already, nobody needs them.
-        let _ = sender.unbounded_send(messages);
-    }
-    drop(sender);
-    meanwhile();
-    let (stored, known) = call.wait()?;
+                Ok(())
+            })?;
+            return Err(error);
+        }
+    };
+    let known = look_after(database, batch, &stored)?;
     let mut known = known.into_iter();
     let mut outcomes = Vec::with_capacity(batch.len());
     for (event, stored) in batch.iter().zip(stored) {
@@ -95,10 +79,40 @@ pub(crate) fn send(
     Ok(outcomes)
 }
 
+/// Notes where those events are whose ids do not tell it, and gets those that were known.
+fn look_after(
+    database: &Arc<Database>,
+    batch: &[Event],
+    stored: &[Stored],
+) -> Result<Vec<Option<Entry>>, BackendError> {
+    let now = database.server_time(database.runtime.generation());
+    let is_plain = |(event, stored): (&Event, &Stored)| match stored {
+        Stored::New(_) => tells(event.id(), now),
+        Stored::Known(_) => false,
+        _ => true,
+    };
+    if batch.iter().zip(stored).all(is_plain) {
+        return Ok(Vec::new());
+    }
+    let ids: Vec<EventId> = batch.iter().map(|event| event.id().clone()).collect();
+    let (on_thread, stored) = (Arc::clone(database), stored.to_vec());
+    database.runtime.call(move |session| async move {
+        index(&session, &on_thread, &ids, &stored).await?;
+        let number = |it: &Stored| if let Stored::Known(number) = it { Some(Which::Number(*number)) } else { None };
+        let known: Vec<Which> = stored.iter().filter_map(number).collect();
+        js::get_all(&session, on_thread.stream(), &known).await
+    })
+}
+
+/// Whether an id tells where its event is, because it was made about when that was stored.
+fn tells(id: &EventId, now: Option<SystemTime>) -> bool {
+    time_of(id).is_some_and(|at| now.is_some_and(|now| apart(at, now) < MAX_DELAY / 2))
+}
+
 /// Notes where those events are whose ids do not tell it.
 async fn index(session: &Session, database: &Database, ids: &[EventId], stored: &[Stored]) -> Result<(), BackendError> {
     let number = |it: &Stored| if let Stored::New(number) | Stored::Known(number) = it { Some(*number) } else { None };
-    let mut now = database.server_time(session);
+    let mut now = database.server_time(session.generation);
     if now.is_none()
         && let Some(last) =
             stored.iter().rev().find_map(|it| if let Stored::New(number) = it { Some(*number) } else { None })
@@ -110,8 +124,7 @@ async fn index(session: &Session, database: &Database, ids: &[EventId], stored: 
     let mut notes = Vec::new();
     for (id, stored) in ids.iter().zip(stored) {
         let Some(number) = number(stored) else { continue };
-        let tells = time_of(id).is_some_and(|at| now.is_some_and(|now| apart(at, now) < MAX_DELAY / 2));
-        if !tells {
+        if !tells(id, now) {
             notes.push((database.state.of_event(AT, id), write(&number)));
         }
     }

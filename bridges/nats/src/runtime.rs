@@ -4,7 +4,6 @@
 
 use std::fmt;
 use std::future::Future;
-use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,7 +12,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use async_nats::connection::State;
-use async_nats::{Client, ConnectOptions, Event, ServerAddr};
+use async_nats::{Client, ConnectOptions, Event};
 use eventbroker::provider::{BackendError, Backoff};
 use parking_lot::Mutex;
 use tokio::runtime::{Builder, Runtime as Tokio};
@@ -21,6 +20,7 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::router::Router;
+use crate::socket::Address;
 use crate::{refusal, tls};
 
 /// How long connecting, and one call, may take; and one that has much to look at.
@@ -34,19 +34,6 @@ const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 type Job = Box<dyn FnOnce(Result<Session, BackendError>) -> Option<Work> + Send>;
-
-/// How to log in. Shows nothing of it.
-#[derive(Clone, Default)]
-pub(crate) struct Login {
-    pub(crate) user_and_password: Option<(String, String)>,
-    pub(crate) token: Option<String>,
-    pub(crate) nkey: Option<String>,
-    /// The text of a credentials file.
-    pub(crate) credentials: Option<String>,
-    /// Whether it is only done over TLS, and the file with the certificates that the servers' are checked with.
-    pub(crate) tls: bool,
-    pub(crate) tls_ca_file: Option<PathBuf>,
-}
 
 /// A connection, as long as it lasts.
 #[derive(Clone)]
@@ -68,12 +55,8 @@ pub(crate) struct Runtime {
 }
 
 struct Shared {
-    servers: Vec<ServerAddr>,
-    login: Login,
-    name: String,
-    /// Where the server is, without secrets.
-    place: String,
-    backoff: Backoff,
+    address: Arc<Address>,
+    backoff: Arc<Backoff>,
     generation: AtomicU64,
     is_replicated: Arc<AtomicBool>,
     /// Nobody needs the thread any more.
@@ -84,13 +67,10 @@ struct Shared {
 }
 
 impl Runtime {
-    pub(crate) fn start(servers: Vec<ServerAddr>, login: Login, name: String, place: String) -> std::io::Result<Self> {
+    pub(crate) fn start(address: Arc<Address>, backoff: Arc<Backoff>) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
-            servers,
-            login,
-            name,
-            place,
-            backoff: Backoff::default(),
+            address,
+            backoff,
             generation: AtomicU64::new(1),
             is_replicated: Arc::default(),
             stop: Notify::new(),
@@ -163,7 +143,7 @@ impl Runtime {
         A: Future<Output = Result<T, BackendError>> + Send + 'static,
     {
         let (sender, answer) = sync_channel(1);
-        let place = self.shared.place.clone();
+        let place = self.shared.address.place.clone();
         self.post(move |session| match session {
             Ok(session) => Some(Box::pin(bounded(session, sender, place, limit, work)) as Work),
             Err(error) => {
@@ -183,7 +163,7 @@ impl Runtime {
     }
 
     fn lost(&self, what: &str) -> BackendError {
-        BackendError::Unavailable(format!("{}: {what}", self.shared.place))
+        BackendError::Unavailable(format!("{}: {what}", self.shared.address.place))
     }
 }
 
@@ -226,7 +206,7 @@ impl Drop for Runtime {
 
 impl fmt::Debug for Runtime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Runtime").field("place", &self.shared.place).finish_non_exhaustive()
+        f.debug_struct("Runtime").field("place", &self.shared.address.place).finish_non_exhaustive()
     }
 }
 
@@ -293,7 +273,7 @@ impl Shared {
             let mut runtime = None;
             let connected = self.backoff.attempt(|| {
                 let made = Builder::new_current_thread().enable_all().build();
-                let made = made.map_err(|error| format!("{}: no runtime: {error}", self.place))?;
+                let made = made.map_err(|error| format!("{}: no runtime: {error}", self.address.place))?;
                 let session = made.block_on(self.connect())?;
                 runtime = Some(made);
                 Ok(session)
@@ -322,9 +302,9 @@ impl Shared {
         let broken = Arc::new(Notify::new());
         let (lost, was_connected) = (Arc::clone(&broken), Arc::new(AtomicBool::new(false)));
         let connected = Arc::clone(&was_connected);
-        let login = self.login.clone();
+        let login = self.address.login.clone();
         let mut options = ConnectOptions::new()
-            .name(&self.name)
+            .name(&self.address.name)
             .connection_timeout(CONNECT_LIMIT)
             .ping_interval(PING_EVERY)
             .ignore_discovered_servers()
@@ -351,18 +331,19 @@ impl Shared {
             options = options.nkey(seed);
         }
         if let Some(text) = login.credentials {
-            options = options.credentials(&text).map_err(|_| format!("{}: credentials: are none", self.place))?;
+            options =
+                options.credentials(&text).map_err(|_| format!("{}: credentials: are none", self.address.place))?;
         }
         options = tls::options(options, login.tls, login.tls_ca_file.as_deref());
-        let connecting = options.connect(self.servers.clone());
+        let connecting = options.connect(self.address.servers.clone());
         let client = tokio::select! {
             biased;
-            connected = connecting => connected.map_err(|error| format!("{}: {}", self.place, refusal::reason(&error)))?,
-            () = self.stop.notified() => return Err(format!("{}: the broker ends", self.place)),
+            connected = connecting => connected.map_err(|error| format!("{}: {}", self.address.place, refusal::reason(&error)))?,
+            () = self.stop.notified() => return Err(format!("{}: the broker ends", self.address.place)),
         };
         was_connected.store(true, Ordering::SeqCst);
         let generation = self.generation.load(Ordering::SeqCst);
-        let router = Router::start(&client).await.map_err(|error| format!("{}: {error}", self.place))?;
+        let router = Router::start(&client).await.map_err(|error| format!("{}: {error}", self.address.place))?;
         Ok(Session { client, router, generation, broken, is_replicated: Arc::clone(&self.is_replicated) })
     }
 

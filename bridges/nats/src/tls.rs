@@ -4,13 +4,14 @@
 use std::error::Error as _;
 use std::fmt::Display;
 use std::io;
+use std::net::TcpStream;
 use std::path::Path;
 use std::sync::Arc;
 
 use async_nats::rustls::crypto::ring;
-use async_nats::rustls::pki_types::CertificateDer;
 use async_nats::rustls::pki_types::pem::PemObject as _;
-use async_nats::rustls::{self, ClientConfig, RootCertStore};
+use async_nats::rustls::pki_types::{CertificateDer, ServerName};
+use async_nats::rustls::{self, ClientConfig, ClientConnection, RootCertStore};
 use async_nats::{ConnectError, ConnectErrorKind, ConnectOptions, ServerAddr};
 
 use crate::{Nats, OpenError};
@@ -26,21 +27,18 @@ pub(crate) fn check(servers: &[ServerAddr], settings: &Nats) -> Result<bool, Ope
     }
     match &settings.tls_ca_file {
         Some(_) if !is_secret => Err(OpenError::Setting("tls_ca_file: is only for a tls:// url".to_owned())),
-        Some(path) => read(path).map(|()| true),
+        Some(path) => read(path).map(|_| true),
         None => Ok(is_secret),
     }
 }
 
-/// Whether there are certificates in a file. The client reads it again at each connection.
-fn read(path: &Path) -> Result<(), OpenError> {
+/// The certificates in a file, of which there is at least one. It is read again at each connection.
+fn read(path: &Path) -> Result<Vec<CertificateDer<'static>>, OpenError> {
     let unreadable = |problem: &dyn Display| OpenError::Setting(format!("tls_ca_file: {}: {problem}", path.display()));
     let text = std::fs::read(path).map_err(|error| unreadable(&error))?;
-    let mut count = 0;
-    for certificate in CertificateDer::pem_slice_iter(&text) {
-        certificate.map_err(|error| unreadable(&error))?;
-        count += 1;
-    }
-    if count == 0 { Err(unreadable(&"there is no certificate in it")) } else { Ok(()) }
+    let certificates = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
+    let certificates = certificates.map_err(|error| unreadable(&error))?;
+    if certificates.is_empty() { Err(unreadable(&"there is no certificate in it")) } else { Ok(certificates) }
 }
 
 /// Checks with the certificates of a PEM file, or with those of the system.
@@ -66,6 +64,40 @@ pub(crate) fn options(options: ConnectOptions, is_required: bool, roots: Option<
         Some(path) => options.add_root_certificates(path.to_owned()),
         None => options,
     }
+}
+
+/// Speaks to a server over TLS on a connection of our own, if it is known by its certificate and its name. Both files are read each time: they may
+/// have been renewed.
+pub(crate) fn greet(host: &str, stream: &mut TcpStream, roots: Option<&Path>) -> Result<ClientConnection, String> {
+    if cfg!(not(feature = "tls")) {
+        return Err(format!("the server {FEATURE}"));
+    }
+    let problem = |error: &dyn Display| format!("no secure connection could be made: {error}");
+    let mut store = RootCertStore::empty();
+    store.add_parsable_certificates(match roots {
+        Some(path) => read(path).map_err(|error| problem(&error))?,
+        None => of_the_system(),
+    });
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| problem(&error))?;
+    let config = Arc::new(config.with_root_certificates(store).with_no_client_auth());
+    let name = ServerName::try_from(host.to_owned()).map_err(|error| problem(&error))?;
+    let mut connection = ClientConnection::new(config, name).map_err(|error| problem(&error))?;
+    while connection.is_handshaking() {
+        connection.complete_io(stream).map_err(|error| problem(&error))?;
+    }
+    Ok(connection)
+}
+
+#[cfg(feature = "tls")]
+fn of_the_system() -> Vec<CertificateDer<'static>> {
+    rustls_native_certs::load_native_certs().certs
+}
+
+#[cfg(not(feature = "tls"))]
+fn of_the_system() -> Vec<CertificateDer<'static>> {
+    Vec::new()
 }
 
 /// What TLS has against a server, if it is that. There are names in it, and no address with a password.

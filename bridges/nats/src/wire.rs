@@ -1,0 +1,219 @@
+//! What a client and a server of NATS write to each other ([the protocol](https://docs.nats.io/reference/reference-protocols/nats-protocol)):
+//! messages are read where they lie, and written one behind the other. Nothing here sends, receives or waits.
+
+use std::fmt::Display;
+use std::io::Write as _;
+
+use async_nats::{HeaderMap, Subject};
+use bytes::{Bytes, BytesMut};
+
+/// The longest line; that of the server's greeting names every server of a cluster.
+const LONGEST_LINE: usize = 256 * 1024;
+/// The largest message that a server can be set to take is smaller.
+const LARGEST: usize = 128 << 20;
+/// What every block of headers begins with.
+const VERSION: &[u8] = b"NATS/1.0";
+
+/// What the server has written.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Frame {
+    Message(Incoming),
+    /// What it says of itself, as JSON.
+    Info(Bytes),
+    Ping,
+    Pong,
+    /// It agrees.
+    Done,
+    Refusal(String),
+}
+
+/// A message for one of our subscriptions.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Incoming {
+    /// Which subscription.
+    pub(crate) number: u64,
+    pub(crate) subject: Subject,
+    pub(crate) reply: Option<Subject>,
+    pub(crate) headers: Headers,
+    pub(crate) payload: Bytes,
+}
+
+/// The headers of a message, as they are written.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Headers(Bytes);
+
+/// Where the parts of a message are in its line, and how long it is.
+struct Line<'a> {
+    subject: &'a [u8],
+    number: u64,
+    reply: Option<&'a [u8]>,
+    headers: usize,
+    total: usize,
+}
+
+impl Headers {
+    /// Of a block as it was written.
+    pub(crate) fn read(block: Bytes) -> Self {
+        Self(block)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The first value of a name.
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        let mut lines = self.0.split(|it| *it == b'\n').skip(1);
+        let value = lines.find_map(|line| line.strip_prefix(name.as_bytes())?.strip_prefix(b":"))?;
+        str::from_utf8(value).ok().map(str::trim)
+    }
+
+    /// What the server says instead of a message: no answer, no messages, nobody who listens.
+    pub(crate) fn status(&self) -> Option<u16> {
+        let line = self.0.split(|it| *it == b'\n').next()?.strip_prefix(VERSION)?;
+        str::from_utf8(line).ok()?.split_ascii_whitespace().next()?.parse().ok()
+    }
+}
+
+/// As the client library has read them.
+impl From<HeaderMap> for Headers {
+    fn from(map: HeaderMap) -> Self {
+        let mut block = Block::default();
+        for (name, values) in map.iter() {
+            values.iter().for_each(|value| block.add(name.as_ref(), value.as_str()));
+        }
+        Self(Bytes::from(block.end()))
+    }
+}
+
+/// Headers that are being written.
+#[derive(Debug)]
+pub(crate) struct Block(Vec<u8>);
+
+impl Default for Block {
+    fn default() -> Self {
+        Self([VERSION, b"\r\n"].concat())
+    }
+}
+
+impl Block {
+    /// Adds one; not if no header can hold its value. That is in the event all the same.
+    pub(crate) fn add(&mut self, name: &str, value: &str) {
+        if !value.contains(['\r', '\n']) {
+            let parts = [name.as_bytes(), b": ", value.as_bytes(), b"\r\n"];
+            parts.iter().for_each(|part| self.0.extend_from_slice(part));
+        }
+    }
+
+    fn end(mut self) -> Vec<u8> {
+        self.0.extend_from_slice(b"\r\n");
+        self.0
+    }
+}
+
+/// Takes the next thing that has come in full. After an error nobody knows where the next one begins.
+pub(crate) fn next(from: &mut BytesMut) -> Result<Option<Frame>, String> {
+    let Some(end) = from.iter().position(|it| *it == b'\n') else {
+        return if from.len() > LONGEST_LINE { Err("a line is too long".to_owned()) } else { Ok(None) };
+    };
+    let line = from[..end].trim_ascii_end();
+    let (verb, rest) = line.split_at(line.iter().position(|it| matches!(it, b' ' | b'\t')).unwrap_or(line.len()));
+    let frame = match verb {
+        b"MSG" | b"HMSG" => {
+            let Line { subject, number, reply, headers, total } =
+                Line::parse(rest, verb == b"HMSG").ok_or_else(|| damaged(line))?;
+            let begin = end + 1;
+            if from.len() < begin + total + 2 {
+                return Ok(None);
+            }
+            let place = |part: &[u8]| {
+                let start = part.as_ptr() as usize - from.as_ptr() as usize;
+                start..start + part.len()
+            };
+            let subject = place(subject);
+            // It lasts longer than what came beside it.
+            let reply = reply.map(|it| str::from_utf8(it).map(Subject::from)).transpose().map_err(unreadable)?;
+            let whole = from.split_to(begin + total + 2).freeze();
+            if !whole.ends_with(b"\r\n") {
+                return Err("a message is longer than it says".to_owned());
+            }
+            return Ok(Some(Frame::Message(Incoming {
+                number,
+                subject: Subject::from_utf8(whole.slice(subject)).map_err(unreadable)?,
+                reply,
+                headers: Headers(whole.slice(begin..begin + headers)),
+                payload: whole.slice(begin + headers..begin + total),
+            })));
+        }
+        b"PING" => Frame::Ping,
+        b"PONG" => Frame::Pong,
+        b"+OK" => Frame::Done,
+        b"-ERR" => Frame::Refusal(String::from_utf8_lossy(rest).trim().trim_matches('\'').to_owned()),
+        b"INFO" => Frame::Info(Bytes::copy_from_slice(rest)),
+        _ => return Err(damaged(line)),
+    };
+    let _ = from.split_to(end + 1);
+    Ok(Some(frame))
+}
+
+impl<'a> Line<'a> {
+    fn parse(rest: &'a [u8], has_headers: bool) -> Option<Self> {
+        let mut words = rest.split(|it| matches!(it, b' ' | b'\t')).filter(|word| !word.is_empty());
+        let (subject, number) = (words.next()?, words.next()?);
+        let (mut last, mut before, mut reply) = (words.next()?, None, None);
+        for word in words {
+            (reply, before, last) = (before, Some(last), word);
+        }
+        let (headers, reply) = if has_headers { (before?, reply) } else { (b"0".as_slice(), before) };
+        let number_of = |word: &[u8]| str::from_utf8(word).ok()?.parse::<u64>().ok();
+        let length_of = |word: &[u8]| number_of(word).filter(|it| *it <= LARGEST as u64).map(|it| it as usize);
+        let (headers, total) = (length_of(headers)?, length_of(last)?);
+        (headers <= total).then_some(Self { subject, number: number_of(number)?, reply, headers, total })
+    }
+}
+
+fn damaged(line: &[u8]) -> String {
+    format!("it has written {:?}", String::from_utf8_lossy(&line[..line.len().min(100)]))
+}
+
+fn unreadable(error: impl Display) -> String {
+    format!("a subject can't be read: {error}")
+}
+
+/// Writes a message. Returns how many bytes of it count for the largest that the server takes.
+pub(crate) fn publish(to: &mut Vec<u8>, subject: &str, reply: &str, headers: Option<Block>, payload: &[u8]) -> usize {
+    let block = headers.map(Block::end).unwrap_or_default();
+    let total = block.len() + payload.len();
+    to.extend_from_slice(if block.is_empty() { b"PUB " } else { b"HPUB " });
+    to.extend_from_slice(subject.as_bytes());
+    if !reply.is_empty() {
+        to.push(b' ');
+        to.extend_from_slice(reply.as_bytes());
+    }
+    // Writing to memory does not fail.
+    let _ = if block.is_empty() { write!(to, " {total}\r\n") } else { write!(to, " {} {total}\r\n", block.len()) };
+    to.extend_from_slice(&block);
+    to.extend_from_slice(payload);
+    to.extend_from_slice(b"\r\n");
+    total
+}
+
+pub(crate) fn subscribe(to: &mut Vec<u8>, subject: &str, number: u64) {
+    let _ = write!(to, "SUB {subject} {number}\r\n");
+}
+
+pub(crate) fn unsubscribe(to: &mut Vec<u8>, number: u64) {
+    let _ = write!(to, "UNSUB {number}\r\n");
+}
+
+pub(crate) fn connect(to: &mut Vec<u8>, options: &serde_json::Value) {
+    let _ = write!(to, "CONNECT {options}\r\n");
+}
+
+pub(crate) fn ping(to: &mut Vec<u8>) {
+    to.extend_from_slice(b"PING\r\n");
+}
+
+pub(crate) fn pong(to: &mut Vec<u8>) {
+    to.extend_from_slice(b"PONG\r\n");
+}
