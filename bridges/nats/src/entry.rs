@@ -2,14 +2,13 @@
 
 use std::time::{Duration, SystemTime};
 
-use async_nats::HeaderMap;
 use eventbroker::{Event, EventId};
 
 use crate::connection::Database;
 use crate::js::Entry;
 use crate::line::Outgoing;
 use crate::names::{self, type_tokens};
-use crate::wire::Block;
+use crate::wire::{Block, Headers};
 
 /// What the server knows a message again by.
 pub(crate) const MESSAGE_ID: &str = "Nats-Msg-Id";
@@ -57,12 +56,12 @@ pub(crate) fn is_of_the_original(prefix: &str, subject: &str) -> bool {
 }
 
 /// The id of the event of a message, without a look at what it holds.
-pub(crate) fn id_of(headers: &HeaderMap) -> Option<&str> {
-    headers.get(MESSAGE_ID).or_else(|| headers.get(EVENT_ID)).map(|value| value.as_str())
+pub(crate) fn id_of(headers: &Headers) -> Option<&str> {
+    headers.get(MESSAGE_ID).or_else(|| headers.get(EVENT_ID))
 }
 
 /// Whether this bridge has published a message: then its id can be found.
-pub(crate) fn is_ours(headers: &HeaderMap) -> bool {
+pub(crate) fn is_ours(headers: &Headers) -> bool {
     headers.get(MESSAGE_ID).is_some()
 }
 

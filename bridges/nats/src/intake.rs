@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use async_nats::{Message, Subject};
+use async_nats::Subject;
 use eventbroker::provider::BackendError;
 use futures_channel::oneshot;
 use parking_lot::{Condvar, Mutex};
@@ -18,6 +18,7 @@ use crate::reader::expires;
 use crate::registry::Leg;
 use crate::runtime::Session;
 use crate::source::{Arrived, Hold, Reader, Source, Unwanted};
+use crate::wire::Headers;
 
 /// Messages that are asked for at a time, at most.
 const BATCH: usize = 1_000;
@@ -355,11 +356,10 @@ impl Intake {
     }
 
     /// A request has ended. Returns how many to ask for at once, if somebody waits for them.
-    pub(crate) fn ended(&self, key: &str, message: &Message, expires: Duration) -> Option<usize> {
+    pub(crate) fn ended(&self, key: &str, headers: &Headers, expires: Duration) -> Option<usize> {
         let mut inner = self.inner.lock();
-        let left = message.headers.as_ref().and_then(|headers| headers.get("Nats-Pending-Messages"));
-        let left = left.and_then(|value| value.as_str().parse().ok());
-        let is_time_out = message.status.is_some_and(|status| [404, 408].contains(&status.as_u16()));
+        let left = headers.get("Nats-Pending-Messages").and_then(|value| value.parse().ok());
+        let is_time_out = headers.status().is_some_and(|status| [404, 408].contains(&status));
         let is_waiting = inner.is_receiving;
         inner.is_in_doubt |= !is_time_out;
         let source = inner.sources.get_mut(key)?;

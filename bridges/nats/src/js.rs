@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use crate::leader;
 use crate::router::{Answer, Answers};
 use crate::runtime::Session;
+use crate::wire::Headers;
 
 /// Codes of the server's errors.
 pub(crate) const STREAM_NOT_FOUND: u64 = 10_059;
@@ -192,15 +193,14 @@ pub(crate) async fn ack_all(session: &Session, acks: Vec<Ack>, is_each_answered:
     }
     let mut asked = 0;
     for (at, ack) in acks.iter().enumerate() {
-        let verb = Bytes::from_static(ack.verb);
-        let sent = if is_each_answered || last.iter().any(|(_, last)| *last == at) {
+        if is_each_answered || last.iter().any(|(_, last)| *last == at) {
             asked += 1;
-            session.client.publish_with_reply(ack.to.clone(), answers.address(at), verb).await
+            session.tap.publish(&ack.to, &answers.address(at), ack.verb);
         } else {
-            session.client.publish(ack.to.clone(), verb).await
-        };
-        sent.map_err(unavailable)?;
+            session.tap.publish(&ack.to, "", ack.verb);
+        }
     }
+    session.tap.send().map_err(unavailable)?;
     // A consumer that was removed does not answer, and needs none: the server says that nobody listens.
     for _ in 0..asked {
         next_of(session, &mut answers).await?;
@@ -232,13 +232,13 @@ pub(crate) struct Entry {
     pub(crate) sequence: u64,
     pub(crate) stored_at: SystemTime,
     pub(crate) subject: Subject,
-    pub(crate) headers: HeaderMap,
+    pub(crate) headers: Headers,
     pub(crate) payload: Bytes,
 }
 
 impl Entry {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name).map(|value| value.as_str())
+        self.headers.get(name)
     }
 }
 
@@ -295,11 +295,10 @@ pub(crate) async fn get(session: &Session, stream: &str, which: Which) -> Result
 }
 
 fn direct(message: Message) -> Result<Entry, BackendError> {
-    let headers = message.headers.unwrap_or_default();
-    let text = |name: &str| headers.get(name).map(|value| value.as_str().to_owned());
-    let sequence = text("Nats-Sequence").and_then(|it| it.parse().ok());
-    let stored_at = text("Nats-Time-Stamp").and_then(|it| it.parse::<Timestamp>().ok());
-    let subject = text("Nats-Subject").map(Subject::from);
+    let headers = message.headers.map(Headers::from).unwrap_or_default();
+    let sequence = headers.get("Nats-Sequence").and_then(|it| it.parse().ok());
+    let stored_at = headers.get("Nats-Time-Stamp").and_then(|it| it.parse::<Timestamp>().ok());
+    let subject = headers.get("Nats-Subject").map(Subject::from);
     let (Some(sequence), Some(stored_at), Some(subject)) = (sequence, stored_at, subject) else {
         return Err(unavailable("a message of a stream is not as expected"));
     };

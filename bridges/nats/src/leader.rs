@@ -3,7 +3,7 @@
 
 use std::time::SystemTime;
 
-use async_nats::{HeaderMap, HeaderName, HeaderValue, Message, StatusCode, Subject};
+use async_nats::{Message, StatusCode, Subject};
 use bytes::Bytes;
 use data_encoding::BASE64;
 use eventbroker::provider::BackendError;
@@ -15,6 +15,7 @@ use crate::js::{self, Entry, Which, unavailable};
 use crate::range::Begin;
 use crate::runtime::Session;
 use crate::stream;
+use crate::wire::Headers;
 
 /// Questions that are under way at a time.
 const UNDER_WAY: usize = 128;
@@ -98,20 +99,9 @@ fn entry(told: Told) -> Result<Entry, BackendError> {
         sequence: told.seq,
         stored_at: told.time.into(),
         subject: Subject::from(told.subject),
-        headers: headers(&String::from_utf8_lossy(&bytes(&told.hdrs)?)),
+        headers: Headers::read(Bytes::from(bytes(&told.hdrs)?)),
         payload: Bytes::from(bytes(&told.data)?),
     })
-}
-
-/// The headers of a message, behind the line that says in which way they are written.
-fn headers(text: &str) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    for (name, value) in text.lines().skip(1).filter_map(|line| line.split_once(':')) {
-        if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), value.trim().parse::<HeaderValue>()) {
-            headers.append(name, value);
-        }
-    }
-    headers
 }
 
 /// A way through a stream, message by message.
@@ -214,17 +204,4 @@ pub(crate) async fn all(session: &Session, stream: &str, filter: &str) -> Result
     let mut found: Vec<Entry> = found.into_iter().flatten().collect();
     found.sort_unstable_by_key(|entry| entry.sequence);
     Ok(found)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn headers_are_read_as_they_were_written() {
-        let read = headers("NATS/1.0\r\nEvent-ID: a:b\r\nEvent-ID:c\r\n\r\n");
-        let values: Vec<&str> = read.get_all("Event-ID").map(HeaderValue::as_str).collect();
-        assert_eq!(values, ["a:b", "c"]);
-        assert!(headers("").is_empty());
-    }
 }

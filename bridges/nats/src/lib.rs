@@ -56,6 +56,7 @@ mod status;
 mod store;
 mod stream;
 mod tail;
+mod tap;
 mod tls;
 mod turns;
 mod unconfirmed;

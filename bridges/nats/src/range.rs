@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use crate::js::{Entry, Standing, api, nanos, unavailable};
 use crate::leader::{self, Walk};
 use crate::runtime::Session;
+use crate::wire::Headers;
 
 /// How long a consumer that nobody asks any more is kept by the server.
 const FORGET_AFTER: Duration = Duration::from_secs(30);
@@ -201,7 +202,7 @@ fn delivered(message: Message) -> Option<(Entry, u64)> {
         sequence: standing.sequence,
         stored_at: standing.stored_at,
         subject: message.subject,
-        headers: message.headers.unwrap_or_default(),
+        headers: message.headers.map(Headers::from).unwrap_or_default(),
         payload: message.payload,
     };
     Some((entry, left))

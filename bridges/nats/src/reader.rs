@@ -1,13 +1,13 @@
 //! The tasks on the bridge thread that take the messages which were asked for: one for each consumer.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use async_nats::{Message, Subject, Subscriber};
+use async_nats::Subject;
 use eventbroker::provider::BackendError;
 use futures_channel::oneshot;
-use futures_util::StreamExt as _;
 use futures_util::future::{Either, select};
 
 use crate::connection::Database;
@@ -17,10 +17,9 @@ use crate::leases::{self, Known};
 use crate::registry::{self, Leg};
 use crate::runtime::Session;
 use crate::source::{Arrived, Unwanted};
+use crate::tap::Tapped;
+use crate::wire::Incoming;
 use crate::{floors, holds, js, members};
-
-/// Messages that are taken at a time.
-const CHUNK: usize = 256;
 
 /// How long a request lasts: a member that is frozen gets for so long what another one could handle. With partitions it ends before another one
 /// takes over.
@@ -57,7 +56,7 @@ async fn ask_one(session: &Session, database: &Arc<Database>, pull: &Pull) -> Re
         }
         begun?;
     }
-    send(session, database, &pull.leg, pull.batch, inbox).await
+    send(session, database, &pull.leg, pull.batch, &inbox)
 }
 
 /// Begins to take the messages of a consumer on this connection.
@@ -69,7 +68,7 @@ async fn begin(
     begun: Begun,
 ) -> Result<(), BackendError> {
     let Begun { stopped, was_read } = begun;
-    let subscriber = session.client.subscribe(inbox.clone()).await.map_err(js::unavailable)?;
+    let subscriber = session.tap.subscribe(&inbox).await.ok_or_else(js::cut_off)?;
     let (next, on_thread) = (session.clone(), Arc::clone(database));
     floors::compare(session, database, &pull.leg).await?;
     Session::spawn(read(next, on_thread, pull.key.clone(), Arc::clone(&pull.leg), inbox, subscriber, stopped));
@@ -84,15 +83,10 @@ async fn begin(
     Ok(())
 }
 
-async fn send(
-    session: &Session,
-    database: &Database,
-    leg: &Leg,
-    batch: usize,
-    inbox: Subject,
-) -> Result<(), BackendError> {
+fn send(session: &Session, database: &Database, leg: &Leg, batch: usize, inbox: &str) -> Result<(), BackendError> {
     let (verb, request) = registry::pull(leg, batch, expires(database));
-    session.client.publish_with_reply(verb, inbox, request).await.map_err(js::unavailable)
+    session.tap.publish(&verb, inbox, &request);
+    session.tap.send().map_err(js::unavailable)
 }
 
 /// Takes the messages of a consumer until it is stopped; what comes then goes back.
@@ -102,34 +96,35 @@ async fn read(
     key: Arc<str>,
     leg: Arc<Leg>,
     inbox: Subject,
-    mut subscriber: Subscriber,
+    mut tapped: Tapped,
     mut stopped: oneshot::Receiver<()>,
 ) {
     let (unit, lease) = (leg.unit.clone(), database.settings.lease_time);
     let mut is_stopped = false;
     loop {
-        let chunk = if is_stopped {
-            (&mut subscriber).ready_chunks(CHUNK).next().await
+        let together = if is_stopped {
+            tapped.next().await
         } else {
-            let mut chunks = (&mut subscriber).ready_chunks(CHUNK);
-            match select(chunks.next(), &mut stopped).await {
-                Either::Left((chunk, _)) => chunk,
+            let next = pin!(tapped.next());
+            match select(next, &mut stopped).await {
+                Either::Left((together, _)) => together,
                 Either::Right(_) => {
                     is_stopped = true;
-                    drop(chunks);
-                    // What is on its way still comes.
-                    if subscriber.drain().await.is_err() {
-                        return;
-                    }
-                    continue;
+                    Some(Vec::new())
                 }
             }
         };
-        let Some(chunk) = chunk else { return };
-        let (statuses, messages): (Vec<Message>, Vec<Message>) = chunk.into_iter().partition(|it| it.status.is_some());
+        let Some(together) = together else { return };
+        if together.is_empty() {
+            // What is on its way still comes.
+            tapped.end();
+            continue;
+        }
+        let is_status = |it: &Incoming| it.headers.status().is_some();
+        let (statuses, messages): (Vec<Incoming>, Vec<Incoming>) = together.into_iter().partition(is_status);
         for message in statuses.iter().filter(|_| !is_stopped) {
-            if let Some(batch) = database.intake.ended(&key, message, expires(&database))
-                && send(&session, &database, &leg, batch, inbox.clone()).await.is_err()
+            if let Some(batch) = database.intake.ended(&key, &message.headers, expires(&database))
+                && send(&session, &database, &leg, batch, &inbox).is_err()
             {
                 session.give_up("messages could not be asked for");
             }
@@ -163,7 +158,7 @@ async fn look_at(
     database: &Database,
     key: &str,
     leg: &Leg,
-    messages: Vec<Message>,
+    messages: Vec<Incoming>,
 ) -> Result<Vec<Arrived>, BackendError> {
     let fresh = Instant::now();
     let mut arrived = Vec::with_capacity(messages.len());
@@ -178,7 +173,7 @@ async fn look_at(
             sequence: standing.sequence,
             stored_at: standing.stored_at,
             subject: message.subject,
-            headers: message.headers.unwrap_or_default(),
+            headers: message.headers,
             payload: message.payload,
         };
         let known = Known::default();

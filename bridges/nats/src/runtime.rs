@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::io::{self, Read, Write};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,12 +16,15 @@ use async_nats::connection::State;
 use async_nats::{Client, ConnectOptions, Event};
 use eventbroker::provider::{BackendError, Backoff};
 use parking_lot::Mutex;
+use tokio::io::Interest;
+use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime as Tokio};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::router::Router;
 use crate::socket::Address;
+use crate::tap::Tap;
 use crate::{refusal, tls};
 
 /// How long connecting, and one call, may take; and one that has much to look at.
@@ -39,6 +43,7 @@ type Job = Box<dyn FnOnce(Result<Session, BackendError>) -> Option<Work> + Send>
 #[derive(Clone)]
 pub(crate) struct Session {
     pub(crate) client: Client,
+    pub(crate) tap: Arc<Tap>,
     pub(crate) router: Arc<Router>,
     /// Tells this connection from earlier ones.
     pub(crate) generation: u64,
@@ -67,7 +72,7 @@ struct Shared {
 }
 
 impl Runtime {
-    pub(crate) fn start(address: Arc<Address>, backoff: Arc<Backoff>) -> std::io::Result<Self> {
+    pub(crate) fn start(address: Arc<Address>, backoff: Arc<Backoff>) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             address,
             backoff,
@@ -253,6 +258,11 @@ impl Session {
         tokio::time::timeout(CALL_LIMIT, work).await.ok()
     }
 
+    /// Lets others go on first.
+    pub(crate) async fn give_way() {
+        tokio::task::yield_now().await;
+    }
+
     /// Waits a moment.
     pub(crate) async fn pause(time: Duration) {
         tokio::time::sleep(time).await;
@@ -264,6 +274,38 @@ impl Session {
     }
 }
 
+/// A socket that the runtime watches; reading and writing do not block.
+pub(crate) struct Socket(TcpStream);
+
+impl Socket {
+    pub(crate) fn new(stream: std::net::TcpStream) -> io::Result<Self> {
+        stream.set_nonblocking(true)?;
+        TcpStream::from_std(stream).map(Self)
+    }
+
+    /// Waits until there is something to read, or room to write if that is wanted.
+    pub(crate) async fn ready(&self, is_room_wanted: bool) -> io::Result<()> {
+        let interest = if is_room_wanted { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+        self.0.ready(interest).await.map(drop)
+    }
+}
+
+impl Read for &Socket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.try_read(buffer)
+    }
+}
+
+impl Write for &Socket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.try_write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 impl Shared {
     fn run(self: Arc<Self>, mut queue: UnboundedReceiver<Job>) {
         while let Some(job) = queue.blocking_recv() {
@@ -272,7 +314,7 @@ impl Shared {
             }
             let mut runtime = None;
             let connected = self.backoff.attempt(|| {
-                let made = Builder::new_current_thread().enable_all().build();
+                let made = Builder::new_current_thread().enable_all().thread_keep_alive(Duration::ZERO).build();
                 let made = made.map_err(|error| format!("{}: no runtime: {error}", self.address.place))?;
                 let session = made.block_on(self.connect())?;
                 runtime = Some(made);
@@ -343,8 +385,25 @@ impl Shared {
         };
         was_connected.store(true, Ordering::SeqCst);
         let generation = self.generation.load(Ordering::SeqCst);
+        let tap = self.connect_tap(client.server_info().server_id, &broken).await?;
         let router = Router::start(&client).await.map_err(|error| format!("{}: {error}", self.address.place))?;
-        Ok(Session { client, router, generation, broken, is_replicated: Arc::clone(&self.is_replicated) })
+        Ok(Session { client, tap, router, generation, broken, is_replicated: Arc::clone(&self.is_replicated) })
+    }
+
+    /// Makes the other connection, to the same server if that is among those that are asked.
+    async fn connect_tap(self: &Arc<Self>, server_id: String, broken: &Arc<Notify>) -> Result<Arc<Tap>, String> {
+        let (shared, lost) = (Arc::clone(self), Arc::clone(broken));
+        let connecting = tokio::task::spawn_blocking(move || shared.address.connect(Some(&server_id)));
+        let connected = tokio::select! {
+            biased;
+            connected = connecting => connected.map_err(|_| format!("{}: nobody connects", self.address.place))?,
+            () = self.stop.notified() => return Err(format!("{}: the broker ends", self.address.place)),
+        };
+        let tap = Tap::start(connected?, move |why| {
+            tracing::debug!(why, "a connection to NATS was lost");
+            lost.notify_one();
+        });
+        tap.map_err(|error| format!("{}: {error}", self.address.place))
     }
 
     /// Does what it is asked for until the connection is lost or nobody asks any more.

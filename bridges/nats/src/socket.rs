@@ -247,6 +247,11 @@ impl Channel {
         Ok(read)
     }
 
+    /// Whether something that was to be sent is still here.
+    pub(crate) fn is_blocked(&self) -> bool {
+        !self.outgoing.is_empty() || self.tls.as_ref().is_some_and(|tls| tls.wants_write())
+    }
+
     /// Writes what is to be sent. After an error some of it may have been.
     pub(crate) fn write_to(&mut self, stream: &mut impl Write) -> io::Result<()> {
         let Some(tls) = &mut self.tls else {

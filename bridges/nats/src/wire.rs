@@ -57,10 +57,6 @@ impl Headers {
         Self(block)
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// The first value of a name.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         let mut lines = self.0.split(|it| *it == b'\n').skip(1);
