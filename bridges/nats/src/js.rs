@@ -53,8 +53,13 @@ pub(crate) fn cut_off() -> BackendError {
 
 /// The next answer to what was asked. One that does not come ends the connection, also of a call that may take long as a whole.
 async fn next_of(session: &Session, answers: &mut Answers) -> Result<Answer, BackendError> {
-    match Session::in_time(answers.next()).await {
-        Some(answer) => answer.ok_or_else(cut_off),
+    in_time(session, answers.next()).await?.ok_or_else(cut_off)
+}
+
+/// What is waited for, if it comes in time.
+async fn in_time<T>(session: &Session, answer: impl Future<Output = T>) -> Result<T, BackendError> {
+    match Session::in_time(answer).await {
+        Some(answer) => Ok(answer),
         None => {
             session.give_up("an answer has not come");
             Err(unavailable("there was no answer in time"))
@@ -68,12 +73,14 @@ pub(crate) async fn api(
     verb: &str,
     request: &Value,
 ) -> Result<Result<Value, ApiError>, BackendError> {
-    let payload = if request.is_null() { Bytes::new() } else { Bytes::from(request.to_string()) };
-    let answer = session.client.request(format!("$JS.API.{verb}"), payload).await;
-    let answer = answer.map_err(|error| match error.kind() {
-        async_nats::RequestErrorKind::NoResponders => unavailable("JetStream is not enabled on the server"),
-        _ => unavailable(error),
-    })?;
+    let payload = if request.is_null() { String::new() } else { request.to_string() };
+    let answer = session.tap.ask(&format!("$JS.API.{verb}"), payload.as_bytes());
+    session.tap.send().map_err(unavailable)?;
+    let answer = Session::in_time(answer).await.ok_or_else(|| unavailable("there was no answer in time"))?;
+    let answer = answer.map_err(|_| cut_off())?;
+    if answer.headers.status() == Some(NO_RESPONDERS) {
+        return Err(unavailable("JetStream is not enabled on the server"));
+    }
     let mut answer: Value = serde_json::from_slice(&answer.payload).map_err(unavailable)?;
     Ok(match answer.get_mut("error").map(Value::take) {
         Some(error) => Err(ApiError {
@@ -182,7 +189,6 @@ pub(crate) const IN_PROGRESS: &[u8] = b"+WPI";
 /// only the last of each is to be answered; or all of them.
 pub(crate) async fn ack_all(session: &Session, acks: Vec<Ack>, is_each_answered: bool) -> Result<(), BackendError> {
     let acks = known_to_server(session, acks).await?;
-    let mut answers = session.router.call();
     // Mostly all are of one.
     let mut last: Vec<(&str, usize)> = Vec::new();
     for (at, ack) in acks.iter().enumerate() {
@@ -191,19 +197,18 @@ pub(crate) async fn ack_all(session: &Session, acks: Vec<Ack>, is_each_answered:
             None => last.push((&ack.consumer, at)),
         }
     }
-    let mut asked = 0;
+    let mut answers = Vec::new();
     for (at, ack) in acks.iter().enumerate() {
         if is_each_answered || last.iter().any(|(_, last)| *last == at) {
-            asked += 1;
-            session.tap.publish(&ack.to, &answers.address(at), ack.verb);
+            answers.push(session.tap.ask(&ack.to, ack.verb));
         } else {
             session.tap.publish(&ack.to, "", ack.verb);
         }
     }
     session.tap.send().map_err(unavailable)?;
     // A consumer that was removed does not answer, and needs none: the server says that nobody listens.
-    for _ in 0..asked {
-        next_of(session, &mut answers).await?;
+    for answer in answers {
+        in_time(session, answer).await?.map_err(|_| cut_off())?;
     }
     Ok(())
 }

@@ -2,14 +2,13 @@
 //! It is made when it is needed, and dropped after any failure: a late answer would be taken for another one's.
 
 use std::fmt;
-use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use eventbroker::provider::{BackendError, Backoff};
 
 use crate::js::{self, Stored};
-use crate::socket::{Address, Connection, in_words};
+use crate::socket::{Address, Connection, in_words, new_inbox};
 use crate::wire::{self, Frame};
 
 /// How long it is waited for the next answer, and for all of them.
@@ -91,8 +90,7 @@ impl Open {
         let mut connection = address.connect(None)?;
         let lost = |error| format!("{}: {}", address.place, in_words(&error));
         connection.stream.set_read_timeout(Some(ANSWER_LIMIT)).map_err(lost)?;
-        let random = [(); 2].map(|()| RandomState::new().hash_one(&address.name));
-        let inbox = format!("_INBOX.{:016x}{:016x}", random[0], random[1]);
+        let inbox = new_inbox();
         wire::subscribe(&mut connection.channel.outgoing, &format!("{inbox}.*"), ANSWERS);
         Ok(Self { connection, inbox, next: 0, last_use: Instant::now() })
     }

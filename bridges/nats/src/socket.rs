@@ -2,6 +2,7 @@
 //! client library, which has one for everything else, makes a task's work of each message. Who waits for the socket is told by who uses it.
 
 use std::fmt;
+use std::hash::{BuildHasher as _, RandomState};
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs as _};
 use std::path::PathBuf;
@@ -208,6 +209,12 @@ impl Connection {
     pub(crate) fn send(&mut self) -> Result<(), String> {
         self.channel.write_to(&mut self.stream).map_err(|error| in_words(&error))
     }
+}
+
+/// An address that nobody else has.
+pub(crate) fn new_inbox() -> String {
+    let random = [0, 1].map(|it| RandomState::new().hash_one(it));
+    format!("_INBOX.{:016x}{:016x}", random[0], random[1])
 }
 
 /// Why nothing could be read or written.

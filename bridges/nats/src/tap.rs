@@ -1,5 +1,6 @@
-//! The connection on which the messages of consumers come in, and their acknowledgements leave. It lives as long as the client's, on the same
-//! thread: one task reads it, and whoever has something to say on it writes it there.
+//! The connection on which the messages of consumers come in, their acknowledgements leave, and the API is asked: what the server answers comes
+//! behind the messages that it has delivered before. It lives as long as the client's, on the same thread: one task reads it, and whoever has
+//! something to say on it writes it there.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -11,17 +12,24 @@ use std::time::Duration;
 use async_nats::Subject;
 use futures_channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use futures_channel::oneshot;
-use futures_util::StreamExt as _;
 use futures_util::future::{Either, select};
+use futures_util::{FutureExt as _, StreamExt as _};
 use parking_lot::Mutex;
 
 use crate::runtime::{Session, Socket};
-use crate::socket::{Channel, Connection, in_words};
+use crate::socket::{Channel, Connection, in_words, new_inbox};
 use crate::wire::{self, Frame, Incoming};
 
 /// How often the server is asked whether it is there, and after how many questions without an answer it is taken for gone.
 const ASK_EVERY: Duration = Duration::from_secs(2);
 const UNANSWERED: usize = 3;
+/// When there are so many questions without an answer, those are forgotten whose asker has given up.
+const QUESTIONS: usize = 1_024;
+/// Reads in a row, and messages that are looked at together if there are so many.
+const READS: usize = 64;
+const TOGETHER: usize = 256;
+/// The subscription to the answers.
+const ANSWERS: u64 = 0;
 
 /// See the module's page.
 pub(crate) struct Tap {
@@ -36,6 +44,9 @@ struct State {
     next: u64,
     /// Bounded by what was asked for.
     readers: HashMap<u64, UnboundedSender<Vec<Incoming>>>,
+    /// Where answers come in, with the number of the question behind it; and who waits for one.
+    inbox: String,
+    questions: HashMap<u64, oneshot::Sender<Incoming>>,
     asked: VecDeque<Asked>,
 }
 
@@ -60,7 +71,15 @@ impl Tap {
     pub(crate) fn start(connection: Connection, on_loss: impl Fn(&str) + Send + 'static) -> io::Result<Arc<Self>> {
         let Connection { stream, channel, .. } = connection;
         let (unsent, left) = unbounded();
-        let state = State { channel, next: 1, readers: HashMap::new(), asked: VecDeque::new() };
+        let mut state = State {
+            channel,
+            next: 1,
+            readers: HashMap::new(),
+            inbox: new_inbox(),
+            questions: HashMap::new(),
+            asked: VecDeque::new(),
+        };
+        wire::subscribe(&mut state.channel.outgoing, &format!("{}.*", state.inbox), ANSWERS);
         let tap = Arc::new(Self { socket: Socket::new(stream)?, state: Mutex::new(state), unsent });
         let task = Arc::clone(&tap);
         Session::spawn(async move {
@@ -69,6 +88,7 @@ impl Tap {
             // Nobody waits for what never comes.
             let mut state = task.state.lock();
             state.readers.clear();
+            state.questions.clear();
             state.asked.clear();
         });
         Ok(tap)
@@ -81,7 +101,7 @@ impl Tap {
             let is_blocked = self.state.lock().channel.is_blocked();
             let ready = pin!(self.socket.ready(is_blocked));
             let result = match select(ready, select(unsent.next(), &mut turn)).await {
-                Either::Left((Ok(()), _)) => self.read(),
+                Either::Left((Ok(()), _)) => self.read_all(),
                 Either::Left((Err(error), _)) => return in_words(&error),
                 // From now on it is waited for room for it as well.
                 Either::Right((Either::Left(_), _)) => continue,
@@ -97,13 +117,23 @@ impl Tap {
         }
     }
 
-    /// Reads once what has come, and hands it over.
-    fn read(&self) -> Result<(), String> {
+    /// Reads what has come, so that it is looked at together, but no more than others can wait for.
+    fn read_all(&self) -> Result<(), String> {
+        for _ in 0..READS {
+            if !self.read()? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads once, and hands over what has come. False if nothing has.
+    fn read(&self) -> Result<bool, String> {
         let mut state = self.state.lock();
         match state.channel.read_from(&mut &self.socket) {
             Ok(0) => return Err("the connection was lost".to_owned()),
             Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
             Err(error) => return Err(in_words(&error)),
         }
         let mut together: Vec<Incoming> = Vec::new();
@@ -132,7 +162,7 @@ impl Tap {
             }
         }
         state.hand_over(&mut together);
-        Ok(())
+        Ok(true)
     }
 
     fn ask_for_life(&self) -> Result<(), String> {
@@ -162,6 +192,20 @@ impl Tap {
         }
     }
 
+    /// Writes a question, as a message is written. The answer may never come.
+    pub(crate) fn ask(&self, subject: &str, payload: &[u8]) -> oneshot::Receiver<Incoming> {
+        let (sender, answer) = oneshot::channel();
+        let mut state = self.state.lock();
+        let State { channel, next, inbox, questions, .. } = &mut *state;
+        if questions.len() >= QUESTIONS {
+            questions.retain(|_, sender| !sender.is_canceled());
+        }
+        wire::publish(&mut channel.outgoing, subject, &format!("{inbox}.{next}"), None, payload);
+        questions.insert(*next, sender);
+        *next += 1;
+        answer
+    }
+
     /// Waits until the server has heard what was sent. False if the connection was lost.
     pub(crate) async fn is_heard(&self) -> bool {
         let (sender, heard) = oneshot::channel();
@@ -186,9 +230,17 @@ impl Tap {
 }
 
 impl State {
-    fn hand_over(&self, together: &mut Vec<Incoming>) {
+    fn hand_over(&mut self, together: &mut Vec<Incoming>) {
         let together = std::mem::take(together);
-        if let Some(reader) = together.first().and_then(|message| self.readers.get(&message.number)) {
+        if together.first().is_some_and(|message| message.number == ANSWERS) {
+            for message in together {
+                let number = message.subject.rsplit('.').next().and_then(|it| it.parse::<u64>().ok());
+                if let Some(sender) = number.and_then(|number| self.questions.remove(&number)) {
+                    // Who has asked may have given up.
+                    let _ = sender.send(message);
+                }
+            }
+        } else if let Some(reader) = together.first().and_then(|message| self.readers.get(&message.number)) {
             // Who reads may just have gone.
             let _ = reader.unbounded_send(together);
         }
@@ -201,9 +253,15 @@ impl State {
 }
 
 impl Tapped {
-    /// What comes next; nothing at the end of the subscription or the connection.
+    /// What comes next, and what is here beside it; nothing at the end of the subscription or the connection.
     pub(crate) async fn next(&mut self) -> Option<Vec<Incoming>> {
-        self.messages.next().await
+        let mut together = self.messages.next().await?;
+        while together.len() < TOGETHER
+            && let Some(Some(more)) = self.messages.next().now_or_never()
+        {
+            together.extend(more);
+        }
+        Some(together)
     }
 
     /// Nothing more is to come; what is on its way still does.

@@ -33,7 +33,8 @@ fn large_events_are_handled_once_and_in_order() {
         })
         .expect("a subscription");
     let came: Vec<_> = (0..EVENTS).map(|_| calls.recv_timeout(PATIENCE).expect("it is handled")).collect();
-    assert!(came == sent, "each once, in order");
+    let places: Vec<_> = came.iter().map(|id| sent.iter().position(|it| it == id)).collect();
+    assert!(came == sent, "each once, in order: {places:?}");
     assert!(broker.stop(PATIENCE).is_clean());
     assert!(calls.try_recv().is_err(), "none comes again");
 }
