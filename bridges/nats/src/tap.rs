@@ -83,13 +83,9 @@ impl Tap {
         let tap = Arc::new(Self { socket: Socket::new(stream)?, state: Mutex::new(state), unsent });
         let task = Arc::clone(&tap);
         Session::spawn(async move {
+            // Who waits for an answer goes with the runtime.
             let why = task.run(left).await;
             on_loss(&why);
-            // Nobody waits for what never comes.
-            let mut state = task.state.lock();
-            state.readers.clear();
-            state.questions.clear();
-            state.asked.clear();
         });
         Ok(tap)
     }
