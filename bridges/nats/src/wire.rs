@@ -15,7 +15,7 @@ const LARGEST: usize = 128 << 20;
 const VERSION: &[u8] = b"NATS/1.0";
 
 /// What the server has written.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Frame {
     Message(Incoming),
     /// What it says of itself, as JSON.
@@ -212,4 +212,119 @@ pub(crate) fn ping(to: &mut Vec<u8>) {
 
 pub(crate) fn pong(to: &mut Vec<u8>) {
     to.extend_from_slice(b"PONG\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::option;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What a server writes, told in other words than it is read by.
+    fn written() -> impl Strategy<Value = (String, Frame)> {
+        let subject = "[a-zA-Z_$.0-9-]{1,40}";
+        let headers = option::of(vec(("[A-Za-z-]{1,12}", "[ -9;-~]{0,20}"), 0..4));
+        let message = (subject, any::<u64>(), option::of(subject), headers, "[a-z\r\n]{0,300}");
+        let message = message.prop_map(|(subject, number, reply, headers, payload)| {
+            let block = headers.map(|headers| {
+                let lines: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+                format!("NATS/1.0\r\n{lines}\r\n")
+            });
+            let reply_word = reply.as_ref().map(|it| format!("{it} ")).unwrap_or_default();
+            let text = match &block {
+                Some(block) => {
+                    let total = block.len() + payload.len();
+                    format!("HMSG {subject} {number} {reply_word}{} {total}\r\n{block}{payload}\r\n", block.len())
+                }
+                None => format!("MSG {subject} {number} {reply_word}{}\r\n{payload}\r\n", payload.len()),
+            };
+            let frame = Frame::Message(Incoming {
+                number,
+                subject: subject.into(),
+                reply: reply.map(Subject::from),
+                headers: Headers::read(Bytes::from(block.unwrap_or_default())),
+                payload: Bytes::from(payload),
+            });
+            (text, frame)
+        });
+        let refusal =
+            "[a-zA-Z ]{0,30}[a-z]".prop_map(|it| (format!("-ERR '{it}'\r\n"), Frame::Refusal(it.trim().to_owned())));
+        prop_oneof![
+            4 => message,
+            1 => Just(("PING\r\n".to_owned(), Frame::Ping)),
+            1 => Just(("PONG\r\n".to_owned(), Frame::Pong)),
+            1 => Just(("+OK\r\n".to_owned(), Frame::Done)),
+            1 => refusal,
+            1 => "[a-z]{0,50}".prop_map(|it| (format!("INFO {it}\r\n"), Frame::Info(Bytes::from(format!(" {it}"))))),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn what_a_server_writes_is_read_however_it_comes(all in vec(written(), 0..12), cut in 1_usize..200) {
+            let text: String = all.iter().map(|(text, _)| text.as_str()).collect();
+            let (mut bytes, mut read) = (BytesMut::new(), Vec::new());
+            for part in text.as_bytes().chunks(cut) {
+                bytes.extend_from_slice(part);
+                while let Some(frame) = next(&mut bytes).expect("it is well formed") {
+                    read.push(frame);
+                }
+            }
+            let told: Vec<Frame> = all.into_iter().map(|(_, frame)| frame).collect();
+            prop_assert_eq!(read, told);
+            prop_assert!(bytes.is_empty());
+        }
+
+        #[test]
+        fn what_is_damaged_is_refused_and_panics_nobody(
+            verb in prop_oneof![Just("MSG"), Just("HMSG"), Just("-ERR"), Just("X"), Just("")],
+            rest in "[ a0-9\r\n-]{0,80}",
+        ) {
+            let mut bytes = BytesMut::from(format!("{verb} {rest}").as_bytes());
+            // Each of them takes something, so it comes to an end.
+            let frames = (0..200).map_while(|_| next(&mut bytes).ok().flatten()).count();
+            prop_assert!(frames < 200);
+        }
+
+        #[test]
+        fn what_is_written_is_read(
+            headers in vec(("[A-Za-z-]{1,12}", "[ -~]{0,20}"), 1..5),
+            payload in vec(any::<u8>(), 0..300),
+        ) {
+            let mut block = Block::default();
+            headers.iter().for_each(|(name, value)| block.add(name, value));
+            let mut written = Vec::new();
+            let size = publish(&mut written, "a.b", "c.1", Some(block), &payload);
+            // As a server hands it on: with the number of a subscription, and another verb.
+            let text = written.strip_prefix(b"HPUB a.b c.1 ").expect("it is said so");
+            let mut bytes = BytesMut::from([b"HMSG a.b 7 c.1 ".as_slice(), text].concat().as_slice());
+            let Ok(Some(Frame::Message(message))) = next(&mut bytes) else { panic!("it is a message") };
+            prop_assert_eq!(&message.payload[..], &payload[..]);
+            prop_assert_eq!(message.reply.as_deref(), Some("c.1"));
+            prop_assert_eq!(message.headers.0.len() + payload.len(), size);
+            for (name, value) in &headers {
+                let first = headers.iter().find(|(other, _)| other == name).map(|(_, value)| value.trim());
+                prop_assert_eq!(message.headers.get(name), first, "{}", value);
+            }
+            prop_assert_eq!(message.headers.status(), None);
+        }
+    }
+
+    #[test]
+    fn a_status_stands_in_the_first_line() {
+        let status = |text: &'static str| Headers::read(Bytes::from_static(text.as_bytes())).status();
+        assert_eq!(status("NATS/1.0 503\r\n\r\n"), Some(503));
+        assert_eq!(status("NATS/1.0 408 Request Timeout\r\nNats-Pending-Messages: 3\r\n\r\n"), Some(408));
+        assert_eq!(status("NATS/1.0\r\nA: 503\r\n\r\n"), None);
+        assert_eq!(status(""), None);
+    }
+
+    #[test]
+    fn a_value_that_no_header_can_hold_is_left_out() {
+        let mut block = Block::default();
+        block.add("A", "one\r\nB: two");
+        assert_eq!(block.end(), b"NATS/1.0\r\n\r\n");
+    }
 }
