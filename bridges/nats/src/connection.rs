@@ -284,6 +284,9 @@ impl Database {
         let mut leases = self.leases.lock();
         let ended: Vec<Held> = tokens.iter().filter_map(|token| leases.remove(token)).collect();
         drop(leases);
+        if self.partitions() > 0 {
+            self.intake.make_room(ended.len());
+        }
         let most = (REMEMBERED / self.partitions().max(1) as usize).max(LEAST_REMEMBERED);
         let mut settled = self.settled.lock();
         for held in ended {
