@@ -22,7 +22,7 @@ fn what_has_piled_up_in_a_partition_is_handled_without_a_pause() {
     broker.unsubscribe(id).expect("it is there");
     for some in 0..EVENTS / 1_024 {
         let events = (0..1_024).map(|number| {
-            let event = Event::builder(Source::System, "work.it").key(&format!("key {}", number % 50));
+            let event = Event::builder(Source::System, "work.it").key(format!("key {}", number % 50));
             event.payload(&(some * 1_024 + number)).build().expect("a valid event")
         });
         assert!(broker.publish_batch(events).iter().all(Result::is_ok));
