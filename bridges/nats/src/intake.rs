@@ -284,6 +284,11 @@ impl Intake {
         self.fail(error);
     }
 
+    /// Whether the messages of a consumer are still to come there.
+    pub(crate) fn is_read(&self, key: &str, inbox: &Subject) -> bool {
+        self.inner.lock().sources.get(key).is_some_and(|source| source.inbox.as_ref() == Some(inbox))
+    }
+
     /// The messages of a consumer could not be read.
     pub(crate) fn is_not_read(&self, key: &str) {
         if let Some(source) = self.inner.lock().sources.get_mut(key) {
