@@ -254,11 +254,12 @@ impl Database {
     pub(crate) fn settle(&self, tokens: &[u64]) {
         let mut leases = self.leases.lock();
         let ended: Vec<Held> = tokens.iter().filter_map(|token| leases.remove(token)).collect();
+        // Before anybody sees that it is in hand no more.
+        self.recent.settle(ended.iter().map(|held| (&*held.leg.unit, held.known())));
         drop(leases);
         if self.partitions() > 0 {
             self.intake.make_room(ended.len());
         }
-        self.recent.settle(ended.iter().map(|held| (&*held.leg.unit, held.known())));
     }
 
     /// The messages on which leases are held.

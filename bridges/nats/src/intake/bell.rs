@@ -37,6 +37,9 @@ impl Intake {
 
     /// There is room for so many more deliveries of partitions.
     pub(crate) fn make_room(&self, count: usize) {
+        if count == 0 {
+            return;
+        }
         let mut inner = self.inner.lock();
         let (had, now) = (inner.bell.settled, Instant::now());
         inner.bell.settled += count;
