@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use async_nats::{ServerAddr, Subject};
 use eventbroker::provider::{BackendError, Backoff, partition_of};
-use eventbroker::{Event, EventId, Pattern};
+use eventbroker::{Event, Pattern};
 use parking_lot::Mutex;
 
 use crate::floors::Floors;
@@ -18,6 +18,7 @@ use crate::js::{self, Ack, Entry, Which};
 use crate::leases::Note;
 use crate::line::Line;
 use crate::names;
+use crate::recent::Recent;
 use crate::registry::{Info, Leg};
 use crate::runtime::{Runtime, Session};
 use crate::shares::Shares;
@@ -26,10 +27,6 @@ use crate::state::State;
 use crate::unconfirmed::Unconfirmed;
 use crate::{Nats, OpenError, tls};
 
-/// How many places of events are remembered, twice, and how many acknowledged messages of a subscription, twice: each partition has its share.
-const REMEMBERED: usize = 16_384;
-/// Which is no less than this.
-const LEAST_REMEMBERED: usize = 1_024;
 /// How long it is taken for known what time the server has.
 const CLOCK_IS_GOOD: Duration = Duration::from_secs(60);
 
@@ -62,8 +59,7 @@ pub(crate) struct Database {
     pub(crate) shares: Mutex<Shares>,
     /// Up to this message the stream was divided in another way: the subjects do not tell what there is.
     pub(crate) divided_after: AtomicU64,
-    places: Mutex<Places>,
-    settled: Mutex<HashMap<Arc<str>, Settled>>,
+    pub(crate) recent: Recent,
     clock: Mutex<Option<Clock>>,
 }
 
@@ -113,27 +109,17 @@ impl Held {
         }
     }
 
+    fn known(&self) -> Known {
+        (self.leg.ack_name(), self.sequence, self.stored_at)
+    }
+
     pub(crate) fn ack(&self, verb: &'static [u8]) -> Ack {
         Ack { consumer: self.leg.ack_name(), to: self.reply.clone(), verb, generation: self.generation }
     }
 }
 
-/// Where events are in the stream, of those that were seen lately.
-#[derive(Debug, Default)]
-struct Places {
-    young: HashMap<EventId, u64>,
-    old: HashMap<EventId, u64>,
-}
-
 /// A message of a consumer. In a stream that was made again, others have the same numbers, but were stored at other times.
 pub(crate) type Known = (Arc<str>, u64, SystemTime);
-
-/// The messages of a consumer that this provider has acknowledged of late, and when they were stored.
-#[derive(Debug, Default)]
-struct Settled {
-    young: HashMap<u64, SystemTime>,
-    old: HashMap<u64, SystemTime>,
-}
 
 /// What time the server had at a moment here.
 #[derive(Debug, Clone, Copy)]
@@ -217,8 +203,7 @@ impl Database {
             is_crowded: AtomicBool::new(false),
             shares: Mutex::default(),
             divided_after: AtomicU64::new(0),
-            places: Mutex::default(),
-            settled: Mutex::default(),
+            recent: Recent::default(),
             clock: Mutex::default(),
         })
     }
@@ -272,54 +257,21 @@ impl Database {
         }
     }
 
-    /// Remembers where an event is.
-    pub(crate) fn remember(&self, id: &EventId, sequence: u64) {
-        let mut places = self.places.lock();
-        places.young.insert(id.clone(), sequence);
-        if places.young.len() >= REMEMBERED {
-            places.old = std::mem::take(&mut places.young);
-        }
-    }
-
-    pub(crate) fn remembered(&self, id: &EventId) -> Option<u64> {
-        let places = self.places.lock();
-        places.young.get(id).or_else(|| places.old.get(id)).copied()
-    }
-
     /// The server has heard that these leases have ended.
     pub(crate) fn settle(&self, tokens: &[u64]) {
         let mut leases = self.leases.lock();
         let ended: Vec<Held> = tokens.iter().filter_map(|token| leases.remove(token)).collect();
+        // Before anybody sees that it is in hand no more.
+        self.recent.settle(ended.iter().map(|held| (&*held.leg.unit, held.known())));
         drop(leases);
-        let most = (REMEMBERED / self.partitions().max(1) as usize).max(LEAST_REMEMBERED);
-        let mut settled = self.settled.lock();
-        for held in ended {
-            let of = settled.entry(held.leg.ack_name()).or_default();
-            of.young.insert(held.sequence, held.stored_at);
-            if of.young.len() >= most {
-                of.old = std::mem::take(&mut of.young);
-            }
+        if self.partitions() > 0 {
+            self.intake.make_room(ended.len());
         }
-    }
-
-    /// What was acknowledged of a consumer behind `floor`, up to `last`, of late.
-    pub(crate) fn settled(&self, consumer: &str, floor: u64, last: u64) -> HashSet<u64> {
-        let settled = self.settled.lock();
-        let of = settled.get(consumer).into_iter().flat_map(|it| it.young.keys().chain(it.old.keys())).copied();
-        of.filter(|sequence| (floor + 1..=last).contains(sequence)).collect()
-    }
-
-    /// Whether a message was acknowledged of late.
-    pub(crate) fn is_settled(&self, (consumer, sequence, stored_at): &Known) -> bool {
-        let settled = self.settled.lock();
-        let of = settled.get(consumer).map(|of| [&of.young, &of.old]);
-        of.into_iter().flatten().any(|of| of.get(sequence) == Some(stored_at))
     }
 
     /// The messages on which leases are held.
     pub(crate) fn in_hand(&self) -> HashSet<Known> {
-        let known = |held: &Held| (held.leg.ack_name(), held.sequence, held.stored_at);
-        self.leases.lock().values().map(known).collect()
+        self.leases.lock().values().map(Held::known).collect()
     }
 
     /// The messages of a consumer on which leases are held, of those that count.

@@ -121,7 +121,7 @@ impl NatsIngest {
                 if in_hand.as_mut().is_some_and(|it| !it.insert(known.clone())) {
                     continue;
                 }
-                if may_be_known && database.is_settled(&known) {
+                if may_be_known && database.recent.is_settled(unit, &known) {
                     acks.push(ack);
                     continue;
                 }

@@ -1,6 +1,7 @@
 //! What has come in: where the [readers](crate::reader) put it and the ingest finds it. No more is asked for than there is room for, and what
 //! nobody takes in time goes back.
 
+mod bell;
 mod holds;
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -20,6 +21,8 @@ use crate::runtime::Session;
 use crate::source::{Arrived, Hold, Reader, Source, Unwanted};
 use crate::wire::Headers;
 
+use bell::Bell;
+
 /// Messages that are asked for at a time, at most.
 const BATCH: usize = 1_000;
 /// Bytes of messages that are handed out at a time, about: to read them may not take as long as a lease.
@@ -37,7 +40,7 @@ const ANSWERED: Duration = Duration::from_secs(1);
 struct Inner {
     sources: HashMap<Arc<str>, Source>,
     generation: u64,
-    is_woken: bool,
+    bell: Bell,
     is_receiving: bool,
     last_call: Option<Instant>,
     /// When this process has last shown that it lives.
@@ -74,17 +77,6 @@ pub(crate) struct Pull {
 }
 
 impl Intake {
-    /// Somebody wants the ingest to look again.
-    pub(crate) fn wake(&self) {
-        self.inner.lock().is_woken = true;
-        self.heard.notify_all();
-    }
-
-    /// Something has changed.
-    pub(crate) fn ring(&self) {
-        self.heard.notify_all();
-    }
-
     pub(crate) fn begin(&self) {
         self.inner.lock().is_receiving = true;
     }
@@ -126,15 +118,6 @@ impl Intake {
     /// Whether somebody should see whether the consumers are there.
     pub(crate) fn is_in_doubt(&self) -> bool {
         std::mem::take(&mut self.inner.lock().is_in_doubt)
-    }
-
-    /// Waits until something has come, or somebody calls. True if it should be returned at once.
-    pub(crate) fn wait(&self, until: Instant) -> bool {
-        let mut inner = self.inner.lock();
-        if !inner.is_woken && !inner.has_news() {
-            self.heard.wait_until(&mut inner, until);
-        }
-        std::mem::take(&mut inner.is_woken)
     }
 
     /// What has come for a subscription, at most `room`, of each partition at most its own, and no more than fits into one step; and what to
@@ -302,6 +285,11 @@ impl Intake {
         self.fail(error);
     }
 
+    /// Whether the messages of a consumer are still to come there.
+    pub(crate) fn is_read(&self, key: &str, inbox: &Subject) -> bool {
+        self.inner.lock().sources.get(key).is_some_and(|source| source.inbox.as_ref() == Some(inbox))
+    }
+
     /// The messages of a consumer could not be read.
     pub(crate) fn is_not_read(&self, key: &str) {
         if let Some(source) = self.inner.lock().sources.get_mut(key) {
@@ -342,6 +330,9 @@ impl Intake {
                 source.count(&arrived);
                 source.waiting.extend(arrived);
                 source.look_at_hold();
+                if source.hold.is_some() {
+                    inner.ring();
+                }
                 drop(inner);
                 self.heard.notify_all();
                 Vec::new()
@@ -369,6 +360,7 @@ impl Intake {
             source.until = Instant::now() + expires;
             return Some(source.target);
         }
+        inner.ring();
         drop(inner);
         self.heard.notify_all();
         None
@@ -387,14 +379,5 @@ impl Inner {
 
     fn has_slept(&self, lease: Duration) -> bool {
         self.last_beat.is_some_and(|at| at.elapsed() > lease.mul_f64(0.7))
-    }
-
-    fn has_news(&self) -> bool {
-        self.problem.is_some()
-            || self.is_in_doubt
-            || self
-                .sources
-                .values()
-                .any(|source| source.hold.is_none() && !source.waiting.is_empty() && source.target > 0)
     }
 }

@@ -42,6 +42,7 @@ mod owners;
 mod progress;
 mod range;
 mod reader;
+mod recent;
 mod refusal;
 mod registry;
 mod router;

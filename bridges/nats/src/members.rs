@@ -163,7 +163,7 @@ pub(crate) async fn recover(session: &Session, database: &Database, leg: &Leg) -
     }
     // What had come before the answer is here by now, or was settled.
     let in_hand = in_hand(database, leg);
-    let settled = database.settled(&leg.ack_name(), floor, delivered);
+    let settled = database.recent.settled(&leg.unit, &leg.ack_name(), floor, delivered);
     let is_lost = |it: &u64| *it <= delivered && !in_hand.contains(it) && !settled.contains(it);
     let mut range = Range::open(session, stream, &leg.filter, Begin::Number(floor + 1), true).await?;
     let mut lost = HashSet::new();

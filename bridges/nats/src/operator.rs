@@ -210,7 +210,7 @@ async fn replay(
         let dead = tokens.iter().map(|id| state.key(DEAD, &format!("{group}.{unit}.{id}"))).collect();
         let dead = state.get_all(&session, dead).await?;
         for (((sequence, event, json), again), dead) in events.into_iter().zip(again).zip(dead) {
-            database.remember(event.id(), sequence);
+            database.recent.remember(event.id(), sequence);
             last = Some(event.id().clone());
             if !matches(&event) || again.is_some() || open_at(&legs, database.partition_of(&event), sequence) {
                 continue;

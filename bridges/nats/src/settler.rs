@@ -238,6 +238,8 @@ impl Settler for NatsSettler {
             database.settle(&ended.iter().map(|(token, _)| *token).collect::<Vec<_>>());
             let mut leases = database.leases.lock();
             released.iter().for_each(|(token, _)| _ = leases.remove(token));
+            drop(leases);
+            database.intake.make_room(released.len());
         }
         if is_each_answered && !plain.is_empty() {
             database.runtime.call(move |session| async move { js::ack_all(&session, plain, true).await })?;

@@ -158,7 +158,9 @@ impl Shares {
             let portion = owners.share_out(&wish);
             let was_known = before.members.contains_key(&database.boot);
             let is_due = share.is_due(lease) && (*takes_part || was_known);
-            if is_due || !owners.is_same_but_for_signs(&before, &database.boot) {
+            // Others have come or gone, so that it should have more or less than it knows: it acts on what it has noted.
+            let is_news = portion != share.portion;
+            if is_due || is_news || !owners.is_same_but_for_signs(&before, &database.boot) {
                 let (key, wanted) = (database.state.key(OWNERS, unit), (unit.clone(), *takes_part));
                 changes.push(Change { wanted, key, last, owners, portion, was_known });
             }

@@ -61,7 +61,7 @@ pub(crate) async fn find(
 ) -> Result<Option<(u64, Event)>, BackendError> {
     let noted = database.state.get(session, &database.state.of_event(AT, id)).await?;
     let noted = noted.as_ref().and_then(read::<u64>);
-    for place in [database.remembered(id), noted].into_iter().flatten() {
+    for place in [database.recent.remembered(id), noted].into_iter().flatten() {
         let found = js::get(session, database.stream(), Which::Number(place)).await?;
         let event = found.and_then(|entry| event_of(database.prefix(), &entry)).filter(|event| event.id() == id);
         if let Some(event) = event {
@@ -77,7 +77,7 @@ pub(crate) async fn find(
         let found = js::get(session, database.stream(), Which::Number(place)).await?;
         let event = found.and_then(|entry| event_of(database.prefix(), &entry));
         if let Some(event) = event {
-            database.remember(id, place);
+            database.recent.remember(id, place);
             return Ok(Some((place, event)));
         }
     }
@@ -204,7 +204,7 @@ async fn list(session: Session, database: Arc<Database>, filter: Filter) -> Resu
     scan.close(&session).await;
     if let Some((id, place)) = last {
         // Where the next page begins.
-        database.remember(&id, place);
+        database.recent.remember(&id, place);
     }
     Ok(page)
 }

@@ -145,7 +145,7 @@ pub(crate) fn next(from: &mut BytesMut) -> Result<Option<Frame>, String> {
         b"PONG" => Frame::Pong,
         b"+OK" => Frame::Done,
         b"-ERR" => Frame::Refusal(String::from_utf8_lossy(rest).trim().trim_matches('\'').to_owned()),
-        b"INFO" => Frame::Info(Bytes::copy_from_slice(rest)),
+        b"INFO" => Frame::Info(Bytes::copy_from_slice(rest.trim_ascii())),
         _ => return Err(damaged(line)),
     };
     let _ = from.split_to(end + 1);
@@ -249,15 +249,14 @@ mod tests {
             });
             (text, frame)
         });
-        let refusal =
-            "[a-zA-Z ]{0,30}[a-z]".prop_map(|it| (format!("-ERR '{it}'\r\n"), Frame::Refusal(it.trim().to_owned())));
+        let refusal = "[a-z][a-zA-Z ]{0,30}[a-z]".prop_map(|it| (format!("-ERR '{it}'\r\n"), Frame::Refusal(it)));
         prop_oneof![
             4 => message,
             1 => Just(("PING\r\n".to_owned(), Frame::Ping)),
             1 => Just(("PONG\r\n".to_owned(), Frame::Pong)),
             1 => Just(("+OK\r\n".to_owned(), Frame::Done)),
             1 => refusal,
-            1 => "[a-z]{0,50}".prop_map(|it| (format!("INFO {it}\r\n"), Frame::Info(Bytes::from(format!(" {it}"))))),
+            1 => "[a-z]{0,50}".prop_map(|it| (format!("INFO {it}\r\n"), Frame::Info(Bytes::from(it)))),
         ]
     }
 

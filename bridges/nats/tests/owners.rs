@@ -88,6 +88,37 @@ fn partitions_are_shared_out_again_when_members_come_and_go() {
 }
 
 #[test]
+fn an_owner_that_always_has_something_in_hand_gives_up_what_is_too_much() {
+    let server = Server::start();
+    let nats = Nats::new(server.url()).partitions(4).lease_time(LONG_LEASE);
+    let here = start(&nats, "here");
+    let (sender, by_here) = channel();
+    let handler = move |delivery: &Delivery| {
+        std::thread::sleep(Duration::from_millis(2));
+        let _ = sender.send(delivery.attempt());
+    };
+    here.subscribe_with(options(), handler).expect("a subscription");
+    let (mut published, mut handled) = (0, 0);
+    let mut go_on = || {
+        handled += by_here.try_iter().count();
+        // More than it takes at a time of each.
+        if published < handled + 2_000 {
+            (0..200).for_each(|number| publish(&here, &format!("key {number}"), number));
+            published += 200;
+        }
+    };
+    (0..10).for_each(|_| go_on());
+    let there = start(&nats, "there");
+    let by_there = listen(&there);
+    wait_until("the other one has a share", || {
+        go_on();
+        by_there.try_iter().next().is_some()
+    });
+    assert!(there.stop(PATIENCE).is_clean());
+    assert!(here.stop(PATIENCE).is_clean());
+}
+
+#[test]
 fn an_owner_begins_with_what_others_have_had() {
     let server = Server::start();
     let nats = Nats::new(server.url()).partitions(1).lease_time(LEASE);

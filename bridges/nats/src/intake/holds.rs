@@ -31,7 +31,7 @@ impl Intake {
             source.hold = Some(Hold::Lost { is_open: false, lost, until: Instant::now() + HOLD });
             source.look_at_hold();
         }
-        self.heard.notify_all();
+        self.ring();
     }
 
     /// These were lost on their way: nobody has begun them.
@@ -89,7 +89,7 @@ impl Intake {
             source.go_on();
         }
         drop(inner);
-        self.heard.notify_all();
+        self.ring();
     }
 
     /// The partitions of a subscription of which something waits here.
