@@ -65,7 +65,8 @@ pub(crate) fn as_json(stats: &BackEndStats) -> Value {
 
 /// The same for people.
 pub(crate) fn table(stats: &BackEndStats) -> String {
-    let mut rows = vec![["SUBSCRIPTION", "PATTERN", "READY", "LEASED", "DEFERRED", "DEAD", "OLDEST"].map(str::to_owned)];
+    let mut rows =
+        vec![["SUBSCRIPTION", "PATTERN", "READY", "LEASED", "DEFERRED", "DEAD", "OLDEST"].map(str::to_owned)];
     rows.extend(stats.subscriptions.iter().map(|lag| {
         let of = lag.instance.as_ref().map(|instance| format!(" of {instance}")).unwrap_or_default();
         [

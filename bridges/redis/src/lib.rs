@@ -23,6 +23,7 @@
 mod answer;
 mod claim;
 mod connection;
+mod ends;
 mod entry;
 mod ingest;
 mod mirror;
@@ -233,6 +234,7 @@ impl Redis {
         self.check_partitions(&mut link)?;
         let capabilities = Capabilities::none().with_durability().with_instances().with_groups().with_broadcast();
         let capabilities = capabilities.with_start_positions().with_durable_broadcast().with_replay().with_tail();
+        let capabilities = capabilities.with_deferred_retries();
         let capabilities = match self.partitions {
             0 => capabilities.with_order_per_subscription(),
             _ => capabilities.with_order_per_key(),

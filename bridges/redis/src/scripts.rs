@@ -31,6 +31,8 @@ script!(BEHIND, "behind");
 script!(REAP, "reap");
 script!(RELEASE, "held", "release");
 script!(BURY, "held", "failed", "bury");
+script!(DEFER, "held", "defer");
+script!(DUE, "held", "due");
 script!(MARK, "held", "mark");
 script!(EXTEND, "extend");
 script!(ALIVE, "alive");

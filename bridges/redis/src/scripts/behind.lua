@@ -11,7 +11,9 @@ for i = 2, #KEYS do
         end
     end
 end
-for unit, waits in pairs(behind) do
-    if waits > most and redis.call('HEXISTS', KEYS[1] .. ':subscriptions', unit) == 1 then most = waits end
+for _, unit in ipairs(redis.call('HKEYS', KEYS[1] .. ':subscriptions')) do
+    -- With what was made again, and retries that wait.
+    local again, later = redis.call('XLEN', KEYS[1] .. ':again:' .. unit), redis.call('ZCARD', KEYS[1] .. ':later:' .. unit)
+    most = math.max(most, (behind[unit] or 0) + again + later)
 end
 return most

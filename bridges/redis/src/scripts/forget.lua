@@ -18,6 +18,10 @@ for _, unit in ipairs(ARGV) do
             if it[2][i] == 'id' then redis.call('HDEL', prefix .. ':status:' .. it[2][i + 1], 'again:' .. unit) end
         end
     end
-    redis.call('DEL', again, prefix .. ':marks:' .. unit, prefix .. ':owners:' .. unit, prefix .. ':members:' .. unit)
+    local later = prefix .. ':later:' .. unit
+    for _, it in ipairs(redis.call('ZRANGE', later, 0, -1)) do
+        redis.call('HDEL', prefix .. ':status:' .. cjson.decode(it).id, 'again:' .. unit)
+    end
+    redis.call('DEL', again, later, prefix .. ':marks:' .. unit, prefix .. ':owners:' .. unit, prefix .. ':members:' .. unit)
 end
 return count
