@@ -6,10 +6,14 @@ now = string.format('%.0f', now[1] * 1000 + math.floor(now[2] / 1000))
 for i = 2, #ARGV do
     local later = stream .. ':later:' .. ARGV[i]
     for _, text in ipairs(redis.call('ZRANGEBYSCORE', later, '-inf', now, 'LIMIT', 0, most - done)) do
-        local it = cjson.decode(text)
-        redis.call('XADD', stream .. ':again:' .. ARGV[i], '*', 'event', it.event, 'id', it.id, 'requeues', it.requeues, 'attempts', it.attempts,
-            'errors', it.errors)
+        -- A full memory refuses what adds, unless something was removed before: this goes through, and takes no more room.
         redis.call('ZREM', later, text)
+        -- What somebody else has written there may not stand in the way of the others.
+        local is_json, it = pcall(cjson.decode, text)
+        if is_json then
+            redis.call('XADD', stream .. ':again:' .. ARGV[i], '*', 'event', it.event, 'id', it.id, 'requeues', it.requeues, 'attempts', it.attempts,
+                'errors', it.errors)
+        end
         done = done + 1
     end
 end
