@@ -32,7 +32,7 @@ script!(REAP, "reap");
 script!(RELEASE, "held", "release");
 script!(BURY, "held", "failed", "bury");
 script!(DEFER, "held", "defer");
-script!(DUE, "held", "due");
+script!(DUE, "held", "later", "due");
 script!(MARK, "held", "mark");
 script!(EXTEND, "extend");
 script!(ALIVE, "alive");
@@ -43,8 +43,8 @@ script!(AGAIN, "held", "letters", "failed", "again");
 script!(PURGE, "letters", "purge");
 script!(REPLAY, "held", "letters", "failed", "replay");
 script!(WATCH, "entries", "watch");
-script!(DELETE, "entries", "delete");
-script!(FORGET, "letters", "forget");
+script!(DELETE, "entries", "later", "delete");
+script!(FORGET, "letters", "later", "forget");
 
 impl Script {
     /// Runs it on keys.

@@ -344,3 +344,51 @@ fn it_counts_as_waiting() {
     });
     assert!(problem.contains(&format!("{waits} deliveries wait")), "{problem}");
 }
+
+#[test]
+fn many_that_are_due_at_once_come_once_each() {
+    const EVENTS: usize = 250;
+    for partitions in [0, 2] {
+        let site = Site::new(partitions);
+        let broker = start(&site.redis);
+        let attempts = fail_before(&broker, failing(1, DELAY), 2);
+        (0..EVENTS).for_each(|_| drop(broker.publish(event("fail.it")).expect("it is accepted")));
+        let all: Vec<u32> = (0..2 * EVENTS).map(|_| next(&attempts).0).collect();
+        assert_eq!(all.iter().filter(|attempt| **attempt == 2).count(), EVENTS);
+        wait_until("all are handled", || site.later(UNIT) + site.pending() == 0);
+        assert!(broker.stop(PATIENCE).is_clean());
+        assert_eq!(attempts.try_iter().count(), 0);
+    }
+}
+
+#[test]
+fn it_is_due_also_while_the_memory_is_full() {
+    let site = Site::new(0);
+    let broker = start(&site.redis);
+    let attempts = fail_before(&broker, failing(1, DELAY), 2);
+    broker.publish(event("fail.it")).expect("it is accepted");
+    assert_eq!(next(&attempts).0, 1);
+    site.wait_until_deferred();
+    let mut admin = site.client();
+    ask::<()>(&mut admin, &["CONFIG", "SET", "maxmemory", "1"]);
+    wait_until("it waits no longer", || site.later(UNIT) == 0);
+    ask::<()>(&mut admin, &["CONFIG", "SET", "maxmemory", "0"]);
+    assert_eq!(next(&attempts).0, 2);
+    assert!(broker.stop(PATIENCE).is_clean());
+}
+
+#[test]
+fn what_others_have_put_there_is_in_nobodys_way() {
+    let site = Site::new(0);
+    let broker = start(&site.redis);
+    let attempts = fail_before(&broker, failing(1, DELAY), 2);
+    let later = site.key(&format!("later:{UNIT}"));
+    ask::<u64>(&mut site.client(), &["ZADD", &later, "0", "no JSON", "0", "5", "0", "{}", "inf", "no JSON either"]);
+    broker.publish(event("fail.it")).expect("it is accepted");
+    assert_eq!((next(&attempts).0, next(&attempts).0), (1, 2));
+    assert_eq!(site.later(UNIT), 1);
+    let subscription = broker.stats().subscriptions[0].id;
+    broker.unsubscribe(subscription).expect("it is there");
+    broker.remove_subscription("failing").expect("it is known");
+    assert!(broker.stop(PATIENCE).is_clean());
+}

@@ -14,8 +14,9 @@ local status = KEYS[1] .. ':status:' .. ARGV[2]
 for _, field in ipairs(redis.call('HKEYS', status)) do
     local unit = string.match(field, '^again:(.*)')
     local again, later = KEYS[1] .. ':again:' .. (unit or ''), KEYS[1] .. ':later:' .. (unit or '')
-    for _, it in ipairs(unit and redis.call('ZRANGE', later, 0, -1) or {}) do
-        if cjson.decode(it).id == ARGV[2] then redis.call('ZREM', later, it) end
+    for _, text in ipairs(unit and redis.call('ZRANGE', later, 0, -1) or {}) do
+        local it = retry_of(text)
+        if it and it.id == ARGV[2] then redis.call('ZREM', later, text) end
     end
     for _, it in ipairs(unit and redis.call('XRANGE', again, '-', '+') or {}) do
         for i = 1, #it[2], 2 do

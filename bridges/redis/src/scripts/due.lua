@@ -8,9 +8,8 @@ for i = 2, #ARGV do
     for _, text in ipairs(redis.call('ZRANGEBYSCORE', later, '-inf', now, 'LIMIT', 0, most - done)) do
         -- A full memory refuses what adds, unless something was removed before: this goes through, and takes no more room.
         redis.call('ZREM', later, text)
-        -- What somebody else has written there may not stand in the way of the others.
-        local is_json, it = pcall(cjson.decode, text)
-        if is_json then
+        local it = retry_of(text)
+        if it then
             redis.call('XADD', stream .. ':again:' .. ARGV[i], '*', 'event', it.event, 'id', it.id, 'requeues', it.requeues, 'attempts', it.attempts,
                 'errors', it.errors)
         end

@@ -19,8 +19,9 @@ for _, unit in ipairs(ARGV) do
         end
     end
     local later = prefix .. ':later:' .. unit
-    for _, it in ipairs(redis.call('ZRANGE', later, 0, -1)) do
-        redis.call('HDEL', prefix .. ':status:' .. cjson.decode(it).id, 'again:' .. unit)
+    for _, text in ipairs(redis.call('ZRANGE', later, 0, -1)) do
+        local it = retry_of(text)
+        if it then redis.call('HDEL', prefix .. ':status:' .. it.id, 'again:' .. unit) end
     end
     redis.call('DEL', again, later, prefix .. ':marks:' .. unit, prefix .. ':owners:' .. unit, prefix .. ':members:' .. unit)
 end
