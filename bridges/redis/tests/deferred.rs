@@ -3,104 +3,16 @@
 
 mod support;
 
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use eventbroker::dead_letter::DeadLetterFilter;
 use eventbroker::error::FullLimit;
 use eventbroker::query::Filter;
-use eventbroker::{Broker, EventId, HandlerError, PublishError, RetryPolicy, Scope, SubscribeOptions};
-use eventbroker_conformance::redis::Server;
-use eventbroker_redis::{Redis, Status};
-use redis::Connection;
-use support::{PATIENCE, ask, client, event, start, wait_until};
-
-const LEASE: Duration = Duration::from_millis(500);
-const DELAY: Duration = Duration::from_millis(1_500);
-/// Longer than a test takes.
-const LONG: Duration = Duration::from_secs(600);
-
-/// A server with a stream of a name, and what its other keys begin with.
-struct Site {
-    server: Server,
-    redis: Redis,
-    prefix: &'static str,
-    streams: &'static [&'static str],
-}
-
-impl Site {
-    fn new(partitions: u32) -> Self {
-        let server = Server::start();
-        let redis = Redis::new(server.url()).stream_name("S").partitions(partitions).lease_time(LEASE);
-        let (prefix, streams): (_, &[_]) = if partitions == 0 { ("S", &["S"]) } else { ("{S}", &["{S}:p0", "{S}:p1"]) };
-        Self { server, redis, prefix, streams }
-    }
-
-    fn client(&self) -> Connection {
-        client(&self.server.url())
-    }
-
-    fn key(&self, name: &str) -> String {
-        format!("{}:{name}", self.prefix)
-    }
-
-    /// Retries that wait for a subscription.
-    fn later(&self, unit: &str) -> usize {
-        ask(&mut self.client(), &["ZCARD", &self.key(&format!("later:{unit}"))])
-    }
-
-    fn wait_until_deferred(&self) {
-        wait_until("its retry is deferred", || self.later(UNIT) == 1);
-    }
-
-    /// Entries of the streams, and of what was made again, that somebody has or that wait for a member.
-    fn pending(&self) -> usize {
-        let mut client = self.client();
-        let again = self.key(&format!("again:{UNIT}"));
-        let keys = self.streams.iter().copied().chain([&*again]);
-        keys.map(|key| {
-            ask::<(usize, redis::Value, redis::Value, redis::Value)>(&mut client, &["XPENDING", key, UNIT]).0
-        })
-        .sum()
-    }
-
-    fn exists(&self, name: &str) -> bool {
-        ask(&mut self.client(), &["EXISTS", &self.key(name)])
-    }
-
-    /// Whether it is written down that a delivery of an event was made again.
-    fn is_again(&self, id: &EventId) -> bool {
-        ask(&mut self.client(), &["HEXISTS", &self.key(&format!("status:{id}")), &format!("again:{UNIT}")])
-    }
-}
-
-const UNIT: &str = "resolvespec-workers.failing";
-
-fn failing(retries: u32, delay: Duration) -> SubscribeOptions {
-    SubscribeOptions::new("fail.*").name("failing").retry(RetryPolicy::fixed(retries, delay))
-}
-
-/// The attempts of a subscription whose calls fail up to one of them, and when each was made.
-fn fail_before(broker: &Broker, options: SubscribeOptions, succeeds: u32) -> Receiver<(u32, Instant)> {
-    let (sender, attempts) = channel();
-    broker
-        .subscribe_with(options, move |delivery| {
-            // Nobody listens any more when the test has seen enough.
-            let _ = sender.send((delivery.attempt(), Instant::now()));
-            if delivery.attempt() < succeeds { Err(format!("no {}", delivery.attempt())) } else { Ok(()) }
-        })
-        .expect("a subscription");
-    attempts
-}
-
-fn next(attempts: &Receiver<(u32, Instant)>) -> (u32, Instant) {
-    attempts.recv_timeout(PATIENCE).expect("the handler is called")
-}
-
-fn status(broker: &Broker, id: &EventId) -> (eventbroker::Status, u32) {
-    let event = broker.get(id).expect("it answers").expect("it is known");
-    (event.status(), event.retry_count())
-}
+use eventbroker::{Broker, HandlerError, PublishError, Scope};
+use eventbroker_redis::Status;
+use support::retries::{DELAY, LEASE, LONG, Site, UNIT, fail_before, failing, next, status};
+use support::{PATIENCE, ask, event, start, wait_until};
 
 #[test]
 fn it_survives_its_member_and_is_tried_once_when_it_is_due() {
@@ -250,72 +162,6 @@ fn it_ends_with_its_event() {
 }
 
 #[test]
-fn its_entry_is_not_needed_any_more() {
-    let site = Site::new(0);
-    let broker = start(&site.redis);
-    let attempts = fail_before(&broker, failing(1, DELAY), 2);
-    broker.publish(event("fail.it")).expect("it is accepted");
-    assert_eq!(next(&attempts).0, 1);
-    site.wait_until_deferred();
-    assert_eq!(ask::<u64>(&mut site.client(), &["XTRIM", "S", "MAXLEN", "0"]), 1);
-    assert_eq!(next(&attempts).0, 2);
-    let stats = broker.back_end_stats().expect("it answers");
-    assert_eq!((stats.entries_lost, stats.losses_unknown), (0, 0));
-    assert!(broker.stop(PATIENCE).is_clean());
-}
-
-#[test]
-fn what_others_have_removed_meanwhile_is_deferred_all_the_same() {
-    let site = Site::new(0);
-    let broker = start(&site.redis);
-    let (sender, attempts) = channel();
-    let mut admin = site.client();
-    let options = failing(1, LEASE + Duration::from_millis(1));
-    let url = site.server.url();
-    broker
-        .subscribe_with(options, move |delivery| {
-            let _ = sender.send((delivery.attempt(), Instant::now()));
-            if delivery.attempt() > 1 {
-                return Ok(());
-            }
-            // The member learns of it when it extends its lease.
-            wait_until("nothing of it is pending", || {
-                ask::<(usize, redis::Value, redis::Value, redis::Value)>(&mut client(&url), &["XPENDING", "S", UNIT]).0
-                    == 0
-            });
-            Err("no")
-        })
-        .expect("a subscription");
-    broker.publish(event("fail.it")).expect("it is accepted");
-    assert_eq!(next(&attempts).0, 1);
-    assert_eq!(ask::<u64>(&mut admin, &["XTRIM", "S", "MAXLEN", "0"]), 1);
-    assert_eq!(next(&attempts).0, 2);
-    assert!(broker.stop(PATIENCE).is_clean());
-}
-
-#[test]
-fn what_was_lost_meanwhile_is_not_deferred() {
-    let site = Site::new(0);
-    let broker = start(&site.redis);
-    let (sender, attempts) = channel();
-    let url = site.server.url();
-    broker
-        .subscribe_with(failing(1, LONG), move |delivery| {
-            let _ = sender.send((delivery.attempt(), Instant::now()));
-            let client = &mut client(&url);
-            let entries: Vec<(String, redis::Value)> = ask(client, &["XRANGE", "S", "-", "+"]);
-            ask::<redis::Value>(client, &["XCLAIM", "S", UNIT, "somebody", "0", &entries[0].0]);
-            Err::<(), _>("too late")
-        })
-        .expect("a subscription");
-    broker.publish(event("fail.it")).expect("it is accepted");
-    assert_eq!(next(&attempts).0, 1);
-    wait_until("it is counted", || broker.stats().bridge.is_some_and(|bridge| bridge.leases_lost == 1));
-    assert_eq!((site.later(UNIT), site.pending()), (0, 1), "it is somebody else's");
-    broker.stop(PATIENCE);
-}
-
-#[test]
 fn it_counts_as_waiting() {
     let site = Site::new(0);
     let redis = site.redis.clone().max_backlog(2);
@@ -359,36 +205,4 @@ fn many_that_are_due_at_once_come_once_each() {
         assert!(broker.stop(PATIENCE).is_clean());
         assert_eq!(attempts.try_iter().count(), 0);
     }
-}
-
-#[test]
-fn it_is_due_also_while_the_memory_is_full() {
-    let site = Site::new(0);
-    let broker = start(&site.redis);
-    let attempts = fail_before(&broker, failing(1, DELAY), 2);
-    broker.publish(event("fail.it")).expect("it is accepted");
-    assert_eq!(next(&attempts).0, 1);
-    site.wait_until_deferred();
-    let mut admin = site.client();
-    ask::<()>(&mut admin, &["CONFIG", "SET", "maxmemory", "1"]);
-    wait_until("it waits no longer", || site.later(UNIT) == 0);
-    ask::<()>(&mut admin, &["CONFIG", "SET", "maxmemory", "0"]);
-    assert_eq!(next(&attempts).0, 2);
-    assert!(broker.stop(PATIENCE).is_clean());
-}
-
-#[test]
-fn what_others_have_put_there_is_in_nobodys_way() {
-    let site = Site::new(0);
-    let broker = start(&site.redis);
-    let attempts = fail_before(&broker, failing(1, DELAY), 2);
-    let later = site.key(&format!("later:{UNIT}"));
-    ask::<u64>(&mut site.client(), &["ZADD", &later, "0", "no JSON", "0", "5", "0", "{}", "inf", "no JSON either"]);
-    broker.publish(event("fail.it")).expect("it is accepted");
-    assert_eq!((next(&attempts).0, next(&attempts).0), (1, 2));
-    assert_eq!(site.later(UNIT), 1);
-    let subscription = broker.stats().subscriptions[0].id;
-    broker.unsubscribe(subscription).expect("it is there");
-    broker.remove_subscription("failing").expect("it is known");
-    assert!(broker.stop(PATIENCE).is_clean());
 }
