@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use eventbroker::dead_letter::{DeadLetterFilter, DeadReason};
 use eventbroker::stats::DeliveryTotals;
-use eventbroker::{Broker, Event, RetryPolicy, Scope, Status, SubscribeOptions};
+use eventbroker::{Broker, RetryPolicy, Scope, Status, SubscribeOptions};
 use eventbroker_conformance::loopback::Loopback;
 use support::{Gate, PATIENCE, event, keyed, stats_of, wait_until};
 
@@ -136,23 +136,18 @@ fn of_many_errors_the_first_and_the_latest_stay() {
 fn only_what_nothing_is_behind_and_waits_for_longer_than_a_lease_is_deferred() {
     let plain = || event("fail.it");
     let retry = |delay| failing().retry(RetryPolicy::fixed(1, delay));
-    let able = loopback as fn() -> Loopback;
-    let unable = || {
-        let loopback = Loopback::without_deferred_retries();
-        loopback.set_lease_time(LEASE);
-        loopback
-    };
-    let cases: [(&str, fn() -> Loopback, SubscribeOptions, Event, bool); 7] = [
-        ("longer than a lease", able, retry(LEASE + Duration::from_millis(1)), plain(), true),
-        ("no longer", able, retry(LEASE), plain(), false),
-        ("with a key", able, retry(LONGER), keyed("fail.it", "key"), false),
-        ("ordered", able, retry(LONGER).ordered(), plain(), false),
-        ("of this process", able, retry(LONGER).scope(Scope::Local), plain(), false),
+    let unable = Loopback::without_deferred_retries();
+    unable.set_lease_time(LEASE);
+    let cases = [
+        ("longer than a lease", loopback(), retry(LEASE + Duration::from_millis(1)), plain(), true),
+        ("no longer", loopback(), retry(LEASE), plain(), false),
+        ("with a key", loopback(), retry(LONGER), keyed("fail.it", "key"), false),
+        ("ordered", loopback(), retry(LONGER).ordered(), plain(), false),
+        ("of this process", loopback(), retry(LONGER).scope(Scope::Local), plain(), false),
         ("a back end that keeps none", unable, retry(LONGER), plain(), false),
-        ("concurrent", able, retry(LONGER).concurrency(3), plain(), true),
+        ("concurrent", loopback(), retry(LONGER).concurrency(3), plain(), true),
     ];
     for (what, loopback, options, event, is_deferred) in cases {
-        let loopback = loopback();
         let broker = broker(&loopback);
         let attempts = fail_before(&broker, options, 2);
         broker.publish(event).expect("it is accepted");
