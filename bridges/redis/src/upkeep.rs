@@ -11,16 +11,14 @@ use redis::Value;
 
 use crate::connection::{Database, Link, millis};
 use crate::ends::Letter;
-use crate::entry::{earliest, entries, latest, number, since_epoch};
+use crate::entry::{earliest, entries, latest, list, number, since_epoch, unexpected};
 use crate::subscriptions::Info;
 use crate::{scripts, store};
 
 /// Time between two looks for what is old.
 const CLEAN_UP_EVERY: Duration = Duration::from_secs(10);
-/// Time between two looks at how much is unread.
-const MEASURE_EVERY: Duration = Duration::from_secs(1);
-/// Time between two looks for retries that are due: so late they come.
-const LOOK_FOR_DUE_EVERY: Duration = Duration::from_secs(1);
+/// Time between two looks at how much is unread, and for retries that are due: so late they come.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Retries that one script makes deliveries again of.
 const DUE: i64 = 100;
 /// So many leases after its last sign of life, a consumer that holds nothing is removed.
@@ -32,31 +30,26 @@ const LOOK: usize = 1_000;
 pub(crate) struct Upkeep {
     database: Arc<Database>,
     next_clean_up: Instant,
-    next_measure: Instant,
-    next_due: Instant,
+    next_look: Instant,
     next_reap: Instant,
 }
 
 impl Upkeep {
     pub(crate) fn new(database: &Arc<Database>) -> Self {
         let now = Instant::now();
-        Self { database: Arc::clone(database), next_clean_up: now, next_measure: now, next_due: now, next_reap: now }
+        Self { database: Arc::clone(database), next_clean_up: now, next_look: now, next_reap: now }
     }
 
     /// When there is something to see to again.
     pub(crate) fn next(&self) -> Instant {
-        self.next_clean_up.min(self.next_measure).min(self.next_due).min(self.next_reap)
+        self.next_clean_up.min(self.next_look).min(self.next_reap)
     }
 
     pub(crate) fn see_to(&mut self, link: &mut Link) -> Result<(), BackendError> {
         let now = Instant::now();
-        if now >= self.next_measure {
-            self.next_measure = now + MEASURE_EVERY;
-            self.measure(link)?;
-        }
-        if now >= self.next_due {
-            self.next_due = now + LOOK_FOR_DUE_EVERY;
-            self.bring_back(link)?;
+        if now >= self.next_look {
+            self.next_look = now + LOOK_EVERY;
+            self.look(link)?;
         }
         let unused = self.database.lease_time.saturating_mul(REAP_AFTER);
         if now >= self.next_reap {
@@ -70,28 +63,25 @@ impl Upkeep {
         Ok(())
     }
 
-    /// Whether some subscription is so far behind that nothing more is stored. What its pattern does not match counts too until it is read.
-    fn measure(&mut self, link: &mut Link) -> Result<(), BackendError> {
-        let most = self.database.max_backlog;
-        if most > 0 {
-            let behind = number(link.run(&scripts::BEHIND, &[])?)?;
-            self.database.is_full.store(behind.unsigned_abs() >= most, Ordering::SeqCst);
-        }
-        Ok(())
-    }
-
-    /// Makes deliveries again whose retry is due, of the subscriptions that this provider serves.
-    fn bring_back(&mut self, link: &mut Link) -> Result<(), BackendError> {
+    /// Looks whether some subscription is so far behind that nothing more is stored (what its pattern does not match counts too until it is read),
+    /// and makes deliveries again whose retry is due, of the subscriptions that this provider serves.
+    fn look(&mut self, link: &mut Link) -> Result<(), BackendError> {
         let units: Vec<Arc<str>> = self.database.served.lock().values().map(|served| served.unit.clone()).collect();
-        if units.is_empty() {
+        let max_backlog = self.database.max_backlog;
+        if units.is_empty() && max_backlog == 0 {
             return Ok(());
         }
         let most = DUE.to_string();
-        let mut arguments = vec![most.as_bytes()];
+        let mut arguments = vec![if max_backlog > 0 { "1" } else { "0" }.as_bytes(), most.as_bytes()];
         arguments.extend(units.iter().map(|unit| unit.as_bytes()));
-        if number(link.run(&scripts::DUE, &arguments)?)? >= DUE {
+        let answer = list(link.run(&scripts::LOOK, &arguments)?)?;
+        let [behind, due] = <[Value; 2]>::try_from(answer).map_err(|it| unexpected(&Value::Array(it)))?;
+        if max_backlog > 0 {
+            self.database.is_full.store(number(behind)?.unsigned_abs() >= max_backlog, Ordering::SeqCst);
+        }
+        if number(due)? >= DUE {
             // There may be more.
-            self.next_due = Instant::now();
+            self.next_look = Instant::now();
         }
         Ok(())
     }
