@@ -4,10 +4,11 @@
 //! With a mirror a publish is accepted when the back end holds the event; concurrent publishers share its round trips.
 //! With an ingest the deliveries of group subscriptions come back from there under a lease ([`held`]), which is settled after
 //! the handler; local subscriptions receive from this process as without a back end. What came back from a lost lease runs
-//! alone ([`suspects`]). A back end that fails is called again after growing pauses; meanwhile the bounds hold. The threads end
+//! alone ([`suspects`]); what failed may wait for its retry there ([`deferring`]). A back end that fails is called again after growing pauses; meanwhile the bounds hold. The threads end
 //! after the workers, so that what those settle last still reaches the back end.
 
 mod buffered;
+mod deferring;
 mod held;
 mod ingest;
 mod joining;

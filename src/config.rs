@@ -260,7 +260,7 @@ impl SubscribeOptions {
         self
     }
 
-    /// Retries that wait, and events parked behind them. Default: the broker's `max_waiting`; 1 to 16,777,216. When it is
+    /// Retries that wait here, not at a back end, and events parked behind them. Default: the broker's `max_waiting`; 1 to 16,777,216. When it is
     /// reached, the subscription counts as full for new events; nothing that waits is dropped.
     pub fn max_waiting(mut self, deliveries: usize) -> Self {
         self.max_waiting = Some(deliveries);

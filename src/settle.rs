@@ -39,7 +39,9 @@ impl Engine {
         match next {
             Next::Retry(delay) => {
                 log_retry(subscription, &delivery, delay, error.as_deref());
-                self.retry(subscription, delivery, ended.saturating_add(nanos(delay)));
+                if let Err(delivery) = self.defer(delivery, delay, ended) {
+                    self.retry(subscription, delivery, ended.saturating_add(nanos(delay)));
+                }
             }
             Next::Dead(reason) => self.bury(subscription, delivery, reason, error.as_deref(), ended),
             Next::Final(verdict) => self.finish(subscription, delivery, verdict, error.as_deref(), ended),
@@ -219,14 +221,19 @@ impl Engine {
         if progress.is_open() {
             return;
         }
+        if self.config.metrics {
+            let (took, whole) = record.took(wall);
+            self.series.settled(self.counts.here().series(), &record.event, progress.is_failed(), took, whole);
+        }
+        self.close(record, progress);
+    }
+
+    /// Nothing of an event is open in this process any more.
+    pub(crate) fn close(&self, record: &SharedRecord, progress: Progress) {
         self.store.closed(record, progress);
         let counts = self.counts.here();
         let settled = if progress.is_failed() { &counts.failed } else { &counts.completed };
         settled.add_one();
-        if self.config.metrics {
-            let (took, whole) = record.took(wall);
-            self.series.settled(counts.series(), &record.event, progress.is_failed(), took, whole);
-        }
         if self.store.is_small() {
             self.fit_store();
         }

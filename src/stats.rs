@@ -164,6 +164,8 @@ pub struct SubscriptionLag {
     pub ready: u64,
     /// Deliveries that a member has.
     pub leased: u64,
+    /// Retries that the back end keeps until they are due.
+    pub deferred: u64,
     /// Dead letters.
     pub dead: u64,
     /// When the oldest event that waits was created.

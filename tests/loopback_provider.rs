@@ -463,7 +463,7 @@ fn no_more_is_claimed_than_there_is_room_for_and_a_full_subscription_holds_up_no
 
 #[test]
 fn a_subscription_whose_retries_fill_it_claims_nothing() {
-    let loopback = Loopback::new();
+    let loopback = Loopback::without_deferred_retries();
     let broker = broker(&loopback);
     let hour = RetryPolicy::fixed(1, Duration::from_secs(3600));
     let (sender, calls) = channel();

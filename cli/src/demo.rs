@@ -219,7 +219,7 @@ fn wait_until_handled(broker: &Broker) -> Result<(), Undone> {
     loop {
         let lag = broker.back_end_stats()?.subscriptions;
         let unflushed = broker.stats().bridge.map_or(0, |bridge| bridge.mirror_backlog);
-        if unflushed == 0 && lag.iter().all(|lag| lag.ready + lag.leased == 0) {
+        if unflushed == 0 && lag.iter().all(|lag| lag.ready + lag.leased + lag.deferred == 0) {
             return Ok(());
         }
         if Instant::now() >= deadline {

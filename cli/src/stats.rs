@@ -49,7 +49,7 @@ pub(crate) fn as_json(stats: &BackEndStats) -> Value {
     let subscription = |lag: &SubscriptionLag| {
         json!({
             "group": lag.group, "name": lag.name, "instance": lag.instance, "pattern": lag.pattern, "ready": lag.ready,
-            "leased": lag.leased, "dead": lag.dead, "oldest_ready": lag.oldest_ready.map(times::text),
+            "leased": lag.leased, "deferred": lag.deferred, "dead": lag.dead, "oldest_ready": lag.oldest_ready.map(times::text),
         })
     };
     json!({
@@ -65,7 +65,8 @@ pub(crate) fn as_json(stats: &BackEndStats) -> Value {
 
 /// The same for people.
 pub(crate) fn table(stats: &BackEndStats) -> String {
-    let mut rows = vec![["SUBSCRIPTION", "PATTERN", "READY", "LEASED", "DEAD", "OLDEST"].map(str::to_owned)];
+    let mut rows =
+        vec![["SUBSCRIPTION", "PATTERN", "READY", "LEASED", "DEFERRED", "DEAD", "OLDEST"].map(str::to_owned)];
     rows.extend(stats.subscriptions.iter().map(|lag| {
         let of = lag.instance.as_ref().map(|instance| format!(" of {instance}")).unwrap_or_default();
         [
@@ -73,15 +74,16 @@ pub(crate) fn table(stats: &BackEndStats) -> String {
             lag.pattern.clone(),
             lag.ready.to_string(),
             lag.leased.to_string(),
+            lag.deferred.to_string(),
             lag.dead.to_string(),
             lag.oldest_ready.map_or_else(|| "-".to_owned(), times::text),
         ]
     }));
-    let mut widths = [0; 6];
+    let mut widths = [0; 7];
     for row in &rows {
         widths.iter_mut().zip(row).for_each(|(width, cell)| *width = (*width).max(cell.chars().count()));
     }
-    let line = |row: &[String; 6]| {
+    let line = |row: &[String; 7]| {
         let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
         format!("{}\n", cells.join("  ").trim_end())
     };

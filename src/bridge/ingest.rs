@@ -126,6 +126,8 @@ impl Engine {
         let record = self.record_of(lease.event);
         let mut delivery = Queued::new(record, Place::Queue);
         delivery.history = Some(Box::new(History { lease: Some(Arc::clone(held)), ..History::default() }));
+        delivery.attempts = lease.attempts;
+        lease.errors.into_iter().for_each(|error| delivery.remember(error));
         subscription.inbox.enter(delivery);
         self.after_push(&subscription);
         true

@@ -24,6 +24,8 @@ pub struct Capabilities {
     pub replay: bool,
     /// Its [operator](super::Operator) can show events as they come, those of other instances too.
     pub tail: bool,
+    /// It can keep a failed delivery until its retry is due, with what was tried: [`Deferred`](super::LeaseOutcome::Deferred).
+    pub deferred_retries: bool,
 }
 
 impl Capabilities {
@@ -89,6 +91,12 @@ impl Capabilities {
     /// With streams of every instance's events.
     pub fn with_tail(mut self) -> Self {
         self.tail = true;
+        self
+    }
+
+    /// With retries that wait at the back end if they wait for longer than a lease lasts.
+    pub fn with_deferred_retries(mut self) -> Self {
+        self.deferred_retries = true;
         self
     }
 }

@@ -2,7 +2,7 @@
 //! them is not told here.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::dead_letter::{AttemptError, DeadReason};
 use crate::event::Event;
@@ -37,6 +37,10 @@ pub struct Lease {
     pub suspect: bool,
     /// Calls that were [marked](super::Settler::mark) and never came to an end.
     pub crashes: u32,
+    /// Calls of the handler before this lease, of a delivery that was [deferred](LeaseOutcome::Deferred).
+    pub attempts: u32,
+    /// What they failed of, oldest first.
+    pub errors: Vec<AttemptError>,
     /// From when on it counts: not after the back end has begun it.
     pub asked: Instant,
 }
@@ -45,7 +49,7 @@ impl Lease {
     /// A lease on the delivery of `event` to a subscription, which counts from now on.
     pub fn new(token: LeaseToken, subscription: impl Into<Arc<str>>, event: Event) -> Self {
         let (subscription, asked) = (subscription.into(), Instant::now());
-        Self { token, subscription, event, suspect: false, crashes: 0, asked }
+        Self { token, subscription, event, suspect: false, crashes: 0, attempts: 0, errors: Vec::new(), asked }
     }
 
     /// The same if the back end was asked for it at that time: a process that stood still while it waited for the answer, or while it read
@@ -61,6 +65,15 @@ impl Lease {
     pub fn suspected(mut self, crashes: u32) -> Self {
         self.suspect = true;
         self.crashes = crashes;
+        self
+    }
+
+    /// The same for a delivery that was [deferred](LeaseOutcome::Deferred), with what was told then: its next attempt is one more than
+    /// `attempts`, and its next error comes after `errors`.
+    #[must_use]
+    pub fn tried(mut self, attempts: u32, errors: Vec<AttemptError>) -> Self {
+        self.attempts = attempts;
+        self.errors = errors;
         self
     }
 }
@@ -91,6 +104,17 @@ pub enum LeaseOutcome {
     },
     /// Not handled: it goes back, and is no failed attempt. A mark that it has is taken back.
     Released,
+    /// Failed, and to be tried again: acknowledge it, and hand it over again, to any member, as a lease that was
+    /// [tried](Lease::tried), not before `delay` is over. Its event stays open until then. Only where
+    /// [`deferred_retries`](super::Capabilities::deferred_retries) are offered.
+    Deferred {
+        /// Longer than the lease time; at most 7 days.
+        delay: Duration,
+        /// Calls of the handler so far.
+        attempts: u32,
+        /// The error of each attempt, oldest first; of more than 20, the first and the last 19.
+        errors: Vec<AttemptError>,
+    },
 }
 
 /// The end of one lease.

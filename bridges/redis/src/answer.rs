@@ -23,6 +23,9 @@ pub(crate) struct Entry {
     pub(crate) name: String,
     pub(crate) event_type: Vec<u8>,
     pub(crate) event: Vec<u8>,
+    /// Of a retry that has waited: the calls before it, and what they failed of.
+    pub(crate) attempts: Vec<u8>,
+    pub(crate) errors: Vec<u8>,
 }
 
 impl Answer {
@@ -66,6 +69,8 @@ fn entries(connection: &mut Connection, stream: &str) -> RedisResult<RedisResult
                 let wanted = match text(connection)? {
                     b"type" => Some(&mut entry.event_type),
                     b"event" => Some(&mut entry.event),
+                    b"attempts" if is_again => Some(&mut entry.attempts),
+                    b"errors" if is_again => Some(&mut entry.errors),
                     _ => None,
                 };
                 let value = text(connection)?;

@@ -11,6 +11,7 @@ use eventbroker::provider::{BackendError, Lease, LeaseToken, Room};
 use redis::Value;
 
 use crate::connection::{Database, Held, Link, Served, millis};
+use crate::ends::from_stored;
 use crate::entry::{bytes, earliest, from_json, list, number, text, texts, unexpected};
 use crate::read::Known;
 use crate::scripts;
@@ -80,6 +81,9 @@ pub(crate) struct Taken {
     pub(crate) event: Vec<u8>,
     pub(crate) suspect: bool,
     pub(crate) crashes: u32,
+    /// Of a retry that has waited: the calls before it, and what they failed of, as JSON.
+    pub(crate) attempts: u32,
+    pub(crate) errors: Vec<u8>,
 }
 
 impl<'a> Haul<'a> {
@@ -259,8 +263,8 @@ impl Claimer {
         }
         let (mut events, mut size) = (0, 0);
         for it in list(taken)? {
-            let [stream, entry, event, suspect, crashes] =
-                <[Value; 5]>::try_from(list(it)?).map_err(|it| unexpected(&Value::Array(it)))?;
+            let [stream, entry, event, suspect, crashes, attempts, errors] =
+                <[Value; 7]>::try_from(list(it)?).map_err(|it| unexpected(&Value::Array(it)))?;
             let (number_of, suspect) = (number(stream)?, number(suspect)? == 1);
             let taken = Taken {
                 number: number_of.try_into().unwrap_or(0),
@@ -268,6 +272,8 @@ impl Claimer {
                 event: bytes(event)?,
                 suspect,
                 crashes: number(crashes)?.try_into().unwrap_or(0),
+                attempts: number(attempts)?.try_into().unwrap_or(0),
+                errors: bytes(errors)?,
             };
             (events, size) = (events + 1, size + taken.event.len());
             self.lease(haul, taken);
@@ -290,7 +296,7 @@ impl Claimer {
     /// Takes a delivery. What is no event is none.
     pub(crate) fn lease(&mut self, haul: &mut Haul<'_>, taken: Taken) {
         haul.left = haul.left.saturating_sub(1);
-        let Taken { number, entry, event, suspect, crashes } = taken;
+        let Taken { number, entry, event, suspect, crashes, attempts, errors } = taken;
         let unit = self.served.unit.clone();
         let event = match from_json(&event) {
             Ok(event) => event,
@@ -310,7 +316,9 @@ impl Claimer {
         let held = Held { unit, number, entry, suspect, gone: false, event: event.clone() };
         self.database.leases.lock().insert(token, held);
         let lease = Lease::new(LeaseToken(token), Arc::clone(&haul.room.subscription), event).asked_at(haul.asked);
-        haul.leases.push(if suspect { lease.suspected(crashes) } else { lease });
+        let lease = if suspect { lease.suspected(crashes) } else { lease };
+        let tried = || from_stored(serde_json::from_slice(&errors).unwrap_or_default());
+        haul.leases.push(if attempts > 0 { lease.tried(attempts, tried()) } else { lease });
     }
 
     /// Gives back what there was no room for, and ends what is for nobody here.

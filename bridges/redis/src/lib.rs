@@ -23,6 +23,7 @@
 mod answer;
 mod claim;
 mod connection;
+mod ends;
 mod entry;
 mod ingest;
 mod mirror;
@@ -141,7 +142,9 @@ impl Redis {
     }
 
     /// How long an event belongs to the member that took it, unless that shows that it is alive, which it does each third of
-    /// this. So long it takes until the events of a member that died are handled by another one. Default 30 s; at least 100 ms.
+    /// this. So long it takes until the events of a member that died are handled by another one. A retry that waits for longer does so at the
+    /// server, for any member, up to a second late; not if its event has a key or its subscription is
+    /// [ordered](eventbroker::SubscribeOptions::ordered). Default 30 s; at least 100 ms.
     pub fn lease_time(mut self, time: Duration) -> Self {
         self.lease_time = time;
         self
@@ -204,8 +207,9 @@ impl Redis {
         self
     }
 
-    /// How many entries may wait for a subscription, read or not: while there are more, a publish is refused as full. It is measured once
-    /// a second. What its pattern does not match counts until a member has read it. 0 is no limit. Default 1,000,000.
+    /// How many entries may wait for a subscription, read or not, and retries at the server: while there are more, a publish is refused as
+    /// full. It is measured once a second. What its pattern does not match counts until a member has read it. 0 is no limit. Default
+    /// 1,000,000.
     pub fn max_backlog(mut self, entries: u64) -> Self {
         self.max_backlog = entries;
         self
@@ -233,6 +237,7 @@ impl Redis {
         self.check_partitions(&mut link)?;
         let capabilities = Capabilities::none().with_durability().with_instances().with_groups().with_broadcast();
         let capabilities = capabilities.with_start_positions().with_durable_broadcast().with_replay().with_tail();
+        let capabilities = capabilities.with_deferred_retries();
         let capabilities = match self.partitions {
             0 => capabilities.with_order_per_subscription(),
             _ => capabilities.with_order_per_key(),

@@ -5,7 +5,7 @@ use std::mem;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use eventbroker::dead_letter::{AttemptError, DeadLetter, DeadLetterFilter};
+use eventbroker::dead_letter::{DeadLetter, DeadLetterFilter};
 use eventbroker::provider::{BackendError, Operator, Replay, Replayed, Tail};
 use eventbroker::query::Order;
 use eventbroker::stats::{BackEndStats, SubscriptionLag};
@@ -14,9 +14,9 @@ use parking_lot::Mutex;
 use redis::Value;
 
 use crate::connection::{Database, Link};
+use crate::ends::{Letter, from_stored};
 use crate::entry::{Group, earliest, entries, event_of, from_json, list, number, text, texts, to_json};
 use crate::scripts::Script;
-use crate::settler::Letter;
 use crate::subscriptions::Info;
 use crate::tail::RedisTail;
 use crate::walk::{Walk, places_at};
@@ -91,6 +91,8 @@ impl RedisOperator {
             }
         }
         lag.oldest_ready = oldest;
+        let later = self.database.key(&format!("later:{unit}"));
+        lag.deferred = link.call(|it| redis::cmd("ZCARD").arg(later).query(it))?;
         Ok(lag)
     }
 
@@ -133,9 +135,7 @@ fn dead_letter(number: u64, text: &str) -> Option<DeadLetter> {
     let mut letter = DeadLetter::new(number, event, stored.name, stored.reason.parse().ok()?);
     letter.attempts = stored.attempts;
     letter.dead_at = stored.dead_at.into();
-    let error =
-        |(attempt, at, message): &(u32, jiff::Timestamp, String)| AttemptError::new(*attempt, (*at).into(), message);
-    letter.errors = stored.errors.iter().map(error).collect();
+    letter.errors = from_stored(stored.errors);
     letter.first_failed_at = letter.errors.first().map_or(letter.dead_at, |first| first.at);
     letter.requeues = stored.requeues;
     Some(letter)

@@ -127,7 +127,7 @@ impl Claimer {
         haul.note(&database.key("bell"), self.bell.clone());
         // What was given back meanwhile goes first.
         let is_overtaken = database.released.lock().contains(&unit);
-        for Entry { is_again, name, event_type, event } in answer.entries {
+        for Entry { is_again, name, event_type, event, attempts, errors } in answer.entries {
             let number = usize::from(!is_again);
             self.read += number;
             if number == 1 && !self.known.matches(number, &name, &event_type) {
@@ -135,7 +135,9 @@ impl Claimer {
             } else if haul.left == 0 || is_overtaken {
                 haul.surplus[number].push(name);
             } else {
-                self.lease(haul, Taken { number, entry: name, event, suspect: false, crashes: 0 });
+                let attempts = str::from_utf8(&attempts).ok().and_then(|text| text.parse().ok()).unwrap_or(0);
+                let taken = Taken { number, entry: name, event, suspect: false, crashes: 0, attempts, errors };
+                self.lease(haul, taken);
             }
         }
         Ok(())

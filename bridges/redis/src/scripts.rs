@@ -27,10 +27,11 @@ script!(ACK, "ack");
 script!(BACK, "back");
 script!(OWN, "own");
 script!(WAITS, "waits");
-script!(BEHIND, "behind");
+script!(LOOK, "held", "later", "due", "behind", "look");
 script!(REAP, "reap");
 script!(RELEASE, "held", "release");
 script!(BURY, "held", "failed", "bury");
+script!(DEFER, "held", "defer");
 script!(MARK, "held", "mark");
 script!(EXTEND, "extend");
 script!(ALIVE, "alive");
@@ -41,8 +42,8 @@ script!(AGAIN, "held", "letters", "failed", "again");
 script!(PURGE, "letters", "purge");
 script!(REPLAY, "held", "letters", "failed", "replay");
 script!(WATCH, "entries", "watch");
-script!(DELETE, "entries", "delete");
-script!(FORGET, "letters", "forget");
+script!(DELETE, "entries", "later", "delete");
+script!(FORGET, "letters", "later", "forget");
 
 impl Script {
     /// Runs it on keys.

@@ -1,21 +1,20 @@
-//! The way back: subscriptions and verdicts. What tells a member that it has lost a delivery is who the consumer group says it belongs to.
+//! The way back: subscriptions and verdicts. What tells a member that it has lost a delivery is who the consumer group says it belongs to. What
+//! is written down of a verdict is told in [`ends`](crate::ends).
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use eventbroker::provider::{BackendError, LeaseOutcome, LeaseToken, Registration, Settlement, Settler};
 use eventbroker::query::Order;
 use eventbroker::{Pattern, Scope, StartPosition};
-use jiff::Timestamp;
-use redis::{Pipeline, Value};
-use serde::{Deserialize, Serialize};
+use redis::Value;
 
 use crate::connection::{Database, Held, Link, Served, millis};
-use crate::entry::{list, number, since_epoch, text, texts, to_json, unexpected};
+use crate::entry::{list, number, since_epoch, text, texts, unexpected};
 use crate::subscriptions::{Info, make};
 use crate::walk::places_at;
-use crate::{Status, scripts, share, store};
+use crate::{scripts, share, store};
 
 /// A broadcast subscription whose provider shows no sign of life for so many lease times is forgotten.
 const FORGET_AFTER: u32 = 10;
@@ -27,24 +26,10 @@ type Place = (String, Arc<str>);
 
 #[derive(Debug)]
 pub(crate) struct RedisSettler {
-    database: Arc<Database>,
-    link: Link,
+    pub(crate) database: Arc<Database>,
+    pub(crate) link: Link,
     /// What tells each stream from one that comes after it, as far as it is known.
     lives: HashMap<String, String>,
-}
-
-/// A dead letter, as it is stored.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Letter {
-    pub(crate) unit: String,
-    pub(crate) name: String,
-    pub(crate) id: String,
-    pub(crate) event: String,
-    pub(crate) reason: String,
-    pub(crate) attempts: u32,
-    pub(crate) errors: Vec<(u32, Timestamp, String)>,
-    pub(crate) dead_at: Timestamp,
-    pub(crate) requeues: u32,
 }
 
 impl RedisSettler {
@@ -74,85 +59,6 @@ impl RedisSettler {
             }
         }
         Ok(())
-    }
-
-    /// How often the delivery was a dead letter before.
-    fn requeues(&mut self, held: &Held) -> Result<u32, BackendError> {
-        if held.number > 0 {
-            return Ok(0);
-        }
-        let (key, entry) = (self.database.stream_of(held), held.entry.clone());
-        let found: Value = self.link.call(|it| redis::cmd("XRANGE").arg(key).arg(&entry).arg(&entry).query(it))?;
-        let fields = crate::entry::entries(found)?.pop().map(|(_, fields)| fields).unwrap_or_default();
-        let requeues = fields.iter().find(|(name, _)| name == "requeues");
-        Ok(requeues.and_then(|(_, text)| String::from_utf8_lossy(text).parse().ok()).unwrap_or(0))
-    }
-
-    /// What is written down of a delivery that was handled, beside that it is acknowledged.
-    fn note_done(&self, done: &mut Pipeline, held: &Held, key: &str, attempts: u32) {
-        let database = &self.database;
-        let status = || database.key(&format!("status:{}", held.event.id()));
-        if held.number == 0 {
-            done.cmd("XDEL").arg(key).arg(&held.entry).ignore();
-            done.cmd("XACK").arg(key).arg(&*held.unit).arg(&held.entry).ignore();
-            done.cmd("HDEL").arg(status()).arg(format!("again:{}", held.unit)).ignore();
-        }
-        if held.suspect {
-            let marks = database.key(&format!("marks:{}", held.unit));
-            done.cmd("HDEL").arg(marks).arg(format!("{key} {}", held.entry)).ignore();
-        }
-        let is_full = database.status == Status::Full;
-        if is_full || (attempts > 1 && database.status == Status::Failures) {
-            let set = done.cmd("HSET").arg(status());
-            if is_full {
-                set.arg(format!("done:{}", held.unit)).arg(since_epoch(SystemTime::now()).as_millis() as u64);
-            }
-            if attempts > 1 {
-                set.arg("retries").arg(attempts - 1);
-            }
-            set.ignore();
-            done.cmd("PEXPIRE").arg(status()).arg(millis(database.retention)).ignore();
-        }
-    }
-
-    /// Makes a delivery a dead letter. False if it was lost before.
-    fn bury(&mut self, held: &Held, outcome: &LeaseOutcome) -> Result<bool, BackendError> {
-        let LeaseOutcome::Dead { reason, attempts, error, errors } = outcome else { return Ok(true) };
-        let database = Arc::clone(&self.database);
-        let time = |time: SystemTime| Timestamp::try_from(time).unwrap_or(Timestamp::UNIX_EPOCH);
-        let name = database.served.lock().iter().find(|(_, it)| it.unit == held.unit).map(|(name, _)| name.to_string());
-        let letter = Letter {
-            unit: held.unit.to_string(),
-            name: name.unwrap_or_default(),
-            id: held.event.id().to_string(),
-            event: to_json(&held.event),
-            reason: reason.as_str().to_owned(),
-            attempts: *attempts,
-            errors: errors.iter().map(|it| (it.attempt, time(it.at), it.message.to_string())).collect(),
-            dead_at: Timestamp::now(),
-            requeues: self.requeues(held)?,
-        };
-        let letter = serde_json::to_string(&letter).unwrap_or_default();
-        let flag = |it: bool| if it { "1" } else { "0" };
-        let (gone, told) = (flag(held.gone), flag(database.status != Status::Off));
-        let (member, key, id) = (database.member(), database.stream_of(held), held.event.id().to_string());
-        let (kept, retries) = (millis(database.retention), attempts.saturating_sub(1).to_string());
-        let arguments = [
-            &*member,
-            &held.unit,
-            &key,
-            &held.entry,
-            &database.group,
-            &id,
-            error,
-            &kept,
-            &letter,
-            &retries,
-            gone,
-            told,
-        ]
-        .map(str::as_bytes);
-        Ok(number(self.link.run(&scripts::BURY, &arguments)?)? == 1)
     }
 }
 
@@ -249,6 +155,11 @@ impl Settler for RedisSettler {
                 }
                 LeaseOutcome::Dead { .. } => {
                     if !self.bury(&held, outcome)? {
+                        lost.push(*token);
+                    }
+                }
+                LeaseOutcome::Deferred { .. } => {
+                    if !self.defer(&held, outcome)? {
                         lost.push(*token);
                     }
                 }

@@ -1,5 +1,5 @@
-//! What nobody else sees to: subscriptions that nobody serves, dead letters that are too old, entries that everybody has handled, and whether so
-//! much is unread that nothing more is stored.
+//! What nobody else sees to: retries that are due, subscriptions that nobody serves, dead letters that are too old, entries that everybody has
+//! handled, and whether so much is unread that nothing more is stored.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,14 +10,17 @@ use eventbroker::provider::BackendError;
 use redis::Value;
 
 use crate::connection::{Database, Link, millis};
-use crate::entry::{earliest, entries, latest, number, since_epoch};
+use crate::ends::Letter;
+use crate::entry::{earliest, entries, latest, list, number, since_epoch, unexpected};
 use crate::subscriptions::Info;
-use crate::{scripts, settler, store};
+use crate::{scripts, store};
 
 /// Time between two looks for what is old.
 const CLEAN_UP_EVERY: Duration = Duration::from_secs(10);
-/// Time between two looks at how much is unread.
-const MEASURE_EVERY: Duration = Duration::from_secs(1);
+/// Time between two looks at how much is unread, and for retries that are due: so late they come.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Retries that one script makes deliveries again of.
+const DUE: i64 = 100;
 /// So many leases after its last sign of life, a consumer that holds nothing is removed.
 const REAP_AFTER: u32 = 10;
 /// Entries that are looked at to find out which may go.
@@ -27,26 +30,26 @@ const LOOK: usize = 1_000;
 pub(crate) struct Upkeep {
     database: Arc<Database>,
     next_clean_up: Instant,
-    next_measure: Instant,
+    next_look: Instant,
     next_reap: Instant,
 }
 
 impl Upkeep {
     pub(crate) fn new(database: &Arc<Database>) -> Self {
         let now = Instant::now();
-        Self { database: Arc::clone(database), next_clean_up: now, next_measure: now, next_reap: now }
+        Self { database: Arc::clone(database), next_clean_up: now, next_look: now, next_reap: now }
     }
 
     /// When there is something to see to again.
     pub(crate) fn next(&self) -> Instant {
-        self.next_clean_up.min(self.next_measure).min(self.next_reap)
+        self.next_clean_up.min(self.next_look).min(self.next_reap)
     }
 
     pub(crate) fn see_to(&mut self, link: &mut Link) -> Result<(), BackendError> {
         let now = Instant::now();
-        if now >= self.next_measure {
-            self.next_measure = now + MEASURE_EVERY;
-            self.measure(link)?;
+        if now >= self.next_look {
+            self.next_look = now + LOOK_EVERY;
+            self.look(link)?;
         }
         let unused = self.database.lease_time.saturating_mul(REAP_AFTER);
         if now >= self.next_reap {
@@ -60,12 +63,25 @@ impl Upkeep {
         Ok(())
     }
 
-    /// Whether some subscription is so far behind that nothing more is stored. What its pattern does not match counts too until it is read.
-    fn measure(&mut self, link: &mut Link) -> Result<(), BackendError> {
-        let most = self.database.max_backlog;
-        if most > 0 {
-            let behind = number(link.run(&scripts::BEHIND, &[])?)?;
-            self.database.is_full.store(behind.unsigned_abs() >= most, Ordering::SeqCst);
+    /// Looks whether some subscription is so far behind that nothing more is stored (what its pattern does not match counts too until it is read),
+    /// and makes deliveries again whose retry is due, of the subscriptions that this provider serves.
+    fn look(&mut self, link: &mut Link) -> Result<(), BackendError> {
+        let units: Vec<Arc<str>> = self.database.served.lock().values().map(|served| served.unit.clone()).collect();
+        let max_backlog = self.database.max_backlog;
+        if units.is_empty() && max_backlog == 0 {
+            return Ok(());
+        }
+        let most = DUE.to_string();
+        let mut arguments = vec![if max_backlog > 0 { "1" } else { "0" }.as_bytes(), most.as_bytes()];
+        arguments.extend(units.iter().map(|unit| unit.as_bytes()));
+        let answer = list(link.run(&scripts::LOOK, &arguments)?)?;
+        let [behind, due] = <[Value; 2]>::try_from(answer).map_err(|it| unexpected(&Value::Array(it)))?;
+        if max_backlog > 0 {
+            self.database.is_full.store(number(behind)?.unsigned_abs() >= max_backlog, Ordering::SeqCst);
+        }
+        if number(due)? >= DUE {
+            // There may be more.
+            self.next_look = Instant::now();
         }
         Ok(())
     }
@@ -109,7 +125,7 @@ impl Upkeep {
         let letters: Vec<Option<String>> =
             link.call(|it| redis::cmd("HMGET").arg(database.key("letters")).arg(&oldest).query(it))?;
         let is_old = |text: &String| {
-            serde_json::from_str::<settler::Letter>(text)
+            serde_json::from_str::<Letter>(text)
                 .is_ok_and(|letter| SystemTime::from(letter.dead_at) + database.retention < SystemTime::now())
         };
         let old = oldest.iter().zip(&letters).filter(|(_, letter)| letter.as_ref().is_some_and(is_old));

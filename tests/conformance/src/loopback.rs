@@ -1,17 +1,18 @@
 //! A back end in this process, for tests: what several brokers would reach over a network is a log behind a mutex here.
 //!
 //! It keeps events by id, a queue for each subscription name that was ever registered, and leases with tokens and an end. What
-//! operators ask of it is in `loopback/operator.rs`.
+//! operators ask of it is in `loopback/operator.rs`, the retries that it keeps in `loopback/deferred.rs`.
 //! It can be made to fail in the ways in which a real one fails. Everything that happens to it can be
 //! [waited for](Loopback::wait_until).
 
+mod deferred;
 mod operator;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use eventbroker::dead_letter::DeadLetter;
+use eventbroker::dead_letter::{AttemptError, DeadLetter};
 use eventbroker::provider;
 use eventbroker::provider::{
     BackendError, Capabilities, EventStore, Ingest, Lease, LeaseOutcome, LeaseToken, Mirror, Provider, Registration,
@@ -22,6 +23,7 @@ use eventbroker::stats::StoreStats;
 use eventbroker::{Event, EventId, Pattern, Scope, Status};
 
 use crate::{Abilities, Subject};
+use deferred::Deferred;
 
 /// How long a test waits for something to happen here, at most.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -64,11 +66,16 @@ pub struct Server {
     /// What the statuses come from.
     units: BTreeMap<EventId, Units>,
     offers_broadcast: bool,
+    keeps_no_retries: bool,
     lease_time: Duration,
     faults: Faults,
     leases: BTreeMap<LeaseToken, Leased>,
     /// Deliveries that came back from a lost lease, by queue and number, with their crashes.
     suspects: BTreeMap<(String, u64), u32>,
+    /// Retries that are not due yet.
+    deferred: Vec<Deferred>,
+    /// What was tried of deliveries that were deferred and have not ended, by queue and number: calls, and what they failed of.
+    tried: BTreeMap<(String, u64), (u32, Vec<AttemptError>)>,
     /// Wake-ups of its ingests.
     wakes: u64,
     /// Numbers queue entries, leases and members.
@@ -129,7 +136,7 @@ struct Units {
     /// What its member told of deliveries that were not leased.
     told: Option<(Status, Option<String>)>,
     retries: u32,
-    /// A delivery that had ended was made again.
+    /// A delivery that had ended was made again, or one was deferred.
     reopened: bool,
 }
 
@@ -192,10 +199,13 @@ impl Default for Server {
             settlements: Vec::new(),
             units: BTreeMap::new(),
             offers_broadcast: false,
+            keeps_no_retries: false,
             lease_time: Duration::from_secs(5),
             faults: Faults::default(),
             leases: BTreeMap::new(),
             suspects: BTreeMap::new(),
+            deferred: Vec::new(),
+            tried: BTreeMap::new(),
             wakes: 0,
             settles: 0,
             marks: (0, 0),
@@ -217,12 +227,20 @@ impl Loopback {
         loopback
     }
 
+    /// An empty one that keeps no retries.
+    pub fn without_deferred_retries() -> Self {
+        let loopback = Self::default();
+        loopback.change(|server| server.keeps_no_retries = true);
+        loopback
+    }
+
     /// A connection for one broker, with store, mirror, ingest and operator. It offers all there is; broadcast only if the loopback
     /// was made with that.
     pub fn provider(&self) -> Provider {
         let mut capabilities = Capabilities::none().with_groups().with_durability().with_instances();
         capabilities = capabilities.with_order_per_subscription();
         capabilities = capabilities.with_start_positions().with_replay().with_tail();
+        capabilities.deferred_retries = self.look(|server| !server.keeps_no_retries);
         capabilities.broadcast = self.look(|server| server.offers_broadcast);
         capabilities.durable_broadcast = capabilities.broadcast;
         let member = self.change(Server::number);
@@ -478,7 +496,10 @@ impl Server {
     fn remove_queue(&mut self, key: &str) -> Option<Queue> {
         let queue = self.queues.remove(key)?;
         let counts = |id: &EventId| queue.given.get(id).map_or(0, |counts| usize::from(*counts));
-        for id in queue.waiting.values() {
+        let (gone, kept): (Vec<_>, _) = std::mem::take(&mut self.deferred).into_iter().partition(|it| it.queue == key);
+        self.deferred = kept;
+        self.tried.retain(|(of, _), _| of != key);
+        for id in queue.waiting.values().chain(gone.iter().map(|it| &it.id)) {
             self.update(id, |units| units.open -= counts(id));
         }
         let leased: Vec<EventId> =
@@ -503,6 +524,12 @@ impl Server {
             self.give_back(lease);
             return true;
         }
+        self.suspects.remove(&(lease.queue.clone(), lease.number));
+        if let LeaseOutcome::Deferred { delay, attempts, errors } = outcome {
+            self.defer(lease, *delay, *attempts, errors);
+            return true;
+        }
+        self.tried.remove(&(lease.queue.clone(), lease.number));
         let counts = self.counts(&lease.queue, &lease.id);
         if let Some(queue) = self.queues.get_mut(&lease.queue) {
             queue.leased -= 1;
@@ -518,6 +545,7 @@ impl Server {
                     letter.attempts = *attempts;
                     letter.first_failed_at = errors.first().map_or(letter.dead_at, |first| first.at);
                     letter.errors.clone_from(errors);
+                    units.retries = units.retries.max(attempts.saturating_sub(1));
                     died = Some(letter);
                     if counts > 0 {
                         units.dead.insert(number, error.clone());
@@ -530,7 +558,6 @@ impl Server {
                 _ => {}
             }
         });
-        self.suspects.remove(&(lease.queue.clone(), lease.number));
         if let Some(mut letter) = died {
             letter.event = self.events.get(&lease.id).cloned().unwrap_or(letter.event);
             let requeues = self.queues.get(&lease.queue).and_then(|queue| queue.requeues.get(&lease.id));
@@ -583,7 +610,9 @@ impl Server {
         let asked = now.checked_sub(self.faults.delay).unwrap_or(now);
         let ends = asked + self.lease_time;
         let lease = Lease::new(token, name, event).asked_at(asked);
-        let suspicion = self.suspects.get(&(key.clone(), number)).copied();
+        let place = (key.clone(), number);
+        let (suspicion, tried) = (self.suspects.get(&place).copied(), self.tried.get(&place).cloned());
+        let lease = tried.into_iter().fold(lease, |lease, (attempts, errors)| lease.tried(attempts, errors));
         self.leases.insert(token, Leased { name: name.to_owned(), queue: key, number, id, ends, marked: false });
         Some(match suspicion {
             Some(crashes) => lease.suspected(crashes),
@@ -666,6 +695,7 @@ impl Ingest for LoopbackIngest {
                 }
                 let now = Instant::now();
                 server.take_back(|lease| lease.ends <= now);
+                server.bring_back(|deferred| deferred.due <= now);
                 let mut leases = Vec::new();
                 for room in room {
                     let more = std::iter::from_fn(|| server.lease(member, &room.subscription));

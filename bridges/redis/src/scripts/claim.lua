@@ -2,7 +2,8 @@
 -- in milliseconds, 1 to take over what others have lost, 1 to take what the member had before it began or before it owned the stream, or 2
 -- what it was handed by an answer that was lost, 1 to read what is new as well, and if one member owns each stream, that one, or nothing; the numbers of the streams; and of
 -- what it has in its hands the number of the stream (0 is what was made again) and the entry.
--- Returns of each delivery: the number of its stream, entry, event, whether it is a suspect, crashes; 1 if there may be more of what it should
+-- Returns of each delivery: the number of its stream, entry, event, whether it is a suspect, crashes, and of a retry that has waited its attempts and
+-- errors; 1 if there may be more of what it should
 -- take before it reads what is new, 2 if there is more of what it had; and the last entries of the bell and the streams.
 -- From a stream of its own it takes what others have, whoever that is, if it should take over.
 local prefix, unit, me, room, lease, owner = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[8]
@@ -47,7 +48,10 @@ local function hand(it, entry, suspect)
         suspect, has_marks = true, true
         redis.call('HSET', marks, place, crashes)
     end
-    taken[#taken + 1] = { it.number, entry[1], field(entry, 'event') or '', suspect and 1 or 0, crashes }
+    -- Only what was made again may have been tried.
+    local attempts = it.number == 0 and field(entry, 'attempts') or '0'
+    local errors = it.number == 0 and field(entry, 'errors') or ''
+    taken[#taken + 1] = { it.number, entry[1], field(entry, 'event') or '', suspect and 1 or 0, crashes, attempts, errors }
     room = room - 1
 end
 local function forget_strangers(it)

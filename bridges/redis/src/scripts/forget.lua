@@ -18,6 +18,11 @@ for _, unit in ipairs(ARGV) do
             if it[2][i] == 'id' then redis.call('HDEL', prefix .. ':status:' .. it[2][i + 1], 'again:' .. unit) end
         end
     end
-    redis.call('DEL', again, prefix .. ':marks:' .. unit, prefix .. ':owners:' .. unit, prefix .. ':members:' .. unit)
+    local later = prefix .. ':later:' .. unit
+    for _, text in ipairs(redis.call('ZRANGE', later, 0, -1)) do
+        local it = retry_of(text)
+        if it then redis.call('HDEL', prefix .. ':status:' .. it.id, 'again:' .. unit) end
+    end
+    redis.call('DEL', again, later, prefix .. ':marks:' .. unit, prefix .. ':owners:' .. unit, prefix .. ':members:' .. unit)
 end
 return count

@@ -11,5 +11,8 @@ local function waits(key)
     end
 end
 for i = 2, #KEYS do waits(KEYS[i]) end
-for _, unit in ipairs(redis.call('HKEYS', KEYS[1] .. ':subscriptions')) do waits(KEYS[1] .. ':again:' .. unit) end
+for _, unit in ipairs(redis.call('HKEYS', KEYS[1] .. ':subscriptions')) do
+    waits(KEYS[1] .. ':again:' .. unit)
+    count = count + redis.call('ZCARD', KEYS[1] .. ':later:' .. unit)
+end
 return count

@@ -1,6 +1,8 @@
 //! What several tests need: a client of their own, and what tests of all bridges do.
 #![allow(dead_code, unused_imports, reason = "each test file uses a part of it")]
 
+pub(crate) mod retries;
+
 use eventbroker::Broker;
 use eventbroker_redis::Redis;
 use redis::Connection;

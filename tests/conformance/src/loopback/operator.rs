@@ -49,6 +49,7 @@ impl Server {
     /// Whether a queue has an event waiting or leased.
     fn is_open(&self, key: &str, queue: &Queue, id: &EventId) -> bool {
         queue.waiting.values().any(|waiting| waiting == id)
+            || self.deferred.iter().any(|deferred| deferred.queue == key && deferred.id == *id)
             || self.leases.values().any(|lease| lease.queue == key && lease.id == *id)
     }
 
@@ -96,6 +97,7 @@ impl Server {
         (lag.group, lag.name, lag.instance) = (GROUP.to_owned(), name.to_owned(), instance);
         lag.pattern = queue.pattern.as_ref().map(Pattern::to_string).unwrap_or_default();
         (lag.ready, lag.leased) = (queue.waiting.len() as u64, queue.leased as u64);
+        lag.deferred = self.deferred.iter().filter(|deferred| deferred.queue == key).count() as u64;
         lag.dead = self.dead_letters.values().filter(|dead| dead.queue == key).count() as u64;
         lag.oldest_ready = queue.waiting.values().map(|id| self.events[id].created_at()).min();
         lag
