@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use async_nats::{ServerAddr, Subject};
+use async_nats::ServerAddr;
 use eventbroker::provider::{BackendError, Backoff, partition_of};
 use eventbroker::{Event, Pattern};
 use parking_lot::Mutex;
@@ -81,7 +81,7 @@ pub(crate) struct Held {
     pub(crate) name: Arc<str>,
     /// How often it was a dead letter before.
     pub(crate) requeues: u32,
-    pub(crate) reply: Subject,
+    pub(crate) reply: Arc<str>,
     pub(crate) sequence: u64,
     pub(crate) stored_at: SystemTime,
     pub(crate) delivered: u64,
@@ -114,7 +114,7 @@ impl Held {
     }
 
     pub(crate) fn ack(&self, verb: &'static [u8]) -> Ack {
-        Ack { consumer: self.leg.ack_name(), to: self.reply.clone(), verb, generation: self.generation }
+        Ack { consumer: self.leg.ack_name(), to: Arc::clone(&self.reply), verb, generation: self.generation }
     }
 }
 

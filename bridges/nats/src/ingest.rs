@@ -104,13 +104,13 @@ impl NatsIngest {
             for (leg, arrived) in
                 database.intake.take(unit, legs, room.deliveries, &rooms[unit.as_str()], &database, &mut pulls)
             {
-                let ack = arrived.ack(leg.ack_name(), DONE);
+                let ack = || arrived.ack(leg.ack_name(), DONE);
                 let sequence = arrived.entry.sequence;
                 if database.floors.is_below(&leg, sequence) {
-                    acks.push(ack);
+                    acks.push(ack());
                     continue;
                 }
-                let known: Known = (leg.ack_name(), sequence, arrived.entry.stored_at);
+                let known = || -> Known { (leg.ack_name(), sequence, arrived.entry.stored_at) };
                 let highest = self.highest.entry(leg.ack_name()).or_default();
                 let may_be_known = arrived.delivered > 1 || sequence <= *highest;
                 *highest = sequence.max(*highest);
@@ -118,17 +118,16 @@ impl NatsIngest {
                 if may_be_known && in_hand.is_none() {
                     in_hand = Some(database.in_hand());
                 }
-                if in_hand.as_mut().is_some_and(|it| !it.insert(known.clone())) {
+                if in_hand.as_mut().is_some_and(|it| !it.insert(known())) {
                     continue;
                 }
-                if may_be_known && database.recent.is_settled(unit, &known) {
-                    acks.push(ack);
+                if may_be_known && database.recent.is_settled(unit, &known()) {
+                    acks.push(ack());
                     continue;
                 }
-                let fresh = arrived.fresh;
-                match lease(&database, &room.subscription, &leg, arrived, &mut foreign) {
-                    Some(lease) => leases.push((fresh, lease)),
-                    None => acks.push(ack),
+                match lease(&database, &room.subscription, &leg, &arrived, &mut foreign) {
+                    Some(lease) => leases.push((arrived.fresh, lease)),
+                    None => acks.push(ack()),
                 }
             }
         }
@@ -147,7 +146,7 @@ impl NatsIngest {
                 let session = session.ok()?;
                 Some(Box::pin(async move {
                     let done = async {
-                        js::ack_all(&session, acks, false).await?;
+                        js::ack_all(&session, &acks, false).await?;
                         leases::give_back(&session, &on_thread, unwanted).await?;
                         on_thread.state.put_all(&session, foreign).await
                     };
@@ -184,7 +183,7 @@ fn lease(
     database: &Database,
     name: &Arc<str>,
     leg: &Arc<Leg>,
-    arrived: Arrived,
+    arrived: &Arrived,
     foreign: &mut Vec<(String, Vec<u8>)>,
 ) -> Option<Lease> {
     let entry = &arrived.entry;
@@ -206,12 +205,12 @@ fn lease(
         foreign.push((database.state.of_event(AT, event.id()), write(&entry.sequence)));
     }
     let token = database.next_token.fetch_add(1, Ordering::Relaxed);
-    let requeues = entry.header(REQUEUES).and_then(|text| text.parse().ok()).unwrap_or(0);
+    let requeues = if leg.again { entry.header(REQUEUES).and_then(|text| text.parse().ok()) } else { None };
     let held = Held {
         leg: Arc::clone(leg),
         name: Arc::clone(name),
-        requeues,
-        reply: arrived.reply,
+        requeues: requeues.unwrap_or(0),
+        reply: Arc::clone(&arrived.reply),
         sequence: entry.sequence,
         stored_at: entry.stored_at,
         delivered: arrived.delivered,

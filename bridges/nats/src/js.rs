@@ -175,7 +175,7 @@ pub(crate) fn read_answer(status: Option<u16>, payload: &[u8]) -> Result<Stored,
 #[derive(Debug, Clone)]
 pub(crate) struct Ack {
     pub(crate) consumer: Arc<str>,
-    pub(crate) to: Subject,
+    pub(crate) to: Arc<str>,
     pub(crate) verb: &'static [u8],
     /// The connection on which the message was delivered.
     pub(crate) generation: u64,
@@ -187,7 +187,7 @@ pub(crate) const IN_PROGRESS: &[u8] = b"+WPI";
 
 /// Sends acknowledgements, and waits until the server has heard them. It takes those of a consumer in the order in which they were sent, so
 /// only the last of each is to be answered; or all of them.
-pub(crate) async fn ack_all(session: &Session, acks: Vec<Ack>, is_each_answered: bool) -> Result<(), BackendError> {
+pub(crate) async fn ack_all(session: &Session, acks: &[Ack], is_each_answered: bool) -> Result<(), BackendError> {
     let acks = known_to_server(session, acks).await?;
     // Mostly all are of one.
     let mut last: Vec<(&str, usize)> = Vec::new();
@@ -215,7 +215,7 @@ pub(crate) async fn ack_all(session: &Session, acks: Vec<Ack>, is_each_answered:
 
 /// Without those of deliveries that the server has forgotten: after a crash it may be behind what it had delivered. To such a one a server of
 /// 2.15 does not answer, and one of 2.9 answers and does nothing. It is going to deliver it once more, and that is acknowledged then.
-async fn known_to_server(session: &Session, mut acks: Vec<Ack>) -> Result<Vec<Ack>, BackendError> {
+async fn known_to_server<'a>(session: &Session, acks: &'a [Ack]) -> Result<Vec<&'a Ack>, BackendError> {
     let is_early = |ack: &Ack| ack.generation != session.generation;
     let mut delivered: HashMap<Arc<str>, u64> = HashMap::new();
     for ack in acks.iter().filter(|ack| is_early(ack)) {
@@ -227,8 +227,8 @@ async fn known_to_server(session: &Session, mut acks: Vec<Ack>) -> Result<Vec<Ac
         }
     }
     let last = |ack: &Ack| delivered.get(&ack.consumer).copied().unwrap_or(0);
-    acks.retain(|ack| !is_early(ack) || Standing::of(&ack.to).is_some_and(|it| it.sequence <= last(ack)));
-    Ok(acks)
+    let is_known = |ack: &&Ack| !is_early(ack) || Standing::of(&ack.to).is_some_and(|it| it.sequence <= last(ack));
+    Ok(acks.iter().filter(is_known).collect())
 }
 
 /// A message of a stream.

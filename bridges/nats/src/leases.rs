@@ -74,5 +74,5 @@ pub(crate) async fn give_back(
     };
     database.state.put_all(session, unwanted.iter().map(note).collect()).await?;
     let acks = unwanted.iter().map(|it| it.arrived.ack(it.consumer.clone(), GIVEN_BACK));
-    js::ack_all(session, acks.collect(), false).await
+    js::ack_all(session, &acks.collect::<Vec<_>>(), false).await
 }

@@ -184,13 +184,14 @@ pub(crate) async fn recover(session: &Session, database: &Database, leg: &Leg) -
     let last = number("delivered", "consumer_seq");
     let back = |sequence: &u64| Ack {
         consumer: leg.ack_name(),
-        to: Subject::from(format!("$JS.ACK.{stream}.{consumer}.1.{sequence}.{last}.0.0")),
+        to: format!("$JS.ACK.{stream}.{consumer}.1.{sequence}.{last}.0.0").into(),
         verb: GIVEN_BACK,
         generation: session.generation,
     };
     let mut in_order: Vec<&u64> = lost.iter().collect();
     in_order.sort_unstable();
-    let told = js::ack_all(session, in_order.into_iter().map(back).collect(), false);
+    let acks: Vec<Ack> = in_order.into_iter().map(back).collect();
+    let told = js::ack_all(session, &acks, false);
     match Session::within(LIMIT, told).await {
         Some(told) => told.map(|()| lost),
         // It is handed out again when its lease has ended.

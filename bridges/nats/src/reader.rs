@@ -124,8 +124,9 @@ async fn read(
             tapped.end();
             continue;
         }
-        let is_status = |it: &Incoming| it.headers.status().is_some();
-        let (statuses, messages): (Vec<Incoming>, Vec<Incoming>) = together.into_iter().partition(is_status);
+        let is_status = |it: &mut Incoming| it.headers.status().is_some();
+        let mut messages = together;
+        let statuses: Vec<Incoming> = messages.extract_if(.., is_status).collect();
         for message in statuses.iter().filter(|_| !is_stopped) {
             if let Some(batch) = database.intake.ended(&key, &message.headers, expires(&database))
                 && send(&session, &database, &leg, batch, &inbox).is_err()
@@ -169,7 +170,7 @@ async fn look_at(
     let mut again = Vec::new();
     for message in messages {
         let Some(reply) = message.reply else { continue };
-        let Some(standing) = Standing::of(reply.as_str()) else { continue };
+        let Some(standing) = Standing::of(&reply) else { continue };
         if standing.delivered > 1 {
             again.push(standing);
         }

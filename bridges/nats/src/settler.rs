@@ -231,7 +231,7 @@ impl Settler for NatsSettler {
             let on_thread = Arc::clone(&database);
             database.runtime.call(move |session| async move {
                 try_join_all(ends.iter().map(|end| tell(&session, &on_thread, end))).await?;
-                js::ack_all(&session, others, is_each_answered).await
+                js::ack_all(&session, &others, is_each_answered).await
             })?;
             self.told.extend(tokens.iter().map(|(token, _)| *token));
             let (released, ended): (Vec<_>, Vec<_>) = tokens.into_iter().partition(|(_, is_released)| *is_released);
@@ -242,7 +242,7 @@ impl Settler for NatsSettler {
             database.intake.make_room(released.len());
         }
         if is_each_answered && !plain.is_empty() {
-            database.runtime.call(move |session| async move { js::ack_all(&session, plain, true).await })?;
+            database.runtime.call(move |session| async move { js::ack_all(&session, &plain, true).await })?;
             database.settle(&plain_tokens);
         } else if !plain.is_empty() {
             unconfirmed::send(&database, plain, plain_tokens)?;
@@ -299,7 +299,7 @@ impl Settler for NatsSettler {
         }
         let (on_thread, life, name) = (Arc::clone(&database), Arc::clone(&self.life), self.name());
         let is_ours = database.runtime.call(move |session| async move {
-            js::ack_all(&session, acks, false).await?;
+            js::ack_all(&session, &acks, false).await?;
             show_life(&session, &on_thread, &life, &name).await
         })?;
         self.last_beat = Some(Instant::now());

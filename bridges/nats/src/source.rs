@@ -15,7 +15,7 @@ use crate::registry::Leg;
 #[derive(Debug, Clone)]
 pub(crate) struct Arrived {
     pub(crate) entry: Entry,
-    pub(crate) reply: Subject,
+    pub(crate) reply: Arc<str>,
     pub(crate) delivered: u64,
     /// Which of the consumer's deliveries it is.
     pub(crate) delivery: u64,
@@ -28,7 +28,7 @@ pub(crate) struct Arrived {
 
 impl Arrived {
     pub(crate) fn ack(&self, consumer: Arc<str>, verb: &'static [u8]) -> Ack {
-        Ack { consumer, to: self.reply.clone(), verb, generation: self.generation }
+        Ack { consumer, to: Arc::clone(&self.reply), verb, generation: self.generation }
     }
 }
 

@@ -71,7 +71,7 @@ pub(crate) fn send(database: &Arc<Database>, acks: Vec<Ack>, tokens: Vec<u64>) -
     database.runtime.post(move |session| {
         let session = session.ok()?;
         Some(Box::pin(async move {
-            let acks = under_way.batch.as_ref().map(|batch| batch.acks.clone()).unwrap_or_default();
+            let acks = under_way.batch.as_ref().map_or(&[][..], |batch| &batch.acks);
             match Session::within(LIMIT, js::ack_all(&session, acks, false)).await {
                 Some(Ok(())) => {
                     if let Some(batch) = under_way.batch.take() {
@@ -93,7 +93,7 @@ pub(crate) fn mend(database: &Arc<Database>) -> Result<(), BackendError> {
         return Ok(());
     }
     let acks: Vec<Ack> = failed.iter().flat_map(|batch| batch.acks.iter().cloned()).collect();
-    let sent = database.runtime.call(move |session| async move { js::ack_all(&session, acks, false).await });
+    let sent = database.runtime.call(move |session| async move { js::ack_all(&session, &acks, false).await });
     match &sent {
         Ok(()) => failed.iter().for_each(|batch| database.settle(&batch.tokens)),
         Err(_) => database.unconfirmed.state.lock().failed.extend(failed),

@@ -3,6 +3,7 @@
 
 use std::fmt::Display;
 use std::io::Write as _;
+use std::sync::Arc;
 
 use async_nats::{HeaderMap, Subject};
 use bytes::{Bytes, BytesMut};
@@ -33,7 +34,8 @@ pub(crate) struct Incoming {
     /// Which subscription.
     pub(crate) number: u64,
     pub(crate) subject: Subject,
-    pub(crate) reply: Option<Subject>,
+    /// It lasts longer than what has come beside it.
+    pub(crate) reply: Option<Arc<str>>,
     pub(crate) headers: Headers,
     pub(crate) payload: Bytes,
 }
@@ -127,8 +129,7 @@ pub(crate) fn next(from: &mut BytesMut) -> Result<Option<Frame>, String> {
                 start..start + part.len()
             };
             let subject = place(subject);
-            // It lasts longer than what came beside it.
-            let reply = reply.map(|it| str::from_utf8(it).map(Subject::from)).transpose().map_err(unreadable)?;
+            let reply = reply.map(|it| str::from_utf8(it).map(Arc::from)).transpose().map_err(unreadable)?;
             let whole = from.split_to(begin + total + 2).freeze();
             if !whole.ends_with(b"\r\n") {
                 return Err("a message is longer than it says".to_owned());
@@ -186,15 +187,32 @@ pub(crate) fn publish(to: &mut Vec<u8>, subject: &str, reply: &str, headers: Opt
         to.push(b' ');
         to.extend_from_slice(reply.as_bytes());
     }
-    // Writing to memory does not fail.
-    let _ = if block.is_empty() { write!(to, " {total}\r\n") } else { write!(to, " {} {total}\r\n", block.len()) };
+    if !block.is_empty() {
+        number(to, block.len());
+    }
+    number(to, total);
+    to.extend_from_slice(b"\r\n");
     to.extend_from_slice(&block);
     to.extend_from_slice(payload);
     to.extend_from_slice(b"\r\n");
     total
 }
 
+/// Writes a number as a word of a line.
+fn number(to: &mut Vec<u8>, mut number: usize) {
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    while number > 0 || at == digits.len() {
+        at -= 1;
+        digits[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+    }
+    to.push(b' ');
+    to.extend_from_slice(&digits[at..]);
+}
+
 pub(crate) fn subscribe(to: &mut Vec<u8>, subject: &str, number: u64) {
+    // Writing to memory does not fail.
     let _ = write!(to, "SUB {subject} {number}\r\n");
 }
 
@@ -243,7 +261,7 @@ mod tests {
             let frame = Frame::Message(Incoming {
                 number,
                 subject: subject.into(),
-                reply: reply.map(Subject::from),
+                reply: reply.map(Arc::from),
                 headers: Headers::read(Bytes::from(block.unwrap_or_default())),
                 payload: Bytes::from(payload),
             });
