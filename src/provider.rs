@@ -10,9 +10,10 @@
 //!
 //! What lives here: the value, the traits of the engine's threads and of the store, and what their verbs answer. What does not: what a back end
 //! offers (`provider/capabilities.rs`), a delivery that it hands over (`provider/lease.rs`), what operators ask for
-//! (`provider/operator.rs`), and what bridges share (`provider/backoff.rs`, `provider/partition.rs`).
+//! (`provider/operator.rs`), and what bridges share (`provider/backoff.rs`, `provider/busy_poll.rs`, `provider/partition.rs`).
 
 mod backoff;
+mod busy_poll;
 mod capabilities;
 mod lease;
 mod operator;
@@ -27,6 +28,7 @@ use crate::event::{Event, EventId, Status};
 use crate::query::{Filter, Page};
 use crate::stats::StoreStats;
 pub use backoff::Backoff;
+pub use busy_poll::BusyPoll;
 pub use capabilities::Capabilities;
 pub use lease::{Lease, LeaseOutcome, LeaseToken, Room, Settlement};
 pub use operator::{Operator, Replay, Replayed, Tail};

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use eventbroker::provider::{BackendError, Backoff};
+use eventbroker::provider::{BackendError, Backoff, BusyPoll};
 
 use crate::js::{self, Stored};
 use crate::socket::{Address, Connection, in_words, new_inbox};
@@ -34,6 +34,7 @@ struct Open {
     /// Where the answers go: here, with the number of the message behind it.
     inbox: String,
     next: u64,
+    poll: BusyPoll,
     last_use: Instant,
 }
 
@@ -92,7 +93,7 @@ impl Open {
         connection.stream.set_read_timeout(Some(ANSWER_LIMIT)).map_err(lost)?;
         let inbox = new_inbox();
         wire::subscribe(&mut connection.channel.outgoing, &format!("{inbox}.*"), ANSWERS);
-        Ok(Self { connection, inbox, next: 0, last_use: Instant::now() })
+        Ok(Self { connection, inbox, next: 0, poll: BusyPoll::default(), last_use: Instant::now() })
     }
 
     /// Whether the server still answers on it.
@@ -139,10 +140,15 @@ impl Open {
             }
         }
         self.connection.send()?;
+        let sent = Instant::now();
         meanwhile();
-        let deadline = Instant::now() + CALL_LIMIT;
+        let looked_for = self.poll.limit(messages.len()).map(|limit| Instant::now() + limit);
+        let deadline = sent + CALL_LIMIT;
         let mut refused = None;
         while left > 0 {
+            if let Some(until) = looked_for {
+                self.connection.look_for_frame(until)?;
+            }
             match self.connection.frame()? {
                 Frame::Message(message) => {
                     let number = message.subject.rsplit('.').next().and_then(|it| it.parse::<u64>().ok());
@@ -167,6 +173,7 @@ impl Open {
                 return Err("no answer to everything in time".to_owned());
             }
         }
+        self.poll.answered(messages.len(), sent.elapsed());
         Ok(refused.map_or_else(|| Ok(stored.into_iter().flatten().collect()), Err))
     }
 }

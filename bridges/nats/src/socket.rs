@@ -7,7 +7,8 @@ use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs as _};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use async_nats::ServerAddr;
 use async_nats::rustls::ClientConnection;
@@ -202,6 +203,31 @@ impl Connection {
                 Ok(_) => {}
                 Err(error) => return Err(in_words(&error)),
             }
+        }
+    }
+
+    /// Looks until then for something that has come, giving way to other threads, before it is slept for: who sleeps is woken late.
+    pub(crate) fn look_for_frame(&mut self, until: Instant) -> Result<(), String> {
+        if !self.channel.incoming.is_empty() || Instant::now() >= until {
+            return Ok(());
+        }
+        self.stream.set_nonblocking(true).map_err(|error| in_words(&error))?;
+        let read = loop {
+            match self.channel.read_from(&mut self.stream) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if Instant::now() >= until {
+                        break Ok(1);
+                    }
+                    thread::yield_now();
+                }
+                read => break read,
+            }
+        };
+        self.stream.set_nonblocking(false).map_err(|error| in_words(&error))?;
+        match read {
+            Ok(0) => Err("the connection was lost".to_owned()),
+            Ok(_) => Ok(()),
+            Err(error) => Err(in_words(&error)),
         }
     }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use eventbroker::Event;
-use eventbroker::provider::{BackendError, Mirror, SendOutcome};
+use eventbroker::provider::{BackendError, BusyPoll, Mirror, SendOutcome};
 use redis::{RedisResult, Value};
 
 use crate::connection::{Database, Link, millis};
@@ -19,17 +19,12 @@ use crate::socket::Connection;
 use crate::store::MAX_DELAY;
 use crate::wire::Request;
 
-/// For so few events the answer is looked for before it is slept for; and so long at most.
-const FEW: usize = 16;
-const LOOK: Duration = Duration::from_micros(100);
-
 #[derive(Debug)]
 pub(crate) struct RedisMirror {
     database: Arc<Database>,
     link: Link,
     request: Request,
-    /// The last answer came so soon that it pays to look for the next one.
-    is_prompt: bool,
+    poll: BusyPoll,
 }
 
 /// What was told of an event that was appended.
@@ -42,7 +37,12 @@ struct Appended {
 
 impl RedisMirror {
     pub(crate) fn new(database: &Arc<Database>) -> Self {
-        Self { database: Arc::clone(database), link: Link::new(database), request: Request::default(), is_prompt: true }
+        Self {
+            database: Arc::clone(database),
+            link: Link::new(database),
+            request: Request::default(),
+            poll: BusyPoll::default(),
+        }
     }
 
     /// Appends events whose ids nobody knows. The server begins while they are still being written.
@@ -50,7 +50,7 @@ impl RedisMirror {
         let database = Arc::clone(&self.database);
         let kept = millis(database.dedupe_window);
         let mut request = mem::take(&mut self.request);
-        let (is_few, mut is_prompt) = (batch.len() <= FEW, self.is_prompt);
+        let mut poll = self.poll.clone();
         let (mut appended, mut ids) = (Vec::with_capacity(batch.len()), BTreeMap::<u128, Vec<u8>>::new());
         let answer = self.link.call(|connection| {
             request.clear();
@@ -77,15 +77,14 @@ impl RedisMirror {
             connection.send(request.rest())?;
             let sent = Instant::now();
             meanwhile();
-            if is_few && is_prompt {
-                connection.look_for_answer(LOOK)?;
+            if let Some(limit) = poll.limit(batch.len()) {
+                connection.look_for_answer(limit)?;
             }
             let answer = answer(connection, 1 + batch.len() + 2 * ids.len());
-            // Who has slept for it was woken late.
-            is_prompt = if is_few { sent.elapsed() < LOOK * 2 } else { is_prompt };
+            poll.answered(batch.len(), sent.elapsed());
             answer
         });
-        (self.request, self.is_prompt) = (request, is_prompt);
+        (self.request, self.poll) = (request, poll);
         self.note(answer?, &appended)
     }
 
