@@ -22,6 +22,7 @@
 //! Members of a group compete for the stream, so the events of a key are in order within an instance; across instances with
 //! [`Nats::partitions`].
 
+mod client;
 mod connection;
 mod division;
 mod ends;
@@ -43,7 +44,6 @@ mod progress;
 mod range;
 mod reader;
 mod recent;
-mod refusal;
 mod registry;
 mod router;
 mod runtime;

@@ -12,8 +12,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use async_nats::Client;
 use async_nats::connection::State;
-use async_nats::{Client, ConnectOptions, Event};
 use eventbroker::provider::{BackendError, Backoff};
 use parking_lot::Mutex;
 use tokio::io::Interest;
@@ -22,19 +22,15 @@ use tokio::runtime::{Builder, Runtime as Tokio};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use crate::client;
 use crate::router::Router;
 use crate::socket::Address;
 use crate::tap::Tap;
-use crate::{refusal, tls};
 
 /// How long connecting, and one call, may take; and one that has much to look at.
-const CONNECT_LIMIT: Duration = Duration::from_secs(3);
-const CALL_LIMIT: Duration = Duration::from_secs(2);
+pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(3);
+pub(crate) const CALL_LIMIT: Duration = Duration::from_secs(2);
 const LONG_LIMIT: Duration = Duration::from_secs(30);
-/// A server that is silent for about three of these is taken for gone.
-const PING_EVERY: Duration = Duration::from_secs(2);
-/// The client would connect again by itself after this, which it never lives to see.
-const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 type Job = Box<dyn FnOnce(Result<Session, BackendError>) -> Option<Work> + Send>;
@@ -344,43 +340,12 @@ impl Shared {
         let broken = Arc::new(Notify::new());
         let (lost, was_connected) = (Arc::clone(&broken), Arc::new(AtomicBool::new(false)));
         let connected = Arc::clone(&was_connected);
-        let login = self.address.login.clone();
-        let mut options = ConnectOptions::new()
-            .name(&self.address.name)
-            .connection_timeout(CONNECT_LIMIT)
-            .ping_interval(PING_EVERY)
-            .ignore_discovered_servers()
-            .client_capacity(4_096)
-            // They are made here, of tokens.
-            .skip_subject_validation(true)
-            .request_timeout(Some(CALL_LIMIT))
-            .reconnect_delay_callback(move |_| if connected.load(Ordering::SeqCst) { NEVER } else { Duration::ZERO })
-            .event_callback(move |event| {
-                let lost = Arc::clone(&lost);
-                async move {
-                    if matches!(event, Event::Disconnected | Event::Closed) {
-                        lost.notify_one();
-                    }
-                }
-            });
-        if let Some((user, password)) = login.user_and_password {
-            options = options.user_and_password(user, password);
-        }
-        if let Some(token) = login.token {
-            options = options.token(token);
-        }
-        if let Some(seed) = login.nkey {
-            options = options.nkey(seed);
-        }
-        if let Some(text) = login.credentials {
-            options =
-                options.credentials(&text).map_err(|_| format!("{}: credentials: are none", self.address.place))?;
-        }
-        options = tls::options(options, login.tls, login.tls_ca_file.as_deref());
+        let is_first = move || !connected.load(Ordering::SeqCst);
+        let options = client::options(&self.address, is_first, move || lost.notify_one())?;
         let connecting = options.connect(self.address.servers.clone());
         let client = tokio::select! {
             biased;
-            connected = connecting => connected.map_err(|error| format!("{}: {}", self.address.place, refusal::reason(&error)))?,
+            connected = connecting => connected.map_err(|error| format!("{}: {}", self.address.place, client::reason(&error)))?,
             () = self.stop.notified() => return Err(format!("{}: the broker ends", self.address.place)),
         };
         was_connected.store(true, Ordering::SeqCst);
