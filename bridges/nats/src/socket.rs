@@ -25,6 +25,8 @@ use crate::wire::{self, Frame};
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 /// Bytes that are read at a time.
 const READ: usize = 64 * 1024;
+/// Bytes of room that are kept for the next messages, however large the last ones were.
+const KEPT: usize = 1 << 20;
 
 /// How to log in. Shows nothing of it.
 #[derive(Clone, Default)]
@@ -276,6 +278,9 @@ impl Channel {
             }
             tls.process_new_packets().map_err(io::Error::other)?;
         };
+        if self.incoming.is_empty() && self.incoming.capacity() > KEPT {
+            self.incoming = BytesMut::new();
+        }
         self.incoming.extend_from_slice(&self.buffer[..read]);
         Ok(read)
     }
@@ -302,11 +307,13 @@ impl Channel {
                 }
             };
             self.outgoing.drain(..sent);
+            self.outgoing.shrink_to(KEPT);
             return result;
         };
         loop {
             let taken = tls.writer().write(&self.outgoing)?;
             self.outgoing.drain(..taken);
+            self.outgoing.shrink_to(KEPT);
             while tls.wants_write() {
                 tls.write_tls(stream)?;
             }

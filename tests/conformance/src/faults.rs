@@ -42,6 +42,7 @@ pub fn lost_answers(broker: &Broker, proxy: &Proxy) {
     let so_many = || accepted.lock().expect("no panic under the lock").count();
     let mut slowest = Duration::ZERO;
     thread::scope(|scope| {
+        let _stop = load::Stop(&stop);
         for publisher in 0..4 {
             let (accepted, stop) = (&accepted, &stop);
             scope.spawn(move || {
@@ -64,7 +65,6 @@ pub fn lost_answers(broker: &Broker, proxy: &Proxy) {
             let goes_on = || so_many() > published + 4 && count.load(Ordering::SeqCst) > ran + 4;
             slowest = slowest.max(wait_until("it goes on", goes_on));
         }
-        stop.store(true, Ordering::SeqCst);
     });
     let accepted = accepted.into_inner().expect("no panic under the lock");
     let mut calls = Vec::new();
