@@ -108,12 +108,12 @@ pub(crate) async fn divide(session: &Session, from: &Database, to: &Database) ->
     let told = progress(session, &legs).await?;
     let told = legs.iter().zip(told).map(|(leg, told)| (leg, told.unwrap_or_default()));
     let last = stream::last(session, from.stream()).await?;
-    // What the server counts as not delivered may be one too many, if something was stored while it was delivering.
-    let unread = |leg: &Leg, it: &Progress| {
-        if leg.again { it.waiting } else { it.waiting.min(last.saturating_sub(it.delivered)) }
+    // The server may count a message twice, as open and as not delivered, if it was stored while others were being delivered.
+    let left = |leg: &Leg, it: &Progress| {
+        let counted = it.open + it.waiting;
+        if leg.again { counted } else { counted.min(last.saturating_sub(it.floor)) }
     };
-    let waits: u64 =
-        told.filter(|(leg, it)| !it.has_ended(leg.until)).map(|(leg, it)| it.open + unread(leg, &it)).sum();
+    let waits: u64 = told.filter(|(leg, it)| !it.has_ended(leg.until)).map(|(leg, it)| left(leg, &it)).sum();
     if waits > 0 {
         return refused(format!("{waits} deliveries wait"));
     }
