@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_nats::{ConnectError, ConnectErrorKind, ConnectOptions, Event};
 
-use crate::runtime::{CALL_LIMIT, CONNECT_LIMIT};
+use crate::runtime::CONNECT_LIMIT;
 use crate::socket::Address;
 use crate::tls;
 
@@ -29,7 +29,6 @@ pub(crate) fn options(
         .client_capacity(4_096)
         // They are made here, of tokens.
         .skip_subject_validation(true)
-        .request_timeout(Some(CALL_LIMIT))
         .reconnect_delay_callback(move |_| if is_first() { Duration::ZERO } else { NEVER })
         .event_callback(move |event| {
             if matches!(event, Event::Disconnected | Event::Closed) {

@@ -29,7 +29,7 @@ use crate::tap::Tap;
 
 /// How long connecting, and one call, may take; and one that has much to look at.
 pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(3);
-pub(crate) const CALL_LIMIT: Duration = Duration::from_secs(2);
+const CALL_LIMIT: Duration = Duration::from_secs(2);
 const LONG_LIMIT: Duration = Duration::from_secs(30);
 
 type Work = Pin<Box<dyn Future<Output = ()> + Send>>;

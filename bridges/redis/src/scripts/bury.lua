@@ -9,13 +9,7 @@ else
     if not who then return 1 end
     if who ~= me then return 0 end
 end
-local ended = redis.call('XACK', key, unit, entry)
-if key == stream .. ':again:' .. unit then
-    redis.call('XDEL', key, entry)
-elseif ended > 0 then
-    redis.call('HINCRBY', key .. ':ended', unit, ended)
-end
-redis.call('HDEL', stream .. ':marks:' .. unit, key .. ' ' .. entry)
+take_out(stream, key, unit, entry)
 local number = redis.call('INCR', stream .. ':letters:last')
 redis.call('HSET', stream .. ':letters', number, ARGV[9])
 redis.call('ZADD', stream .. ':letters:of:' .. group, number, number)

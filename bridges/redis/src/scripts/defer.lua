@@ -13,13 +13,7 @@ else
     if not who then return 1 end
     if who ~= me then return 0 end
 end
-local ended = redis.call('XACK', key, unit, entry)
-if key == stream .. ':again:' .. unit then
-    redis.call('XDEL', key, entry)
-elseif ended > 0 then
-    redis.call('HINCRBY', key .. ':ended', unit, ended)
-end
-redis.call('HDEL', stream .. ':marks:' .. unit, key .. ' ' .. entry)
+take_out(stream, key, unit, entry)
 local now = redis.call('TIME')
 now = now[1] * 1000 + math.floor(now[2] / 1000)
 redis.call('ZADD', stream .. ':later:' .. unit, string.format('%.0f', now + tonumber(ARGV[6])), ARGV[7])
