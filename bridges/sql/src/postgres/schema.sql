@@ -104,9 +104,12 @@ CREATE INDEX {events}_deliveries_keys ON {events}_deliveries (subscription, key)
 CREATE INDEX {events}_deliveries_dead ON {events}_deliveries (dead_letter, subscription) WHERE state = 3;
 CREATE SEQUENCE {events}_dead_letters;
 
--- In these functions, the planner may not choose by what it knows of the tables: that is old as soon as a queue fills or empties. Each
--- looks rows up by an index; what has none looks dear then, and must not be compiled for that. Each statement in them sees what was
--- committed before it, so a lock comes before what it guards is read.
+-- In these functions, the planner may not choose by what it knows of the tables: that is old as soon as a queue fills or empties, and a
+-- plan that was made for an empty one is kept. Each looks rows up by an index; what has none looks dear then, and must not be compiled for
+-- that. A table is joined by `BETWEEN x AND x`: of an equality, the planner thinks that the order of the whole index may be of use, and
+-- while that is empty it reads all of it as readily as one row. For the same reason, `state + 0` and `status || ''` keep it from the
+-- indexes of one state, and `OFFSET 0` from reading all that is leased at once. Each statement in them sees what was committed before
+-- it, so a lock comes before what it guards is read.
 
 -- One delivery for each subscription whose pattern matches, whoever inserts the events.
 CREATE FUNCTION {events}_deliver() RETURNS trigger LANGUAGE plpgsql
@@ -120,7 +123,7 @@ BEGIN
     )
     UPDATE {events} e SET status = 'completed', completed_at = e.created_at
     FROM inserted n
-    WHERE e.position = n.position AND n.status = 'pending'
+    WHERE e.position BETWEEN n.position AND n.position AND n.status = 'pending'
     AND n.position NOT IN (SELECT m.position FROM made m WHERE m.counts);
     RETURN NULL;
 END $$;
@@ -147,34 +150,34 @@ BEGIN
         PERFORM pg_advisory_xact_lock('{events}_deliveries'::regclass::oid::integer, hashint8(wanted[i]));
         RETURN QUERY
         WITH found AS MATERIALIZED (
-            SELECT c.position, c.key
-            FROM (SELECT r.position, r.key FROM {events}_deliveries r WHERE r.subscription = wanted[i] AND r.state = 0
-                ORDER BY r.position LIMIT rooms[i] + depth) c
+            SELECT c.position, c.subscription, c.key
+            FROM (SELECT r.position, r.subscription, r.key FROM {events}_deliveries r
+                WHERE r.subscription = wanted[i] AND r.state = 0 ORDER BY r.position LIMIT rooms[i] + depth) c
             WHERE c.key IS NULL OR NOT EXISTS (SELECT 1 FROM {events}_deliveries h
-                WHERE h.subscription = wanted[i] AND h.key = c.key AND h.state = 1)
+                WHERE h.subscription = wanted[i] AND h.key = c.key AND h.state = 1 OFFSET 0)
             ORDER BY c.position LIMIT rooms[i]
         ), locked AS MATERIALIZED (
-            SELECT d.position, d.key FROM found f
-            JOIN {events}_deliveries d ON d.position = f.position AND d.subscription = wanted[i]
-            WHERE d.state = 0 FOR UPDATE OF d SKIP LOCKED
+            SELECT d.position, d.subscription, d.key FROM found f
+            JOIN {events}_deliveries d ON d.position BETWEEN f.position AND f.position AND d.subscription = f.subscription
+            WHERE d.state + 0 = 0 FOR UPDATE OF d SKIP LOCKED
         ), held_up AS MATERIALIZED (
             SELECT f.key, min(f.position) AS position FROM found f
             WHERE f.key IS NOT NULL AND f.position NOT IN (SELECT l.position FROM locked l) GROUP BY f.key
         ), numbered AS (
-            SELECT l.position, first_token + taken + row_number() OVER (ORDER BY l.position) - 1 AS token
+            SELECT l.position, l.subscription, first_token + taken + row_number() OVER (ORDER BY l.position) - 1 AS token
             FROM locked l
             WHERE l.key IS NULL OR NOT EXISTS (SELECT 1 FROM held_up h WHERE h.key = l.key AND h.position < l.position)
         ), begun AS (
             UPDATE {events} e SET status = 'processing', processed_at = coalesce(e.processed_at, clock_timestamp())
-            FROM numbered n WHERE e.position = n.position AND e.status = 'pending'
+            FROM numbered n WHERE e.position BETWEEN n.position AND n.position AND e.status || '' = 'pending'
         ), leased AS (
             UPDATE {events}_deliveries d
             SET state = 1, token = n.token, holder = who, leased_until = clock_timestamp() + lease, claims = d.claims + 1
-            FROM numbered n WHERE d.position = n.position AND d.subscription = wanted[i]
+            FROM numbered n WHERE d.position BETWEEN n.position AND n.position AND d.subscription = n.subscription
             RETURNING n.token, d.subscription, d.position, d.suspect, d.crashes
         )
         SELECT l.token, l.subscription, l.position, l.suspect, l.crashes, e
-        FROM leased l JOIN {events} e ON e.position = l.position ORDER BY l.position;
+        FROM leased l JOIN {events} e ON e.position BETWEEN l.position AND l.position ORDER BY l.position;
         GET DIAGNOSTICS so_many = ROW_COUNT;
         taken := taken + so_many;
     END LOOP;
@@ -206,13 +209,12 @@ BEGIN
             FROM {events}_deliveries x WHERE x.position = l.position) d
         WHERE l.position = ANY (positions)
     ) f
-    WHERE e.position = f.position AND (e.status, e.retry_count, e.error)
+    WHERE e.position BETWEEN f.position AND f.position AND (e.status, e.retry_count, e.error)
         IS DISTINCT FROM (f.status, f.retries, CASE f.status WHEN 'failed' THEN f.error END);
 END $$;
 
 -- Ends leases: `states` says how, 0 if a delivery goes back. Returns the tokens of those that were lost before. What was settled by the
--- same call before, whose answer was lost, is not. `+ 0` keeps the planner from the index of all that is leased, which looks small while
--- it is empty: a lease is looked up by its key.
+-- same call before, whose answer was lost, is not.
 CREATE FUNCTION {events}_settle(who text, positions bigint[], subscriptions bigint[], tokens bigint[], states integer[],
     tries integer[], reasons text[], messages text[], histories text[])
 RETURNS SETOF bigint LANGUAGE plpgsql
@@ -225,10 +227,11 @@ BEGIN
         dead_letter = CASE WHEN i.history IS NOT NULL THEN nextval('{events}_dead_letters') END
     FROM unnest(positions, subscriptions, tokens, states, tries, reasons, messages, histories)
         AS i(position, subscription, token, state, attempts, reason, message, history)
-    WHERE d.position = i.position AND d.subscription = i.subscription AND d.token = i.token AND d.holder = who AND d.state + 0 = 1;
+    WHERE d.position BETWEEN i.position AND i.position AND d.subscription = i.subscription AND d.token = i.token AND d.holder = who
+        AND d.state + 0 = 1;
     PERFORM {events}_refresh(positions);
     RETURN QUERY SELECT i.token FROM unnest(positions, subscriptions, tokens) AS i(position, subscription, token)
-    WHERE NOT EXISTS (SELECT 1 FROM {events}_deliveries d WHERE d.position = i.position
+    WHERE NOT EXISTS (SELECT 1 FROM {events}_deliveries d WHERE d.position BETWEEN i.position AND i.position
         AND d.subscription = i.subscription AND d.token = i.token AND d.holder = who);
 END $$;
 
@@ -239,11 +242,14 @@ DECLARE
     positions bigint[];
 BEGIN
     WITH found AS (
-        (SELECT d.position FROM {events}_deliveries d WHERE d.subscription = target AND d.state = 0 LIMIT so_many)
-        UNION ALL (SELECT d.position FROM {events}_deliveries d WHERE d.subscription = target AND d.state = 1 LIMIT so_many)
-        UNION ALL (SELECT d.position FROM {events}_deliveries d WHERE d.subscription = target AND d.state = 3 LIMIT so_many)
+        (SELECT d.position, d.subscription FROM {events}_deliveries d WHERE d.subscription = target AND d.state = 0 LIMIT so_many)
+        UNION ALL
+        (SELECT d.position, d.subscription FROM {events}_deliveries d WHERE d.subscription = target AND d.state = 1 LIMIT so_many)
+        UNION ALL
+        (SELECT d.position, d.subscription FROM {events}_deliveries d WHERE d.subscription = target AND d.state = 3 LIMIT so_many)
     ), gone AS (
-        DELETE FROM {events}_deliveries d USING found f WHERE d.position = f.position AND d.subscription = target
+        DELETE FROM {events}_deliveries d USING found f
+        WHERE d.position BETWEEN f.position AND f.position AND d.subscription = f.subscription
         RETURNING d.position
     )
     SELECT array_agg(g.position ORDER BY g.position) INTO positions FROM gone g;
@@ -261,7 +267,7 @@ BEGIN
         WHERE e.id = ANY (ids) AND e.origin = who ORDER BY e.position FOR NO KEY UPDATE) l;
     UPDATE {events} e SET local_status = i.status, local_error = i.message, retry_count = greatest(e.retry_count, i.retries)
     FROM unnest(ids, statuses, messages, retries) AS i(id, status, message, retries)
-    WHERE e.id = i.id AND e.origin = who;
+    WHERE e.id BETWEEN i.id AND i.id AND e.origin = who;
     PERFORM {events}_refresh(positions) WHERE positions IS NOT NULL;
 END $$;
 
@@ -277,11 +283,11 @@ BEGIN
         FROM (SELECT x.position, x.subscription, x.dead_letter FROM {events}_deliveries x
             WHERE x.dead_letter = ANY (numbers) AND x.state = 3
             AND x.subscription IN (SELECT s.id FROM {events}_subscriptions s WHERE s.member_of = group_name) FOR UPDATE) o
-        WHERE d.position = o.position AND d.subscription = o.subscription
+        WHERE d.position BETWEEN o.position AND o.position AND d.subscription = o.subscription
         RETURNING o.dead_letter, d.position, d.counts
     ), reopened AS (
         UPDATE {events} e SET status = 'processing', error = NULL, completed_at = NULL
-        FROM again a WHERE e.position = a.position AND a.counts
+        FROM again a WHERE e.position BETWEEN a.position AND a.position AND a.counts
     )
     SELECT a.dead_letter FROM again a;
 END $$;
@@ -299,5 +305,5 @@ BEGIN
         RETURNING d.position, d.counts
     )
     UPDATE {events} e SET status = 'processing', error = NULL, completed_at = NULL
-    FROM again a WHERE e.position = a.position AND a.counts;
+    FROM again a WHERE e.position BETWEEN a.position AND a.position AND a.counts;
 END $$;

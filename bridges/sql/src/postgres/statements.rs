@@ -1,5 +1,5 @@
 //! Every statement that is used on the tables, with the table's name in it. What is more than one step is a function of the database
-//! (`schema.sql`), so that it is one round trip.
+//! (`schema.sql`), so that it is one round trip. There is told why tables are joined by `BETWEEN x AND x`, and what `+ 0` is for.
 
 use super::pattern;
 use super::rows::{event_columns, progress_columns};
@@ -10,7 +10,7 @@ pub(super) const SELECT_LETTER: &str = concat!(
     "SELECT ",
     progress_columns!(),
     ", d.dead_letter, s.name, d.reason, d.attempts, d.settled_at, d.errors, d.requeues FROM {events}_deliveries d \
-     JOIN {events}_subscriptions s ON s.id = d.subscription JOIN {events} e ON e.position = d.position \
+     JOIN {events}_subscriptions s ON s.id = d.subscription JOIN {events} e ON e.position BETWEEN d.position AND d.position \
      WHERE d.state = 3 AND d.dead_letter IS NOT NULL AND s.member_of = $1"
 );
 
@@ -103,7 +103,7 @@ impl Statements {
                 "UPDATE {events}_deliveries d SET state = 0, suspect = true, crashes = crashes + marked::integer, marked = false, \
                  holder = NULL, token = NULL FROM (SELECT position, subscription FROM {events}_deliveries \
                  WHERE state = 1 AND leased_until <= clock_timestamp() ORDER BY leased_until LIMIT 10000 \
-                 FOR UPDATE SKIP LOCKED) x WHERE d.position = x.position AND d.subscription = x.subscription",
+                 FOR UPDATE SKIP LOCKED) x WHERE d.position BETWEEN x.position AND x.position AND d.subscription = x.subscription",
             ),
             // What lies between the oldest delivery that waits and the newest event is no less than what waits: it is counted only
             // if that is enough.
@@ -115,7 +115,6 @@ impl Statements {
                  WHERE d.state = 0 AND d.subscription = s.id LIMIT $1) waiting) >= $1 ELSE false END)",
             ),
             settle: fill("SELECT * FROM {events}_settle($1, $2, $3, $4, $5, $6, $7, $8, $9)"),
-            // `+ 0`: see `settle` in `schema.sql`.
             mark: fill(
                 "UPDATE {events}_deliveries SET marked = true \
                  WHERE position = $1 AND subscription = $2 AND token = $3 AND holder = $4 AND state + 0 = 1",
@@ -127,8 +126,8 @@ impl Statements {
             extend: fill(
                 "UPDATE {events}_deliveries d SET leased_until = clock_timestamp() + make_interval(secs => $5) \
                  FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS i(position, subscription, token) \
-                 WHERE d.position = i.position AND d.subscription = i.subscription AND d.token = i.token AND d.holder = $4 \
-                 AND d.state + 0 = 1 RETURNING i.token",
+                 WHERE d.position BETWEEN i.position AND i.position AND d.subscription = i.subscription AND d.token = i.token \
+                 AND d.holder = $4 AND d.state + 0 = 1 RETURNING i.token",
             ),
             tell: fill("SELECT {events}_tell($1, $2, $3, $4, $5)"),
             subscription: fill(
@@ -218,7 +217,7 @@ impl Statements {
             ),
             delete: fill(
                 "WITH old AS (DELETE FROM {events} WHERE id = $1 RETURNING position), gone AS \
-                 (DELETE FROM {events}_deliveries d USING old WHERE d.position = old.position) \
+                 (DELETE FROM {events}_deliveries d USING old WHERE d.position BETWEEN old.position AND old.position) \
                  SELECT count(*) FROM old",
             ),
             counts: fill("SELECT status, count(*) FROM {events} GROUP BY status"),
@@ -230,8 +229,9 @@ impl Statements {
                  AND e.status IN ('completed', 'failed') AND NOT EXISTS \
                  (SELECT 1 FROM {events}_deliveries d WHERE d.position = e.position AND d.state < 2) \
                  ORDER BY e.created_at LIMIT $2 FOR UPDATE SKIP LOCKED), \
-                 deleted AS (DELETE FROM {events} e USING old WHERE e.position = old.position), \
-                 gone AS (DELETE FROM {events}_deliveries d USING old WHERE d.position = old.position RETURNING d.state) \
+                 deleted AS (DELETE FROM {events} e USING old WHERE e.position BETWEEN old.position AND old.position), \
+                 gone AS (DELETE FROM {events}_deliveries d USING old WHERE d.position BETWEEN old.position AND old.position \
+                 RETURNING d.state) \
                  SELECT count(*) FILTER (WHERE state = 3), (SELECT count(*) FROM old) FROM gone",
             ),
             count: fill(
