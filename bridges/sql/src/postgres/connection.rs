@@ -150,6 +150,17 @@ impl Database {
     }
 }
 
+impl Drop for Database {
+    fn drop(&mut self) {
+        if let Some(listener) = self.listener.get() {
+            listener.stop();
+            // It sees that sooner if it hears something.
+            let (channel, payload) = (self.channel.clone(), format!("{} left", self.sql.events));
+            self.claims.hint(move |session| session.map_or(Ok(()), |session| notify(session, &channel, &payload)));
+        }
+    }
+}
+
 /// Tells every instance.
 pub(super) fn notify(session: &mut Session, channel: &str, payload: &str) -> Result<(), Error> {
     session.execute("SELECT pg_notify($1, $2)", &[&channel, &payload]).map(drop)

@@ -16,8 +16,8 @@ use super::connection::Bells;
 use super::error::backend_error;
 use super::link::{Session, Sync};
 
-/// How soon it sees that it should end.
-const WAIT: Duration = Duration::from_millis(250);
+/// How soon it sees that it should end, if it hears nothing. Each look wakes the machine twice.
+const WAIT: Duration = Duration::from_millis(500);
 /// Time between two tries.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// A connection may fall silent without a word: so often it is asked whether it is there.
@@ -57,11 +57,16 @@ impl Listener {
         }
         Self { stop, ended: Mutex::new(ended) }
     }
+
+    /// It shall end.
+    pub(super) fn stop(&self) {
+        self.stop.store(true, Ordering::SeqCst);
+    }
 }
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::SeqCst);
+        self.stop();
         // Nothing is ever sent: the channel closes when the thread ends.
         let _ = self.ended.lock().recv_timeout(END_LIMIT);
     }
