@@ -32,14 +32,15 @@ use crate::engine::Engine;
 use crate::event::{Event, EventId, Status};
 use crate::lifecycle::Role;
 use crate::provider::{
-    BackendError, Capabilities, EventStore, Ingest, LeaseOutcome, LeaseToken, Mirror, Operator, Provider, Settlement,
-    Settler, StatusChange, Waker,
+    BackendError, Capabilities, EventStore, Ingest, LeaseOutcome, Mirror, Operator, Provider, Settlement, Settler,
+    StatusChange, Waker,
 };
 use crate::receipt::Gate;
 use crate::stats::BridgeStats;
 use crate::store::{Progress, Record};
 use crate::subscription::Subscription;
 pub(crate) use held::Held;
+use held::Leases;
 use joining::Joining;
 pub(crate) use mirror::Unsent;
 use mirror::{Batch, GATES, Job};
@@ -89,7 +90,7 @@ pub(crate) struct Bridge {
     /// The latest status of each such event.
     untold: Mutex<HashMap<EventId, StatusChange>>,
     /// Leases that are not settled.
-    held: Mutex<HashMap<LeaseToken, Arc<Held>>>,
+    held: Mutex<Leases>,
     /// Some subscription had little room when the ingest looked last.
     starved: AtomicBool,
     /// Wakes the ingest thread when it does not wait for the back end.
@@ -189,12 +190,9 @@ impl Bridge {
         self.command(Command::Settle(Settlement::new(held.token, outcome)));
     }
 
-    /// A lease has ended before its delivery was handled. What waits behind it, of the same key, has to come again behind it, also if its
-    /// own lease came later or was extended meanwhile.
+    /// See [`Leases::lose_behind`].
     fn lose_behind(&self, lost: &Held) {
-        if lost.lose() {
-            self.held.lock().values().filter(|held| held.waits_with(lost)).for_each(|held| _ = held.lose());
-        }
+        self.held.lock().lose_behind(lost);
     }
 
     /// A lease for whose delivery there is no place.

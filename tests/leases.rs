@@ -120,6 +120,32 @@ fn what_waits_behind_a_lost_lease_with_the_same_key_does_not_overtake_it() {
 }
 
 #[test]
+fn what_comes_while_a_lost_lease_is_not_given_back_does_not_overtake_it() {
+    let loopback = Loopback::new();
+    loopback.set_lease_time(Duration::from_millis(300));
+    let broker = broker(&loopback);
+    let gate = Gate::closed();
+    let calls = listen(&broker, shared().concurrency(1), &gate);
+    let runs = broker.publish(event("lease.it")).expect("it is accepted").id;
+    assert_eq!(calls.recv_timeout(PATIENCE), Ok(runs));
+    let first = broker.publish(keyed("lease.it", "one")).expect("it is accepted").id;
+    loopback.wait_until("both are leased", |server| server.leased() == 2);
+    loopback.withhold(Some(&first));
+    loopback.expire_lease(&first);
+    let before = loopback.look(|server| server.extensions);
+    // At most two at a time: after so many the broker was told which lease is lost.
+    loopback.wait_until("the other is extended", |server| server.extensions > before + 4);
+    let second = broker.publish(keyed("lease.it", "one")).expect("it is accepted").id;
+    loopback.wait_until("it comes before what was lost", |server| server.leased() == 2);
+    loopback.withhold(None);
+    loopback.wait_until("all are here", |server| server.leased() == 3);
+    gate.open();
+    done(&loopback, 3);
+    assert_eq!(calls.try_iter().collect::<Vec<_>>(), [first, second]);
+    assert!(broker.stop(PATIENCE).is_clean());
+}
+
+#[test]
 fn a_lease_counts_from_when_it_was_asked_for() {
     let loopback = Loopback::new();
     loopback.set_lease_time(Duration::from_secs(3));

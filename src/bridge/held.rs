@@ -1,9 +1,70 @@
-//! A lease as this process holds it: whether it is still good, and what happens under it.
+//! The leases that this process holds: whether each is still good, what happens under it, and what a lost one means for others.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::hash::hash_text;
 use crate::provider::{Lease, LeaseToken};
+
+/// The leases that are not settled.
+#[derive(Debug, Default)]
+pub(crate) struct Leases {
+    held: HashMap<LeaseToken, Arc<Held>>,
+    /// How many of them are lost, by the key of their events.
+    lost: HashMap<u64, usize>,
+}
+
+impl Leases {
+    /// Takes in what came together. What comes while a lease on the same key is lost and not given back yet may belong behind that one's
+    /// event: it goes back as well, and comes again when the back end knows of both.
+    pub(crate) fn take_in(&mut self, came: &[Arc<Held>]) {
+        for held in came {
+            self.held.insert(held.token, Arc::clone(held));
+            if held.key.is_some_and(|key| self.lost.contains_key(&key)) {
+                self.note_lost(held);
+            }
+        }
+    }
+
+    /// A lease has ended before its delivery was handled. What waits behind it, of the same key, has to come again behind it, also if its
+    /// own lease came later or was extended meanwhile.
+    pub(crate) fn lose_behind(&mut self, lost: &Held) {
+        if !lost.is_marked_lost() {
+            self.note_lost(lost);
+            let behind: Vec<_> = self.held.values().filter(|held| held.waits_with(lost)).cloned().collect();
+            behind.iter().for_each(|held| self.note_lost(held));
+        }
+    }
+
+    fn note_lost(&mut self, held: &Held) {
+        let was_lost = held.lost.swap(true, Ordering::SeqCst);
+        if let Some(key) = held.key.filter(|_| !was_lost) {
+            *self.lost.entry(key).or_default() += 1;
+        }
+    }
+
+    /// The back end knows what became of it.
+    pub(crate) fn remove(&mut self, token: LeaseToken) {
+        let removed = self.held.remove(&token).filter(|held| held.is_marked_lost());
+        let Some(key) = removed.and_then(|held| held.key) else { return };
+        if let Some(count) = self.lost.get_mut(&key) {
+            *count -= 1;
+            if *count == 0 {
+                self.lost.remove(&key);
+            }
+        }
+    }
+
+    /// Those that it is time to extend.
+    pub(crate) fn due(&self, now: u64, lease_time: u64, max_call: u64) -> Vec<Arc<Held>> {
+        self.held.values().filter(|held| held.is_due(now, lease_time, max_call)).cloned().collect()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.held.len()
+    }
+}
 
 /// A lease from the moment it came in until it is settled. Times are monotonic nanoseconds.
 #[derive(Debug)]
@@ -55,25 +116,24 @@ impl Held {
     }
 
     /// Whether it is time to extend it. Not while a call lasts longer than `max_call`: that one may never end.
-    pub(crate) fn is_due(&self, now: u64, lease_time: u64, max_call: u64) -> bool {
+    fn is_due(&self, now: u64, lease_time: u64, max_call: u64) -> bool {
         let began = self.call_began.load(Ordering::SeqCst);
         let stuck = began != 0 && now.saturating_sub(began) >= max_call;
         !stuck && !self.is_settled() && now.saturating_sub(self.extended.load(Ordering::SeqCst)) >= lease_time / 3
     }
 
-    /// True if it was not known before that it is lost.
-    pub(crate) fn lose(&self) -> bool {
-        !self.lost.swap(true, Ordering::SeqCst)
+    fn is_marked_lost(&self) -> bool {
+        self.lost.load(Ordering::SeqCst)
     }
 
     /// Whether its call has not begun, and its event has the same key as another one's.
-    pub(crate) fn waits_with(&self, other: &Self) -> bool {
+    fn waits_with(&self, other: &Self) -> bool {
         self.key.is_some() && self.key == other.key && self.call_began.load(Ordering::SeqCst) == 0
     }
 
     /// Whether somebody else may hold it by now.
     pub(crate) fn is_lost(&self, now: u64) -> bool {
-        self.lost.load(Ordering::SeqCst) || now >= self.good_until.load(Ordering::SeqCst)
+        self.is_marked_lost() || now >= self.good_until.load(Ordering::SeqCst)
     }
 
     pub(crate) fn begin_call(&self, now: u64) {

@@ -83,13 +83,18 @@ impl Engine {
         let leases = ingest.receive(room, wait)?;
         // Once for all of them, because the process may sleep while they are taken in.
         let (now, here) = (self.clock.now(), Instant::now());
-        for lease in leases {
-            bridge.ingested.fetch_add(1, Ordering::SeqCst);
+        let hold = |lease: &Lease| {
             let age = nanos(here.saturating_duration_since(lease.asked));
-            let held = Arc::new(Held::new(&lease, now, age, lease_time));
-            bridge.held.lock().insert(held.token, Arc::clone(&held));
-            if !self.take_in(lease, &held) {
-                bridge.release(&held);
+            Arc::new(Held::new(lease, now, age, lease_time))
+        };
+        let held: Vec<Arc<Held>> = leases.iter().map(hold).collect();
+        bridge.ingested.fetch_add(held.len() as u64, Ordering::SeqCst);
+        // All at once: if one is lost, what came behind it is.
+        bridge.held.lock().take_in(&held);
+        for (lease, held) in leases.into_iter().zip(&held) {
+            if !self.take_in(lease, held) {
+                bridge.lose_behind(held);
+                bridge.release(held);
             }
         }
         Ok(())

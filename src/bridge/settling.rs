@@ -118,7 +118,7 @@ impl Settling {
             self.todo.drain(..batch.len());
             {
                 let mut held = bridge.held.lock();
-                batch.iter().for_each(|settlement| _ = held.remove(&settlement.token));
+                batch.iter().for_each(|settlement| held.remove(settlement.token));
             }
             bridge.owed.fetch_sub(batch.len() as u64, Ordering::SeqCst);
             engine.lifecycle.event_settled();
@@ -165,9 +165,7 @@ impl Settling {
     fn extend_leases(&mut self, engine: &Engine, bridge: &Bridge) -> Result<(), BackendError> {
         let Some(lease_time) = self.lease_time else { return Ok(()) };
         let (now, max_call) = (engine.clock.now(), nanos(engine.config.max_handler_time));
-        let held = bridge.held.lock();
-        let due: Vec<_> = held.values().filter(|it| it.is_due(now, lease_time, max_call)).cloned().collect();
-        drop(held);
+        let due = bridge.held.lock().due(now, lease_time, max_call);
         if due.is_empty() && now < self.next_heartbeat {
             return Ok(());
         }

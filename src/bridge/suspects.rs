@@ -118,7 +118,13 @@ impl Engine {
                 return None;
             };
             delivery = entered;
-            let marked = self.bridge.as_ref().is_some_and(|bridge| bridge.mark(&held));
+            let marked = self.bridge.as_ref().is_some_and(|bridge| {
+                let marked = bridge.mark(&held);
+                if !marked {
+                    bridge.lose_behind(&held);
+                }
+                marked
+            });
             if !marked {
                 self.suspects.leave();
                 self.cancel(subscription, delivery);

@@ -102,6 +102,13 @@ pub struct Queue {
     requeues: BTreeMap<EventId, u32>,
 }
 
+impl Queue {
+    /// The number of the oldest that may be handed over.
+    fn first(&self, faults: &Faults) -> Option<u64> {
+        self.waiting.iter().find(|(_, id)| faults.withheld.as_ref() != Some(*id)).map(|(number, _)| *number)
+    }
+}
+
 /// A delivery that died.
 #[derive(Debug)]
 pub struct Dead {
@@ -181,6 +188,8 @@ struct Faults {
     registrations_held: bool,
     receives_held: bool,
     settles_held: bool,
+    /// An event that nobody gets.
+    withheld: Option<EventId>,
     /// What it hands over was asked for so long ago.
     delay: Duration,
 }
@@ -318,6 +327,11 @@ impl Loopback {
     /// The leases on an event end before they should.
     pub fn expire_lease(&self, id: &EventId) {
         self.change(|server| server.take_back(|lease| lease.id == *id));
+    }
+
+    /// From now on nobody gets this event, or again everybody gets all.
+    pub fn withhold(&self, id: Option<&EventId>) {
+        self.change(|server| server.faults.withheld = id.cloned());
     }
 
     /// The holders of all leases have died `crashes` times of what they ran, and the leases end.
@@ -592,14 +606,15 @@ impl Server {
     /// What a member can have of a subscription.
     fn has_for(&self, member: u64, room: &Room) -> bool {
         let queue = self.queues.get(&self.queue_of(member, &room.subscription));
-        queue.is_some_and(|queue| queue.members.contains(&member) && !queue.waiting.is_empty())
+        queue.is_some_and(|queue| queue.members.contains(&member) && queue.first(&self.faults).is_some())
     }
 
     /// Leases the oldest delivery of a subscription to a member.
     fn lease(&mut self, member: u64, name: &str) -> Option<Lease> {
         let key = self.queue_of(member, name);
         let queue = self.queues.get_mut(&key).filter(|queue| queue.members.contains(&member))?;
-        let (number, id) = queue.waiting.pop_first()?;
+        let number = queue.first(&self.faults)?;
+        let id = queue.waiting.remove(&number)?;
         queue.leased += 1;
         queue.most_leased = queue.most_leased.max(queue.leased);
         let token = LeaseToken(self.number());

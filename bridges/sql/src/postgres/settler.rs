@@ -1,6 +1,7 @@
 //! The way back: subscriptions and verdicts. Each change of a lease names its holder and its token, so that one who has lost it
 //! changes nothing.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -299,11 +300,11 @@ impl Settler for PostgresSettler {
         };
         let (sql, member, group) = (Arc::clone(&database.sql), database.member.clone(), database.group.clone());
         let (lease, kept) = (seconds(database.lease_time), self.kept());
-        let extended: Vec<i64> = database.verdicts.call(move |session| {
-            let mut extended = Vec::new();
+        let extended: HashSet<i64> = database.verdicts.call(move |session| {
+            let mut extended = HashSet::new();
             if !asked.is_empty() {
                 let rows = session.query(&sql.extend, &[&positions, &subscriptions, &asked, &member, &lease])?;
-                extended = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<i64>, _>>()?;
+                extended = rows.iter().map(|row| row.try_get(0)).collect::<Result<HashSet<i64>, _>>()?;
             }
             if !used.0.is_empty() {
                 session.execute(&sql.used, &[&group, &used.0, &used.1])?;
