@@ -8,7 +8,8 @@ use eventbroker::provider::{BackendError, Operator, Replay, Replayed, Tail};
 use eventbroker::stats::{BackEndStats, SubscriptionLag};
 use eventbroker::{Event, EventId, Pattern, StartPosition};
 
-use super::{Connection, Queue, Server, Shared};
+use super::parts::Connection;
+use super::{Queue, Server, Shared};
 
 /// The one group that there is.
 const GROUP: &str = "loopback";
