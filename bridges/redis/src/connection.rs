@@ -7,7 +7,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use eventbroker::Event;
 use eventbroker::provider::{BackendError, Backoff, partition_of};
@@ -20,6 +20,9 @@ use crate::socket::{Address, Connection};
 use crate::subscriptions::Info;
 #[cfg(feature = "tls")]
 use crate::tls::Tls;
+
+/// A connection that was not used for so long may have been cut without a word, and a call should not fail for that.
+const IDLE: Duration = Duration::from_secs(2);
 
 /// What all parts of a provider share.
 pub(crate) struct Database {
@@ -206,19 +209,32 @@ impl Database {
 pub(crate) struct Link {
     database: Arc<Database>,
     connection: Option<Connection>,
+    used: Instant,
 }
 
 impl Link {
     pub(crate) fn new(database: &Arc<Database>) -> Self {
-        Self { database: Arc::clone(database), connection: None }
+        Self { database: Arc::clone(database), connection: None, used: Instant::now() }
+    }
+
+    /// The connection that there is, if it still is one.
+    fn kept(&mut self) -> Option<Connection> {
+        let mut connection = self.connection.take()?;
+        if self.used.elapsed() >= IDLE {
+            // A refusal is an answer, too.
+            let answer: RedisResult<Value> = redis::cmd("PING").query(&mut connection);
+            answer.map_or_else(|error| error.code().map(drop), |_| Some(()))?;
+        }
+        Some(connection)
     }
 
     /// Asks the server something.
     pub(crate) fn call<T>(&mut self, work: impl FnOnce(&mut Connection) -> RedisResult<T>) -> Result<T, BackendError> {
+        let kept = self.kept();
         let place = &self.database.place;
         let connect = || self.database.address.connect().map_err(|error| format!("{place}: {}", text(&error)));
         // If the work panics, nobody knows what is still to come.
-        let mut connection = match self.connection.take() {
+        let mut connection = match kept {
             Some(connection) => connection,
             None => self.database.backoff.attempt(connect)?,
         };
@@ -228,6 +244,7 @@ impl Link {
         let is_lost = |error: &RedisError| error.code().is_none_or(|code| code == "READONLY");
         if !result.as_ref().is_err_and(is_lost) {
             self.connection = Some(connection);
+            self.used = Instant::now();
         }
         result.map_err(|error| backend_error(place, &error))
     }
