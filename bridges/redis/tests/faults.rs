@@ -1,4 +1,4 @@
-//! A server that does not answer: what was asked may have been done, and is not done twice.
+//! A server that does not answer: what was asked may have been done, and is not done twice; and nobody hears of a connection that nobody used.
 
 use std::time::Duration;
 
@@ -8,12 +8,24 @@ use eventbroker_conformance::proxy::Proxy;
 use eventbroker_conformance::redis::Server;
 use eventbroker_redis::Redis;
 
+/// A broker whose connections go through a proxy.
+fn start(server: &Server, lease_time: Duration) -> (Broker, Proxy) {
+    let proxy = Proxy::to(server.port());
+    let url = format!("redis://127.0.0.1:{}", proxy.port());
+    let provider = Redis::new(url).lease_time(lease_time).max_len(0).open().expect("it opens");
+    (Broker::builder().provider(provider).start().expect("it starts"), proxy)
+}
+
 #[test]
 fn an_answer_that_is_lost_loses_nothing_and_repeats_nothing() {
     let server = Server::start();
-    let proxy = Proxy::to(server.port());
-    let url = format!("redis://127.0.0.1:{}", proxy.port());
-    let provider = Redis::new(url).lease_time(Duration::from_millis(600)).max_len(0).open().expect("it opens");
-    let broker = Broker::builder().provider(provider).start().expect("it starts");
+    let (broker, proxy) = start(&server, Duration::from_millis(600));
     faults::lost_answers(&broker, &proxy);
+}
+
+#[test]
+fn what_was_cut_while_nobody_used_it_fails_no_call() {
+    let server = Server::start();
+    let (broker, proxy) = start(&server, Duration::from_secs(30));
+    faults::cut_while_idle(&broker, &proxy);
 }

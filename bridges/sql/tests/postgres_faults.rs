@@ -1,4 +1,5 @@
-//! A server that does not answer: what was asked may have been done, and is not done twice; and what is held while it is away stays held.
+//! A server that does not answer: what was asked may have been done, and is not done twice; what is held while it is away stays held, and
+//! nobody hears of a connection that nobody used.
 
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -29,6 +30,13 @@ fn an_answer_that_is_lost_loses_nothing_and_repeats_nothing() {
     let server = Server::start();
     let (broker, proxy) = start(&server, Duration::from_millis(600));
     faults::lost_answers(&broker, &proxy);
+}
+
+#[test]
+fn what_was_cut_while_nobody_used_it_fails_no_call() {
+    let server = Server::start();
+    let (broker, proxy) = start(&server, Duration::from_secs(30));
+    faults::cut_while_idle(&broker, &proxy);
 }
 
 /// Nobody could extend a lease, so nobody is taken for dead: what is held is handled once.

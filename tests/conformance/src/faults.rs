@@ -85,6 +85,26 @@ pub fn lost_answers(broker: &Broker, proxy: &Proxy) {
     assert!(slowest < RECOVERY, "it went on after {slowest:?}");
 }
 
+/// Connections that are cut while nobody uses them, as something between a bridge and its server does: the next call does not fail for it.
+///
+/// # Panics
+/// If a call fails.
+pub fn cut_while_idle(broker: &Broker, proxy: &Proxy) {
+    // Longer than any connection is believed in without a sign of life.
+    const IDLE: Duration = Duration::from_secs(6);
+    let use_all = || {
+        broker.publish(event("idle.it")).expect("it is accepted");
+        broker.list(&Filter::default()).expect("a page");
+        broker.dead_letter_count().expect("a count");
+    };
+    use_all();
+    proxy.set_down(true);
+    proxy.set_down(false);
+    thread::sleep(IDLE);
+    use_all();
+    assert!(broker.stop(PATIENCE).is_clean());
+}
+
 /// Processor time that this process has used.
 fn used() -> Duration {
     let stat = fs::read_to_string("/proc/self/stat").expect("this process");
