@@ -145,6 +145,8 @@ pub struct RedisConfig {
     pub adopt_partitions: bool,
     /// What is written down of the events' statuses. Default [`KeepStatus::Failures`].
     pub status: KeepStatus,
+    /// Whether entries are also CloudEvents 1.0, for others who read the stream. Default false.
+    pub cloud_events: bool,
 }
 
 /// What a back end writes down of the events' statuses, beside what the streams tell by themselves.
@@ -278,6 +280,7 @@ impl Default for Config {
                 partitions: 0,
                 adopt_partitions: false,
                 status: KeepStatus::default(),
+                cloud_events: false,
             },
             nats: NatsConfig {
                 url: Url::new("nats://localhost:4222"),

@@ -204,6 +204,9 @@ pub(crate) fn keys() -> Vec<Key> {
             |it| &mut it.redis.adopt_partitions,
         ),
         key("redis.status", "What is written down of statuses: full, failures or off", |it| &mut it.redis.status),
+        key("redis.cloud_events", "Whether entries are also CloudEvents, for others who read the stream", |it| {
+            &mut it.redis.cloud_events
+        }),
         key("nats.url", "The server, or several separated by commas", |it| &mut it.nats.url).bytes(1, 4_096).secret(),
         key("nats.stream_name", "The stream", |it| &mut it.nats.stream_name).bytes(1, 255),
         key("nats.subjects", "The subjects of the stream: one, PREFIX.>", |it| &mut it.nats.subjects),

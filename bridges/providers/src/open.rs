@@ -99,7 +99,8 @@ fn redis(config: &Config) -> eventbroker_redis::Redis {
         .max_backlog(redis.max_backlog)
         .partitions(redis.partitions)
         .adopt_partitions(redis.adopt_partitions)
-        .status(status);
+        .status(status)
+        .cloud_events(redis.cloud_events);
     match &redis.tls_ca_file {
         Some(path) => provider.tls_ca_file(path),
         None => provider,

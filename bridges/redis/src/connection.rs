@@ -43,6 +43,8 @@ pub(crate) struct Database {
     pub(crate) max_len: u64,
     pub(crate) idle_expiry: Duration,
     pub(crate) status: Status,
+    /// Entries have the attributes of CloudEvents.
+    pub(crate) cloud_events: bool,
     pub(crate) max_backlog: u64,
     /// Some subscription is that far behind.
     pub(crate) is_full: AtomicBool,
@@ -145,6 +147,7 @@ impl Database {
             max_len: settings.max_len,
             idle_expiry: settings.idle_expiry,
             status: settings.status,
+            cloud_events: settings.cloud_events,
             max_backlog: settings.max_backlog,
             is_full: AtomicBool::new(false),
             min_replicas: settings.min_replicas,

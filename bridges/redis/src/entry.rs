@@ -1,9 +1,11 @@
 //! An event as an entry of a stream, and back; and answers of scripts as what they mean.
 
+use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
 use eventbroker::Event;
 use eventbroker::provider::BackendError;
+use jiff::Timestamp;
 use redis::Value;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -113,6 +115,25 @@ pub(crate) fn entries(value: Value) -> Result<Vec<(String, Fields)>, BackendErro
         Ok((text(name)?, pairs))
     };
     list(value)?.into_iter().map(entry).collect()
+}
+
+/// What makes an entry a [CloudEvent](https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md) whose attributes are fields, beside
+/// the `id`, `type` and `source` that each has: a name, its value, and so on. (`source` is a relative reference, `database`.)
+pub(crate) fn cloud_event(event: &Event) -> Vec<Cow<'_, str>> {
+    let time = Timestamp::try_from(event.created_at()).unwrap_or(Timestamp::UNIX_EPOCH);
+    let mut fields: Vec<Cow<'_, str>> =
+        vec!["specversion".into(), "1.0".into(), "time".into(), time.to_string().into()];
+    if let (Some(schema), Some(entity)) = (event.schema(), event.entity()) {
+        fields.extend(["subject".into(), format!("{schema}.{entity}").into()]);
+    }
+    if let Some(key) = event.key() {
+        fields.extend(["partitionkey".into(), key.into()]);
+    }
+    if !event.payload().is_null() {
+        let data = event.payload().as_str().into();
+        fields.extend(["datacontenttype".into(), "application/json".into(), "data".into(), data]);
+    }
+    fields
 }
 
 /// The event among the fields of an entry.

@@ -73,6 +73,7 @@ pub struct Redis {
     adopt_partitions: bool,
     max_backlog: u64,
     status: Status,
+    cloud_events: bool,
 }
 
 /// What is written down of the events' statuses, beside what the streams tell by themselves: what is open, and what was handled.
@@ -119,6 +120,7 @@ impl Redis {
             adopt_partitions: false,
             max_backlog: 1_000_000,
             status: Status::default(),
+            cloud_events: false,
         }
     }
 
@@ -218,6 +220,14 @@ impl Redis {
     /// What is written down of the events' statuses. Default [`Failures`](Status::Failures).
     pub fn status(mut self, status: Status) -> Self {
         self.status = status;
+        self
+    }
+
+    /// Whether the entries of this instance are also CloudEvents 1.0, for others who read the stream: beside their `id`, `type` and `source`
+    /// they have the fields `specversion`, `time`, `subject` (`SCHEMA.ENTITY`), `partitionkey`, `datacontenttype` and `data`, the last
+    /// of which stores the payload a second time. Default false.
+    pub fn cloud_events(mut self, wanted: bool) -> Self {
+        self.cloud_events = wanted;
         self
     }
 

@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use eventbroker::Event;
 use eventbroker::provider::{BackendError, BusyPoll, Mirror, SendOutcome};
 use redis::{RedisResult, Value};
+use serde_json::json;
 
 use crate::connection::{Database, Link, millis};
-use crate::entry::{Made, bytes, content_of, list, made, unexpected};
+use crate::entry::{Made, bytes, cloud_event, content_of, list, made, unexpected};
 use crate::resp::{Piece, refusal};
 use crate::scripts;
 use crate::socket::Connection;
@@ -120,10 +121,12 @@ fn write(request: &mut Request, database: &Database, event: &Event) -> Appended 
     let (stream, content) = (database.stream_for(event), content_of(event));
     // From here on its id is seen.
     let id = event.id().to_string();
-    request.command(15).word("XADD").word(&database.streams[stream]).word("*").word("event").word(event.to_json());
-    request.word("id").word(&id).word("type").word(event.event_type().as_str());
+    let more = if database.cloud_events { cloud_event(event) } else { Vec::new() };
+    request.command(15 + more.len()).word("XADD").word(&database.streams[stream]).word("*");
+    request.word("event").word(event.to_json()).word("id").word(&id).word("type").word(event.event_type().as_str());
     request.word("source").word(event.source().as_str()).word("status").word("pending");
     request.word("instance_id").word(event.instance_id().unwrap_or_default());
+    more.iter().for_each(|word| _ = request.word(word.as_bytes()));
     Appended { made: made(&id), id, stream, content }
 }
 
@@ -154,14 +157,24 @@ impl Mirror for RedisMirror {
 /// Stores events that are not known.
 pub(crate) fn send(database: &Database, link: &mut Link, batch: &[Event]) -> Result<Vec<SendOutcome>, BackendError> {
     let (window, kept, tolerance) = (millis(database.dedupe_window), millis(database.retention), millis(MAX_DELAY));
-    let mut owned: Vec<[Vec<u8>; 7]> = Vec::with_capacity(batch.len());
+    let mut owned: Vec<[Vec<u8>; 8]> = Vec::with_capacity(batch.len());
     for event in batch {
         let id = event.id().to_string();
         let stream = (database.stream_for(event) + 1).to_string();
         let [at, bytes, bucket] = made(&id).map_or_else(Default::default, |made| {
             [made.at.as_millis().to_string().into(), made.bytes.to_vec(), made.bucket().to_string().into()]
         });
-        owned.push([id.into(), event.to_json(), content_of(event).to_vec(), stream.into(), at, bytes, bucket]);
+        let more = if database.cloud_events { json!(cloud_event(event)).to_string() } else { String::new() };
+        owned.push([
+            id.into(),
+            event.to_json(),
+            content_of(event).to_vec(),
+            stream.into(),
+            at,
+            bytes,
+            bucket,
+            more.into(),
+        ]);
     }
     let is_full = if database.is_full.load(Ordering::SeqCst) { "1" } else { "0" };
     let mut arguments: Vec<&[u8]> = [&*window, &kept, &tolerance, is_full].map(str::as_bytes).to_vec();
