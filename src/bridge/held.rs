@@ -30,18 +30,19 @@ impl Leases {
     /// A lease has ended before its delivery was handled. What waits behind it, of the same key, has to come again behind it, also if its
     /// own lease came later or was extended meanwhile.
     pub(crate) fn lose_behind(&mut self, lost: &Held) {
-        if !lost.is_marked_lost() {
-            self.note_lost(lost);
+        if self.note_lost(lost) && lost.key.is_some() {
             let behind: Vec<_> = self.held.values().filter(|held| held.waits_with(lost)).cloned().collect();
-            behind.iter().for_each(|held| self.note_lost(held));
+            behind.iter().for_each(|held| _ = self.note_lost(held));
         }
     }
 
-    fn note_lost(&mut self, held: &Held) {
-        let was_lost = held.lost.swap(true, Ordering::SeqCst);
-        if let Some(key) = held.key.filter(|_| !was_lost) {
+    /// True if it was not known before.
+    fn note_lost(&mut self, held: &Held) -> bool {
+        let is_new = !held.lost.swap(true, Ordering::SeqCst);
+        if let Some(key) = held.key.filter(|_| is_new) {
             *self.lost.entry(key).or_default() += 1;
         }
+        is_new
     }
 
     /// The back end knows what became of it.

@@ -118,15 +118,12 @@ impl Engine {
                 return None;
             };
             delivery = entered;
-            let marked = self.bridge.as_ref().is_some_and(|bridge| {
-                let marked = bridge.mark(&held);
-                if !marked {
-                    bridge.lose_behind(&held);
-                }
-                marked
-            });
+            let marked = self.bridge.as_ref().is_some_and(|bridge| bridge.mark(&held));
             if !marked {
                 self.suspects.leave();
+                if let Some(bridge) = &self.bridge {
+                    bridge.lose_behind(&held);
+                }
                 self.cancel(subscription, delivery);
                 return None;
             }

@@ -226,7 +226,9 @@ impl Link {
         if self.used.elapsed() >= IDLE {
             // A refusal is an answer, too.
             let answer: RedisResult<Value> = redis::cmd("PING").query(&mut connection);
-            answer.map_or_else(|error| error.code().map(drop), |_| Some(()))?;
+            if answer.is_err_and(|error| error.code().is_none()) {
+                return None;
+            }
         }
         Some(connection)
     }

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use eventbroker::Event;
 use eventbroker::provider::{BackendError, BusyPoll, Mirror, SendOutcome};
 use redis::{RedisResult, Value};
-use serde_json::json;
 
 use crate::connection::{Database, Link, millis};
 use crate::entry::{Made, bytes, cloud_event, content_of, list, made, unexpected};
@@ -164,7 +163,11 @@ pub(crate) fn send(database: &Database, link: &mut Link, batch: &[Event]) -> Res
         let [at, bytes, bucket] = made(&id).map_or_else(Default::default, |made| {
             [made.at.as_millis().to_string().into(), made.bytes.to_vec(), made.bucket().to_string().into()]
         });
-        let more = if database.cloud_events { json!(cloud_event(event)).to_string() } else { String::new() };
+        let more = if database.cloud_events {
+            serde_json::to_string(&cloud_event(event)).unwrap_or_default()
+        } else {
+            String::new()
+        };
         owned.push([
             id.into(),
             event.to_json(),

@@ -46,8 +46,8 @@ fn find(session: &mut Session, sql: &Statements, group: &str, instance: &str, re
     }
     let mut query = Query::new(
         format!(
-            "SELECT e.position, e.id FROM {events} e LEFT JOIN {events}_deliveries d \
-             ON d.position = e.position AND d.subscription = $1 WHERE coalesce(d.state, 2) > 1",
+            "SELECT e.position, e.id FROM {events} e LEFT JOIN LATERAL (SELECT d.state FROM {events}_deliveries d \
+             WHERE d.position = e.position AND d.subscription = $1 OFFSET 0) d ON true WHERE coalesce(d.state, 2) > 1",
             events = sql.events
         ),
         vec![Box::new(subscription)],

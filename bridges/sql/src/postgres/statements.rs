@@ -227,7 +227,7 @@ impl Statements {
                  WHERE e.created_at < clock_timestamp() - make_interval(secs => $1) \
                  AND e.completed_at < clock_timestamp() - make_interval(secs => $1) \
                  AND e.status IN ('completed', 'failed') AND NOT EXISTS \
-                 (SELECT 1 FROM {events}_deliveries d WHERE d.position = e.position AND d.state < 2) \
+                 (SELECT 1 FROM {events}_deliveries d WHERE d.position BETWEEN e.position AND e.position AND d.state < 2) \
                  ORDER BY e.created_at LIMIT $2 FOR UPDATE SKIP LOCKED), \
                  deleted AS (DELETE FROM {events} e USING old WHERE e.position BETWEEN old.position AND old.position), \
                  gone AS (DELETE FROM {events}_deliveries d USING old WHERE d.position BETWEEN old.position AND old.position \
