@@ -14,11 +14,13 @@
 //! back under a lock.
 
 mod aged;
+mod dead_letters;
 mod length;
 mod query;
 mod record;
 mod ring;
 mod stock;
+mod sync_wait;
 #[cfg(test)]
 mod tests;
 
@@ -30,9 +32,11 @@ use thread_local::ThreadLocal;
 
 use crate::event::{Event, EventId};
 use aged::Aged;
-pub(crate) use record::{By, Progress, Record};
+pub(crate) use dead_letters::DeadLetters;
+pub(crate) use record::{Progress, Record, StatusSource};
 use ring::{Ring, Slot};
 use stock::Stock;
+pub(crate) use sync_wait::SyncWait;
 
 /// A record as all hold it: without weak references, so that it costs nothing to see that nobody else holds it.
 pub(crate) type SharedRecord = triomphe::Arc<Record>;
@@ -99,7 +103,7 @@ impl Store {
         &self,
         event: Event,
         deliveries: u32,
-        by: By<'_>,
+        source: StatusSource<'_>,
         open: impl Fn() -> u64,
     ) -> Result<SharedRecord, (Event, SharedRecord)> {
         let mut stock = self.stocks.get_or_default().borrow_mut();
@@ -119,7 +123,7 @@ impl Store {
             }
             // Mostly vacant: only what is open can still be here, when the ring is as long as it gets.
             self.leave(&mut slot);
-            let record = stock.record(event, deliveries, by);
+            let record = stock.record(event, deliveries, source);
             slot.record = Some(SharedRecord::clone(&record));
             slot.filled = position + 1;
             return Ok(record);

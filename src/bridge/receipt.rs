@@ -8,9 +8,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::error::PublishError;
 use crate::event::{Event, EventId};
-use crate::verdict::Accepted;
+use crate::outcome::{Accepted, PublishError};
 
 /// Tells what became of a [`publish_async`](crate::Broker::publish_async). Dropping it changes nothing.
 #[must_use = "a receipt tells whether the event was accepted"]
@@ -18,29 +17,29 @@ pub struct Receipt(State);
 
 enum State {
     Known(Box<Accepted>),
-    Pending(Arc<Pending>, Box<Event>),
+    Pending(Arc<Confirmation>, Box<Event>),
 }
 
 type Outcome = Result<Accepted, PublishError>;
 
 /// An outcome that a bridge thread will know.
 #[derive(Debug)]
-pub(crate) struct Pending {
+pub(crate) struct Confirmation {
     outcome: Mutex<Option<Outcome>>,
-    gate: Arc<Gate>,
+    gate: Arc<ConfirmationGate>,
 }
 
 /// Where those wait whose outcomes are probably known at the same time. To wake one thread costs a system call; the standard library's
 /// condition variable wakes any number with one.
 #[derive(Debug, Default)]
-pub(crate) struct Gate {
+pub(crate) struct ConfirmationGate {
     /// Some outcome has become known since it was opened.
     is_due: AtomicBool,
     lock: Lock<()>,
     opened: Condvar,
 }
 
-impl Gate {
+impl ConfirmationGate {
     /// Wakes those who wait, if any of their outcomes has become known.
     pub(crate) fn open_if_due(&self) {
         if self.is_due.swap(false, Ordering::SeqCst) {
@@ -50,11 +49,11 @@ impl Gate {
         }
     }
 
-    /// Waits until `look` sees something; nothing if that was not in time.
-    fn wait<T>(&self, deadline: Option<Instant>, look: impl Fn() -> Option<T>) -> Option<T> {
+    /// Waits until `check` sees something; nothing if that was not in time.
+    fn wait<T>(&self, deadline: Option<Instant>, check: impl Fn() -> Option<T>) -> Option<T> {
         let mut guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            if let Some(seen) = look() {
+            if let Some(seen) = check() {
                 return Some(seen);
             }
             guard = match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
@@ -66,8 +65,8 @@ impl Gate {
     }
 }
 
-impl Pending {
-    pub(crate) fn new(gate: &Arc<Gate>) -> Self {
+impl Confirmation {
+    pub(crate) fn new(gate: &Arc<ConfirmationGate>) -> Self {
         Self { outcome: Mutex::default(), gate: Arc::clone(gate) }
     }
 
@@ -83,8 +82,8 @@ impl Receipt {
         Self(State::Known(Box::new(accepted)))
     }
 
-    pub(crate) fn pending(pending: Arc<Pending>, event: Event) -> Self {
-        Self(State::Pending(pending, Box::new(event)))
+    pub(crate) fn pending(confirmation: Arc<Confirmation>, event: Event) -> Self {
+        Self(State::Pending(confirmation, Box::new(event)))
     }
 
     /// The event's id.
@@ -101,12 +100,12 @@ impl Receipt {
     /// # Errors
     /// [`PublishError::Rejected`] if the back end refused the event, [`PublishError::Unknown`] if it did not answer in time.
     pub fn wait(&self, timeout: Duration) -> Result<Accepted, PublishError> {
-        let (pending, event) = match &self.0 {
+        let (confirmation, event) = match &self.0 {
             State::Known(accepted) => return Ok((**accepted).clone()),
-            State::Pending(pending, event) => (pending, event),
+            State::Pending(confirmation, event) => (confirmation, event),
         };
         let deadline = Instant::now().checked_add(timeout);
-        pending.gate.wait(deadline, || pending.outcome.lock().clone()).unwrap_or_else(|| {
+        confirmation.gate.wait(deadline, || confirmation.outcome.lock().clone()).unwrap_or_else(|| {
             let reason = format!("no answer within {timeout:?}");
             Err(PublishError::Unknown { event: event.clone(), reason })
         })

@@ -4,15 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Bridge;
-use super::settling::Command;
-use super::wait::Latch;
+use super::command::Command;
+use super::notify::Latch;
 use crate::config::{Scope, StartPosition, SubscribeOptions};
-use crate::error::SubscribeError;
-use crate::provider::{BackendError, Registration};
+use crate::outcome::{BackendError, SubscribeError};
+use crate::provider::Registration;
 use crate::subscription::{Subscription, SubscriptionStart};
 
 /// How long `subscribe` and `start` wait until the back end knows a subscription; it goes on in the background.
-const REGISTER_WITHIN: Duration = Duration::from_secs(5);
+const REGISTER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What it is called that a back end may not offer.
 pub(crate) const START_POSITIONS: &str = "start positions";
@@ -20,7 +20,7 @@ pub(crate) const ORDER_ACROSS_INSTANCES: &str =
     "order per key across instances; where the setting `partitions` is offered, it has to be at least 1";
 
 /// What the back end says to a registration.
-pub(super) type Registered = Latch<Result<(), BackendError>>;
+pub(crate) type Registered = Latch<Result<(), BackendError>>;
 
 impl Bridge {
     /// Whether the back end offers what a subscription asks for.
@@ -47,7 +47,7 @@ impl Bridge {
         let known = Arc::new(Latch::new());
         let SubscriptionStart { durable, position: start, change_pattern } = subscription.start.clone();
         let registration = Registration { name, pattern, change_pattern, scope: subscription.scope, durable, start };
-        self.command(Command::Register(registration, Arc::clone(&known)));
+        self.commands.send(Command::Register(registration, Arc::clone(&known)));
         if !running {
             self.registrations.lock().push(known);
             return Ok(());
@@ -57,7 +57,7 @@ impl Bridge {
     }
 
     /// Waits for the registrations that were made before the broker ran.
-    pub(super) fn wait_for_registrations(&self) {
+    pub(crate) fn wait_for_registrations(&self) {
         let registrations = std::mem::take(&mut *self.registrations.lock());
         for known in registrations {
             // A refusal is noted where it comes in.
@@ -66,25 +66,25 @@ impl Bridge {
     }
 
     fn wait_until_known(&self, known: &Registered) -> Result<(), BackendError> {
-        known.wait(REGISTER_WITHIN).unwrap_or_else(|| {
-            let reason = format!("a subscription is not registered after {REGISTER_WITHIN:?}; it is tried again");
-            self.note_error(&BackendError::Unavailable(reason));
+        known.wait(REGISTER_TIMEOUT).unwrap_or_else(|| {
+            let reason = format!("a subscription is not registered after {REGISTER_TIMEOUT:?}; it is tried again");
+            self.record_error(&BackendError::Unavailable(reason));
             Ok(())
         })
     }
 
     pub(crate) fn unregister(&self, subscription: &Subscription) {
         if self.serves(subscription.scope) {
-            self.command(Command::Unregister(Arc::clone(&subscription.name)));
+            self.commands.send(Command::Unregister(Arc::clone(&subscription.name)));
         }
     }
 
     /// Has the back end forget a subscription. Waits for its answer.
-    pub(crate) fn remove_for_good(&self, name: &str) -> Result<bool, BackendError> {
+    pub(crate) fn remove_permanently(&self, name: &str) -> Result<bool, BackendError> {
         let removed = Arc::new(Latch::new());
-        self.command(Command::Remove(name.into(), Arc::clone(&removed)));
-        removed.wait(REGISTER_WITHIN).unwrap_or_else(|| {
-            let reason = format!("no answer within {REGISTER_WITHIN:?}; it is tried again");
+        self.commands.send(Command::Remove(name.into(), Arc::clone(&removed)));
+        removed.wait(REGISTER_TIMEOUT).unwrap_or_else(|| {
+            let reason = format!("no answer within {REGISTER_TIMEOUT:?}; it is tried again");
             Err(BackendError::Unavailable(reason))
         })
     }

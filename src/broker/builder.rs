@@ -3,14 +3,13 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::broker::Broker;
-use crate::clock::{Clock, ManualClock};
-use crate::config::{Config, Confirm, Mode};
+use super::Broker;
+use crate::base::{Clock, ManualClock};
+use crate::config::{Config, Confirm, Mode, RetryPolicy};
 use crate::engine::Engine;
-use crate::error::StartError;
+use crate::outcome::StartError;
 use crate::provider::Provider;
-use crate::retry::RetryPolicy;
-use crate::trace::{Propagator, SharedPropagator};
+use crate::telemetry::{Propagator, SharedPropagator};
 
 /// Builds a [`Broker`]. Made by [`Broker::builder`].
 #[derive(Default)]

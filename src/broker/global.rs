@@ -31,17 +31,15 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::broker::Broker;
-use crate::builder::BrokerBuilder;
+use super::{Broker, BrokerBuilder};
+use crate::bridge::Receipt;
 use crate::config::SubscribeOptions;
-use crate::delivery::Delivery;
-use crate::error::{PublishError, StartError, SubscribeError, UnknownSubscription};
 use crate::event::Event;
-use crate::handler::IntoOutcome;
-use crate::lifecycle::StopReport;
-use crate::receipt::Receipt;
-use crate::stats::Stats;
-use crate::verdict::{Accepted, SubscriptionId, SyncReport};
+use crate::outcome::{
+    Accepted, PublishError, StartError, Stats, StopReport, SubscribeError, SubscriptionId, SyncReport,
+    UnknownSubscription,
+};
+use crate::subscription::{Delivery, IntoOutcome};
 
 /// What is at the place.
 #[derive(Debug)]

@@ -3,13 +3,10 @@
 
 use std::sync::Arc;
 
-use crate::broker::Broker;
-use crate::dead_letter::{DeadLetter, DeadLetterFilter};
-use crate::engine::Engine;
-use crate::error::RequeueError;
-use crate::lifecycle::Phase;
-use crate::provider::{BackendError, MEMORY, Operator, Replay, Replayed};
-use crate::stats::BackEndStats;
+use super::Broker;
+use crate::engine::{Engine, Phase};
+use crate::outcome::{BackEndStats, BackendError, DeadLetter, DeadLetterFilter, RequeueError};
+use crate::provider::{MEMORY, Operator, Replay, Replayed};
 
 /// Dead letters that are asked of the back end, or given to it, at a time.
 const PAGE: usize = 256;

@@ -3,11 +3,10 @@
 
 use std::fmt;
 
-use crate::broker::Broker;
-use crate::dispatch::KeptRoute;
-use crate::error::PublishError;
+use super::Broker;
+use crate::engine::SubscriptionRoute;
 use crate::event::{Event, EventBuilder, EventType, Source};
-use crate::verdict::Accepted;
+use crate::outcome::{Accepted, PublishError};
 
 /// Publishes events of one type from one source; made by [`Broker::publisher`]. It remembers who receives them until a
 /// subscription comes or goes, so a thread that publishes many should have one. A clone is for another thread.
@@ -31,7 +30,7 @@ pub struct Publisher {
     broker: Broker,
     source: Source,
     event_type: EventType,
-    kept: Option<KeptRoute>,
+    kept: Option<SubscriptionRoute>,
 }
 
 impl Publisher {
@@ -49,7 +48,7 @@ impl Publisher {
     /// # Errors
     /// [`PublishError`] with the event, so that it can be published again.
     pub fn publish(&mut self, event: Event) -> Result<Accepted, PublishError> {
-        self.broker.publish_kept(event, &mut self.kept)
+        self.broker.publish_cached(event, &mut self.kept)
     }
 }
 

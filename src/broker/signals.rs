@@ -13,8 +13,8 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use signal_hook::iterator::{Handle, Signals};
 
-use crate::broker::Broker;
-use crate::lifecycle::StopReport;
+use super::Broker;
+use crate::outcome::StopReport;
 
 /// Blocks until SIGINT or SIGTERM comes, then [stops](Broker::stop) the broker, draining for at most `deadline`. A second
 /// signal forces it: what is not handled by then is given up, and the report names it. Once this has returned, a signal ends
@@ -50,7 +50,7 @@ pub fn run_until_signal(broker: &Broker, deadline: Duration) -> io::Result<StopR
                 }
                 if arrivals.next().is_some() {
                     tracing::warn!("a second signal asks for the end: giving up what is not handled");
-                    broker.hasten_stop();
+                    broker.expedite_stop();
                 }
             })?;
         first.recv().map_err(|_| io::Error::other("the thread that listens for signals ended"))?;

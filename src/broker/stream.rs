@@ -7,20 +7,18 @@ use std::sync::Weak;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use flume::{Receiver, RecvTimeoutError, Sender, TrySendError};
+use flume::{Receiver, RecvTimeoutError};
 use parking_lot::Mutex;
 
 use crate::bridge::START_POSITIONS;
 use crate::config::StartPosition;
-use crate::engine::Engine;
-use crate::error::{StreamError, SubscribeError};
-use crate::event::Event;
-use crate::lifecycle::Phase;
-use crate::pattern::Pattern;
-use crate::provider::{BackendError, MEMORY, Tail};
+use crate::engine::{Engine, Phase};
+use crate::event::{Event, Pattern};
+use crate::outcome::{BackendError, StreamError, SubscribeError};
+use crate::provider::{MEMORY, Tail};
 
 /// How soon a stream of a back end's events notices that the broker has stopped.
-const LOOK_UP_EVERY: Duration = Duration::from_millis(250);
+const STOP_POLL: Duration = Duration::from_millis(250);
 /// How long a blocking read waits at a time.
 const FOREVER: Duration = Duration::from_secs(3600);
 
@@ -60,14 +58,6 @@ struct Tailing {
     fetched: VecDeque<Event>,
 }
 
-/// The end of a stream that publishers fill.
-#[derive(Debug)]
-pub(crate) struct StreamSink {
-    sender: Sender<Event>,
-    oldest: Receiver<Event>,
-    missed: Arc<AtomicU64>,
-}
-
 impl Engine {
     /// Opens a stream.
     pub(crate) fn stream_of(
@@ -92,12 +82,12 @@ impl Engine {
             return Err(SubscribeError::Unsupported { provider: provider.to_owned(), feature: START_POSITIONS });
         }
         let id = self.next_id();
-        let (sender, events) = flume::bounded(EventStream::CAPACITY);
-        let missed = Arc::new(AtomicU64::new(0));
-        let sink = StreamSink { sender, oldest: events.clone(), missed: Arc::clone(&missed) };
-        if self.lifecycle.phase() != Phase::Stopped {
-            self.streams.insert(&pattern, id, Arc::new(sink));
-        }
+        let (events, missed) = if self.lifecycle.phase() == Phase::Stopped {
+            let (_, events) = flume::bounded(0);
+            (events, Arc::default())
+        } else {
+            self.streams.open(&pattern, id, EventStream::CAPACITY)
+        };
         Ok(EventStream { source: EventsFrom::Here { id, pattern, events, missed }, engine })
     }
 }
@@ -164,9 +154,9 @@ impl Tailing {
                 return Ok(event);
             }
             let engine = engine.upgrade().filter(|engine| engine.lifecycle.phase() != Phase::Stopped);
-            let left = deadline.map_or(LOOK_UP_EVERY, |deadline| deadline.saturating_duration_since(Instant::now()));
+            let left = deadline.map_or(STOP_POLL, |deadline| deadline.saturating_duration_since(Instant::now()));
             // What was stored before the broker stopped is still shown.
-            let wait = if engine.is_some() { left.min(LOOK_UP_EVERY) } else { Duration::ZERO };
+            let wait = if engine.is_some() { left.min(STOP_POLL) } else { Duration::ZERO };
             // The engine must not live on because somebody waits for its events.
             let weak = engine.as_ref().map(Arc::downgrade);
             drop(engine);
@@ -176,7 +166,7 @@ impl Tailing {
                     if let Some(bridge) =
                         weak.as_ref().and_then(Weak::upgrade).as_ref().and_then(|it| it.bridge.as_ref())
                     {
-                        bridge.note_error(&error);
+                        bridge.record_error(&error);
                     }
                     std::thread::sleep(wait);
                 }
@@ -206,7 +196,7 @@ impl Drop for EventStream {
         if let EventsFrom::Here { id, pattern, .. } = &self.source
             && let Some(engine) = self.engine.upgrade()
         {
-            engine.streams.remove(pattern, *id);
+            engine.streams.close(pattern, *id);
         }
     }
 }
@@ -214,23 +204,5 @@ impl Drop for EventStream {
 impl fmt::Debug for EventStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EventStream").finish_non_exhaustive()
-    }
-}
-
-impl StreamSink {
-    /// Adds an event; the oldest makes room. Returns how many were dropped. Never waits.
-    pub(crate) fn push(&self, event: &Event) -> u64 {
-        let mut dropped = 0;
-        let mut event = event.clone();
-        while let Err(TrySendError::Full(back)) = self.sender.try_send(event) {
-            event = back;
-            if self.oldest.try_recv().is_ok() {
-                dropped += 1;
-            }
-        }
-        if dropped > 0 {
-            self.missed.fetch_add(dropped, Ordering::AcqRel);
-        }
-        dropped
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::error::{Invalid, Problem};
+use crate::event::{Invalid, Problem};
 
 /// Exponential backoff with a cap and jitter.
 ///

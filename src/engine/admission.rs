@@ -8,16 +8,13 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
+use super::{Engine, Phase};
+use crate::base::Tally;
 use crate::config::Overflow;
-use crate::delivery::in_handler;
-use crate::engine::Engine;
-use crate::error::{FullLimit, Invalid, Problem, PublishError};
-use crate::event::Event;
-use crate::lifecycle::Phase;
-use crate::stats::Tally;
+use crate::event::{Event, Invalid, Problem};
+use crate::outcome::{FullLimit, PublishError, Verdict};
 use crate::store::{Record, SharedRecord};
-use crate::subscription::Subscription;
-use crate::verdict::Verdict;
+use crate::subscription::{Subscription, Unreserved, in_handler, release, reserve};
 
 /// How often a publisher looks for the oldest delivery of a full queue before it drops its own.
 const DROP_TRIES: usize = 64;
@@ -43,13 +40,10 @@ impl Drop for Publishing<'_> {
     }
 }
 
-/// Subscriptions, by index, that have no room and whose policy is to drop something, or that were removed meanwhile.
-pub(crate) type WithoutPlace = Vec<usize>;
-
 /// What is there for an event before it is stored.
-pub(crate) enum Room {
+pub(super) enum Admission {
     /// A place in each subscription.
-    Reserved(WithoutPlace),
+    Reserved(Unreserved),
     /// It was published before.
     Known(SharedRecord),
 }
@@ -79,29 +73,16 @@ impl Refusal {
     }
 }
 
-/// Room for an event that the back end has to confirm first.
-pub(crate) struct Reservation {
-    pub(crate) targets: Vec<Arc<Subscription>>,
-    pub(crate) without: WithoutPlace,
-}
-
-impl Reservation {
-    /// Gives the room back.
-    pub(crate) fn release(&self) {
-        release(&self.targets, &self.without);
-    }
-}
-
 impl Engine {
     /// Enters a publish, if the broker takes events. That `stop` does not miss it is settled by [`admit`](Self::admit) only.
     pub(crate) fn enter(&self) -> Option<Publishing<'_>> {
-        let publishing = Publishing::begin(&self.counts.here().publishing, false);
+        let publishing = Publishing::begin(&self.telemetry.counters.here().publishing, false);
         self.goes_on(&publishing).then_some(publishing)
     }
 
     /// Enters a publish of the broker's own, which may also happen while it drains.
     pub(crate) fn enter_internal(&self) -> Option<Publishing<'_>> {
-        let publishing = Publishing::begin(&self.counts.here().publishing, true);
+        let publishing = Publishing::begin(&self.telemetry.counters.here().publishing, true);
         fence(Ordering::SeqCst);
         self.goes_on(&publishing).then_some(publishing)
     }
@@ -116,39 +97,39 @@ impl Engine {
 
     /// Counts a refusal and hands the event back.
     pub(crate) fn refuse<T>(&self, event: Event, refusal: Refusal) -> Result<T, PublishError> {
-        self.counts.here().rejected.add_one();
+        self.telemetry.counters.here().rejected.add_one();
         Err(refusal.of(event))
     }
 
     /// Checks the bounds of this broker, and reserves room in every subscription, unless the event is known, which needs none.
-    pub(crate) fn admit(
+    pub(super) fn admit(
         &self,
         publishing: &Publishing<'_>,
         event: &Event,
         targets: &[Arc<Subscription>],
         may_block: bool,
-    ) -> Result<Room, Refusal> {
+    ) -> Result<Admission, Refusal> {
         let (max, actual) = (self.config.max_payload_bytes, event.payload().len());
         if actual > max {
             return Err(Refusal::Invalid(Invalid::new("payload", Problem::TooLong { max, actual })));
         }
-        if let Some(known) = self.store.find(event.id_unnoticed()) {
-            return self.known(event, &known).map(|()| Room::Known(known));
+        if let Some(known) = self.store.find(event.id()) {
+            return self.known(event, &known).map(|()| Admission::Known(known));
         }
-        let without = match self.reserve(targets, may_block) {
-            Ok(without) => without,
+        let unreserved = match self.reserve_places(targets, may_block) {
+            Ok(unreserved) => unreserved,
             Err(_) if self.lifecycle.phase() != Phase::Running => return Err(Refusal::NotRunning),
             Err(limit) => return Err(Refusal::Full(limit)),
         };
         // `stop` changes the phase and then looks for reserved places: it sees those, or this sees the phase. If there are none,
         // it has to see the mark of this publish, which takes a fence.
-        if without.len() == targets.len() {
+        if unreserved.len() == targets.len() {
             fence(Ordering::SeqCst);
         }
         if self.goes_on(publishing) {
-            return Ok(Room::Reserved(without));
+            return Ok(Admission::Reserved(unreserved));
         }
-        release(targets, &without);
+        release(targets, &unreserved);
         Err(Refusal::NotRunning)
     }
 
@@ -157,36 +138,35 @@ impl Engine {
         if !known.event.same_content(event) {
             return Err(Refusal::IdConflict);
         }
-        self.counts.here().duplicates.add_one();
+        self.telemetry.counters.here().duplicates.add_one();
         Ok(())
-    }
-
-    fn reserve(&self, targets: &[Arc<Subscription>], may_block: bool) -> Result<WithoutPlace, FullLimit> {
-        if self.is_full_of_open_events() {
-            return Err(FullLimit::InFlight { max: self.config.max_in_flight as u64 });
-        }
-        self.reserve_places(targets, may_block)
     }
 
     fn is_full_of_open_events(&self) -> bool {
         let (accepted, max) = (self.store.accepted_at_most(), self.config.max_in_flight as u64);
-        if accepted.saturating_sub(self.settled_seen.load(Ordering::Relaxed)) < max {
+        if accepted.saturating_sub(self.telemetry.counters.settled_seen.load(Ordering::Relaxed)) < max {
             return false;
         }
-        let settled = self.counts.settled();
-        self.settled_seen.store(settled.saturating_sub(self.counts.reopened()), Ordering::Relaxed);
+        let settled = self.telemetry.counters.settled();
+        self.telemetry
+            .counters
+            .settled_seen
+            .store(settled.saturating_sub(self.telemetry.counters.reopened()), Ordering::Relaxed);
         self.in_flight(settled) >= max
     }
 
-    fn reserve_places(&self, targets: &[Arc<Subscription>], may_block: bool) -> Result<WithoutPlace, FullLimit> {
+    fn reserve_places(&self, targets: &[Arc<Subscription>], may_block: bool) -> Result<Unreserved, FullLimit> {
+        if self.is_full_of_open_events() {
+            return Err(FullLimit::InFlight { max: self.config.max_in_flight as u64 });
+        }
         // Which subscriptions were found full, and until when there is patience with them.
         let mut waiting: Vec<(usize, u64)> = Vec::new();
         loop {
-            let (full, without) = match reserve_all(targets) {
-                Ok(without) => return Ok(without),
+            let (full, unreserved) = match reserve(targets) {
+                Ok(unreserved) => return Ok(unreserved),
                 Err(full) => full,
             };
-            release(&targets[..full], &without);
+            release(&targets[..full], &unreserved);
             let target = &targets[full];
             let limit =
                 || FullLimit::Subscription { name: Arc::clone(&target.name), capacity: target.inbox.capacity() };
@@ -222,51 +202,12 @@ impl Engine {
             match target.inbox.take_oldest() {
                 Some(mut delivery) => {
                     target.inbox.leave(&mut delivery);
-                    self.conclude(target, delivery, Verdict::Dropped, None, now);
+                    self.record_verdict(target, delivery, Verdict::Dropped, None, now);
                 }
                 // Everything that holds a place is about to start.
                 None => std::thread::yield_now(),
             }
         }
         false
-    }
-
-    /// The subscription that this thread is inside of, and that a synchronous publish would have to wait for.
-    pub(crate) fn would_wait_for<'a>(
-        &self,
-        callers: &[(u64, u64)],
-        targets: &'a [Arc<Subscription>],
-        event: &Event,
-    ) -> Option<&'a Arc<Subscription>> {
-        let is_caller = |target: &&Arc<Subscription>| callers.contains(&(self.number, target.id.0));
-        targets
-            .iter()
-            .filter(is_caller)
-            .find(|target| target.all_seats_run() || !target.inbox.is_free(target.inbox.lane(event)))
-    }
-}
-
-/// Takes a place in every subscription that has room. Fails at the first that is full and drops nothing; the places taken
-/// before it are the caller's to release.
-fn reserve_all(targets: &[Arc<Subscription>]) -> Result<WithoutPlace, (usize, WithoutPlace)> {
-    let mut without = WithoutPlace::new();
-    for (index, target) in targets.iter().enumerate() {
-        if target.inbox.reserve() {
-            continue;
-        }
-        if target.is_closed() || matches!(target.overflow, Overflow::DropOldest | Overflow::DropNewest) {
-            without.push(index);
-        } else {
-            return Err((index, without));
-        }
-    }
-    Ok(without)
-}
-
-pub(crate) fn release(targets: &[Arc<Subscription>], without: &WithoutPlace) {
-    for (index, target) in targets.iter().enumerate() {
-        if !without.contains(&index) {
-            target.inbox.release(1);
-        }
     }
 }

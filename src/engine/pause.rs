@@ -3,50 +3,51 @@
 
 use std::sync::Arc;
 
-use crate::engine::Engine;
-use crate::inbox::Queued;
+use super::Engine;
+use crate::outcome::{SubscriptionId, Verdict};
+use crate::queue::QueuedDelivery;
 use crate::subscription::Subscription;
-use crate::verdict::{SubscriptionId, Verdict};
 
 impl Engine {
     /// From now on no call of the subscription begins. Returns how many still run, or nothing if it is unknown.
     pub(crate) fn pause(self: &Arc<Self>, id: SubscriptionId) -> Option<u64> {
-        let subscription = self.subscriptions.lock().by_id.get(&id.0).cloned()?;
+        let subscription = self.subscriptions.lock().find(id)?;
         if subscription.pause() {
             if let Some(bridge) = &self.bridge {
                 // Before anything is given back, or it would come in again.
-                bridge.ring();
+                bridge.inbound.wake();
             }
-            self.give_back(&subscription, true);
+            self.release_leases(&subscription, true);
         }
         Some(subscription.running())
     }
 
     /// Calls begin again. Nothing if the subscription is unknown.
     pub(crate) fn resume(self: &Arc<Self>, id: SubscriptionId) -> Option<()> {
-        let subscription = self.subscriptions.lock().by_id.get(&id.0).cloned()?;
+        let subscription = self.subscriptions.lock().find(id)?;
         if subscription.resume() {
-            self.after_push(&subscription);
+            self.after_enqueue(&subscription);
             if let Some(bridge) = &self.bridge {
-                bridge.ring();
+                bridge.inbound.wake();
             }
         }
         Some(())
     }
 
     /// Gives the leases of a subscription back that no call runs under; those that were tried already only if `tried`.
-    pub(crate) fn give_back(self: &Arc<Self>, subscription: &Arc<Subscription>, tried: bool) {
+    pub(crate) fn release_leases(self: &Arc<Self>, subscription: &Arc<Subscription>, tried: bool) {
         if self.bridge.is_none() {
             return;
         }
         let now = self.clock.now();
         for mut delivery in subscription.inbox.take_parked_leases() {
             subscription.inbox.leave(&mut delivery);
-            self.conclude(subscription, delivery, Verdict::Cancelled, None, now);
+            self.record_verdict(subscription, delivery, Verdict::Cancelled, None, now);
         }
-        let is_of = |of: &Subscription, delivery: &Queued| of.id == subscription.id && delivery.lease().is_some();
-        let delayed = self.delays.take_if(|it| tried && is_of(&it.subscription, &it.delivery));
-        let delayed = delayed.into_iter().map(|waiting| waiting.delivery).chain(self.suspects.take_of(subscription));
+        let is_of =
+            |of: &Subscription, delivery: &QueuedDelivery| of.id == subscription.id && delivery.lease().is_some();
+        let delayed = self.timer.delayed.take_if(|it| tried && is_of(&it.subscription, &it.delivery));
+        let delayed = delayed.into_iter().map(|waiting| waiting.delivery).chain(self.suspects_of(subscription));
         for delivery in subscription.inbox.take_due_leases(tried).into_iter().chain(delayed) {
             self.cancel(subscription, delivery);
         }

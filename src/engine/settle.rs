@@ -2,23 +2,20 @@
 //! dropped, cancelled; and the way back from a dead letter.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::clock::{nanos, system_time};
-use crate::dead_letter::{AttemptError, DeadLetter, DeadReason, NOTICE_TYPE};
-use crate::engine::Engine;
-use crate::error::RequeueError;
+use super::attempt::Attempt;
+use super::{Engine, Phase};
+use crate::base::{nanos, system_time};
 use crate::event::{Event, Payload, Source, Status};
-use crate::handler::{Outcome, guarded};
-use crate::inbox::{History, Place, Queued};
-use crate::lifecycle::Phase;
+use crate::outcome::{
+    AttemptError, DeadLetter, DeadReason, DeliveryReport, NOTICE_TYPE, RequeueError, Settled, Verdict,
+};
 use crate::provider::LeaseOutcome;
-use crate::store::{Progress, Record, SharedRecord};
-use crate::subscription::Subscription;
-use crate::trace;
-use crate::verdict::{DeliveryReport, Settled, Verdict};
-use crate::worker::Attempt;
+use crate::queue::{History, Place, QueuedDelivery};
+use crate::store::{Record, SharedRecord};
+use crate::subscription::{Outcome, Subscription};
+use crate::telemetry::trace;
 
 /// What follows from an attempt.
 enum Next {
@@ -29,7 +26,12 @@ enum Next {
 
 impl Engine {
     /// Settles an attempt. The delivery is the head of its lane, if it has one.
-    pub(crate) fn settle(self: &Arc<Self>, subscription: &Arc<Subscription>, mut delivery: Queued, attempt: Attempt) {
+    pub(super) fn settle_attempt(
+        self: &Arc<Self>,
+        subscription: &Arc<Subscription>,
+        mut delivery: QueuedDelivery,
+        attempt: Attempt,
+    ) {
         let Attempt { outcome, ended } = attempt;
         let (next, error) = self.decide(subscription, &delivery, outcome);
         if let Some(message) = &error {
@@ -40,15 +42,20 @@ impl Engine {
             Next::Retry(delay) => {
                 log_retry(subscription, &delivery, delay, error.as_deref());
                 if let Err(delivery) = self.defer(delivery, delay, ended) {
-                    self.retry(subscription, delivery, ended.saturating_add(nanos(delay)));
+                    self.retry_later(subscription, delivery, ended.saturating_add(nanos(delay)));
                 }
             }
-            Next::Dead(reason) => self.bury(subscription, delivery, reason, error.as_deref(), ended),
-            Next::Final(verdict) => self.finish(subscription, delivery, verdict, error.as_deref(), ended),
+            Next::Dead(reason) => self.make_dead_letter(subscription, delivery, reason, error.as_deref(), ended),
+            Next::Final(verdict) => self.end_delivery(subscription, delivery, verdict, error.as_deref(), ended),
         }
     }
 
-    fn decide(&self, subscription: &Subscription, delivery: &Queued, outcome: Outcome) -> (Next, Option<String>) {
+    fn decide(
+        &self,
+        subscription: &Subscription,
+        delivery: &QueuedDelivery,
+        outcome: Outcome,
+    ) -> (Next, Option<String>) {
         let (requested, message) = match outcome {
             Outcome::Done => return (Next::Final(Verdict::Done), None),
             Outcome::Skip => return (Next::Final(Verdict::Skipped), None),
@@ -65,9 +72,9 @@ impl Engine {
     }
 
     /// The delivery waits for its next attempt; it holds no thread and no place in the queue.
-    fn retry(self: &Arc<Self>, subscription: &Arc<Subscription>, mut delivery: Queued, due: u64) {
+    fn retry_later(self: &Arc<Self>, subscription: &Arc<Subscription>, mut delivery: QueuedDelivery, due: u64) {
         subscription.inbox.start_waiting(&mut delivery);
-        if self.delays.add(due, Arc::clone(subscription), delivery) {
+        if self.timer.delayed.add(due, Arc::clone(subscription), delivery) {
             self.timer.wake();
         }
         if subscription.is_closed() || self.lifecycle.phase() != Phase::Running {
@@ -77,10 +84,10 @@ impl Engine {
     }
 
     /// The delivery becomes a dead letter.
-    pub(crate) fn bury(
+    pub(crate) fn make_dead_letter(
         self: &Arc<Self>,
         subscription: &Arc<Subscription>,
-        mut delivery: Queued,
+        mut delivery: QueuedDelivery,
         reason: DeadReason,
         error: Option<&str>,
         now: u64,
@@ -111,7 +118,7 @@ impl Engine {
         } else {
             self.keep_dead_letter(letter, &delivery.record);
         }
-        self.finish(subscription, delivery, Verdict::Dead, error, now);
+        self.end_delivery(subscription, delivery, Verdict::Dead, error, now);
     }
 
     /// Keeps a dead letter in this process.
@@ -138,7 +145,8 @@ impl Engine {
         let notice = Payload::from_serialize(&payload)
             .ok()
             .and_then(|payload| Event::builder(Source::System, NOTICE_TYPE).payload_raw(payload).build().ok());
-        let publish = |notice| trace::sending(self, notice, |notice| self.publish_internal(notice)).is_ok();
+        let publish =
+            |notice| trace::publish_in_span(self.propagator(), notice, |notice| self.publish_internal(notice)).is_ok();
         let published = notice.is_some_and(publish);
         if !published {
             self.dead_letters.lose_notice();
@@ -146,33 +154,33 @@ impl Engine {
     }
 
     /// The last word on a delivery that is the head of its lane: the next of its key follows.
-    pub(crate) fn finish(
+    pub(crate) fn end_delivery(
         self: &Arc<Self>,
         subscription: &Arc<Subscription>,
-        delivery: Queued,
+        delivery: QueuedDelivery,
         verdict: Verdict,
         error: Option<&str>,
         now: u64,
     ) {
         let lane = delivery.lane;
-        self.conclude(subscription, delivery, verdict, error, now);
+        self.record_verdict(subscription, delivery, verdict, error, now);
         if lane.is_some_and(|lane| subscription.inbox.advance(lane)) {
             // It may have moved past a removal that was emptying the inbox: then it is cancelled here.
-            self.after_push(subscription);
+            self.after_enqueue(subscription);
         }
     }
 
     /// The last word on a delivery: counts, status, and whoever waits for it. The lane is the caller's affair.
-    pub(crate) fn conclude(
+    pub(crate) fn record_verdict(
         self: &Arc<Self>,
         subscription: &Arc<Subscription>,
-        delivery: Queued,
+        delivery: QueuedDelivery,
         verdict: Verdict,
         error: Option<&str>,
         now: u64,
     ) {
-        let Queued { record, attempts, history, .. } = delivery;
-        let counts = self.counts.here();
+        let QueuedDelivery { record, attempts, history, .. } = delivery;
+        let counts = self.telemetry.counters.here();
         subscription.counters.verdicts.count(verdict);
         counts.count(verdict);
         let failure = verdict.is_failure();
@@ -193,10 +201,10 @@ impl Engine {
             bridge.note_end(&record, progress);
         }
         if verdict == Verdict::Cancelled && self.lifecycle.phase() != Phase::Running {
-            self.lifecycle.note_cancelled(record.event.id(), lease.is_some());
+            self.lifecycle.record_cancelled(record.event.id(), lease.is_some());
         }
-        self.close_if_done(&record, progress, wall);
-        self.observe(&Settled {
+        self.settle_event(&record, progress, Some(wall));
+        self.observers.notify(&Settled {
             event: &record.event,
             subscription: subscription.id,
             name: &subscription.name,
@@ -205,8 +213,8 @@ impl Engine {
             error,
         });
         // Who waits, waits for the deliveries here; of one that was requeued since, it has the verdict already.
-        if let Some(watch) = record.watch().filter(|_| requeues == 0 && lease.is_none()) {
-            watch.note(DeliveryReport {
+        if let Some(wait) = record.sync_wait().filter(|_| requeues == 0 && lease.is_none()) {
+            wait.note(DeliveryReport {
                 subscription: subscription.id,
                 name: Arc::clone(&subscription.name),
                 verdict,
@@ -216,63 +224,34 @@ impl Engine {
         }
     }
 
-    /// What follows when nothing of an event is open any more.
-    pub(crate) fn close_if_done(&self, record: &SharedRecord, progress: Progress, wall: u64) {
-        if progress.is_open() {
-            return;
-        }
-        if self.config.metrics {
-            let (took, whole) = record.took(wall);
-            self.series.settled(self.counts.here().series(), &record.event, progress.is_failed(), took, whole);
-        }
-        self.close(record, progress);
-    }
-
-    /// Nothing of an event is open in this process any more.
-    pub(crate) fn close(&self, record: &SharedRecord, progress: Progress) {
-        self.store.closed(record, progress);
-        let counts = self.counts.here();
-        let settled = if progress.is_failed() { &counts.failed } else { &counts.completed };
-        settled.add_one();
-        if self.store.is_small() {
-            self.fit_store();
-        }
-        self.lifecycle.event_settled();
-    }
-
-    fn observe(&self, settled: &Settled<'_>) {
-        if !self.has_observers.load(Ordering::Relaxed) {
-            return;
-        }
-        for observer in self.observers.load().iter() {
-            if let Err(panic) = guarded(|| observer(settled)) {
-                tracing::error!(subscription = settled.name, "an on_settled observer {panic}");
-            }
-        }
-    }
-
     /// Ends a delivery that will not be run, because its subscription or the broker has gone.
-    pub(crate) fn cancel(self: &Arc<Self>, subscription: &Arc<Subscription>, mut delivery: Queued) {
+    pub(crate) fn cancel(self: &Arc<Self>, subscription: &Arc<Subscription>, mut delivery: QueuedDelivery) {
         subscription.inbox.leave(&mut delivery);
-        self.finish(subscription, delivery, Verdict::Cancelled, None, self.clock.now());
+        self.end_delivery(subscription, delivery, Verdict::Cancelled, None, self.clock.now());
     }
 
     /// Cancels everything that waits for a subscription: queued, parked, due, delayed.
     pub(crate) fn cancel_all(self: &Arc<Self>, subscription: &Arc<Subscription>) {
         let now = self.clock.now();
-        let delayed = self.delays.take_if(|waiting| waiting.subscription.id == subscription.id);
-        let delayed = delayed.into_iter().map(|waiting| waiting.delivery).chain(self.suspects.take_of(subscription));
+        let delayed = self.timer.delayed.take_if(|waiting| waiting.subscription.id == subscription.id);
+        let delayed = delayed.into_iter().map(|waiting| waiting.delivery).chain(self.suspects_of(subscription));
         for mut delivery in subscription.inbox.take_all().into_iter().chain(delayed) {
             subscription.inbox.leave(&mut delivery);
-            self.conclude(subscription, delivery, Verdict::Cancelled, None, now);
+            self.record_verdict(subscription, delivery, Verdict::Cancelled, None, now);
         }
+    }
+
+    /// Takes the suspects of a subscription that wait for their turn.
+    pub(super) fn suspects_of(&self, subscription: &Subscription) -> Vec<QueuedDelivery> {
+        self.bridge.as_ref().map(|bridge| bridge.suspects.take_of(subscription)).unwrap_or_default()
     }
 
     /// Cancels the delayed deliveries that will never be run: of removed subscriptions, and, while the broker stops, those
     /// that are due after its deadline.
     pub(crate) fn cancel_overdue(self: &Arc<Self>) {
         let deadline = self.lifecycle.drain_deadline();
-        let overdue = self.delays.take_if(|waiting| waiting.subscription.is_closed() || waiting.due() > deadline);
+        let overdue =
+            self.timer.delayed.take_if(|waiting| waiting.subscription.is_closed() || waiting.due() > deadline);
         for waiting in overdue {
             self.cancel(&waiting.subscription, waiting.delivery);
         }
@@ -285,7 +264,7 @@ impl Engine {
             return Err(RequeueError::NotRunning);
         }
         let (failed, name) = self.dead_letters.subscription(id).ok_or(RequeueError::NotFound { id })?;
-        let Some(failed) = failed else { return self.mirror_again(id) };
+        let Some(failed) = failed else { return self.requeue_to_mirror(id) };
         let Some(subscription) = self.subscriptions.lock().find_for(failed, &name) else {
             return Err(RequeueError::SubscriptionGone { id, name });
         };
@@ -296,22 +275,11 @@ impl Engine {
             record.reopen_local();
             bridge.note_status(&record, Status::Processing, None);
         }
-        let mut delivery = Queued::new(record, Place::None);
+        let mut delivery = QueuedDelivery::new(record, Place::None);
         delivery.history = Some(Box::new(History { requeues: entry.letter.requeues + 1, ..History::default() }));
         subscription.inbox.enter(delivery);
-        self.after_push(&subscription);
+        self.after_enqueue(&subscription);
         Ok(())
-    }
-
-    /// Makes a delivery of a known event open; `open` returns the progress before that.
-    pub(crate) fn reopen(&self, record: &SharedRecord, open: impl FnOnce(&Record) -> Progress) {
-        let before = open(record);
-        if !before.is_open() {
-            let counts = self.counts.here();
-            let reopened = if before.is_failed() { &counts.failed_reopened } else { &counts.completed_reopened };
-            reopened.add_one();
-        }
-        self.store.reopened(record);
     }
 }
 
@@ -333,7 +301,7 @@ fn lease_outcome(
 }
 
 #[cold]
-fn log_retry(subscription: &Subscription, delivery: &Queued, delay: Duration, error: Option<&str>) {
+fn log_retry(subscription: &Subscription, delivery: &QueuedDelivery, delay: Duration, error: Option<&str>) {
     let event = &delivery.record.event;
     tracing::warn!(
         subscription = &*subscription.name,

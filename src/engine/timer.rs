@@ -4,17 +4,13 @@
 //! times a second, and once while nothing runs.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::thread::Thread;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use crossbeam_queue::SegQueue;
-
-use crate::clock::nanos;
-use crate::engine::Engine;
-use crate::lifecycle::Phase;
-use crate::pool::Worker;
-use crate::subscription::{LONG_CALL, Subscription};
+use super::Engine;
+use super::threads::Phase;
+use crate::base::nanos;
+use crate::subscription::{LONG_CALL, Subscription, Worker, become_worker};
 
 /// Time between ticks while something is watched, in nanoseconds.
 const TICK: u64 = 1_000_000;
@@ -31,52 +27,9 @@ const LEAVE_AFTER: u64 = 10_000_000_000;
 /// Time between looks at the wall clock.
 const RESYNC: u64 = 1_000_000_000;
 
-/// How the rest of the broker reaches the timer thread.
-#[derive(Debug)]
-pub(crate) struct Timer {
-    thread: OnceLock<Thread>,
-    /// It ticks often anyway.
-    ticking: AtomicBool,
-    watch: SegQueue<Arc<Subscription>>,
-    stuck: AtomicUsize,
-}
-
-impl Timer {
-    pub(crate) fn new() -> Self {
-        Self {
-            thread: OnceLock::new(),
-            ticking: AtomicBool::new(false),
-            watch: SegQueue::new(),
-            stuck: AtomicUsize::new(0),
-        }
-    }
-
-    /// Makes the timer look at what is due.
-    pub(crate) fn wake(&self) {
-        if let Some(thread) = self.thread.get() {
-            thread.unpark();
-        }
-    }
-
-    /// Has a subscription watched: something waits for it, and nobody was free at that moment.
-    pub(crate) fn watch(&self, subscription: &Arc<Subscription>) {
-        if subscription.start_watch() {
-            self.watch.push(Arc::clone(subscription));
-            if !self.ticking.load(Ordering::SeqCst) {
-                self.wake();
-            }
-        }
-    }
-
-    /// Handlers that run longer than `max_handler_time`.
-    pub(crate) fn stuck_handlers(&self) -> usize {
-        self.stuck.load(Ordering::Relaxed)
-    }
-}
-
 /// Runs the timer until the broker has stopped. Its time counts from `started`, however late the thread gets to run.
 pub(crate) fn run(engine: &Arc<Engine>, started: u64) {
-    crate::delivery::become_worker();
+    become_worker();
     engine.timer.thread.get_or_init(std::thread::current);
     let mut state = TimerState::new(started, nanos(engine.config.cleanup_interval));
     while engine.lifecycle.phase() != Phase::Stopped {
@@ -125,15 +78,15 @@ impl TimerState {
 
     /// Does what is to be done now. Returns when to tick again.
     fn tick(&mut self, engine: &Arc<Engine>, now: u64) -> u64 {
-        bring_back_due(engine, now);
+        enqueue_due(engine, now);
         engine.timer.ticking.store(true, Ordering::SeqCst);
-        while let Some(subscription) = engine.timer.watch.pop() {
+        while let Some(subscription) = engine.timer.watched.pop() {
             let started = subscription.counters.started.load(Ordering::Relaxed);
             self.watched.push(Watched { subscription, started, quiet_ticks: 0 });
         }
         self.watched.retain_mut(|watched| watched.tick());
         engine.pool.pass_on();
-        self.look_at_workers(engine, now);
+        self.check_workers(engine, now);
         if now >= self.next_clean_up {
             self.next_clean_up = now.saturating_add(nanos(engine.config.cleanup_interval));
             let oldest = engine.clock.wall(now).saturating_sub(nanos(engine.config.max_age));
@@ -152,15 +105,15 @@ impl TimerState {
         }
         let busy = !self.watched.is_empty() || engine.pool.has_ready();
         engine.timer.ticking.store(busy, Ordering::SeqCst);
-        if busy || !engine.timer.watch.is_empty() {
+        if busy || !engine.timer.watched.is_empty() {
             return now + TICK;
         }
-        let due = engine.delays.next_due().unwrap_or(u64::MAX);
+        let due = engine.timer.delayed.next_due().unwrap_or(u64::MAX);
         due.min(self.next_heartbeat).min(self.next_clean_up)
     }
 
     /// Which workers are inside of calls, and since when: long calls, stuck ones, and a pool that must grow.
-    fn look_at_workers(&mut self, engine: &Arc<Engine>, now: u64) {
+    fn check_workers(&mut self, engine: &Arc<Engine>, now: u64) {
         let (workers, mut dedicated) = (engine.pool.workers(), Vec::new());
         for subscription in engine.subscriptions.lock().dedicated() {
             dedicated.extend(subscription.pool.workers());
@@ -221,15 +174,15 @@ fn grow(engine: &Arc<Engine>, workers: usize) {
 }
 
 /// Puts the deliveries whose time has come back into their inboxes.
-fn bring_back_due(engine: &Arc<Engine>, now: u64) {
-    while let Some(waiting) = engine.delays.take_due(now) {
+fn enqueue_due(engine: &Arc<Engine>, now: u64) {
+    while let Some(waiting) = engine.timer.delayed.take_due(now) {
         let subscription = waiting.subscription;
         if subscription.is_closed() {
             engine.cancel(&subscription, waiting.delivery);
             continue;
         }
         subscription.inbox.end_waiting(waiting.delivery);
-        engine.after_push(&subscription);
+        engine.after_enqueue(&subscription);
     }
 }
 
@@ -242,7 +195,7 @@ impl Watched {
         if self.subscription.has_ready() {
             self.quiet_ticks = 0;
             if !moved {
-                self.subscription.call_another_worker();
+                self.subscription.wake_another_worker();
             }
             return true;
         }

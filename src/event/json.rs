@@ -9,12 +9,45 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::clock::system_time;
-use crate::error::{Invalid, Problem};
-use crate::event::{Event, Payload, Status, UUID_TEXT_BYTES, parse_metadata};
+use super::id::UUID_TEXT_BYTES;
+use super::metadata::parse_metadata;
+use super::{Event, Invalid, Payload, Problem, Status};
+use crate::base::system_time;
+
+impl Event {
+    /// The event as JSON, one object without white space.
+    ///
+    /// The fields, in this order: `id`, `source`, `type`, `status`, `retry_count`, `error` (only if there is one),
+    /// `payload`, `user_id` (0 if none), `session_id`, `instance_id`, `schema`, `entity`, `operation` (each `""` if
+    /// none), `created_at`, `processed_at`, `completed_at` (RFC 3339 in UTC, to the nanosecond; the last two only if
+    /// known), `metadata`, `key` (only if there is one).
+    #[must_use]
+    pub fn to_json(&self) -> Vec<u8> {
+        self.sole_copy.end();
+        encode(self)
+    }
+
+    /// Reads an event from JSON as [`to_json`](Event::to_json) writes it. The order of the fields is free, unknown ones
+    /// are ignored, and all but `id`, `source` and `type` may be left out, be null or `""`. Without a `created_at` the
+    /// event is as old as can be, from the start of 1970. Each bound of [`EventBuilder`] holds here too.
+    ///
+    /// # Errors
+    /// The field that was refused and why; the field is named `event` if the whole is no JSON object.
+    pub fn from_json(json: &[u8]) -> Result<Self, Invalid> {
+        decode(json)
+    }
+}
+
+/// As the JSON of [`Event::to_json`]. Only for `serde_json`: the payload is written as it is.
+impl Serialize for Event {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let text = String::from_utf8(self.to_json()).map_err(serde::ser::Error::custom)?;
+        RawValue::from_string(text).map_err(serde::ser::Error::custom)?.serialize(serializer)
+    }
+}
 
 /// Writes the fields one by one: the payload is JSON already and only has to be copied.
-pub(crate) fn encode(event: &Event) -> Vec<u8> {
+fn encode(event: &Event) -> Vec<u8> {
     let mut out = Vec::with_capacity(512 + event.payload().len());
     write(&mut out, "{\"id\":", event.id().text(&mut [0; UUID_TEXT_BYTES]));
     write(&mut out, ",\"source\":", event.source().as_str());
@@ -99,7 +132,7 @@ struct Fields<'a> {
     key: Option<&'a RawValue>,
 }
 
-pub(crate) fn decode(json: &[u8]) -> Result<Event, Invalid> {
+fn decode(json: &[u8]) -> Result<Event, Invalid> {
     let json = std::str::from_utf8(json).map_err(|error| not_json("event", &error))?;
     // A list would pass for the fields in their order.
     if !json.trim_start().starts_with('{') {

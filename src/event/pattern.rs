@@ -7,7 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use crate::error::{Invalid, Problem};
+use super::invalid::{Invalid, Problem};
 
 /// Exactly one segment; alone, every event.
 pub(crate) const ONE: &str = "*";

@@ -3,19 +3,12 @@
 //! Here are those that this process keeps: all of them without a back end, else those of deliveries that no back end handed over.
 //! Requeueing, which makes a delivery of a letter again, is in `settle`; both kinds together in `operator`.
 
-use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
-use parking_lot::Mutex;
-
-use crate::error::{Invalid, Problem};
-use crate::event::{Event, EventId};
-use crate::pattern::Pattern;
-use crate::store::SharedRecord;
-use crate::verdict::SubscriptionId;
+use super::verdict::SubscriptionId;
+use crate::event::{Event, EventId, Invalid, Pattern, Problem};
 
 /// The type of the event that is published for each dead letter.
 pub(crate) const NOTICE_TYPE: &str = "eventbroker.dead_letter";
@@ -161,94 +154,5 @@ impl DeadLetterFilter {
             && self.event_type.as_ref().is_none_or(|pattern| pattern.matches(letter.event.event_type().as_str()))
             && self.reason.is_none_or(|reason| reason == letter.reason)
             && self.after.is_none_or(|after| letter.id > after)
-    }
-}
-
-/// The dead letters of one broker.
-#[derive(Debug)]
-pub(crate) struct DeadLetters {
-    capacity: usize,
-    next_id: AtomicU64,
-    evicted: AtomicU64,
-    notices_lost: AtomicU64,
-    letters: Mutex<BTreeMap<u64, Entry>>,
-}
-
-/// A letter with the record whose status it decides.
-#[derive(Debug)]
-pub(crate) struct Entry {
-    pub(crate) letter: DeadLetter,
-    pub(crate) record: SharedRecord,
-}
-
-impl DeadLetters {
-    /// At most `capacity` letters, counted from `first`.
-    pub(crate) fn new(capacity: usize, first: u64) -> Self {
-        Self {
-            capacity,
-            next_id: AtomicU64::new(first),
-            evicted: AtomicU64::new(0),
-            notices_lost: AtomicU64::new(0),
-            letters: Mutex::new(BTreeMap::new()),
-        }
-    }
-
-    /// Adds a letter, which gets its id here. The oldest falls out if there are too many.
-    pub(crate) fn add(&self, mut letter: DeadLetter, record: SharedRecord) -> u64 {
-        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        letter.id = id;
-        let mut letters = self.letters.lock();
-        letters.insert(id, Entry { letter, record });
-        let fallen = if letters.len() > self.capacity { letters.pop_first() } else { None };
-        drop(letters);
-        if fallen.is_some() {
-            self.evicted.fetch_add(1, Ordering::Relaxed);
-        }
-        id
-    }
-
-    pub(crate) fn count(&self) -> usize {
-        self.letters.lock().len()
-    }
-
-    pub(crate) fn evicted(&self) -> u64 {
-        self.evicted.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn notices_lost(&self) -> u64 {
-        self.notices_lost.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn lose_notice(&self) {
-        self.notices_lost.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn list(&self, filter: &DeadLetterFilter) -> Vec<DeadLetter> {
-        let letters = self.letters.lock();
-        let matching = letters.values().map(|entry| &entry.letter).filter(|letter| filter.matches(letter));
-        matching.take(filter.effective_limit()).cloned().collect()
-    }
-
-    /// The ids of those that match.
-    pub(crate) fn ids(&self, filter: &DeadLetterFilter) -> Vec<u64> {
-        let letters = self.letters.lock();
-        let matching = letters.values().map(|entry| &entry.letter).filter(|letter| filter.matches(letter));
-        matching.take(filter.limit.unwrap_or(usize::MAX)).map(|letter| letter.id).collect()
-    }
-
-    /// Removes those that match. Returns how many.
-    pub(crate) fn purge(&self, filter: &DeadLetterFilter) -> usize {
-        self.ids(filter).into_iter().filter(|id| self.take(*id).is_some()).count()
-    }
-
-    /// Takes a letter out.
-    pub(crate) fn take(&self, id: u64) -> Option<Entry> {
-        self.letters.lock().remove(&id)
-    }
-
-    /// The subscription that a letter belongs to, if to any, and its name.
-    pub(crate) fn subscription(&self, id: u64) -> Option<(Option<SubscriptionId>, Arc<str>)> {
-        let letters = self.letters.lock();
-        letters.get(&id).map(|entry| (entry.letter.subscription, Arc::clone(&entry.letter.name)))
     }
 }

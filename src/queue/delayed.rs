@@ -2,43 +2,47 @@
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
-use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::inbox::Queued;
-use crate::subscription::Subscription;
+use super::QueuedDelivery;
 
 /// The waiting deliveries of one broker.
-#[derive(Debug, Default)]
-pub(crate) struct Delays {
-    heap: Mutex<Heap>,
+#[derive(Debug)]
+pub(crate) struct DelayedQueue<S> {
+    heap: Mutex<Heap<S>>,
 }
 
-#[derive(Debug, Default)]
-struct Heap {
-    waiting: BinaryHeap<Reverse<Waiting>>,
+#[derive(Debug)]
+struct Heap<S> {
+    waiting: BinaryHeap<Reverse<Delayed<S>>>,
     /// Numbers those that are due at the same moment.
     next: u64,
 }
 
 /// A delivery that waits.
 #[derive(Debug)]
-pub(crate) struct Waiting {
+pub(crate) struct Delayed<S> {
     due: u64,
     number: u64,
-    pub(crate) subscription: Arc<Subscription>,
-    pub(crate) delivery: Queued,
+    pub(crate) subscription: S,
+    pub(crate) delivery: QueuedDelivery,
 }
 
-impl Delays {
+impl<S> Default for DelayedQueue<S> {
+    fn default() -> Self {
+        Self { heap: Mutex::new(Heap { waiting: BinaryHeap::new(), next: 0 }) }
+    }
+}
+
+impl<S> DelayedQueue<S> {
     /// Adds a delivery that is due at a monotonic time. True if it is the first of all.
-    pub(crate) fn add(&self, due: u64, subscription: Arc<Subscription>, delivery: Queued) -> bool {
+    pub(crate) fn add(&self, due: u64, subscription: S, delivery: QueuedDelivery) -> bool {
         let mut heap = self.heap.lock();
         let number = heap.next;
         heap.next += 1;
         let first = heap.waiting.peek().is_none_or(|Reverse(earliest)| due < earliest.due);
-        heap.waiting.push(Reverse(Waiting { due, number, subscription, delivery }));
+        heap.waiting.push(Reverse(Delayed { due, number, subscription, delivery }));
         first
     }
 
@@ -48,14 +52,14 @@ impl Delays {
     }
 
     /// Takes one delivery that is due.
-    pub(crate) fn take_due(&self, now: u64) -> Option<Waiting> {
+    pub(crate) fn take_due(&self, now: u64) -> Option<Delayed<S>> {
         let mut heap = self.heap.lock();
         heap.waiting.peek().filter(|Reverse(earliest)| earliest.due <= now)?;
         heap.waiting.pop().map(|Reverse(waiting)| waiting)
     }
 
     /// Takes those that match, in no order.
-    pub(crate) fn take_if(&self, matches: impl Fn(&Waiting) -> bool) -> Vec<Waiting> {
+    pub(crate) fn take_if(&self, matches: impl Fn(&Delayed<S>) -> bool) -> Vec<Delayed<S>> {
         let mut heap = self.heap.lock();
         let all = std::mem::take(&mut heap.waiting).into_vec();
         let (taken, kept): (Vec<_>, Vec<_>) = all.into_iter().partition(|Reverse(waiting)| matches(waiting));
@@ -64,27 +68,27 @@ impl Delays {
     }
 }
 
-impl Waiting {
+impl<S> Delayed<S> {
     pub(crate) fn due(&self) -> u64 {
         self.due
     }
 }
 
-impl PartialEq for Waiting {
+impl<S> PartialEq for Delayed<S> {
     fn eq(&self, other: &Self) -> bool {
         self.cmp(other) == Ordering::Equal
     }
 }
 
-impl Eq for Waiting {}
+impl<S> Eq for Delayed<S> {}
 
-impl PartialOrd for Waiting {
+impl<S> PartialOrd for Delayed<S> {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for Waiting {
+impl<S> Ord for Delayed<S> {
     fn cmp(&self, other: &Self) -> Ordering {
         (self.due, self.number).cmp(&(other.due, other.number))
     }

@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::bridge::Held;
-use crate::dead_letter::{AttemptError, DeadReason};
-use crate::lane::LaneKey;
+use super::lane_key::LaneKey;
+use super::lease::HeldLease;
+use crate::outcome::{AttemptError, DeadReason};
 use crate::store::SharedRecord;
 
 /// The most errors that a delivery remembers; the first and the latest are kept.
@@ -24,7 +24,7 @@ pub(crate) enum Place {
 
 /// A delivery on its way to an attempt.
 #[derive(Debug)]
-pub(crate) struct Queued {
+pub(crate) struct QueuedDelivery {
     pub(crate) record: SharedRecord,
     /// Calls of the handler so far.
     pub(crate) attempts: u32,
@@ -41,12 +41,12 @@ pub(crate) struct History {
     /// Requeues of the dead letter that it was.
     pub(crate) requeues: u32,
     /// The lease under which a durable back end handed it over.
-    pub(crate) lease: Option<Arc<Held>>,
+    pub(crate) lease: Option<Arc<HeldLease>>,
     /// Why it is a dead letter.
     pub(crate) dead: Option<DeadReason>,
 }
 
-impl Queued {
+impl QueuedDelivery {
     pub(crate) fn new(record: SharedRecord, place: Place) -> Self {
         Self { record, attempts: 0, place, lane: None, history: None }
     }
@@ -58,7 +58,7 @@ impl Queued {
     }
 
     /// The lease of a back end that handed it over, and takes it back if it is not handled.
-    pub(crate) fn lease(&self) -> Option<&Arc<Held>> {
+    pub(crate) fn lease(&self) -> Option<&Arc<HeldLease>> {
         self.history.as_ref()?.lease.as_ref()
     }
 

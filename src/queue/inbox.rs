@@ -5,8 +5,6 @@
 //! neither takes the other's cache line for every event. A delivery itself is told of in `inbox/queued.rs`. Who runs what is not decided
 //! here (`subscription`).
 
-mod queued;
-
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -15,11 +13,12 @@ use crossbeam_queue::{ArrayQueue, SegQueue};
 use crossbeam_utils::CachePadded;
 use parking_lot::{Condvar, Mutex};
 
-use crate::clock::Clock;
+use super::delivery::{Place, QueuedDelivery};
+use super::lane::{Lanes, Taken};
+use super::lane_key::LaneKey;
+use crate::base::Clock;
 use crate::event::Event;
-use crate::lane::{LaneKey, Lanes, Taken};
 use crate::store::SharedRecord;
-pub(crate) use queued::{History, Place, Queued};
 
 /// A publisher that waits for room is woken for a quarter of the queue, at most for so many places, ...
 const SEVERAL: u64 = 256;
@@ -48,8 +47,8 @@ pub(crate) struct Inbox {
     /// From the first key on, everything arrives here.
     lanes: OnceLock<Box<Lanes>>,
     /// What goes first and can be run at once: retries that are due, heads of lanes, requeued dead letters, leased deliveries.
-    due: SegQueue<Queued>,
-    room: Room,
+    due: SegQueue<QueuedDelivery>,
+    waiters: Capacity,
 }
 
 #[derive(Debug, Default)]
@@ -65,8 +64,8 @@ struct PublisherSide {
 /// To wake one costs as much as hundreds of quick deliveries, so at first they wait for several places at once. Where that
 /// takes longer than it is worth, they are content with one.
 #[derive(Debug, Default)]
-struct Room {
-    waiters: AtomicUsize,
+struct Capacity {
+    count: AtomicUsize,
     /// Those of them that wait for any place.
     content_with_one: AtomicUsize,
     gate: Mutex<()>,
@@ -86,7 +85,7 @@ impl Inbox {
             fresh: OnceLock::new(),
             lanes: OnceLock::new(),
             due: SegQueue::new(),
-            room: Room::default(),
+            waiters: Capacity::default(),
         }
     }
 
@@ -130,12 +129,12 @@ impl Inbox {
     /// Gives places back.
     pub(crate) fn release(&self, places: u64) {
         let released = self.released.fetch_add(places, Ordering::SeqCst);
-        if self.room.waiters.load(Ordering::SeqCst) == 0 {
+        if self.waiters.count.load(Ordering::SeqCst) == 0 {
             return;
         }
         // Now and then is enough: what it reads for that belongs to those who publish.
         let glance = || released.is_multiple_of(self.several().min(GLANCE_EVERY));
-        if self.room.content_with_one.load(Ordering::SeqCst) > 0 || glance() && self.has_several_places() {
+        if self.waiters.content_with_one.load(Ordering::SeqCst) > 0 || glance() && self.has_several_places() {
             self.wake_publishers();
         }
     }
@@ -151,26 +150,26 @@ impl Inbox {
 
     /// Waits until a place may be free, at most until `deadline`. False when the time is up.
     pub(crate) fn wait_for_room(&self, clock: &Clock, deadline: u64, give_up: impl Fn() -> bool) -> bool {
-        self.room.waiters.fetch_add(1, Ordering::SeqCst);
-        let mut guard = self.room.gate.lock();
+        self.waiters.count.fetch_add(1, Ordering::SeqCst);
+        let mut guard = self.waiters.gate.lock();
         let patience = FOR_SEVERAL.min(Duration::from_nanos(deadline.saturating_sub(clock.now())));
         if !self.has_several_places() && !give_up() {
-            self.room.changed.wait_for(&mut guard, patience);
+            self.waiters.changed.wait_for(&mut guard, patience);
         }
-        self.room.content_with_one.fetch_add(1, Ordering::SeqCst);
+        self.waiters.content_with_one.fetch_add(1, Ordering::SeqCst);
         let mut in_time = true;
         while in_time && self.is_full() && !give_up() {
-            in_time = clock.wait(&self.room.changed, &mut guard, deadline);
+            in_time = clock.wait(&self.waiters.changed, &mut guard, deadline);
         }
         drop(guard);
-        self.room.content_with_one.fetch_sub(1, Ordering::SeqCst);
-        self.room.waiters.fetch_sub(1, Ordering::SeqCst);
+        self.waiters.content_with_one.fetch_sub(1, Ordering::SeqCst);
+        self.waiters.count.fetch_sub(1, Ordering::SeqCst);
         in_time
     }
 
     pub(crate) fn wake_publishers(&self) {
-        drop(self.room.gate.lock());
-        self.room.changed.notify_all();
+        drop(self.waiters.gate.lock());
+        self.waiters.changed.notify_all();
     }
 
     /// At least half of the places are free.
@@ -201,12 +200,12 @@ impl Inbox {
             None => self.fresh.get_or_init(|| ArrayQueue::new(self.capacity as usize)).push(record),
         };
         if let Err(record) = pushed {
-            self.enter(Queued::new(record, Place::Queue));
+            self.enter(QueuedDelivery::new(record, Place::Queue));
         }
     }
 
     /// A delivery that is not among those that have just arrived can be run as soon as its lane is free. True if that is now.
-    pub(crate) fn enter(&self, delivery: Queued) -> bool {
+    pub(crate) fn enter(&self, delivery: QueuedDelivery) -> bool {
         let head = self.enter_lane(delivery);
         head.is_some_and(|head| {
             self.push_due(head);
@@ -215,7 +214,7 @@ impl Inbox {
     }
 
     /// Enters the lane of a delivery; returns it if it can be run now.
-    pub(crate) fn enter_lane(&self, delivery: Queued) -> Option<Queued> {
+    pub(crate) fn enter_lane(&self, delivery: QueuedDelivery) -> Option<QueuedDelivery> {
         match self.lane(&delivery.record.event) {
             Some(lane) => self.taken(self.lanes().enter(lane, delivery, &self.waiting)),
             None => Some(delivery),
@@ -226,7 +225,7 @@ impl Inbox {
         self.lanes.get_or_init(|| Box::new(Lanes::new(self.capacity as usize)))
     }
 
-    fn taken(&self, taken: Taken) -> Option<Queued> {
+    fn taken(&self, taken: Taken) -> Option<QueuedDelivery> {
         if taken.moved > 0 {
             self.release(taken.moved);
         }
@@ -257,7 +256,7 @@ impl Inbox {
     }
 
     /// The next delivery to run: retries that are due first.
-    pub(crate) fn pop(&self) -> Option<Queued> {
+    pub(crate) fn pop(&self) -> Option<QueuedDelivery> {
         if self.due_len.load(Ordering::Relaxed) > 0
             && let Some(delivery) = self.due.pop()
         {
@@ -270,18 +269,18 @@ impl Inbox {
         before.or_else(|| self.taken(lanes.take(|delivery| self.lane(&delivery.record.event), &self.waiting)))
     }
 
-    fn pop_fresh(&self) -> Option<Queued> {
+    fn pop_fresh(&self) -> Option<QueuedDelivery> {
         let record = self.fresh.get()?.pop()?;
-        Some(Queued::new(record, Place::Queue))
+        Some(QueuedDelivery::new(record, Place::Queue))
     }
 
     /// A delivery leaves: its attempt begins, or it is settled without one.
-    pub(crate) fn leave(&self, delivery: &mut Queued) {
+    pub(crate) fn leave(&self, delivery: &mut QueuedDelivery) {
         match std::mem::replace(&mut delivery.place, Place::None) {
             Place::Queue => self.release(1),
             Place::Waiting => {
                 self.waiting.fetch_sub(1, Ordering::AcqRel);
-                if self.room.waiters.load(Ordering::SeqCst) > 0 {
+                if self.waiters.count.load(Ordering::SeqCst) > 0 {
                     self.wake_publishers();
                 }
             }
@@ -290,7 +289,7 @@ impl Inbox {
     }
 
     /// A delivery failed and will wait for a retry; what is behind its key waits with it.
-    pub(crate) fn start_waiting(&self, delivery: &mut Queued) {
+    pub(crate) fn start_waiting(&self, delivery: &mut QueuedDelivery) {
         delivery.place = Place::Waiting;
         let moved = delivery.lane.map_or(0, |lane| self.lanes().head_waits(lane));
         self.waiting.fetch_add(1 + moved, Ordering::AcqRel);
@@ -300,7 +299,7 @@ impl Inbox {
     }
 
     /// The retry of a delivery is due.
-    pub(crate) fn end_waiting(&self, delivery: Queued) {
+    pub(crate) fn end_waiting(&self, delivery: QueuedDelivery) {
         if let Some(lane) = delivery.lane {
             self.lanes().head_returns(lane);
         }
@@ -308,7 +307,7 @@ impl Inbox {
     }
 
     /// A delivery that can be run at once, before what has just arrived.
-    pub(crate) fn push_due(&self, delivery: Queued) {
+    pub(crate) fn push_due(&self, delivery: QueuedDelivery) {
         self.due_len.fetch_add(1, Ordering::SeqCst);
         self.due.push(delivery);
     }
@@ -323,12 +322,12 @@ impl Inbox {
     }
 
     /// Takes the delivery that gives its place to a new one. It is the head of no lane.
-    pub(crate) fn take_oldest(&self) -> Option<Queued> {
+    pub(crate) fn take_oldest(&self) -> Option<QueuedDelivery> {
         self.pop_fresh().or_else(|| self.lanes.get()?.take_oldest())
     }
 
     /// Takes the leased deliveries that are due; those that were tried already only if `tried`. They may be heads of lanes.
-    pub(crate) fn take_due_leases(&self, tried: bool) -> Vec<Queued> {
+    pub(crate) fn take_due_leases(&self, tried: bool) -> Vec<QueuedDelivery> {
         let due = (0..self.due.len()).map_while(|_| self.due.pop()).inspect(|_| {
             self.due_len.fetch_sub(1, Ordering::AcqRel);
         });
@@ -338,12 +337,12 @@ impl Inbox {
     }
 
     /// Takes the leased deliveries that are parked: no lane loses its head.
-    pub(crate) fn take_parked_leases(&self) -> Vec<Queued> {
+    pub(crate) fn take_parked_leases(&self) -> Vec<QueuedDelivery> {
         self.lanes.get().map(|lanes| lanes.take_parked_leases()).unwrap_or_default()
     }
 
     /// Takes everything that is queued, parked or due.
-    pub(crate) fn take_all(&self) -> Vec<Queued> {
+    pub(crate) fn take_all(&self) -> Vec<QueuedDelivery> {
         let due = std::iter::from_fn(|| self.due.pop()).inspect(|_| {
             self.due_len.fetch_sub(1, Ordering::AcqRel);
         });

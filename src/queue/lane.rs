@@ -14,22 +14,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crossbeam_queue::ArrayQueue;
 use parking_lot::Mutex;
 
-use crate::hash::{NumberHasher, hash_text};
-use crate::inbox::{Place, Queued};
+use super::delivery::{Place, QueuedDelivery};
+use super::lane_key::LaneKey;
+use crate::base::NumberHasher;
 use crate::store::SharedRecord;
-
-/// What names a lane: the hash of a key. Should two keys have the same, they share the lane, which keeps the order of both.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct LaneKey(u64);
-
-impl LaneKey {
-    /// The one lane of a subscription that keeps the order of everything.
-    pub(crate) const ALL: Self = Self(0);
-
-    pub(crate) fn of(key: &str) -> Self {
-        Self(hash_text(key))
-    }
-}
 
 /// The lanes of one subscription, and the queue in front of them.
 #[derive(Debug)]
@@ -50,14 +38,14 @@ struct Entered {
 struct Lane {
     /// The head waits for a retry: what is parked here counts as waiting, not as queued.
     waiting: bool,
-    parked: VecDeque<(u64, Queued)>,
+    parked: VecDeque<(u64, QueuedDelivery)>,
 }
 
 /// What was taken from the queue.
 #[derive(Debug, Default)]
 pub(crate) struct Taken {
     /// It can be run; with a key, it is the head of its lane.
-    pub(crate) delivery: Option<Queued>,
+    pub(crate) delivery: Option<QueuedDelivery>,
     /// How many were parked behind a retry before it was found: they count as waiting now, and gave up their queue places.
     pub(crate) moved: u64,
 }
@@ -82,11 +70,11 @@ impl Lanes {
 
     /// Takes the first delivery whose lane is free, or that has none; those before it are parked. `lane_of` names the lane of a
     /// delivery; `waiting` counts what waits, and grows before that can be seen.
-    pub(crate) fn take(&self, lane_of: impl Fn(&Queued) -> Option<LaneKey>, waiting: &AtomicUsize) -> Taken {
+    pub(crate) fn take(&self, lane_of: impl Fn(&QueuedDelivery) -> Option<LaneKey>, waiting: &AtomicUsize) -> Taken {
         let mut taken = Taken::default();
         let mut entered = self.entered.lock();
         while let Some(record) = self.arrived.pop() {
-            let delivery = Queued::new(record, Place::Queue);
+            let delivery = QueuedDelivery::new(record, Place::Queue);
             let Some(key) = lane_of(&delivery) else {
                 taken.delivery = Some(delivery);
                 break;
@@ -100,14 +88,14 @@ impl Lanes {
     }
 
     /// A delivery enters its lane without having been in the queue. Returns it if it is the head.
-    pub(crate) fn enter(&self, key: LaneKey, delivery: Queued, waiting: &AtomicUsize) -> Taken {
+    pub(crate) fn enter(&self, key: LaneKey, delivery: QueuedDelivery, waiting: &AtomicUsize) -> Taken {
         let mut moved = 0;
         let delivery = self.entered.lock().enter(key, delivery, waiting, &mut moved);
         Taken { delivery, moved }
     }
 
     /// The head is done: the next delivery of the key is the head now.
-    pub(crate) fn advance(&self, key: LaneKey) -> Option<Queued> {
+    pub(crate) fn advance(&self, key: LaneKey) -> Option<QueuedDelivery> {
         let mut entered = self.entered.lock();
         let Entry::Occupied(mut lane) = entered.lanes.entry(key) else { return None };
         lane.get_mut().waiting = false;
@@ -140,7 +128,7 @@ impl Lanes {
     }
 
     /// Takes the oldest delivery that holds a queue place and is no head: what is parked came before what has just arrived.
-    pub(crate) fn take_oldest(&self) -> Option<Queued> {
+    pub(crate) fn take_oldest(&self) -> Option<QueuedDelivery> {
         let mut entered = self.entered.lock();
         // Those in front of it may have waited behind a retry.
         let first = |lane: &Lane| lane.parked.iter().position(|(_, it)| it.place == Place::Queue);
@@ -148,34 +136,40 @@ impl Lanes {
         let oldest = candidates.min_by_key(|(number, _)| *number);
         match oldest.and_then(|(_, key)| entered.lanes.get_mut(&key)) {
             Some(lane) => lane.parked.remove(first(lane)?).map(|(_, delivery)| delivery),
-            None => self.arrived.pop().map(|record| Queued::new(record, Place::Queue)),
+            None => self.arrived.pop().map(|record| QueuedDelivery::new(record, Place::Queue)),
         }
     }
 
     /// Takes what is parked under a lease; every lane keeps its head.
-    pub(crate) fn take_parked_leases(&self) -> Vec<Queued> {
+    pub(crate) fn take_parked_leases(&self) -> Vec<QueuedDelivery> {
         let mut taken = Vec::new();
         for lane in self.entered.lock().lanes.values_mut() {
             let (leased, kept) = std::mem::take(&mut lane.parked).into_iter().partition(|(_, it)| it.lease().is_some());
             lane.parked = kept;
-            let leased: VecDeque<(u64, Queued)> = leased;
+            let leased: VecDeque<(u64, QueuedDelivery)> = leased;
             taken.extend(leased.into_iter().map(|(_, delivery)| delivery));
         }
         taken
     }
 
     /// Takes everything that has arrived or is parked; the lanes are gone.
-    pub(crate) fn take_all(&self) -> Vec<Queued> {
+    pub(crate) fn take_all(&self) -> Vec<QueuedDelivery> {
         let lanes = std::mem::take(&mut self.entered.lock().lanes);
         let parked = lanes.into_values().flat_map(|lane| lane.parked).map(|(_, delivery)| delivery);
-        let arrived = std::iter::from_fn(|| self.arrived.pop()).map(|record| Queued::new(record, Place::Queue));
+        let arrived = std::iter::from_fn(|| self.arrived.pop()).map(|record| QueuedDelivery::new(record, Place::Queue));
         parked.chain(arrived).collect()
     }
 }
 
 impl Entered {
     /// Returns the delivery if it is the head. `moved` counts those that are parked behind a retry, without their queue places.
-    fn enter(&mut self, key: LaneKey, mut delivery: Queued, waiting: &AtomicUsize, moved: &mut u64) -> Option<Queued> {
+    fn enter(
+        &mut self,
+        key: LaneKey,
+        mut delivery: QueuedDelivery,
+        waiting: &AtomicUsize,
+        moved: &mut u64,
+    ) -> Option<QueuedDelivery> {
         let lane = match self.lanes.entry(key) {
             Entry::Vacant(vacant) => {
                 vacant.insert(Lane::default());

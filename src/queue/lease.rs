@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use crate::hash::hash_text;
+use crate::base::hash_text;
 use crate::provider::{Lease, LeaseToken};
 
 /// The leases that are not settled.
 #[derive(Debug, Default)]
 pub(crate) struct Leases {
-    held: HashMap<LeaseToken, Arc<Held>>,
+    held: HashMap<LeaseToken, Arc<HeldLease>>,
     /// How many of them are lost, by the key of their events.
     lost: HashMap<u64, usize>,
 }
@@ -18,7 +18,7 @@ pub(crate) struct Leases {
 impl Leases {
     /// Takes in what came together. What comes while a lease on the same key is lost and not given back yet may belong behind that one's
     /// event: it goes back as well, and comes again when the back end knows of both.
-    pub(crate) fn take_in(&mut self, came: &[Arc<Held>]) {
+    pub(crate) fn take_in(&mut self, came: &[Arc<HeldLease>]) {
         for held in came {
             self.held.insert(held.token, Arc::clone(held));
             if held.key.is_some_and(|key| self.lost.contains_key(&key)) {
@@ -29,7 +29,7 @@ impl Leases {
 
     /// A lease has ended before its delivery was handled. What waits behind it, of the same key, has to come again behind it, also if its
     /// own lease came later or was extended meanwhile.
-    pub(crate) fn lose_behind(&mut self, lost: &Held) {
+    pub(crate) fn lose_behind(&mut self, lost: &HeldLease) {
         if self.note_lost(lost) && lost.key.is_some() {
             let behind: Vec<_> = self.held.values().filter(|held| held.waits_with(lost)).cloned().collect();
             behind.iter().for_each(|held| _ = self.note_lost(held));
@@ -37,7 +37,7 @@ impl Leases {
     }
 
     /// True if it was not known before.
-    fn note_lost(&mut self, held: &Held) -> bool {
+    fn note_lost(&mut self, held: &HeldLease) -> bool {
         let is_new = !held.lost.swap(true, Ordering::SeqCst);
         if let Some(key) = held.key.filter(|_| is_new) {
             *self.lost.entry(key).or_default() += 1;
@@ -58,7 +58,7 @@ impl Leases {
     }
 
     /// Those that it is time to extend.
-    pub(crate) fn due(&self, now: u64, lease_time: u64, max_call: u64) -> Vec<Arc<Held>> {
+    pub(crate) fn due(&self, now: u64, lease_time: u64, max_call: u64) -> Vec<Arc<HeldLease>> {
         self.held.values().filter(|held| held.is_due(now, lease_time, max_call)).cloned().collect()
     }
 
@@ -69,7 +69,7 @@ impl Leases {
 
 /// A lease from the moment it came in until it is settled. Times are monotonic nanoseconds.
 #[derive(Debug)]
-pub(crate) struct Held {
+pub(crate) struct HeldLease {
     pub(crate) token: LeaseToken,
     /// Stands for the key of its event, if that has one.
     key: Option<u64>,
@@ -86,7 +86,7 @@ pub(crate) struct Held {
     settled: AtomicBool,
 }
 
-impl Held {
+impl HeldLease {
     /// A lease that has counted for so long.
     pub(crate) fn new(lease: &Lease, now: u64, age: u64, lease_time: Option<u64>) -> Self {
         let held = Self {

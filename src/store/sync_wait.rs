@@ -3,12 +3,12 @@
 use parking_lot::{Condvar, Mutex};
 use tracing::Span;
 
-use crate::clock::Clock;
-use crate::verdict::DeliveryReport;
+use crate::base::Clock;
+use crate::outcome::DeliveryReport;
 
 /// The verdicts that a publisher waits for.
 #[derive(Debug)]
-pub(crate) struct Watch {
+pub(crate) struct SyncWait {
     /// What the publisher was inside of: (broker, subscription) of each call on its thread and on those that wait for it.
     /// A call that runs for this watch inherits them, so that a cycle of waits is seen across threads.
     pub(crate) callers: Vec<(u64, u64)>,
@@ -24,7 +24,7 @@ struct Verdicts {
     settled: Vec<DeliveryReport>,
 }
 
-impl Watch {
+impl SyncWait {
     pub(crate) fn new(callers: Vec<(u64, u64)>, span: Option<Span>, expected: usize) -> Self {
         let verdicts = Verdicts { expected, settled: Vec::with_capacity(expected) };
         Self {

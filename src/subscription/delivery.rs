@@ -1,26 +1,37 @@
-//! What a handler gets to see: one attempt at one delivery. And which calls the current thread is inside of.
+//! What a handler is called with: one attempt at one delivery.
 
-use std::cell::{Cell, RefCell};
+use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{OnceLock, Weak};
 
-use crate::bridge::Held;
-use crate::engine::Engine;
+use super::Subscription;
+use crate::base::Clock;
 use crate::event::Event;
-use crate::subscription::Subscription;
-use crate::verdict::SubscriptionId;
+use crate::outcome::SubscriptionId;
+use crate::queue::HeldLease;
 
 /// One attempt to deliver an event to a subscription: what a handler is called with.
 pub struct Delivery<'a> {
-    pub(crate) engine: &'a Arc<Engine>,
+    pub(crate) context: CallContext<'a>,
     pub(crate) subscription: &'a Arc<Subscription>,
     pub(crate) event: &'a Event,
     pub(crate) attempt: u32,
     /// The lease under which a back end handed it over.
-    pub(crate) lease: Option<&'a Held>,
+    pub(crate) lease: Option<&'a HeldLease>,
     /// Monotonic time at which the call began.
     pub(crate) started: u64,
+}
+
+/// What every call of a broker can ask for.
+#[derive(Clone, Copy)]
+pub(crate) struct CallContext<'a> {
+    pub(crate) clock: &'a Clock,
+    /// True once `stop` has reached its deadline.
+    pub(crate) cancelled: &'a AtomicBool,
+    /// The broker's handle, which [`Delivery::broker`] upgrades. Its type belongs to a room above.
+    pub(crate) handle: &'a OnceLock<Weak<dyn Any + Send + Sync>>,
 }
 
 impl Delivery<'_> {
@@ -48,12 +59,11 @@ impl Delivery<'_> {
     /// the subscription's `handler_deadline`, or the lease of a durable back end was lost, so that another member may run the
     /// same delivery. A long handler should look now and then, and return.
     pub fn cancelled(&self) -> bool {
-        self.engine.calls_cancelled.load(Ordering::Relaxed)
-            || self
-                .subscription
-                .handler_deadline
-                .is_some_and(|limit| self.engine.clock.now().saturating_sub(self.started) >= limit)
-            || self.lease.is_some_and(|lease| lease.is_lost(self.engine.clock.now()))
+        let CallContext { clock, cancelled, .. } = self.context;
+        let has_passed = |limit| clock.now().saturating_sub(self.started) >= limit;
+        cancelled.load(Ordering::Relaxed)
+            || self.subscription.handler_deadline.is_some_and(has_passed)
+            || self.lease.is_some_and(|lease| lease.is_lost(clock.now()))
     }
 }
 
@@ -64,55 +74,5 @@ impl fmt::Debug for Delivery<'_> {
             .field("subscription", &self.subscription.name)
             .field("attempt", &self.attempt)
             .finish_non_exhaustive()
-    }
-}
-
-thread_local! {
-    static CALLS: RefCell<Vec<(u64, u64)>> = const { RefCell::new(Vec::new()) };
-    static IS_WORKER: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Marks the current thread as a worker, until it ends.
-pub(crate) fn become_worker() {
-    IS_WORKER.set(true);
-}
-
-/// Whether the current thread belongs to a broker or is inside of a handler: then it must not wait for either.
-pub(crate) fn in_handler() -> bool {
-    IS_WORKER.get() || with_calls(|calls| !calls.is_empty()).unwrap_or(false)
-}
-
-/// The calls that the current thread is inside of, as (broker, subscription), and those that wait for it.
-pub(crate) fn current_calls() -> Vec<(u64, u64)> {
-    with_calls(|calls| calls.clone()).unwrap_or_default()
-}
-
-/// Nothing if the thread is ending and has dropped the variable already: then it is inside of no call.
-fn with_calls<R>(then: impl FnOnce(&mut Vec<(u64, u64)>) -> R) -> Option<R> {
-    CALLS.try_with(|calls| then(&mut calls.borrow_mut())).ok()
-}
-
-/// Notes the calls that the current thread is inside of, until it is dropped.
-#[derive(Debug)]
-pub(crate) struct CallScope {
-    depth: usize,
-}
-
-impl CallScope {
-    /// Enters a call, on behalf of the callers that wait for it.
-    pub(crate) fn enter(broker: u64, subscription: u64, callers: &[(u64, u64)]) -> Self {
-        let depth = with_calls(|calls| {
-            let depth = calls.len();
-            calls.push((broker, subscription));
-            calls.extend_from_slice(callers);
-            depth
-        });
-        Self { depth: depth.unwrap_or(0) }
-    }
-}
-
-impl Drop for CallScope {
-    fn drop(&mut self) {
-        with_calls(|calls| calls.truncate(self.depth));
     }
 }

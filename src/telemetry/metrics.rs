@@ -32,12 +32,11 @@ mod facade;
 #[cfg(feature = "prometheus")]
 mod prometheus;
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use crate::broker::Broker;
-use crate::stats::{Stats, StoreStats};
+use crate::outcome::{Stats, StoreStats, SubscriptionStats};
 
-pub use crate::series::{Histogram, TypeMetrics};
+pub use crate::telemetry::{Histogram, TypeMetrics};
 #[cfg(feature = "metrics")]
 pub use facade::Push;
 
@@ -68,23 +67,6 @@ pub struct Metrics {
     pub whole: Histogram,
     /// The age of the oldest event that is not done.
     pub oldest_open: Option<Duration>,
-}
-
-impl Broker {
-    /// A snapshot of everything that is counted, for monitoring. Does not block, and does not delay publishers noticeably; it looks at
-    /// every event of the store, so it costs about 50 ns for each.
-    pub fn metrics(&self) -> Metrics {
-        let engine = self.engine();
-        let (types, whole) = engine.series.sum(engine.counts.series());
-        let oldest = engine.store.oldest_open().map(crate::clock::system_time);
-        Metrics {
-            stats: self.stats(),
-            store: self.store_stats(),
-            types,
-            whole,
-            oldest_open: oldest.map(|made| SystemTime::now().duration_since(made).unwrap_or_default()),
-        }
-    }
 }
 
 /// One figure, however it is shown.
@@ -173,7 +155,7 @@ impl Metrics {
 
     fn levels(&self) -> Vec<Figure> {
         let stats = &self.stats;
-        let of_all = |count: fn(&crate::stats::SubscriptionStats) -> u64| stats.subscriptions.iter().map(count).sum();
+        let of_all = |count: fn(&SubscriptionStats) -> u64| stats.subscriptions.iter().map(count).sum();
         let oldest = self.oldest_open.unwrap_or_default().as_secs_f64();
         vec![
             Figure::level("queue_size", "Deliveries in the queues", of_all(|it| it.queued)),

@@ -11,8 +11,8 @@ use std::time::Duration;
 use dashmap::DashMap;
 use parking_lot::Mutex;
 
+use crate::base::Tally;
 use crate::event::{Event, EventType, Source};
-use crate::stats::Tally;
 
 /// How many pairs of a source and a type are counted by themselves.
 pub(crate) const MAX_PAIRS: usize = 100;

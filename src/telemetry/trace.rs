@@ -43,12 +43,10 @@ use tracing::level_filters::LevelFilter;
 use tracing::span::EnteredSpan;
 use tracing::{Level, Span};
 
-use crate::engine::Engine;
-use crate::error::PublishError;
 use crate::event::Event;
-use crate::handler::Outcome;
-use crate::inbox::Queued;
-use crate::subscription::Subscription;
+use crate::outcome::PublishError;
+use crate::queue::QueuedDelivery;
+use crate::subscription::{Outcome, Subscription};
 
 /// Carries the context of a trace into events and out of them; what
 /// [`BrokerBuilder::propagator`](crate::BrokerBuilder::propagator) takes. Its methods are called on the threads that publish and
@@ -91,29 +89,29 @@ pub(crate) type SharedPropagator = Arc<dyn Propagator>;
 
 /// Whether a publish has more to do than to publish.
 #[inline]
-pub(crate) fn is_wanted(engine: &Engine) -> bool {
-    !is_off() || engine.propagator.is_some()
+pub(crate) fn is_wanted(propagator: Option<&SharedPropagator>) -> bool {
+    !is_off() || propagator.is_some()
 }
 
 /// Publishes an event: inside a span, with a context, if anybody wants that.
 // The event is passed on untouched otherwise; to change it in place here would cost a copy of it each time.
 #[inline]
-pub(crate) fn sending<T>(
-    engine: &Engine,
+pub(crate) fn publish_in_span<T>(
+    propagator: Option<&SharedPropagator>,
     event: Event,
     send: impl FnOnce(Event) -> Result<T, PublishError>,
 ) -> Result<T, PublishError> {
-    if is_wanted(engine) { sending_in_span(engine, event, send) } else { send(event) }
+    if is_wanted(propagator) { publish_in_open_span(propagator, event, send) } else { send(event) }
 }
 
 #[cold]
-fn sending_in_span<T>(
-    engine: &Engine,
+fn publish_in_open_span<T>(
+    propagator: Option<&SharedPropagator>,
     mut event: Event,
     send: impl FnOnce(Event) -> Result<T, PublishError>,
 ) -> Result<T, PublishError> {
     let span = publish_span(&event).entered();
-    inject(engine, &mut event);
+    inject(propagator, &mut event);
     let outcome = send(event);
     if let Err(error) = &outcome {
         fail(&span, error.code());
@@ -122,7 +120,7 @@ fn sending_in_span<T>(
 }
 
 /// Enters the span of a batch.
-pub(crate) fn sending_batch() -> Batch {
+pub(crate) fn batch_span() -> Batch {
     if is_off() {
         return Batch(None);
     }
@@ -184,8 +182,8 @@ fn publish_span(event: &Event) -> Span {
 }
 
 /// Gives an event the current context, if it has none.
-pub(crate) fn inject(engine: &Engine, event: &mut Event) {
-    if let Some(propagator) = &engine.propagator
+pub(crate) fn inject(propagator: Option<&SharedPropagator>, event: &mut Event) {
+    if let Some(propagator) = propagator
         && event.traceparent().is_none()
     {
         propagator.inject(&mut |name, value| event.carry(name, value));
@@ -199,8 +197,12 @@ pub(crate) struct Processing(Option<EnteredSpan>);
 
 /// Enters the span of an attempt.
 #[inline]
-pub(crate) fn processing(engine: &Engine, subscription: &Subscription, delivery: &Queued) -> Processing {
-    Processing((!is_off()).then(|| process_span(engine, subscription, delivery).entered()))
+pub(crate) fn enter_process_span(
+    propagator: Option<&SharedPropagator>,
+    subscription: &Subscription,
+    delivery: &QueuedDelivery,
+) -> Processing {
+    Processing((!is_off()).then(|| process_span(propagator, subscription, delivery).entered()))
 }
 
 impl Processing {
@@ -218,10 +220,10 @@ impl Processing {
 }
 
 #[cold]
-fn process_span(engine: &Engine, subscription: &Subscription, delivery: &Queued) -> Span {
+fn process_span(propagator: Option<&SharedPropagator>, subscription: &Subscription, delivery: &QueuedDelivery) -> Span {
     let (event, attempt) = (&delivery.record.event, delivery.attempts);
     let event_type = event.event_type().as_str();
-    let parent = delivery.record.watch().map_or_else(Span::none, |watch| watch.span());
+    let parent = delivery.record.sync_wait().map_or_else(Span::none, |wait| wait.span());
     let span = tracing::debug_span!(
         parent: parent.id(),
         "process",
@@ -243,7 +245,7 @@ fn process_span(engine: &Engine, subscription: &Subscription, delivery: &Queued)
         error.type = Empty,
         otel.status_code = Empty,
     );
-    if let Some(propagator) = &engine.propagator
+    if let Some(propagator) = propagator
         && parent.is_none()
         && !span.is_disabled()
         && event.traceparent().is_some()

@@ -3,17 +3,14 @@
 
 use std::sync::Arc;
 
-use super::Bridge;
-use super::mirror::{Then, Unsent};
-use crate::admission::{Publishing, Refusal, Reservation};
-use crate::clock::system_time;
-use crate::dead_letter::{AttemptError, DeadLetter, DeadReason};
+use crate::base::system_time;
+use crate::bridge::{Bridge, OnConfirmed, Unsent};
 use crate::engine::Engine;
-use crate::error::{PublishError, RequeueError};
+use crate::engine::admission::{Publishing, Refusal};
 use crate::event::Event;
-use crate::provider::BackendError;
+use crate::outcome::{Accepted, AttemptError, BackendError, DeadLetter, DeadReason, PublishError, RequeueError};
 use crate::store::{Record, SharedRecord};
-use crate::verdict::Accepted;
+use crate::subscription::Reservation;
 
 /// What stands for the subscription in a dead letter of the mirror.
 const MIRROR: &str = "mirror";
@@ -25,25 +22,39 @@ impl Engine {
         bridge: &Bridge,
         _publishing: &Publishing<'_>,
         event: Event,
-        unseen: bool,
+        may_exist: bool,
         room: Reservation,
     ) -> Result<Accepted, PublishError> {
-        if let Err(limit) = bridge.reserve() {
+        if let Err(limit) = bridge.outbox.reserve() {
             room.release();
             return self.refuse(event, Refusal::Full(limit));
         }
-        self.dispatch_buffered(event, room, |record| self.buffer(bridge, record, unseen))
-            .inspect_err(|_| bridge.answered())
+        self.accept_buffered(event, room, |record| self.buffer(bridge, record, may_exist))
+            .inspect_err(|_| bridge.outbox.answered())
+    }
+
+    /// Stores and dispatches an event that the mirror will settle as well, once the back end holds it: `buffer` is told of it, or
+    /// that it was known.
+    fn accept_buffered(
+        self: &Arc<Self>,
+        event: Event,
+        reservation: Reservation,
+        buffer: impl FnOnce(Option<&SharedRecord>),
+    ) -> Result<Accepted, PublishError> {
+        let Reservation { targets, unreserved } = reservation;
+        let stored = self.store_published(event, &targets, 1, &unreserved, None)?;
+        buffer(stored.new_record());
+        Ok(self.accept(stored, &targets, &unreserved))
     }
 
     /// An event that was counted goes to the mirror; `None` if it turned out to be known.
-    pub(crate) fn buffer(&self, bridge: &Bridge, record: Option<&SharedRecord>, unseen: bool) {
+    pub(crate) fn buffer(&self, bridge: &Bridge, record: Option<&SharedRecord>, may_exist: bool) {
         match record {
             Some(record) => {
                 let event = record.event.clone();
-                bridge.enqueue(Unsent { event, unseen }, Then::Settle(SharedRecord::clone(record)));
+                bridge.outbox.enqueue(Unsent { event, may_exist }, OnConfirmed::Settle(SharedRecord::clone(record)));
             }
-            None => bridge.answered(),
+            None => bridge.outbox.answered(),
         }
     }
 
@@ -55,11 +66,11 @@ impl Engine {
         if error.is_none() {
             bridge.note_end(record, progress);
         }
-        self.close_if_done(record, progress, wall);
+        self.settle_event(record, progress, Some(wall));
     }
 
     /// The back end refused an event for good.
-    pub(super) fn bury_buffered(self: &Arc<Self>, bridge: &Bridge, record: &SharedRecord, refusal: &Refusal) {
+    pub(super) fn dead_letter_buffered(self: &Arc<Self>, bridge: &Bridge, record: &SharedRecord, refusal: &Refusal) {
         let error = match refusal {
             Refusal::Rejected(reason) => reason.clone(),
             _ => "its id is known there with other content".to_owned(),
@@ -74,16 +85,16 @@ impl Engine {
     }
 
     /// Has the mirror try an event again that the back end refused.
-    pub(crate) fn mirror_again(&self, dead_letter: u64) -> Result<(), RequeueError> {
+    pub(crate) fn requeue_to_mirror(&self, dead_letter: u64) -> Result<(), RequeueError> {
         let not_found = || RequeueError::NotFound { id: dead_letter };
         let bridge = self.bridge.as_ref().ok_or_else(not_found)?;
-        bridge.reserve().map_err(|limit| BackendError::Unavailable(limit.to_string()))?;
+        bridge.outbox.reserve().map_err(|limit| BackendError::Unavailable(limit.to_string()))?;
         let Some(entry) = self.dead_letters.take(dead_letter) else {
-            bridge.answered();
+            bridge.outbox.answered();
             return Err(not_found());
         };
         self.reopen(&entry.record, Record::reopen_one);
-        self.buffer(bridge, Some(&entry.record), false);
+        self.buffer(bridge, Some(&entry.record), true);
         Ok(())
     }
 }

@@ -1,41 +1,38 @@
 //! The ingest thread: brings deliveries in from the back end, as many as there is room for.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::Bridge;
-use super::held::Held;
-use super::wait::Pauses;
-use crate::clock::nanos;
-use crate::engine::Engine;
+use super::pauses::Pauses;
+use crate::base::nanos;
+use crate::bridge::Bridge;
+use crate::engine::{Engine, Phase};
 use crate::event::Event;
-use crate::handler::guarded;
-use crate::inbox::{History, Place, Queued};
-use crate::lifecycle::Phase;
-use crate::provider::{BackendError, Ingest, Lease, Room};
-use crate::store::{By, SharedRecord};
-use crate::subscription::Subscription;
+use crate::outcome::BackendError;
+use crate::provider::{Demand, Ingest, Lease};
+use crate::queue::{HeldLease, History, Place, QueuedDelivery};
+use crate::store::{SharedRecord, StatusSource};
+use crate::subscription::{Subscription, become_worker, guarded};
 
 /// Deliveries per subscription and call of the ingest.
 const MAX_RECEIVE: u64 = 1_024;
 /// How long a call of the ingest waits for a delivery, if nothing wakes it.
 const WAIT: Duration = Duration::from_secs(1);
 /// The same for an ingest that can't be woken.
-pub(super) const DEAF_WAIT: Duration = Duration::from_millis(100);
+pub(super) const POLL_WAIT: Duration = Duration::from_millis(100);
 
 impl Engine {
     pub(super) fn run_ingest(self: &Arc<Self>, mut ingest: Box<dyn Ingest>) {
-        crate::delivery::become_worker();
+        become_worker();
         let Some(bridge) = &self.bridge else { return };
-        let wait = if ingest.waker().is_some() { WAIT } else { DEAF_WAIT };
+        let wait = if ingest.waker().is_some() { WAIT } else { POLL_WAIT };
         let mut pauses = Pauses::new();
         while !bridge.closing.is_set() {
             let step = guarded(|| self.ingest_step(bridge, &mut *ingest, wait));
             match step.unwrap_or_else(|panic| Err(BackendError::Unavailable(panic))) {
                 Ok(()) => pauses = Pauses::new(),
                 Err(error) => {
-                    bridge.note_error(&error);
+                    bridge.record_error(&error);
                     pauses.pause(self, bridge);
                 }
             }
@@ -49,25 +46,25 @@ impl Engine {
         ingest: &mut dyn Ingest,
         wait: Duration,
     ) -> Result<(), BackendError> {
-        bridge.bell.quiet();
+        bridge.inbound.notify.reset();
         // Before the look at the phase, so that a stop either waits for what comes in, or nothing does.
-        bridge.receiving.store(true, Ordering::SeqCst);
-        let room = self.room(bridge);
+        bridge.inbound.set_receiving(true);
+        let demand = self.demand(bridge);
         // Without room too, for what the back end has to see to.
-        let wait = if room.is_empty() { Duration::ZERO } else { wait };
+        let wait = if demand.is_empty() { Duration::ZERO } else { wait };
         let is_running = self.lifecycle.phase() == Phase::Running;
-        let received = if is_running { self.receive(bridge, ingest, &room, wait) } else { Ok(()) };
-        bridge.receiving.store(false, Ordering::SeqCst);
+        let received = if is_running { self.receive(bridge, ingest, &demand, wait) } else { Ok(()) };
+        bridge.inbound.set_receiving(false);
         for name in ingest.wanted_back() {
             let subscription = self.subscriptions.lock().find_by_name(&name);
             if let Some(subscription) = subscription {
                 // What waits for its retry keeps its attempts and its time.
-                self.give_back(&subscription, false);
+                self.release_leases(&subscription, false);
                 bridge.wait_until_settled();
             }
         }
-        if room.is_empty() {
-            bridge.bell.wait(DEAF_WAIT);
+        if demand.is_empty() {
+            bridge.inbound.notify.wait(POLL_WAIT);
         }
         received
     }
@@ -76,24 +73,24 @@ impl Engine {
         self: &Arc<Self>,
         bridge: &Bridge,
         ingest: &mut dyn Ingest,
-        room: &[Room],
+        demand: &[Demand],
         wait: Duration,
     ) -> Result<(), BackendError> {
-        let lease_time = bridge.lease_time.get().copied().flatten().map(nanos);
-        let leases = ingest.receive(room, wait)?;
+        let lease_time = bridge.inbound.lease_time().map(nanos);
+        let leases = ingest.receive(demand, wait)?;
         // Once for all of them, because the process may sleep while they are taken in.
         let (now, here) = (self.clock.now(), Instant::now());
         let hold = |lease: &Lease| {
             let age = nanos(here.saturating_duration_since(lease.asked));
-            Arc::new(Held::new(lease, now, age, lease_time))
+            Arc::new(HeldLease::new(lease, now, age, lease_time))
         };
-        let held: Vec<Arc<Held>> = leases.iter().map(hold).collect();
-        bridge.ingested.fetch_add(held.len() as u64, Ordering::SeqCst);
+        let held: Vec<Arc<HeldLease>> = leases.iter().map(hold).collect();
+        bridge.inbound.count_ingested(held.len());
         // All at once: if one is lost, what came behind it is.
-        bridge.held.lock().take_in(&held);
+        bridge.inbound.leases().take_in(&held);
         for (lease, held) in leases.into_iter().zip(&held) {
             if !self.take_in(lease, held) {
-                bridge.lose_behind(held);
+                bridge.inbound.lose_behind(held);
                 bridge.release(held);
             }
         }
@@ -101,11 +98,11 @@ impl Engine {
     }
 
     /// How many deliveries each served subscription has room for; those without room are not listed.
-    fn room(&self, bridge: &Bridge) -> Vec<Room> {
+    fn demand(&self, bridge: &Bridge) -> Vec<Demand> {
         if self.lifecycle.phase() != Phase::Running {
             return Vec::new();
         }
-        bridge.starved.store(false, Ordering::SeqCst);
+        bridge.inbound.set_without_credit(false);
         let free = |it: &Arc<Subscription>| {
             let all = if it.inbox.is_full() || it.is_paused() {
                 0
@@ -113,28 +110,28 @@ impl Engine {
                 it.inbox.capacity().saturating_sub(it.inbox.queued())
             };
             if !it.inbox.is_half_empty() {
-                bridge.starved.store(true, Ordering::SeqCst);
+                bridge.inbound.set_without_credit(true);
             }
-            Room::new(Arc::clone(&it.name), all.min(MAX_RECEIVE) as usize)
+            Demand::new(Arc::clone(&it.name), all.min(MAX_RECEIVE) as usize)
         };
         let subscriptions = self.subscriptions.lock().all();
         let served = subscriptions.iter().filter(|it| bridge.serves(it.scope));
-        served.map(free).filter(|room| room.deliveries > 0).collect()
+        served.map(free).filter(|demand| demand.deliveries > 0).collect()
     }
 
     /// Takes a leased delivery in. False if there is no place for it.
-    fn take_in(self: &Arc<Self>, lease: Lease, held: &Arc<Held>) -> bool {
+    fn take_in(self: &Arc<Self>, lease: Lease, held: &Arc<HeldLease>) -> bool {
         let Some(subscription) = self.subscriptions.lock().find_by_name(&lease.subscription) else { return false };
         if !subscription.inbox.reserve() {
             return false;
         }
         let record = self.record_of(lease.event);
-        let mut delivery = Queued::new(record, Place::Queue);
+        let mut delivery = QueuedDelivery::new(record, Place::Queue);
         delivery.history = Some(Box::new(History { lease: Some(Arc::clone(held)), ..History::default() }));
         delivery.attempts = lease.attempts;
         lease.errors.into_iter().for_each(|error| delivery.remember(error));
         subscription.inbox.enter(delivery);
-        self.after_push(&subscription);
+        self.after_enqueue(&subscription);
         true
     }
 
@@ -142,7 +139,7 @@ impl Engine {
     pub(super) fn record_of(&self, event: Event) -> SharedRecord {
         let stored = match self.store.find(event.id()) {
             Some(known) => Err(known),
-            None => self.store_new(event, 1, By::Ingest).map_err(|(_, known)| known),
+            None => self.store_new(event, 1, StatusSource::Ingest).map_err(|(_, known)| known),
         };
         stored.unwrap_or_else(|known| {
             self.reopen(&known, |record| record.add(1));

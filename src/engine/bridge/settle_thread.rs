@@ -3,36 +3,19 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::ingest::DEAF_WAIT;
-use super::wait::{Latch, Pauses};
-use super::{Bridge, Registered};
-use crate::clock::nanos;
+use super::ingest_thread::POLL_WAIT;
+use super::pauses::Pauses;
+use crate::base::nanos;
+use crate::bridge::{Bridge, Command};
 use crate::engine::Engine;
-use crate::handler::guarded;
-use crate::provider::{BackendError, LeaseToken, Registration, Settlement, Settler};
+use crate::outcome::BackendError;
+use crate::provider::{LeaseToken, Settlement, Settler};
+use crate::subscription::{become_worker, guarded};
 
 /// Leases per call.
 const MAX_SETTLE: usize = 256;
-
-/// What the settling thread is asked to do.
-pub(super) enum Command {
-    Register(Registration, Arc<Registered>),
-    Unregister(Arc<str>),
-    /// Remove a subscription for good: was it known?
-    Remove(Arc<str>, Arc<Latch<Result<bool, BackendError>>>),
-    Settle(Settlement),
-    /// A call of a suspect begins: is the lease still good?
-    Mark(LeaseToken, Arc<Latch<bool>>),
-    /// Tell when all before this is done.
-    Reach(Arc<Latch<()>>),
-    /// That call has ended and the lease goes on.
-    Unmark(LeaseToken),
-    /// Do what is left, and end.
-    Close,
-}
 
 /// What the settling thread works on.
 struct Settling {
@@ -46,7 +29,7 @@ struct Settling {
 
 impl Engine {
     pub(super) fn run_settling(self: &Arc<Self>, settler: Box<dyn Settler>) {
-        crate::delivery::become_worker();
+        become_worker();
         let Some(bridge) = &self.bridge else { return };
         let lease_time = settler.lease_time().map(nanos);
         let mut settling = Settling { settler, lease_time, next_heartbeat: 0, todo: VecDeque::new() };
@@ -55,7 +38,7 @@ impl Engine {
             let closing = bridge.closing.is_set();
             if closing {
                 // What that had in its hands is given back as well.
-                bridge.ingest_ended.wait(DEAF_WAIT);
+                bridge.ingest_ended.wait(POLL_WAIT);
             } else if settling.todo.is_empty() {
                 settling.wait(bridge);
             }
@@ -67,7 +50,7 @@ impl Engine {
             match step {
                 Ok(()) => pauses = Pauses::new(),
                 Err(error) => {
-                    bridge.note_error(&error);
+                    bridge.record_error(&error);
                     pauses.pause(self, bridge);
                 }
             }
@@ -78,19 +61,15 @@ impl Engine {
 impl Settling {
     /// Waits for a command, or until a lease may have to be extended.
     fn wait(&mut self, bridge: &Bridge) {
-        let commands = &bridge.commands.1;
-        let first = match self.lease_time {
-            Some(time) => commands.recv_timeout(Duration::from_nanos(time / 12)).ok(),
-            None => commands.recv().ok(),
-        };
-        self.todo.extend(first);
+        let limit = self.lease_time.map(|time| Duration::from_nanos(time / 12));
+        self.todo.extend(bridge.commands.wait(limit));
     }
 
     fn step(&mut self, engine: &Engine, bridge: &Bridge) -> Result<(), BackendError> {
-        bridge.join_late(&mut *self.settler, engine.clock.now())?;
+        bridge.claim_late(&mut *self.settler, engine.clock.now())?;
         // Before the commands, so that a back end that fails at something else loses no lease.
         self.extend_leases(engine, bridge)?;
-        self.todo.extend(bridge.commands.1.try_iter());
+        self.todo.extend(bridge.commands.drain());
         while !self.todo.is_empty() {
             self.settle_first(engine, bridge)?;
             self.execute_first(bridge)?;
@@ -110,17 +89,17 @@ impl Settling {
                 return Ok(());
             }
             match self.settler.settle(&batch) {
-                Ok(lost) => _ = bridge.leases_lost.fetch_add(lost.len() as u64, Ordering::SeqCst),
+                Ok(lost) => bridge.inbound.count_lost(lost.len()),
                 Err(error @ BackendError::Unavailable(_)) => return Err(error),
                 // What is refused now is refused for ever.
-                Err(error) => bridge.note_error(&error),
+                Err(error) => bridge.record_error(&error),
             }
             self.todo.drain(..batch.len());
             {
-                let mut held = bridge.held.lock();
-                batch.iter().for_each(|settlement| held.remove(settlement.token));
+                let mut leases = bridge.inbound.leases();
+                batch.iter().for_each(|settlement| leases.remove(settlement.token));
             }
-            bridge.owed.fetch_sub(batch.len() as u64, Ordering::SeqCst);
+            bridge.inbound.acknowledged(batch.len());
             engine.lifecycle.event_settled();
         }
     }
@@ -132,7 +111,7 @@ impl Settling {
             None | Some(Command::Settle(_)) => return Ok(()),
             Some(Command::Register(registration, known)) => settler.register(registration).map(|()| {
                 known.set(Ok(()));
-                bridge.ring();
+                bridge.inbound.wake();
             }),
             Some(Command::Unregister(name)) => settler.unregister(name),
             Some(Command::Remove(name, removed)) => settler.remove(name).map(|known| removed.set(Ok(known))),
@@ -147,7 +126,7 @@ impl Settling {
         match done {
             Err(error @ BackendError::Unavailable(_)) => return Err(error),
             Err(error) => {
-                bridge.note_error(&error);
+                bridge.record_error(&error);
                 match self.todo.front() {
                     Some(Command::Register(_, known)) => known.set(Err(error)),
                     Some(Command::Remove(_, removed)) => removed.set(Err(error)),
@@ -165,7 +144,7 @@ impl Settling {
     fn extend_leases(&mut self, engine: &Engine, bridge: &Bridge) -> Result<(), BackendError> {
         let Some(lease_time) = self.lease_time else { return Ok(()) };
         let (now, max_call) = (engine.clock.now(), nanos(engine.config.max_handler_time));
-        let due = bridge.held.lock().due(now, lease_time, max_call);
+        let due = bridge.inbound.leases().due(now, lease_time, max_call);
         if due.is_empty() && now < self.next_heartbeat {
             return Ok(());
         }
@@ -174,7 +153,7 @@ impl Settling {
         self.next_heartbeat = now.saturating_add(lease_time / 3);
         for held in due {
             if lost.contains(&held.token) {
-                bridge.lose_behind(&held);
+                bridge.inbound.lose_behind(&held);
             } else {
                 held.extend(now, lease_time);
             }
