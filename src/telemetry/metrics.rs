@@ -34,7 +34,7 @@ mod prometheus;
 
 use std::time::Duration;
 
-use crate::outcome::{Stats, StoreStats, SubscriptionStats};
+use crate::outcome::{Stats, StoreStats};
 
 pub use crate::telemetry::{Histogram, TypeMetrics};
 #[cfg(feature = "metrics")]
@@ -155,7 +155,7 @@ impl Metrics {
 
     fn levels(&self) -> Vec<Figure> {
         let stats = &self.stats;
-        let of_all = |count: fn(&SubscriptionStats) -> u64| stats.subscriptions.iter().map(count).sum();
+        let of_all = |count: fn(&crate::outcome::SubscriptionStats) -> u64| stats.subscriptions.iter().map(count).sum();
         let oldest = self.oldest_open.unwrap_or_default().as_secs_f64();
         vec![
             Figure::level("queue_size", "Deliveries in the queues", of_all(|it| it.queued)),
