@@ -38,7 +38,10 @@ pub fn violations(src: &Path, order: &[String]) -> Vec<String> {
     let absent = order.iter().filter(|room| !found.contains(&***room)).map(|room| format!("{room}: does not exist"));
     // A path from the root that leads to no room is a public name of the root.
     let target = |it: &Use| if level(&it.to).is_some() { it.to.clone() } else { LIB.to_owned() };
-    let upward = uses.iter().map(|it| (it, target(it))).filter(|(it, to)| level(&it.from) < level(to));
+    let upward = uses
+        .iter()
+        .map(|it| (it, target(it)))
+        .filter(|(it, to)| level(&it.from).is_some() && level(&it.from) < level(to));
     let upward = upward.map(|(it, to)| format!("{} uses {to}", it.place));
     unlisted.chain(absent).chain(upward).collect()
 }
