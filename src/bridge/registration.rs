@@ -44,29 +44,29 @@ impl Bridge {
             return Ok(());
         }
         let (name, pattern) = (Arc::clone(&subscription.name), subscription.pattern.as_str().into());
-        let known = Arc::new(Latch::new());
+        let registered = Arc::new(Latch::new());
         let SubscriptionStart { durable, position: start, change_pattern } = subscription.start.clone();
         let registration = Registration { name, pattern, change_pattern, scope: subscription.scope, durable, start };
-        self.commands.send(Command::Register(registration, Arc::clone(&known)));
+        self.commands.send(Command::Register(registration, Arc::clone(&registered)));
         if !running {
-            self.registrations.lock().push(known);
+            self.registrations.lock().push(registered);
             return Ok(());
         }
-        self.wait_until_known(&known)
+        self.wait_until_registered(&registered)
             .map_err(|error| SubscribeError::Refused { provider: self.name.clone(), reason: error.to_string() })
     }
 
     /// Waits for the registrations that were made before the broker ran.
     pub(crate) fn wait_for_registrations(&self) {
         let registrations = std::mem::take(&mut *self.registrations.lock());
-        for known in registrations {
+        for registered in registrations {
             // A refusal is noted where it comes in.
-            let _ = self.wait_until_known(&known);
+            let _ = self.wait_until_registered(&registered);
         }
     }
 
-    fn wait_until_known(&self, known: &Registered) -> Result<(), BackendError> {
-        known.wait(REGISTER_TIMEOUT).unwrap_or_else(|| {
+    fn wait_until_registered(&self, registered: &Registered) -> Result<(), BackendError> {
+        registered.wait(REGISTER_TIMEOUT).unwrap_or_else(|| {
             let reason = format!("a subscription is not registered after {REGISTER_TIMEOUT:?}; it is tried again");
             self.record_error(&BackendError::Unavailable(reason));
             Ok(())

@@ -26,11 +26,11 @@ impl Engine {
         delivery: QueuedDelivery,
         now: u64,
     ) -> u64 {
-        let Some(held) = delivery.lease() else { return self.run(subscription, delivery, now) };
-        let held = Arc::clone(held);
+        let Some(lease) = delivery.lease() else { return self.run(subscription, delivery, now) };
+        let lease = Arc::clone(lease);
         // Whether the lease still holds is not to be judged by a time from before this process was frozen.
         let now = self.clock.now();
-        let Some((delivery, call)) = self.before_leased_call(subscription, delivery, held, now) else {
+        let Some((delivery, call)) = self.before_leased_call(subscription, delivery, lease, now) else {
             return self.clock.now();
         };
         let ended = self.run(subscription, delivery, now);
@@ -90,7 +90,7 @@ impl Engine {
     fn call(self: &Arc<Self>, subscription: &Arc<Subscription>, delivery: &QueuedDelivery, started: u64) -> Outcome {
         let record = &delivery.record;
         let attempt = delivery.attempts;
-        let lease = delivery.lease().map(|held| &**held);
+        let lease = delivery.lease().map(|lease| &**lease);
         let view =
             Delivery { context: self.call_context(), subscription, event: &record.event, attempt, lease, started };
         guarded(|| (subscription.handler)(&view)).unwrap_or_else(|panic| Outcome::Retry(format!("handler {panic}")))

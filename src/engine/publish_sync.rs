@@ -52,7 +52,7 @@ impl Engine {
             Some(Arc::clone(&sync_wait)),
         );
         if let Some(bridge) = buffering {
-            self.buffer(bridge, stored.as_ref().ok().and_then(Stored::new_record), false);
+            self.buffer(bridge, stored.as_ref().ok().and_then(Stored::new_record), true);
         }
         let record = match stored? {
             Stored::New(record) => record,

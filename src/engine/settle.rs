@@ -192,9 +192,9 @@ impl Engine {
         // The back end is told before the event counts as settled: `stop` waits for both.
         let History { lease, dead, requeues, errors } = history.map_or_else(History::default, |history| *history);
         if let Some(bridge) = &self.bridge {
-            if let Some(held) = &lease {
-                bridge.settle_lease(held, lease_outcome(verdict, dead, attempts, error, errors.into()));
-                if held.is_suspect() {
+            if let Some(lease) = &lease {
+                bridge.settle_lease(lease, lease_outcome(verdict, dead, attempts, error, errors.into()));
+                if lease.is_suspect() {
                     self.call_next_suspect();
                 }
             }

@@ -10,7 +10,7 @@ use crate::provider::{Lease, LeaseToken};
 /// The leases that are not settled.
 #[derive(Debug, Default)]
 pub(crate) struct Leases {
-    held: HashMap<LeaseToken, Arc<HeldLease>>,
+    open: HashMap<LeaseToken, Arc<HeldLease>>,
     /// How many of them are lost, by the key of their events.
     lost: HashMap<u64, usize>,
 }
@@ -18,11 +18,11 @@ pub(crate) struct Leases {
 impl Leases {
     /// Takes in what came together. What comes while a lease on the same key is lost and not given back yet may belong behind that one's
     /// event: it goes back as well, and comes again when the back end knows of both.
-    pub(crate) fn take_in(&mut self, came: &[Arc<HeldLease>]) {
-        for held in came {
-            self.held.insert(held.token, Arc::clone(held));
-            if held.key.is_some_and(|key| self.lost.contains_key(&key)) {
-                self.note_lost(held);
+    pub(crate) fn take_in(&mut self, received: &[Arc<HeldLease>]) {
+        for lease in received {
+            self.open.insert(lease.token, Arc::clone(lease));
+            if lease.key.is_some_and(|key| self.lost.contains_key(&key)) {
+                self.mark_lost(lease);
             }
         }
     }
@@ -30,16 +30,16 @@ impl Leases {
     /// A lease has ended before its delivery was handled. What waits behind it, of the same key, has to come again behind it, also if its
     /// own lease came later or was extended meanwhile.
     pub(crate) fn lose_behind(&mut self, lost: &HeldLease) {
-        if self.note_lost(lost) && lost.key.is_some() {
-            let behind: Vec<_> = self.held.values().filter(|held| held.waits_with(lost)).cloned().collect();
-            behind.iter().for_each(|held| _ = self.note_lost(held));
+        if self.mark_lost(lost) && lost.key.is_some() {
+            let behind: Vec<_> = self.open.values().filter(|lease| lease.waits_with(lost)).cloned().collect();
+            behind.iter().for_each(|lease| _ = self.mark_lost(lease));
         }
     }
 
     /// True if it was not known before.
-    fn note_lost(&mut self, held: &HeldLease) -> bool {
-        let is_new = !held.lost.swap(true, Ordering::SeqCst);
-        if let Some(key) = held.key.filter(|_| is_new) {
+    fn mark_lost(&mut self, lease: &HeldLease) -> bool {
+        let is_new = !lease.lost.swap(true, Ordering::SeqCst);
+        if let Some(key) = lease.key.filter(|_| is_new) {
             *self.lost.entry(key).or_default() += 1;
         }
         is_new
@@ -47,8 +47,8 @@ impl Leases {
 
     /// The back end knows what became of it.
     pub(crate) fn remove(&mut self, token: LeaseToken) {
-        let removed = self.held.remove(&token).filter(|held| held.is_marked_lost());
-        let Some(key) = removed.and_then(|held| held.key) else { return };
+        let removed = self.open.remove(&token).filter(|lease| lease.is_marked_lost());
+        let Some(key) = removed.and_then(|lease| lease.key) else { return };
         if let Some(count) = self.lost.get_mut(&key) {
             *count -= 1;
             if *count == 0 {
@@ -59,11 +59,11 @@ impl Leases {
 
     /// Those that it is time to extend.
     pub(crate) fn due(&self, now: u64, lease_time: u64, max_call: u64) -> Vec<Arc<HeldLease>> {
-        self.held.values().filter(|held| held.is_due(now, lease_time, max_call)).cloned().collect()
+        self.open.values().filter(|lease| lease.is_due(now, lease_time, max_call)).cloned().collect()
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.held.len()
+        self.open.len()
     }
 }
 

@@ -15,21 +15,21 @@ const MAX_CRASHES: u32 = 3;
 /// A call under a lease, from before it begins until it is settled.
 pub(crate) struct LeasedCall {
     engine: Arc<Engine>,
-    held: Arc<HeldLease>,
+    lease: Arc<HeldLease>,
     alone: bool,
 }
 
 impl Drop for LeasedCall {
     fn drop(&mut self) {
-        self.held.end_call();
+        self.lease.end_call();
         if !self.alone {
             return;
         }
-        self.held.clear();
+        self.lease.clear();
         let Some(bridge) = &self.engine.bridge else { return };
-        if !self.held.is_settled() {
+        if !self.lease.is_settled() {
             // It will be retried: that is no crash.
-            bridge.unmark(&self.held);
+            bridge.unmark(&self.lease);
         }
         bridge.suspects.end();
         self.engine.call_next_suspect();
@@ -43,23 +43,23 @@ impl Engine {
         self: &Arc<Self>,
         subscription: &Arc<Subscription>,
         mut delivery: QueuedDelivery,
-        held: Arc<HeldLease>,
+        lease: Arc<HeldLease>,
         now: u64,
     ) -> Option<(QueuedDelivery, LeasedCall)> {
         // A lease comes from a bridge.
         let bridge = self.bridge.as_ref()?;
-        if held.is_lost(now) {
-            bridge.inbound.lose_behind(&held);
+        if lease.is_lost(now) {
+            bridge.inbound.lose_behind(&lease);
             self.cancel(subscription, delivery);
             return None;
         }
-        if held.crashes >= MAX_CRASHES {
+        if lease.crashes >= MAX_CRASHES {
             subscription.inbox.leave(&mut delivery);
-            let error = format!("its process ended {} times during the call", held.crashes);
+            let error = format!("its process ended {} times during the call", lease.crashes);
             self.make_dead_letter(subscription, delivery, DeadReason::CrashLoop, Some(&error), now);
             return None;
         }
-        let alone = held.is_suspect();
+        let alone = lease.is_suspect();
         if alone {
             let Some(entered) = bridge.suspects.begin(subscription, delivery) else {
                 match subscription.state() {
@@ -71,15 +71,15 @@ impl Engine {
                 return None;
             };
             delivery = entered;
-            if !bridge.mark(&held) {
+            if !bridge.mark(&lease) {
                 bridge.suspects.end();
-                bridge.inbound.lose_behind(&held);
+                bridge.inbound.lose_behind(&lease);
                 self.cancel(subscription, delivery);
                 return None;
             }
         }
-        held.begin_call(now);
-        Some((delivery, LeasedCall { engine: Arc::clone(self), held, alone }))
+        lease.begin_call(now);
+        Some((delivery, LeasedCall { engine: Arc::clone(self), lease, alone }))
     }
 
     /// A suspect has ended its turn, or has ended without one, which may have been the next: the one behind it is called, unless one

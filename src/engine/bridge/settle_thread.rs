@@ -109,8 +109,8 @@ impl Settling {
         let settler = &mut *self.settler;
         let done = match self.todo.front() {
             None | Some(Command::Settle(_)) => return Ok(()),
-            Some(Command::Register(registration, known)) => settler.register(registration).map(|()| {
-                known.set(Ok(()));
+            Some(Command::Register(registration, registered)) => settler.register(registration).map(|()| {
+                registered.set(Ok(()));
                 bridge.inbound.wake();
             }),
             Some(Command::Unregister(name)) => settler.unregister(name),
@@ -128,7 +128,7 @@ impl Settling {
             Err(error) => {
                 bridge.record_error(&error);
                 match self.todo.front() {
-                    Some(Command::Register(_, known)) => known.set(Err(error)),
+                    Some(Command::Register(_, registered)) => registered.set(Err(error)),
                     Some(Command::Remove(_, removed)) => removed.set(Err(error)),
                     Some(Command::Mark(_, marked)) => marked.set(false),
                     _ => {}
@@ -148,14 +148,14 @@ impl Settling {
         if due.is_empty() && now < self.next_heartbeat {
             return Ok(());
         }
-        let tokens: Vec<LeaseToken> = due.iter().map(|held| held.token).collect();
+        let tokens: Vec<LeaseToken> = due.iter().map(|lease| lease.token).collect();
         let lost = self.settler.extend(&tokens)?;
         self.next_heartbeat = now.saturating_add(lease_time / 3);
-        for held in due {
-            if lost.contains(&held.token) {
-                bridge.inbound.lose_behind(&held);
+        for lease in due {
+            if lost.contains(&lease.token) {
+                bridge.inbound.lose_behind(&lease);
             } else {
-                held.extend(now, lease_time);
+                lease.extend(now, lease_time);
             }
         }
         Ok(())
