@@ -62,7 +62,7 @@ fn the_series_of_the_original_have_their_names_and_labels() {
 
 #[test]
 fn every_series_of_the_documentation_is_there_and_none_besides() {
-    let page = include_str!("../src/metrics.rs");
+    let page = include_str!("../src/telemetry/metrics.rs");
     let rows = page.lines().filter_map(|line| line.strip_prefix("//! | `")).map(|row| row.split(" | ").next());
     let documented: BTreeSet<String> = rows
         .flat_map(|cell| cell.expect("a first column").split(", ").map(|name| name.trim_matches('`').to_owned()))
