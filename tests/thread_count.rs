@@ -2,6 +2,8 @@
 //!
 //! One test only: it counts the threads of the whole process.
 
+#[path = "it/support.rs"]
+#[allow(dead_code, reason = "shared with the other tests")]
 mod support;
 
 use std::time::Duration;

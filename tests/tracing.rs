@@ -1,5 +1,7 @@
 //! What a tracing subscriber sees: a span for each publish and each attempt, tied together, and what goes wrong.
 
+#[path = "it/support.rs"]
+#[allow(dead_code, reason = "shared with the other tests")]
 mod support;
 
 use std::collections::BTreeMap;
@@ -7,6 +9,7 @@ use std::fmt;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use eventbroker::hooks::{CrudHooksConfig, HookContext, HookRegistry, Operation, register_crud_hooks};
 use eventbroker::trace::Propagator;
 use eventbroker::{Broker, Event, HandlerError, RetryPolicy, Source, SubscribeOptions};
 use parking_lot::Mutex;
@@ -115,8 +118,12 @@ fn spans(name: &str, event_type: &str) -> Vec<Seen> {
 
 /// What was logged about events of a type.
 fn logged(event_type: &str) -> Vec<Logged> {
-    let about = |it: &&Logged| it.fields.get("event_type").is_some_and(|it| it == event_type);
-    LOG.lock().logged.iter().filter(about).cloned().collect()
+    logged_with("event_type", event_type)
+}
+
+/// What was logged with a field of this value.
+fn logged_with(field: &str, value: &str) -> Vec<Logged> {
+    LOG.lock().logged.iter().filter(|it| it.fields.get(field).is_some_and(|it| it == value)).cloned().collect()
 }
 
 fn event(event_type: &str) -> Event {
@@ -320,4 +327,31 @@ fn a_propagator_changes_no_context_and_leaves_synchronous_attempts_to_their_pare
     assert_eq!(*noted.0.lock(), Vec::<String>::new());
     broker.publish_batch([support::event("own.batch"), support::event("own.batch")]);
     assert_eq!(*noted.0.lock(), ["inject in publish", "inject in publish"]);
+}
+
+#[test]
+fn a_hook_whose_names_make_no_event_type_logs_the_lost_event_with_the_reason() {
+    let broker = broker();
+    let registry = HookRegistry::new();
+    let published = register_crud_hooks(&broker, &registry, CrudHooksConfig::default());
+    for (schema, entity) in [("shop", ""), ("", ""), ("my shop", "orders"), ("shop", "*"), (".", "orders")] {
+        registry.run_after(Operation::Delete, &HookContext::new(schema, entity).with_row_id(5));
+    }
+    assert_eq!((published.accepted(), published.refused()), (0, 5));
+    let lost = logged_with("message", "an operation's event was lost");
+    assert_eq!(lost.len(), 5, "{lost:?}");
+    assert!(lost.iter().all(|it| it.fields["row_id"] == "5"), "{lost:?}");
+    assert!(lost[0].fields["reason"].contains("invalid event: entity: is empty"), "{lost:?}");
+    assert!(lost[2].fields["reason"].contains("invalid event: type: holds ' ' at byte 2"), "{lost:?}");
+}
+
+#[test]
+fn a_failing_hook_is_logged_with_its_name() {
+    LazyLock::force(&LOG);
+    let registry = HookRegistry::new();
+    registry.after(Operation::Update, "newsletter", |_| Err("no paper".into()));
+    registry.run_after(Operation::Update, &HookContext::new("shop", "orders"));
+    let failed = logged_with("hook", "newsletter");
+    assert_eq!(failed.len(), 1, "{failed:?}");
+    assert_eq!(failed[0].fields["reason"], "no paper");
 }

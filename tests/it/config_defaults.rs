@@ -1,12 +1,11 @@
 //! Every setting has the default that is documented, and a value outside its bounds is refused by name.
 
-mod support;
-
 use std::time::Duration;
 
 use eventbroker::error::{Problem, StartError, SubscribeError};
 use eventbroker::{Broker, Config, Mode, Overflow, RetryPolicy, SubscribeOptions};
-use support::{Gate, event};
+
+use crate::support::{Gate, event};
 
 #[test]
 fn a_broker_has_the_documented_defaults() {

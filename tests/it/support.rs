@@ -1,7 +1,5 @@
 //! What several tests share: events, a collector of verdicts, a gate that holds handlers.
 
-#![allow(dead_code, reason = "each test uses its part")]
-
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};

@@ -1,13 +1,12 @@
 //! A delivery that failed for good is kept as a dead letter that tells everything, and the dead letters are bounded.
 
-mod support;
-
 use std::time::Duration;
 
 use eventbroker::dead_letter::{DeadLetter, DeadLetterFilter, DeadReason};
 use eventbroker::{Broker, Config, HandlerError, Pattern, RetryPolicy, Status};
 use eventbroker::{Outcome, SubscribeOptions};
-use support::{Settlements, event, manual_clock, number_of, numbered, wait_for_retries};
+
+use crate::support::{Settlements, event, manual_clock, number_of, numbered, wait_for_retries};
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -1,13 +1,12 @@
 //! Each dead letter is announced by one `eventbroker.dead_letter` event, and that event never by another one.
 
-mod support;
-
 use std::sync::mpsc::channel;
 
 use eventbroker::dead_letter::DeadLetterFilter;
 use eventbroker::{Broker, Event, EventStream, HandlerError, RetryPolicy, Source, StreamItem, SubscribeOptions};
 use serde_json::{Value, json};
-use support::{Gate, event, receive, wait_until};
+
+use crate::support::{Gate, event, receive, wait_until};
 
 const NOTICE: &str = "eventbroker.dead_letter";
 

@@ -1,7 +1,5 @@
 //! A dead letter that is requeued is delivered again, with all its attempts, to the subscription that failed and no other.
 
-mod support;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -11,7 +9,8 @@ use eventbroker::dead_letter::{DeadLetter, DeadLetterFilter};
 use eventbroker::error::RequeueError;
 use eventbroker::{Broker, Config, HandlerError, Pattern, RetryPolicy, Source, Status};
 use eventbroker::{Event, SubscribeOptions, Verdict};
-use support::{Gate, PATIENCE, Settlements, event, in_time, keyed, receive, wait_until};
+
+use crate::support::{Gate, PATIENCE, Settlements, event, in_time, keyed, receive, wait_until};
 
 fn all(broker: &Broker) -> Vec<DeadLetter> {
     broker.dead_letters(&DeadLetterFilter::default()).expect("the back end answers")

@@ -1,12 +1,11 @@
 //! `delivery.cancelled()` turns true when a call has run for its subscription's `handler_deadline`, and only for that call.
 
-mod support;
-
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use eventbroker::{Broker, SubscribeOptions, Verdict};
-use support::{Gate, Settlements, event, manual_clock, receive};
+
+use crate::support::{Gate, Settlements, event, manual_clock, receive};
 
 #[test]
 fn the_call_is_told_when_its_time_is_up_and_its_result_still_counts() {

@@ -1,7 +1,5 @@
 //! Whatever form of result a handler returns, it means what it says: done, skipped, retry, retry later, or never.
 
-mod support;
-
 use std::error::Error;
 use std::fmt;
 use std::io;
@@ -12,7 +10,8 @@ use eventbroker::error::DecodeError;
 use eventbroker::{
     Broker, Delivery, Event, HandlerError, IntoOutcome, Outcome, RetryPolicy, Source, Status, SubscribeOptions, Verdict,
 };
-use support::{Settlements, event, manual_clock, stats_of, wait_until};
+
+use crate::support::{Settlements, event, manual_clock, stats_of, wait_until};
 
 /// The end of an event for a handler: verdict, attempts, error. There is one retry, at once.
 fn end<R: IntoOutcome>(handler: impl Fn(&Delivery<'_>) -> R + Send + Sync + 'static) -> (Verdict, u32, Option<String>) {

@@ -1,14 +1,13 @@
 //! A panic of a handler is a failed attempt with the panic's message; the worker, its subscription and all others go on.
 
-mod support;
-
 use std::collections::HashMap;
 use std::panic::panic_any;
 use std::sync::{Arc, Barrier, Mutex};
 use std::time::Duration;
 
 use eventbroker::{Broker, Delivery, Event, EventId, RetryPolicy, Source, SubscribeOptions, Verdict};
-use support::{PATIENCE, Settlements, event, keyed, number_of, wait_until};
+
+use crate::support::{PATIENCE, Settlements, event, keyed, number_of, wait_until};
 
 fn message_of(handler: impl Fn() + Send + Sync + 'static) -> Option<String> {
     let broker = Broker::builder().worker_count(1).max_workers(1).start().expect("a running broker");

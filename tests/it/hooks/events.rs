@@ -1,11 +1,10 @@
 //! The events that operations become: type, fields, payload, metadata.
 
-mod support;
-
 use eventbroker::hooks::{CrudHooksConfig, HookContext, HookRegistry, HookUser, Operation, register_crud_hooks};
 use eventbroker::{Broker, Event, EventStream, Source, StreamItem};
 use serde_json::{Value, json};
-use support::PATIENCE;
+
+use crate::support::PATIENCE;
 
 /// A broker, a registry that publishes to it, and a look at its events.
 struct Shop {

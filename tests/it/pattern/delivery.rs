@@ -1,12 +1,11 @@
 //! An event reaches exactly the subscriptions whose pattern matches its type, and a malformed pattern is refused.
 
-mod support;
-
 use std::collections::BTreeSet;
 
 use eventbroker::error::{Invalid, Problem, SubscribeError};
 use eventbroker::{Broker, Outcome, Pattern, SubscribeOptions};
-use support::event;
+
+use crate::support::event;
 
 const TYPES: [&str; 14] = [
     "a",

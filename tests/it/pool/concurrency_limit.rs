@@ -1,14 +1,13 @@
 //! No more calls of a subscription run at once than its concurrency allows, those on lent threads included.
 
-mod support;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use eventbroker::{Broker, Delivery, Outcome, Overflow, RetryPolicy, SubscribeOptions};
-use support::{Gate, PATIENCE, event, keyed, stats_of, wait_until};
+
+use crate::support::{Gate, PATIENCE, event, keyed, stats_of, wait_until};
 
 /// Counts the calls that run, and keeps the highest count.
 #[derive(Default)]

@@ -1,14 +1,13 @@
 //! The pool grows when every worker is held up and another subscription has work, and shrinks when that is over; slow handlers
 //! never hold up a healthy subscription.
 
-mod support;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use eventbroker::{Broker, Overflow, RetryPolicy, SubscribeOptions};
-use support::{Gate, PATIENCE, Settlements, event, manual_clock, wait_for_retries, wait_until};
+
+use crate::support::{Gate, PATIENCE, Settlements, event, manual_clock, wait_for_retries, wait_until};
 
 const HELD_UP: Duration = Duration::from_millis(20);
 

@@ -1,11 +1,10 @@
 //! While a worker is idle, no event waits for another event's call to end.
 
-mod support;
-
 use std::sync::mpsc::{Receiver, channel};
 
 use eventbroker::{Broker, Delivery, SubscribeOptions};
-use support::{Gate, event, receive};
+
+use crate::support::{Gate, event, receive};
 
 /// A broker whose handlers of "a" and "b" are held at the gate by an event of type "a.held", and tell of all others.
 fn running(gate: &Gate, concurrency: usize) -> (Broker, Receiver<String>) {

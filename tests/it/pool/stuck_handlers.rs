@@ -1,11 +1,10 @@
 //! A handler that runs longer than `max_handler_time` is reported as stuck for as long as it runs.
 
-mod support;
-
 use std::time::Duration;
 
 use eventbroker::{Broker, Config, SubscribeOptions};
-use support::{Gate, event, manual_clock, wait_until};
+
+use crate::support::{Gate, event, manual_clock, wait_until};
 
 const LIMIT: Duration = Duration::from_secs(60);
 

@@ -8,9 +8,8 @@ use eventbroker::error::{FullLimit, RequeueError};
 use eventbroker::provider::BackendError;
 use eventbroker::{Broker, Confirm, Event, EventId, PublishError, Scope, Source, Status, SubscribeOptions};
 use eventbroker_conformance::loopback::Loopback;
-use support::{PATIENCE, event, listen, open_gate, wait_until};
 
-mod support;
+use crate::support::{PATIENCE, event, listen, open_gate, wait_until};
 
 /// The bound that the docs name.
 const BUFFER: usize = 10_000;

@@ -9,9 +9,8 @@ use eventbroker::dead_letter::{DeadLetterFilter, DeadReason};
 use eventbroker::provider::LeaseOutcome;
 use eventbroker::{Broker, EventId, ManualClock, RetryPolicy, SubscribeOptions};
 use eventbroker_conformance::loopback::Loopback;
-use support::{Gate, PATIENCE, event, listen, numbered, open_gate};
 
-mod support;
+use crate::support::{Gate, PATIENCE, event, listen, numbered, open_gate};
 
 fn broker(loopback: &Loopback) -> Broker {
     let retry = RetryPolicy::fixed(3, Duration::from_millis(5));

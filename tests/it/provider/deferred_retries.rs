@@ -10,9 +10,8 @@ use eventbroker::dead_letter::{DeadLetterFilter, DeadReason};
 use eventbroker::stats::DeliveryTotals;
 use eventbroker::{Broker, RetryPolicy, Scope, Status, SubscribeOptions};
 use eventbroker_conformance::loopback::Loopback;
-use support::{Gate, PATIENCE, event, keyed, stats_of, wait_until};
 
-mod support;
+use crate::support::{Gate, PATIENCE, event, keyed, stats_of, wait_until};
 
 const LEASE: Duration = Duration::from_secs(30);
 const LONGER: Duration = Duration::from_secs(31);

@@ -3,9 +3,8 @@
 use eventbroker::error::StartError;
 use eventbroker::{Broker, BrokerBuilder};
 use eventbroker_conformance::loopback::Loopback;
-use support::{PATIENCE, event, wait_until};
 
-mod support;
+use crate::support::{PATIENCE, event, wait_until};
 
 fn builder(loopback: &Loopback) -> BrokerBuilder {
     Broker::builder().worker_count(1).provider(loopback.provider())

@@ -7,9 +7,8 @@ use std::time::{Duration, Instant};
 
 use eventbroker::{Broker, Config, EventId, PublishError, Scope, Status, SubscribeOptions};
 use eventbroker_conformance::loopback::Loopback;
-use support::{Gate, PATIENCE, event, keyed, listen, numbered, open_gate, wait_until};
 
-mod support;
+use crate::support::{Gate, PATIENCE, event, keyed, listen, numbered, open_gate, wait_until};
 
 fn broker(loopback: &Loopback) -> Broker {
     Broker::builder().worker_count(4).provider(loopback.provider()).start().expect("it starts")

@@ -1,7 +1,5 @@
 //! Publishing an event again whose id is known does nothing; known means still in the store.
 
-mod support;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::channel;
@@ -12,7 +10,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use eventbroker::{
     Broker, Event, EventBuilder, Outcome, Overflow, PublishError, Source, Status, SubscribeOptions, Verdict,
 };
-use support::{Gate, Settlements, event, receive};
+
+use crate::support::{Gate, Settlements, event, receive};
 
 /// Ids that no broker of this process has made.
 const FOREIGN_IDS: [&str; 6] = [

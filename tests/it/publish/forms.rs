@@ -1,14 +1,13 @@
 //! What each form of publish answers: at once, with a receipt, or for many events at a time.
 
-mod support;
-
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
 use eventbroker::error::FullLimit;
 use eventbroker::{Broker, Event, Overflow, PublishError, Source, SubscribeOptions};
-use support::{Gate, PATIENCE, Settlements, event, receive, wait_until};
+
+use crate::support::{Gate, PATIENCE, Settlements, event, receive, wait_until};
 
 const AN_HOUR: Duration = Duration::from_secs(3600);
 

@@ -1,14 +1,13 @@
 //! A publish from inside a handler never waits, whatever the policy and however full the queues: it is accepted or
 //! refused at once, and nothing is lost.
 
-mod support;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use eventbroker::{Broker, Delivery, Overflow, PublishError, SubscribeOptions};
-use support::{Gate, PATIENCE, Settlements, event, number_of, numbered, wait_until};
+
+use crate::support::{Gate, PATIENCE, Settlements, event, number_of, numbered, wait_until};
 
 const AN_HOUR: Duration = Duration::from_secs(3_600);
 

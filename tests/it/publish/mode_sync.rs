@@ -1,9 +1,8 @@
 //! In mode "sync", `publish` returns when the event has been handled; the other forms do what they always do.
 
-mod support;
-
 use eventbroker::{Broker, Mode, Outcome, PublishError, Status, SubscribeOptions};
-use support::{Gate, event, in_time, wait_until};
+
+use crate::support::{Gate, event, in_time, wait_until};
 
 fn status(broker: &Broker, id: &eventbroker::EventId) -> Status {
     broker.get(id).expect("the memory store").expect("the event").status()

@@ -1,12 +1,11 @@
 //! A broker takes subscriptions before it runs, events only while it runs, and stopping is final.
 
-mod support;
-
 use std::sync::mpsc::channel;
 
 use eventbroker::error::{StartError, SubscribeError};
 use eventbroker::{Broker, PublishError};
-use support::{PATIENCE, event, receive};
+
+use crate::support::{PATIENCE, event, receive};
 
 /// Offers one event by each form of publish; all must be refused, and each must come back as it was.
 fn assert_gives_every_event_back(broker: &Broker) {

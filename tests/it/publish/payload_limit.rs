@@ -1,10 +1,9 @@
 //! A payload beyond the broker's bound is refused, with the bound, by every form of publish; one at the bound passes.
 
-mod support;
-
 use eventbroker::error::Problem;
 use eventbroker::{Broker, Config, Event, Payload, PublishError, Source};
-use support::Settlements;
+
+use crate::support::Settlements;
 
 /// An event whose payload is a JSON string of `bytes` bytes, the quotes included.
 fn of_size(bytes: usize) -> Event {

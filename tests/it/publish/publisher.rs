@@ -1,12 +1,11 @@
 //! A publisher of one type publishes what `publish` publishes, and sees subscriptions come and go.
 
-mod support;
-
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 
 use eventbroker::error::{Invalid, Problem};
 use eventbroker::{Broker, EventId, Mode, PublishError, Publisher, Source};
-use support::{PATIENCE, event};
+
+use crate::support::{PATIENCE, event};
 
 fn listen(broker: &Broker, pattern: &str) -> (eventbroker::SubscriptionId, Receiver<EventId>) {
     let (sender, receiver) = channel();

@@ -1,10 +1,9 @@
 //! A refused event leaves nothing behind, in no subscription, store, stream or total, and comes back as it was.
 
-mod support;
-
 use eventbroker::error::{FullLimit, StreamError};
 use eventbroker::{Broker, Overflow, PublishError, SubscribeOptions, Verdict};
-use support::{Gate, Settlements, event, stats_of};
+
+use crate::support::{Gate, Settlements, event, stats_of};
 
 struct Held {
     broker: Broker,

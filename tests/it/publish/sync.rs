@@ -1,8 +1,6 @@
 //! A synchronous publish takes its turn, runs on the calling thread where a subscription is free, and tells how every
 //! delivery ended, retries included.
 
-mod support;
-
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, ThreadId};
@@ -12,7 +10,8 @@ use eventbroker::{
     Broker, Delivery, Event, HandlerError, ManualClock, Outcome, PublishError, RetryPolicy, Status, SubscribeOptions,
     SyncReport, Verdict,
 };
-use support::{
+
+use crate::support::{
     Gate, PATIENCE, Settlements, event, keyed, manual_clock, number_of, numbered, receive, stats_of, wait_until,
 };
 

@@ -1,8 +1,6 @@
 //! A synchronous publish that would wait for the handler that makes it is refused before anything runs; every other one
 //! is carried out.
 
-mod support;
-
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -10,7 +8,8 @@ use std::thread;
 use std::time::Duration;
 
 use eventbroker::{Broker, Config, Delivery, PublishError, RetryPolicy, SubscribeOptions, SyncReport, Verdict};
-use support::{Gate, PATIENCE, event, keyed, receive, wait_until};
+
+use crate::support::{Gate, PATIENCE, event, keyed, receive, wait_until};
 
 type Outcome = Result<SyncReport, PublishError>;
 
@@ -110,7 +109,7 @@ fn across_threads() {
 
     let publisher = broker.clone();
     let first = thread::spawn(move || (thread::current().id(), publisher.publish_sync(event("a")).expect("accepted")));
-    wait_until("it waits for the second one", || support::stats_of(&broker, "second").queued == 1);
+    wait_until("it waits for the second one", || crate::support::stats_of(&broker, "second").queued == 1);
     gate.open();
 
     assert_would_deadlock(&receive(&outcomes, "the inner outcome"), "first");

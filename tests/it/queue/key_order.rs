@@ -1,7 +1,5 @@
 //! Events of one key reach a subscription in the order of publishing, retries included, while other keys go on.
 
-mod support;
-
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
@@ -11,7 +9,8 @@ use std::time::Duration;
 use eventbroker::{
     Broker, Delivery, Event, HandlerError, Outcome, Overflow, RetryPolicy, Source, SubscribeOptions, Verdict,
 };
-use support::{Gate, PATIENCE, Settlements, manual_clock, number_of, stats_of, wait_until};
+
+use crate::support::{Gate, PATIENCE, Settlements, manual_clock, number_of, stats_of, wait_until};
 
 fn keyed_number(key: &str, number: u64) -> Event {
     Event::builder(Source::System, "a").key(key).payload(&number).build().expect("a valid event")
@@ -34,7 +33,7 @@ fn what_is_behind_a_waiting_retry_waits_and_other_keys_go_on() {
     wait_until("it waits", || stats_of(&broker, "s").waiting == 1);
     let parked = [publish("k", 2), publish("k", 3)];
     let others = [publish("l", 4), publish("l", 5)];
-    let unkeyed = broker.publish(support::numbered("a", 6)).expect("accepted").id;
+    let unkeyed = broker.publish(crate::support::numbered("a", 6)).expect("accepted").id;
 
     let mut first: Vec<_> = settlements.take(3).into_iter().map(|it| it.id).collect();
     first.retain(|id| *id != unkeyed);

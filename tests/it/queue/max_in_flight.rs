@@ -1,14 +1,13 @@
 //! No more events than `max_in_flight` are open at a time: beyond it a publish is refused, until some are settled.
 
-mod support;
-
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use eventbroker::error::FullLimit;
 use eventbroker::{Broker, Outcome, Overflow, PublishError, RetryPolicy, SubscribeOptions, Verdict};
-use support::{Gate, Settlements, event, manual_clock, wait_until};
+
+use crate::support::{Gate, Settlements, event, manual_clock, wait_until};
 
 fn is_in_flight_limit(refused: &PublishError, expected: u64) -> bool {
     matches!(refused, PublishError::Full { limit: FullLimit::InFlight { max }, .. } if *max == expected)
@@ -75,12 +74,12 @@ fn an_event_that_waits_for_a_retry_is_in_flight() {
         })
         .expect("a subscription");
     broker.publish(event("a")).expect("accepted");
-    wait_until("the retry waits", || support::stats_of(&broker, "s").waiting == 1);
+    wait_until("the retry waits", || crate::support::stats_of(&broker, "s").waiting == 1);
     assert!(is_in_flight_limit(&broker.publish(event("a")).expect_err("full"), 1));
     clock.advance(Duration::from_secs(1));
     assert_eq!(settlements.next().verdict, Verdict::Done);
     assert!(!broker.publish(event("a")).expect("accepted").duplicate);
-    wait_until("the retry waits", || support::stats_of(&broker, "s").waiting == 1);
+    wait_until("the retry waits", || crate::support::stats_of(&broker, "s").waiting == 1);
     clock.advance(Duration::from_secs(1));
 }
 

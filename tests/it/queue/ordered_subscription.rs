@@ -1,14 +1,13 @@
 //! An ordered subscription handles its events one at a time in the order of publishing, retries included.
 
-mod support;
-
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use eventbroker::{Broker, Delivery, Event, Outcome, Overflow, RetryPolicy, Source, SubscribeOptions, Verdict};
-use support::{PATIENCE, Settlements, manual_clock, number_of, numbered, stats_of, wait_until};
+
+use crate::support::{PATIENCE, Settlements, manual_clock, number_of, numbered, stats_of, wait_until};
 
 /// Events with keys and without.
 fn any_event(number: u64) -> Event {

@@ -1,14 +1,13 @@
 //! With the policy "block", a publisher waits for room, but no longer than its patience.
 
-mod support;
-
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
 use eventbroker::error::FullLimit;
 use eventbroker::{Broker, BrokerBuilder, Overflow, PublishError, SubscribeOptions, Verdict};
-use support::{Gate, PATIENCE, Settlements, event, manual_clock, receive, wait_until};
+
+use crate::support::{Gate, PATIENCE, Settlements, event, manual_clock, receive, wait_until};
 
 /// A broker whose only subscription, "tight", is full: one call is held, one event is queued.
 fn full(builder: BrokerBuilder, patience: Duration) -> (Broker, Gate, Settlements) {

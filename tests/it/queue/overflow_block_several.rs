@@ -1,13 +1,12 @@
 //! With the policy "block", a publisher to several subscriptions waits no longer than its patience with each of them.
 
-mod support;
-
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
 use eventbroker::{Broker, Overflow, PublishError, SubscribeOptions};
-use support::{Gate, event, manual_clock, stats_of, wait_until};
+
+use crate::support::{Gate, event, manual_clock, stats_of, wait_until};
 
 #[test]
 fn queues_that_are_full_in_turn_do_not_renew_the_patience() {

@@ -1,7 +1,5 @@
 //! Whatever the policy and however many publish at once, every event is accounted for exactly once.
 
-mod support;
-
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -9,7 +7,8 @@ use std::thread;
 use std::time::Duration;
 
 use eventbroker::{Broker, EventId, Overflow, SubscribeOptions, Verdict};
-use support::{event, keyed, wait_until};
+
+use crate::support::{event, keyed, wait_until};
 
 const PUBLISHERS: u64 = 4;
 const EVENTS: u64 = 2_500;

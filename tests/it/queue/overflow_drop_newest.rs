@@ -1,11 +1,10 @@
 //! With the policy "drop newest", a full subscription misses new events, which are counted; all others receive them.
 
-mod support;
-
 use std::time::Duration;
 
 use eventbroker::{Broker, Event, Overflow, Status, SubscribeOptions, Verdict};
-use support::{Gate, Settlements, event, stats_of};
+
+use crate::support::{Gate, Settlements, event, stats_of};
 
 /// A broker whose subscription "tight" is full: one call is held, one event is queued. "roomy" takes everything.
 fn full() -> (Broker, Gate, Settlements) {

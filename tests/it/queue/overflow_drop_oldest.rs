@@ -1,14 +1,13 @@
 //! With the policy "drop oldest", each event beyond the capacity costs the oldest queued one its place, and nothing else.
 
-mod support;
-
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use eventbroker::{
     Broker, BrokerBuilder, Event, Outcome, Overflow, RetryPolicy, Source, Status, SubscribeOptions, Verdict,
 };
-use support::{Gate, Settlements, manual_clock, number_of, numbered, stats_of, wait_until};
+
+use crate::support::{Gate, Settlements, manual_clock, number_of, numbered, stats_of, wait_until};
 
 fn keyed_number(number: u64, key: &str) -> Event {
     Event::builder(Source::System, "a.b").key(key).payload(&number).build().expect("a valid event")

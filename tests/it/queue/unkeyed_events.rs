@@ -1,11 +1,10 @@
 //! An event without a key is never stuck behind a busy slot of its subscription while another slot is free.
 
-mod support;
-
 use std::sync::{Arc, Barrier};
 
 use eventbroker::{Broker, Delivery, SubscribeOptions, Verdict};
-use support::{Gate, Settlements, event, keyed, manual_clock};
+
+use crate::support::{Gate, Settlements, event, keyed, manual_clock};
 
 /// A handler that is held at the gate by events of type "held".
 fn held_by(gate: &Gate) -> impl Fn(&Delivery<'_>) + Send + Sync + 'static {

@@ -1,8 +1,6 @@
 //! Waiting retries hold no place in the queue and no thread; when too many wait, a subscription counts as full, and
 //! nothing that waits is given up.
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
@@ -13,7 +11,8 @@ use eventbroker::error::FullLimit;
 use eventbroker::{
     Broker, Config, Delivery, ManualClock, Outcome, Overflow, PublishError, RetryPolicy, SubscribeOptions, Verdict,
 };
-use support::{Gate, PATIENCE, Settlements, manual_clock, number_of, numbered, receive, stats_of, wait_until};
+
+use crate::support::{Gate, PATIENCE, Settlements, manual_clock, number_of, numbered, receive, stats_of, wait_until};
 
 const DELAY: Duration = Duration::from_secs(10);
 
@@ -235,7 +234,9 @@ fn the_count_of_what_waits_is_right_at_every_moment() {
                 let broker = &broker;
                 scope.spawn(move || {
                     for _ in 0..EVENTS {
-                        broker.publish(support::keyed("a", &key.to_string())).expect("there is room all the time");
+                        broker
+                            .publish(crate::support::keyed("a", &key.to_string()))
+                            .expect("there is room all the time");
                     }
                 })
             })

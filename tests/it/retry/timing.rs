@@ -1,7 +1,5 @@
 //! A failed delivery is tried again after its policy's delay, neither sooner nor later, and exactly as often as the policy says.
 
-mod support;
-
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
@@ -9,7 +7,8 @@ use std::time::Duration;
 
 use eventbroker::{Broker, Delivery, HandlerError, ManualClock, Overflow, RetryPolicy, SubscribeOptions, Verdict};
 use parking_lot::Mutex;
-use support::{PATIENCE, Settlements, event, manual_clock, number_of, numbered, receive, wait_until};
+
+use crate::support::{PATIENCE, Settlements, event, manual_clock, number_of, numbered, receive, wait_until};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);

@@ -1,7 +1,5 @@
 //! `stop` handles what was accepted, waits only for what can still be done in time, and reports exactly what became of it.
 
-mod support;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::channel;
@@ -10,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use eventbroker::error::{StartError, SubscribeError};
 use eventbroker::{Broker, HandlerError, Mode, PublishError, RetryPolicy, Status, SubscribeOptions, Verdict};
-use support::{Gate, PATIENCE, Settlements, event, in_time, manual_clock, wait_for_retries, wait_until};
+
+use crate::support::{Gate, PATIENCE, Settlements, event, in_time, manual_clock, wait_for_retries, wait_until};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -185,7 +184,7 @@ fn a_handler_that_ignores_the_deadline_is_left_behind_and_named() {
     assert_eq!(status(&running), Some(Status::Processing));
 
     gate.open();
-    support::receive(&ended, "the end of the handler");
+    crate::support::receive(&ended, "the end of the handler");
     assert!(cancelled.load(Ordering::SeqCst), "it was told");
     wait_until("its thread has ended", || broker.stats().workers == 0);
     assert_eq!(broker.stop(PATIENCE), report, "the first report stands");
@@ -205,7 +204,7 @@ fn a_handler_that_looks_at_cancelled_ends_in_time() {
         })
         .expect("valid");
     let id = broker.publish(event("long")).expect("room").id;
-    support::receive(&started, "the call");
+    crate::support::receive(&started, "the call");
     let report = broker.stop(Duration::from_millis(50));
     assert_eq!((report.abandoned, report.threads_left), (vec![id], 0));
     assert_eq!((broker.stats().in_flight, broker.stats().deliveries.cancelled), (0, 1));
@@ -230,7 +229,7 @@ fn what_handlers_publish_while_it_drains_is_refused_and_their_own_events_are_com
     wait_until("it has begun", || !broker.stats().is_running);
     gate.open();
     assert!(stopping.join().expect("no panic").is_clean());
-    assert_eq!(support::receive(&answers, "the answer"), Some(Err("not_running")));
+    assert_eq!(crate::support::receive(&answers, "the answer"), Some(Err("not_running")));
     assert_eq!(broker.stats().completed, 1);
 }
 

@@ -1,7 +1,5 @@
 //! Inside a handler, stopping and dropping the last handle only begin the stop, which ends by itself.
 
-mod support;
-
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Weak};
@@ -10,7 +8,8 @@ use std::time::Duration;
 
 use eventbroker::{Broker, Event, PublishError, Source, StopReport, SubscribeOptions};
 use parking_lot::Mutex;
-use support::{Gate, PATIENCE, event, in_time, receive, wait_until};
+
+use crate::support::{Gate, PATIENCE, event, in_time, receive, wait_until};
 
 #[test]
 fn a_stop_inside_a_handler_returns_unfinished_and_ends_later() {

@@ -1,8 +1,6 @@
 //! While publishers race with `stop`, each event is either refused, handled, or listed as abandoned: none is lost and none is
 //! both.
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::sync::{Arc, Barrier};
 use std::thread;
@@ -10,7 +8,8 @@ use std::time::Duration;
 
 use eventbroker::{Broker, EventId, Outcome, Overflow, PublishError, RetryPolicy, SubscribeOptions};
 use parking_lot::Mutex;
-use support::{PATIENCE, event, in_time, keyed, wait_until};
+
+use crate::support::{PATIENCE, event, in_time, keyed, wait_until};
 
 const ROUNDS: usize = 100;
 const PUBLISHERS: usize = 3;

@@ -1,12 +1,11 @@
 //! A broker may live in a thread-local variable: it stops when its thread ends, whatever the thread did before.
 
-mod support;
-
 use std::cell::RefCell;
 use std::thread;
 
 use eventbroker::{Broker, Status};
-use support::event;
+
+use crate::support::event;
 
 thread_local! {
     static BROKER: RefCell<Option<Broker>> = const { RefCell::new(None) };

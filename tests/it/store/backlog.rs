@@ -1,10 +1,9 @@
 //! A backlog of open events beyond `max_events`: all of it is held, and of what ends, the latest `max_events` stay (in a
 //! large store, which evicts by the run, up to 64 fewer).
 
-mod support;
-
 use eventbroker::{Broker, EventId, Status, SubscribeOptions};
-use support::{Gate, PATIENCE, Settlements, event};
+
+use crate::support::{Gate, PATIENCE, Settlements, event};
 
 /// Large enough for a store that measures what is open only now and then.
 const MAX_EVENTS: usize = 5_000;

@@ -1,12 +1,11 @@
 //! An open event is found at every moment, also while a large backlog moves it to the older generation.
 
-mod support;
-
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use eventbroker::{Broker, Event, EventId, SubscribeOptions};
-use support::{Gate, event};
+
+use crate::support::{Gate, event};
 
 /// More than the store keeps in the order of publication.
 const BACKLOG: usize = 180_000;

@@ -1,12 +1,11 @@
 //! Clean-up removes completed and failed events that are older than `max_age`, and never one that is open.
 
-mod support;
-
 use std::time::{Duration, SystemTime};
 
 use eventbroker::query::Filter;
 use eventbroker::{Broker, Config, Event, HandlerError, Source, Status, SubscribeOptions};
-use support::{Gate, event, manual_clock, wait_until};
+
+use crate::support::{Gate, event, manual_clock, wait_until};
 
 const MINUTE: Duration = Duration::from_secs(60);
 

@@ -1,10 +1,9 @@
 //! What the store gives up first: nothing that is open, and of the rest what nobody asked for.
 
-mod support;
-
 use eventbroker::query::Filter;
 use eventbroker::{Broker, EventId, HandlerError, Status, SubscribeOptions};
-use support::{Gate, PATIENCE, event};
+
+use crate::support::{Gate, PATIENCE, event};
 
 fn is_held(broker: &Broker, id: &EventId) -> bool {
     // Listing, unlike `get`, is no use.

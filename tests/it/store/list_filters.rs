@@ -1,14 +1,13 @@
 //! `list` returns what matches every condition of its filter, in the order of ids, in pages that join without a seam.
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::slice;
 use std::time::{Duration, SystemTime};
 
 use eventbroker::query::{Filter, Order};
 use eventbroker::{Broker, Event, EventBuilder, EventId, HandlerError, Source, Status, SubscribeOptions};
-use support::{Gate, event, wait_until};
+
+use crate::support::{Gate, event, wait_until};
 
 fn publish(broker: &Broker, builder: EventBuilder) -> EventId {
     broker.publish(builder.build().expect("valid")).expect("room").id

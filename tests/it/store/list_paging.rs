@@ -1,7 +1,5 @@
 //! Paging shows each event that was there throughout exactly once, while other threads publish and settle.
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +7,8 @@ use std::thread;
 
 use eventbroker::query::{Filter, Order};
 use eventbroker::{Broker, EventId, HandlerError, Overflow, SubscribeOptions};
-use support::{Gate, PATIENCE, event};
+
+use crate::support::{Gate, PATIENCE, event};
 
 /// Walks through all pages. Returns the ids in the order in which they were shown.
 fn walk(broker: &Broker, order: Order, limit: usize) -> Vec<EventId> {

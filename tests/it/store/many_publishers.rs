@@ -1,8 +1,6 @@
 //! A large store, which publishers fill by the run: whoever publishes, and however seldom, the latest events are held, none is
 //! accepted twice, and the bound holds.
 
-mod support;
-
 use std::collections::HashSet;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,7 +8,8 @@ use std::sync::mpsc::channel;
 
 use eventbroker::query::Filter;
 use eventbroker::{Broker, Event, EventId, Source};
-use support::event;
+
+use crate::support::event;
 
 const MAX_EVENTS: usize = 8_192;
 /// Places that hold nothing: what publishers have taken in runs of 32 and what is evicted at once; and what a publisher has given up of its run

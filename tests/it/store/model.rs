@@ -5,8 +5,6 @@
 //! LRU in which `get` is the use and whose terminal part holds at most half of `max_events`; else it is gone. Open events
 //! are never evicted.
 
-mod support;
-
 use std::collections::VecDeque;
 use std::sync::mpsc::{Sender, channel};
 
@@ -16,7 +14,8 @@ use eventbroker::{
 };
 use parking_lot::Mutex;
 use proptest::prelude::*;
-use support::{Settlements, event};
+
+use crate::support::{Settlements, event};
 
 /// What becomes of an event.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -1,13 +1,12 @@
 //! A store of one event: publishers that meet get through, however long what they published stays open.
 
-mod support;
-
 use std::hint::spin_loop;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use eventbroker::Broker;
-use support::{Gate, PATIENCE, event, in_time};
+
+use crate::support::{Gate, PATIENCE, event, in_time};
 
 const ROUNDS: usize = 300;
 

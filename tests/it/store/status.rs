@@ -1,14 +1,13 @@
 //! The status of an event follows its deliveries, and every trace of it can be read with `get`.
 
-mod support;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::channel;
 use std::time::{Duration, SystemTime};
 
 use eventbroker::{Broker, Event, EventId, HandlerError, Outcome, RetryPolicy, Status, SubscribeOptions, Verdict};
-use support::{Gate, Settlements, event, manual_clock, receive, wait_for_retries};
+
+use crate::support::{Gate, Settlements, event, manual_clock, receive, wait_for_retries};
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -1,13 +1,12 @@
 //! `pause`: no call begins until `resume`; what runs goes on, what is published waits, order and bounds hold.
 
-mod support;
-
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use eventbroker::error::UnknownSubscription;
 use eventbroker::{Broker, Config, Delivery, HandlerError, PublishError, RetryPolicy, SubscribeOptions, Verdict};
-use support::{
+
+use crate::support::{
     Gate, PATIENCE, Settlements, event, keyed, manual_clock, number_of, numbered, receive, stats_of, wait_for_retries,
     wait_until,
 };

@@ -1,7 +1,5 @@
 //! `unsubscribe` waits for the running call, cancels and counts what waits, and lets go of the handler.
 
-mod support;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::channel;
@@ -11,7 +9,8 @@ use std::time::Duration;
 use eventbroker::error::SubscribeError;
 use eventbroker::{Broker, HandlerError, RetryPolicy, Status, SubscribeOptions, SubscriptionId, Verdict};
 use parking_lot::Mutex;
-use support::{Gate, PATIENCE, Settlements, event, keyed, manual_clock, receive, wait_for_retries, wait_until};
+
+use crate::support::{Gate, PATIENCE, Settlements, event, keyed, manual_clock, receive, wait_for_retries, wait_until};
 
 #[test]
 fn it_returns_only_when_the_running_call_has_ended() {

@@ -1,15 +1,14 @@
 //! However subscribing, unsubscribing and publishing interleave: no call starts after `unsubscribe` has returned, nothing hangs,
 //! and others lose nothing.
 
-mod support;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 use eventbroker::{Broker, Overflow, SubscribeOptions, SubscriptionId};
 use parking_lot::Mutex;
-use support::{PATIENCE, event, in_time, keyed, wait_until};
+
+use crate::support::{PATIENCE, event, in_time, keyed, wait_until};
 
 /// Counts calls, and those that started when they must not.
 #[derive(Default)]

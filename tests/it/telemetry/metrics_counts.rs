@@ -1,12 +1,11 @@
 //! Events are counted and timed by source and type, whatever becomes of them, and a flood of types is bounded.
 
-mod support;
-
 use std::time::Duration;
 
 use eventbroker::metrics::{Histogram, TypeMetrics};
 use eventbroker::{Broker, Event, Outcome, RetryPolicy, Source, SubscribeOptions};
-use support::{Settlements, manual_clock, wait_until};
+
+use crate::support::{Settlements, manual_clock, wait_until};
 
 fn event(source: Source, event_type: &str) -> Event {
     Event::builder(source, event_type).build().expect("a valid event")
@@ -76,7 +75,7 @@ fn what_took_long_is_in_the_bucket_of_its_time() {
         )
         .expect("a subscription");
     broker.publish(event(Source::System, "a")).expect("accepted");
-    support::wait_for_retries(&broker, 1, 1);
+    crate::support::wait_for_retries(&broker, 1, 1);
     assert!(broker.metrics().oldest_open.is_some());
     clock.advance(TOOK);
     settlements.next();

@@ -1,7 +1,5 @@
 //! Metrics pushed through the facade of the crate `metrics`: counters and levels as they are, of histograms what is new.
 
-mod support;
-
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
@@ -10,7 +8,8 @@ use eventbroker::metrics::Push;
 use metrics::{
     Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit,
 };
-use support::{event, wait_until};
+
+use crate::support::{event, wait_until};
 
 /// What a recorder was told, by name and labels.
 type Told = Arc<Mutex<HashMap<String, f64>>>;

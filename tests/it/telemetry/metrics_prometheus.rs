@@ -1,13 +1,12 @@
 //! The text for Prometheus: every series that is promised, the bound on their number, and what the shipped dashboard and alert rules
 //! ask for.
 
-mod support;
-
 use std::collections::BTreeSet;
 
 use eventbroker::{Broker, Event, Outcome, Source};
 use eventbroker_conformance::loopback::Loopback;
-use support::wait_until;
+
+use crate::support::wait_until;
 
 /// A broker with a back end that has seen a little of everything.
 fn text() -> String {
@@ -62,7 +61,7 @@ fn the_series_of_the_original_have_their_names_and_labels() {
 
 #[test]
 fn every_series_of_the_documentation_is_there_and_none_besides() {
-    let page = include_str!("../src/metrics.rs");
+    let page = include_str!("../../../src/metrics.rs");
     let rows = page.lines().filter_map(|line| line.strip_prefix("//! | `")).map(|row| row.split(" | ").next());
     let documented: BTreeSet<String> = rows
         .flat_map(|cell| cell.expect("a first column").split(", ").map(|name| name.trim_matches('`').to_owned()))
@@ -94,8 +93,8 @@ fn whatever_the_dashboard_and_the_alert_rules_ask_for_exists() {
     let text = text();
     let names = names(&text);
     for (file, asks) in [
-        ("grafana.json", include_str!("../docs/monitoring/grafana.json")),
-        ("alerts.yml", include_str!("../docs/monitoring/alerts.yml")),
+        ("grafana.json", include_str!("../../../docs/monitoring/grafana.json")),
+        ("alerts.yml", include_str!("../../../docs/monitoring/alerts.yml")),
     ] {
         let words = asks.split(|character: char| !character.is_ascii_alphanumeric() && character != '_');
         let asked: BTreeSet<&str> = words.filter(|word| word.starts_with("eventbroker_")).collect();

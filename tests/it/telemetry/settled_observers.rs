@@ -1,14 +1,13 @@
 //! Observers see each verdict exactly once, in time, and can harm nothing.
 
-mod support;
-
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use eventbroker::{Broker, EventId, HandlerError, Outcome, Overflow, RetryPolicy, SubscribeOptions, Verdict};
 use parking_lot::Mutex;
-use support::{Gate, PATIENCE, Settlements, event, in_time, wait_until};
+
+use crate::support::{Gate, PATIENCE, Settlements, event, in_time, wait_until};
 
 #[test]
 fn every_verdict_is_seen_before_publish_sync_returns() {

@@ -1,7 +1,5 @@
 //! Totals are exact once nothing moves, and never impossible while something does.
 
-mod support;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -12,7 +10,8 @@ use eventbroker::dead_letter::DeadLetterFilter;
 use eventbroker::stats::SubscriptionStats;
 use eventbroker::stats::{DeliveryTotals, Stats};
 use eventbroker::{Broker, Event, HandlerError, Outcome, Overflow, RetryPolicy, Source};
-use support::{Gate, PATIENCE, event, in_time, number_of, numbered, wait_until};
+
+use crate::support::{Gate, PATIENCE, event, in_time, number_of, numbered, wait_until};
 
 fn of<'a>(stats: &'a Stats, name: &str) -> &'a SubscriptionStats {
     stats.subscriptions.iter().find(|it| &*it.name == name).expect("it is there")

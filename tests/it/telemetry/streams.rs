@@ -1,14 +1,13 @@
 //! A stream looks on: it yields accepted events, tells its gaps, holds up nobody, and decides nothing.
 
-mod support;
-
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use eventbroker::error::StreamError;
 use eventbroker::{Broker, Event, EventStream, HandlerError, Status, StreamItem, SubscribeOptions};
-use support::{Gate, PATIENCE, event, in_time, number_of, numbered, receive};
+
+use crate::support::{Gate, PATIENCE, event, in_time, number_of, numbered, receive};
 
 fn unread(stream: &EventStream) -> Vec<StreamItem> {
     std::iter::from_fn(|| stream.try_recv().ok()).collect()
