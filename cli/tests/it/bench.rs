@@ -1,11 +1,9 @@
 //! `bench` tells the rate and the latencies, and ends early at a signal.
 
-mod support;
-
 use std::io::Read;
 
+use crate::support::{command, run, signal};
 use serde_json::Value;
-use support::{command, run, signal};
 
 #[test]
 fn it_measures() {

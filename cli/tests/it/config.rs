@@ -1,7 +1,5 @@
 //! `config`: the template, the check, the effective values, the schema and the path.
 
-mod support;
-
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
@@ -19,11 +17,11 @@ impl Folder {
     }
 
     /// Runs the command in it, with nothing of this test's environment that could matter.
-    fn run(&self, arguments: &[&str]) -> support::Run {
+    fn run(&self, arguments: &[&str]) -> crate::support::Run {
         self.run_with(arguments, &[])
     }
 
-    fn run_with(&self, arguments: &[&str], variables: &[(&str, &str)]) -> support::Run {
+    fn run_with(&self, arguments: &[&str], variables: &[(&str, &str)]) -> crate::support::Run {
         let output = Command::new(env!("CARGO_BIN_EXE_eventbroker"))
             .arg("config")
             .args(arguments)
@@ -34,7 +32,7 @@ impl Folder {
             .output()
             .expect("it runs");
         let text = |bytes| String::from_utf8(bytes).expect("text");
-        support::Run { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+        crate::support::Run { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
     }
 
     fn write(&self, name: &str, text: &str) {
@@ -93,7 +91,7 @@ fn show_prints_each_value_with_its_source_and_no_secret() {
 #[test]
 fn schema_prints_the_committed_schema() {
     let printed: Value = serde_json::from_str(&Folder::new("schema").run(&["schema"]).stdout).expect("JSON");
-    let committed = include_str!("../../bridges/providers/config.schema.json");
+    let committed = include_str!("../../../bridges/providers/config.schema.json");
     assert_eq!(printed, serde_json::from_str::<Value>(committed).expect("JSON"));
 }
 

@@ -1,8 +1,6 @@
 //! Help, version, completions, and how wrong usage is told.
 
-mod support;
-
-use support::run;
+use crate::support::run;
 
 #[test]
 fn help_opens_with_three_examples() {

@@ -7,13 +7,11 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::support::{Run, command, event, run, signal};
 use eventbroker::{Broker, HandlerError, RetryPolicy, SubscribeOptions};
 use eventbroker_conformance::{nats, postgres, redis};
 use eventbroker_providers::{Config, Loader};
 use serde_json::{Value, json};
-use support::{Run, command, event, run, signal};
-
-mod support;
 
 /// Nothing that a test waits for takes this long, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);

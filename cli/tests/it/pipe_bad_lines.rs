@@ -1,9 +1,7 @@
 //! A bad line is reported with its number and the field at fault; the rest goes on, and the exit code is 6.
 
-mod support;
-
+use crate::support::{event, run};
 use serde_json::{Value, json};
-use support::{event, run};
 
 fn input() -> String {
     let good = |id| event(id, "a.b.c", &json!(null));
@@ -56,7 +54,7 @@ fn programs_get_reports_as_json() {
 #[test]
 fn bytes_that_are_no_text_are_a_bad_line() {
     use std::io::Write;
-    let mut child = support::command(&["pipe", "--pattern", "*"]).spawn().expect("it starts");
+    let mut child = crate::support::command(&["pipe", "--pattern", "*"]).spawn().expect("it starts");
     child.stdin.take().expect("piped").write_all(b"\xff\xfe\n").expect("it reads");
     let output = child.wait_with_output().expect("it ends");
     assert_eq!(output.status.code(), Some(6));

@@ -1,12 +1,10 @@
 //! When the reader of the output has gone, `pipe` ends quietly.
 
-mod support;
-
 use std::io::{BufRead, BufReader, Read, Write};
 use std::thread;
 
+use crate::support::{command, event};
 use serde_json::json;
-use support::{command, event};
 
 #[test]
 fn it_ends_quietly() {

@@ -1,9 +1,7 @@
 //! Of 20,000 events nothing is lost, nothing comes twice, and the order is kept.
 
-mod support;
-
+use crate::support::{event, run};
 use serde_json::json;
-use support::{event, run};
 
 const EVENTS: usize = 20_000;
 

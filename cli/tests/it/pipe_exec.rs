@@ -1,9 +1,7 @@
 //! `--exec`: the command's exit code is the verdict, and what was done comes out.
 
-mod support;
-
+use crate::support::{event, run};
 use serde_json::json;
-use support::{event, run};
 
 #[test]
 fn the_exit_code_is_the_verdict() {

@@ -1,9 +1,7 @@
 //! Events go through `pipe` in both forms and come back as they were.
 
-mod support;
-
+use crate::support::{event, run};
 use serde_json::{Value, json};
-use support::{event, run};
 
 fn full() -> Value {
     json!({

@@ -1,11 +1,9 @@
 //! SIGINT and SIGTERM end `pipe` in good order, with what was done and exit code 130 or 143.
 
-mod support;
-
 use std::io::{BufRead, BufReader, Read, Write};
 
+use crate::support::{command, event, signal};
 use serde_json::{Value, json};
-use support::{command, event, signal};
 
 fn interrupted(name: &str, code: i32) {
     let mut child = command(&["pipe", "--pattern", "*", "--json"]).spawn().expect("it starts");

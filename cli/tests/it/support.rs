@@ -1,7 +1,5 @@
 //! Runs the built command. What is expected of it stands in the tests.
 
-#![allow(dead_code, reason = "each test uses its part")]
-
 use std::io::Write;
 use std::process::{Child, Command, Stdio};
 use std::thread;

@@ -1,5 +1,5 @@
 //! Passwords and rights that are wrong, and repaired later: the server is asked seldom meanwhile, everything goes on without a restart of the
-//! broker, and no secret is shown anywhere. Alone in its process, all of whose traces it reads.
+//! broker, and no secret is shown anywhere.
 
 use std::time::Duration;
 
@@ -24,6 +24,7 @@ fn connected(server: &Server) -> u64 {
 
 #[test]
 fn what_is_repaired_goes_on_and_shows_no_secret() {
+    let _process = crate::process();
     let server = Server::with(&user(SECRETS[0], ""));
     let open = |password: &str| {
         let nats = Nats::new(format!("nats://broker:{password}@127.0.0.1:{}", server.port()));

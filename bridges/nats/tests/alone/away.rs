@@ -1,4 +1,4 @@
-//! A server that is away is asked seldom, and costs nearly nothing. Alone in its process, whose processor time it measures.
+//! A server that is away is asked seldom, and costs nearly nothing.
 
 use eventbroker::Broker;
 use eventbroker_conformance::faults;
@@ -8,6 +8,7 @@ use eventbroker_nats::Nats;
 
 #[test]
 fn while_the_server_is_away_it_is_asked_seldom_and_retries_wait() {
+    let _process = crate::process();
     let server = Server::start();
     let proxy = Proxy::to(server.port());
     let provider = Nats::new(format!("nats://127.0.0.1:{}", proxy.port())).open().expect("it opens");

@@ -1,5 +1,4 @@
-//! Where a broker may be dropped: inside an async host, in a handler, while a panic unwinds. Nothing hangs, and no thread is left. Alone in its
-//! process, whose threads it counts.
+//! Where a broker may be dropped: inside an async host, in a handler, while a panic unwinds. Nothing hangs, and no thread is left.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::channel;
@@ -27,6 +26,7 @@ fn wait_until_none_is_left(what: &str) {
 
 #[test]
 fn it_may_be_dropped_anywhere() {
+    let _process = crate::process();
     let server = Server::start();
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     runtime.block_on(async {

@@ -1,16 +1,14 @@
 //! A server that has lost what a consumer had acknowledged, as one has that is killed while it writes that down: what the members have noted is not
 //! handled again, and what comes then arrives.
 
-mod support;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::support::{PATIENCE, event, listen};
 use eventbroker::{Broker, SubscribeOptions};
 use eventbroker_conformance::nats::Server;
 use eventbroker_nats::Nats;
-use support::{PATIENCE, event, listen};
 
 const EVENTS: u64 = 300;
 

@@ -1,8 +1,6 @@
 //! A cluster of three servers that keep everything three times: one of them may die, whichever it is. Without two of them nothing is accepted, and
 //! nothing is lost.
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -17,8 +15,8 @@ use eventbroker_conformance::nats::Cluster;
 use eventbroker_conformance::watch::count_local;
 use eventbroker_nats::{Nats, OpenError};
 
-use support::client::Client;
-use support::{PATIENCE, event, last_error, listen, start, wait_until};
+use crate::support::client::Client;
+use crate::support::{PATIENCE, event, last_error, listen, start, wait_until};
 
 const EVENTS: &str = "RESOLVESPEC_EVENTS";
 /// What has a leader, each for itself.

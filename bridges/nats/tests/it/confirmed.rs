@@ -1,14 +1,12 @@
 //! With `confirm_acks` the server is asked about each acknowledgement, not only about the last one of a batch.
 
-mod support;
-
 use std::sync::{Arc, Condvar, Mutex};
 
+use crate::support::client::Client;
+use crate::support::{PATIENCE, event, start, wait_until};
 use eventbroker::SubscribeOptions;
 use eventbroker_conformance::nats::Server;
 use eventbroker_nats::Nats;
-use support::client::Client;
-use support::{PATIENCE, event, start, wait_until};
 
 const EVENTS: usize = 200;
 

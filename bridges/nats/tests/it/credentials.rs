@@ -1,15 +1,13 @@
 //! A login by a file of credentials: the JWT of a user, which an account has signed, and the user's seed.
 
-mod support;
-
 use std::fs;
 
+use crate::support::{PATIENCE, event, listen, start};
 use data_encoding::BASE64URL_NOPAD;
 use eventbroker::SubscribeOptions;
 use eventbroker_conformance::nats::Server;
 use eventbroker_nats::{Nats, OpenError};
 use nkeys::KeyPair;
-use support::{PATIENCE, event, listen, start};
 
 /// A JWT about `subject`, signed by `issuer`.
 fn jwt(issuer: &KeyPair, subject: &KeyPair, rights: &str) -> String {

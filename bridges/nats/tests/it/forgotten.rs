@@ -1,18 +1,16 @@
 //! A server that has crashed may be behind what it had delivered. What it has forgotten is not handled again by who has it, and stops nothing.
 
-mod support;
-
 use std::path::Path;
 use std::process::Command;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use crate::support::client::Client;
+use crate::support::{PATIENCE, RECOVERY, event, start, wait_until};
 use eventbroker::SubscribeOptions;
 use eventbroker_conformance::nats::Server;
 use eventbroker_nats::Nats;
-use support::client::Client;
-use support::{PATIENCE, RECOVERY, event, start, wait_until};
 
 const EVENTS: usize = 50;
 

@@ -1,14 +1,12 @@
 //! Events so large that reading all that wait takes longer than a lease: they are handed out bit by bit, each once and in order.
 
-mod support;
-
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
+use crate::support::{PATIENCE, start};
 use eventbroker::{Event, Source, SubscribeOptions};
 use eventbroker_conformance::nats::Server;
 use eventbroker_nats::Nats;
-use support::{PATIENCE, start};
 
 const EVENTS: usize = 100;
 

@@ -1,17 +1,15 @@
 //! Owners of partitions: who comes and goes gets and gives his share without a wait for a lease, and nothing of a partition is handled before
 //! what somebody else has of it is back.
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
+use crate::support::client::Client;
+use crate::support::{PATIENCE, wait_until};
 use eventbroker::{Broker, Delivery, Event, Source, SubscribeOptions};
 use eventbroker_conformance::nats::Server;
 use eventbroker_nats::Nats;
-use support::client::Client;
-use support::{PATIENCE, wait_until};
 
 /// What is lost to another one comes back after this.
 const LEASE: Duration = Duration::from_secs(2);

@@ -1,14 +1,12 @@
 //! What has piled up in a partition is handled without a pause, although a member takes no more than a little of it at a time.
 
-mod support;
-
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
+use crate::support::{PATIENCE, start};
 use eventbroker::{Event, Source, SubscribeOptions};
 use eventbroker_conformance::nats::Server;
 use eventbroker_nats::Nats;
-use support::{PATIENCE, start};
 
 /// Eighty times what a member has of a partition in hand.
 const EVENTS: u64 = 20_480;

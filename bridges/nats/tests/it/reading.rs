@@ -1,12 +1,10 @@
 //! What only reads is asked once more when its connection is lost: whoever asks hears an answer.
 
-mod support;
-
+use crate::support::{PATIENCE, event, start, wait_until};
 use eventbroker::query::Filter;
 use eventbroker_conformance::nats::Server;
 use eventbroker_conformance::proxy::Proxy;
 use eventbroker_nats::Nats;
-use support::{PATIENCE, event, start, wait_until};
 
 #[test]
 fn a_connection_that_is_lost_meanwhile_is_not_noticed() {

@@ -1,11 +1,9 @@
 //! What is written down of statuses, as the setting says.
 
-mod support;
-
+use crate::support::client::Client;
 use eventbroker_conformance::nats::Server;
 use eventbroker_conformance::statuses::{self, Kept};
 use eventbroker_nats::{Nats, Status};
-use support::client::Client;
 
 /// How many events the server has notes about.
 fn notes(server: &Server) -> usize {

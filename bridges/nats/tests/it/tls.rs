@@ -1,24 +1,11 @@
-//! TLS: a server is known by its certificate and its name, and without the feature nobody is spoken to in the clear instead.
+//! TLS: a server is known by its certificate and its name.
+
+use std::path::Path;
 
 use eventbroker_conformance::nats::Server;
+use eventbroker_conformance::tls;
 use eventbroker_nats::{Nats, OpenError};
 
-#[cfg(feature = "tls")]
-use {eventbroker_conformance::tls, std::path::Path};
-
-#[cfg(not(feature = "tls"))]
-#[test]
-fn without_the_feature_it_is_named() {
-    let error = Nats::new("tls://u:s3cret@localhost").open().expect_err("it can't");
-    assert!(matches!(&error, OpenError::Setting(problem) if problem.contains("feature `tls`")), "{error:?}");
-    assert!(!error.to_string().contains("s3cret"), "{error}");
-    let (server, _) = Server::with_tls();
-    let error = Nats::new(format!("nats://u:s3cret@localhost:{}", server.port())).open().expect_err("it asks for TLS");
-    assert!(matches!(&error, OpenError::Server(problem) if problem.contains("feature `tls`")), "{error:?}");
-    assert!(!error.to_string().contains("s3cret"), "{error}");
-}
-
-#[cfg(feature = "tls")]
 #[test]
 fn a_server_is_known_by_its_certificate_and_its_name() {
     let (server, certificate) = Server::with_tls();
@@ -40,7 +27,6 @@ fn a_server_is_known_by_its_certificate_and_its_name() {
     assert!(error.contains("no secure connection"), "it is asked for by the server: {error}");
 }
 
-#[cfg(feature = "tls")]
 #[test]
 fn a_certificate_that_expires_is_refused_until_it_is_renewed() {
     let (server, certificate) = Server::with_tls();
@@ -50,7 +36,6 @@ fn a_certificate_that_expires_is_refused_until_it_is_renewed() {
     tls::expires(open, &certificate, &expired, || server.restart(), "s3cret");
 }
 
-#[cfg(feature = "tls")]
 #[test]
 fn a_plain_server_that_is_asked_for_tls_is_refused_soon() {
     let server = Server::start();
@@ -61,7 +46,6 @@ fn a_plain_server_that_is_asked_for_tls_is_refused_soon() {
     assert!(matches!(Nats::new(plain).open(), Err(OpenError::Server(_))), "nobody is spoken to in the clear");
 }
 
-#[cfg(feature = "tls")]
 #[test]
 fn what_is_wrong_with_the_file_is_told() {
     let server = Server::start();

@@ -1,20 +1,18 @@
 //! What can be wrong with a server, a login or a setting, and what others do to the stream: a clear error that shows no secret, nothing lost,
 //! and no panic.
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::support::client::Client;
+use crate::support::{PATIENCE, RECOVERY, event, start, wait_until};
 use eventbroker::dead_letter::DeadLetterFilter;
 use eventbroker::query::Filter;
 use eventbroker::{Broker, Event, EventId, HandlerError, PublishError, Scope, Source, Status, SubscribeOptions};
 use eventbroker_conformance::nats::Server;
 use eventbroker_nats::{Nats, OpenError, Storage};
-use support::client::Client;
-use support::{PATIENCE, RECOVERY, event, start, wait_until};
 
 fn listen(broker: &Broker, name: &str, pattern: &str) -> Receiver<Event> {
     let (sender, calls) = channel();
@@ -330,7 +328,7 @@ fn any_name_is_possible() {
 /// The subjects that the documentation says suffice.
 #[test]
 fn a_user_needs_no_more_than_the_documented_rights() {
-    let page = include_str!("../../../docs/nats.md");
+    let page = include_str!("../../../../docs/nats.md");
     let subjects = |what: &str| {
         let line = page.lines().find_map(|line| line.strip_prefix(what)).expect("a line of subjects");
         line.split_whitespace().map(|subject| format!("{subject:?}")).collect::<Vec<_>>().join(", ")

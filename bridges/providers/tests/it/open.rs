@@ -18,26 +18,6 @@ fn event() -> Event {
 }
 
 #[test]
-fn a_back_end_that_is_not_compiled_in_is_an_error_that_names_the_feature() {
-    let missing: &[(&str, &str, &str)] = &[
-        #[cfg(not(feature = "redis"))]
-        ("provider: redis", "redis", "redis"),
-        #[cfg(not(feature = "nats"))]
-        ("provider: nats", "nats", "nats"),
-        #[cfg(not(feature = "sqlite"))]
-        ("provider: database, database: { url: 'sqlite:x.db' }", "database", "sqlite"),
-        #[cfg(not(feature = "postgres"))]
-        ("provider: database, database: { url: 'postgres://db/x' }", "database", "postgres"),
-    ];
-    for &(section, provider, feature) in missing {
-        let error = open(&config(section)).expect_err("it is not compiled in");
-        assert_eq!(error, OpenError::NotCompiledIn { provider, feature });
-        assert!(error.to_string().contains(&format!("{provider} is not compiled in")), "{error}");
-        assert!(error.to_string().contains(&format!("feature `{feature}`")), "{error}");
-    }
-}
-
-#[test]
 fn memory_starts_with_the_settings() {
     assert_eq!(open(&config("")).expect("memory").name, "memory");
     let broker = start(&config("enabled: true, worker_count: 3, buffer_size: 17, instance_id: me")).expect("it starts");

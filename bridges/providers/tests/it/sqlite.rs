@@ -1,5 +1,4 @@
 //! `provider: database` with a `sqlite:` URL: events that outlive the broker.
-#![cfg(feature = "sqlite")]
 
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};

@@ -30,7 +30,7 @@ fn the_template_is_accepted_and_says_the_defaults() {
 
 #[test]
 fn the_committed_schema_is_the_one_of_the_keys() {
-    let committed: Value = serde_json::from_str(include_str!("../config.schema.json")).expect("JSON");
+    let committed: Value = serde_json::from_str(include_str!("../../config.schema.json")).expect("JSON");
     assert!(committed == schema(), "run: eventbroker config schema > bridges/providers/config.schema.json");
 }
 

@@ -1,16 +1,14 @@
 //! Passwords and rights that are wrong, and repaired later: the server is asked seldom meanwhile, everything goes on without a restart, and no
-//! secret is shown anywhere. Alone in its process, all of whose traces it reads.
-
-mod support;
+//! secret is shown anywhere.
 
 use std::cell::RefCell;
 use std::time::Duration;
 
+use crate::support::{ask, client};
 use eventbroker_conformance::access::{self, Fault, SECRETS};
 use eventbroker_conformance::redis::Server;
 use eventbroker_redis::{OpenError, Redis};
 use redis::Connection;
-use support::{ask, client};
 
 /// A user with a password and every right on the keys of the broker; whoever is connected as it is thrown out.
 fn allow(admin: &RefCell<Connection>, password: &str, rights: &[&str]) {
@@ -34,6 +32,7 @@ fn refused_and_connected(admin: &RefCell<Connection>) -> Vec<u64> {
 
 #[test]
 fn what_is_repaired_goes_on_and_shows_no_secret() {
+    let _process = crate::process();
     let server = Server::start();
     let admin = RefCell::new(client(&server.url()));
     allow(&admin, SECRETS[0], &[]);

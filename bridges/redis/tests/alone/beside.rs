@@ -1,16 +1,15 @@
-//! A broker without a back end, in the same process as one whose server is stopped, is as fast as before. Alone in its process. The rates are
+//! A broker without a back end, in the same process as one whose server is stopped, is as fast as before. The rates are
 //! compared in a release build only.
-
-mod support;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use eventbroker::{Broker, SubscribeOptions};
 use eventbroker_conformance::redis::Server;
+use eventbroker_conformance::watch::count_local;
 use eventbroker_redis::Redis;
 
-use support::{PATIENCE, count_local, event};
+use crate::support::{PATIENCE, event};
 
 /// Events per second that a broker without a back end handles, as fast as it can.
 fn rate(broker: &Broker, count: &AtomicU64, time: Duration) -> f64 {
@@ -31,6 +30,7 @@ fn median(mut of: Vec<f64>) -> f64 {
 
 #[test]
 fn a_broker_without_a_back_end_is_as_fast_beside_it() {
+    let _process = crate::process();
     let server = Server::start();
     let provider = Redis::new(server.url()).open().expect("it opens");
     let bridged = Broker::builder().provider(provider).start().expect("it starts");

@@ -1,6 +1,4 @@
-//! A loss is told once, by one of the members, as an error. Alone in its process, all of whose traces it reads.
-
-mod support;
+//! A loss is told once, by one of the members, as an error.
 
 use std::time::Duration;
 
@@ -8,11 +6,12 @@ use eventbroker::SubscribeOptions;
 use eventbroker_conformance::redis::Server;
 use eventbroker_redis::Redis;
 
+use crate::support::{PATIENCE, ask, client, event, listen, start, wait_until};
 use eventbroker_conformance::traces::Traces;
-use support::{PATIENCE, ask, client, event, listen, start, wait_until};
 
 #[test]
 fn a_loss_is_told_once() {
+    let _process = crate::process();
     let traces = Traces::of_process();
     let server = Server::start();
     let mut client = client(&server.url());

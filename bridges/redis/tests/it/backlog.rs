@@ -1,12 +1,10 @@
 //! How much may wait for a subscription: beyond that a publish is refused.
 
-mod support;
-
+use crate::support::{PATIENCE, event, start, wait_until};
 use eventbroker::error::FullLimit;
 use eventbroker::{PublishError, SubscribeOptions};
 use eventbroker_conformance::redis::Server;
 use eventbroker_redis::Redis;
-use support::{PATIENCE, event, start, wait_until};
 
 /// What waits for a subscription is bounded; what is known is a duplicate all the same, and it goes on when there is room.
 #[test]

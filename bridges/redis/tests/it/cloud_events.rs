@@ -2,12 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use crate::support::{PATIENCE, ask, client, listen, start};
 use eventbroker::{Event, Source, SubscribeOptions};
 use eventbroker_conformance::redis::Server;
 use eventbroker_redis::Redis;
-use support::{PATIENCE, ask, client, listen, start};
-
-mod support;
 
 /// The fields of the newest entry, without the event itself, which is all of it.
 fn newest(client: &mut redis::Connection) -> BTreeMap<String, String> {

@@ -1,18 +1,16 @@
 //! Retries that wait for longer than a lease lasts: they wait at the server, whatever becomes of the member that has failed, and are tried
 //! again by any member when they are due.
 
-mod support;
-
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
+use crate::retries::{DELAY, LEASE, LONG, Site, UNIT, fail_before, failing, next, status};
+use crate::support::{PATIENCE, ask, event, start, wait_until};
 use eventbroker::dead_letter::DeadLetterFilter;
 use eventbroker::error::FullLimit;
 use eventbroker::query::Filter;
 use eventbroker::{Broker, HandlerError, PublishError, Scope};
 use eventbroker_redis::Status;
-use support::retries::{DELAY, LEASE, LONG, Site, UNIT, fail_before, failing, next, status};
-use support::{PATIENCE, ask, event, start, wait_until};
 
 #[test]
 fn it_survives_its_member_and_is_tried_once_when_it_is_due() {

@@ -1,12 +1,10 @@
 //! Retries that wait at the server while others remove, claim or write what they should not, or its memory is full.
 
-mod support;
-
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use support::retries::{DELAY, LEASE, LONG, Site, UNIT, fail_before, failing, next};
-use support::{PATIENCE, ask, client, event, start, wait_until};
+use crate::retries::{DELAY, LEASE, LONG, Site, UNIT, fail_before, failing, next};
+use crate::support::{PATIENCE, ask, client, event, start, wait_until};
 
 #[test]
 fn its_entry_is_not_needed_any_more() {

@@ -1,13 +1,11 @@
 //! Large events that have piled up: the first are handled before all are read.
 
-mod support;
-
 use std::sync::mpsc::channel;
 
+use crate::support::{PATIENCE, ask, client, start};
 use eventbroker::{Event, Source, SubscribeOptions};
 use eventbroker_conformance::redis::Server;
 use eventbroker_redis::Redis;
-use support::{PATIENCE, ask, client, start};
 
 const EVENTS: usize = 100;
 

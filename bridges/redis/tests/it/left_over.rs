@@ -1,13 +1,11 @@
 //! What a member had in its hands when it died is taken by the next one of its name, all of it, and before anything newer.
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::{PATIENCE, ask, client, listen};
 use eventbroker::{Broker, Event, EventId, Source, SubscribeOptions};
 use eventbroker_conformance::redis::Server;
 use eventbroker_redis::Redis;
-use support::{PATIENCE, ask, client, listen};
 
 const GROUP: &str = "resolvespec-workers.all";
 

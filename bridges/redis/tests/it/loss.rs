@@ -1,7 +1,5 @@
 //! Entries that others remove before they are handled: they are counted, exactly where that can be, and nothing else is.
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Condvar, Mutex};
@@ -14,7 +12,7 @@ use eventbroker_conformance::redis::Server;
 use eventbroker_redis::Redis;
 use redis::Connection;
 
-use support::{PATIENCE, ask, client, event, listen, start, wait_for_look, wait_until};
+use crate::support::{PATIENCE, ask, client, event, listen, start, wait_for_look, wait_until};
 
 const LEASE: Duration = Duration::from_millis(600);
 /// A claim cycle, and what a busy machine adds.

@@ -1,12 +1,10 @@
 //! Partitions as settings: who has to say the same, what can be asked for with and without them, and how a stream is divided anew.
 
-mod support;
-
+use crate::support::{ask, client};
 use eventbroker::provider::Provider;
 use eventbroker_conformance::partitioning::{self, Divisible};
 use eventbroker_conformance::redis::Server;
 use eventbroker_redis::{OpenError, Redis};
-use support::{ask, client};
 
 #[derive(Clone)]
 struct Stream(Redis);

@@ -1,18 +1,13 @@
 //! The suite of all providers, on streams that are divided into partitions.
 
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use eventbroker::provider::Provider;
-use eventbroker_conformance::redis::Server;
 use eventbroker_conformance::{Abilities, Subject, conformance_tests};
 
-/// One server for all cases; each has a stream of its own.
-fn server() -> &'static Server {
-    static SERVER: OnceLock<Server> = OnceLock::new();
-    SERVER.get_or_init(Server::start)
-}
+use crate::support::server;
 
+/// The name of a stream.
 struct Redis(String);
 
 impl Subject for Redis {

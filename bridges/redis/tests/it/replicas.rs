@@ -1,7 +1,5 @@
 //! A server and its replica: with `min_replicas`, what was accepted is there when the replica takes over.
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Condvar, Mutex};
@@ -15,7 +13,7 @@ use eventbroker_conformance::redis::Server;
 use eventbroker_redis::Redis;
 use redis::Connection;
 
-use support::{PATIENCE, ask, client, event, listen, start, wait_for_look, wait_until};
+use crate::support::{PATIENCE, ask, client, event, listen, start, wait_for_look, wait_until};
 
 /// A server, its replica in step with it, and a client of the replica.
 fn pair() -> (Server, Server, Connection) {

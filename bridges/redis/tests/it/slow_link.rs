@@ -1,14 +1,12 @@
 //! A link so slow that what a member reads at a time takes longer than its lease: it takes less then, so that something is in time.
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::{PATIENCE, start};
 use eventbroker::{Event, Source, SubscribeOptions};
 use eventbroker_conformance::proxy::Proxy;
 use eventbroker_conformance::redis::Server;
 use eventbroker_redis::Redis;
-use support::{PATIENCE, start};
 
 const EVENTS: u32 = 30;
 /// Bytes of each.

@@ -1,11 +1,9 @@
 //! What is written down of statuses, as the setting says.
 
-mod support;
-
+use crate::support::{ask, client};
 use eventbroker_conformance::redis::Server;
 use eventbroker_conformance::statuses::{self, Kept};
 use eventbroker_redis::{Redis, Status};
-use support::{ask, client};
 
 /// How many events the server has notes about.
 fn notes(server: &Server) -> usize {

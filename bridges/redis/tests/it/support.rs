@@ -1,13 +1,13 @@
 //! What several tests need: a client of their own, and what tests of all bridges do.
-#![allow(dead_code, unused_imports, reason = "each test file uses a part of it")]
 
-pub(crate) mod retries;
+use std::sync::OnceLock;
 
 use eventbroker::Broker;
+use eventbroker_conformance::redis::Server;
 use eventbroker_redis::Redis;
 use redis::Connection;
 
-pub(crate) use eventbroker_conformance::watch::{PATIENCE, RECOVERY, count_local, event, listen, wait_until};
+pub(crate) use eventbroker_conformance::watch::{PATIENCE, event, listen, wait_until};
 
 pub(crate) fn client(url: &str) -> Connection {
     redis::Client::open(url).and_then(|client| client.get_connection()).expect("it connects")
@@ -30,4 +30,10 @@ pub(crate) fn wait_for_look(client: &mut Connection, stream: &str, added: usize)
         let seen: Vec<String> = ask(client, &["HVALS", &format!("{stream}:seen")]);
         !seen.is_empty() && seen.iter().all(|seen| !seen.starts_with('-') && seen.split(' ').nth(4) == Some(&added))
     });
+}
+
+/// The server of this process, for tests that leave it as it is and have a stream of their own.
+pub(crate) fn server() -> &'static Server {
+    static SERVER: OnceLock<Server> = OnceLock::new();
+    SERVER.get_or_init(Server::start)
 }

@@ -1,22 +1,11 @@
-//! TLS: a server is known by its certificate and its name, and without the feature nobody is spoken to in the clear instead.
+//! TLS: a server is known by its certificate and its name.
 
-#[cfg(feature = "tls")]
-use {
-    eventbroker_conformance::{redis::Server, tls},
-    std::path::Path,
-};
+use std::path::Path;
 
+use eventbroker_conformance::redis::Server;
+use eventbroker_conformance::tls;
 use eventbroker_redis::{OpenError, Redis};
 
-#[cfg(not(feature = "tls"))]
-#[test]
-fn without_the_feature_it_is_named() {
-    let error = Redis::new("rediss://u:s3cret@localhost").open().expect_err("it can't");
-    assert!(matches!(&error, OpenError::Setting(problem) if problem.contains("feature `tls`")), "{error:?}");
-    assert!(!error.to_string().contains("s3cret"), "{error}");
-}
-
-#[cfg(feature = "tls")]
 #[test]
 fn a_server_is_known_by_its_certificate_and_its_name() {
     let (server, certificate) = Server::with_tls();
@@ -31,7 +20,6 @@ fn a_server_is_known_by_its_certificate_and_its_name() {
     tls::known_by_certificate(open, &certificate.certificate, &server.certificate("stranger").certificate);
 }
 
-#[cfg(feature = "tls")]
 #[test]
 fn a_certificate_that_expires_is_refused_until_it_is_renewed() {
     let (server, certificate) = Server::with_tls();
@@ -44,7 +32,6 @@ fn a_certificate_that_expires_is_refused_until_it_is_renewed() {
     tls::expires(open, &certificate, &server.expired_certificate("expired"), restart, "s3cret");
 }
 
-#[cfg(feature = "tls")]
 #[test]
 fn a_plain_server_that_is_asked_for_tls_is_refused_soon() {
     let server = Server::start();
@@ -52,7 +39,6 @@ fn a_plain_server_that_is_asked_for_tls_is_refused_soon() {
     assert!(matches!(error, OpenError::Server(_)) && !error.to_string().contains("s3cret"), "{error:?}");
 }
 
-#[cfg(feature = "tls")]
 #[test]
 fn what_is_wrong_with_the_file_is_told() {
     let server = Server::start();

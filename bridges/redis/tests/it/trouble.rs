@@ -1,18 +1,16 @@
 //! What can be wrong with a server, a user or a setting, and what others do to the stream: a clear error that shows no secret, nothing lost,
 //! and no panic.
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::support::{PATIENCE, ask, client, event, listen, wait_until};
 use eventbroker::{Broker, Event, EventId, PublishError, Source, Status, SubscribeOptions};
 use eventbroker_conformance::redis::Server;
 use eventbroker_redis::{OpenError, Redis};
 use redis::Connection;
-use support::{PATIENCE, ask, client, event, listen, wait_until};
 
 fn start(redis: &Redis) -> Broker {
     Broker::builder().instance_id("here").provider(redis.open().expect("it opens")).start().expect("it starts")
@@ -55,7 +53,7 @@ fn a_server_that_may_throw_keys_away_is_refused() {
 fn a_user_needs_no_more_than_the_documented_rights() {
     let server = Server::start();
     let mut client = client(&server.url());
-    let page = include_str!("../../../docs/redis.md");
+    let page = include_str!("../../../../docs/redis.md");
     let documented = page.lines().find(|line| line.starts_with("-@all")).expect("a line of commands");
     let mut rights = vec!["ACL", "SETUSER", "broker", "on", ">s3cret", "~shop", "~shop:*"];
     rights.extend(documented.split(' '));

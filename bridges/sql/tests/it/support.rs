@@ -1,5 +1,4 @@
 //! What the tests share: a folder that goes away with its test.
-#![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,20 +1,48 @@
-//! Processes that share an SQLite file and die: the cases of every provider, and what only a file can show.
+//! Processes that share an SQLite file, and at the same time others that share a PostgreSQL database, and die: the cases of every provider, and
+//! one that only a file has.
 
-#[path = "support/files.rs"]
+#[cfg(feature = "postgres")]
+mod databases;
 mod files;
 
 use std::collections::BTreeSet;
+use std::thread;
+use std::time::Duration;
 
+use eventbroker::provider::Provider;
 use eventbroker::{Event, Scope, Source, SubscribeOptions};
 use eventbroker_conformance::processes::ledger::calls;
-use eventbroker_conformance::processes::{self, PATIENCE, Scene, wait_until};
+use eventbroker_conformance::processes::{PATIENCE, Place, Scene, Site, is_member, run, wait_until};
 use rusqlite::Connection;
 
+/// Opens either kind for a member, by its address.
+struct Either;
+
+impl Site for Either {
+    fn fresh(&self) -> Box<dyn Place> {
+        unreachable!("a member makes none")
+    }
+
+    fn open(&self, address: &str, lease: Duration) -> Provider {
+        #[cfg(feature = "postgres")]
+        if address.starts_with("postgres:") {
+            return databases::Databases.open(address, lease);
+        }
+        files::Files.open(address, lease)
+    }
+}
+
 fn main() {
-    processes::run(
-        &files::Files,
-        &[("what is committed by another process arrives, what is rolled back does not", outbox)],
-    );
+    if is_member() {
+        return run(&Either, &[]);
+    }
+    thread::scope(|scope| {
+        #[cfg(feature = "postgres")]
+        scope.spawn(|| run(&databases::Databases, &[]));
+        scope.spawn(|| {
+            run(&files::Files, &[("committed events of another process arrive, rolled back ones do not", outbox)])
+        });
+    });
 }
 
 fn outbox(scene: &mut Scene<'_>) {

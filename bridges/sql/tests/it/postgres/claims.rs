@@ -16,9 +16,8 @@ const MANY: usize = 20_000;
 
 #[test]
 fn a_queue_that_fills_up_is_taken_from_by_its_oldest_end() {
-    let server = Server::start();
     for looked in ["", "VACUUM ANALYZE"] {
-        fill_up(&server, looked);
+        fill_up(super::server(), looked);
     }
 }
 

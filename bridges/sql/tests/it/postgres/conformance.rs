@@ -1,18 +1,13 @@
 //! PostgreSQL passes the suite of all providers: brokers that share a database, each with connections of its own.
 
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use eventbroker::provider::Provider;
-use eventbroker_conformance::postgres::Server;
 use eventbroker_conformance::{Abilities, Subject, conformance_tests};
 
-/// One server for all cases; each has a database of its own.
-fn server() -> &'static Server {
-    static SERVER: OnceLock<Server> = OnceLock::new();
-    SERVER.get_or_init(Server::start)
-}
+use super::server;
 
+/// The address of a database.
 struct Postgres(String);
 
 impl Subject for Postgres {

@@ -11,13 +11,14 @@ use std::time::Duration;
 use eventbroker::query::Filter;
 use eventbroker::{Broker, Status, SubscribeOptions};
 use eventbroker_conformance::faults;
-use eventbroker_conformance::postgres::{PASSWORD, Server};
+use eventbroker_conformance::postgres::PASSWORD;
 use eventbroker_conformance::proxy::Proxy;
 use eventbroker_conformance::watch::{PATIENCE, event, wait_until};
 use eventbroker_sql::Postgres;
 
 /// A broker whose connections go through a proxy.
-fn start(server: &Server, lease_time: Duration) -> (Broker, Proxy) {
+fn start(lease_time: Duration) -> (Broker, Proxy) {
+    let server = super::server();
     let url = server.tcp(&server.database(), PASSWORD);
     let proxy = Proxy::to(server.port());
     let url = url.replace(&format!(":{}/", server.port()), &format!(":{}/", proxy.port()));
@@ -27,15 +28,13 @@ fn start(server: &Server, lease_time: Duration) -> (Broker, Proxy) {
 
 #[test]
 fn an_answer_that_is_lost_loses_nothing_and_repeats_nothing() {
-    let server = Server::start();
-    let (broker, proxy) = start(&server, Duration::from_millis(600));
+    let (broker, proxy) = start(Duration::from_millis(600));
     faults::lost_answers(&broker, &proxy);
 }
 
 #[test]
 fn what_was_cut_while_nobody_used_it_fails_no_call() {
-    let server = Server::start();
-    let (broker, proxy) = start(&server, Duration::from_secs(30));
+    let (broker, proxy) = start(Duration::from_secs(30));
     faults::cut_while_idle(&broker, &proxy);
 }
 
@@ -44,8 +43,7 @@ fn what_was_cut_while_nobody_used_it_fails_no_call() {
 fn who_lives_keeps_its_leases_when_the_server_was_away_for_longer() {
     const EVENTS: usize = 50;
     let lease_time = Duration::from_secs(1);
-    let server = Server::start();
-    let (broker, proxy) = start(&server, lease_time);
+    let (broker, proxy) = start(lease_time);
     let (gate, passes) = channel::<()>();
     let (passes, calls) = (Mutex::new(passes), Arc::new(AtomicU64::new(0)));
     let called = Arc::clone(&calls);

@@ -1,14 +1,12 @@
 //! A row that any program inserts is an event like any other, and transactions may commit in any order.
 
 use std::collections::BTreeSet;
-use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use eventbroker::query::Filter;
 use eventbroker::{Broker, Event, Source, Status, SubscribeOptions};
-use eventbroker_conformance::postgres::Server;
 use eventbroker_sql::postgres::{Outbox, publish_in};
 use eventbroker_sql::{Postgres, SqlValue};
 use postgres::{Client, NoTls};
@@ -17,8 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_secs(1);
 
 fn database() -> String {
-    static SERVER: OnceLock<Server> = OnceLock::new();
-    SERVER.get_or_init(Server::start).database()
+    super::server().database()
 }
 
 fn client(url: &str) -> Client {

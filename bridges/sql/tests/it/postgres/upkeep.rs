@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use eventbroker::error::FullLimit;
 use eventbroker::{Broker, PublishError, SubscribeOptions};
-use eventbroker_conformance::postgres::Server;
 use eventbroker_conformance::watch::{PATIENCE, event, wait_until};
 use eventbroker_sql::Postgres;
 use postgres::{Client, NoTls};
@@ -16,8 +15,7 @@ fn start(postgres: &Postgres) -> Broker {
 
 #[test]
 fn what_has_piled_up_goes_at_once_even_if_nobody_subscribes() {
-    let server = Server::start();
-    let url = server.database();
+    let url = super::server().database();
     let postgres = Postgres::new(&url);
     let broker = start(&postgres);
     let accepted = broker.publish_batch((0..5_000).map(|_| event("nobody.listens")));
@@ -35,8 +33,7 @@ fn what_has_piled_up_goes_at_once_even_if_nobody_subscribes() {
 
 #[test]
 fn while_a_subscription_is_too_far_behind_nothing_more_is_stored() {
-    let server = Server::start();
-    let postgres = Postgres::new(server.database()).max_backlog(10);
+    let postgres = Postgres::new(super::server().database()).max_backlog(10);
     let (broker, other) = (start(&postgres), start(&postgres));
     let reader = || SubscribeOptions::new("much.*").name("reader");
     let absent = broker.subscribe_with(reader(), |_| ()).expect("a subscription");

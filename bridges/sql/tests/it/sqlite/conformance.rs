@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
+use crate::support::Folder;
 use eventbroker::provider::Provider;
 use eventbroker_conformance::{Abilities, Subject, conformance_tests};
-use support::Folder;
-
-mod support;
 
 struct Sqlite(Folder);
 

@@ -4,15 +4,13 @@ use std::collections::BTreeSet;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
+use crate::support::Folder;
 use eventbroker::query::Filter;
 use eventbroker::{Broker, Event, Source, Status, SubscribeOptions};
 use eventbroker_sql::sqlite::Outbox;
 use eventbroker_sql::{SqlValue, Sqlite};
 use rusqlite::Connection;
 use rusqlite::types::Value;
-use support::Folder;
-
-mod support;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 

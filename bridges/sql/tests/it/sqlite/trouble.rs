@@ -7,13 +7,11 @@ use std::process::Command;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
+use crate::support::Folder;
 use eventbroker::{Broker, Event, PublishError, Source, SubscribeOptions};
 use eventbroker_sql::Sqlite;
 use eventbroker_sql::sqlite::OpenError;
 use rusqlite::Connection;
-use support::Folder;
-
-mod support;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 

@@ -5,6 +5,7 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
+use crate::support::Folder;
 use eventbroker::error::FullLimit;
 use eventbroker::{
     Broker, Event, EventId, HandlerError, PublishError, RetryPolicy, Scope, Source, Status, SubscribeOptions,
@@ -12,9 +13,6 @@ use eventbroker::{
 use eventbroker_conformance::watch::{PATIENCE, event, wait_until};
 use eventbroker_sql::Sqlite;
 use rusqlite::Connection;
-use support::Folder;
-
-mod support;
 
 fn start(sqlite: &Sqlite) -> Broker {
     Broker::builder().provider(sqlite.open().expect("it opens")).start().expect("it starts")

@@ -8,7 +8,7 @@ use eventbroker_conformance::redis::Server;
 use eventbroker_redis::Redis;
 use redis::Connection;
 
-use super::{PATIENCE, ask, client, wait_until};
+use crate::support::{PATIENCE, ask, client, wait_until};
 
 pub(crate) const LEASE: Duration = Duration::from_millis(500);
 pub(crate) const DELAY: Duration = Duration::from_millis(1_500);
