@@ -30,8 +30,18 @@ pub struct Server {
 }
 
 impl Server {
-    /// Makes a cluster and starts it.
+    /// Makes a cluster and starts it. Its commits survive the death of the server, not that of the machine: `fsync` is off, so that tests do
+    /// not wait for each other's commits to reach the disk.
     pub fn start() -> Self {
+        Self::with("fsync = off\n")
+    }
+
+    /// The same with `fsync` on, for measurements.
+    pub fn durable() -> Self {
+        Self::with("")
+    }
+
+    fn with(settings: &str) -> Self {
         let folder = folder::new("pg");
         let owner = owner();
         if let Some((user, group)) = owner {
@@ -53,7 +63,7 @@ impl Server {
         run(&mut init);
         let settings = format!(
             "listen_addresses = '127.0.0.1'\nport = {port}\nunix_socket_directories = '{}'\nmax_connections = 200\n\
-             shared_buffers = 64MB\nlog_min_messages = warning\n",
+             shared_buffers = 64MB\nlog_min_messages = warning\n{settings}",
             server.folder.display()
         );
         let file = server.folder.join("data").join("postgresql.auto.conf");

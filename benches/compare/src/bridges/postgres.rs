@@ -46,7 +46,7 @@ impl Site for Server {
 
 pub(crate) fn run(plan: &Plan) -> Section {
     let events = plan.pick(40_000, 600);
-    let server = &Server::start();
+    let server = &Server::durable();
     let storing = [
         Contestant::by_hand("8 connections", |url| store_by_hand(server, url, events / 4, 8, 1)),
         Contestant::by_hand("8 connections, 64 per commit", |url| store_by_hand(server, url, events, 8, 64)),

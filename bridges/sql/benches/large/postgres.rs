@@ -25,7 +25,7 @@ impl Table for Database {
 }
 
 pub(super) fn filled(rows: u64) -> Database {
-    let server = Server::start();
+    let server = Server::durable();
     let database = Database { url: server.database(), rows, _server: server };
     prepare(database.provider());
     let mut sql = Client::connect(&database.url, NoTls).expect("it connects");

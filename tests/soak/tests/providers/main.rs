@@ -7,14 +7,14 @@
 //! judge it. `SEED=n` repeats the faults. A word among the arguments chooses the providers that have it in their names.
 
 mod books;
-#[path = "../../../../bridges/sql/tests/support/databases.rs"]
+#[path = "../../../../bridges/sql/tests/processes/databases.rs"]
 mod databases;
-#[path = "../../../../bridges/sql/tests/support/files.rs"]
+#[path = "../../../../bridges/sql/tests/processes/files.rs"]
 mod files;
 mod member;
-#[path = "../../../../bridges/nats/tests/support/streams.rs"]
+#[path = "../../../../bridges/nats/tests/processes/streams.rs"]
 mod nats_streams;
-#[path = "../../../../bridges/redis/tests/support/streams.rs"]
+#[path = "../../../../bridges/redis/tests/processes/streams.rs"]
 mod redis_streams;
 mod report;
 mod run;

@@ -1,0 +1,17 @@
+//! A server that is away is asked seldom, and costs nearly nothing.
+
+use eventbroker::Broker;
+use eventbroker_conformance::faults;
+use eventbroker_conformance::nats::Server;
+use eventbroker_conformance::proxy::Proxy;
+use eventbroker_nats::Nats;
+
+#[test]
+fn while_the_server_is_away_it_is_asked_seldom_and_retries_wait() {
+    let _process = crate::process();
+    let server = Server::start();
+    let proxy = Proxy::to(server.port());
+    let provider = Nats::new(format!("nats://127.0.0.1:{}", proxy.port())).open().expect("it opens");
+    let broker = Broker::builder().provider(provider).start().expect("it starts");
+    faults::away(&broker, &proxy);
+}

@@ -1,0 +1,26 @@
+//! The NATS bridge against servers that the tests start. Tests that measure or change their whole process are in `tests/alone`.
+
+mod begun_anew;
+mod cluster;
+mod confirmed;
+mod conformance;
+mod credentials;
+mod disk;
+mod example;
+mod faults;
+mod forgotten;
+mod frozen;
+mod large;
+mod last_verdict;
+mod link;
+mod owners;
+mod partitioning;
+mod partitions;
+mod piled_up;
+mod reading;
+mod restart;
+mod statuses;
+mod support;
+#[cfg(feature = "tls")]
+mod tls;
+mod trouble;

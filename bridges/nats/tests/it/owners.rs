@@ -1,0 +1,155 @@
+//! Owners of partitions: who comes and goes gets and gives his share without a wait for a lease, and nothing of a partition is handled before
+//! what somebody else has of it is back.
+
+use std::collections::BTreeSet;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use crate::support::client::Client;
+use crate::support::{PATIENCE, wait_until};
+use eventbroker::{Broker, Delivery, Event, Source, SubscribeOptions};
+use eventbroker_conformance::nats::Server;
+use eventbroker_nats::Nats;
+
+/// What is lost to another one comes back after this.
+const LEASE: Duration = Duration::from_secs(2);
+/// Nobody waits for this to end.
+const LONG_LEASE: Duration = Duration::from_secs(600);
+
+fn start(nats: &Nats, name: &str) -> Broker {
+    Broker::builder().instance_id(name).provider(nats.open().expect("it opens")).start().expect("it starts")
+}
+
+fn options() -> SubscribeOptions {
+    SubscribeOptions::new("work.*").name("all").ordered_across_instances()
+}
+
+/// The numbers of the events that a broker handles.
+fn listen(broker: &Broker) -> Receiver<u64> {
+    let (sender, calls) = channel();
+    let handler = move |delivery: &Delivery| {
+        // Nobody listens any more when the test has seen enough.
+        let _ = sender.send(delivery.event().payload_as().expect("a number"));
+    };
+    broker.subscribe_with(options(), handler).expect("a subscription");
+    calls
+}
+
+fn publish(broker: &Broker, key: &str, number: u64) {
+    let event = Event::builder(Source::System, "work.it").key(key).payload(&number).build().expect("a valid event");
+    broker.publish(event).expect("it is accepted");
+}
+
+/// Another program takes messages of the only partition, and never tells what becomes of them.
+fn steal(server: &Server, count: usize) {
+    let mut client = Client::of(server);
+    for _ in 0..count {
+        let stolen = client.take("RESOLVESPEC_EVENTS.resolvespec-workers==all=p0");
+        assert!(stolen.contains("events-p.0.system.work.it"), "{stolen}");
+    }
+}
+
+fn next(calls: &Receiver<u64>, count: u64) -> Vec<u64> {
+    (0..count).map(|_| calls.recv_timeout(PATIENCE).expect("the handler is called")).collect()
+}
+
+#[test]
+fn partitions_are_shared_out_again_when_members_come_and_go() {
+    let server = Server::start();
+    let nats = Nats::new(server.url()).partitions(4).lease_time(LONG_LEASE);
+    let here = start(&nats, "here");
+    let by_here = listen(&here);
+    let there = start(&nats, "there");
+    let by_there = listen(&there);
+    let keys: Vec<String> = (0..40).map(|number| format!("key {number}")).collect();
+    let mut number = 0;
+    let mut round = |publisher: &Broker, members: &[&Receiver<u64>]| -> Vec<usize> {
+        for key in &keys {
+            publish(publisher, key, number);
+            number += 1;
+        }
+        let (mut counts, mut seen, began) = (vec![0; members.len()], 0, Instant::now());
+        while seen < keys.len() {
+            assert!(began.elapsed() < PATIENCE, "{seen} of {} were handled", keys.len());
+            for (count, member) in counts.iter_mut().zip(members) {
+                let some = member.try_iter().count();
+                (*count, seen) = (*count + some, seen + some);
+            }
+        }
+        counts
+    };
+    wait_until("both have a share", || round(&here, &[&by_here, &by_there]).iter().all(|count| *count > 5));
+    assert!(here.stop(PATIENCE).is_clean());
+    // What the one had is the other's at once, not when a lease of ten minutes has ended.
+    assert_eq!(round(&there, &[&by_there]), [keys.len()]);
+    assert!(there.stop(PATIENCE).is_clean());
+}
+
+#[test]
+fn an_owner_that_always_has_something_in_hand_gives_up_what_is_too_much() {
+    let server = Server::start();
+    let nats = Nats::new(server.url()).partitions(4).lease_time(LONG_LEASE);
+    let here = start(&nats, "here");
+    let (sender, by_here) = channel();
+    let handler = move |delivery: &Delivery| {
+        std::thread::sleep(Duration::from_millis(2));
+        let _ = sender.send(delivery.attempt());
+    };
+    here.subscribe_with(options(), handler).expect("a subscription");
+    let (mut published, mut handled) = (0, 0);
+    let mut go_on = || {
+        handled += by_here.try_iter().count();
+        // More than it takes at a time of each.
+        if published < handled + 2_000 {
+            (0..200).for_each(|number| publish(&here, &format!("key {number}"), number));
+            published += 200;
+        }
+    };
+    (0..10).for_each(|_| go_on());
+    let there = start(&nats, "there");
+    let by_there = listen(&there);
+    wait_until("the other one has a share", || {
+        go_on();
+        by_there.try_iter().next().is_some()
+    });
+    assert!(there.stop(PATIENCE).is_clean());
+    assert!(here.stop(PATIENCE).is_clean());
+}
+
+#[test]
+fn an_owner_begins_with_what_others_have_had() {
+    let server = Server::start();
+    let nats = Nats::new(server.url()).partitions(1).lease_time(LEASE);
+    let broker = start(&nats, "here");
+    let id = broker.subscribe_with(options(), |_| ()).expect("a subscription");
+    broker.unsubscribe(id).expect("it is there");
+    (0..20).for_each(|number| publish(&broker, "one", number));
+    steal(&server, 3);
+    let calls = listen(&broker);
+    assert_eq!(next(&calls, 20), (0..20).collect::<Vec<u64>>());
+    assert!(broker.stop(PATIENCE).is_clean());
+}
+
+/// The server hands one of the messages to somebody who has asked while the owner has, too.
+#[test]
+fn what_is_handed_to_somebody_else_holds_up_what_is_behind_it() {
+    let server = Server::start();
+    let nats = Nats::new(server.url()).partitions(1).lease_time(LEASE);
+    let broker = start(&nats, "here");
+    let calls = listen(&broker);
+    publish(&broker, "one", 0);
+    assert_eq!(next(&calls, 1), [0]);
+    let publisher = std::thread::spawn({
+        let broker = start(&nats, "there");
+        move || {
+            // Whoever has asked for one gets one sooner or later.
+            (1..400).for_each(|number| publish(&broker, "one", number));
+            assert!(broker.stop(PATIENCE).is_clean());
+        }
+    });
+    steal(&server, 1);
+    publisher.join().expect("it publishes");
+    assert_eq!(next(&calls, 399), (1..400).collect::<Vec<u64>>());
+    assert!(broker.stop(PATIENCE).is_clean());
+    assert_eq!(calls.try_iter().collect::<BTreeSet<u64>>(), BTreeSet::new());
+}

@@ -1,0 +1,36 @@
+//! What has piled up in a partition is handled without a pause, although a member takes no more than a little of it at a time.
+
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
+
+use crate::support::{PATIENCE, start};
+use eventbroker::{Event, Source, SubscribeOptions};
+use eventbroker_conformance::nats::Server;
+use eventbroker_nats::Nats;
+
+/// Eighty times what a member has of a partition in hand.
+const EVENTS: u64 = 20_480;
+
+#[test]
+fn what_has_piled_up_in_a_partition_is_handled_without_a_pause() {
+    let server = Server::start();
+    let broker = start(&Nats::new(server.url()).partitions(1));
+    let options = || SubscribeOptions::new("work.*").name("all").ordered_across_instances();
+    let id = broker.subscribe_with(options(), |_| ()).expect("a subscription");
+    broker.unsubscribe(id).expect("it is there");
+    for some in 0..EVENTS / 1_024 {
+        let events = (0..1_024).map(|number| {
+            let event = Event::builder(Source::System, "work.it").key(format!("key {}", number % 50));
+            event.payload(&(some * 1_024 + number)).build().expect("a valid event")
+        });
+        assert!(broker.publish_batch(events).iter().all(Result::is_ok));
+    }
+    let (sender, calls) = channel();
+    let began = Instant::now();
+    broker.subscribe_with(options(), move |_| sender.send(()).expect("somebody counts")).expect("a subscription");
+    (0..EVENTS).for_each(|_| calls.recv_timeout(PATIENCE).expect("the handler is called"));
+    let took = began.elapsed();
+    // Without a pause it takes a second or two. Who looks only when a time is over needs more than this.
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    assert!(broker.stop(PATIENCE).is_clean());
+}

@@ -1,0 +1,18 @@
+//! Tests that measure their whole process (processor time, memory, threads) or record all its traces: one at a time.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+mod access;
+mod away;
+mod beside;
+mod local;
+#[path = "../it/support.rs"]
+#[allow(dead_code, reason = "tests/it uses the rest")]
+mod support;
+mod told;
+
+/// Holds the process for one test.
+fn process() -> MutexGuard<'static, ()> {
+    static PROCESS: Mutex<()> = Mutex::new(());
+    PROCESS.lock().unwrap_or_else(PoisonError::into_inner)
+}

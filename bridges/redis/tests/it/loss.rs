@@ -1,0 +1,293 @@
+//! Entries that others remove before they are handled: they are counted, exactly where that can be, and nothing else is.
+
+use std::collections::BTreeSet;
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use eventbroker::{Broker, EventId, SubscribeOptions};
+use eventbroker_conformance::proxy::Proxy;
+use eventbroker_conformance::redis::Server;
+use eventbroker_redis::Redis;
+use redis::Connection;
+
+use crate::support::{PATIENCE, ask, client, event, listen, start, wait_for_look, wait_until};
+
+const LEASE: Duration = Duration::from_millis(600);
+/// A claim cycle, and what a busy machine adds.
+const SOON: Duration = Duration::from_millis(1_500);
+const STREAM: &str = "stream";
+
+fn redis(url: &str) -> Redis {
+    Redis::new(url).stream_name(STREAM).lease_time(LEASE).max_len(0)
+}
+
+/// What keeps handlers waiting until it is opened.
+#[derive(Clone, Default)]
+struct Gate(Arc<(Mutex<bool>, Condvar)>);
+
+impl Gate {
+    fn pass(&self) {
+        let open = self.0.0.lock().expect("no panic under the lock");
+        drop(self.0.1.wait_while(open, |open| !*open).expect("no panic under the lock"));
+    }
+
+    fn open(&self) {
+        *self.0.0.lock().expect("no panic under the lock") = true;
+        self.0.1.notify_all();
+    }
+}
+
+/// A subscription of which this process holds a few deliveries, and handles none until the gate is open.
+fn slow(broker: &Broker, name: &str, gate: &Gate) -> Receiver<EventId> {
+    let (sender, calls) = channel();
+    let gate = gate.clone();
+    broker
+        .subscribe_with(SubscribeOptions::new("a.*").name(name).queue_capacity(4).concurrency(2), move |delivery| {
+            gate.pass();
+            // Nobody listens any more when the test has seen enough.
+            let _ = sender.send(delivery.event().id().clone());
+        })
+        .expect("a subscription");
+    calls
+}
+
+/// Waits until it runs two and has four in its queue: all that it takes.
+fn wait_for_full_hands(broker: &Broker) {
+    wait_until("it has its hands full", || broker.stats().bridge.is_some_and(|bridge| bridge.leases == 6));
+}
+
+fn publish(broker: &Broker, count: usize) -> BTreeSet<EventId> {
+    let held = broker.publish_batch((0..count).map(|_| event("a.b")));
+    held.into_iter().map(|it| it.expect("it is accepted").id).collect()
+}
+
+fn lost(broker: &Broker) -> (u64, u64) {
+    let stats = broker.back_end_stats().expect("it answers");
+    (stats.entries_lost, stats.losses_unknown)
+}
+
+/// Soon exactly that is counted, and nothing else later.
+fn assert_lost(broker: &Broker, lost_and_unknown: (u64, u64)) {
+    let began = Instant::now();
+    while lost(broker) != lost_and_unknown && began.elapsed() < SOON {
+        thread::sleep(Duration::from_millis(5));
+    }
+    a_cycle();
+    assert_eq!(lost(broker), lost_and_unknown);
+}
+
+/// All that is still to come, up to one that is published now.
+fn rest(broker: &Broker, calls: &Receiver<EventId>) -> BTreeSet<EventId> {
+    let last = broker.publish(event("a.b")).expect("it is accepted").id;
+    let mut came = BTreeSet::new();
+    loop {
+        let id = calls.recv_timeout(PATIENCE).expect("it is called");
+        if id == last {
+            wait_until("no other one runs", || broker.stats().bridge.is_some_and(|bridge| bridge.leases == 0));
+            came.extend(calls.try_iter());
+            return came;
+        }
+        came.insert(id);
+    }
+}
+
+/// Two looks.
+fn a_cycle() {
+    thread::sleep(LEASE / 2);
+}
+
+#[test]
+fn a_foreign_max_len_is_counted_exactly() {
+    let server = Server::start();
+    let mut client = client(&server.url());
+    let broker = start(&redis(&server.url()));
+    let gate = Gate::default();
+    let calls = slow(&broker, "slow", &gate);
+    let fast = listen(&broker, SubscribeOptions::new("a.*").name("fast"));
+    let sent = publish(&broker, 400);
+    let seen: BTreeSet<EventId> = sent.iter().map(|_| fast.recv_timeout(PATIENCE).expect("it is called")).collect();
+    assert_eq!((seen, lost(&broker)), (sent.clone(), (0, 0)));
+    let removed: u64 = ask(&mut client, &["XTRIM", STREAM, "MAXLEN", "100"]);
+    let began = Instant::now();
+    wait_until("the loss is counted", || lost(&broker).0 > 0);
+    let took = began.elapsed();
+    gate.open();
+    let came = rest(&broker, &calls);
+    let missing = sent.difference(&came).count() as u64;
+    assert!(missing > 0 && missing < removed, "{missing} of {removed}: what was in hand was handled");
+    assert_lost(&broker, (missing, 0));
+    println!("a foreign MAXLEN: {removed} removed, {missing} lost, all counted, {took:?} after");
+    assert!(took < SOON, "{took:?}");
+    assert!(broker.stop(PATIENCE).is_clean());
+}
+
+#[test]
+fn trimming_again_and_again_while_it_is_read_is_counted_exactly() {
+    let server = Server::start();
+    let mut client = client(&server.url());
+    let broker = start(&redis(&server.url()));
+    let (sender, calls) = channel();
+    broker
+        .subscribe_with(SubscribeOptions::new("a.*").name("all").queue_capacity(8).concurrency(2), move |delivery| {
+            thread::sleep(Duration::from_micros(300));
+            // As in `slow`.
+            let _ = sender.send(delivery.event().id().clone());
+        })
+        .expect("a subscription");
+    let mut sent = BTreeSet::new();
+    for round in 0..60 {
+        sent.extend(publish(&broker, 150));
+        if round % 3 == 0 {
+            let left = ["5", "50", "120", "0"][round / 3 % 4];
+            ask::<u64>(&mut client, &["XTRIM", STREAM, "MAXLEN", left]);
+        }
+    }
+    let came = rest(&broker, &calls);
+    let missing = sent.difference(&came).count() as u64;
+    println!("{} sent, {missing} lost to a foreign MAXLEN", sent.len());
+    assert!(missing > 0);
+    assert_lost(&broker, (missing, 0));
+    assert!(broker.stop(PATIENCE).is_clean());
+}
+
+#[test]
+fn single_entries_that_are_deleted_are_counted_exactly() {
+    let server = Server::start();
+    let mut client = client(&server.url());
+    let broker = start(&redis(&server.url()));
+    let gate = Gate::default();
+    let calls = slow(&broker, "slow", &gate);
+    let sent = publish(&broker, 100);
+    wait_for_full_hands(&broker);
+    wait_for_look(&mut client, STREAM, 100);
+    let names: Vec<(String, Vec<String>)> = ask(&mut client, &["XRANGE", STREAM, "-", "+"]);
+    for at in [0, 1, 50, 51, 99] {
+        assert_eq!(ask::<u64>(&mut client, &["XDEL", STREAM, &names[at].0]), 1);
+    }
+    // Two were handed over before: they are handled.
+    wait_until("the loss is counted", || lost(&broker) == (3, 0));
+    gate.open();
+    let came = rest(&broker, &calls);
+    assert_eq!(sent.difference(&came).count(), 3);
+    assert_lost(&broker, (3, 0));
+    assert!(broker.stop(PATIENCE).is_clean());
+}
+
+#[test]
+fn what_is_deleted_as_it_should_be_is_no_loss() {
+    let server = Server::start();
+    let mut client = client(&server.url());
+    let broker = start(&redis(&server.url()));
+    let gate = Gate::default();
+    let calls = slow(&broker, "slow", &gate);
+    let sent = publish(&broker, 300);
+    wait_for_full_hands(&broker);
+    wait_for_look(&mut client, STREAM, 300);
+    let store = redis(&server.url()).open().expect("it opens").store.expect("a store");
+    // The group has read some of them; one of these is given back, and one was never read.
+    let deleted: Vec<EventId> = [40, 299].iter().filter_map(|at| sent.iter().nth(*at).cloned()).collect();
+    for id in &deleted {
+        assert!(store.delete(id).expect("it answers"));
+        assert!(!store.delete(id).expect("it answers"), "it is gone");
+    }
+    assert_lost(&broker, (0, 0));
+    gate.open();
+    let came = rest(&broker, &calls);
+    assert!(sent.iter().all(|id| came.contains(id) != deleted.contains(id)));
+    assert_lost(&broker, (0, 0));
+    assert!(broker.stop(PATIENCE).is_clean());
+}
+
+#[test]
+fn what_a_dead_member_had_and_is_deleted_is_no_longer_pending_and_counted() {
+    let server = Server::start();
+    let mut client = client(&server.url());
+    let proxy = Proxy::to(server.port());
+    let cut_off = start(&redis(&format!("redis://127.0.0.1:{}", proxy.port())));
+    let gate = Gate::default();
+    let _calls = slow(&cut_off, "all", &gate);
+    publish(&cut_off, 3);
+    let pending = |client: &mut Connection| {
+        let pending: Vec<redis::Value> = ask(client, &["XPENDING", STREAM, "resolvespec-workers.all"]);
+        pending[0].clone()
+    };
+    wait_until("it holds them", || pending(&mut client) == redis::Value::Int(3));
+    proxy.set_down(true);
+    ask::<u64>(&mut client, &["XTRIM", STREAM, "MAXLEN", "0"]);
+    let broker = start(&redis(&server.url()));
+    let calls = listen(&broker, SubscribeOptions::new("a.*").name("all"));
+    wait_until("they are not pending", || pending(&mut client) == redis::Value::Int(0));
+    assert_lost(&broker, (3, 0));
+    let id = broker.publish(event("a.b")).expect("it is accepted").id;
+    assert_eq!(calls.recv_timeout(PATIENCE), Ok(id));
+    gate.open();
+    proxy.set_down(false);
+    cut_off.stop(PATIENCE);
+    assert!(broker.stop(PATIENCE).is_clean());
+}
+
+/// Neither members that come and go, nor our own trimming, nor a pattern that leaves events out.
+#[test]
+fn what_is_handled_is_no_loss() {
+    let server = Server::start();
+    let short = Duration::from_millis(1_000);
+    let open = || redis(&server.url()).max_len(10).idle_expiry(short);
+    let other = start(&open());
+    let calls = listen(&other, SubscribeOptions::new("a.b").name("some"));
+    for _ in 0..3 {
+        let broker = start(&open());
+        let own = listen(&broker, SubscribeOptions::new("a.b").name("some"));
+        for _ in 0..5 {
+            publish(&broker, 100);
+            broker.publish(event("a.other")).expect("it is accepted");
+            a_cycle();
+        }
+        broker.stop(PATIENCE);
+        own.try_iter().for_each(drop);
+    }
+    rest(&other, &calls);
+    assert_lost(&other, (0, 0));
+    assert!(other.stop(PATIENCE).is_clean());
+}
+
+#[test]
+fn a_server_that_forgets_everything_is_told_of() {
+    let server = Server::with(&["--appendonly", "no"]);
+    type Fault = fn(&Server, &mut Connection);
+    let faults: [(&str, Fault); 3] = [
+        ("DEL", |_, client| ask::<()>(client, &["DEL", STREAM])),
+        ("FLUSHALL", |_, client| ask::<()>(client, &["FLUSHALL"])),
+        ("a restart without persistence", |server, _| {
+            server.crash();
+            server.up();
+        }),
+    ];
+    for (name, fault) in faults {
+        let mut client = client(&server.url());
+        ask::<()>(&mut client, &["FLUSHALL"]);
+        let broker = start(&redis(&server.url()));
+        let gate = Gate::default();
+        let calls = slow(&broker, "slow", &gate);
+        let sent = publish(&broker, 200);
+        wait_for_full_hands(&broker);
+        wait_for_look(&mut client, STREAM, 200);
+        assert_eq!(lost(&broker), (0, 0));
+        let in_hand = broker.stats().bridge.expect("a bridge").leases;
+        fault(&server, &mut client);
+        let began = Instant::now();
+        wait_until("the loss is counted", || broker.back_end_stats().is_ok_and(|stats| stats.losses_unknown > 0));
+        let took = began.elapsed();
+        gate.open();
+        let came = rest(&broker, &calls);
+        let missing = sent.difference(&came).count() as u64;
+        println!("{name}: {missing} lost, {:?} counted, {took:?} after", lost(&broker));
+        assert!(missing > 100);
+        assert_eq!(came.len() as u64, in_hand, "{name}: what was in hand was handled");
+        // Nothing was published after the last look.
+        assert_lost(&broker, (missing, 1));
+        assert!(took < 2 * SOON, "{name}: {took:?}");
+        assert!(broker.stop(PATIENCE).is_clean());
+    }
+}

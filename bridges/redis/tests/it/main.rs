@@ -1,0 +1,26 @@
+//! The Redis bridge against servers that the tests start. Tests that measure or change their whole process are in `tests/alone`.
+
+mod backlog;
+mod cloud_events;
+mod conformance;
+mod deferred;
+mod deferred_trouble;
+mod disk;
+mod example;
+mod faults;
+mod frozen;
+mod large;
+mod left_over;
+mod link;
+mod loss;
+mod partitioning;
+mod partitions;
+mod replicas;
+mod restart;
+mod retries;
+mod slow_link;
+mod statuses;
+mod support;
+#[cfg(feature = "tls")]
+mod tls;
+mod trouble;

@@ -1,0 +1,61 @@
+//! Partitions as settings: who has to say the same, what can be asked for with and without them, and how a stream is divided anew.
+
+use crate::support::{ask, client};
+use eventbroker::provider::Provider;
+use eventbroker_conformance::partitioning::{self, Divisible};
+use eventbroker_conformance::redis::Server;
+use eventbroker_redis::{OpenError, Redis};
+
+#[derive(Clone)]
+struct Stream(Redis);
+
+impl Divisible for Stream {
+    fn divided(&self, partitions: u32) -> Self {
+        Self(self.0.clone().partitions(partitions))
+    }
+
+    fn adopting(&self) -> Self {
+        Self(self.0.clone().adopt_partitions(true))
+    }
+
+    fn open(&self) -> Result<Provider, String> {
+        self.0.open().map_err(|error| match error {
+            OpenError::Setting(problem) => problem,
+            other => panic!("{other:?}"),
+        })
+    }
+
+    fn repartition(&self) -> Result<(), String> {
+        self.0.repartition().map_err(|error| error.to_string())
+    }
+}
+
+fn stream(server: &Server, name: &str) -> Stream {
+    Stream(Redis::new(server.url()).stream_name(name))
+}
+
+#[test]
+fn all_instances_say_the_same() {
+    let server = Server::start();
+    partitioning::said_by_all(&Stream(Redis::new(server.url())), "resolvespec:events");
+}
+
+#[test]
+fn what_cannot_be_kept_is_refused_with_the_name_of_the_setting() {
+    let server = Server::start();
+    partitioning::promised(&stream(&server, "one"), &stream(&server, "divided"));
+}
+
+#[test]
+fn a_stream_is_divided_anew_when_nobody_uses_it() {
+    let server = Server::start();
+    partitioning::divided_anew(&Stream(stream(&server, "stream").0.max_len(0)));
+    let partitions: u32 = ask(&mut client(&server.url()), &["GET", "stream:partitions"]);
+    assert_eq!(partitions, 0);
+}
+
+#[test]
+fn a_stream_in_which_something_waits_is_not_divided() {
+    let server = Server::start();
+    partitioning::not_divided_while_something_waits(&Stream(Redis::new(server.url())));
+}

@@ -1,0 +1,47 @@
+//! A link so slow that what a member reads at a time takes longer than its lease: it takes less then, so that something is in time.
+
+use std::time::Duration;
+
+use crate::support::{PATIENCE, start};
+use eventbroker::{Event, Source, SubscribeOptions};
+use eventbroker_conformance::proxy::Proxy;
+use eventbroker_conformance::redis::Server;
+use eventbroker_redis::Redis;
+
+const EVENTS: u32 = 30;
+/// Bytes of each.
+const SIZE: usize = 50_000;
+/// Bytes per second: all of them take a lease.
+const RATE: u64 = 1_500_000;
+
+#[test]
+fn what_takes_longer_to_read_than_a_lease_is_handled_all_the_same() {
+    let server = Server::start();
+    let proxy = Proxy::to(server.port());
+    let stream = server.stream();
+    let redis = |url: String| Redis::new(url).stream_name(&stream).lease_time(Duration::from_secs(1));
+    let options = || SubscribeOptions::new("large.*").name("all").concurrency(1);
+    let publisher = start(&redis(server.url()));
+    publisher.subscribe_with(options(), |_| ()).expect("a subscription");
+    assert!(publisher.stop(PATIENCE).is_clean());
+    let publisher = start(&redis(server.url()));
+    let payload = |number: u32| format!("{number:>0$}", SIZE);
+    for number in 0..EVENTS {
+        let event = Event::builder(Source::System, "large.it").key("one").payload(&payload(number));
+        publisher.publish(event.build().expect("a valid event")).expect("it is stored");
+    }
+    assert!(publisher.stop(PATIENCE).is_clean());
+
+    let broker = start(&redis(format!("redis://127.0.0.1:{}", proxy.port())));
+    let (sender, calls) = std::sync::mpsc::channel();
+    proxy.slow_down(RATE);
+    let handler = move |delivery: &eventbroker::Delivery| {
+        let payload: String = delivery.event().payload().parse().expect("a text");
+        // Nobody listens any more when the test has failed.
+        let _ = sender.send(payload.trim().parse::<u32>().expect("a number"));
+    };
+    broker.subscribe_with(options(), handler).expect("a subscription");
+    let came: Vec<u32> = (0..EVENTS).map(|_| calls.recv_timeout(PATIENCE).expect("a call")).collect();
+    assert_eq!(came, (0..EVENTS).collect::<Vec<_>>());
+    assert!(broker.stop(PATIENCE).is_clean());
+}

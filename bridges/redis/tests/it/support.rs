@@ -1,0 +1,39 @@
+//! What several tests need: a client of their own, and what tests of all bridges do.
+
+use std::sync::OnceLock;
+
+use eventbroker::Broker;
+use eventbroker_conformance::redis::Server;
+use eventbroker_redis::Redis;
+use redis::Connection;
+
+pub(crate) use eventbroker_conformance::watch::{PATIENCE, event, listen, wait_until};
+
+pub(crate) fn client(url: &str) -> Connection {
+    redis::Client::open(url).and_then(|client| client.get_connection()).expect("it connects")
+}
+
+pub(crate) fn ask<T: redis::FromRedisValue>(connection: &mut Connection, command: &[&str]) -> T {
+    let mut asked = redis::cmd(command[0]);
+    command[1..].iter().for_each(|argument| _ = asked.arg(*argument));
+    asked.query(connection).expect("an answer")
+}
+
+pub(crate) fn start(redis: &Redis) -> Broker {
+    Broker::builder().provider(redis.open().expect("it opens")).start().expect("it starts")
+}
+
+/// Waits until the last look at every subscription of a stream has seen so many entries.
+pub(crate) fn wait_for_look(client: &mut Connection, stream: &str, added: usize) {
+    let added = added.to_string();
+    wait_until("it is looked at", || {
+        let seen: Vec<String> = ask(client, &["HVALS", &format!("{stream}:seen")]);
+        !seen.is_empty() && seen.iter().all(|seen| !seen.starts_with('-') && seen.split(' ').nth(4) == Some(&added))
+    });
+}
+
+/// The server of this process, for tests that leave it as it is and have a stream of their own.
+pub(crate) fn server() -> &'static Server {
+    static SERVER: OnceLock<Server> = OnceLock::new();
+    SERVER.get_or_init(Server::start)
+}

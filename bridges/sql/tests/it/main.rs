@@ -1,0 +1,6 @@
+//! SQLite in files, PostgreSQL on one server that the tests share.
+
+#[cfg(feature = "postgres")]
+mod postgres;
+mod sqlite;
+mod support;

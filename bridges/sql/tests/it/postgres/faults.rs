@@ -1,0 +1,71 @@
+//! A server that does not answer: what was asked may have been done, and is not done twice; what is held while it is away stays held, and
+//! nobody hears of a connection that nobody used.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
+
+use eventbroker::query::Filter;
+use eventbroker::{Broker, Status, SubscribeOptions};
+use eventbroker_conformance::faults;
+use eventbroker_conformance::postgres::PASSWORD;
+use eventbroker_conformance::proxy::Proxy;
+use eventbroker_conformance::watch::{PATIENCE, event, wait_until};
+use eventbroker_sql::Postgres;
+
+/// A broker whose connections go through a proxy.
+fn start(lease_time: Duration) -> (Broker, Proxy) {
+    let server = super::server();
+    let url = server.tcp(&server.database(), PASSWORD);
+    let proxy = Proxy::to(server.port());
+    let url = url.replace(&format!(":{}/", server.port()), &format!(":{}/", proxy.port()));
+    let provider = Postgres::new(url).lease_time(lease_time).open().expect("it opens");
+    (Broker::builder().provider(provider).start().expect("it starts"), proxy)
+}
+
+#[test]
+fn an_answer_that_is_lost_loses_nothing_and_repeats_nothing() {
+    let (broker, proxy) = start(Duration::from_millis(600));
+    faults::lost_answers(&broker, &proxy);
+}
+
+#[test]
+fn what_was_cut_while_nobody_used_it_fails_no_call() {
+    let (broker, proxy) = start(Duration::from_secs(30));
+    faults::cut_while_idle(&broker, &proxy);
+}
+
+/// Nobody could extend a lease, so nobody is taken for dead: what is held is handled once.
+#[test]
+fn who_lives_keeps_its_leases_when_the_server_was_away_for_longer() {
+    const EVENTS: usize = 50;
+    let lease_time = Duration::from_secs(1);
+    let (broker, proxy) = start(lease_time);
+    let (gate, passes) = channel::<()>();
+    let (passes, calls) = (Mutex::new(passes), Arc::new(AtomicU64::new(0)));
+    let called = Arc::clone(&calls);
+    broker
+        .subscribe_with(SubscribeOptions::new("held.*").name("all").concurrency(1), move |_| {
+            called.fetch_add(1, Ordering::SeqCst);
+            // It passes when the gate is gone.
+            let _ = passes.lock().expect("no panic under the lock").recv();
+        })
+        .expect("a subscription");
+    assert!(broker.publish_batch((0..EVENTS).map(|_| event("held.it"))).iter().all(Result::is_ok));
+    wait_until("all are here", || broker.stats().bridge.is_some_and(|bridge| bridge.leases as usize == EVENTS));
+    proxy.set_down(true);
+    thread::sleep(2 * lease_time);
+    proxy.set_down(false);
+    wait_until("it takes events again", || broker.publish(event("held.it")).is_ok());
+    // By then whoever was taken for dead would have lost everything.
+    thread::sleep(3 * lease_time);
+    drop(gate);
+    let completed = Filter { status: Some(Status::Completed), ..Filter::default() };
+    wait_until("all are handled", || broker.list(&completed).is_ok_and(|page| page.events.len() == EVENTS + 1));
+    let lost = broker.stats().bridge.map(|bridge| bridge.leases_lost);
+    assert_eq!((calls.load(Ordering::SeqCst) as usize, lost), (EVENTS + 1, Some(0)));
+    assert!(broker.stop(PATIENCE).is_clean());
+}

@@ -1,0 +1,53 @@
+//! What the provider sees to by itself on a server: old events go, and what nobody reads has
+//! a bound.
+
+use std::time::Duration;
+
+use eventbroker::error::FullLimit;
+use eventbroker::{Broker, PublishError, SubscribeOptions};
+use eventbroker_conformance::watch::{PATIENCE, event, wait_until};
+use eventbroker_sql::Postgres;
+use postgres::{Client, NoTls};
+
+fn start(postgres: &Postgres) -> Broker {
+    Broker::builder().provider(postgres.open().expect("it opens")).start().expect("it starts")
+}
+
+#[test]
+fn what_has_piled_up_goes_at_once_even_if_nobody_subscribes() {
+    let url = super::server().database();
+    let postgres = Postgres::new(&url);
+    let broker = start(&postgres);
+    let accepted = broker.publish_batch((0..5_000).map(|_| event("nobody.listens")));
+    assert!(accepted.iter().all(Result::is_ok));
+    broker.stop(PATIENCE);
+    let short = start(&postgres.retention(Duration::ZERO));
+    let mut client = Client::connect(&url, NoTls).expect("it connects");
+    let mut held = || client.query_one("SELECT count(*) FROM events", &[]).expect("a count").get::<_, i64>(0);
+    wait_until("all are gone", || held() == 0);
+    let listening = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'";
+    let listening: i64 = client.query_one(listening, &[]).expect("a count").get(0);
+    assert_eq!(listening, 0, "who receives nothing needs no connection for notifications");
+    short.stop(PATIENCE);
+}
+
+#[test]
+fn while_a_subscription_is_too_far_behind_nothing_more_is_stored() {
+    let postgres = Postgres::new(super::server().database()).max_backlog(10);
+    let (broker, other) = (start(&postgres), start(&postgres));
+    let reader = || SubscribeOptions::new("much.*").name("reader");
+    let absent = broker.subscribe_with(reader(), |_| ()).expect("a subscription");
+    broker.unsubscribe(absent).expect("it is there");
+    let first = event("much.it");
+    for event in [first.clone()].into_iter().chain((1..10).map(|_| event("much.it"))) {
+        broker.publish(event).expect("it is accepted");
+    }
+    wait_until("it is full", || other.publish(event("another.it")).is_err());
+    let error = other.publish(event("another.it")).expect_err("it is full");
+    assert!(matches!(&error, PublishError::Full { limit: FullLimit::Backlog { max: 10 }, .. }), "{error}");
+    assert!(other.publish(first).expect("it is stored already").duplicate);
+    broker.subscribe_with(reader(), |_| ()).expect("it is free");
+    wait_until("there is room again", || other.publish(event("another.it")).is_ok());
+    assert!(broker.stop(PATIENCE).is_clean());
+    assert!(other.stop(PATIENCE).is_clean());
+}

@@ -1,0 +1,14 @@
+//! The built command, run as its users run it.
+
+mod bench;
+mod config;
+mod demo;
+mod front_door;
+mod operator;
+mod pipe_bad_lines;
+mod pipe_closed_output;
+mod pipe_complete;
+mod pipe_exec;
+mod pipe_round_trip;
+mod pipe_signals;
+mod support;
