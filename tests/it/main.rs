@@ -24,3 +24,5 @@ mod telemetry;
 
 mod hooks;
 mod provider;
+
+mod rooms;
