@@ -2,6 +2,7 @@
 
 mod id;
 mod json;
+mod may_exist;
 mod payload;
 mod payload_depth;
 mod traceparent;

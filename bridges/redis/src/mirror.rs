@@ -118,7 +118,6 @@ impl RedisMirror {
 /// Writes the command that appends an event.
 fn write(request: &mut Request, database: &Database, event: &Event) -> Appended {
     let (stream, content) = (database.stream_for(event), content_of(event));
-    // From here on its id is seen.
     let id = event.id().to_string();
     let more = if database.cloud_events { cloud_event(event) } else { Vec::new() };
     request.command(15 + more.len()).word("XADD").word(&database.streams[stream]).word("*");
