@@ -95,6 +95,7 @@ pub struct Config {
     /// A queue allocates 16 bytes per event of its capacity when its first event arrives.
     pub buffer_size: usize,
     /// The policy for a full queue. Default [`Overflow::Reject`].
+    /// A subscription may set its own.
     pub overflow: Overflow,
     /// Waiting retries, and events parked behind them, per subscription.
     /// Default 10,000; 1 to 16,777,216. At the bound the subscription counts as full.
@@ -103,8 +104,8 @@ pub struct Config {
     /// Default: 3 retries after 1 s, 2 s, 4 s, ± 10 %.
     pub retry_policy: RetryPolicy,
     /// Completed and failed events kept in the store.
-    /// Default 10,000; 1 to 100,000,000. From 4,096 on, the store may hold up to 64 fewer, and 32 fewer per publishing
-    /// thread.
+    /// Default 10,000; 1 to 100,000,000. From 4,096 on, the store may hold up to 64 fewer, and another 32 fewer per
+    /// publishing thread.
     pub max_events: usize,
     /// Accepted events that are neither completed nor failed.
     /// At the bound a publish is refused. Default 100,000; 1 to 100,000,000. Publishes already running at the bound may

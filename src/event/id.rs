@@ -33,7 +33,7 @@ pub struct EventId(Form);
 
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum Form {
-    /// A UUID that this process generated, or that looks so.
+    /// A UUID that this process generated, or one that looks like it.
     /// It contains a sequence number.
     Own([u8; 16]),
     Uuid([u8; 16]),

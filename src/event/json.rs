@@ -29,7 +29,8 @@ impl Event {
     /// Decodes an event from the JSON of [`to_json`](Event::to_json).
     ///
     /// Fields may be in any order, and unknown ones are ignored. All but `id`, `source` and `type` may be absent, null
-    /// or `""`. Without `created_at` the event dates from the start of 1970. The bounds of [`EventBuilder`] apply.
+    /// or `""`. Without `created_at` the event dates from the start of 1970. The bounds of
+    /// [`EventBuilder`](crate::EventBuilder) apply.
     ///
     /// # Errors
     /// The field that was refused, and why; the field is `event` if the text is not a JSON object.

@@ -31,12 +31,12 @@ pub struct BusyPoll {
 }
 
 impl BusyPoll {
-    /// Returns how long to poll for the answer to so many events; `None`: not at all.
+    /// Returns how long to poll for the answer to a batch of this size, if at all.
     pub fn limit(&self, events: usize) -> Option<Duration> {
         (events <= MAX_EVENTS && !self.is_slow).then_some(MAX_POLL)
     }
 
-    /// Records how long the answer to so many events took, late wake-up included.
+    /// Records how long the answer to such a batch took, late wake-up included.
     pub fn answered(&mut self, events: usize, took: Duration) {
         if events <= MAX_EVENTS {
             self.is_slow = took >= MAX_POLL * 2;
