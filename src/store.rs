@@ -1,16 +1,17 @@
 //! The bounded store of this process: every open event, and the latest completed and failed ones.
 //!
-//! The store has two generations. The **ring** holds the latest events in publish order. An id made by this process carries a
-//! number that leads to the record by an array lookup, without a hash. A record that leaves the ring moves to the **aged**
-//! generation (`aged`), an LRU, if it is open, failed, or was read. Any other is dropped, or reused if nothing else holds it.
+//! The store has two generations. The **ring** holds the latest events in publish order. An id made by this process
+//! carries a number that leads to the record by an array lookup, without a hash. A record that leaves the ring moves to
+//! the **aged** generation (`aged`), an LRU, if it is open, failed, or was read. Any other is dropped, or reused if
+//! nothing else holds it.
 //!
 //! `max_events` bounds the terminal events of both generations together. The ring grows with the open events, up to
-//! [`MAX_BACKLOG`] slots beyond `max_events`: an open event moves to the aged generation only if later events fill the ring.
-//! A publish makes room for itself. Open events are measured once in 64 positions (by each publish in a small store), before
-//! each read, and by the timer; between two measures settled events may exceed the bound, for about a second at most.
+//! [`MAX_BACKLOG`] slots beyond `max_events`: an open event moves to the aged generation only if later events fill the
+//! ring. A publish makes room for itself. Open events are measured once in 64 positions (by each publish in a small
+//! store), before each read, and by the timer; between two measures settled events may exceed the bound, for about a
+//! second at most.
 //!
-//! Lock order: a block of the ring, then the aged generation or a shard of `unindexed`; never two blocks. Visitors run without
-//! a lock.
+//! Lock order: a block of the ring, then the aged generation or a shard of `unindexed`; never two blocks.
 
 mod aged;
 mod dead_letters;
@@ -42,8 +43,8 @@ pub(crate) type SharedRecord = triomphe::Arc<Record>;
 
 /// How many open events the ring holds beyond `max_events`. Further open events move to the aged generation.
 const MAX_BACKLOG: usize = 65_536;
-/// A store with at least this `max_events` is large: a publisher touches shared state once per run of events. In return the
-/// bounds hold to within a run, and the events of several publishers are evicted in the order of their runs.
+/// A store with at least this `max_events` is large: a publisher touches shared state once per run of events. In return
+/// the bounds hold to within a run, and the events of several publishers are evicted in the order of their runs.
 const LARGE: usize = 4_096;
 /// How many positions a thread takes at once in a large store, at most; also the number of slots that share a lock.
 const RUN: u64 = 32;
@@ -66,8 +67,8 @@ pub(crate) struct Store {
     open: AtomicU64,
     /// Number of an id, modulo the length → the lower 32 bits of its position. A hint: the id of the record decides.
     index: Box<[AtomicU32]>,
-    /// Positions of ids that the index cannot hold: ids of other origin, and numbers whose index entry belongs to another
-    /// record that is still in the ring.
+    /// Positions of ids that the index cannot hold: ids of other origin, and numbers whose index entry belongs to
+    /// another record that is still in the ring.
     unindexed: DashMap<EventId, u64>,
     /// The highest number of an id that may be in `unindexed` or aged. Higher numbers are not looked up there.
     highest_unindexed: AtomicU64,
@@ -95,8 +96,9 @@ impl Store {
         self.ring.used_at_most()
     }
 
-    /// Stores an event with its number of deliveries, or returns it with the record that already has its id. `open` returns
-    /// the number of open events. Call [`find`](Self::find) first, so that only concurrent publishers of an id collide here.
+    /// Stores an event with its number of deliveries, or returns it with the record that already has its id. `open`
+    /// returns the number of open events. Call [`find`](Self::find) first, so that only concurrent publishers of an id
+    /// collide here.
     pub(crate) fn put(
         &self,
         event: Event,
@@ -119,7 +121,7 @@ impl Store {
                 self.ring.give_up(1);
                 continue;
             }
-            // Usually vacant. An occupant is left only if more than `SLACK` publishers took runs and have not evicted yet.
+            // Usually vacant, unless more than `SLACK` publishers have taken runs and not evicted yet.
             self.leave(&mut slot);
             let record = stock.record(event, deliveries, source);
             slot.record = Some(SharedRecord::clone(&record));
@@ -145,7 +147,7 @@ impl Store {
         }
     }
 
-    /// Notes that a terminal record is open again. A record that had left the store is added again: every open event is stored.
+    /// Notes that a terminal record is open again. Adds it if it had left the store, which holds every open event.
     pub(crate) fn reopened(&self, record: &SharedRecord) {
         let is_stored = self.find(record.event.id()).is_some_and(|found| SharedRecord::ptr_eq(&found, record));
         if !is_stored || record.progress().is_aged() {
@@ -198,8 +200,8 @@ impl Store {
         removed + self.aged.clean_up(created_before)
     }
 
-    /// Calls `visit` with each record, in no order and with no lock held. A record that moves to the aged generation meanwhile
-    /// may be visited twice.
+    /// Calls `visit` with each record, in no order and with no lock held. A record that moves to the aged generation
+    /// meanwhile may be visited twice.
     pub(crate) fn for_each(&self, mut visit: impl FnMut(&SharedRecord)) {
         for position in self.ring.positions() {
             let record = self.ring.slot(position).record.clone();
@@ -284,9 +286,9 @@ impl Store {
             if entry.compare_exchange(current, position as u32, Ordering::SeqCst, Ordering::Relaxed).is_err() {
                 continue;
             }
-            // This thread writes the entry, then reads `unindexed`. A publisher of the same id that found the entry in use
-            // writes `unindexed`, then reads the entry (SeqCst on the entry and `highest_unindexed`, the lock of the map's
-            // shard). At least one of them sees the other and takes its claim back.
+            // This thread writes the entry, then reads `unindexed`. A publisher of the same id that found the entry in
+            // use writes `unindexed`, then reads the entry (SeqCst on the entry and `highest_unindexed`, the lock of
+            // the map's shard). At least one of them sees the other and takes its claim back.
             if number <= self.highest_unindexed.load(Ordering::SeqCst) && self.unindexed.contains_key(id) {
                 self.disclaim_index(number, position);
                 std::thread::yield_now();

@@ -1,7 +1,7 @@
 //! The aged generation of the store: events that were open, failed, or read when they left the ring.
 //!
-//! Open events stay until they are terminal. Terminal events form an LRU: `get` is a use, and beyond the capacity the least
-//! recently used event is dropped. Records are ordered by id, so a scan can release the lock between steps.
+//! Open events stay until they are terminal. Terminal events form an LRU: `get` is a use, and beyond the capacity the
+//! least recently used event is dropped. Records are ordered by id, so a scan can release the lock between steps.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;

@@ -1,11 +1,11 @@
-//! How long the ring may be, from `max_events` and the number of open events. The parent decides where evicted records go.
+//! How long the ring may be, from `max_events` and the number of open events. Where evicted records go is in `store`.
 
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 use super::{LARGE, SharedRecord, Store};
 
-/// A large store measures the open events once in so many positions; a small one at each publish and each settled event.
+/// A large store measures the open events once in so many positions, a small one at each publish and settled event.
 const MEASURE_EVERY: u64 = 64;
 /// The measure may exceed the number of open events by an eighth of `max_events`, and by at most so many.
 const MAX_BAND: u64 = 4_096;
@@ -30,8 +30,8 @@ impl Store {
         }
     }
 
-    /// Evicts events beyond the bound. `open` is called after `head` is read: an event published in between counts as open,
-    /// so nothing is evicted too early.
+    /// Evicts events beyond the bound. `open` is called after `head` is read: an event published in between counts as
+    /// open, so nothing is evicted too early.
     pub(crate) fn fit(&self, open: impl FnOnce() -> u64) {
         let head = self.ring.head();
         let open = open();
@@ -45,7 +45,7 @@ impl Store {
 
     /// Evicts the oldest runs for a publisher that has taken positions. `spare` gets the evicted records.
     pub(super) fn make_room(&self, taken: &Range<u64>, deliveries: u32, mut spare: impl FnMut(SharedRecord)) {
-        // An event without deliveries is terminal at once and counts against the bound. An open one is not in the measure yet.
+        // An event without deliveries is terminal at once and needs room. An open one is not in the measure yet.
         let head = taken.end - u64::from(deliveries > 0);
         // One run for the positions taken; a second one so that a ring that is too long gets shorter.
         for _ in 0..2 {
@@ -73,8 +73,8 @@ impl Store {
     }
 }
 
-/// An upper bound of the open events that changes seldom. A ring whose length follows every fluctuation costs allocations:
-/// evicted records are reused only if as many new ones follow.
+/// An upper bound of the open events that changes seldom. A ring whose length follows every fluctuation costs
+/// allocations: evicted records are reused only if as many new ones follow.
 fn damped(before: u64, open: u64, max_events: u64) -> u64 {
     let band = (max_events / 8).min(MAX_BAND);
     if (open..=open + band).contains(&before) { before } else { open + band / 2 }

@@ -1,4 +1,4 @@
-//! Queries over the whole store: pages, counts, the oldest open event. They do not count as a use of the events they read.
+//! Queries over the whole store: pages, counts, the oldest open event. None of them counts as a use of an event.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashSet};
@@ -8,8 +8,8 @@ use crate::event::{Event, EventId, Status};
 use crate::outcome::{Filter, Order, Page, StoreStats};
 
 impl Store {
-    /// One pass over the store that keeps the first `limit` matches in the order of ids. Every event that is stored throughout
-    /// is visited. One that is visited twice, because it moved, is listed once: the page is a map by id.
+    /// One pass over the store that keeps the first `limit` matches in the order of ids. Every event that is stored
+    /// throughout is visited. One that is visited twice, because it moved, is listed once: the page is a map by id.
     pub(crate) fn list(&self, filter: &Filter) -> Page {
         let limit = filter.effective_limit();
         let events = match filter.order {

@@ -1,7 +1,7 @@
 //! One accepted event and its progress: the unit that the store holds and that all its deliveries share.
 //!
-//! The event is immutable. Its progress is in atomics beside it, so workers update it without a lock. The status is derived
-//! from the counts of open and of failed deliveries. Where a record is kept is in `store`; what changes it, in the engine.
+//! The event is immutable. Its progress is in atomics beside it, so workers update it without a lock. The status is
+//! derived from the counts of open and of failed deliveries. Where a record is kept is in `store`.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -28,7 +28,7 @@ const HAS_LOCAL: u64 = 1 << 36;
 const FAILED_ONE: u64 = 1 << 40;
 
 /// An accepted event with its progress.
-// The fields that change come first, beside the reference count: a worker that settles a delivery writes one cache line.
+// The fields that change come first, beside the reference count, so settling a delivery writes one cache line.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Record {
@@ -177,8 +177,8 @@ impl Record {
         Progress(self.state.fetch_add(change, Ordering::AcqRel).wrapping_add(change))
     }
 
-    /// Nanoseconds from the first attempt, if there was one, and from the creation of the event, to a wall time. 0 if the clock
-    /// was set back.
+    /// Nanoseconds from the first attempt, if there was one, and from the creation of the event, to a wall time. 0 if
+    /// the clock was set back.
     pub(crate) fn took(&self, wall: u64) -> (Option<u64>, u64) {
         let first = self.processed_at.load(Ordering::Relaxed);
         ((first != 0).then(|| wall.saturating_sub(first)), wall.saturating_sub(self.event.created_nanos()))
@@ -245,8 +245,8 @@ impl Record {
         }
     }
 
-    /// Marks the record as aged and returns the progress before that. The caller holds the lock of the aged generation: a worker
-    /// whose `settle_one` comes after this sees the mark in its result, takes that lock, and finds the record.
+    /// Marks the record as aged and returns the progress before that. The caller holds the lock of the aged generation:
+    /// a worker whose `settle_one` comes after this sees the mark in its result, takes that lock, and finds the record.
     pub(crate) fn mark_aged(&self) -> Progress {
         Progress(self.state.fetch_or(AGED, Ordering::AcqRel))
     }

@@ -1,8 +1,9 @@
-//! The ring: the latest events in publish order. This file has positions and their slots. Which records are kept after they
-//! leave the ring is decided in `store`, and how long the ring may be in `length`.
+//! The ring: the latest events in publish order. This file has positions and their slots. Which records are kept after
+//! they leave the ring is decided in `store`, and how long the ring may be in `length`.
 //!
-//! Positions count publishes. A publishing thread takes a *run* of them at once, and the slots of a run share a lock, so a
-//! publish seldom touches memory that another thread writes (`stock`). In a small store a run is a single position.
+//! Positions count publishes. A publishing thread takes a *run* of them at once, and the slots of a run share a lock,
+//! so a publish seldom touches memory that another thread writes (`stock`). In a small store a run is a single
+//! position.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,12 +13,12 @@ use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 
 use super::SharedRecord;
 
-/// Positions start more than the ring's length above this one, which an index entry that was never written (0) maps to: so
-/// such an entry maps to no position in the ring.
+/// Positions start more than the ring's length above this one, which an index entry that was never written (0) maps to:
+/// so such an entry maps to no position in the ring.
 const FIRST: u64 = 1 << 32;
 
-/// How many runs the ring has beyond its capacity: so many publishers may have taken new positions and not yet evicted old
-/// events for them.
+/// How many runs the ring has beyond its capacity: so many publishers may have taken new positions and not yet evicted
+/// old events for them.
 const SLACK: u64 = 32;
 
 /// A slot; vacant without a record. `filled` shows which position it was used or passed for last.
@@ -120,8 +121,8 @@ impl Ring {
         MutexGuard::map(self.block(position).lock(), |slots| &mut slots[(position % self.run) as usize])
     }
 
-    /// Whether a position was taken and has not left the ring. (An index entry that was not written for very long may map to
-    /// a position that was not taken yet.)
+    /// Whether a position was taken and has not left the ring. (An index entry that was not written for very long may
+    /// map to a position that was not taken yet.)
     pub(super) fn contains(&self, position: u64) -> bool {
         position >= self.tail() && position < self.head()
     }

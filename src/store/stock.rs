@@ -1,5 +1,5 @@
-//! The stock of a publishing thread: ring positions that it took in advance, and records to reuse. With these a thread writes
-//! memory that all publishers share once for each run, not once for each event.
+//! The stock of a publishing thread: ring positions that it took in advance, and records to reuse. With these a thread
+//! writes memory that all publishers share once for each run, not once for each event.
 
 use std::ops::Range;
 
@@ -36,8 +36,8 @@ impl Stock {
         self.positions.start += 1;
     }
 
-    /// Gives up positions that are left and takes new ones: twice as many as the last time if this thread publishes at least
-    /// one event in [`SHARE`], else one.
+    /// Gives up positions that are left and takes new ones: twice as many as the last time if this thread publishes at
+    /// least one event in [`SHARE`], else one.
     pub(super) fn refill(&mut self, ring: &Ring) -> &Range<u64> {
         let left = self.positions.end - self.positions.start;
         if left > 0 {

@@ -1,4 +1,4 @@
-//! The wait of one `publish_sync`: workers report each verdict here, and the publisher sleeps until all deliveries are settled.
+//! The wait of one `publish_sync`: workers report each verdict here, and the publisher sleeps until the last one.
 
 use parking_lot::{Condvar, Mutex};
 use tracing::Span;
@@ -9,8 +9,8 @@ use crate::outcome::DeliveryReport;
 /// The verdicts that a publisher waits for.
 #[derive(Debug)]
 pub(crate) struct SyncWait {
-    /// The handler calls that wait for this publish, as (broker, subscription): those on its thread, and those that wait for
-    /// them. A call of these deliveries inherits them, so that a cycle of waits across threads is detected.
+    /// The handler calls that wait for this publish, as (broker, subscription): those on its thread, and those that
+    /// wait for them. A call of these deliveries inherits them, so that a cycle of waits across threads is detected.
     pub(crate) callers: Vec<(u64, u64)>,
     /// The span of the publish, until its wait is over.
     span: Option<Box<Mutex<Span>>>,
