@@ -246,8 +246,7 @@ impl<T: Clone + Paced> Pool<T> {
     /// Ends the search. The caller has to check the queues once more after this call.
     pub(crate) fn end_search(&self) {
         self.searching.store(false, Ordering::Relaxed);
-        // Pairs with the fence in `submit`: the caller's last check sees the token, or `submit` sees `searching`
-        // cleared.
+        // Pairs with the fence in `submit`: the caller's last check sees the token, or `submit` sees the search ended.
         fence(Ordering::SeqCst);
     }
 
@@ -268,8 +267,7 @@ impl<T: Clone + Paced> Pool<T> {
             sleepers.push(Arc::clone(worker));
             self.sleeping.store(sleepers.len(), Ordering::Relaxed);
         }
-        // Pairs with the fences in `submit` and `close`: this worker sees the token or `closed`, or they see
-        // `sleeping`.
+        // Pairs with the fences in `submit` and `close`: this sees the token or `closed`, or they see `sleeping`.
         fence(Ordering::SeqCst);
         if self.has_ready() || self.closed.load(Ordering::SeqCst) {
             self.take_sleeper(worker);
@@ -301,8 +299,7 @@ impl<T: Clone + Paced> Pool<T> {
         sleeper.inspect(|worker| worker.unpark()).is_some()
     }
 
-    /// Ends the worker that has slept longest, if it has slept since `since` and there are more than `keep`. True if
-    /// so.
+    /// Ends the worker that has slept longest, if it has slept since `since` and there are more than `keep`.
     pub(crate) fn shrink(&self, keep: usize, since: u64) -> bool {
         let mut workers = self.workers.lock();
         if workers.len() <= keep {
@@ -340,8 +337,7 @@ impl<T: Clone + Paced> Pool<T> {
     /// Closes the pool: each worker ends as soon as it is outside a handler.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
-        // Pairs with the fences in `submit` and `sleep`: this thread sees the token or `sleeping`, or they see
-        // `closed`.
+        // Pairs with the fences in `submit` and `sleep`: this sees the token or `sleeping`, or they see `closed`.
         fence(Ordering::SeqCst);
         self.clear();
         while self.wake_one() {}
