@@ -57,7 +57,6 @@ enum Occupant {
     Gone,
 }
 
-/// The store of one broker.
 #[derive(Debug)]
 pub(crate) struct Store {
     max_events: u64,

@@ -47,12 +47,11 @@ const SLOW_CALL: u64 = 50_000;
 pub(crate) const LONG_CALL: u64 = 5_000_000;
 /// One call of this many nanoseconds slows the pace down. Of shorter ones it takes two: one may have been preempted.
 const SURELY_LONG_CALL: u64 = 20_000_000;
-/// After so many quicker calls in a row the pace is quicker again.
+/// After this many quicker calls in a row the pace is quicker again.
 const QUICKER_AFTER: u32 = 16;
 /// A quick subscription is worth further workers when more deliveries than this are queued.
 const BACKLOG: u64 = 256;
 
-/// A subscription of this instance.
 pub(crate) struct Subscription {
     pub(crate) id: SubscriptionId,
     pub(crate) name: Arc<str>,
@@ -100,7 +99,6 @@ pub(crate) enum State {
     Closed,
 }
 
-/// The identity of a subscription.
 #[derive(Debug)]
 pub(crate) struct Identity {
     pub(crate) id: SubscriptionId,
@@ -243,7 +241,7 @@ impl Subscription {
         }
     }
 
-    /// Adapts the pace to a call that took so many nanoseconds.
+    /// Adapts the pace to a call that took this many nanoseconds.
     pub(crate) fn note_call(&self, took: u64) {
         let measured = match took {
             LONG_CALL.. => Pace::Long,

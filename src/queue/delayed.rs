@@ -46,12 +46,10 @@ impl<S> DelayedQueue<S> {
         first
     }
 
-    /// When the first delivery is due.
     pub(crate) fn next_due(&self) -> Option<u64> {
         self.heap.lock().waiting.peek().map(|Reverse(earliest)| earliest.due)
     }
 
-    /// Takes the first delivery, if it is due.
     pub(crate) fn take_due(&self, now: u64) -> Option<Delayed<S>> {
         let mut heap = self.heap.lock();
         heap.waiting.peek().filter(|Reverse(earliest)| earliest.due <= now)?;

@@ -24,10 +24,9 @@ use crate::store::SharedRecord;
 const MAX_WAKE_BATCH: u64 = 256;
 /// How many places are released between two checks for that.
 const CHECK_EVERY: u64 = 32;
-/// How long a blocked publisher waits for so many places. After that, one is enough.
+/// How long a blocked publisher waits for that many places. After that, one is enough.
 const BATCH_WAIT: Duration = Duration::from_micros(200);
 
-/// The inbox of one subscription.
 #[derive(Debug)]
 pub(crate) struct Inbox {
     capacity: u64,
@@ -126,7 +125,6 @@ impl Inbox {
         }
     }
 
-    /// Releases places.
     pub(crate) fn release(&self, places: u64) {
         let released = self.released.fetch_add(places, Ordering::SeqCst);
         if self.waiters.count.load(Ordering::SeqCst) == 0 {
@@ -172,7 +170,6 @@ impl Inbox {
         self.waiters.changed.notify_all();
     }
 
-    /// Whether at least half of the places are free.
     pub(crate) fn is_half_empty(&self) -> bool {
         !self.is_full_of_waiting() && self.queued() <= self.capacity / 2
     }

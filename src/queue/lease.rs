@@ -108,7 +108,6 @@ impl HeldLease {
         new
     }
 
-    /// Notes an extension at that time.
     pub(crate) fn extend(&self, at: u64, lease_time: u64) {
         self.renew(at, 0, lease_time);
     }

@@ -38,7 +38,6 @@ impl Aged {
         Self { records: Mutex::new(records), len: AtomicU64::new(0), capacity }
     }
 
-    /// Number of records.
     pub(super) fn len(&self) -> u64 {
         self.len.load(Ordering::SeqCst)
     }
@@ -80,7 +79,6 @@ impl Aged {
         self.records.lock().by_id.get(id).cloned()
     }
 
-    /// Notes a use of a record.
     pub(super) fn touch(&self, id: &EventId) {
         self.records.lock().terminal.promote(id);
     }

@@ -74,7 +74,6 @@ impl DeadLetters {
         matching.take(filter.effective_limit()).cloned().collect()
     }
 
-    /// The ids of the letters that match.
     pub(crate) fn ids(&self, filter: &DeadLetterFilter) -> Vec<u64> {
         let letters = self.letters.lock();
         let matching = letters.values().map(|entry| &entry.letter).filter(|letter| filter.matches(letter));
@@ -86,7 +85,6 @@ impl DeadLetters {
         self.ids(filter).into_iter().filter(|id| self.take(*id).is_some()).count()
     }
 
-    /// Takes a letter out.
     pub(crate) fn take(&self, id: u64) -> Option<Entry> {
         self.letters.lock().remove(&id)
     }

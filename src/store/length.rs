@@ -5,9 +5,9 @@ use std::sync::atomic::Ordering;
 
 use super::{LARGE, SharedRecord, Store};
 
-/// A large store measures the open events once in so many positions, a small one at each publish and settled event.
+/// A large store measures the open events once in this many positions, a small one at each publish and settled event.
 const MEASURE_EVERY: u64 = 64;
-/// The measure may exceed the number of open events by an eighth of `max_events`, and by at most so many.
+/// The measure may exceed the number of open events by an eighth of `max_events`, and by at most this many.
 const MAX_BAND: u64 = 4_096;
 
 impl Store {

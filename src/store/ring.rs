@@ -17,7 +17,7 @@ use super::SharedRecord;
 /// so such an entry maps to no position in the ring.
 const FIRST: u64 = 1 << 32;
 
-/// How many runs the ring has beyond its capacity: so many publishers may have taken new positions and not yet evicted
+/// How many runs the ring has beyond its capacity: this many publishers may have taken new positions and not yet evicted
 /// old events for them.
 const SLACK: u64 = 32;
 
@@ -79,7 +79,6 @@ impl Ring {
         self.blocks.len() as u64 * self.run
     }
 
-    /// The length of a run.
     pub(super) fn run(&self) -> u64 {
         self.run
     }

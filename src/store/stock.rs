@@ -8,7 +8,7 @@ use super::ring::Ring;
 use super::{RUN, SharedRecord};
 use crate::event::Event;
 
-/// A thread that publishes less than one event in so many takes positions one by one, so that it wastes none.
+/// A thread that publishes less than one event in this many takes positions one by one, so that it wastes none.
 const SHARE: u64 = 16;
 /// How many spare records a thread keeps, at most.
 const MAX_SPARES: usize = 2 * RUN as usize;
@@ -31,7 +31,6 @@ impl Stock {
         (!self.positions.is_empty() && is_young()).then_some(self.positions.start)
     }
 
-    /// Notes that the position was used.
     pub(super) fn advance(&mut self) {
         self.positions.start += 1;
     }

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 
 /// How long a worker without a token searches before it sleeps.
 pub(crate) const SEARCH: Duration = Duration::from_micros(30);
-/// The queue of long handlers goes first once in so many takes.
+/// The queue of long handlers goes first once in this many takes.
 const LONG_FIRST_EVERY: u64 = 64;
 
 /// The length of a handler's calls, in classes.
@@ -57,7 +57,6 @@ pub(crate) struct Pool<T> {
 pub(crate) struct Worker<T> {
     /// Grows by one when a call begins and when it ends, so it is odd inside a call. Written by the worker alone.
     calls: CachePadded<AtomicU64>,
-    /// The token that the worker attends to.
     attending: Mutex<Option<T>>,
     /// The worker is counted in `long_running`.
     long: AtomicBool,
@@ -93,12 +92,10 @@ impl<T: Clone> Worker<T> {
         self.thread.get_or_init(std::thread::current);
     }
 
-    /// Notes that a call of a handler begins.
     pub(crate) fn begin_call(&self) {
         self.calls.store(self.calls.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
-    /// Notes that the call has ended.
     pub(crate) fn end_call(&self) {
         self.begin_call();
     }
@@ -214,7 +211,6 @@ impl<T: Clone + Paced> Pool<T> {
         None
     }
 
-    /// Notes that a worker attends to a taken token.
     pub(crate) fn attend(&self, worker: &Worker<T>, taken: &Taken<T>) {
         worker.long.store(taken.long, Ordering::Release);
         *worker.attending.lock() = Some(taken.token.clone());
@@ -347,7 +343,6 @@ impl<T: Clone + Paced> Pool<T> {
         self.closed.load(Ordering::Relaxed)
     }
 
-    /// Drops the tokens that wait.
     fn clear(&self) {
         while self.ready.pop().is_some() || self.ready_long.pop().is_some() {}
     }

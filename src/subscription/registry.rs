@@ -6,7 +6,6 @@ use std::sync::Arc;
 use super::Subscription;
 use crate::outcome::SubscriptionId;
 
-/// The subscriptions of one broker.
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
     by_id: BTreeMap<u64, Arc<Subscription>>,

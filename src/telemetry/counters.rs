@@ -10,7 +10,6 @@ use super::series::SeriesShard;
 use crate::base::Tally;
 use crate::outcome::{DeliveryTotals, Verdict};
 
-/// Counters of one broker.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     shards: ThreadLocal<CachePadded<Shard>>,
@@ -81,7 +80,6 @@ impl Counters {
         }
     }
 
-    /// The counts by type of each thread.
     pub(crate) fn series(&self) -> impl Iterator<Item = &SeriesShard> + Clone {
         let shards: Vec<_> = self.shards.iter().filter_map(|shard| shard.series.get()).map(|shard| &**shard).collect();
         shards.into_iter()

@@ -147,7 +147,6 @@ pub(crate) struct Series {
 }
 
 impl Series {
-    /// Counts an accepted event.
     pub(crate) fn published(&self, here: &SeriesShard, event: &Event) {
         self.cell(here, event).published.add_one();
     }

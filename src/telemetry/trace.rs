@@ -123,7 +123,6 @@ fn publish_in_open_span<T>(
     outcome
 }
 
-/// Enters the span of a batch.
 pub(crate) fn batch_span() -> Batch {
     if is_off() {
         return Batch(None);
@@ -199,7 +198,6 @@ pub(crate) fn inject(propagator: Option<&SharedPropagator>, event: &mut Event) {
 #[derive(Debug)]
 pub(crate) struct Processing(Option<EnteredSpan>);
 
-/// Enters the span of an attempt.
 #[inline]
 pub(crate) fn enter_process_span(
     propagator: Option<&SharedPropagator>,
