@@ -1,21 +1,21 @@
-//! Counters of one subscription. All only grow.
+//! Counters of one subscription.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::outcome::{DeliveryTotals, Verdict};
 
-/// What happened so far. All only grow.
+/// Totals since the subscription was made.
 #[derive(Debug, Default)]
 pub(crate) struct SubscriptionCounters {
     /// Calls begun.
     pub(crate) started: AtomicU64,
-    /// Calls ended, with everything that follows from them.
+    /// Calls ended, after their outcome was settled.
     pub(crate) finished: AtomicU64,
     pub(crate) retries: AtomicU64,
     pub(crate) verdicts: VerdictCounts,
 }
 
-/// Deliveries that have ended, by verdict.
+/// Settled deliveries, by verdict.
 #[derive(Debug, Default)]
 pub(crate) struct VerdictCounts {
     done: AtomicU64,
