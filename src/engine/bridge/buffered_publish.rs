@@ -30,7 +30,7 @@ impl Engine {
             return self.refuse(event, Refusal::Full(limit));
         }
         self.accept_buffered(event, room, |record| self.buffer(bridge, record, may_exist))
-            .inspect_err(|_| bridge.outbox.answered())
+            .inspect_err(|_| bridge.outbox.release())
     }
 
     /// Stores and dispatches an event that the mirror will settle as well, once the back end holds it: `buffer` is told of it, or
@@ -54,7 +54,7 @@ impl Engine {
                 let event = record.event.clone();
                 bridge.outbox.enqueue(Unsent { event, may_exist }, OnConfirmed::Settle(SharedRecord::clone(record)));
             }
-            None => bridge.outbox.answered(),
+            None => bridge.outbox.release(),
         }
     }
 
@@ -90,7 +90,7 @@ impl Engine {
         let bridge = self.bridge.as_ref().ok_or_else(not_found)?;
         bridge.outbox.reserve().map_err(|limit| BackendError::Unavailable(limit.to_string()))?;
         let Some(entry) = self.dead_letters.take(dead_letter) else {
-            bridge.outbox.answered();
+            bridge.outbox.release();
             return Err(not_found());
         };
         self.reopen(&entry.record, Record::reopen_one);

@@ -103,7 +103,7 @@ impl Engine {
                 Err(error @ BackendError::Unavailable(_)) => {
                     bridge.record_error(&error);
                     if last_try {
-                        bridge.outbox.sent();
+                        bridge.outbox.end_sending();
                         bridge.outbox.add_unflushed(events.iter().cloned());
                         batch.into_iter().for_each(|outgoing| self.give_up(bridge, outgoing, &error.to_string()));
                         bridge.outbox.open_gates();
@@ -115,7 +115,7 @@ impl Engine {
                 Err(error) => break vec![SendOutcome::Refused(error.to_string()); events.len()],
             }
         };
-        bridge.outbox.sent();
+        bridge.outbox.end_sending();
         let mut outcomes = outcomes.into_iter();
         batch.into_iter().map(|outgoing| (outgoing, outcomes.next(), tries > 1)).collect()
     }
@@ -155,7 +155,7 @@ impl Engine {
             }
             OnConfirmed::Settle(record) => self.settle_buffered(bridge, &record, None),
         }
-        bridge.outbox.answered();
+        bridge.outbox.release();
     }
 
     /// The back end has held the event before it was published.
@@ -169,7 +169,7 @@ impl Engine {
             }
             OnConfirmed::Settle(record) => self.settle_buffered(bridge, &record, None),
         }
-        bridge.outbox.answered();
+        bridge.outbox.release();
     }
 
     fn reject(self: &Arc<Self>, bridge: &Bridge, outgoing: Outgoing, refusal: Refusal) {
@@ -181,7 +181,7 @@ impl Engine {
             }
             OnConfirmed::Settle(record) => self.dead_letter_buffered(bridge, &record, &refusal),
         }
-        bridge.outbox.answered();
+        bridge.outbox.release();
     }
 
     /// Gives up what the mirror thread has left behind. Returns all events that the back end has not confirmed.
@@ -201,7 +201,7 @@ impl Engine {
             let event = Box::new(outgoing.event);
             confirmation.resolve(Err(PublishError::Unknown { event, reason: reason.to_owned() }));
         }
-        bridge.outbox.answered();
+        bridge.outbox.release();
     }
 
     /// Reports statuses to the back end's store until it knows all. Those of a failed call stay for the next time.
