@@ -1,8 +1,8 @@
 //! The state of the connection to a back end, shared by the engine and the bridge threads. Names no vendor.
 //!
-//! The [`Outbox`] holds outgoing events until the back end has confirmed them, and statuses until the back end has stored them. The
-//! [`Inbound`] holds the leases that this process has received and the state of the ingest thread. [`Commands`] is the queue of the
-//! settling thread. The threads themselves are in `engine/bridge`.
+//! The [`Outbox`] holds outgoing events until the back end has confirmed them, and statuses until the back end has
+//! stored them. The [`Inbound`] holds the leases that this process has received and the state of the ingest thread.
+//! [`Commands`] is the queue of the settling thread. The threads themselves are in `engine/bridge`.
 
 mod command;
 mod inbound;
@@ -38,7 +38,7 @@ pub use receipt::Receipt;
 pub(crate) use registration::{ORDER_ACROSS_INSTANCES, Registered, START_POSITIONS};
 pub(crate) use suspect_queue::SuspectQueue;
 
-/// How long a suspect's call waits for the back end to acknowledge its mark. Without the acknowledgement the call does not begin.
+/// How long a suspect's call waits for the back end to acknowledge its mark; without that it does not begin.
 const MARK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The back end of one broker.
@@ -144,8 +144,8 @@ impl Bridge {
         self.commands.send(Command::Settle(Settlement::new(lease.token, LeaseOutcome::Released)));
     }
 
-    /// Marks the start of a suspect's call at the back end. Waits for the acknowledgement, at most [`MARK_TIMEOUT`]. False if the
-    /// lease is lost or the acknowledgement did not come in time.
+    /// Marks the start of a suspect's call at the back end. Waits for the acknowledgement, at most [`MARK_TIMEOUT`].
+    /// False if the lease is lost or the acknowledgement did not come in time.
     pub(crate) fn mark(&self, lease: &HeldLease) -> bool {
         let marked = Arc::new(Latch::new());
         self.commands.send(Command::Mark(lease.token, Arc::clone(&marked)));

@@ -3,17 +3,18 @@
 //! An event passes through these steps:
 //!
 //! 1. *Route* ([`publish`]): the router returns the subscriptions whose patterns match the event type.
-//! 2. *Admit* ([`admission`]): the bounds of the broker are checked, and a place is reserved in the queue of each subscription. If a
-//!    queue is full, its overflow policy is applied here: refuse, wait, or drop.
+//! 2. *Admit* ([`admission`]): the bounds of the broker are checked, and a place is reserved in the queue of each
+//!    subscription. If a queue is full, its overflow policy is applied here: refuse, wait, or drop.
 //! 3. *Store* ([`record`]): the store keeps a record of the event. From here on the event is accepted.
 //! 4. *Enqueue* ([`publish`]): each inbox gets a delivery, and a worker is woken if none attends to the subscription.
-//! 5. *Attempt* ([`worker`], [`attempt`]): a worker with a permit takes the delivery, releases its place and calls the handler.
-//! 6. *Settle* ([`settle`]): `decide` turns the outcome into a verdict, a retry with a delay, or a dead letter. A retry waits in the
-//!    queue of the [`timer`], or at the back end ([`bridge`]).
+//! 5. *Attempt* ([`worker`], [`attempt`]): a worker with a permit takes the delivery, releases its place and calls the
+//!    handler.
+//! 6. *Settle* ([`settle`]): `decide` turns the outcome into a verdict, a retry with a delay, or a dead letter. A retry
+//!    waits in the queue of the [`timer`], or at the back end ([`bridge`]).
 //!
-//! With a back end, [`bridge`] sends the event after step 2 (buffered: after step 3), and leased deliveries enter at step 3. [`lifecycle`] starts and
-//! stops the threads; its `drain` and `abandon_open` find the events that are open at a stop. The verbs may call each other; the state
-//! in the rooms below calls none of them.
+//! With a back end, [`bridge`] sends the event after step 2 (buffered: after step 3), and leased deliveries enter at
+//! step 3. [`lifecycle`] starts and stops the threads; its `drain` and `abandon_open` find the events that are open at
+//! a stop. The verbs may call each other; the state in the rooms below calls none of them.
 
 mod admission;
 mod attempt;
@@ -56,8 +57,8 @@ use threads::Lifecycle;
 pub(crate) use threads::Phase;
 use timer_handle::Timer;
 
-/// The parts of one broker. Lock order: `subscriptions`, then the router's writer, then any lock of the store, an inbox or the
-/// timer; these acquire no lock of the engine. No lock is held while user code runs.
+/// The parts of one broker. Lock order: `subscriptions`, then the router's writer, then any lock of the store, an inbox
+/// or the timer; these acquire no lock of the engine. No lock is held while user code runs.
 pub(crate) struct Engine {
     pub(crate) instance: Instance,
     pub(crate) config: Config,
@@ -137,7 +138,7 @@ impl Engine {
         self.instance.next_id.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// A uniform number in 0..1 ([splitmix64](https://prng.di.unimi.it/splitmix64.c) over a counter), for the jitter of delays.
+    /// A uniform number in 0..1 ([splitmix64](https://prng.di.unimi.it/splitmix64.c) over a counter), for jitter.
     pub(crate) fn random(&self) -> f64 {
         let mut x = self.instance.jitter.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
         x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

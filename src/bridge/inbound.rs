@@ -91,7 +91,7 @@ impl Inbound {
         self.without_credit.store(without, Ordering::SeqCst);
     }
 
-    /// A delivery has left the queue of a subscription. Wakes the ingest if its credit was small and the queue is half empty.
+    /// A delivery has left a queue. Wakes the ingest if its credit was small and the queue is half empty.
     pub(super) fn note_free_capacity(&self, subscription: &Subscription) {
         if self.without_credit.load(Ordering::Relaxed)
             && subscription.inbox.is_half_empty()

@@ -18,8 +18,8 @@ pub(super) struct InstanceNameClaim {
 }
 
 impl Bridge {
-    /// Claims a name for this instance. A configured name must be free; for a default name, the first free variant is claimed. If
-    /// the back end is unavailable, the claim is repeated when the broker runs.
+    /// Claims a name for this instance. A configured name must be free; for a default name, the first free variant is
+    /// claimed. If the back end is unavailable, the claim is repeated when the broker runs.
     pub(crate) fn claim_name(&self, name: String, configured: bool) -> Result<String, StartError> {
         let mut parts = self.parts.lock();
         let Some((_, settler)) = &mut parts.ingest else { return Ok(name) };
@@ -39,8 +39,8 @@ impl Bridge {
         Err(StartError::InstanceTaken { id: name })
     }
 
-    /// Claims the name that could not be claimed before. If another process, possibly a dead one, holds the name, that is recorded as
-    /// an error and the claim is repeated after [`CLAIM_INTERVAL`].
+    /// Claims the name that could not be claimed before. If another process, possibly a dead one, holds the name, that
+    /// is recorded as an error and the claim is repeated after [`CLAIM_INTERVAL`].
     pub(crate) fn claim_late(&self, settler: &mut dyn Settler, now: u64) -> Result<(), BackendError> {
         let mut claim = self.instance_name.lock();
         let Some(due) = claim.as_mut().filter(|it| now >= it.next_try) else { return Ok(()) };

@@ -1,5 +1,5 @@
-//! The outgoing half of a bridge: events until the back end has confirmed them, and statuses until the back end has stored them. The
-//! thread that sends them is in `engine/bridge/mirror_thread.rs`.
+//! The outgoing half of a bridge: events until the back end has confirmed them, and statuses until the back end has
+//! stored them. The thread that sends them is in `engine/bridge/mirror_thread.rs`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ pub(crate) const MAX_BATCH: usize = 256;
 const MAX_UNCONFIRMED: usize = 10_000;
 /// From this many unreported statuses on, no event is accepted.
 const MAX_UNREPORTED: usize = 100_000;
-/// Publishers of this many consecutive batches wait at separate gates, so the outcomes of one batch do not wake those of the next.
+/// Publishers of this many consecutive batches wait at separate gates, so that one batch's outcomes wake only its own.
 const GATES: usize = 4;
 
 /// The outgoing half of a bridge.
@@ -182,8 +182,7 @@ impl Outbox {
         self.fill_batch(instance_id);
     }
 
-    /// Fills the next batch until it has `expected` events, yielding the core to their publishers, for at most `limit`. False if they
-    /// did not come in time.
+    /// Fills the next batch until it has `expected` events, yielding the core, for at most `limit`. False if it fails.
     pub(crate) fn gather(&self, instance_id: &Arc<str>, expected: usize, limit: Duration) -> bool {
         let began = Instant::now();
         while self.batch_len() < expected {
@@ -209,8 +208,8 @@ impl Outbox {
         self.jobs.1.is_empty() && !self.has_batch()
     }
 
-    /// Takes the next batch for sending. Until [`end_sending`](Self::end_sending), [`take_unflushed`](Self::take_unflushed)
-    /// includes its events.
+    /// Takes the next batch for sending. Until [`end_sending`](Self::end_sending),
+    /// [`take_unflushed`](Self::take_unflushed) includes its events.
     pub(crate) fn begin_sending(&self) -> (Vec<Outgoing>, Arc<Vec<Event>>) {
         let Batch { outgoing, events } = std::mem::take(&mut *self.ready.lock());
         self.round.fetch_add(1, Ordering::Relaxed);
@@ -294,7 +293,7 @@ impl Outbox {
         ids.iter().filter_map(|id| unreported.remove(id)).collect()
     }
 
-    /// Puts statuses back after their report failed. Returns how many; the others were replaced by newer ones meanwhile.
+    /// Puts statuses back after their report failed. Returns how many; newer ones have replaced the others.
     pub(crate) fn put_statuses_back(&self, changes: Vec<StatusChange>) -> usize {
         let mut unreported = self.unreported.lock();
         let mut restored = 0;

@@ -31,8 +31,8 @@ pub(crate) struct Confirmation {
     gate: Arc<ConfirmationGate>,
 }
 
-/// A gate for publishers whose outcomes are probably resolved together. To wake one thread costs a system call; the standard library's
-/// condition variable wakes any number with one call.
+/// A gate for publishers whose outcomes are probably resolved together. To wake one thread costs a system call; the
+/// standard library's condition variable wakes any number with one call.
 #[derive(Debug, Default)]
 pub(crate) struct ConfirmationGate {
     /// An outcome was resolved since the gate was opened last.
@@ -99,11 +99,11 @@ impl Receipt {
     /// Waits for the outcome of the publish.
     ///
     /// Blocks until the back end has answered, at most for `timeout`. With the memory provider, and with
-    /// [`Confirm::Buffered`](crate::Confirm::Buffered), the outcome is known at once. May be called again after a timeout.
+    /// [`Confirm::Buffered`](crate::Confirm::Buffered), the outcome is known at once.
     ///
     /// # Errors
-    /// [`PublishError::Unknown`] if the back end did not answer in time, or the broker stopped: the event may or may not be stored.
-    /// [`PublishError::Rejected`], [`PublishError::Full`] or [`PublishError::IdConflict`] if the back end refused the event.
+    /// [`PublishError::Unknown`] if the back end did not answer in time, or the broker stopped: the event may or may
+    /// be stored. [`PublishError::Rejected`], [`PublishError::Full`] or [`PublishError::IdConflict`] if it was refused.
     pub fn wait(&self, timeout: Duration) -> Result<Accepted, PublishError> {
         let (confirmation, event) = match &self.0 {
             State::Known(accepted) => return Ok((**accepted).clone()),

@@ -1,4 +1,4 @@
-//! Registering subscriptions at the back end, unregistering and removing them, and checking that the back end offers their options.
+//! Registering, unregistering and removing subscriptions at the back end, and checking that it offers their options.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,4 @@
-//! The queue of suspects: redeliveries after a lost lease, of which one runs at a time. The rules of a turn are in
-//! `engine/bridge/crash_guard.rs`.
+//! The queue of suspects: redeliveries after a lost lease. The rules are in `engine/bridge/crash_guard.rs`.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -1,8 +1,7 @@
-//! Admission: checks the bounds of the broker and reserves a place for an event in each subscription. Every overflow policy is applied
-//! in this file: `Reject` and `Block` before the event is stored, `DropOldest` and `DropNewest` when it is enqueued.
+//! Admission: checks the bounds of the broker and reserves a place for an event in each subscription. Every overflow
+//! policy is applied here: `Reject` and `Block` before the event is stored, `DropOldest` and `DropNewest` after.
 //!
-//! Places are reserved in all matching subscriptions or in none before anything is stored, so a refused event leaves no trace. The
-//! steps after admission are in `publish`.
+//! Places are reserved in all subscriptions or in none before anything is stored: a refused event leaves no trace.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -74,8 +73,7 @@ impl Refusal {
 }
 
 impl Engine {
-    /// Begins a publish, if the broker is running. Without a fence: [`admit`](Self::admit) checks the phase again, in an order that
-    /// `stop` cannot miss.
+    /// Begins a publish, if the broker is running. [`admit`](Self::admit) checks the phase again, in order with `stop`.
     pub(crate) fn enter(&self) -> Option<Publishing<'_>> {
         let publishing = Publishing::begin(&self.telemetry.counters.here().publishing, false);
         self.may_continue(&publishing).then_some(publishing)
@@ -104,8 +102,8 @@ impl Engine {
         Err(refusal.into_error(event))
     }
 
-    /// Checks the bounds of the broker and reserves a place in each target. A known event needs no place. Blocks only if `may_block`,
-    /// outside of handlers, for a full queue with the policy `Block`.
+    /// Checks the bounds of the broker and reserves a place in each target. A known event needs no place. Blocks only
+    /// if `may_block`, outside of handlers, for a full queue with the policy `Block`.
     pub(super) fn admit(
         &self,
         publishing: &Publishing<'_>,
@@ -125,9 +123,10 @@ impl Engine {
             Err(_) if self.lifecycle.phase() != Phase::Running => return Err(Refusal::NotRunning),
             Err(limit) => return Err(Refusal::Full(limit)),
         };
-        // Publisher: reserves a place (exchange of the inbox's `taken`), then loads the phase. `stop`: exchanges the phase, then loads
-        // `taken` in `drain`. All four are SeqCst, so one thread sees the other's write. A publish without a place has only stored
-        // `publishing`, with Release: this fence pairs with the one in `begin_draining`, which precedes `drain`'s load of `publishing`.
+        // Publisher: reserves a place (exchange of the inbox's `taken`), then loads the phase. `stop`: exchanges the
+        // phase, then loads `taken` in `drain`. All four are SeqCst, so one thread sees the other's write. A publish
+        // without a place has only stored `publishing`, with Release: this fence pairs with the one in
+        // `begin_draining`, which precedes `drain`'s load of `publishing`.
         if unreserved.len() == targets.len() {
             fence(Ordering::SeqCst);
         }
@@ -147,7 +146,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Whether `max_in_flight` is reached. Judged by an earlier sum of the settled counts, which is renewed only if it seems reached.
+    /// Whether `max_in_flight` is reached, by a cached sum of the settled counts, renewed only if it seems reached.
     fn is_full_of_open_events(&self) -> bool {
         let (accepted, max) = (self.store.accepted_at_most(), self.config.max_in_flight as u64);
         if accepted.saturating_sub(self.telemetry.counters.settled_seen.load(Ordering::Relaxed)) < max {
@@ -181,8 +180,8 @@ impl Engine {
             if !may_block || in_handler() {
                 return Err(limit());
             }
-            // The deadline of a subscription counts from when it was first found full. Renewing it could block a publisher for
-            // ever when several subscriptions are full in turn.
+            // The deadline of a subscription counts from when it was first found full. Renewing it could block a
+            // publisher for ever when several subscriptions are full in turn.
             let earlier = deadlines.iter().find(|(index, _)| *index == full);
             let deadline = earlier.map_or_else(|| self.clock.deadline(timeout), |(_, deadline)| *deadline);
             if earlier.is_none() {
@@ -196,8 +195,8 @@ impl Engine {
         }
     }
 
-    /// Reserves a place in a full queue by dropping its oldest delivery, if its policy is `DropOldest`. False if the new delivery has
-    /// to be dropped.
+    /// Reserves a place in a full queue whose policy is `DropOldest` by dropping its oldest delivery. False if it
+    /// fails.
     pub(crate) fn make_room(self: &Arc<Self>, target: &Arc<Subscription>) -> bool {
         if target.overflow != Overflow::DropOldest || target.is_closed() || target.inbox.is_full_of_waiting() {
             return false;

@@ -1,5 +1,4 @@
-//! One attempt at one delivery: checks the lease, calls the handler, passes the outcome to `settle`. `worker` decides which delivery
-//! runs next.
+//! One attempt at one delivery: checks the lease, calls the handler, passes the outcome to `settle`.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,7 +18,7 @@ pub(crate) struct Attempt {
 }
 
 impl Engine {
-    /// Runs one attempt and settles it. The caller holds a permit. `now` is a recent monotonic time; returns a later one.
+    /// Runs one attempt and settles it. The caller holds a permit. `now` is a recent time; returns a later one.
     pub(crate) fn attempt(
         self: &Arc<Self>,
         subscription: &Arc<Subscription>,

@@ -1,5 +1,5 @@
-//! The threads between the engine and a back end: [`mirror_thread`] sends events, [`ingest_thread`] receives deliveries,
-//! [`settle_thread`] returns their verdicts and registers subscriptions. Their shared state is in the room `bridge`.
+//! The threads between the engine and a back end: [`mirror_thread`] sends events, [`ingest_thread`] receives
+//! deliveries, [`settle_thread`] returns verdicts and registers subscriptions. Their state is in `crate::bridge`.
 
 mod buffered_publish;
 mod crash_guard;

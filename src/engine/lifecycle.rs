@@ -1,8 +1,8 @@
 //! Start and stop: Created → Running → Draining → Stopped. `threads` spawns and joins the threads.
 //!
 //! A stop refuses new events ([`begin_draining`](Engine::begin_draining)), waits until everything accepted is settled
-//! ([`drain`](Engine::drain)), cancels at the deadline what is still open ([`abandon_open`](Engine::abandon_open)), and ends the
-//! threads, workers first, then the bridge.
+//! ([`drain`](Engine::drain)), cancels at the deadline what is still open ([`abandon_open`](Engine::abandon_open)), and
+//! ends the threads, workers first, then the bridge.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -44,8 +44,8 @@ impl Engine {
         self.start_bridge()
     }
 
-    /// Stops the broker. The first caller runs the stop; others wait for its report. Inside a handler or on a worker thread the stop
-    /// gets a thread of its own, and the call returns at once.
+    /// Stops the broker. The first caller runs the stop; others wait for its report. Inside a handler or on a worker
+    /// thread the stop gets a thread of its own, and the call returns at once.
     pub(crate) fn stop(self: &Arc<Self>, within: Duration) -> StopReport {
         let first = !std::mem::replace(&mut self.lifecycle.stop.lock().begun, true);
         if !in_handler() {
@@ -97,7 +97,7 @@ impl Engine {
         report
     }
 
-    /// Refuses new events, wakes blocked publishers, which return their events, and cancels retries that are due after the deadline.
+    /// Refuses new events, wakes blocked publishers, and cancels retries that are due after the deadline.
     fn begin_draining(self: &Arc<Self>, within: Duration) {
         // `expedite_stop` may have lowered the deadline already, so this only lowers it.
         self.lifecycle.lower_deadline(self.clock.deadline(within));
@@ -105,8 +105,9 @@ impl Engine {
         if !was_running {
             self.lifecycle.set_stopped();
         }
-        // Between this exchange of the phase and the load of `publishing` in `drain`. Pairs with the fences of `admit` and
-        // `enter_internal`, between the publisher's store of `publishing` and its load of the phase: one sees the other's write.
+        // Between this exchange of the phase and the load of `publishing` in `drain`. Pairs with the fences of `admit`
+        // and `enter_internal`, between the publisher's store of `publishing` and its load of the phase: one sees the
+        // other's write.
         fence(Ordering::SeqCst);
         if let Some(bridge) = &self.bridge {
             // Before leases are released, so that the ingest does not receive these deliveries again.
@@ -130,8 +131,7 @@ impl Engine {
         self.lifecycle.stop_changed.notify_all();
     }
 
-    /// Waits until no publish is under way, no delivery holds a place, no event is in flight and the bridge is flushed; at most until
-    /// the deadline.
+    /// Waits, at most until the deadline, until nothing is open: publishes, places, events in flight, bridge work.
     fn drain(self: &Arc<Self>) {
         let subscriptions = self.subscriptions.lock().all();
         let drained = || {
@@ -158,8 +158,7 @@ impl Engine {
         }
     }
 
-    /// At the deadline: collects the ids of all open events from the store, for the report, and cancels the deliveries that no call
-    /// runs.
+    /// Collects the ids of all open events from the store, for the report, and cancels the deliveries without a call.
     fn abandon_open(self: &Arc<Self>) {
         self.lifecycle.set_stopped();
         let subscriptions = self.subscriptions.lock().all();

@@ -1,5 +1,5 @@
-//! Pausing: no call of the subscription begins on this instance until it is resumed. Its leased deliveries are released, so that other
-//! members can run them; events published on this instance wait in its queue.
+//! Pausing: no call of the subscription begins on this instance until it is resumed. Its leased deliveries are
+//! released, so that other members can run them; events published on this instance wait in its queue.
 
 use std::sync::Arc;
 
@@ -34,8 +34,7 @@ impl Engine {
         Some(())
     }
 
-    /// Releases the leases of a subscription under which no call runs. Deliveries that have had an attempt are released only if
-    /// `tried`.
+    /// Releases the leases of a subscription under which no call runs; those with earlier attempts only if `tried`.
     pub(crate) fn release_leases(self: &Arc<Self>, subscription: &Arc<Subscription>, tried: bool) {
         if self.bridge.is_none() {
             return;

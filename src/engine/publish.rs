@@ -1,4 +1,4 @@
-//! A publish in this process: route, admit, store, enqueue. Its public contract is in `broker`; the attempts are in `worker`.
+//! A publish in this process: route, admit, store, enqueue. Its contract is in `broker`; the attempts are in `worker`.
 
 use std::sync::Arc;
 
@@ -39,7 +39,7 @@ impl Engine {
         self.publish_to(&publishing, event, route.targets(), may_block)
     }
 
-    /// Like [`publish_local`](Self::publish_local), with the route of the previous event if that is still valid. May block.
+    /// Like [`publish_local`](Self::publish_local), with the route of the previous event if still valid. May block.
     pub(crate) fn publish_cached(
         self: &Arc<Self>,
         event: Event,
@@ -50,8 +50,7 @@ impl Engine {
         self.publish_to(&publishing, event, route.targets(), true)
     }
 
-    /// Publishes an event of the broker itself, also while it drains. Never blocks. The event that caused it is still open, so `stop`
-    /// does not miss it.
+    /// Publishes an event of the broker itself, also while draining: the event that caused it is open. Never blocks.
     pub(super) fn publish_internal(self: &Arc<Self>, event: Event) -> Result<Accepted, PublishError> {
         let Some(publishing) = self.enter_internal() else { return self.refuse(event, Refusal::NotRunning) };
         let route = self.router.lookup(event.event_type());
@@ -75,8 +74,7 @@ impl Engine {
         Ok(self.accept(stored, targets, &unreserved))
     }
 
-    /// Stores an event whose places are reserved. It is open until its deliveries and `others` more are settled. If the event is
-    /// known, its places are released.
+    /// Stores an event whose places are reserved; a known one releases them. `others` more settlements are open.
     pub(super) fn store_published(
         &self,
         event: Event,
@@ -132,8 +130,7 @@ impl Engine {
         Accepted { id, duplicate: false, deliveries: targets.len() }
     }
 
-    /// Enqueues a delivery for each target, except the one at the index `except`. A target without a place drops its oldest delivery
-    /// or this one.
+    /// Enqueues a delivery for each target, except the one at the index `except`. Without a place, one is dropped.
     pub(super) fn enqueue_all(
         self: &Arc<Self>,
         record: SharedRecord,
@@ -166,8 +163,7 @@ impl Engine {
         }
     }
 
-    /// To be called after a delivery was enqueued: wakes a worker. Releases the leases if the subscription is paused, and cancels all
-    /// its deliveries if it is closed.
+    /// Follows each enqueue: wakes a worker, releases leases if the subscription is paused, cancels if it is closed.
     pub(super) fn after_enqueue(self: &Arc<Self>, subscription: &Arc<Subscription>) {
         match subscription.state() {
             State::Open => self.wake_worker(subscription),

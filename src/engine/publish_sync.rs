@@ -16,8 +16,7 @@ use crate::telemetry::trace;
 const HELP_EVERY: u64 = 1_000_000;
 
 impl Engine {
-    /// Publishes an event, runs one delivery on this thread if a subscription has a free permit, and waits for all verdicts, at most
-    /// `sync_timeout`.
+    /// Publishes, runs one delivery on this thread if a permit is free, waits for all verdicts, at most `sync_timeout`.
     pub(crate) fn publish_sync(self: &Arc<Self>, event: Event) -> Result<SyncReport, PublishError> {
         let Some(publishing) = self.enter() else { return self.refuse(event, Refusal::NotRunning) };
         let targets = &self.local_targets(&event)[..];
@@ -76,8 +75,7 @@ impl Engine {
         Ok(SyncReport { id, duplicate: false, settled, open })
     }
 
-    /// Like [`enqueue_all`](Self::enqueue_all), but returns one delivery for the current thread, with a permit to run it, if a
-    /// subscription has one free.
+    /// Like [`enqueue_all`](Self::enqueue_all), but returns one delivery to run here, with a permit, if one is free.
     fn enqueue_and_run_one(
         self: &Arc<Self>,
         record: SharedRecord,
@@ -111,8 +109,8 @@ impl Engine {
         head.map(|head| (Arc::clone(target), head))
     }
 
-    /// Runs deliveries of the targets on this thread until every verdict has come. If all workers waited in `publish_sync`, none would
-    /// be left to run what they wait for.
+    /// Runs deliveries of the targets on this thread until every verdict has come. If all workers waited in
+    /// `publish_sync`, none would be left to run what they wait for.
     fn help_until_settled(self: &Arc<Self>, sync_wait: &SyncWait, targets: &[Arc<Subscription>], deadline: u64) {
         while !sync_wait.is_complete() && self.clock.now() < deadline {
             let mut helped = false;
@@ -132,7 +130,7 @@ impl Engine {
         }
     }
 
-    /// A target that this thread is inside of, if all its permits run calls or the event's lane is busy: waiting would deadlock.
+    /// A target that this thread is inside of, with all permits in calls or a busy lane: waiting for it would deadlock.
     fn find_deadlock<'a>(
         &self,
         callers: &[(u64, u64)],

@@ -1,4 +1,4 @@
-//! The record of an event in the store: storing, reopening and settling it, and the counts of accepted and settled events.
+//! The record of an event in the store: storing, reopening, settling, and the counts of accepted and settled events.
 
 use super::Engine;
 use crate::event::Event;
@@ -41,7 +41,7 @@ impl Engine {
         self.store.fit(|| self.in_flight(self.telemetry.counters.settled()));
     }
 
-    /// Opens one or more deliveries of a known event. `open` changes the record and returns its progress before the change.
+    /// Opens deliveries of a known event. `open` changes the record and returns its earlier progress.
     pub(super) fn reopen(&self, record: &SharedRecord, open: impl FnOnce(&Record) -> Progress) {
         let before = open(record);
         if !before.is_open() {
@@ -52,8 +52,7 @@ impl Engine {
         self.store.reopened(record);
     }
 
-    /// Completes or fails an event, unless one of its deliveries is open in this process. With the wall time `timed`, its duration is
-    /// recorded.
+    /// Completes or fails an event, if none of its deliveries is open here. `timed`, a wall time, records the duration.
     pub(super) fn settle_event(&self, record: &SharedRecord, progress: Progress, timed: Option<u64>) {
         if progress.is_open() {
             return;

@@ -1,5 +1,5 @@
-//! Settling: turns the outcome of an attempt into a verdict, a retry or a dead letter, records the verdict, and changes the event's
-//! status. [`decide`](Engine::decide) determines the delay of a retry. Requeueing a dead letter of this process is here, too.
+//! Settling: turns the outcome of an attempt into a verdict, a retry or a dead letter, records the verdict, and changes
+//! the event's status. [`decide`](Engine::decide) determines a retry's delay. Also requeues local dead letters.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,8 +50,7 @@ impl Engine {
         }
     }
 
-    /// Decides what follows from an outcome. The retry policy determines the delay: the handler's request, else backoff and jitter;
-    /// no delay once the retries are used up.
+    /// Decides what follows from an outcome. The retry policy gives the delay, from backoff or the handler's request.
     fn decide(
         &self,
         subscription: &Subscription,
@@ -110,7 +109,8 @@ impl Engine {
         };
         log_dead(&letter, error);
         // The back end keeps the dead letter of a leased delivery, if it can keep any.
-        let is_kept_by_back_end = history.lease.is_some() && self.bridge.as_ref().is_some_and(|it| it.operator.is_some());
+        let is_kept_by_back_end =
+            history.lease.is_some() && self.bridge.as_ref().is_some_and(|it| it.operator.is_some());
         delivery.history = history.lease.map(|lease| {
             let errors = letter.errors.iter().cloned().collect();
             Box::new(History { lease: Some(lease), dead: Some(reason), errors, ..History::default() })
@@ -172,8 +172,7 @@ impl Engine {
         }
     }
 
-    /// Records a verdict: in the counts, in the event's status, at the back end, for observers and a waiting `publish_sync`. Does not
-    /// advance the lane.
+    /// Records a verdict: counts, event status, back end, observers, waiting `publish_sync`. Does not advance the lane.
     pub(crate) fn record_verdict(
         self: &Arc<Self>,
         subscription: &Arc<Subscription>,
@@ -192,7 +191,7 @@ impl Engine {
         }
         let wall = self.clock.wall(now);
         let progress = record.settle_one(failure, error.filter(|_| failure), wall);
-        // Before the event counts as settled, so that a drain that sees no event in flight sees this settlement outstanding.
+        // Before the event counts as settled: a drain that sees it settled must see this settlement outstanding.
         let History { lease, dead, requeues, errors } = history.map_or_else(History::default, |history| *history);
         if let Some(bridge) = &self.bridge {
             if let Some(lease) = &lease {

@@ -126,8 +126,8 @@ impl Engine {
         found
     }
 
-    /// Removes a subscription and waits until no call runs; inside a handler or on a worker thread it does not wait. Returns how many
-    /// calls still run; `None` if the subscription is unknown.
+    /// Removes a subscription and waits until no call runs; inside a handler or on a worker thread it does not wait.
+    /// Returns how many calls still run; `None` if the subscription is unknown.
     pub(crate) fn unsubscribe(self: &Arc<Self>, id: SubscriptionId) -> Option<u64> {
         let subscription = self.subscriptions.lock().find(id)?;
         if !self.remove(&subscription) {

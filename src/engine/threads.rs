@@ -1,5 +1,5 @@
-//! The phase of one broker, its threads, and the state of its stop. Every thread of a broker is spawned here, named, counted and
-//! joined; only `run_until_signal` has a thread of its own, while it waits.
+//! The phase of one broker, its threads, and the state of its stop. Every thread of a broker is spawned here, named,
+//! counted and joined; only `run_until_signal` has a thread of its own, while it waits.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
-//! The timer thread: enqueues due retries, watches for subscriptions without progress, grows and shrinks the worker pool, cleans up.
+//! The timer thread: enqueues due retries, watches subscriptions for progress, sizes the worker pool, cleans up.
 //!
-//! Each `tick` works on a plain state; the thread sleeps between ticks. It ticks every [`TICK`] while a subscription is watched or
-//! waits for a worker, else every [`HEARTBEAT`], and every [`IDLE_HEARTBEAT`] while no handler runs.
+//! Each `tick` works on a plain state; the thread sleeps between ticks. It ticks every [`TICK`] while a subscription is
+//! watched or waits for a worker, else every [`HEARTBEAT`], and every [`IDLE_HEARTBEAT`] while no handler runs.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -113,8 +113,7 @@ impl TimerState {
         due.min(self.next_heartbeat).min(self.next_clean_up)
     }
 
-    /// Checks how long each worker has been inside its call: marks long calls, reports stuck ones, and grows the pool if every shared
-    /// worker is occupied.
+    /// Checks how long each worker has been inside its call: marks long calls, reports stuck ones, grows the pool.
     fn check_workers(&mut self, engine: &Arc<Engine>, now: u64) {
         let (workers, mut dedicated) = (engine.pool.workers(), Vec::new());
         for subscription in engine.subscriptions.lock().dedicated() {

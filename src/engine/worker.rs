@@ -54,8 +54,7 @@ fn search(pool: &Workers) -> bool {
     pool.has_ready()
 }
 
-/// Spins until a condition holds, at most for `SEARCH`. Polls only every `POLL_EVERY`, because each poll takes a cache line from the
-/// publishers.
+/// Spins until a condition holds, at most for `SEARCH`. Polls seldom: each poll takes a cache line from publishers.
 fn spin(until: impl Fn() -> bool) -> bool {
     let started = Instant::now();
     while !until() {
@@ -101,7 +100,7 @@ enum RunEnd {
     OthersWait,
 }
 
-/// Runs deliveries, as many per poll as the poll found. Ends when none is left, or after a batch if other subscriptions wait.
+/// Runs deliveries, as many per poll as it found, until none is left, or for a batch if other subscriptions wait.
 fn run_batches(
     engine: &Arc<Engine>,
     pool: &Workers,
@@ -142,8 +141,8 @@ fn run_batches(
     RunEnd::NothingLeft
 }
 
-/// The time between a worker's polls of an inbox. Each poll takes a cache line from the publishers, which costs them more than
-/// publishing an event. If events arrive faster than that, it pays to let some gather.
+/// The time between a worker's polls of an inbox. Each poll takes a cache line from the publishers, which costs them
+/// more than publishing an event. If events arrive faster than that, it pays to let some gather.
 struct PollPace {
     last_poll: Instant,
     gather: Duration,
@@ -168,14 +167,14 @@ impl PollPace {
     }
 }
 
-/// How long deliveries gather until the next poll, if `found` of them came in `elapsed`: doubled while they come fast, else zero.
+/// How long deliveries gather until the next poll: doubled while they come fast, else zero.
 fn gather(before: Duration, elapsed: Duration, found: usize) -> Duration {
     let apart = elapsed / u32::try_from(found).unwrap_or(u32::MAX);
     if apart < GATHER_BELOW { (2 * before).clamp(POLL_EVERY, MAX_GATHER) } else { Duration::ZERO }
 }
 
-/// Polls a subscription for more deliveries, at most for `SEARCH`, unless another worker searches. Meanwhile the permit stays taken,
-/// so a publisher need not wake a worker. True if the subscription has deliveries.
+/// Polls a subscription for more deliveries, at most for `SEARCH`, unless another worker searches. Meanwhile the permit
+/// stays taken, so a publisher need not wake a worker. True if the subscription has deliveries.
 fn search_here(pool: &Workers, subscription: &Subscription) -> bool {
     if !pool.start_search() {
         return subscription.has_ready();

@@ -1,5 +1,6 @@
-//! Events that are accepted before the back end holds them (`Confirm::Buffered`). They are enqueued here at once, and stay open until
-//! the back end has answered. So an event is sent before its status, and `max_in_flight` also bounds the buffer.
+//! Events that are accepted before the back end holds them (`Confirm::Buffered`). They are enqueued here at once, and
+//! stay open until the back end has answered. So the event is sent before its final status, and `max_in_flight` bounds
+//! the buffer, too.
 
 use std::sync::Arc;
 
@@ -33,8 +34,7 @@ impl Engine {
             .inspect_err(|_| bridge.outbox.release())
     }
 
-    /// Stores and enqueues an event that the mirror settles as well, once the back end holds it. `buffer` gets the new record, or
-    /// `None` if the event was known.
+    /// Stores and enqueues an event that the mirror also settles. `buffer` gets its new record; `None` if it is known.
     fn accept_buffered(
         self: &Arc<Self>,
         event: Event,
@@ -47,8 +47,7 @@ impl Engine {
         Ok(self.accept(stored, &targets, &unreserved))
     }
 
-    /// Passes a record, for which the outbox has reserved room, to the mirror thread. `None`: the event was known, so the room is
-    /// released.
+    /// Passes a record, for which the outbox has room reserved, to the mirror thread. `None` releases the room.
     pub(crate) fn buffer(&self, bridge: &Bridge, record: Option<&SharedRecord>, may_exist: bool) {
         match record {
             Some(record) => {

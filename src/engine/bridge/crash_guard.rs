@@ -1,6 +1,6 @@
-//! The crash guard. A redelivery after a lost lease may have killed its previous holder; such a delivery is a *suspect*. One suspect
-//! runs at a time in this process, and its call is marked at the back end before it begins. If the process dies, only the marked
-//! delivery counts a crash; after [`MAX_CRASHES`] it becomes a dead letter. A waiting suspect keeps its place, its lane and its lease.
+//! The crash guard. A redelivery after a lost lease may have killed its previous holder; such a delivery is a
+//! *suspect*. One suspect runs at a time in this process, and its call is marked at the back end before it begins. If
+//! the process dies, only the marked delivery counts a crash; [`MAX_CRASHES`] make a dead letter.
 
 use std::sync::Arc;
 
@@ -38,9 +38,8 @@ impl Drop for LeasedCall {
 }
 
 impl Engine {
-    /// Checks the lease and the crash count before a call, and begins a suspect's turn. Returns the delivery and its call; `None` if
-    /// the call must not begin: the lease is lost, the delivery is a dead letter, or it waits for its turn. May block for a mark, up to
-    /// 5 s.
+    /// Checks the lease and the crash count before a call, and begins a suspect's turn. Returns the delivery and its
+    /// call; `None` if no call may begin: lost lease, dead letter, or not its turn. Blocks for a mark, at most 5 s.
     pub(crate) fn before_leased_call(
         self: &Arc<Self>,
         subscription: &Arc<Subscription>,
@@ -84,8 +83,7 @@ impl Engine {
         Some((delivery, LeasedCall { engine: Arc::clone(self), lease, is_suspect }))
     }
 
-    /// Enqueues the next waiting suspect, unless one runs. Called after a suspect has ended its turn, or was settled without one: that
-    /// one may have been enqueued as the next.
+    /// Enqueues the next waiting suspect, unless one runs. Called when a suspect has ended, with or without a turn.
     pub(crate) fn call_next_suspect(self: &Arc<Self>) {
         let next = self.bridge.as_ref().and_then(|bridge| bridge.suspects.next());
         if let Some((subscription, delivery)) = next {

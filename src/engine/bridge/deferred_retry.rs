@@ -1,5 +1,4 @@
-//! Retries that wait at the back end: which retries do, and how they leave this process. The other retries wait in the timer's
-//! `DelayedQueue`.
+//! Retries that wait at the back end: which do, and how they leave this process. The others are in the `DelayedQueue`.
 
 use std::time::Duration;
 
@@ -8,15 +7,15 @@ use crate::engine::Engine;
 use crate::provider::LeaseOutcome;
 use crate::queue::QueuedDelivery;
 
-/// Whether a retry is deferred to the back end: the back end offers that, the delay is longer than a lease, and the delivery has no
-/// lane. Later deliveries of a lane have to wait as well, and only the lane of this process holds them back.
+/// Whether a retry is deferred to the back end: the back end offers that, the delay is longer than a lease, and the
+/// delivery has no lane. Only a lane of this process holds later deliveries of its key back.
 fn is_deferred(is_offered: bool, lease_time: Option<Duration>, delay: Duration, has_lane: bool) -> bool {
     is_offered && !has_lane && lease_time.is_some_and(|lease_time| delay > lease_time)
 }
 
 impl Engine {
-    /// Defers a failed leased delivery to the back end until its retry is due. The delivery gets no verdict and leaves this process:
-    /// neither a stop nor the removal of its subscription waits for it.
+    /// Defers a failed leased delivery to the back end until its retry is due. The delivery gets no verdict and leaves
+    /// this process: neither a stop nor the removal of its subscription waits for it.
     ///
     /// # Errors
     /// The delivery, if its retry has to wait in this process.

@@ -47,8 +47,9 @@ impl Engine {
         wait: Duration,
     ) -> Result<(), BackendError> {
         bridge.inbound.notify.reset();
-        // Ingest thread: stores `receiving`, then loads the phase. `stop`: exchanges the phase, then loads `receiving` in `drain`. All
-        // four are SeqCst: either the stop waits for the deliveries that come in, or this thread sees the stop and receives none.
+        // Ingest thread: stores `receiving`, then loads the phase. `stop`: exchanges the phase, then loads `receiving`
+        // in `drain`. All four are SeqCst: either the stop waits for the deliveries that come in, or this thread sees
+        // the stop and receives none.
         bridge.inbound.set_receiving(true);
         let demand = self.demand(bridge);
         // Called without demand, too, so that the back end can do its housekeeping.
@@ -98,8 +99,7 @@ impl Engine {
         Ok(())
     }
 
-    /// The credit of each served subscription: how many deliveries its queue has places for. Subscriptions without credit are left
-    /// out.
+    /// The credit of each served subscription, that is, the free places of its queue; without those that have none.
     fn demand(&self, bridge: &Bridge) -> Vec<Demand> {
         if self.lifecycle.phase() != Phase::Running {
             return Vec::new();

@@ -1,4 +1,4 @@
-//! The mirror thread: sends events and status changes to the back end, in batches, each until the back end has answered.
+//! The mirror thread: sends events and statuses in batches, each until the back end has answered.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,15 +12,14 @@ use crate::outcome::{Accepted, BackendError, FullLimit, PublishError};
 use crate::provider::{Mirror, SendOutcome};
 use crate::subscription::{Reservation, become_worker, guarded};
 
-/// A batch gathers at most this many publishers that were just answered: more would contend for longer than a round trip saves.
+/// A batch gathers at most this many just answered publishers: more contend for longer than a round trip saves.
 const MAX_GATHERED: usize = 16;
 /// How long a batch gathers at most.
 const GATHER_LIMIT: Duration = Duration::from_micros(50);
 /// The number of batches that do not gather after one whose publishers did not come in time.
 const SKIPPED_BATCHES: u32 = 16;
 
-/// Answered events, each with its outcome, and whether it was sent more than once. They are processed while the back end works on the
-/// next batch, if there is one.
+/// Answered events, their outcomes, and whether they were sent repeatedly. Processed while the next batch is sent.
 type Answered = Vec<(Outgoing, Option<SendOutcome>, bool)>;
 
 impl Engine {
@@ -48,8 +47,8 @@ impl Engine {
         let (mut answered, mut waiting, mut to_skip) = (Answered::new(), 0, 0_u32);
         loop {
             bridge.outbox.fill_batch(&self.instance.id);
-            // The `waiting` publishers of the last batch publish again one after the other once they are answered. They share the next
-            // batch with those that are ready now: two groups in alternation would need twice the round trips.
+            // The `waiting` publishers of the last batch publish again one after the other once they are answered. They
+            // share the next batch with those ready now: two alternating groups would need twice the round trips.
             let expected = waiting + bridge.outbox.batch_len();
             let gathers = (1..=MAX_GATHERED).contains(&waiting) && expected <= MAX_GATHERED && to_skip == 0;
             to_skip = to_skip.saturating_sub(1);
@@ -83,8 +82,8 @@ impl Engine {
         }
     }
 
-    /// Sends the next batch until the back end has answered; once the bridge is closing, one try is the last. Meanwhile processes the
-    /// outcomes of the `previous` batch and fills the next one. Returns the outcomes of this batch.
+    /// Sends the next batch until the back end has answered; once the bridge is closing, one try is the last. Meanwhile
+    /// processes the outcomes of the `previous` batch and fills the next one. Returns the outcomes of this batch.
     fn mirror_batch(self: &Arc<Self>, bridge: &Bridge, mirror: &mut dyn Mirror, mut previous: Answered) -> Answered {
         // If the back end never answers, `stop` reports these events as unflushed.
         let (batch, events) = bridge.outbox.begin_sending();

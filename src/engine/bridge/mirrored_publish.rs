@@ -1,5 +1,4 @@
-//! A publish through the back end: places are reserved here, the mirror thread sends the event, and the local deliveries are enqueued
-//! once the back end holds it.
+//! A publish through the back end: reserve places, send by the mirror thread, enqueue once the back end holds it.
 
 use std::sync::Arc;
 
@@ -12,8 +11,7 @@ use crate::outcome::{Accepted, PublishError};
 use crate::subscription::{Reservation, Subscription};
 
 impl Engine {
-    /// Publishes an event through the back end. The receipt resolves with the back end's answer. Blocks only if `may_block`, and only
-    /// for places in this process.
+    /// Publishes an event through the back end, which resolves the receipt. Blocks only for places, if `may_block`.
     pub(crate) fn publish_mirrored(
         self: &Arc<Self>,
         bridge: &Bridge,
@@ -44,8 +42,8 @@ impl Engine {
         route.targets().iter().filter(local).cloned().collect()
     }
 
-    /// Waits until the back end, if any, has confirmed an event that this thread will enqueue itself, at most `sync_timeout`. With
-    /// `Confirm::Buffered` it only reserves room in the outbox. True if the back end knew the event.
+    /// Waits until the back end, if any, has confirmed an event that this thread will enqueue itself, at most
+    /// `sync_timeout`; buffered, only reserves room in the outbox. True if the back end knew the event.
     pub(in crate::engine) fn confirm_first(
         &self,
         publishing: &Publishing<'_>,

@@ -1,5 +1,4 @@
-//! The settling thread: registers subscriptions, settles leases in batches, extends the leases that are held, and sends the heartbeat
-//! of this instance.
+//! The settling thread: registers subscriptions, settles leases in batches, extends held leases, sends heartbeats.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
