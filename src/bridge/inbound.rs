@@ -121,7 +121,7 @@ impl Inbound {
         self.ingested.load(Ordering::SeqCst)
     }
 
-    /// Deliveries that were released because this process ended or gave them up.
+    /// Deliveries that were enqueued here and released without a verdict.
     pub(crate) fn released(&self) -> u64 {
         self.released.load(Ordering::SeqCst)
     }

@@ -182,7 +182,7 @@ impl Outbox {
         self.fill_batch(instance_id);
     }
 
-    /// Fills the next batch until it has `expected` events, yielding the core, for at most `limit`. False if it fails.
+    /// Fills the next batch until it has `expected` events, yielding the core, for at most `limit`. False on timeout.
     pub(crate) fn gather(&self, instance_id: &Arc<str>, expected: usize, limit: Duration) -> bool {
         let began = Instant::now();
         while self.batch_len() < expected {

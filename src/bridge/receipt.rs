@@ -102,8 +102,8 @@ impl Receipt {
     /// [`Confirm::Buffered`](crate::Confirm::Buffered), the outcome is known at once.
     ///
     /// # Errors
-    /// [`PublishError::Unknown`] if the back end did not answer in time, or the broker stopped: the event may or may
-    /// be stored. [`PublishError::Rejected`], [`PublishError::Full`] or [`PublishError::IdConflict`] if it was refused.
+    /// [`PublishError::Unknown`] without an answer in time, or before the broker stopped: the event may be stored or
+    /// not. [`PublishError::Rejected`], [`PublishError::Full`] or [`PublishError::IdConflict`] if it was refused.
     pub fn wait(&self, timeout: Duration) -> Result<Accepted, PublishError> {
         let (confirmation, event) = match &self.0 {
             State::Known(accepted) => return Ok((**accepted).clone()),

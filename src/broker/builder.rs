@@ -82,9 +82,7 @@ impl BrokerBuilder {
         self
     }
 
-    /// Sets when an event is accepted if there is a back end.
-    ///
-    /// Default [`Confirm::Confirmed`].
+    /// Sets when an event of a back end is accepted. Default [`Confirm::Confirmed`].
     pub fn confirm(mut self, confirm: Confirm) -> Self {
         self.config.confirm = confirm;
         self

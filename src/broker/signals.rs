@@ -18,10 +18,11 @@ use crate::outcome::StopReport;
 /// Blocks until SIGINT or SIGTERM, then [stops](Broker::stop) the broker.
 ///
 /// The stop drains for at most `deadline`. A second signal ends the drain at once: open events are abandoned and
-/// reported. After this function has returned, a signal has its default action again.
+/// reported.
 ///
-/// It can be called again, and for several brokers at once: a signal goes to all waiting calls. It also waits for a
-/// signal if the broker is stopped otherwise. While it runs it has a thread of its own.
+/// It can be called again, and for several brokers at once: a signal goes to all waiting calls, and has its default
+/// action if there is none. It also waits for a signal if the broker is stopped otherwise. While it runs it has a
+/// thread of its own.
 ///
 /// # Errors
 /// The operating system refused the signal handlers or the thread; the broker continues to run.

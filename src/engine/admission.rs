@@ -195,8 +195,7 @@ impl Engine {
         }
     }
 
-    /// Reserves a place in a full queue whose policy is `DropOldest` by dropping its oldest delivery. False if it
-    /// fails.
+    /// Takes a place from the oldest delivery of a full queue, if its policy is `DropOldest`. False: drop the new one.
     pub(crate) fn make_room(self: &Arc<Self>, target: &Arc<Subscription>) -> bool {
         if target.overflow != Overflow::DropOldest || target.is_closed() || target.inbox.is_full_of_waiting() {
             return false;

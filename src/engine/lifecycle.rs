@@ -131,7 +131,8 @@ impl Engine {
         self.lifecycle.stop_changed.notify_all();
     }
 
-    /// Waits, at most until the deadline, until nothing is open: publishes, places, events in flight, bridge work.
+    /// Waits, at most until the deadline, until no publish is under way, no delivery holds a place, no event is in
+    /// flight, and the bridge is flushed.
     fn drain(self: &Arc<Self>) {
         let subscriptions = self.subscriptions.lock().all();
         let drained = || {

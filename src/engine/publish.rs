@@ -130,7 +130,7 @@ impl Engine {
         Accepted { id, duplicate: false, deliveries: targets.len() }
     }
 
-    /// Enqueues a delivery for each target, except the one at the index `except`. Without a place, one is dropped.
+    /// Enqueues a delivery for each target but the one at `except`. Without a place, the oldest or new one is dropped.
     pub(super) fn enqueue_all(
         self: &Arc<Self>,
         record: SharedRecord,

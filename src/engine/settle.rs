@@ -50,7 +50,8 @@ impl Engine {
         }
     }
 
-    /// Decides what follows from an outcome. The retry policy gives the delay, from backoff or the handler's request.
+    /// Decides what follows from an outcome. The delay of a retry comes from the subscription's retry policy: the
+    /// handler's request, else backoff with jitter, and none (a dead letter) once the retries are used up.
     fn decide(
         &self,
         subscription: &Subscription,

@@ -1,6 +1,7 @@
 //! The crash guard. A redelivery after a lost lease may have killed its previous holder; such a delivery is a
 //! *suspect*. One suspect runs at a time in this process, and its call is marked at the back end before it begins. If
-//! the process dies, only the marked delivery counts a crash; [`MAX_CRASHES`] make a dead letter.
+//! the process dies, only the marked delivery counts a crash; [`MAX_CRASHES`] make a dead letter. A waiting suspect
+//! keeps its place, its lane and its lease.
 
 use std::sync::Arc;
 
