@@ -1,4 +1,4 @@
-//! What came in from the back end and is not settled: the leases, and the state of the ingest thread.
+//! The incoming half of a bridge: the leases that are not settled, and the state of the ingest thread.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,19 +13,19 @@ use crate::subscription::Subscription;
 
 /// The incoming half of a bridge.
 pub(crate) struct Inbound {
-    /// Interrupts an ingest that waits at the back end.
+    /// Interrupts an ingest that waits inside a call of the back end.
     waker: Option<Waker>,
-    /// Wakes the ingest thread when it does not wait at the back end.
+    /// Wakes the ingest thread when it waits outside the back end.
     pub(crate) notify: Notify,
-    /// How long a lease lasts; known once the threads have started. `None` inside: leases do not expire.
+    /// The lease time, set when the threads start. An inner `None`: leases do not expire.
     lease_time: OnceLock<Option<Duration>>,
     /// Leases that are not settled.
     leases: Mutex<Leases>,
-    /// Verdicts on leases that the back end does not know yet.
+    /// Settlements that the back end has not acknowledged yet.
     outstanding: AtomicU64,
-    /// Some subscription was less than half empty when the ingest polled last, so its credit was small.
+    /// At the last poll some subscription was less than half empty, so its credit was small.
     without_credit: AtomicBool,
-    /// Deliveries may be coming in: the ingest thread has read the broker's phase and has not taken them in yet.
+    /// The ingest thread may be receiving: set before it reads the phase, cleared after the deliveries are enqueued.
     receiving: AtomicBool,
     ingested: AtomicU64,
     released: AtomicU64,
@@ -60,12 +60,12 @@ impl Inbound {
         self.leases.lock()
     }
 
-    /// Marks a lease as lost, and with it those that wait behind it: see [`Leases::lose_behind`].
+    /// Marks a lease as lost, and with it the leases that wait behind it: see [`Leases::lose_behind`].
     pub(crate) fn lose_behind(&self, lost: &HeldLease) {
         self.leases.lock().lose_behind(lost);
     }
 
-    /// A delivery has ended; its settlement is on its way to the back end.
+    /// A delivery has ended, and its settlement is outstanding until the back end acknowledges it.
     pub(super) fn settled(&self, lease: &HeldLease, released: bool) {
         if released {
             self.released.fetch_add(1, Ordering::SeqCst);
@@ -74,12 +74,12 @@ impl Inbound {
         self.outstanding.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// The back end knows so many settlements more.
+    /// The back end has acknowledged this many settlements.
     pub(crate) fn acknowledged(&self, settlements: usize) {
         self.outstanding.fetch_sub(settlements as u64, Ordering::SeqCst);
     }
 
-    /// Wakes the ingest thread, which then asks again for how many deliveries there is credit.
+    /// Wakes the ingest thread, which then computes the credit of each subscription anew.
     pub(crate) fn wake(&self) {
         self.notify.notify();
         if let Some(wake) = &self.waker {
@@ -91,7 +91,7 @@ impl Inbound {
         self.without_credit.store(without, Ordering::SeqCst);
     }
 
-    /// A delivery has left the queue of a subscription. Wakes the ingest if it was short of credit and the queue is half empty.
+    /// A delivery has left a queue. Wakes the ingest if its credit was small and the queue is half empty.
     pub(super) fn note_free_capacity(&self, subscription: &Subscription) {
         if self.without_credit.load(Ordering::Relaxed)
             && subscription.inbox.is_half_empty()
@@ -121,7 +121,7 @@ impl Inbound {
         self.ingested.load(Ordering::SeqCst)
     }
 
-    /// Deliveries that were released because this process ended or gave them up.
+    /// Deliveries that were enqueued here and released without a verdict.
     pub(crate) fn released(&self) -> u64 {
         self.released.load(Ordering::SeqCst)
     }

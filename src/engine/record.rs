@@ -1,20 +1,20 @@
-//! The record of an event in the store: stored, opened again, closed; and the counts that follow.
+//! The record of an event in the store: storing, reopening, settling, and the counts of accepted and settled events.
 
 use super::Engine;
 use crate::event::Event;
 use crate::store::{Progress, Record, SharedRecord, StatusSource};
 
 impl Engine {
-    /// Events that are accepted and not settled, given a sum of `settled` that was read before: never too few.
+    /// Events that are accepted and not settled. Never too few, because the caller has read the sum `settled` before.
     pub(crate) fn in_flight(&self, settled: u64) -> u64 {
         let counters = &self.telemetry.counters;
         (counters.sum(|shard| &shard.accepted) + counters.reopened()).saturating_sub(settled)
     }
 
-    /// Stores an event: from here on it is accepted.
+    /// Stores an event, which is accepted from here on.
     ///
     /// # Errors
-    /// The event, with the record that has its id already.
+    /// The event, and the record that has the same id.
     pub(super) fn store_new(
         &self,
         event: Event,
@@ -28,7 +28,7 @@ impl Engine {
         if self.config.metrics {
             let series = &self.telemetry.series;
             series.published(here.series(), &record.event);
-            // With a back end the deliveries may come in later, here or at another instance.
+            // With a back end, deliveries may follow later, on this or another instance.
             if deliveries == 0 && self.bridge.is_none() {
                 series.settled(here.series(), &record.event, false, None, 0);
             }
@@ -36,12 +36,12 @@ impl Engine {
         Ok(record)
     }
 
-    /// Evicts what is beyond the bound of the store.
+    /// Evicts events beyond the bound of the store.
     pub(crate) fn fit_store(&self) {
         self.store.fit(|| self.in_flight(self.telemetry.counters.settled()));
     }
 
-    /// Makes a delivery of a known event open; `open` returns the progress before that.
+    /// Opens deliveries of a known event. `open` changes the record and returns its earlier progress.
     pub(super) fn reopen(&self, record: &SharedRecord, open: impl FnOnce(&Record) -> Progress) {
         let before = open(record);
         if !before.is_open() {
@@ -52,8 +52,7 @@ impl Engine {
         self.store.reopened(record);
     }
 
-    /// Completes or fails an event if none of its deliveries is open in this process. `timed` also records how long it took, at a wall
-    /// time.
+    /// Completes or fails an event, if none of its deliveries is open here. `timed`, a wall time, records the duration.
     pub(super) fn settle_event(&self, record: &SharedRecord, progress: Progress, timed: Option<u64>) {
         if progress.is_open() {
             return;
