@@ -52,7 +52,7 @@ fn shapes() -> [(&'static str, Targets); 4] {
 
 fn route_all(router: &Targets, types: &[EventType]) {
     for event_type in types {
-        assert_eq!(black_box(router.look_up(black_box(event_type)).targets().len()), 1);
+        assert_eq!(black_box(router.lookup(black_box(event_type)).targets().len()), 1);
     }
 }
 
@@ -108,7 +108,7 @@ fn deep_wildcards(c: &mut Criterion) {
         group.bench_function(name, |b| {
             b.iter(|| {
                 router.insert(&other, 2_000, Arc::new(0));
-                black_box(router.look_up(event_type).targets().len())
+                black_box(router.lookup(event_type).targets().len())
             });
         });
     }

@@ -1,125 +1,87 @@
-//! What the engine knows of its back end, and what the bridge threads share: [`mirror`] takes events out, [`ingest`] brings
-//! deliveries in, [`settling`] takes their verdicts back, and by way of it [`registering`] tells of subscriptions. Names no vendor.
+//! The state of the connection to a back end: what the bridge threads share with the engine. Names no vendor.
 //!
-//! With a mirror a publish is accepted when the back end holds the event; concurrent publishers share its round trips.
-//! With an ingest the deliveries of group subscriptions come back from there under a lease ([`held`]), which is settled after
-//! the handler; local subscriptions receive from this process as without a back end. What came back from a lost lease runs
-//! alone ([`suspects`]); what failed may wait for its retry there ([`deferring`]). A back end that fails is called again after growing pauses; meanwhile the bounds hold. The threads end
-//! after the workers, so that what those settle last still reaches the back end.
+//! The [`Outbox`] holds what goes out: events until the back end has confirmed them, and statuses until it knows them. The [`Inbound`]
+//! holds what came in: the leases, and whether more may come. [`Commands`] is the queue of the settling thread. What the threads do
+//! with them is in `engine/bridge`.
 
-mod buffered;
-mod deferring;
-mod held;
-mod ingest;
-mod joining;
-mod mirror;
-mod registering;
-mod settling;
-mod suspects;
-mod wait;
+mod command;
+mod inbound;
+mod instance_name;
+mod notify;
+mod outbox;
+mod receipt;
+mod registration;
+mod suspect_queue;
 
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use flume::{Receiver, Sender};
 use parking_lot::Mutex;
 
 use crate::config::{Confirm, Scope};
-use crate::engine::Engine;
-use crate::event::{Event, EventId, Status};
-use crate::lifecycle::Role;
+use crate::event::Status;
+use crate::outcome::{BackendError, BridgeStats};
 use crate::provider::{
-    BackendError, Capabilities, EventStore, Ingest, LeaseOutcome, Mirror, Operator, Provider, Settlement, Settler,
-    StatusChange, Waker,
+    Capabilities, EventStore, Ingest, LeaseOutcome, Mirror, Operator, Provider, Settlement, Settler,
 };
-use crate::receipt::Gate;
-use crate::stats::BridgeStats;
+use crate::queue::HeldLease;
 use crate::store::{Progress, Record};
 use crate::subscription::Subscription;
-pub(crate) use held::Held;
-use held::Leases;
-use joining::Joining;
-pub(crate) use mirror::Unsent;
-use mirror::{Batch, GATES, Job};
-use registering::Registered;
-pub(crate) use registering::{ORDER_ACROSS_INSTANCES, START_POSITIONS};
-use settling::Command;
-pub(crate) use suspects::Suspects;
-use wait::{Bell, Latch};
+pub(crate) use command::{Command, Commands};
+pub(crate) use inbound::Inbound;
+use instance_name::InstanceNameClaim;
+pub(crate) use notify::Latch;
+pub(crate) use outbox::{OnConfirmed, Outbox, Outgoing, Unsent};
+pub(crate) use receipt::Confirmation;
+pub use receipt::Receipt;
+pub(crate) use registration::{ORDER_ACROSS_INSTANCES, Registered, START_POSITIONS};
+pub(crate) use suspect_queue::SuspectQueue;
 
-/// Events that wait for the back end.
-const MAX_BACKLOG: usize = 10_000;
-/// Events whose status the back end does not know yet: while there are more, nothing is published.
-const MAX_UNTOLD: usize = 100_000;
-/// How long a call of a suspect waits until the back end knows of it; without that it does not begin.
-const MARK_WITHIN: Duration = Duration::from_secs(5);
+/// How long a call of a suspect waits for the back end to acknowledge its mark. Without the acknowledgement the call does not begin.
+const MARK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Where deliveries come from, and where their verdicts go.
-type Inward = (Box<dyn Ingest>, Box<dyn Settler>);
-
-/// See the module's page.
+/// The back end of one broker.
 pub(crate) struct Bridge {
     pub(crate) name: String,
     pub(crate) capabilities: Capabilities,
     pub(crate) store: Option<Arc<dyn EventStore>>,
     pub(crate) operator: Option<Arc<dyn Operator>>,
-    /// The name of this instance, until the back end holds it.
-    joining: Mutex<Option<Joining>>,
-    /// Until its thread takes it.
-    mirror: Mutex<Option<Box<dyn Mirror>>>,
-    ingest: Mutex<Option<Inward>>,
-    /// Interrupts an ingest that waits.
-    waker: Option<Waker>,
-    /// How long a lease lasts, once the settler has said so.
-    lease_time: OnceLock<Option<Duration>>,
     pub(crate) has_mirror: bool,
     pub(crate) has_ingest: bool,
-    /// An event is accepted before the back end holds it.
-    pub(crate) buffers: bool,
-    /// Bounded by `unconfirmed`.
-    jobs: (Sender<Job>, Receiver<Job>),
-    /// Bounded by the leases and the subscriptions that exist.
-    commands: (Sender<Command>, Receiver<Command>),
-    /// Events that were taken and are not confirmed.
-    unconfirmed: AtomicU64,
-    /// Verdicts on leases, and events whose status has changed, that the back end does not know yet.
-    owed: AtomicU64,
-    /// The latest status of each such event.
-    untold: Mutex<HashMap<EventId, StatusChange>>,
-    /// Leases that are not settled.
-    held: Mutex<Leases>,
-    /// Some subscription had little room when the ingest looked last.
-    starved: AtomicBool,
-    /// Wakes the ingest thread when it does not wait for the back end.
-    bell: Bell,
-    /// Deliveries may be coming in: the ingest thread has looked whether the broker runs, and has not taken them in yet.
-    receiving: AtomicBool,
-    /// What the mirror gets next.
-    ready: Mutex<Batch>,
-    /// Where publishers wait for its outcomes: each batch at the next one.
-    gates: [Arc<Gate>; GATES],
-    /// The batches that the mirror got so far.
-    round: AtomicUsize,
-    /// What the mirror has under way.
-    sending: Mutex<Option<Arc<Vec<Event>>>>,
-    /// Events whose outcome nobody will ever know.
-    unflushed: Mutex<Vec<Event>>,
+    /// The parts that a thread owns, until that thread starts.
+    parts: Mutex<ThreadParts>,
+    pub(crate) outbox: Outbox,
+    pub(crate) inbound: Inbound,
+    pub(crate) commands: Commands,
+    /// Suspects that wait for the crash guard.
+    pub(crate) suspects: SuspectQueue,
+    /// The name of this instance, until the back end holds it.
+    instance_name: Mutex<Option<InstanceNameClaim>>,
+    /// Registrations made before the broker started.
     registrations: Mutex<Vec<Arc<Registered>>>,
-    closing: Latch<()>,
-    ingest_ended: Latch<()>,
-    mirrored: AtomicU64,
-    ingested: AtomicU64,
-    released: AtomicU64,
-    leases_lost: AtomicU64,
-    errors: AtomicU64,
-    last_error: Mutex<Option<String>>,
+    /// Set when nothing more will come: each thread tries once what is left, and ends.
+    pub(crate) closing: Latch<()>,
+    pub(crate) ingest_ended: Latch<()>,
+    errors: ErrorLog,
+}
+
+/// The parts of a provider that its threads own.
+#[derive(Default)]
+struct ThreadParts {
+    mirror: Option<Box<dyn Mirror>>,
+    ingest: Option<(Box<dyn Ingest>, Box<dyn Settler>)>,
+}
+
+/// The failed calls of the back end.
+#[derive(Debug, Default)]
+struct ErrorLog {
+    count: AtomicU64,
+    last: Mutex<Option<String>>,
 }
 
 impl Bridge {
-    /// Nothing for a provider that lives in this process only.
+    /// The bridge to a provider; `None` for one that has no back end.
     pub(crate) fn new(provider: Provider, confirm: Confirm) -> Option<Self> {
         let Provider { name, store, mirror, ingest, operator, capabilities } = provider;
         if store.is_none() && mirror.is_none() && ingest.is_none() && operator.is_none() {
@@ -128,43 +90,27 @@ impl Bridge {
         Some(Self {
             name,
             capabilities,
-            store,
             operator,
-            buffers: mirror.is_some() && confirm == Confirm::Buffered,
             has_mirror: mirror.is_some(),
             has_ingest: ingest.is_some(),
-            waker: ingest.as_ref().and_then(|(ingest, _)| ingest.waker()),
-            lease_time: OnceLock::new(),
-            joining: Mutex::default(),
-            mirror: Mutex::new(mirror),
-            ingest: Mutex::new(ingest),
-            jobs: flume::unbounded(),
-            commands: flume::unbounded(),
-            unconfirmed: AtomicU64::new(0),
-            owed: AtomicU64::new(0),
-            untold: Mutex::default(),
-            held: Mutex::default(),
-            starved: AtomicBool::new(false),
-            bell: Bell::default(),
-            receiving: AtomicBool::new(false),
-            ready: Mutex::default(),
-            gates: Default::default(),
-            round: AtomicUsize::new(0),
-            sending: Mutex::default(),
-            unflushed: Mutex::default(),
+            outbox: Outbox::new(mirror.is_some() && confirm == Confirm::Buffered),
+            inbound: Inbound::new(ingest.as_ref().and_then(|(ingest, _)| ingest.waker())),
+            commands: Commands::new(),
+            suspects: SuspectQueue::default(),
+            store,
+            parts: Mutex::new(ThreadParts { mirror, ingest }),
+            instance_name: Mutex::default(),
             registrations: Mutex::default(),
             closing: Latch::new(),
             ingest_ended: Latch::new(),
-            mirrored: AtomicU64::new(0),
-            ingested: AtomicU64::new(0),
-            released: AtomicU64::new(0),
-            leases_lost: AtomicU64::new(0),
-            errors: AtomicU64::new(0),
-            last_error: Mutex::default(),
+            errors: ErrorLog::default(),
         })
     }
 
-    /// What operators ask for, or the error that says that there is none.
+    /// The operator's part of the back end.
+    ///
+    /// # Errors
+    /// [`BackendError::Unsupported`] unless the back end has one and `can`.
     pub(crate) fn operator(&self, feature: &'static str, can: bool) -> Result<&Arc<dyn Operator>, BackendError> {
         let unsupported = || BackendError::Unsupported { provider: self.name.clone(), feature };
         self.operator.as_ref().filter(|_| can).ok_or_else(unsupported)
@@ -175,90 +121,63 @@ impl Bridge {
         self.has_ingest && scope != Scope::Local
     }
 
-    fn command(&self, command: Command) {
-        // Sending fails only without a receiver, which lives beside the sender.
-        let _ = self.commands.0.send(command);
+    /// The parts of the ingest thread and the settling thread. The caller starts these.
+    pub(crate) fn take_ingest(&self) -> Option<(Box<dyn Ingest>, Box<dyn Settler>)> {
+        let parts = self.parts.lock().ingest.take();
+        parts.inspect(|(_, settler)| self.inbound.set_lease_time(settler.lease_time()))
     }
 
-    /// A leased delivery has ended.
-    pub(crate) fn settle_lease(&self, held: &Held, outcome: LeaseOutcome) {
-        if outcome == LeaseOutcome::Released {
-            self.released.fetch_add(1, Ordering::SeqCst);
-        }
-        held.settle();
-        self.owed.fetch_add(1, Ordering::SeqCst);
-        self.command(Command::Settle(Settlement::new(held.token, outcome)));
+    /// The part of the mirror thread. The caller starts it.
+    pub(crate) fn take_mirror(&self) -> Option<Box<dyn Mirror>> {
+        self.parts.lock().mirror.take()
     }
 
-    /// See [`Leases::lose_behind`].
-    fn lose_behind(&self, lost: &Held) {
-        self.held.lock().lose_behind(lost);
+    /// Reports the outcome of a leased delivery to the back end.
+    pub(crate) fn settle_lease(&self, lease: &HeldLease, outcome: LeaseOutcome) {
+        self.inbound.settled(lease, outcome == LeaseOutcome::Released);
+        self.commands.send(Command::Settle(Settlement::new(lease.token, outcome)));
     }
 
-    /// A lease for whose delivery there is no place.
-    fn release(&self, held: &Held) {
-        held.settle();
-        self.owed.fetch_add(1, Ordering::SeqCst);
-        self.command(Command::Settle(Settlement::new(held.token, LeaseOutcome::Released)));
+    /// Releases a lease whose delivery found no place.
+    pub(crate) fn release(&self, lease: &HeldLease) {
+        self.inbound.settled(lease, false);
+        self.commands.send(Command::Settle(Settlement::new(lease.token, LeaseOutcome::Released)));
     }
 
-    /// Has the back end told that a call of a suspect begins. Waits for its answer: false if the lease is lost, or nobody knows.
-    fn mark(&self, held: &Held) -> bool {
+    /// Marks the start of a suspect's call at the back end. Waits for the acknowledgement, at most [`MARK_TIMEOUT`]; false if the lease
+    /// is lost or no acknowledgement came.
+    pub(crate) fn mark(&self, lease: &HeldLease) -> bool {
         let marked = Arc::new(Latch::new());
-        self.command(Command::Mark(held.token, Arc::clone(&marked)));
-        marked.wait(MARK_WITHIN).unwrap_or(false)
+        self.commands.send(Command::Mark(lease.token, Arc::clone(&marked)));
+        marked.wait(MARK_TIMEOUT).unwrap_or(false)
     }
 
-    /// Waits until what was given back is so at the back end too.
-    fn wait_until_settled(&self) {
+    /// Removes the mark of a call that has ended while its lease goes on.
+    pub(crate) fn unmark(&self, lease: &HeldLease) {
+        self.commands.send(Command::Unmark(lease.token));
+    }
+
+    /// Waits until the back end knows every settlement sent so far, at most [`MARK_TIMEOUT`].
+    pub(crate) fn wait_until_settled(&self) {
         let reached = Arc::new(Latch::new());
-        self.command(Command::Reach(Arc::clone(&reached)));
-        // Later at the latest: a back end that is away hands nothing over either.
-        let _ = reached.wait(MARK_WITHIN);
+        self.commands.send(Command::Reach(Arc::clone(&reached)));
+        // After the timeout the caller goes on: a back end that is away delivers nothing either.
+        let _ = reached.wait(MARK_TIMEOUT);
     }
 
-    fn unmark(&self, held: &Held) {
-        self.command(Command::Unmark(held.token));
+    /// A delivery has left the queue of a subscription: the ingest may receive more.
+    pub(crate) fn note_free_capacity(&self, subscription: &Subscription) {
+        self.inbound.note_free_capacity(subscription);
     }
 
-    /// A delivery has left the queue of a subscription: the ingest may bring more.
-    pub(crate) fn made_room(&self, subscription: &Subscription) {
-        if self.starved.load(Ordering::Relaxed)
-            && subscription.inbox.is_half_empty()
-            && self.starved.swap(false, Ordering::SeqCst)
-        {
-            self.ring();
-        }
-    }
-
-    /// Has the ingest thread look again how much room there is, and for whom.
-    pub(crate) fn ring(&self) {
-        self.bell.ring();
-        if let Some(wake) = &self.waker {
-            wake();
-        }
-    }
-
-    /// A status changed by a delivery that the back end did not hand over: its store is told.
+    /// Records a status that local deliveries have given an event, for the back end's store.
     pub(crate) fn note_status(&self, record: &Record, status: Status, error: Option<String>) {
-        if self.store.is_none() {
-            return;
-        }
-        let id = record.event.id();
-        let change = StatusChange::new(id.clone(), status, error, record.retries());
-        let mut untold = self.untold.lock();
-        let was_empty = untold.is_empty();
-        if untold.insert(id.clone(), change).is_none() {
-            self.owed.fetch_add(1, Ordering::SeqCst);
-        }
-        drop(untold);
-        if was_empty {
-            self.wake_mirror();
+        if self.store.is_some() {
+            self.outbox.add_status(record, status, error);
         }
     }
 
-    /// When nothing of an event is open any more, its store is told how those deliveries ended that it did not hand over, if
-    /// there were any: whichever delivery was the last.
+    /// Reports the end of an event to the back end's store, if some of its deliveries were local and none is open any more.
     pub(crate) fn note_end(&self, record: &Record, progress: Progress) {
         if !progress.is_open() && progress.has_local() {
             let (status, error) = record.local_end();
@@ -266,72 +185,35 @@ impl Bridge {
         }
     }
 
-    fn wake_mirror(&self) {
-        // As in `command`.
-        let _ = self.jobs.0.send(Job::Wake);
-    }
-
-    fn has_too_much_untold(&self) -> bool {
-        self.untold.lock().len() >= MAX_UNTOLD
-    }
-
-    /// Nothing waits for the back end, and nothing is coming in.
+    /// Whether nothing waits for the back end and nothing is being received.
     pub(crate) fn is_flushed(&self) -> bool {
-        !self.receiving.load(Ordering::SeqCst)
-            && self.unconfirmed.load(Ordering::SeqCst) == 0
-            && self.owed.load(Ordering::SeqCst) == 0
+        self.inbound.is_flushed() && self.outbox.is_flushed()
     }
 
     /// Nothing more will come: the threads try once what is left, and end.
     pub(crate) fn close(&self) {
         self.closing.set(());
-        self.wake_mirror();
-        self.command(Command::Close);
-        self.ring();
-    }
-
-    /// Deliveries that were given back.
-    pub(crate) fn released(&self) -> u64 {
-        self.released.load(Ordering::SeqCst)
+        self.outbox.wake();
+        self.commands.send(Command::Close);
+        self.inbound.wake();
     }
 
     pub(crate) fn stats(&self) -> BridgeStats {
         BridgeStats {
-            mirrored: self.mirrored.load(Ordering::SeqCst),
-            mirror_backlog: self.unconfirmed.load(Ordering::SeqCst),
-            ingested: self.ingested.load(Ordering::SeqCst),
-            leases: self.held.lock().len() as u64,
-            leases_lost: self.leases_lost.load(Ordering::SeqCst),
-            errors: self.errors.load(Ordering::SeqCst),
-            last_error: self.last_error.lock().clone(),
+            mirrored: self.outbox.mirrored(),
+            mirror_backlog: self.outbox.unconfirmed(),
+            ingested: self.inbound.ingested(),
+            leases: self.inbound.leases().len() as u64,
+            leases_lost: self.inbound.leases_lost(),
+            errors: self.errors.count.load(Ordering::SeqCst),
+            last_error: self.errors.last.lock().clone(),
         }
     }
 
-    pub(crate) fn note_error(&self, error: &BackendError) {
-        self.errors.fetch_add(1, Ordering::SeqCst);
-        *self.last_error.lock() = Some(error.to_string());
+    /// Counts and logs a failed call of the back end.
+    pub(crate) fn record_error(&self, error: &BackendError) {
+        self.errors.count.fetch_add(1, Ordering::SeqCst);
+        *self.errors.last.lock() = Some(error.to_string());
         tracing::warn!(provider = self.name, %error, "the back end failed");
-    }
-}
-
-impl Engine {
-    /// Starts the bridge threads, and waits until the back end knows the subscriptions.
-    pub(crate) fn start_bridge(self: &Arc<Self>) -> Result<(), (String, String)> {
-        let Some(bridge) = &self.bridge else { return Ok(()) };
-        let ingest = bridge.ingest.lock().take();
-        if let Some((ingest, settler)) = ingest {
-            bridge.lease_time.get_or_init(|| settler.lease_time());
-            let engine = Arc::clone(self);
-            self.lifecycle.spawn(Role::Bridge, "settle", move || engine.run_settling(settler))?;
-            bridge.wait_for_registrations();
-            let engine = Arc::clone(self);
-            self.lifecycle.spawn(Role::Bridge, "ingest", move || engine.run_ingest(ingest))?;
-        }
-        let mirror = bridge.mirror.lock().take();
-        if mirror.is_some() || bridge.store.is_some() {
-            let engine = Arc::clone(self);
-            self.lifecycle.spawn(Role::Bridge, "mirror", move || engine.run_mirror(mirror))?;
-        }
-        Ok(())
     }
 }

@@ -1,27 +1,34 @@
 //! The broker: the front door. It wires the parts together and owns none of their data.
 
+mod builder;
+pub mod global;
+mod lookup;
+mod operator;
+mod publisher;
+#[cfg(feature = "signals")]
+mod signals;
+mod stream;
+
 use std::any::Any;
 use std::fmt;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use crate::builder::BrokerBuilder;
+use crate::bridge::Receipt;
 use crate::config::{Mode, StartPosition, SubscribeOptions};
-use crate::delivery::Delivery;
-use crate::dispatch::KeptRoute;
-use crate::engine::{Engine, Observer};
-use crate::error::{Invalid, PublishError, StartError, SubscribeError, UnknownSubscription};
-use crate::event::{Event, EventType, Source};
-use crate::handler::IntoOutcome;
-use crate::lifecycle::{Phase, StopReport};
-use crate::pattern::Pattern;
-use crate::provider::BackendError;
-use crate::publisher::Publisher;
-use crate::receipt::Receipt;
-use crate::stream::EventStream;
-use crate::trace;
-use crate::verdict::{Accepted, Settled, SubscriptionId, SyncReport};
+use crate::engine::{Engine, Phase, SubscriptionRoute};
+use crate::event::{Event, EventType, Invalid, Pattern, Source};
+use crate::outcome::{
+    Accepted, BackendError, PublishError, Settled, StartError, StopReport, SubscribeError, SubscriptionId, SyncReport,
+    UnknownSubscription,
+};
+use crate::subscription::{Delivery, IntoOutcome};
+use crate::telemetry::trace;
+pub use builder::BrokerBuilder;
+pub use publisher::Publisher;
+#[cfg(feature = "signals")]
+pub use signals::run_until_signal;
+pub use stream::{EventStream, StreamItem};
 
 /// How long dropping the last handle drains.
 pub(crate) const DRAIN_ON_DROP: Duration = Duration::from_secs(5);
@@ -68,7 +75,7 @@ impl Broker {
     pub(crate) fn of(engine: Arc<Engine>) -> Self {
         let handle = Arc::new(Handle { engine: Arc::clone(&engine) });
         let weak: Weak<Handle> = Arc::downgrade(&handle);
-        engine.front.get_or_init(|| weak as Weak<dyn Any + Send + Sync>);
+        engine.instance.handle.get_or_init(|| weak as Weak<dyn Any + Send + Sync>);
         Self { handle }
     }
 
@@ -83,7 +90,7 @@ impl Broker {
 
     /// The name of this instance, which its events carry.
     pub fn instance_id(&self) -> &str {
-        &self.engine().instance_id
+        &self.engine().instance.id
     }
 
     /// Starts the threads; from now on events are taken. Does not block.
@@ -186,7 +193,7 @@ impl Broker {
         if engine.lifecycle.phase() != Phase::Running {
             return Err(BackendError::Refused("broker is not running".to_owned()));
         }
-        bridge.remove_for_good(name)
+        bridge.remove_permanently(name)
     }
 
     /// Publishes an event. In mode [`Sync`](Mode::Sync) it does what [`publish_sync`](Self::publish_sync) does; else it
@@ -196,7 +203,7 @@ impl Broker {
     /// # Errors
     /// [`PublishError`] with the event, so that it can be published again.
     pub fn publish(&self, event: Event) -> Result<Accepted, PublishError> {
-        trace::sending(self.engine(), event, |event| self.send(event))
+        trace::publish_in_span(self.engine().propagator(), event, |event| self.send(event))
     }
 
     fn send(&self, event: Event) -> Result<Accepted, PublishError> {
@@ -206,17 +213,25 @@ impl Broker {
             let deliveries = report.settled.len() + report.open.len();
             return Ok(Accepted { id: report.id, duplicate: report.duplicate, deliveries });
         }
-        match engine.bridge.as_ref().filter(|bridge| bridge.has_mirror) {
-            Some(bridge) => engine.publish_out(bridge, event, true)?.wait(engine.config.sync_timeout),
-            None => engine.publish_here(event, true),
+        match engine.mirroring_bridge() {
+            Some(bridge) => engine.publish_mirrored(bridge, event, true)?.wait(engine.config.sync_timeout),
+            None => engine.publish_local(event, true),
         }
     }
 
     /// Publishes an event like [`publish`](Self::publish), but with the route that a publisher keeps.
-    pub(crate) fn publish_kept(&self, event: Event, kept: &mut Option<KeptRoute>) -> Result<Accepted, PublishError> {
+    pub(crate) fn publish_cached(
+        &self,
+        event: Event,
+        cached: &mut Option<SubscriptionRoute>,
+    ) -> Result<Accepted, PublishError> {
         let engine = self.engine();
-        let is_plain = engine.config.mode == Mode::Async && !engine.bridge.as_ref().is_some_and(|it| it.has_mirror);
-        if is_plain && !trace::is_wanted(engine) { engine.publish_kept(event, kept) } else { self.publish(event) }
+        let is_plain = engine.config.mode == Mode::Async && engine.mirroring_bridge().is_none();
+        if is_plain && !trace::is_wanted(engine.propagator()) {
+            engine.publish_cached(event, cached)
+        } else {
+            self.publish(event)
+        }
     }
 
     /// A publisher of events of one type from one source, for a thread that publishes many of them: it looks the
@@ -249,7 +264,7 @@ impl Broker {
     /// [`PublishError`] with the event. [`WouldDeadlock`](PublishError::WouldDeadlock) if called inside a handler that it
     /// would have to wait for.
     pub fn publish_sync(&self, event: Event) -> Result<SyncReport, PublishError> {
-        trace::sending(self.engine(), event, |event| self.engine().publish_sync(event))
+        trace::publish_in_span(self.engine().propagator(), event, |event| self.engine().publish_sync(event))
     }
 
     /// Publishes many events, each as [`publish`](Self::publish) does in mode async, and waits for the back end once for all.
@@ -259,25 +274,25 @@ impl Broker {
     /// None by itself: each outcome is a [`PublishError`] or not.
     pub fn publish_batch(&self, events: impl IntoIterator<Item = Event>) -> Vec<Result<Accepted, PublishError>> {
         let engine = self.engine();
-        let span = trace::sending_batch();
+        let span = trace::batch_span();
         let events = events.into_iter().map(|mut event| {
-            trace::inject(engine, &mut event);
+            trace::inject(engine.propagator(), &mut event);
             event
         });
-        let Some(bridge) = engine.bridge.as_ref().filter(|bridge| bridge.has_mirror) else {
-            let mut kept = None;
-            let outcomes: Vec<_> = events.map(|event| engine.publish_kept(event, &mut kept)).collect();
+        let Some(bridge) = engine.mirroring_bridge() else {
+            let mut cached = None;
+            let outcomes: Vec<_> = events.map(|event| engine.publish_cached(event, &mut cached)).collect();
             span.count(outcomes.len());
             return outcomes;
         };
-        let receipts: Vec<_> = events.map(|event| engine.publish_out(bridge, event, true)).collect();
+        let receipts: Vec<_> = events.map(|event| engine.publish_mirrored(bridge, event, true)).collect();
         let deadline = engine.clock.deadline(engine.config.sync_timeout);
         let wait = |receipt: Receipt| receipt.wait(engine.clock.sleep_until(deadline));
         span.count(receipts.len());
         receipts.into_iter().map(|receipt| receipt.and_then(wait)).collect()
     }
 
-    /// Looks on: a blocking iterator over the events that match `pattern`, accepted from now on; with a back end that can show
+    /// PollPace on: a blocking iterator over the events that match `pattern`, accepted from now on; with a back end that can show
     /// them, those of every instance. Does not block without a back end, else for one round trip.
     ///
     /// # Errors
@@ -297,14 +312,7 @@ impl Broker {
     /// Calls `observer` with the verdict of each delivery, on the thread that settles it, before `publish_sync` returns. It
     /// should be quick. Observers can't be removed.
     pub fn on_settled(&self, observer: impl Fn(&Settled<'_>) + Send + Sync + 'static) {
-        let engine = self.engine();
-        let observer: Observer = Arc::new(observer);
-        engine.observers.rcu(|observers| {
-            let mut observers = Vec::clone(observers);
-            observers.push(Arc::clone(&observer));
-            observers
-        });
-        engine.has_observers.store(true, Ordering::Release);
+        self.engine().observers.add(observer);
     }
 
     /// Stops: refuses new events, gives blocked publishers theirs back, handles what was accepted, flushes what goes to the
@@ -335,8 +343,8 @@ impl Broker {
 
     /// Makes a stop that is under way give up what is not handled yet.
     #[cfg(feature = "signals")]
-    pub(crate) fn hasten_stop(&self) {
-        self.engine().hasten_stop();
+    pub(crate) fn expedite_stop(&self) {
+        self.engine().expedite_stop();
     }
 }
 
@@ -359,9 +367,9 @@ impl WeakBroker {
 }
 
 fn publish_async(engine: &Arc<Engine>, event: Event) -> Result<Receipt, PublishError> {
-    trace::sending(engine, event, |event| match engine.bridge.as_ref().filter(|bridge| bridge.has_mirror) {
-        Some(bridge) => engine.publish_out(bridge, event, false),
-        None => engine.publish_here(event, false).map(Receipt::known),
+    trace::publish_in_span(engine.propagator(), event, |event| match engine.mirroring_bridge() {
+        Some(bridge) => engine.publish_mirrored(bridge, event, false),
+        None => engine.publish_local(event, false).map(Receipt::known),
     })
 }
 
@@ -375,7 +383,7 @@ impl Delivery<'_> {
     /// The broker, to publish from inside a handler. `None` once its last handle is gone. Handlers should use this and not
     /// hold a handle of their own, which would keep the broker alive.
     pub fn broker(&self) -> Option<Broker> {
-        let handle = self.engine.front.get()?.upgrade()?;
+        let handle = self.context.handle.get()?.upgrade()?;
         handle.downcast::<Handle>().ok().map(|handle| Broker { handle })
     }
 }

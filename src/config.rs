@@ -1,11 +1,11 @@
 //! The settings of a broker and of a subscription as plain data: defaults, units, bounds, checks. Builds nothing live.
 
+mod retry;
+
 use std::time::{Duration, SystemTime};
 
-use crate::error::{Invalid, Problem};
-use crate::event::EventId;
-use crate::pattern::Pattern;
-use crate::retry::RetryPolicy;
+use crate::event::{Event, EventId, Invalid, Pattern, Problem};
+pub use retry::RetryPolicy;
 
 /// What `Broker::publish` does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -155,7 +155,7 @@ impl Config {
     }
 
     pub(crate) fn check(&self) -> Result<(), Invalid> {
-        let longest_id = crate::event::Event::MAX_TEXT_BYTES;
+        let longest_id = Event::MAX_TEXT_BYTES;
         within("worker_count", self.worker_count, 1, 1_024)?;
         within("max_workers", self.effective_max_workers(), self.worker_count, 4_096)?;
         within("buffer_size", self.buffer_size, 1, 1 << 24)?;
@@ -326,7 +326,7 @@ impl SubscribeOptions {
     pub(crate) fn check(&self) -> Result<&Pattern, Invalid> {
         let pattern = self.pattern.as_ref().map_err(Clone::clone)?;
         if let Some(name) = &self.name {
-            within("name", name.len(), 1, crate::event::Event::MAX_TEXT_BYTES)?;
+            within("name", name.len(), 1, Event::MAX_TEXT_BYTES)?;
         }
         if let Some(calls) = self.concurrency {
             within("concurrency", calls, 1, if self.dedicated { 1_024 } else { 4_096 })?;

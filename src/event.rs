@@ -8,36 +8,39 @@ mod content;
 mod depth;
 mod event_type;
 mod id;
+mod invalid;
+mod json;
 mod metadata;
+mod pattern;
 mod payload;
 mod progress;
+mod sole_copy;
 mod source;
 mod status;
 mod trace_context;
-mod unseen;
 
 use std::sync::{Arc, LazyLock};
 use std::time::SystemTime;
 
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 pub use builder::{BuildError, EventBuilder};
 pub use event_type::EventType;
 pub use id::EventId;
-pub(crate) use id::UUID_TEXT_BYTES;
+pub use invalid::{Invalid, Problem};
 use metadata::Metadata;
-pub(crate) use metadata::parse_metadata;
+pub use pattern::Pattern;
+#[cfg(any(test, feature = "internals"))]
+pub use pattern::matches;
+pub(crate) use pattern::{ONE, REST};
 pub use payload::{DecodeError, Payload};
+use sole_copy::SoleCopy;
 pub use source::Source;
 pub use status::Status;
 pub(crate) use trace_context::TRACEPARENT;
-use unseen::Unseen;
 
-use crate::clock::system_time;
-use crate::codec;
-use crate::error::Invalid;
+use crate::base::system_time;
 
 /// The type of an event on an entity: `schema.entity.operation`.
 ///
@@ -78,7 +81,7 @@ pub struct Event {
     retry_count: u32,
     source: Source,
     status: Status,
-    unseen: Unseen,
+    sole_copy: SoleCopy,
     rare: Option<Box<Rare>>,
 }
 
@@ -128,16 +131,17 @@ impl Event {
     /// The id; a new UUID of version 7 unless one was given.
     #[must_use]
     pub fn id(&self) -> &EventId {
-        self.unseen.end();
         &self.id
     }
 
-    /// Whether nobody can know the id yet: it was made here, and since then the event was neither copied nor written as JSON, nor was
-    /// its id read. Then no back end can hold it either, and need not look. Of an event that a [`Mirror`](crate::provider::Mirror) gets
-    /// it tells how it was when it was published; reading its id ends that here too.
+    /// Whether a back end may hold this event already.
+    ///
+    /// False if the id was made by [`build`](EventBuilder::build), and the event has neither been copied nor written as JSON nor come
+    /// back from a publish since: then no back end needs to look the id up. For the events of a [`Mirror`](crate::provider::Mirror)
+    /// the answer is that of the moment of their publish.
     #[must_use]
-    pub fn has_unseen_id(&self) -> bool {
-        self.unseen.get()
+    pub fn may_exist(&self) -> bool {
+        !self.sole_copy.get()
     }
 
     /// Where the event comes from.
@@ -265,27 +269,6 @@ impl Event {
         self.key.as_deref()
     }
 
-    /// The event as JSON, one object without white space.
-    ///
-    /// The fields, in this order: `id`, `source`, `type`, `status`, `retry_count`, `error` (only if there is one),
-    /// `payload`, `user_id` (0 if none), `session_id`, `instance_id`, `schema`, `entity`, `operation` (each `""` if
-    /// none), `created_at`, `processed_at`, `completed_at` (RFC 3339 in UTC, to the nanosecond; the last two only if
-    /// known), `metadata`, `key` (only if there is one).
-    #[must_use]
-    pub fn to_json(&self) -> Vec<u8> {
-        codec::encode(self)
-    }
-
-    /// Reads an event from JSON as [`to_json`](Event::to_json) writes it. The order of the fields is free, unknown ones
-    /// are ignored, and all but `id`, `source` and `type` may be left out, be null or `""`. Without a `created_at` the
-    /// event is as old as can be, from the start of 1970. Each bound of [`EventBuilder`] holds here too.
-    ///
-    /// # Errors
-    /// The field that was refused and why; the field is named `event` if the whole is no JSON object.
-    pub fn from_json(json: &[u8]) -> Result<Self, Invalid> {
-        codec::decode(json)
-    }
-
     pub(crate) fn created_nanos(&self) -> u64 {
         self.created
     }
@@ -307,14 +290,9 @@ impl Event {
         }
     }
 
-    /// The id for the broker itself, which takes it nowhere.
-    pub(crate) fn id_unnoticed(&self) -> &EventId {
-        &self.id
-    }
-
-    /// For a copy that only the broker has: nobody has seen the id of the event that was published.
-    pub(crate) fn keep_unseen(&mut self) {
-        self.unseen = Unseen::new(true);
+    /// Marks this copy, which only the broker has, as one that no back end holds.
+    pub(crate) fn set_sole_copy(&mut self) {
+        self.sole_copy = SoleCopy::new(true);
     }
 
     /// Adds an entry of the trace's context, unless it breaks a bound of metadata: the event matters more.
@@ -327,14 +305,6 @@ impl Event {
     /// Drops an event that is not needed any more, but for what the next one may use.
     pub(crate) fn recycle(self) {
         self.event_type.recycle();
-    }
-}
-
-/// As the JSON of [`Event::to_json`]. Only for `serde_json`: the payload is written as it is.
-impl Serialize for Event {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let text = String::from_utf8(self.to_json()).map_err(serde::ser::Error::custom)?;
-        RawValue::from_string(text).map_err(serde::ser::Error::custom)?.serialize(serializer)
     }
 }
 

@@ -25,12 +25,12 @@ use std::time::Duration;
 
 use crate::config::{Scope, StartPosition};
 use crate::event::{Event, EventId, Status};
-use crate::query::{Filter, Page};
-use crate::stats::StoreStats;
+pub use crate::outcome::error::BackendError;
+use crate::outcome::{Filter, Page, StoreStats};
 pub use backoff::Backoff;
 pub use busy_poll::BusyPoll;
 pub use capabilities::Capabilities;
-pub use lease::{Lease, LeaseOutcome, LeaseToken, Room, Settlement};
+pub use lease::{Demand, Lease, LeaseOutcome, LeaseToken, Settlement};
 pub use operator::{Operator, Replay, Replayed, Tail};
 pub use partition::partition_of;
 
@@ -102,26 +102,6 @@ impl fmt::Debug for Provider {
             .field("operator", &self.operator.is_some())
             .finish()
     }
-}
-
-/// Why a call of a back end failed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum BackendError {
-    /// It can't be reached, is full or is not ready. Trying again later may help.
-    #[error("back end unavailable: {0}")]
-    Unavailable(String),
-    /// It refused the request, and will refuse it again.
-    #[error("back end refused: {0}")]
-    Refused(String),
-    /// It does not offer what was asked for.
-    #[error("the back end {provider} does not offer {feature}")]
-    Unsupported {
-        /// Which back end.
-        provider: String,
-        /// What was asked for.
-        feature: &'static str,
-    },
 }
 
 /// What became of one event of a batch.
@@ -224,7 +204,7 @@ pub trait Ingest: Send {
     ///
     /// # Errors
     /// [`BackendError`] as the back end answers; the engine waits a little and calls again.
-    fn receive(&mut self, room: &[Room], wait: Duration) -> Result<Vec<Lease>, BackendError>;
+    fn receive(&mut self, room: &[Demand], wait: Duration) -> Result<Vec<Lease>, BackendError>;
     /// Subscriptions that should give back what no call has begun of, because other members are to have it; asked after each
     /// [`receive`](Self::receive). Their leases are settled as [released](LeaseOutcome::Released) before the next one.
     fn wanted_back(&mut self) -> Vec<Arc<str>> {

@@ -14,15 +14,14 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::event::EventType;
-use crate::pattern::Pattern;
+use crate::event::{EventType, Pattern};
 
 use cache::{Hit, RouteCache};
 use trie::Trie;
 
 /// The targets of every pattern.
 ///
-/// `route` and `look_up` never wait for user code, and any method may be called while a `Found` is held.
+/// `route` and `lookup` never wait for user code, and any method may be called while a `Found` is held.
 /// Targets are dropped with no lock held, so a target's `Drop` may call the router too.
 pub struct Router<T> {
     trie: Trie<T>,
@@ -41,7 +40,7 @@ pub struct Route<T> {
 
 /// A route that its holder keeps for the next event of the same type. It keeps targets that were removed since alive.
 #[derive(Clone)]
-pub struct Kept<T> {
+pub struct CachedRoute<T> {
     event_type: EventType,
     generation: u64,
     route: Arc<Route<T>>,
@@ -142,7 +141,7 @@ impl<T: Clone + Send + Sync + 'static> Router<T> {
 
     /// Like [`Router::route`], but cheaper when the type was seen lately: no reference count changes, so threads that
     /// route the same type do not disturb each other. To be held for a short while.
-    pub fn look_up(&self, event_type: &EventType) -> Found<'_, T> {
+    pub fn lookup(&self, event_type: &EventType) -> Found<'_, T> {
         if self.is_empty() {
             return Found(Answer::Nobody(&self.nobody));
         }
@@ -154,12 +153,12 @@ impl<T: Clone + Send + Sync + 'static> Router<T> {
     }
 
     /// The route that is kept, if it is of this type and no target came or went since; else it is looked up and kept.
-    pub fn renew<'a>(&self, kept: &'a mut Option<Kept<T>>, event_type: &EventType) -> &'a Route<T> {
+    pub fn renew<'a>(&self, kept: &'a mut Option<CachedRoute<T>>, event_type: &EventType) -> &'a Route<T> {
         let generation = self.cache.generation();
-        let kept_holds = |kept: &Kept<T>| kept.generation == generation && kept.event_type == *event_type;
+        let kept_holds = |kept: &CachedRoute<T>| kept.generation == generation && kept.event_type == *event_type;
         let current = kept.take().filter(kept_holds);
-        let look_up = || Kept { event_type: event_type.clone(), generation, route: self.route(event_type) };
-        &kept.insert(current.unwrap_or_else(look_up)).route
+        let lookup = || CachedRoute { event_type: event_type.clone(), generation, route: self.route(event_type) };
+        &kept.insert(current.unwrap_or_else(lookup)).route
     }
 
     /// Walks the trie and remembers the answer.
@@ -191,9 +190,12 @@ impl<T> fmt::Debug for Found<'_, T> {
     }
 }
 
-impl<T> fmt::Debug for Kept<T> {
+impl<T> fmt::Debug for CachedRoute<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Kept").field("event_type", &self.event_type).field("route", &self.route).finish_non_exhaustive()
+        f.debug_struct("CachedRoute")
+            .field("event_type", &self.event_type)
+            .field("route", &self.route)
+            .finish_non_exhaustive()
     }
 }
 

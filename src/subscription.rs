@@ -1,26 +1,39 @@
-//! A running subscription: its handler, its inbox, and the *seats* that say who may run it.
+//! A running subscription: its handler, its inbox, and the *permits* that say who may run it.
 //!
-//! A seat is the right to run one delivery at a time; there are as many as the subscription's concurrency. A worker that
-//! attends to the subscription holds one, and so does a thread that `publish_sync` lends. As long as a seat is taken, its holder looks
-//! at the inbox before it gives the seat back, so a publisher need not call anybody. What an attempt does is in `worker`.
+//! A permit is the right to run one delivery at a time; there are as many as the subscription's concurrency. A worker that
+//! attends to the subscription holds one, and so does a thread that `publish_sync` lends. As long as a permit is taken, its holder looks
+//! at the inbox before it gives the permit back, so a publisher need not call anybody. What an attempt does is in `worker`.
+
+mod call_stack;
+mod counters;
+mod delivery;
+mod handler;
+mod pool;
+mod registry;
+mod reservation;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering, fence};
 
 use crossbeam_utils::CachePadded;
 use parking_lot::{Condvar, Mutex};
 
-use crate::clock::nanos;
-use crate::config::{Config, Overflow, Scope, StartPosition, SubscribeOptions};
-use crate::delivery::Delivery;
-use crate::handler::Outcome;
-use crate::inbox::Inbox;
-use crate::pattern::Pattern;
-use crate::pool::{Pace, Paced, Pool};
-use crate::retry::RetryPolicy;
-use crate::stats::VerdictCounts;
-use crate::verdict::SubscriptionId;
+use crate::base::nanos;
+use crate::config::{Config, Overflow, RetryPolicy, Scope, StartPosition, SubscribeOptions};
+use crate::event::Pattern;
+use crate::outcome::SubscriptionId;
+use crate::queue::Inbox;
+pub(crate) use call_stack::{CallScope, become_worker, current_calls, in_handler};
+pub(crate) use counters::SubscriptionCounters;
+pub(crate) use delivery::CallContext;
+pub use delivery::Delivery;
+pub(crate) use handler::guarded;
+pub use handler::{HandlerError, IntoOutcome, Outcome};
+use pool::Paced;
+pub(crate) use pool::{Pace, Pool, SEARCH, Taken, Worker};
+pub(crate) use registry::Registry;
+pub(crate) use reservation::{Reservation, Unreserved, release, reserve};
 
 /// A handler, whatever closure it came from.
 pub(crate) type Handler = Box<dyn Fn(&Delivery<'_>) -> Outcome + Send + Sync>;
@@ -52,12 +65,12 @@ pub(crate) struct Subscription {
     pub(crate) handler_deadline: Option<u64>,
     pub(crate) handler: Handler,
     pub(crate) inbox: Inbox,
-    pub(crate) counters: CachePadded<Counters>,
+    pub(crate) counters: CachePadded<SubscriptionCounters>,
     pub(crate) pool: Arc<Workers>,
     concurrency: u32,
-    /// How many seats are worth taking while calls are quick.
-    quick_seats: u32,
-    seats: AtomicU32,
+    /// How many permits are worth taking while calls are quick.
+    quick_permits: u32,
+    permits: AtomicU32,
     /// A [`State`].
     state: AtomicU8,
     pace: AtomicU8,
@@ -66,17 +79,6 @@ pub(crate) struct Subscription {
     watched: AtomicBool,
     calls_ended: Condvar,
     calls_gate: Mutex<()>,
-}
-
-/// What happened so far. All only grow.
-#[derive(Debug, Default)]
-pub(crate) struct Counters {
-    /// Calls begun.
-    pub(crate) started: AtomicU64,
-    /// Calls ended, with everything that follows from them.
-    pub(crate) finished: AtomicU64,
-    pub(crate) retries: AtomicU64,
-    pub(crate) verdicts: VerdictCounts,
 }
 
 /// Where it begins at a back end, and whether it stays there.
@@ -143,8 +145,8 @@ impl Subscription {
             counters: CachePadded::default(),
             pool,
             concurrency: concurrency as u32,
-            quick_seats: concurrency.min(cores.saturating_sub(1).max(1)) as u32,
-            seats: AtomicU32::new(0),
+            quick_permits: concurrency.min(cores.saturating_sub(1).max(1)) as u32,
+            permits: AtomicU32::new(0),
             state: AtomicU8::new(State::Open as u8),
             pace: AtomicU8::new(Pace::Quick as u8),
             misfits: AtomicU32::new(0),
@@ -158,24 +160,26 @@ impl Subscription {
         self.concurrency
     }
 
-    /// Takes a seat, if one is free.
-    pub(crate) fn try_seat(&self) -> bool {
-        self.seats
-            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |seats| (seats < self.concurrency).then_some(seats + 1))
+    /// Takes a permit, if one is free.
+    pub(crate) fn try_permit(&self) -> bool {
+        self.permits
+            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |permits| {
+                (permits < self.concurrency).then_some(permits + 1)
+            })
             .is_ok()
     }
 
-    /// Whether every seat runs a call: a seat that only searches, or whose token waits, is as good as free.
-    pub(crate) fn all_seats_run(&self) -> bool {
+    /// Whether every permit runs a call: a permit that only searches, or whose token waits, is as good as free.
+    pub(crate) fn all_permits_in_calls(&self) -> bool {
         self.running() >= u64::from(self.concurrency)
     }
 
-    /// Gives a seat back. True if there is something to run and the caller has a seat again.
-    pub(crate) fn leave_seat(&self) -> bool {
-        self.seats.fetch_sub(1, Ordering::SeqCst);
-        // Pairs with the load in `call_worker`: this sees the delivery, or the publisher sees the free seat.
+    /// Gives a permit back. True if there is something to run and the caller has a permit again.
+    pub(crate) fn release_permit(&self) -> bool {
+        self.permits.fetch_sub(1, Ordering::SeqCst);
+        // Pairs with the load in `wake_worker`: this sees the delivery, or the publisher sees the free permit.
         fence(Ordering::SeqCst);
-        self.has_ready() && self.try_seat()
+        self.has_ready() && self.try_permit()
     }
 
     /// Something waits for a worker that may run it.
@@ -185,25 +189,27 @@ impl Subscription {
 
     /// Sees to it that what was put in the inbox is run. True if nobody is free for it at this moment, so that it has to be
     /// watched.
-    pub(crate) fn call_worker(self: &Arc<Self>) -> bool {
+    pub(crate) fn wake_worker(self: &Arc<Self>) -> bool {
         // The push has moved the queue's tail (or `due_len`) by a sequentially consistent exchange, which orders it before this
         // load as a fence would, and a fence costs 11 ns. Should the queue ever do less, the timer's watch finds the delivery.
-        let seats = self.seats.load(Ordering::SeqCst);
+        let permits = self.permits.load(Ordering::SeqCst);
         let wanted = match self.pace() {
-            _ if seats == 0 => 1,
-            Pace::Quick if seats >= self.quick_seats || self.inbox.queued() <= BACKLOG => return !self.is_watched(),
-            Pace::Quick => self.quick_seats,
+            _ if permits == 0 => 1,
+            Pace::Quick if permits >= self.quick_permits || self.inbox.queued() <= BACKLOG => {
+                return !self.is_watched();
+            }
+            Pace::Quick => self.quick_permits,
             Pace::Slow | Pace::Long => self.concurrency,
         };
-        if seats >= wanted || !self.try_seat() {
+        if permits >= wanted || !self.try_permit() {
             return !self.is_watched();
         }
         !self.pool.submit(Arc::clone(self)) && !self.is_watched()
     }
 
-    /// Brings in another worker because nothing moves. False if all seats are taken.
-    pub(crate) fn call_another_worker(self: &Arc<Self>) -> bool {
-        self.try_seat() && {
+    /// Brings in another worker because nothing moves. False if all permits are taken.
+    pub(crate) fn wake_another_worker(self: &Arc<Self>) -> bool {
+        self.try_permit() && {
             self.pool.submit(Arc::clone(self));
             true
         }

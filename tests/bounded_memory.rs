@@ -1,5 +1,7 @@
 //! Event types and keys that are all different do not make memory grow without bound.
 
+#[path = "it/support.rs"]
+#[allow(dead_code, reason = "shared with the other tests")]
 mod support;
 
 use std::sync::Arc;

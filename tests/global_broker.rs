@@ -1,5 +1,7 @@
 //! The global broker: taken once, disabled, replaced after a shutdown.
 
+#[path = "it/support.rs"]
+#[allow(dead_code, reason = "shared with the other tests")]
 mod support;
 
 use std::sync::mpsc::channel;

@@ -1,5 +1,7 @@
 //! The end of a scope of the global broker runs user code without a lock. It stands alone: where it fails, the place stays locked.
 
+#[path = "it/support.rs"]
+#[allow(dead_code, reason = "shared with the other tests")]
 mod support;
 
 use std::sync::mpsc::{Sender, channel};

@@ -1,6 +1,8 @@
 //! SIGTERM and SIGINT, sent to a real process: this test runs itself as that process.
 #![cfg(all(unix, feature = "signals"))]
 
+#[path = "it/support.rs"]
+#[allow(dead_code, reason = "shared with the other tests")]
 mod support;
 
 use std::io::{BufRead, BufReader};

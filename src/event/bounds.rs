@@ -1,7 +1,7 @@
 //! The bounds that several fields share: the length of a text, and control characters in it. How deeply JSON is nested is in
 //! `depth`. The bounds of one field alone stand beside that field's type.
 
-use crate::error::Problem;
+use super::invalid::Problem;
 
 /// The longest id, type, key, session id, instance id, schema, entity or operation, in bytes.
 pub(super) const MAX_TEXT_BYTES: usize = 255;

@@ -7,12 +7,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::unseen::Unseen;
+use super::invalid::{Invalid, Problem};
+use super::sole_copy::SoleCopy;
 use super::{
     Event, EventId, EventType, Payload, Rare, Source, Status, TRACEPARENT, bounds, segments_of_three, trace_context,
 };
-use crate::clock;
-use crate::error::{Invalid, Problem};
+use crate::base::wall_nanos;
 
 /// Collects the fields of a new event; made by [`Event::builder`].
 ///
@@ -214,9 +214,9 @@ impl EventBuilder {
             }
         };
         // One look at the clock serves both.
-        let now = if self.id.is_none() || self.created.is_none() { clock::wall_nanos() } else { 0 };
+        let now = if self.id.is_none() || self.created.is_none() { wall_nanos() } else { 0 };
         Ok(Event {
-            unseen: Unseen::new(self.id.is_none()),
+            sole_copy: SoleCopy::new(self.id.is_none()),
             id: self.id.unwrap_or_else(|| EventId::generate(now)),
             rare: self.rare.and_then(|rare| without_derived(*rare, &event_type).boxed()),
             event_type,

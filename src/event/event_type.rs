@@ -10,8 +10,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use super::bounds::MAX_TEXT_BYTES;
-use crate::error::{Invalid, Problem};
-use crate::hash::hash_text;
+use super::invalid::{Invalid, Problem};
+use crate::base::hash_text;
 
 /// The type of an event: 1 to 16 segments with dots between them, often `schema.entity.operation`.
 ///

@@ -10,7 +10,7 @@ use std::sync::atomic::{self, AtomicU64};
 use std::sync::{Arc, LazyLock};
 
 use super::bounds;
-use crate::error::{Invalid, Problem};
+use super::invalid::{Invalid, Problem};
 
 /// The id of an event: 1 to 255 bytes of UTF-8 without control characters.
 ///

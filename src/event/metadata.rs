@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::bounds::{MAX_DEPTH, MAX_TEXT_BYTES};
 use super::depth;
-use crate::error::{Invalid, Problem};
+use super::invalid::{Invalid, Problem};
 
 /// The most entries.
 pub(super) const MAX_ENTRIES: usize = 64;

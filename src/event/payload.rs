@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use super::bounds::MAX_DEPTH;
 use super::depth;
-use crate::error::{Invalid, Problem};
+use super::invalid::{Invalid, Problem};
 
 /// The payload of an event: JSON text, kept as it came and parsed only on request. Immutable and cheap to clone.
 ///

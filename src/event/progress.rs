@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use super::{Event, Rare, Status};
-use crate::clock::wall_nanos_of;
+use crate::base::wall_nanos_of;
 
 impl Event {
     /// The event with the progress that a store of a back end knows. Everything else stays.

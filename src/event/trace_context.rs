@@ -1,6 +1,6 @@
 //! The context of a trace in an event's metadata, in the form of W3C Trace Context. Whose context it is, is told in `trace`.
 
-use crate::error::{Invalid, Problem};
+use super::invalid::{Invalid, Problem};
 
 /// The entry that names the trace and the span that published.
 pub(crate) const TRACEPARENT: &str = "traceparent";

@@ -4,8 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::error::Invalid;
-use crate::event::Payload;
+use crate::event::{Invalid, Payload};
 
 /// What is done to a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -9,8 +9,7 @@ use serde_json::value::RawValue;
 
 use super::{HookContext, HookRegistry, Operation};
 use crate::broker::{Broker, WeakBroker};
-use crate::error::{Invalid, Problem};
-use crate::event::{Event, EventType, Payload, Source};
+use crate::event::{Event, EventType, Invalid, Payload, Problem, Source};
 
 /// The name of the hooks that publish.
 const HOOK_NAME: &str = "eventbroker";

@@ -4,20 +4,20 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::dead_letter::{AttemptError, DeadReason};
 use crate::event::Event;
+use crate::outcome::{AttemptError, DeadReason};
 
 /// How many deliveries a subscription can take at this moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Room {
+pub struct Demand {
     /// The subscription's name.
     pub subscription: Arc<str>,
     /// At least 1.
     pub deliveries: usize,
 }
 
-impl Room {
+impl Demand {
     pub(crate) fn new(subscription: Arc<str>, deliveries: usize) -> Self {
         Self { subscription, deliveries }
     }

@@ -5,11 +5,8 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use crate::config::StartPosition;
-use crate::dead_letter::{DeadLetter, DeadLetterFilter};
-use crate::event::{Event, EventId};
-use crate::pattern::Pattern;
-use crate::provider::BackendError;
-use crate::stats::BackEndStats;
+use crate::event::{Event, EventId, Pattern};
+use crate::outcome::{BackEndStats, BackendError, DeadLetter, DeadLetterFilter};
 
 /// The operators' side of a back end that keeps dead letters. Every verb is about the consumer group that the provider was opened
 /// for, may be called from any thread, and may block for the back end's own time limit.

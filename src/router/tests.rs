@@ -12,8 +12,7 @@ use proptest::prelude::*;
 
 use super::Router;
 use super::cache::SLOTS;
-use crate::event::EventType;
-use crate::pattern::{Pattern, matches};
+use crate::event::{EventType, Pattern, matches};
 
 fn pattern(text: &str) -> Pattern {
     Pattern::parse(text).expect("a valid pattern")
@@ -93,7 +92,7 @@ proptest! {
                         model.iter().filter(|(_, p)| matches(p, &text)).map(|(id, _)| *id).collect();
                     for _ in 0..=usize::from(warm) {
                         prop_assert_eq!(&ids(&router, &text), &expected, "type {}", &text);
-                        let inside = router.look_up(&event_type(&text)).targets().to_vec();
+                        let inside = router.lookup(&event_type(&text)).targets().to_vec();
                         prop_assert_eq!(&inside, &expected, "type {}", &text);
                     }
                 }
@@ -188,7 +187,7 @@ fn a_removed_target_is_let_go_at_once() {
     // Two answers hold it, one of them already stale.
     router.route(&event_type("a"));
     router.insert(&pattern("b"), 3, Arc::new("stays"));
-    drop(router.look_up(&event_type("a")));
+    drop(router.lookup(&event_type("a")));
     assert!(Arc::strong_count(&removed) > 2);
 
     drop(router.remove(&pattern("a"), 1));
@@ -252,7 +251,7 @@ fn the_router_may_be_changed_from_within_a_route() {
     let router = Router::new();
     router.insert(&pattern("a"), 1, 1);
     for _ in 0..2 {
-        let route = router.look_up(&event_type("a"));
+        let route = router.lookup(&event_type("a"));
         router.insert(&pattern("*"), 2, 2);
         assert_eq!(ids(&router, "a"), [1, 2]);
         assert_eq!(router.remove(&pattern("*"), 2), Some(2));

@@ -14,8 +14,8 @@ use std::hash::{BuildHasherDefault, RandomState};
 use dashmap::DashMap;
 use parking_lot::Mutex;
 
-use crate::hash::NumberHasher;
-use crate::pattern::{self, Pattern};
+use crate::base::NumberHasher;
+use crate::event::{self, Pattern};
 
 /// Shards of each map. More than the default, so that the growth of one holds up fewer walks, and shorter.
 const SHARDS: usize = 64;
@@ -252,8 +252,8 @@ impl<T: Clone + Send + Sync + 'static> Trie<T> {
     /// The symbol of a pattern's segment.
     fn symbol(&self, segment: &str) -> Option<u64> {
         match segment {
-            pattern::ONE => Some(ONE),
-            pattern::REST => Some(REST),
+            event::ONE => Some(ONE),
+            event::REST => Some(REST),
             literal => self.symbol_of_literal(literal),
         }
     }
@@ -266,8 +266,8 @@ impl<T: Clone + Send + Sync + 'static> Trie<T> {
     /// The symbol of a pattern's segment, for one more edge.
     fn acquire(&self, segment: &str, numbers: &mut Numbers) -> u64 {
         match segment {
-            pattern::ONE => return ONE,
-            pattern::REST => return REST,
+            event::ONE => return ONE,
+            event::REST => return REST,
             _ => {}
         }
         if let Some(mut symbol) = self.symbols.get_mut(segment) {
@@ -319,6 +319,6 @@ impl Node {
 
 /// The segments under which a pattern is filed. A lone `*` means what a lone `**` means.
 fn segments(pattern: &Pattern) -> std::str::Split<'_, char> {
-    let text = if pattern.is_match_all() { pattern::REST } else { pattern.as_str() };
+    let text = if pattern.is_match_all() { event::REST } else { pattern.as_str() };
     text.split('.')
 }

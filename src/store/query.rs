@@ -5,8 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::Store;
 use crate::event::{Event, EventId, Status};
-use crate::query::{Filter, Order, Page};
-use crate::stats::StoreStats;
+use crate::outcome::{Filter, Order, Page, StoreStats};
 
 impl Store {
     /// One pass over the store that keeps the first `limit` matches in the order of ids. Each event that was there

@@ -9,8 +9,8 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
+use super::sync_wait::SyncWait;
 use crate::event::{Event, Status};
-use crate::watch::Watch;
 
 // Layout of `Record::state`, lowest bits first.
 /// Deliveries that are not terminal yet.
@@ -42,7 +42,7 @@ pub(crate) struct Record {
     /// Those of the deliveries that failed that no back end handed over. Counted only with a back end.
     local_failures: AtomicU32,
     /// Who waits for the deliveries of a `publish_sync`.
-    watch: OnceLock<Arc<Watch>>,
+    sync_wait: OnceLock<Arc<SyncWait>>,
     /// The error of the first delivery that died.
     error: Mutex<Option<Box<ErrorText>>>,
     pub(crate) event: Event,
@@ -56,18 +56,18 @@ struct ErrorText(Box<str>);
 
 /// Who puts an event into the store.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum By<'a> {
+pub(crate) enum StatusSource<'a> {
     /// A publish, which may wait for the deliveries. The event gets the name of this instance, unless it has one.
-    Publish { instance_id: &'a Arc<str>, watch: Option<&'a Arc<Watch>> },
+    Publish { instance_id: &'a Arc<str>, wait: Option<&'a Arc<SyncWait>> },
     /// The ingest: the publish was elsewhere, or is not done yet.
     Ingest,
 }
 
-impl By<'_> {
-    fn watch(self) -> OnceLock<Arc<Watch>> {
+impl StatusSource<'_> {
+    fn sync_wait(self) -> OnceLock<Arc<SyncWait>> {
         match self {
-            Self::Publish { watch: Some(watch), .. } => Arc::clone(watch).into(),
-            Self::Publish { watch: None, .. } | Self::Ingest => OnceLock::new(),
+            Self::Publish { wait: Some(wait), .. } => Arc::clone(wait).into(),
+            Self::Publish { wait: None, .. } | Self::Ingest => OnceLock::new(),
         }
     }
 
@@ -118,33 +118,33 @@ fn completed_from_the_start(event: &Event, deliveries: u32) -> u64 {
 }
 
 impl Record {
-    pub(crate) fn new(mut event: Event, deliveries: u32, by: By<'_>) -> Self {
-        if let By::Publish { instance_id, .. } = by {
+    pub(crate) fn new(mut event: Event, deliveries: u32, source: StatusSource<'_>) -> Self {
+        if let StatusSource::Publish { instance_id, .. } = source {
             event.adopt(instance_id, None);
         }
         Self {
-            state: AtomicU64::new(by.state(deliveries)),
+            state: AtomicU64::new(source.state(deliveries)),
             processed_at: AtomicU64::new(0),
             completed_at: AtomicU64::new(completed_from_the_start(&event, deliveries)),
             retries: AtomicU32::new(0),
             local_failures: AtomicU32::new(0),
-            watch: by.watch(),
+            sync_wait: source.sync_wait(),
             error: Mutex::new(None),
             event,
         }
     }
 
     /// Makes this record, which nobody else holds, the record of another event.
-    pub(crate) fn reuse(&mut self, event: Event, deliveries: u32, by: By<'_>) {
-        *self.state.get_mut() = by.state(deliveries);
+    pub(crate) fn reuse(&mut self, event: Event, deliveries: u32, source: StatusSource<'_>) {
+        *self.state.get_mut() = source.state(deliveries);
         *self.processed_at.get_mut() = 0;
         *self.completed_at.get_mut() = completed_from_the_start(&event, deliveries);
         *self.retries.get_mut() = 0;
         *self.local_failures.get_mut() = 0;
-        self.watch = by.watch();
+        self.sync_wait = source.sync_wait();
         *self.error.get_mut() = None;
         let mut old = std::mem::replace(&mut self.event, event);
-        if let By::Publish { instance_id, .. } = by {
+        if let StatusSource::Publish { instance_id, .. } = source {
             self.event.adopt(instance_id, Some(&mut old));
         }
         old.recycle();
@@ -230,14 +230,14 @@ impl Record {
         self.state.fetch_or(DISPATCHED, Ordering::AcqRel) & DISPATCHED == 0
     }
 
-    /// Has the verdicts from now on reported to a watch. Only the publish that dispatches it may do so.
-    pub(crate) fn watch_by(&self, watch: Arc<Watch>) {
+    /// Has the verdicts from now on reported to a waiting publisher. Only the publish that dispatches it may do so.
+    pub(crate) fn set_sync_wait(&self, wait: Arc<SyncWait>) {
         // It is empty: whoever put it there waits for nothing.
-        let _ = self.watch.set(watch);
+        let _ = self.sync_wait.set(wait);
     }
 
-    pub(crate) fn watch(&self) -> Option<&Arc<Watch>> {
-        self.watch.get()
+    pub(crate) fn sync_wait(&self) -> Option<&Arc<SyncWait>> {
+        self.sync_wait.get()
     }
 
     pub(crate) fn mark_read(&self) {

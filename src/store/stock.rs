@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::record::{By, Record};
+use super::record::{Record, StatusSource};
 use super::ring::Ring;
 use super::{RUN, SharedRecord};
 use crate::event::Event;
@@ -57,13 +57,13 @@ impl Stock {
     }
 
     /// A record of an event: a spare one, if nobody else holds it.
-    pub(super) fn record(&mut self, event: Event, deliveries: u32, by: By<'_>) -> SharedRecord {
+    pub(super) fn record(&mut self, event: Event, deliveries: u32, source: StatusSource<'_>) -> SharedRecord {
         if let Some(mut spare) = self.spares.pop()
             && let Some(record) = SharedRecord::get_mut(&mut spare)
         {
-            record.reuse(event, deliveries, by);
+            record.reuse(event, deliveries, source);
             return spare;
         }
-        SharedRecord::new(Record::new(event, deliveries, by))
+        SharedRecord::new(Record::new(event, deliveries, source))
     }
 }

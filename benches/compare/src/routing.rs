@@ -86,7 +86,7 @@ fn router_alone(plan: &Plan, many: usize) -> (Table, Vec<Goal>) {
         let routes = passes * MANY_TYPES;
         let started = Instant::now();
         for event_type in types.iter().cycle().take(routes) {
-            assert_eq!(black_box(router.look_up(black_box(event_type)).targets().len()), 1);
+            assert_eq!(black_box(router.lookup(black_box(event_type)).targets().len()), 1);
         }
         started.elapsed().as_nanos() as f64 / routes as f64
     });

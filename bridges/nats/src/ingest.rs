@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use eventbroker::provider::{BackendError, Ingest, Lease, LeaseToken, Room, Waker};
+use eventbroker::provider::{BackendError, Demand, Ingest, Lease, LeaseToken, Waker};
 
 use crate::connection::{Database, Held, Known, Served};
 use crate::entry::{from_json, is_of_the_original, is_ours};
@@ -44,7 +44,7 @@ impl NatsIngest {
         }
     }
 
-    fn look(&mut self, room: &[Room], wait: Duration) -> Result<Vec<Lease>, BackendError> {
+    fn look(&mut self, demand: &[Demand], wait: Duration) -> Result<Vec<Lease>, BackendError> {
         let database = Arc::clone(&self.database);
         let deadline = Instant::now() + wait;
         loop {
@@ -65,14 +65,14 @@ impl NatsIngest {
                     .runtime
                     .call_long(move |session| async move { upkeep::clean_up(&session, &on_thread).await })?;
             }
-            self.turns.see_to(&database, room)?;
-            let leases = self.claim(room);
+            self.turns.see_to(&database, demand)?;
+            let leases = self.claim(demand);
             holds::look_again(&database);
             let now = Instant::now();
             if !leases.is_empty() || now >= deadline {
                 return Ok(leases);
             }
-            let is_short = database.served.lock().len() > room.len() || database.intake.is_on_hold();
+            let is_short = database.served.lock().len() > demand.len() || database.intake.is_on_hold();
             let look = if is_short { now + LOOK_EVERY } else { deadline };
             let look = self.turns.next(&database).map_or(look, |next| next.min(look));
             if database.intake.wait(deadline.min(self.next_clean_up).min(look)) {
@@ -82,7 +82,7 @@ impl NatsIngest {
     }
 
     /// Hands out what has come, and asks for more.
-    fn claim(&mut self, room: &[Room]) -> Vec<Lease> {
+    fn claim(&mut self, demand: &[Demand]) -> Vec<Lease> {
         let database = Arc::clone(&self.database);
         database.intake.see(database.runtime.generation());
         let served: Vec<(Arc<str>, Served)> =
@@ -98,11 +98,11 @@ impl NatsIngest {
         let handing_out = database.handing_out.lock();
         // Looked at when something may be known already.
         let mut in_hand: Option<HashSet<Known>> = None;
-        for room in room {
-            let Some((unit, legs)) = served.get(&room.subscription) else { continue };
+        for demand in demand {
+            let Some((unit, legs)) = served.get(&demand.subscription) else { continue };
             roomy.insert(unit.as_str());
             for (leg, arrived) in
-                database.intake.take(unit, legs, room.deliveries, &rooms[unit.as_str()], &database, &mut pulls)
+                database.intake.take(unit, legs, demand.deliveries, &rooms[unit.as_str()], &database, &mut pulls)
             {
                 let ack = || arrived.ack(leg.ack_name(), DONE);
                 let sequence = arrived.entry.sequence;
@@ -125,7 +125,7 @@ impl NatsIngest {
                     acks.push(ack());
                     continue;
                 }
-                match lease(&database, &room.subscription, &leg, &arrived, &mut foreign) {
+                match lease(&database, &demand.subscription, &leg, &arrived, &mut foreign) {
                     Some(lease) => leases.push((arrived.fresh, lease)),
                     None => acks.push(ack()),
                 }
@@ -228,9 +228,9 @@ fn lease(
 }
 
 impl Ingest for NatsIngest {
-    fn receive(&mut self, room: &[Room], wait: Duration) -> Result<Vec<Lease>, BackendError> {
+    fn receive(&mut self, demand: &[Demand], wait: Duration) -> Result<Vec<Lease>, BackendError> {
         self.database.intake.begin();
-        let received = self.look(room, wait);
+        let received = self.look(demand, wait);
         self.database.intake.end();
         received
     }

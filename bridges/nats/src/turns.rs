@@ -6,7 +6,7 @@ use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use eventbroker::provider::{BackendError, Room};
+use eventbroker::provider::{BackendError, Demand};
 
 use crate::connection::{Database, Served};
 use crate::progress::progress;
@@ -34,7 +34,7 @@ pub(crate) struct Turns {
 
 impl Turns {
     /// Asks whose the partitions are, if it is time to.
-    pub(crate) fn see_to(&mut self, database: &Arc<Database>, room: &[Room]) -> Result<(), BackendError> {
+    pub(crate) fn see_to(&mut self, database: &Arc<Database>, demand: &[Demand]) -> Result<(), BackendError> {
         if database.partitions() == 0 {
             return Ok(());
         }
@@ -42,7 +42,7 @@ impl Turns {
             database.served.lock().iter().map(|(name, it)| (Arc::clone(name), it.clone())).collect();
         // Who is paused and has nothing in hand takes no part: others do without it.
         let takes_part = |name: &Arc<str>, unit: &str| {
-            room.iter().any(|room| room.subscription == *name) || !database.partitions_in_hand(unit).is_empty()
+            demand.iter().any(|demand| demand.subscription == *name) || !database.partitions_in_hand(unit).is_empty()
         };
         let wanted: Vec<(String, bool)> =
             served.iter().map(|(name, it)| (it.unit.clone(), takes_part(name, &it.unit))).collect();
@@ -115,8 +115,8 @@ impl Turns {
             return HashMap::new();
         }
         let handed_out = database.handed_out_by_partition(unit);
-        let room = |number: &u32| (*number, DEPTH.saturating_sub(handed_out.get(number).copied().unwrap_or(0)));
-        claimable.iter().map(room).collect()
+        let demand = |number: &u32| (*number, DEPTH.saturating_sub(handed_out.get(number).copied().unwrap_or(0)));
+        claimable.iter().map(demand).collect()
     }
 
     /// What is to go back because others have had its partition.

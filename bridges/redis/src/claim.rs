@@ -7,7 +7,7 @@ use std::mem;
 use std::sync::Arc;
 use std::time::Instant;
 
-use eventbroker::provider::{BackendError, Lease, LeaseToken, Room};
+use eventbroker::provider::{BackendError, Demand, Lease, LeaseToken};
 use redis::Value;
 
 use crate::connection::{Database, Held, Link, Served, millis};
@@ -56,7 +56,7 @@ pub(crate) struct Claimer {
 
 /// What one claim is for, and what it has brought.
 pub(crate) struct Haul<'a> {
-    pub(crate) room: &'a Room,
+    pub(crate) demand: &'a Demand,
     /// What others have lost is taken as well.
     pub(crate) take_over: bool,
     /// Deliveries that there is still room for.
@@ -87,10 +87,10 @@ pub(crate) struct Taken {
 }
 
 impl<'a> Haul<'a> {
-    pub(crate) fn new(room: &'a Room, take_over: bool, leases: &'a mut Vec<Lease>, lasts: &'a mut Lasts) -> Self {
+    pub(crate) fn new(demand: &'a Demand, take_over: bool, leases: &'a mut Vec<Lease>, lasts: &'a mut Lasts) -> Self {
         let (strangers, surplus) = (BTreeMap::new(), Default::default());
         let asked = Instant::now();
-        Self { room, take_over, left: room.deliveries, bytes: BYTES, asked, leases, lasts, strangers, surplus }
+        Self { demand, take_over, left: demand.deliveries, bytes: BYTES, asked, leases, lasts, strangers, surplus }
     }
 
     /// The server is asked now, or a little later.
@@ -315,7 +315,7 @@ impl Claimer {
         let token = self.database.next_number();
         let held = Held { unit, number, entry, suspect, gone: false, event: event.clone() };
         self.database.leases.lock().insert(token, held);
-        let lease = Lease::new(LeaseToken(token), Arc::clone(&haul.room.subscription), event).asked_at(haul.asked);
+        let lease = Lease::new(LeaseToken(token), Arc::clone(&haul.demand.subscription), event).asked_at(haul.asked);
         let lease = if suspect { lease.suspected(crashes) } else { lease };
         let tried = || from_stored(serde_json::from_slice(&errors).unwrap_or_default());
         haul.leases.push(if attempts > 0 { lease.tried(attempts, tried()) } else { lease });

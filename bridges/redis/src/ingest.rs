@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use eventbroker::provider::{BackendError, Ingest, Lease, Room, Waker};
+use eventbroker::provider::{BackendError, Demand, Ingest, Lease, Waker};
 use redis::Value;
 
 use crate::claim::{Claimer, Haul, Lasts, is_gone};
@@ -53,19 +53,19 @@ impl RedisIngest {
     }
 
     /// Claims what is ready. What was claimed before an answer was lost is returned all the same.
-    fn claim(&mut self, room: &[Room], take_over: bool, lasts: &mut Lasts) -> Result<Vec<Lease>, BackendError> {
+    fn claim(&mut self, demand: &[Demand], take_over: bool, lasts: &mut Lasts) -> Result<Vec<Lease>, BackendError> {
         let mut leases = Vec::new();
         let others_return = Instant::now() < self.others_return;
         for claimer in &mut self.claimers {
             claimer.others_return = others_return;
-            let Some(room) = room.iter().find(|room| *room.subscription == *claimer.served().info.name) else {
+            let Some(demand) = demand.iter().find(|demand| *demand.subscription == *claimer.served().info.name) else {
                 claimer.tell_reads(&mut self.link)?;
                 if take_over {
                     claimer.stand_aside(&mut self.link)?;
                 }
                 continue;
             };
-            let claimed = claimer.claim(&mut self.link, &mut Haul::new(room, take_over, &mut leases, lasts));
+            let claimed = claimer.claim(&mut self.link, &mut Haul::new(demand, take_over, &mut leases, lasts));
             claimer.took().iter().for_each(|number| self.watch.took(&claimer.served().unit, *number));
             match claimed {
                 Ok(()) => {}
@@ -103,7 +103,7 @@ impl RedisIngest {
         }
     }
 
-    fn look(&mut self, room: &[Room], wait: Duration) -> Result<Vec<Lease>, BackendError> {
+    fn look(&mut self, demand: &[Demand], wait: Duration) -> Result<Vec<Lease>, BackendError> {
         let deadline = Instant::now() + wait;
         loop {
             let now = Instant::now();
@@ -113,7 +113,7 @@ impl RedisIngest {
             }
             self.upkeep.see_to(&mut self.link)?;
             let mut lasts = Lasts::new();
-            let leases = self.claim(room, take_over, &mut lasts)?;
+            let leases = self.claim(demand, take_over, &mut lasts)?;
             if let Err(error) = self.watch.look(&mut self.link) {
                 // What was claimed is returned all the same.
                 return if leases.is_empty() { Err(error) } else { Ok(leases) };
@@ -133,9 +133,9 @@ impl RedisIngest {
 }
 
 impl Ingest for RedisIngest {
-    fn receive(&mut self, room: &[Room], wait: Duration) -> Result<Vec<Lease>, BackendError> {
+    fn receive(&mut self, demand: &[Demand], wait: Duration) -> Result<Vec<Lease>, BackendError> {
         self.follow();
-        let received = self.look(room, wait);
+        let received = self.look(demand, wait);
         if received.is_err() {
             // While the server was away nobody could extend a lease: those who live do so before anybody is taken for dead.
             self.others_return = Instant::now() + RETURN.max(self.database.lease_time / 2);

@@ -118,7 +118,6 @@ impl RedisMirror {
 /// Writes the command that appends an event.
 fn write(request: &mut Request, database: &Database, event: &Event) -> Appended {
     let (stream, content) = (database.stream_for(event), content_of(event));
-    // From here on its id is seen.
     let id = event.id().to_string();
     let more = if database.cloud_events { cloud_event(event) } else { Vec::new() };
     request.command(15 + more.len()).word("XADD").word(&database.streams[stream]).word("*");
@@ -144,7 +143,7 @@ fn answer(connection: &mut Connection, others: usize) -> RedisResult<Value> {
 impl Mirror for RedisMirror {
     fn send(&mut self, batch: &[Event], meanwhile: &mut dyn FnMut()) -> Result<Vec<SendOutcome>, BackendError> {
         // While nothing more is stored, what is known is still a duplicate.
-        if !batch.iter().all(Event::has_unseen_id) || self.database.is_full.load(Ordering::SeqCst) {
+        if batch.iter().any(Event::may_exist) || self.database.is_full.load(Ordering::SeqCst) {
             return send(&self.database, &mut self.link, batch);
         }
         let outcomes = self.append(batch, meanwhile)?;

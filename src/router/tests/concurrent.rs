@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::{hint, thread};
 
 use super::{event_type, pattern};
-use crate::pattern::matches;
+use crate::event::matches;
 use crate::router::Router;
 
 // --- By hand ---
@@ -177,7 +177,7 @@ fn a_target_that_is_removed_while_it_is_routed_is_let_go() {
         scope.spawn(|| {
             for _ in 0..ROUNDS {
                 meet(&router_step, &remover_step);
-                drop(router.look_up(&of_type));
+                drop(router.lookup(&of_type));
                 meet(&router_step, &remover_step);
             }
         });
@@ -191,7 +191,7 @@ fn a_target_that_is_removed_while_it_is_routed_is_let_go() {
             drop(router.remove(&text, 1_000));
             meet(&remover_step, &router_step);
             held += usize::from(Arc::strong_count(&target) > 1);
-            let found = router.look_up(&of_type).targets().iter().any(|t| Arc::ptr_eq(t, &target));
+            let found = router.lookup(&of_type).targets().iter().any(|t| Arc::ptr_eq(t, &target));
             held += usize::from(found);
         }
     });

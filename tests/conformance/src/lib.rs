@@ -48,6 +48,7 @@ pub mod processes;
 pub mod proxy;
 #[cfg(unix)]
 pub mod redis;
+pub mod rooms;
 pub mod statuses;
 #[cfg(unix)]
 pub mod tls;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use eventbroker::provider::{BackendError, Ingest, Lease, LeaseToken, Room, Waker};
+use eventbroker::provider::{BackendError, Demand, Ingest, Lease, LeaseToken, Waker};
 
 use super::connection::{Database, Row, forget, seconds};
 use super::rows;
@@ -46,11 +46,11 @@ impl PostgresIngest {
     }
 
     /// Learns the ids of subscriptions that it does not know yet.
-    fn find(&mut self, room: &[Room]) -> Result<(), BackendError> {
+    fn find(&mut self, demand: &[Demand]) -> Result<(), BackendError> {
         let served = self.database.served.lock();
-        let unknown = room.iter().filter(|room| !self.subscriptions.contains_key(&room.subscription));
+        let unknown = demand.iter().filter(|demand| !self.subscriptions.contains_key(&demand.subscription));
         let (names, instances): (Vec<String>, Vec<String>) = unknown
-            .filter_map(|room| Some((room.subscription.to_string(), served.get(&room.subscription)?.clone())))
+            .filter_map(|demand| Some((demand.subscription.to_string(), served.get(&demand.subscription)?.clone())))
             .unzip();
         drop(served);
         if names.is_empty() {
@@ -65,19 +65,20 @@ impl PostgresIngest {
         Ok(())
     }
 
-    fn claim(&self, room: &[Room]) -> Result<Vec<Lease>, BackendError> {
+    fn claim(&self, demand: &[Demand]) -> Result<Vec<Lease>, BackendError> {
         let database = &*self.database;
-        let mut wanted: Vec<(i64, &Room)> =
-            room.iter().filter_map(|room| Some((*self.subscriptions.get(&room.subscription)?, room))).collect();
+        let mut wanted: Vec<(i64, &Demand)> =
+            demand.iter().filter_map(|demand| Some((*self.subscriptions.get(&demand.subscription)?, demand))).collect();
         if wanted.is_empty() {
             return Ok(Vec::new());
         }
         // Everybody takes the locks of subscriptions in the same order.
         wanted.sort_by_key(|(id, _)| *id);
         let ids: Vec<i64> = wanted.iter().map(|(id, _)| *id).collect();
-        let rooms: Vec<i32> = wanted.iter().map(|(_, room)| room.deliveries.try_into().unwrap_or(i32::MAX)).collect();
+        let rooms: Vec<i32> =
+            wanted.iter().map(|(_, demand)| demand.deliveries.try_into().unwrap_or(i32::MAX)).collect();
         let first_token =
-            database.next_token.fetch_add(rooms.iter().map(|room| *room as u64).sum(), Ordering::Relaxed) as i64;
+            database.next_token.fetch_add(rooms.iter().map(|demand| *demand as u64).sum(), Ordering::Relaxed) as i64;
         let (sql, member, lease) = (Arc::clone(&database.sql), database.member.clone(), seconds(database.lease_time));
         let asked = Instant::now();
         let claimed: Vec<Claimed> = database.claims.call(move |session| {
@@ -90,7 +91,7 @@ impl PostgresIngest {
             };
             rows.iter().map(claimed).collect::<Result<_, _>>()
         })?;
-        let names: HashMap<i64, &Arc<str>> = wanted.iter().map(|(id, room)| (*id, &room.subscription)).collect();
+        let names: HashMap<i64, &Arc<str>> = wanted.iter().map(|(id, demand)| (*id, &demand.subscription)).collect();
         let mut leases = Vec::with_capacity(claimed.len());
         for (row, token, suspect, crashes, event) in claimed {
             let event = match event {
@@ -221,8 +222,8 @@ impl PostgresIngest {
 }
 
 impl Ingest for PostgresIngest {
-    fn receive(&mut self, room: &[Room], wait: Duration) -> Result<Vec<Lease>, BackendError> {
-        let received = self.look(room, wait);
+    fn receive(&mut self, demand: &[Demand], wait: Duration) -> Result<Vec<Lease>, BackendError> {
+        let received = self.look(demand, wait);
         if received.is_err() {
             // While the server was away nobody could extend a lease: those who live do so before anybody is taken for dead.
             self.next_care = self.next_care.max(Instant::now() + RETURN.max(self.database.lease_time / 2));
@@ -238,19 +239,19 @@ impl Ingest for PostgresIngest {
 
 impl PostgresIngest {
     /// Claims what is ready, or waits for it.
-    fn look(&mut self, room: &[Room], wait: Duration) -> Result<Vec<Lease>, BackendError> {
+    fn look(&mut self, demand: &[Demand], wait: Duration) -> Result<Vec<Lease>, BackendError> {
         let deadline = Instant::now() + wait;
-        if !room.is_empty() {
+        if !demand.is_empty() {
             self.database.listen();
         }
         // A subscription may have been removed and made again.
-        self.subscriptions.retain(|name, _| room.iter().any(|room| room.subscription == *name));
+        self.subscriptions.retain(|name, _| demand.iter().any(|demand| demand.subscription == *name));
         loop {
             self.care()?;
             self.measure_backlog()?;
             self.catch_up()?;
-            self.find(room)?;
-            let leases = self.claim(room)?;
+            self.find(demand)?;
+            let leases = self.claim(demand)?;
             if !leases.is_empty() {
                 return Ok(leases);
             }

@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use eventbroker::provider::{BackendError, Ingest, Lease, LeaseToken, Room, Waker};
+use eventbroker::provider::{BackendError, Demand, Ingest, Lease, LeaseToken, Waker};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::OpenError;
@@ -52,13 +52,13 @@ impl SqliteIngest {
     }
 
     /// The subscriptions that have something ready, of those that there is room for.
-    fn ready<'a>(&mut self, room: &'a [Room]) -> rusqlite::Result<Vec<(i64, &'a Room)>> {
+    fn ready<'a>(&mut self, demand: &'a [Demand]) -> rusqlite::Result<Vec<(i64, &'a Demand)>> {
         let mut ready = Vec::new();
-        for room in room {
-            let Some(id) = self.find(&room.subscription)? else { continue };
+        for demand in demand {
+            let Some(id) = self.find(&demand.subscription)? else { continue };
             let mut statement = self.reader.prepare_cached(&self.database.sql.ready)?;
             if statement.exists([id])? {
-                ready.push((id, room));
+                ready.push((id, demand));
             }
         }
         Ok(ready)
@@ -78,12 +78,12 @@ impl SqliteIngest {
         Ok(id)
     }
 
-    fn claim(&self, ready: &[(i64, &Room)]) -> Result<Vec<Lease>, BackendError> {
+    fn claim(&self, ready: &[(i64, &Demand)]) -> Result<Vec<Lease>, BackendError> {
         let database = &*self.database;
         let claimed = database.write(Sync::Later, |transaction| {
             let mut claimed = Vec::new();
-            for (id, room) in ready {
-                claim(database, transaction, *id, room, &mut claimed)?;
+            for (id, demand) in ready {
+                claim(database, transaction, *id, demand, &mut claimed)?;
             }
             Ok(claimed)
         })?;
@@ -190,11 +190,11 @@ fn claim(
     database: &Database,
     transaction: &Transaction<'_>,
     subscription: i64,
-    room: &Room,
+    demand: &Demand,
     claimed: &mut Vec<(Row, Lease)>,
 ) -> rusqlite::Result<()> {
     let mut select = transaction.prepare_cached(&database.sql.claim)?;
-    let wanted = room.deliveries as i64;
+    let wanted = demand.deliveries as i64;
     let found = select
         .query_map(params![subscription, wanted, wanted + CLAIM_DEPTH], |row| {
             Ok((row.get::<_, i64>(0)?, row.get::<_, bool>(1)?, row.get::<_, u32>(2)?, rows::event(row, 3)))
@@ -225,7 +225,7 @@ fn claim(
         };
         lease.execute(params![position, subscription, token, database.member, until])?;
         begin.execute(params![position, began])?;
-        let leased = Lease::new(LeaseToken(token as u64), Arc::clone(&room.subscription), event).asked_at(asked);
+        let leased = Lease::new(LeaseToken(token as u64), Arc::clone(&demand.subscription), event).asked_at(asked);
         let leased = if suspect { leased.suspected(crashes) } else { leased };
         claimed.push((Row { position, subscription }, leased));
     }
@@ -233,16 +233,16 @@ fn claim(
 }
 
 impl Ingest for SqliteIngest {
-    fn receive(&mut self, room: &[Room], wait: Duration) -> Result<Vec<Lease>, BackendError> {
+    fn receive(&mut self, demand: &[Demand], wait: Duration) -> Result<Vec<Lease>, BackendError> {
         let deadline = Instant::now() + wait;
         // A subscription may have been removed and made again.
-        self.subscriptions.retain(|name, _| room.iter().any(|room| room.subscription == *name));
+        self.subscriptions.retain(|name, _| demand.iter().any(|demand| demand.subscription == *name));
         loop {
             self.care()?;
             self.measure_backlog()?;
             // Before the look at what is ready, so that what comes after that is noticed.
             self.is_changed()?;
-            let ready = self.ready(room).map_err(|error| backend_error(&error))?;
+            let ready = self.ready(demand).map_err(|error| backend_error(&error))?;
             if !ready.is_empty() {
                 let leases = self.claim(&ready)?;
                 if !leases.is_empty() {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use eventbroker::provider;
 use eventbroker::provider::{
-    BackendError, EventStore, Ingest, Lease, LeaseToken, Mirror, Registration, Room, SendOutcome, Settler,
+    BackendError, Demand, EventStore, Ingest, Lease, LeaseToken, Mirror, Registration, SendOutcome, Settler,
     StatusChange, Waker,
 };
 use eventbroker::query::{Filter, Order, Page};
@@ -56,11 +56,12 @@ impl LoopbackIngest {
 }
 
 impl Ingest for LoopbackIngest {
-    fn receive(&mut self, room: &[Room], wait: Duration) -> Result<Vec<Lease>, BackendError> {
+    fn receive(&mut self, demand: &[Demand], wait: Duration) -> Result<Vec<Lease>, BackendError> {
         let (shared, member) = (Arc::clone(&self.connection.shared), self.connection.member);
         let deadline = Instant::now() + wait;
         shared.call(|server| {
-            let asked: BTreeSet<String> = room.iter().map(|room| server.queue_of(member, &room.subscription)).collect();
+            let asked: BTreeSet<String> =
+                demand.iter().map(|demand| server.queue_of(member, &demand.subscription)).collect();
             for (name, queue) in &mut server.queues {
                 queue.asked_by.remove(&member);
                 queue.asked_by.extend(asked.contains(name).then_some(member));
@@ -76,9 +77,9 @@ impl Ingest for LoopbackIngest {
                 server.take_back(|lease| lease.ends <= now);
                 server.bring_back(|deferred| deferred.due <= now);
                 let mut leases = Vec::new();
-                for room in room {
-                    let more = std::iter::from_fn(|| server.lease(member, &room.subscription));
-                    leases.extend(more.take(room.deliveries));
+                for demand in demand {
+                    let more = std::iter::from_fn(|| server.lease(member, &demand.subscription));
+                    leases.extend(more.take(demand.deliveries));
                 }
                 Ok(Some(leases).filter(|leases| !leases.is_empty() || now >= deadline))
             })?;
@@ -89,7 +90,7 @@ impl Ingest for LoopbackIngest {
             let idle = |server: &mut Server| {
                 !server.faults.unavailable
                     && server.wakes == self.heard
-                    && !room.iter().any(|room| server.has_for(member, room))
+                    && !demand.iter().any(|demand| server.has_for(member, demand))
             };
             let left = deadline.saturating_duration_since(Instant::now());
             let held = |server: &mut Server| server.faults.receives_held;

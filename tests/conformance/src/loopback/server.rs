@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use eventbroker::dead_letter::DeadLetter;
-use eventbroker::provider::{BackendError, Lease, LeaseOutcome, LeaseToken, Room, SendOutcome};
+use eventbroker::provider::{BackendError, Demand, Lease, LeaseOutcome, LeaseToken, SendOutcome};
 use eventbroker::{Event, EventId};
 
 use super::{Dead, Leased, Queue, Server, Settlement, Units};
@@ -203,8 +203,8 @@ impl Server {
     }
 
     /// What a member can have of a subscription.
-    pub(super) fn has_for(&self, member: u64, room: &Room) -> bool {
-        let queue = self.queues.get(&self.queue_of(member, &room.subscription));
+    pub(super) fn has_for(&self, member: u64, demand: &Demand) -> bool {
+        let queue = self.queues.get(&self.queue_of(member, &demand.subscription));
         queue.is_some_and(|queue| queue.members.contains(&member) && queue.first(&self.faults).is_some())
     }
 

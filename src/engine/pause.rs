@@ -1,0 +1,55 @@
+//! Pausing: a subscription of this instance that takes no turn until it is resumed. What a back end has handed over for it goes back, so
+//! that other members can run it; what was published here waits in its queue.
+
+use std::sync::Arc;
+
+use super::Engine;
+use crate::outcome::{SubscriptionId, Verdict};
+use crate::queue::QueuedDelivery;
+use crate::subscription::Subscription;
+
+impl Engine {
+    /// From now on no call of the subscription begins. Returns how many still run, or nothing if it is unknown.
+    pub(crate) fn pause(self: &Arc<Self>, id: SubscriptionId) -> Option<u64> {
+        let subscription = self.subscriptions.lock().find(id)?;
+        if subscription.pause() {
+            if let Some(bridge) = &self.bridge {
+                // Before anything is given back, or it would come in again.
+                bridge.inbound.wake();
+            }
+            self.release_leases(&subscription, true);
+        }
+        Some(subscription.running())
+    }
+
+    /// Calls begin again. Nothing if the subscription is unknown.
+    pub(crate) fn resume(self: &Arc<Self>, id: SubscriptionId) -> Option<()> {
+        let subscription = self.subscriptions.lock().find(id)?;
+        if subscription.resume() {
+            self.after_enqueue(&subscription);
+            if let Some(bridge) = &self.bridge {
+                bridge.inbound.wake();
+            }
+        }
+        Some(())
+    }
+
+    /// Gives the leases of a subscription back that no call runs under; those that were tried already only if `tried`.
+    pub(crate) fn release_leases(self: &Arc<Self>, subscription: &Arc<Subscription>, tried: bool) {
+        if self.bridge.is_none() {
+            return;
+        }
+        let now = self.clock.now();
+        for mut delivery in subscription.inbox.take_parked_leases() {
+            subscription.inbox.leave(&mut delivery);
+            self.record_verdict(subscription, delivery, Verdict::Cancelled, None, now);
+        }
+        let is_of =
+            |of: &Subscription, delivery: &QueuedDelivery| of.id == subscription.id && delivery.lease().is_some();
+        let delayed = self.timer.delayed.take_if(|it| tried && is_of(&it.subscription, &it.delivery));
+        let delayed = delayed.into_iter().map(|waiting| waiting.delivery).chain(self.suspects_of(subscription));
+        for delivery in subscription.inbox.take_due_leases(tried).into_iter().chain(delayed) {
+            self.cancel(subscription, delivery);
+        }
+    }
+}

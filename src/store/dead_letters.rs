@@ -1,0 +1,99 @@
+//! The dead letters that this process keeps: bounded, listed, counted, taken out again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use super::SharedRecord;
+use crate::outcome::{DeadLetter, DeadLetterFilter, SubscriptionId};
+
+/// The dead letters of one broker.
+#[derive(Debug)]
+pub(crate) struct DeadLetters {
+    capacity: usize,
+    next_id: AtomicU64,
+    evicted: AtomicU64,
+    notices_lost: AtomicU64,
+    letters: Mutex<BTreeMap<u64, Entry>>,
+}
+
+/// A letter with the record whose status it decides.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) letter: DeadLetter,
+    pub(crate) record: SharedRecord,
+}
+
+impl DeadLetters {
+    /// At most `capacity` letters, counted from `first`.
+    pub(crate) fn new(capacity: usize, first: u64) -> Self {
+        Self {
+            capacity,
+            next_id: AtomicU64::new(first),
+            evicted: AtomicU64::new(0),
+            notices_lost: AtomicU64::new(0),
+            letters: Mutex::new(BTreeMap::new()),
+        }
+    }
+
+    /// Adds a letter, which gets its id here. The oldest falls out if there are too many.
+    pub(crate) fn add(&self, mut letter: DeadLetter, record: SharedRecord) -> u64 {
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        letter.id = id;
+        let mut letters = self.letters.lock();
+        letters.insert(id, Entry { letter, record });
+        let fallen = if letters.len() > self.capacity { letters.pop_first() } else { None };
+        drop(letters);
+        if fallen.is_some() {
+            self.evicted.fetch_add(1, Ordering::Relaxed);
+        }
+        id
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.letters.lock().len()
+    }
+
+    pub(crate) fn evicted(&self) -> u64 {
+        self.evicted.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn notices_lost(&self) -> u64 {
+        self.notices_lost.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn lose_notice(&self) {
+        self.notices_lost.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn list(&self, filter: &DeadLetterFilter) -> Vec<DeadLetter> {
+        let letters = self.letters.lock();
+        let matching = letters.values().map(|entry| &entry.letter).filter(|letter| filter.matches(letter));
+        matching.take(filter.effective_limit()).cloned().collect()
+    }
+
+    /// The ids of those that match.
+    pub(crate) fn ids(&self, filter: &DeadLetterFilter) -> Vec<u64> {
+        let letters = self.letters.lock();
+        let matching = letters.values().map(|entry| &entry.letter).filter(|letter| filter.matches(letter));
+        matching.take(filter.limit.unwrap_or(usize::MAX)).map(|letter| letter.id).collect()
+    }
+
+    /// Removes those that match. Returns how many.
+    pub(crate) fn purge(&self, filter: &DeadLetterFilter) -> usize {
+        self.ids(filter).into_iter().filter(|id| self.take(*id).is_some()).count()
+    }
+
+    /// Takes a letter out.
+    pub(crate) fn take(&self, id: u64) -> Option<Entry> {
+        self.letters.lock().remove(&id)
+    }
+
+    /// The subscription that a letter belongs to, if to any, and its name.
+    pub(crate) fn subscription(&self, id: u64) -> Option<(Option<SubscriptionId>, Arc<str>)> {
+        let letters = self.letters.lock();
+        letters.get(&id).map(|entry| (entry.letter.subscription, Arc::clone(&entry.letter.name)))
+    }
+}

@@ -1,0 +1,5 @@
+//! Handlers: results, panics, deadlines.
+
+mod deadline;
+mod outcomes;
+mod panics;

@@ -1,0 +1,173 @@
+//! What came back from a lost lease may have killed its holder: it runs alone, the back end is told before the call, and after three
+//! crashes it is a dead letter. Shown on a back end in this process.
+
+use std::collections::BTreeSet;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use eventbroker::dead_letter::{DeadLetterFilter, DeadReason};
+use eventbroker::provider::LeaseOutcome;
+use eventbroker::{Broker, EventId, ManualClock, RetryPolicy, SubscribeOptions};
+use eventbroker_conformance::loopback::Loopback;
+
+use crate::support::{Gate, PATIENCE, event, listen, numbered, open_gate};
+
+fn broker(loopback: &Loopback) -> Broker {
+    let retry = RetryPolicy::fixed(3, Duration::from_millis(5));
+    let builder = Broker::builder().worker_count(8).retry_policy(retry);
+    builder.provider(loopback.provider()).start().expect("it starts")
+}
+
+fn shared() -> SubscribeOptions {
+    SubscribeOptions::new("guard.*").name("guarded").concurrency(8)
+}
+
+/// A broker that holds leases on `count` events, runs the first and takes no more.
+fn holder(loopback: &Loopback, count: usize, gate: &Gate) -> (Broker, Vec<EventId>) {
+    let holder = broker(loopback);
+    let calls = listen(&holder, shared().concurrency(1).queue_capacity(count), gate);
+    let mut ids: Vec<EventId> =
+        (0..count).map(|it| holder.publish(numbered("guard.it", it as u64)).expect("room").id).collect();
+    calls.recv_timeout(PATIENCE).expect("the handler is called");
+    loopback.wait_until("all are leased", |server| server.leased() == count);
+    ids.push(holder.publish(event("guard.filler")).expect("room").id);
+    loopback.wait_until("it is full", |server| server.leased() == count + 1);
+    (holder, ids)
+}
+
+/// Lets go of what the holder runs, and stops both.
+fn end(held: &Gate, two: &Broker, holder: &Broker) {
+    held.open();
+    assert!(two.stop(PATIENCE).is_clean());
+    holder.stop(PATIENCE);
+}
+
+#[test]
+fn suspects_run_one_at_a_time_and_do_not_hold_up_others() {
+    let loopback = Loopback::new();
+    let (held, gate) = (Gate::closed(), Gate::closed());
+    let (one, ids) = holder(&loopback, 5, &held);
+    let two = broker(&loopback);
+    loopback.expire_leases();
+    let calls = listen(&two, shared(), &gate);
+    let first = calls.recv_timeout(PATIENCE).expect("the first suspect is called");
+    assert_eq!(first, ids[0], "the oldest comes first");
+    loopback.wait_until("the others are leased, too", |server| server.leased() == 6);
+    for number in 0..3 {
+        let fresh = two.publish(numbered("guard.fresh", number)).expect("room").id;
+        assert_eq!(calls.recv_timeout(PATIENCE), Ok(fresh), "only what nobody suspects runs beside it");
+    }
+    assert_eq!(loopback.look(|server| server.marks), (1, 0), "the back end knows of the one call");
+    gate.open();
+    loopback.wait_until("all are settled", |server| server.done("guarded") == 9);
+    let rest: Vec<EventId> = calls.try_iter().collect();
+    assert_eq!(rest, ids[1..]);
+    assert_eq!(loopback.look(|server| server.marks), (6, 0));
+    end(&held, &two, &one);
+}
+
+#[test]
+fn a_suspect_whose_lease_is_lost_before_its_turn_does_not_hold_up_those_behind_it() {
+    let loopback = Loopback::new();
+    loopback.set_lease_time(Duration::from_secs(30));
+    let (held, gate, clock) = (Gate::closed(), Gate::closed(), ManualClock::new());
+    let (one, _) = holder(&loopback, 5, &held);
+    let builder = Broker::builder().worker_count(8).manual_clock(&clock);
+    let two = builder.provider(loopback.provider()).start().expect("it starts");
+    loopback.expire_leases();
+    let calls = listen(&two, shared(), &gate);
+    calls.recv_timeout(PATIENCE).expect("the first suspect is called");
+    loopback.wait_until("the others are leased, too", |server| server.leased() == 6);
+    let fresh = two.publish(event("guard.fresh")).expect("room").id;
+    assert_eq!(calls.recv_timeout(PATIENCE), Ok(fresh), "those before it wait for their turn");
+    // While a verdict is under way, no lease is extended.
+    loopback.hold_settles(true);
+    let quick = listen(&two, SubscribeOptions::new("quick.*").name("quick"), &open_gate());
+    two.publish(event("quick.it")).expect("room");
+    quick.recv_timeout(PATIENCE).expect("the handler is called");
+    loopback.wait_until("it is being settled", |server| server.settles == 1);
+    clock.advance(Duration::from_secs(21));
+    gate.open();
+    let cancelled = || two.stats().deliveries.cancelled;
+    let deadline = Instant::now() + PATIENCE;
+    while cancelled() < 5 && Instant::now() < deadline {
+        thread::park_timeout(Duration::from_millis(1));
+    }
+    let cancelled = cancelled();
+    loopback.hold_settles(false);
+    assert_eq!(cancelled, 5, "each had its turn, and none has begun");
+    loopback.wait_until("they came back and are settled", |server| server.done("guarded") == 7);
+    assert_eq!(calls.try_iter().count(), 5);
+    end(&held, &two, &one);
+}
+
+#[test]
+fn three_crashes_make_a_dead_letter_without_another_call() {
+    let loopback = Loopback::new();
+    let held = Gate::closed();
+    let (one, ids) = holder(&loopback, 1, &held);
+    let two = broker(&loopback);
+    loopback.crash_holders(3);
+    let calls = listen(&two, shared(), &open_gate());
+    loopback.wait_until("they are dead", |server| {
+        let dead = |it: &LeaseOutcome| matches!(it, LeaseOutcome::Dead { reason: DeadReason::CrashLoop, .. });
+        server.settlements.iter().filter(|it| dead(&it.outcome)).count() == ids.len()
+    });
+    let letters = two
+        .dead_letters(&DeadLetterFilter { reason: Some(DeadReason::CrashLoop), ..Default::default() })
+        .expect("the back end answers");
+    let dead: BTreeSet<_> = letters.iter().map(|letter| letter.event.id()).collect();
+    assert_eq!(dead, ids.iter().collect());
+    assert_eq!(letters[0].reason.as_str(), "crash_loop");
+    end(&held, &two, &one);
+    assert_eq!(calls.try_iter().count(), 0, "it never runs again");
+}
+
+#[test]
+fn two_crashes_are_not_enough() {
+    let loopback = Loopback::new();
+    let held = Gate::closed();
+    let (one, _) = holder(&loopback, 1, &held);
+    let two = broker(&loopback);
+    loopback.crash_holders(2);
+    let calls = listen(&two, shared(), &open_gate());
+    loopback.wait_until("they are handled", |server| server.done("guarded") == 2);
+    assert_eq!(calls.try_iter().count(), 2);
+    end(&held, &two, &one);
+}
+
+#[test]
+fn a_call_that_fails_is_no_crash() {
+    let loopback = Loopback::new();
+    let held = Gate::closed();
+    let (one, ids) = holder(&loopback, 1, &held);
+    let two = broker(&loopback);
+    loopback.crash_holders(2);
+    two.subscribe_with(shared(), |delivery| if delivery.attempt() == 1 { Err("not yet") } else { Ok(()) })
+        .expect("a subscription");
+    loopback.wait_until("they are handled", |server| server.done("guarded") == ids.len());
+    assert_eq!(loopback.look(|server| server.marks), (2, 2), "each mark was taken back when the call had ended");
+    end(&held, &two, &one);
+}
+
+#[test]
+fn suspects_that_wait_go_back_when_their_subscription_goes() {
+    let loopback = Loopback::new();
+    let (held, gate) = (Gate::closed(), Gate::closed());
+    let (one, ids) = holder(&loopback, 5, &held);
+    let two = broker(&loopback);
+    loopback.expire_leases();
+    let calls = listen(&two, shared(), &gate);
+    calls.recv_timeout(PATIENCE).expect("the first suspect is called");
+    loopback.wait_until("the others are leased, too", |server| server.leased() == 6);
+    let subscription = two.stats().subscriptions[0].id;
+    thread::scope(|scope| {
+        scope.spawn(|| assert_eq!(two.unsubscribe(subscription), Ok(0)));
+        loopback.wait_until("five came back", |server| server.leased() == 1);
+        gate.open();
+    });
+    loopback.wait_until("the one that ran is settled", |server| server.done("guarded") == 1);
+    assert_eq!(calls.try_iter().count(), 0, "nothing begins after that");
+    assert_eq!(loopback.look(|server| server.released("guarded")), ids.len() - 1);
+    end(&held, &two, &one);
+}

@@ -1,0 +1,239 @@
+//! Verdicts on leased deliveries: they wait for no delivery, travel together, and one that comes too late changes nothing. Shown on a
+//! back end in this process.
+
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use eventbroker::{Broker, Config, EventId, PublishError, Scope, Status, SubscribeOptions};
+use eventbroker_conformance::loopback::Loopback;
+
+use crate::support::{Gate, PATIENCE, event, keyed, listen, numbered, open_gate, wait_until};
+
+fn broker(loopback: &Loopback) -> Broker {
+    Broker::builder().worker_count(4).provider(loopback.provider()).start().expect("it starts")
+}
+
+fn shared() -> SubscribeOptions {
+    SubscribeOptions::new("lease.*").name("shared")
+}
+
+fn done(loopback: &Loopback, count: usize) {
+    loopback.wait_until("they are settled", |server| server.done("shared") == count);
+}
+
+#[test]
+fn a_verdict_does_not_wait_for_the_next_delivery() {
+    let loopback = Loopback::new();
+    let broker = broker(&loopback);
+    let gate = Gate::closed();
+    let calls = listen(&broker, shared(), &gate);
+    broker.publish(event("lease.it")).expect("it is accepted");
+    calls.recv_timeout(PATIENCE).expect("the handler is called");
+    loopback.hold_receives(true);
+    gate.open();
+    done(&loopback, 1);
+    listen(&broker, SubscribeOptions::new("other.*").name("other"), &gate);
+    assert!(loopback.look(|server| server.queues.contains_key("other")), "nor does a registration");
+    loopback.hold_receives(false);
+    assert!(broker.stop(PATIENCE).is_clean());
+}
+
+#[test]
+fn verdicts_share_the_round_trips() {
+    let loopback = Loopback::new();
+    let broker = broker(&loopback);
+    let calls = listen(&broker, shared(), &open_gate());
+    loopback.hold_settles(true);
+    broker.publish(numbered("lease.it", 0)).expect("it is accepted");
+    calls.recv_timeout(PATIENCE).expect("the handler is called");
+    loopback.wait_until("the first is being settled", |server| server.settles == 1);
+    for number in 1..=100 {
+        broker.publish(numbered("lease.it", number)).expect("it is accepted");
+        calls.recv_timeout(PATIENCE).expect("the handler is called");
+    }
+    wait_until("all are handled", || broker.stats().deliveries.done == 101);
+    loopback.hold_settles(false);
+    done(&loopback, 101);
+    assert_eq!(loopback.look(|server| server.settles), 2);
+    assert!(broker.stop(PATIENCE).is_clean());
+}
+
+#[test]
+fn a_handler_learns_that_its_lease_is_lost_and_its_verdict_changes_nothing() {
+    let loopback = Loopback::new();
+    loopback.set_lease_time(Duration::from_millis(600));
+    let broker = broker(&loopback);
+    let (sender, calls) = channel();
+    broker
+        .subscribe_with(shared().concurrency(1).queue_capacity(1), move |delivery| {
+            let deadline = Instant::now() + PATIENCE;
+            let mut cancelled = false;
+            // As in `listen`.
+            let _ = sender.send((delivery.event().id().clone(), false));
+            while !cancelled && Instant::now() < deadline {
+                thread::park_timeout(Duration::from_millis(1));
+                cancelled = delivery.cancelled();
+            }
+            let _ = sender.send((delivery.event().id().clone(), cancelled));
+        })
+        .expect("a subscription");
+    let other = self::broker(&loopback);
+    let id = broker.publish(event("lease.it")).expect("it is accepted").id;
+    assert_eq!(calls.recv_timeout(PATIENCE), Ok((id.clone(), false)));
+    // It stands for one that takes no more.
+    let waits = broker.publish(event("lease.it")).expect("it is accepted").id;
+    loopback.wait_until("both are leased", |server| server.leased() == 2);
+    let there = listen(&other, shared(), &open_gate());
+    loopback.expire_leases();
+    assert_eq!(calls.recv_timeout(PATIENCE), Ok((id.clone(), true)), "the handler sees it");
+    done(&loopback, 2);
+    let there: Vec<EventId> = there.try_iter().collect();
+    assert_eq!(there, [id, waits], "another member has handled both");
+    wait_until("the late verdicts have come in", || broker.stats().bridge.is_some_and(|it| it.leases_lost == 2));
+    assert_eq!(loopback.look(|server| server.settlements.len()), 2, "they change nothing");
+    broker.stop(PATIENCE);
+    assert!(other.stop(PATIENCE).is_clean());
+    assert_eq!(calls.try_iter().count(), 0, "what has not begun when the lease is lost does not begin");
+}
+
+#[test]
+fn what_waits_behind_a_lost_lease_with_the_same_key_does_not_overtake_it() {
+    let loopback = Loopback::new();
+    loopback.set_lease_time(Duration::from_millis(300));
+    let broker = broker(&loopback);
+    let gate = Gate::closed();
+    let calls = listen(&broker, shared().concurrency(1), &gate);
+    let runs = broker.publish(event("lease.it")).expect("it is accepted").id;
+    assert_eq!(calls.recv_timeout(PATIENCE), Ok(runs));
+    let [first, second] = ["lease.it"; 2].map(|it| broker.publish(keyed(it, "one")).expect("it is accepted").id);
+    loopback.wait_until("all are leased", |server| server.leased() == 3);
+    loopback.expire_lease(&first);
+    let before = loopback.look(|server| server.extensions);
+    // At most three at a time: after so many the broker was told which lease is lost, and of the others that they are good.
+    loopback.wait_until("they are extended twice", |server| server.extensions > before + 6);
+    gate.open();
+    done(&loopback, 3);
+    assert_eq!(calls.try_iter().collect::<Vec<_>>(), [first, second]);
+    assert!(broker.stop(PATIENCE).is_clean());
+}
+
+#[test]
+fn what_comes_while_a_lost_lease_is_not_given_back_does_not_overtake_it() {
+    let loopback = Loopback::new();
+    loopback.set_lease_time(Duration::from_millis(300));
+    let broker = broker(&loopback);
+    let gate = Gate::closed();
+    let calls = listen(&broker, shared().concurrency(1), &gate);
+    let runs = broker.publish(event("lease.it")).expect("it is accepted").id;
+    assert_eq!(calls.recv_timeout(PATIENCE), Ok(runs));
+    let first = broker.publish(keyed("lease.it", "one")).expect("it is accepted").id;
+    loopback.wait_until("both are leased", |server| server.leased() == 2);
+    loopback.withhold(Some(&first));
+    loopback.expire_lease(&first);
+    let before = loopback.look(|server| server.extensions);
+    // At most two at a time: after so many the broker was told which lease is lost.
+    loopback.wait_until("the other is extended", |server| server.extensions > before + 4);
+    let second = broker.publish(keyed("lease.it", "one")).expect("it is accepted").id;
+    loopback.wait_until("it comes before what was lost", |server| server.leased() == 2);
+    loopback.withhold(None);
+    loopback.wait_until("all are here", |server| server.leased() == 3);
+    gate.open();
+    done(&loopback, 3);
+    assert_eq!(calls.try_iter().collect::<Vec<_>>(), [first, second]);
+    assert!(broker.stop(PATIENCE).is_clean());
+}
+
+#[test]
+fn a_lease_counts_from_when_it_was_asked_for() {
+    let loopback = Loopback::new();
+    loopback.set_lease_time(Duration::from_secs(3));
+    loopback.answer_late(Duration::from_secs(4));
+    let broker = broker(&loopback);
+    let calls = listen(&broker, shared().concurrency(1), &open_gate());
+    let first = broker.publish(event("lease.it")).expect("it is accepted").id;
+    wait_until("it was handed over too late", || broker.stats().bridge.is_some_and(|bridge| bridge.ingested >= 3));
+    loopback.answer_late(Duration::ZERO);
+    done(&loopback, 1);
+    let last = broker.publish(event("lease.it")).expect("it is accepted").id;
+    done(&loopback, 2);
+    let called: Vec<EventId> = calls.try_iter().collect();
+    assert_eq!(called, [first, last], "each is handled once, under a lease that is good");
+    assert!(broker.stop(PATIENCE).is_clean());
+}
+
+#[test]
+fn a_stuck_handler_loses_its_lease() {
+    let loopback = Loopback::new();
+    loopback.set_lease_time(Duration::from_millis(300));
+    let mut config = Config::default();
+    config.max_handler_time = Duration::from_millis(1);
+    let one = Broker::builder().config(config).provider(loopback.provider()).start().expect("it starts");
+    let gate = Gate::closed();
+    let at_one = listen(&one, shared().concurrency(1).queue_capacity(1), &gate);
+    let id = one.publish(event("lease.it")).expect("it is accepted").id;
+    assert_eq!(at_one.recv_timeout(PATIENCE), Ok(id.clone()));
+    one.publish(event("lease.filler")).expect("it is accepted");
+    loopback.wait_until("it is full", |server| server.leased() == 2);
+    let two = broker(&loopback);
+    let at_two = listen(&two, shared(), &open_gate());
+    assert_eq!(at_two.recv_timeout(PATIENCE), Ok(id), "another member takes it over");
+    gate.open();
+    one.stop(PATIENCE);
+    assert!(two.stop(PATIENCE).is_clean());
+}
+
+#[test]
+fn an_event_that_the_back_end_knows_is_a_duplicate_for_every_instance() {
+    let loopback = Loopback::new();
+    let (one, two) = (broker(&loopback), broker(&loopback));
+    let here = listen(&two, SubscribeOptions::new("lease.*").name("here").scope(Scope::Local), &open_gate());
+    let sent = event("lease.it");
+    assert!(!one.publish(sent.clone()).expect("it is accepted").duplicate);
+    let again = two.publish(sent.clone()).expect("it is accepted");
+    assert_eq!((again.id, again.duplicate, again.deliveries), (sent.id().clone(), true, 0));
+    assert!(two.publish_sync(sent.clone()).expect("it is accepted").duplicate);
+    let other = eventbroker::Event::builder(sent.source(), "lease.it").id(sent.id().clone()).payload("other").build();
+    match two.publish(other.expect("a valid event")) {
+        Err(PublishError::IdConflict { event }) => assert_eq!(event.id(), sent.id()),
+        other => panic!("its content is another: {other:?}"),
+    }
+    assert_eq!(two.stats().duplicates, 2);
+    assert!(one.stop(PATIENCE).is_clean() && two.stop(PATIENCE).is_clean());
+    assert_eq!(here.try_iter().count(), 0, "a duplicate is not dispatched");
+}
+
+#[test]
+fn no_status_is_lost_in_an_outage_however_many_change() {
+    const EVENTS: u64 = 12_000;
+    let loopback = Loopback::new();
+    let broker = broker(&loopback);
+    let gate = Gate::closed();
+    let options = SubscribeOptions::new("local.*").scope(Scope::Local).concurrency(1).queue_capacity(EVENTS as usize);
+    let calls = listen(&broker, options, &gate);
+    let receipts: Vec<_> = (0..EVENTS).map(|it| publish_when_there_is_room(&broker, it)).collect();
+    for receipt in &receipts {
+        receipt.wait(PATIENCE).expect("it is accepted");
+    }
+    calls.recv_timeout(PATIENCE).expect("the handler is called");
+    loopback.set_unavailable(true);
+    gate.open();
+    wait_until("all are handled here", || broker.stats().deliveries.done == EVENTS);
+    loopback.set_unavailable(false);
+    assert!(broker.stop(PATIENCE).is_clean());
+    let completed =
+        loopback.look(|server| server.events.values().filter(|it| it.status() == Status::Completed).count());
+    assert_eq!(completed as u64, EVENTS);
+}
+
+fn publish_when_there_is_room(broker: &Broker, number: u64) -> eventbroker::Receipt {
+    let mut event = numbered("local.it", number);
+    loop {
+        match broker.publish_async(event) {
+            Ok(receipt) => return receipt,
+            Err(PublishError::Full { event: back, .. }) => event = *back,
+            Err(error) => panic!("{error}"),
+        }
+        thread::yield_now();
+    }
+}

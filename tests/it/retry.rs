@@ -1,0 +1,4 @@
+//! Retries: delays, attempts, and the bound on deliveries that wait.
+
+mod max_waiting;
+mod timing;

@@ -1,0 +1,39 @@
+//! A store of one event: publishers that meet get through, however long what they published stays open.
+
+use std::hint::spin_loop;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use eventbroker::Broker;
+
+use crate::support::{Gate, PATIENCE, event, in_time};
+
+const ROUNDS: usize = 300;
+
+#[test]
+fn an_event_for_nobody_gets_through_beside_one_that_stays_open() {
+    for _ in 0..ROUNDS {
+        let broker = Broker::builder().max_events(1).worker_count(1).start().expect("valid settings");
+        let gate = Gate::closed();
+        let pass = gate.clone();
+        broker.subscribe("held", move |_| pass.pass()).expect("a valid pattern");
+        let publishers = broker.clone();
+        in_time("both are through while the event is still open", move || {
+            let arrived = AtomicUsize::new(0);
+            thread::scope(|scope| {
+                for event_type in ["held", "unwanted"] {
+                    let (event, broker, arrived) = (event(event_type), &publishers, &arrived);
+                    scope.spawn(move || {
+                        arrived.fetch_add(1, Ordering::SeqCst);
+                        while arrived.load(Ordering::SeqCst) < 2 {
+                            spin_loop();
+                        }
+                        broker.publish(event).expect("room");
+                    });
+                }
+            });
+        });
+        gate.open();
+        assert!(broker.stop(PATIENCE).is_clean());
+    }
+}

@@ -1,0 +1,5 @@
+//! Subscriptions: pause and unsubscribe.
+
+mod pause;
+mod unsubscribe;
+mod unsubscribe_races;

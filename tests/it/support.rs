@@ -1,0 +1,219 @@
+//! What several tests share: events, a collector of verdicts, a gate that holds handlers.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+
+use eventbroker::stats::SubscriptionStats;
+use eventbroker::{Broker, Event, EventId, ManualClock, Source, SubscribeOptions, Verdict};
+use parking_lot::{Condvar, Mutex};
+
+/// Nothing that a test waits for takes this long, even on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// An event of a type.
+pub(crate) fn event(event_type: &str) -> Event {
+    Event::builder(Source::System, event_type).build().expect("a valid event")
+}
+
+/// An event of a type with a key.
+pub(crate) fn keyed(event_type: &str, key: &str) -> Event {
+    Event::builder(Source::System, event_type).key(key).build().expect("a valid event")
+}
+
+/// An event of a type with a number as its payload.
+pub(crate) fn numbered(event_type: &str, number: u64) -> Event {
+    Event::builder(Source::System, event_type).payload(&number).build().expect("a valid event")
+}
+
+/// The payload of a numbered event.
+pub(crate) fn number_of(event: &Event) -> u64 {
+    event.payload_as().expect("a numbered event")
+}
+
+/// The statistics of the subscription with a name.
+pub(crate) fn stats_of(broker: &Broker, name: &str) -> SubscriptionStats {
+    let subscriptions = broker.stats().subscriptions;
+    subscriptions.into_iter().find(|it| &*it.name == name).expect("a subscription of this name")
+}
+
+/// One verdict, as an observer saw it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Settlement {
+    pub(crate) id: EventId,
+    pub(crate) event_type: String,
+    pub(crate) name: String,
+    pub(crate) verdict: Verdict,
+    pub(crate) attempts: u32,
+    pub(crate) error: Option<String>,
+}
+
+/// Collects the verdicts of a broker.
+pub(crate) struct Settlements(Receiver<Settlement>);
+
+impl Settlements {
+    pub(crate) fn of(broker: &Broker) -> Self {
+        let (sender, receiver) = channel();
+        broker.on_settled(move |settled| {
+            let settlement = Settlement {
+                id: settled.event.id().clone(),
+                event_type: settled.event.event_type().to_string(),
+                name: settled.name.to_owned(),
+                verdict: settled.verdict,
+                attempts: settled.attempts,
+                error: settled.error.map(str::to_owned),
+            };
+            // The test may have ended already.
+            let _ = sender.send(settlement);
+        });
+        Self(receiver)
+    }
+
+    /// The next verdict.
+    pub(crate) fn next(&self) -> Settlement {
+        self.0.recv_timeout(PATIENCE).expect("a delivery should have been settled")
+    }
+
+    /// The next `count` verdicts.
+    pub(crate) fn take(&self, count: usize) -> Vec<Settlement> {
+        (0..count).map(|_| self.next()).collect()
+    }
+
+    /// The verdicts that have come in and were not taken yet.
+    pub(crate) fn so_far(&self) -> Vec<Settlement> {
+        self.0.try_iter().collect()
+    }
+}
+
+/// Holds handlers until it is opened, and tells when one has arrived.
+#[derive(Clone)]
+pub(crate) struct Gate(Arc<GateState>);
+
+struct GateState {
+    /// How many may pass.
+    passes: Mutex<usize>,
+    opened: Condvar,
+    arrivals: Sender<()>,
+    arrived: Mutex<Receiver<()>>,
+}
+
+impl Gate {
+    pub(crate) fn closed() -> Self {
+        let (arrivals, arrived) = channel();
+        let state = GateState { passes: Mutex::new(0), opened: Condvar::new(), arrivals, arrived: Mutex::new(arrived) };
+        Self(Arc::new(state))
+    }
+
+    /// Called by handlers: waits until the gate is open.
+    pub(crate) fn pass(&self) {
+        let _ = self.0.arrivals.send(());
+        let deadline = Instant::now() + 3 * PATIENCE;
+        let mut passes = self.0.passes.lock();
+        while *passes == 0 {
+            assert!(!self.0.opened.wait_until(&mut passes, deadline).timed_out(), "the gate was never opened");
+        }
+        *passes -= 1;
+    }
+
+    /// Waits until one more handler has arrived.
+    pub(crate) fn wait_for_arrival(&self) {
+        self.0.arrived.lock().recv_timeout(PATIENCE).expect("a handler should have arrived at the gate");
+    }
+
+    /// How many handlers have arrived that were not waited for.
+    pub(crate) fn arrivals(&self) -> usize {
+        self.0.arrived.lock().try_iter().count()
+    }
+
+    /// Lets everybody pass, from now on.
+    pub(crate) fn open(&self) {
+        *self.0.passes.lock() = usize::MAX / 2;
+        self.0.opened.notify_all();
+    }
+
+    /// Lets one pass.
+    pub(crate) fn open_once(&self) {
+        *self.0.passes.lock() += 1;
+        self.0.opened.notify_one();
+    }
+}
+
+/// Handlers of a test that has failed are not held any longer.
+impl Drop for Gate {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.open();
+        }
+    }
+}
+
+/// A clock that only the test moves. Long after any test has ended it runs away, so that one that has failed does not
+/// wait for ever for a broker that drains.
+pub(crate) fn manual_clock() -> ManualClock {
+    let clock = ManualClock::new();
+    let runaway = clock.clone();
+    std::thread::spawn(move || {
+        std::thread::sleep(4 * PATIENCE);
+        loop {
+            runaway.advance(Duration::from_secs(3_600));
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    });
+    clock
+}
+
+/// Receives within the patience of a test.
+pub(crate) fn receive<T>(receiver: &Receiver<T>, what: &str) -> T {
+    receiver.recv_timeout(PATIENCE).unwrap_or_else(|error| match error {
+        RecvTimeoutError::Timeout => panic!("timed out waiting for {what}"),
+        RecvTimeoutError::Disconnected => panic!("nobody will send {what}"),
+    })
+}
+
+/// Waits until a condition holds that no signal tells.
+pub(crate) fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "timed out waiting until {what}");
+        // Only for what can't be signalled.
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Runs something that might never return on a thread of its own, and waits for its result.
+pub(crate) fn in_time<T: Send + 'static>(what: &str, run: impl FnOnce() -> T + Send + 'static) -> T {
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || {
+        let _ = sender.send(run());
+    });
+    receive(&receiver, what)
+}
+
+/// Waits until handlers have been called so many times in all, and so many deliveries wait for a retry.
+pub(crate) fn wait_for_retries(broker: &Broker, attempts: u64, waiting: u64) {
+    wait_until(&format!("{waiting} deliveries wait after {attempts} attempts"), || {
+        let stats = broker.stats();
+        stats.attempts == attempts && stats.subscriptions.iter().map(|it| it.waiting).sum::<u64>() == waiting
+    });
+}
+
+/// Subscribes; the ids of the calls come over the channel when they begin, and the calls wait at the gate.
+pub(crate) fn listen(broker: &Broker, options: SubscribeOptions, gate: &Gate) -> Receiver<EventId> {
+    let (sender, calls) = channel();
+    let gate = gate.clone();
+    broker
+        .subscribe_with(options, move |delivery| {
+            // Nobody listens any more when the test has seen enough.
+            let _ = sender.send(delivery.event().id().clone());
+            gate.pass();
+        })
+        .expect("a subscription");
+    calls
+}
+
+/// A gate that everybody passes.
+pub(crate) fn open_gate() -> Gate {
+    let gate = Gate::closed();
+    gate.open();
+    gate
+}
