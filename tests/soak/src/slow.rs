@@ -72,7 +72,7 @@ fn hundred(slow: Slow, duration: Duration) -> Run {
 }
 
 pub(crate) fn one(short: bool, figures: &mut Figures) {
-    let duration = Duration::from_secs(if short { 3 } else { 30 });
+    let duration = Duration::from_millis(if short { 600 } else { 30_000 });
     let slow = |overflow, one_in, offered| Slow { overflow, one_in, sleep: Duration::from_millis(100), offered };
     let block = Overflow::Block;
     let cases = [
@@ -111,7 +111,7 @@ pub(crate) fn one(short: bool, figures: &mut Figures) {
 }
 
 pub(crate) fn many(short: bool, figures: &mut Figures) {
-    let duration = Duration::from_secs(if short { 5 } else { 30 });
+    let duration = Duration::from_secs(if short { 3 } else { 30 });
     let broker = Broker::builder().start().expect("a broker");
     for number in 0..20 {
         let options = SubscribeOptions::new(format!("many.slow.{number}")).overflow(Overflow::DropOldest);
