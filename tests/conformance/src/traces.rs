@@ -1,4 +1,4 @@
-//! What is traced, as text.
+//! A `tracing` subscriber that collects all spans and events as text.
 
 use std::fmt::{Debug, Write as _};
 use std::sync::{Arc, Mutex};
@@ -7,19 +7,19 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event as Trace, Metadata, Subscriber};
 
-/// Everything that is traced, as text.
+/// The collected text.
 #[derive(Debug, Clone, Default)]
 pub struct Traces(Arc<Mutex<String>>);
 
 impl Traces {
-    /// Of everything in this process, from now on.
+    /// Installs the subscriber for the whole process.
     pub fn of_process() -> Self {
         let traces = Self::default();
-        tracing::subscriber::set_global_default(traces.clone()).expect("nobody else traces here");
+        tracing::subscriber::set_global_default(traces.clone()).expect("no other subscriber is installed");
         traces
     }
 
-    /// What was traced so far.
+    /// The text so far.
     pub fn text(&self) -> String {
         self.0.lock().expect("no panic under the lock").clone()
     }
