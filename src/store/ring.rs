@@ -17,8 +17,8 @@ use super::SharedRecord;
 /// so such an entry maps to no position in the ring.
 const FIRST: u64 = 1 << 32;
 
-/// How many runs the ring has beyond its capacity: this many publishers may have taken new positions and not yet evicted
-/// old events for them.
+/// How many runs the ring has beyond its capacity: this many publishers may have taken new positions and not yet
+/// evicted old events for them.
 const SLACK: u64 = 32;
 
 /// A slot; vacant without a record. `filled` shows which position it was used or passed for last.
