@@ -5,7 +5,7 @@
 //! 1. *Route* ([`publish`]): the router returns the subscriptions whose patterns match the event type.
 //! 2. *Admit* ([`admission`]): the bounds of the broker are checked, and a place is reserved in the queue of each
 //!    subscription. If a queue is full, its overflow policy is applied here: refuse, wait, or drop.
-//! 3. *Store* ([`record`]): the store keeps a record of the event. From here on the event is accepted.
+//! 3. *Store* ([`publish`]): the store keeps a record of the event. From here on the event is accepted.
 //! 4. *Enqueue* ([`publish`]): each inbox gets a delivery, and a worker is woken if none attends to the subscription.
 //! 5. *Attempt* ([`worker`], [`attempt`]): a worker with a permit takes the delivery, releases its place and calls the
 //!    handler.
@@ -19,12 +19,12 @@
 mod admission;
 mod attempt;
 mod bridge;
+mod in_flight;
 mod lifecycle;
 mod observers;
 mod pause;
 mod publish;
 mod publish_sync;
-mod record;
 mod settle;
 mod stream_sink;
 mod subscribe;

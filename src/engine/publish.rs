@@ -114,6 +114,31 @@ impl Engine {
         }
     }
 
+    /// Stores an event, which is accepted from here on.
+    ///
+    /// # Errors
+    /// The event, and the record that has the same id.
+    pub(super) fn store_new(
+        &self,
+        event: Event,
+        deliveries: u32,
+        source: StatusSource<'_>,
+    ) -> Result<SharedRecord, (Event, SharedRecord)> {
+        let counters = &self.telemetry.counters;
+        let record = self.store.put(event, deliveries, source, || self.in_flight(counters.settled()))?;
+        let here = counters.here();
+        here.accepted.add_one();
+        if self.config.metrics {
+            let series = &self.telemetry.series;
+            series.published(here.series(), &record.event);
+            // With a back end, deliveries may follow later, on this or another instance.
+            if deliveries == 0 && self.bridge.is_none() {
+                series.settled(here.series(), &record.event, false, None, 0);
+            }
+        }
+        Ok(record)
+    }
+
     /// Enqueues the deliveries of a new event. Returns the publisher's answer.
     pub(super) fn accept(
         self: &Arc<Self>,

@@ -13,7 +13,7 @@ use crate::outcome::{
 };
 use crate::provider::LeaseOutcome;
 use crate::queue::{History, Place, QueuedDelivery};
-use crate::store::{Record, SharedRecord};
+use crate::store::{Progress, Record, SharedRecord};
 use crate::subscription::{Outcome, Subscription};
 use crate::telemetry::trace;
 
@@ -227,6 +227,25 @@ impl Engine {
         }
     }
 
+    /// Completes or fails an event, if none of its deliveries is open here. `timed`, a wall time, records the duration.
+    pub(super) fn settle_event(&self, record: &SharedRecord, progress: Progress, timed: Option<u64>) {
+        if progress.is_open() {
+            return;
+        }
+        let here = self.telemetry.counters.here();
+        if let Some(wall) = timed.filter(|_| self.config.metrics) {
+            let (took, whole) = record.took(wall);
+            self.telemetry.series.settled(here.series(), &record.event, progress.is_failed(), took, whole);
+        }
+        self.store.closed(record, progress);
+        let settled = if progress.is_failed() { &here.failed } else { &here.completed };
+        settled.add_one();
+        if self.store.is_small() {
+            self.fit_store();
+        }
+        self.lifecycle.event_settled();
+    }
+
     /// Ends a delivery without a call: its subscription is closed or paused, its lease is lost, or the broker stops.
     pub(crate) fn cancel(self: &Arc<Self>, subscription: &Arc<Subscription>, mut delivery: QueuedDelivery) {
         subscription.inbox.leave(&mut delivery);
@@ -282,6 +301,17 @@ impl Engine {
         subscription.inbox.enter(delivery);
         self.after_enqueue(&subscription);
         Ok(())
+    }
+
+    /// Opens deliveries of a known event. `open` changes the record and returns its earlier progress.
+    pub(super) fn reopen(&self, record: &SharedRecord, open: impl FnOnce(&Record) -> Progress) {
+        let before = open(record);
+        if !before.is_open() {
+            let here = self.telemetry.counters.here();
+            let reopened = if before.is_failed() { &here.failed_reopened } else { &here.completed_reopened };
+            reopened.add_one();
+        }
+        self.store.reopened(record);
     }
 }
 
