@@ -57,7 +57,7 @@ impl From<Exit> for ExitCode {
 pub(crate) struct Failure {
     /// The exit code.
     pub(crate) exit: Exit,
-    /// What failed, where, and how to fix it.
+    /// The message: the problem, its place, and the fix.
     pub(crate) message: String,
 }
 

@@ -17,7 +17,7 @@ use super::{CE_BASE64, CE_CONTENT_TYPE, CE_SCHEMA, CE_SOURCE, CE_SUBJECT, NAMED,
 pub(crate) struct Fault {
     /// The field, or `event` for the whole line.
     pub(crate) field: Cow<'static, str>,
-    /// What is wrong.
+    /// The problem, in words.
     pub(crate) problem: String,
 }
 

@@ -1,4 +1,4 @@
-//! What operators observe: the lag of subscriptions, and streams of events.
+//! Observation by operators: the lag of subscriptions, and streams of events.
 
 use eventbroker::dead_letter::DeadLetterFilter;
 use eventbroker::stats::SubscriptionLag;
