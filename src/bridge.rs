@@ -27,7 +27,6 @@ use crate::provider::{
 };
 use crate::queue::HeldLease;
 use crate::store::{Progress, Record};
-use crate::subscription::Subscription;
 pub(crate) use command::{Command, Commands};
 pub(crate) use inbound::Inbound;
 use instance_name::InstanceNameClaim;
@@ -165,11 +164,6 @@ impl Bridge {
         let _ = reached.wait(MARK_TIMEOUT);
     }
 
-    /// A delivery has left the queue of a subscription, so the ingest may receive more.
-    pub(crate) fn note_free_capacity(&self, subscription: &Subscription) {
-        self.inbound.note_free_capacity(subscription);
-    }
-
     /// Adds to the outbox a status that local deliveries have given an event, for the back end's store.
     pub(crate) fn note_status(&self, record: &Record, status: Status, error: Option<String>) {
         if self.store.is_some() {
@@ -200,11 +194,11 @@ impl Bridge {
 
     pub(crate) fn stats(&self) -> BridgeStats {
         BridgeStats {
-            mirrored: self.outbox.mirrored(),
-            mirror_backlog: self.outbox.unconfirmed(),
-            ingested: self.inbound.ingested(),
-            leases: self.inbound.leases().len() as u64,
-            leases_lost: self.inbound.leases_lost(),
+            mirrored: self.outbox.mirrored.load(Ordering::SeqCst),
+            mirror_backlog: self.outbox.unconfirmed.load(Ordering::SeqCst),
+            ingested: self.inbound.ingested.load(Ordering::SeqCst),
+            leases: self.inbound.leases.lock().len() as u64,
+            leases_lost: self.inbound.leases_lost.load(Ordering::SeqCst),
             errors: self.errors.count.load(Ordering::SeqCst),
             last_error: self.errors.last.lock().clone(),
         }

@@ -157,7 +157,7 @@ impl Engine {
 
     /// The context of a handler call: the clock, the cancel flag, the broker's handle.
     fn call_context(&self) -> CallContext<'_> {
-        CallContext { clock: &self.clock, cancelled: self.lifecycle.calls_cancelled(), handle: &self.instance.handle }
+        CallContext { clock: &self.clock, cancelled: &self.lifecycle.calls_cancelled, handle: &self.instance.handle }
     }
 }
 

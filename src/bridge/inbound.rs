@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use super::notify::Notify;
 use crate::provider::Waker;
@@ -20,16 +20,16 @@ pub(crate) struct Inbound {
     /// The lease time, set when the threads start. An inner `None`: leases do not expire.
     lease_time: OnceLock<Option<Duration>>,
     /// Leases that are not settled.
-    leases: Mutex<Leases>,
+    pub(crate) leases: Mutex<Leases>,
     /// Settlements that the back end has not acknowledged yet.
-    outstanding: AtomicU64,
+    pub(crate) outstanding: AtomicU64,
     /// At the last poll some subscription was less than half empty, so its credit was small.
-    without_credit: AtomicBool,
+    pub(crate) without_credit: AtomicBool,
     /// The ingest thread may be receiving: set before it reads the phase, cleared after the deliveries are enqueued.
-    receiving: AtomicBool,
-    ingested: AtomicU64,
-    released: AtomicU64,
-    leases_lost: AtomicU64,
+    pub(crate) receiving: AtomicBool,
+    pub(crate) ingested: AtomicU64,
+    pub(crate) released: AtomicU64,
+    pub(crate) leases_lost: AtomicU64,
 }
 
 impl Inbound {
@@ -56,15 +56,6 @@ impl Inbound {
         self.lease_time.get().copied().flatten()
     }
 
-    pub(crate) fn leases(&self) -> MutexGuard<'_, Leases> {
-        self.leases.lock()
-    }
-
-    /// Marks a lease as lost, and with it the leases that wait behind it: see [`Leases::lose_behind`].
-    pub(crate) fn lose_behind(&self, lost: &HeldLease) {
-        self.leases.lock().lose_behind(lost);
-    }
-
     /// A delivery has ended, and its settlement is outstanding until the back end acknowledges it.
     pub(super) fn settled(&self, lease: &HeldLease, released: bool) {
         if released {
@@ -72,11 +63,6 @@ impl Inbound {
         }
         lease.settle();
         self.outstanding.fetch_add(1, Ordering::SeqCst);
-    }
-
-    /// The back end has acknowledged this many settlements.
-    pub(crate) fn acknowledged(&self, settlements: usize) {
-        self.outstanding.fetch_sub(settlements as u64, Ordering::SeqCst);
     }
 
     /// Wakes the ingest thread, which then computes the credit of each subscription anew.
@@ -87,12 +73,8 @@ impl Inbound {
         }
     }
 
-    pub(crate) fn set_without_credit(&self, without: bool) {
-        self.without_credit.store(without, Ordering::SeqCst);
-    }
-
     /// A delivery has left a queue. Wakes the ingest if its credit was small and the queue is half empty.
-    pub(super) fn note_free_capacity(&self, subscription: &Subscription) {
+    pub(crate) fn note_free_capacity(&self, subscription: &Subscription) {
         if self.without_credit.load(Ordering::Relaxed)
             && subscription.inbox.is_half_empty()
             && self.without_credit.swap(false, Ordering::SeqCst)
@@ -101,32 +83,7 @@ impl Inbound {
         }
     }
 
-    pub(crate) fn set_receiving(&self, receiving: bool) {
-        self.receiving.store(receiving, Ordering::SeqCst);
-    }
-
     pub(super) fn is_flushed(&self) -> bool {
         !self.receiving.load(Ordering::SeqCst) && self.outstanding.load(Ordering::SeqCst) == 0
-    }
-
-    pub(crate) fn count_ingested(&self, deliveries: usize) {
-        self.ingested.fetch_add(deliveries as u64, Ordering::SeqCst);
-    }
-
-    pub(crate) fn count_lost(&self, leases: usize) {
-        self.leases_lost.fetch_add(leases as u64, Ordering::SeqCst);
-    }
-
-    pub(super) fn ingested(&self) -> u64 {
-        self.ingested.load(Ordering::SeqCst)
-    }
-
-    /// Deliveries that were enqueued here and released without a verdict.
-    pub(crate) fn released(&self) -> u64 {
-        self.released.load(Ordering::SeqCst)
-    }
-
-    pub(super) fn leases_lost(&self) -> u64 {
-        self.leases_lost.load(Ordering::SeqCst)
     }
 }

@@ -33,7 +33,7 @@ pub(crate) struct Outbox {
     /// Jobs for the mirror thread. `unconfirmed` bounds the events among them.
     jobs: (Sender<Job>, Receiver<Job>),
     /// Events that were [reserved](Self::reserve) and are not confirmed.
-    unconfirmed: AtomicU64,
+    pub(crate) unconfirmed: AtomicU64,
     /// The next batch.
     ready: Mutex<Batch>,
     /// Publishers wait here for outcomes; batch `n` uses the gate `n % GATES`.
@@ -47,8 +47,8 @@ pub(crate) struct Outbox {
     /// The latest status of each event that is not reported to the back end's store yet.
     unreported: Mutex<HashMap<EventId, StatusChange>>,
     /// The number of unreported statuses, those in a call under way included.
-    outstanding: AtomicU64,
-    mirrored: AtomicU64,
+    pub(crate) outstanding: AtomicU64,
+    pub(crate) mirrored: AtomicU64,
 }
 
 /// A request to the mirror thread.
@@ -255,18 +255,6 @@ impl Outbox {
         self.gates.iter().for_each(|gate| gate.open_if_due());
     }
 
-    pub(crate) fn count_mirrored(&self) {
-        self.mirrored.fetch_add(1, Ordering::SeqCst);
-    }
-
-    pub(super) fn mirrored(&self) -> u64 {
-        self.mirrored.load(Ordering::SeqCst)
-    }
-
-    pub(super) fn unconfirmed(&self) -> u64 {
-        self.unconfirmed.load(Ordering::SeqCst)
-    }
-
     /// Adds a status for the back end's store. It replaces an older status of the same event.
     pub(super) fn add_status(&self, record: &Record, status: Status, error: Option<String>) {
         let id = record.event.id();
@@ -304,11 +292,6 @@ impl Outbox {
             }
         }
         restored
-    }
-
-    /// This many statuses were reported to the back end's store, refused by it, or replaced by newer ones.
-    pub(crate) fn statuses_reported(&self, count: usize) {
-        self.outstanding.fetch_sub(count as u64, Ordering::SeqCst);
     }
 
     pub(super) fn is_flushed(&self) -> bool {

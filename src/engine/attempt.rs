@@ -54,7 +54,7 @@ impl Engine {
         subscription.inbox.leave(&mut delivery);
         let leased = delivery.lease().is_some();
         if leased && let Some(bridge) = &self.bridge {
-            bridge.note_free_capacity(subscription);
+            bridge.inbound.note_free_capacity(subscription);
         }
         delivery.attempts += 1;
         let counts = self.telemetry.counters.here();

@@ -80,7 +80,7 @@ impl Engine {
         if let Some(bridge) = &self.bridge {
             bridge.close();
             self.lifecycle.wait_for_end(&self.clock, Role::Bridge, grace.saturating_add(JOIN_GRACE));
-            (released, unflushed) = (bridge.inbound.released(), self.abandon_unsent(bridge));
+            (released, unflushed) = (bridge.inbound.released.load(Ordering::SeqCst), self.abandon_unsent(bridge));
         }
         self.wait_for_publishers(grace);
         let threads_left = self.lifecycle.join();
@@ -100,10 +100,10 @@ impl Engine {
     /// Refuses new events, wakes blocked publishers, and cancels retries that are due after the deadline.
     fn begin_draining(self: &Arc<Self>, within: Duration) {
         // `expedite_stop` may have lowered the deadline already, so this only lowers it.
-        self.lifecycle.lower_deadline(self.clock.deadline(within));
+        self.lifecycle.drain_deadline.fetch_min(self.clock.deadline(within), Ordering::SeqCst);
         let was_running = self.lifecycle.advance(Phase::Running, Phase::Draining);
         if !was_running {
-            self.lifecycle.set_stopped();
+            self.lifecycle.phase.store(Phase::Stopped as u8, Ordering::SeqCst);
         }
         // Between this exchange of the phase and the load of `publishing` in `drain`. Pairs with the fences of `admit`
         // and `enter_internal`, between the publisher's store of `publishing` and its load of the phase: one sees the
@@ -127,7 +127,7 @@ impl Engine {
     /// Brings the deadline of a stop forward to now.
     #[cfg(feature = "signals")]
     pub(crate) fn expedite_stop(&self) {
-        self.lifecycle.lower_deadline(self.clock.now());
+        self.lifecycle.drain_deadline.fetch_min(self.clock.now(), Ordering::SeqCst);
         self.lifecycle.stop_changed.notify_all();
     }
 
@@ -161,11 +161,11 @@ impl Engine {
 
     /// Collects the ids of all open events from the store, for the report, and cancels the deliveries without a call.
     fn abandon_open(self: &Arc<Self>) {
-        self.lifecycle.set_stopped();
+        self.lifecycle.phase.store(Phase::Stopped as u8, Ordering::SeqCst);
         let subscriptions = self.subscriptions.lock().all();
         // First, so that no call begins with its cancel flag already set.
         subscriptions.iter().for_each(|subscription| subscription.close());
-        self.lifecycle.cancel_calls();
+        self.lifecycle.calls_cancelled.store(true, Ordering::SeqCst);
         let mut open = BTreeSet::new();
         self.store.for_each(|record| {
             if record.progress().is_open() {
@@ -180,7 +180,7 @@ impl Engine {
 
     /// Lets every thread end.
     fn end(&self) {
-        self.lifecycle.set_stopped();
+        self.lifecycle.phase.store(Phase::Stopped as u8, Ordering::SeqCst);
         self.pool.close();
         for subscription in self.subscriptions.lock().all() {
             subscription.pool.close();

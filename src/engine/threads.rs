@@ -29,11 +29,11 @@ pub(crate) enum Phase {
 /// The phase, the threads and the stop of one broker.
 #[derive(Debug)]
 pub(crate) struct Lifecycle {
-    phase: AtomicU8,
+    pub(super) phase: AtomicU8,
     /// The deadline of the drain, in monotonic time.
-    drain_deadline: AtomicU64,
+    pub(super) drain_deadline: AtomicU64,
     /// `stop` has ended its drain: running calls are cancelled.
-    calls_cancelled: AtomicBool,
+    pub(super) calls_cancelled: AtomicBool,
     threads: Mutex<Threads>,
     thread_ended: Condvar,
     pub(super) stop: Mutex<Stop>,
@@ -100,25 +100,6 @@ impl Lifecycle {
     /// The deadline of the drain, in monotonic time. No retry runs later. `u64::MAX` before a stop.
     pub(crate) fn drain_deadline(&self) -> u64 {
         self.drain_deadline.load(Ordering::SeqCst)
-    }
-
-    /// Lowers the deadline of the drain, if `deadline` is earlier.
-    pub(super) fn lower_deadline(&self, deadline: u64) {
-        self.drain_deadline.fetch_min(deadline, Ordering::SeqCst);
-    }
-
-    /// Sets the phase to stopped, whatever it was.
-    pub(super) fn set_stopped(&self) {
-        self.phase.store(Phase::Stopped as u8, Ordering::SeqCst);
-    }
-
-    /// Sets [`Delivery::cancelled`](crate::Delivery::cancelled) for the calls that still run.
-    pub(super) fn cancel_calls(&self) {
-        self.calls_cancelled.store(true, Ordering::SeqCst);
-    }
-
-    pub(super) fn calls_cancelled(&self) -> &AtomicBool {
-        &self.calls_cancelled
     }
 
     /// Spawns a thread.

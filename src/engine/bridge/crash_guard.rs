@@ -51,7 +51,7 @@ impl Engine {
         // Never `None`: a lease comes from a bridge.
         let bridge = self.bridge.as_ref()?;
         if lease.is_lost(now) {
-            bridge.inbound.lose_behind(&lease);
+            bridge.inbound.leases.lock().lose_behind(&lease);
             self.cancel(subscription, delivery);
             return None;
         }
@@ -75,7 +75,7 @@ impl Engine {
             delivery = entered;
             if !bridge.mark(&lease) {
                 bridge.suspects.end();
-                bridge.inbound.lose_behind(&lease);
+                bridge.inbound.leases.lock().lose_behind(&lease);
                 self.cancel(subscription, delivery);
                 return None;
             }

@@ -1,6 +1,7 @@
 //! The ingest thread: receives deliveries from the back end, as many as the queues have places for.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::pauses::Pauses;
@@ -50,13 +51,13 @@ impl Engine {
         // Ingest thread: stores `receiving`, then loads the phase. `stop`: exchanges the phase, then loads `receiving`
         // in `drain`. All four are SeqCst: either the stop waits for the deliveries that come in, or this thread sees
         // the stop and receives none.
-        bridge.inbound.set_receiving(true);
+        bridge.inbound.receiving.store(true, Ordering::SeqCst);
         let demand = self.demand(bridge);
         // Called without demand, too, so that the back end can do its housekeeping.
         let wait = if demand.is_empty() { Duration::ZERO } else { wait };
         let is_running = self.lifecycle.phase() == Phase::Running;
         let received = if is_running { self.receive(bridge, ingest, &demand, wait) } else { Ok(()) };
-        bridge.inbound.set_receiving(false);
+        bridge.inbound.receiving.store(false, Ordering::SeqCst);
         for name in ingest.wanted_back() {
             let subscription = self.subscriptions.lock().find_by_name(&name);
             if let Some(subscription) = subscription {
@@ -87,12 +88,12 @@ impl Engine {
             Arc::new(HeldLease::new(lease, now, age, lease_time))
         };
         let leases: Vec<Arc<HeldLease>> = received.iter().map(hold).collect();
-        bridge.inbound.count_ingested(leases.len());
+        bridge.inbound.ingested.fetch_add(leases.len() as u64, Ordering::SeqCst);
         // Together: if one lease is lost, those behind it of the same key are lost with it.
-        bridge.inbound.leases().take_in(&leases);
+        bridge.inbound.leases.lock().take_in(&leases);
         for (delivery, lease) in received.into_iter().zip(&leases) {
             if !self.enqueue_leased(delivery, lease) {
-                bridge.inbound.lose_behind(lease);
+                bridge.inbound.leases.lock().lose_behind(lease);
                 bridge.release(lease);
             }
         }
@@ -104,7 +105,7 @@ impl Engine {
         if self.lifecycle.phase() != Phase::Running {
             return Vec::new();
         }
-        bridge.inbound.set_without_credit(false);
+        bridge.inbound.without_credit.store(false, Ordering::SeqCst);
         let credit = |it: &Arc<Subscription>| {
             let free = if it.inbox.is_full() || it.is_paused() {
                 0
@@ -112,7 +113,7 @@ impl Engine {
                 it.inbox.capacity().saturating_sub(it.inbox.queued())
             };
             if !it.inbox.is_half_empty() {
-                bridge.inbound.set_without_credit(true);
+                bridge.inbound.without_credit.store(true, Ordering::SeqCst);
             }
             Demand::new(Arc::clone(&it.name), free.min(MAX_RECEIVE) as usize)
         };

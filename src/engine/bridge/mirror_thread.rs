@@ -1,6 +1,7 @@
 //! The mirror thread: sends events and statuses in batches, each until the back end has answered.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::pauses::Pauses;
@@ -144,7 +145,7 @@ impl Engine {
 
     /// The back end holds the event: accepts it, and enqueues it for the local subscriptions.
     fn confirm(self: &Arc<Self>, bridge: &Bridge, outgoing: Outgoing) {
-        bridge.outbox.count_mirrored();
+        bridge.outbox.mirrored.fetch_add(1, Ordering::SeqCst);
         let Outgoing { event, on_confirmed, .. } = outgoing;
         match on_confirmed {
             OnConfirmed::Answer { reservation: Some(reservation), confirmation } => {
@@ -223,7 +224,7 @@ impl Engine {
                     done -= bridge.outbox.put_statuses_back(changes);
                 }
             }
-            bridge.outbox.statuses_reported(done);
+            bridge.outbox.outstanding.fetch_sub(done as u64, Ordering::SeqCst);
             self.lifecycle.event_settled();
             if let Err(error @ BackendError::Unavailable(_)) = reported {
                 return Err(error);

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::ingest_thread::POLL_WAIT;
@@ -89,17 +90,17 @@ impl Settling {
                 return Ok(());
             }
             match self.settler.settle(&batch) {
-                Ok(lost) => bridge.inbound.count_lost(lost.len()),
+                Ok(lost) => _ = bridge.inbound.leases_lost.fetch_add(lost.len() as u64, Ordering::SeqCst),
                 Err(error @ BackendError::Unavailable(_)) => return Err(error),
                 // A refusal is final, so it is not retried.
                 Err(error) => bridge.record_error(&error),
             }
             self.todo.drain(..batch.len());
             {
-                let mut leases = bridge.inbound.leases();
+                let mut leases = bridge.inbound.leases.lock();
                 batch.iter().for_each(|settlement| leases.remove(settlement.token));
             }
-            bridge.inbound.acknowledged(batch.len());
+            bridge.inbound.outstanding.fetch_sub(batch.len() as u64, Ordering::SeqCst);
             engine.lifecycle.event_settled();
         }
     }
@@ -144,7 +145,7 @@ impl Settling {
     fn extend_leases(&mut self, engine: &Engine, bridge: &Bridge) -> Result<(), BackendError> {
         let Some(lease_time) = self.lease_time else { return Ok(()) };
         let (now, max_call) = (engine.clock.now(), nanos(engine.config.max_handler_time));
-        let due = bridge.inbound.leases().due(now, lease_time, max_call);
+        let due = bridge.inbound.leases.lock().due(now, lease_time, max_call);
         if due.is_empty() && now < self.next_heartbeat {
             return Ok(());
         }
@@ -153,7 +154,7 @@ impl Settling {
         self.next_heartbeat = now.saturating_add(lease_time / 3);
         for lease in due {
             if lost.contains(&lease.token) {
-                bridge.inbound.lose_behind(&lease);
+                bridge.inbound.leases.lock().lose_behind(&lease);
             } else {
                 lease.extend(now, lease_time);
             }
