@@ -6,6 +6,7 @@ mod builder;
 mod content;
 mod depth;
 mod event_type;
+mod from_text;
 mod id;
 mod invalid;
 mod json;

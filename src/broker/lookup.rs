@@ -8,7 +8,7 @@ use super::Broker;
 use crate::base::system_time;
 use crate::engine::Phase;
 use crate::event::{Event, EventId};
-use crate::outcome::{BackendError, DeliveryTotals, Filter, Page, Stats, StoreStats, SubscriptionStats};
+use crate::outcome::{BackendError, Filter, Page, Stats, StoreStats, SubscriptionStats};
 use crate::subscription::Subscription;
 use crate::telemetry::metrics::Metrics;
 
@@ -114,8 +114,6 @@ impl Broker {
 
 fn subscription_stats(subscription: &Arc<Subscription>) -> SubscriptionStats {
     let counters = &subscription.counters;
-    let mut deliveries = DeliveryTotals::default();
-    counters.verdicts.add_to(&mut deliveries);
     SubscriptionStats {
         id: subscription.id,
         name: Arc::clone(&subscription.name),
@@ -128,6 +126,6 @@ fn subscription_stats(subscription: &Arc<Subscription>) -> SubscriptionStats {
         paused: subscription.is_paused(),
         attempts: counters.started.load(Ordering::SeqCst),
         retries: counters.retries.load(Ordering::SeqCst),
-        deliveries,
+        deliveries: counters.deliveries(),
     }
 }

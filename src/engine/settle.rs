@@ -184,7 +184,7 @@ impl Engine {
     ) {
         let QueuedDelivery { record, attempts, history, .. } = delivery;
         let counts = self.telemetry.counters.here();
-        subscription.counters.verdicts.count(verdict);
+        subscription.counters.count(verdict);
         counts.count(verdict);
         let failure = verdict.is_failure();
         if self.bridge.is_some() && history.as_ref().is_none_or(|history| history.lease.is_none()) {

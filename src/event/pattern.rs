@@ -2,7 +2,6 @@
 //! The room `router` finds the subscriptions of an event among many.
 
 use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use super::invalid::{Invalid, Problem};
@@ -79,30 +78,6 @@ impl Pattern {
     #[must_use]
     pub fn is_match_all(&self) -> bool {
         is_match_all(&self.0)
-    }
-}
-
-impl FromStr for Pattern {
-    type Err = Invalid;
-
-    fn from_str(text: &str) -> Result<Self, Invalid> {
-        Self::parse(text)
-    }
-}
-
-impl TryFrom<&str> for Pattern {
-    type Error = Invalid;
-
-    fn try_from(text: &str) -> Result<Self, Invalid> {
-        Self::parse(text)
-    }
-}
-
-impl TryFrom<String> for Pattern {
-    type Error = Invalid;
-
-    fn try_from(text: String) -> Result<Self, Invalid> {
-        Self::parse(&text)
     }
 }
 

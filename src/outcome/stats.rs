@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::verdict::SubscriptionId;
+use super::verdict::{SubscriptionId, Verdict};
 
 /// The totals and the current state of a broker.
 ///
@@ -67,6 +67,19 @@ pub struct DeliveryTotals {
     pub dropped: u64,
     /// Cancelled by `unsubscribe` or `stop`.
     pub cancelled: u64,
+}
+
+impl DeliveryTotals {
+    /// The totals, from the count of each verdict.
+    pub(crate) fn of(count: impl Fn(Verdict) -> u64) -> Self {
+        Self {
+            done: count(Verdict::Done),
+            skipped: count(Verdict::Skipped),
+            dead: count(Verdict::Dead),
+            dropped: count(Verdict::Dropped),
+            cancelled: count(Verdict::Cancelled),
+        }
+    }
 }
 
 /// The totals and the current state of one subscription.

@@ -33,6 +33,9 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// The number of verdicts, for counters by verdict.
+    pub(crate) const COUNT: usize = Self::Cancelled as usize + 1;
+
     /// Whether the verdict makes the event `failed`.
     pub(crate) fn is_failure(self) -> bool {
         matches!(self, Self::Dead | Self::Dropped)

@@ -21,11 +21,8 @@ pub(crate) struct Counters {
 /// The counts of one thread. A later thread goes on with the shard of one that has ended.
 #[derive(Debug, Default)]
 pub(crate) struct Shard {
-    done: Tally,
-    skipped: Tally,
-    dead: Tally,
-    dropped: Tally,
-    cancelled: Tally,
+    /// Settled deliveries, by verdict.
+    verdicts: [Tally; Verdict::COUNT],
     /// Calls of handlers.
     pub(crate) attempts: Tally,
     pub(crate) retries: Tally,
@@ -49,14 +46,7 @@ impl Shard {
     }
 
     pub(crate) fn count(&self, verdict: Verdict) {
-        match verdict {
-            Verdict::Done => &self.done,
-            Verdict::Skipped => &self.skipped,
-            Verdict::Dead => &self.dead,
-            Verdict::Dropped => &self.dropped,
-            Verdict::Cancelled => &self.cancelled,
-        }
-        .add_one();
+        self.verdicts[verdict as usize].add_one();
     }
 }
 
@@ -71,13 +61,7 @@ impl Counters {
     }
 
     pub(crate) fn deliveries(&self) -> DeliveryTotals {
-        DeliveryTotals {
-            done: self.sum(|shard| &shard.done),
-            skipped: self.sum(|shard| &shard.skipped),
-            dead: self.sum(|shard| &shard.dead),
-            dropped: self.sum(|shard| &shard.dropped),
-            cancelled: self.sum(|shard| &shard.cancelled),
-        }
+        DeliveryTotals::of(|verdict| self.sum(|shard| &shard.verdicts[verdict as usize]))
     }
 
     pub(crate) fn series(&self) -> impl Iterator<Item = &SeriesShard> + Clone {
