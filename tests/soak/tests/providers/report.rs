@@ -69,7 +69,7 @@ impl Report {
             ("  member killed", kind("member killed")),
             ("  member frozen", kind("member frozen")),
             ("lost (0)", check(lost, lost == 0)),
-            ("made up (0)", check(books.extra(), books.extra() == 0)),
+            ("handled, but never published (0)", check(books.extra(), books.extra() == 0)),
             ("blamed by the crash guard (≤ kills / 3)", check(self.blamed, self.blamed <= deaths / 3)),
             ("handled again", note(repeats.all)),
             ("  bound: in flight at a fault, I", note(repeats.under_way)),
