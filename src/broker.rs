@@ -196,7 +196,7 @@ impl Broker {
     pub fn remove_subscription(&self, name: &str) -> Result<bool, BackendError> {
         let engine = self.engine();
         let Some(bridge) = engine.bridge.as_ref().filter(|bridge| bridge.has_ingest) else { return Ok(false) };
-        if engine.subscriptions.lock().find_by_name(name).is_some() {
+        if engine.subscriptions.find_by_name(name).is_some() {
             return Err(BackendError::Refused(format!("this broker still has the subscription {name:?}")));
         }
         if engine.lifecycle.phase() != Phase::Running {

@@ -4,7 +4,7 @@
 //!
 //! 1. *Route* ([`publish`]): the router returns the subscriptions whose patterns match the event type.
 //! 2. *Admit* ([`admission`]): the bounds of the broker are checked, and a place is reserved in the queue of each
-//!    subscription. If a queue is full, its overflow policy is applied here: refuse, wait, or drop.
+//!    subscription. If a queue is full, its overflow policy decides: refuse, wait, or drop.
 //! 3. *Store* ([`publish`]): the store keeps a record of the event. From here on the event is accepted.
 //! 4. *Enqueue* ([`publish`]): each inbox gets a delivery, and a worker is woken if none attends to the subscription.
 //! 5. *Attempt* ([`worker`], [`attempt`]): a worker with a permit takes the delivery, releases its place and calls the
@@ -38,8 +38,6 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
-use parking_lot::Mutex;
-
 use crate::base::Clock;
 use crate::bridge::Bridge;
 use crate::config::Config;
@@ -66,7 +64,7 @@ pub(crate) struct Engine {
     pub(crate) store: Store,
     pub(crate) router: Router<Arc<Subscription>>,
     pub(crate) streams: Streams,
-    pub(crate) subscriptions: Mutex<Registry>,
+    pub(crate) subscriptions: Registry,
     pub(crate) pool: Arc<Workers>,
     pub(crate) timer: Timer,
     pub(crate) dead_letters: DeadLetters,
@@ -121,7 +119,7 @@ impl Engine {
             store: Store::new(config.max_events, config.max_in_flight),
             router: Router::new(),
             streams: Streams::default(),
-            subscriptions: Mutex::default(),
+            subscriptions: Registry::default(),
             pool: Arc::new(Pool::new(for_long)),
             timer: Timer::new(),
             dead_letters: DeadLetters::new(config.max_dead_letters, first_dead_letter),

@@ -135,9 +135,11 @@ impl Event {
     }
 
     /// Whether a back end may already store an event with this id.
+    ///
     /// False if [`build`](EventBuilder::build) generated the id, and the event has since been neither cloned nor
     /// written as JSON: then a back end need not look the id up. An event that a [`Mirror`](crate::provider::Mirror)
-    /// receives has the value that it had when it was published.
+    /// receives has the value that it had when it was published, and true when a failed call is repeated. A program that
+    /// builds a second event from the id of this one, and publishes that one first, must publish a copy of this one.
     #[must_use]
     pub fn may_exist(&self) -> bool {
         !self.sole_copy.get()
@@ -293,6 +295,11 @@ impl Event {
     /// Marks this copy, which only the broker has, as one whose id no back end stores yet.
     pub(crate) fn set_sole_copy(&mut self) {
         self.sole_copy = SoleCopy::new(true);
+    }
+
+    /// Marks an event that a back end may hold.
+    pub(crate) fn end_sole_copy(&self) {
+        self.sole_copy.end();
     }
 
     /// Adds an entry of the trace context. Skips one that breaks a bound of metadata, so that the publish still

@@ -10,8 +10,8 @@
 //! | part | direction | called by |
 //! |---|---|---|
 //! | [`Mirror`] | events out | the thread `eventbroker:mirror` |
-//! | [`Ingest`] | leased deliveries in | the thread `eventbroker:ingest` |
-//! | [`Settler`] | outcomes, registrations, heartbeat | the thread `eventbroker:settle`; the builder's for `join` |
+//! | [`Ingest`] | leased deliveries in | the thread `eventbroker:ingest`; the builder's for `waker` |
+//! | [`Settler`] | outcomes, registrations, heartbeat | the thread `eventbroker:settle`; the builder's for `join`, the starter's for `lease_time` |
 //! | [`EventStore`] | look-ups, statuses | any thread, several at once |
 //! | [`Operator`] | dead letters, replay, lag | any thread, several at once |
 //!
@@ -24,7 +24,7 @@
 //!
 //! After [`BackendError::Unavailable`] a bridge thread pauses (20 ms, doubling to 1 s, with jitter) and repeats the
 //! call until the broker stops, and once more then. A panic counts as `Unavailable`. Other errors are final unless the
-//! method says otherwise. All are logged and counted in [`BridgeStats`](crate::stats::BridgeStats). Errors on any other
+//! method says otherwise. Failed calls are logged and counted in [`BridgeStats`](crate::stats::BridgeStats). Errors on any other
 //! thread go to the caller. A bridge reconnects inside the calls; [`Backoff`] spaces its attempts.
 //!
 //! # Example
@@ -258,7 +258,8 @@ pub type Waker = Arc<dyn Fn() + Send + Sync>;
 
 /// Receives leased deliveries from the back end.
 ///
-/// One thread calls it, from the start of the broker until it drains.
+/// One thread calls it: [`receive`](Self::receive) from the start of the broker until it drains, and
+/// [`wanted_back`](Self::wanted_back) until the broker has drained.
 pub trait Ingest: Send {
     /// Returns ready deliveries, at most as many per subscription as `demand` lists.
     ///
@@ -272,9 +273,9 @@ pub trait Ingest: Send {
     fn receive(&mut self, demand: &[Demand], wait: Duration) -> Result<Vec<Lease>, BackendError>;
     /// Names the subscriptions whose queued deliveries must go to other members.
     ///
-    /// Called after each [`receive`](Self::receive). The engine settles their leases as
+    /// Called after each [`receive`](Self::receive), and while the broker drains. The engine settles their leases as
     /// [released](LeaseOutcome::Released) unless a call has begun or a retry waits. The next `receive` follows when
-    /// that is done, or after 5 s.
+    /// that is done, at the latest after 5 s for each name.
     fn wanted_back(&mut self) -> Vec<Arc<str>> {
         Vec::new()
     }

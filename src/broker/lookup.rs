@@ -82,9 +82,9 @@ impl Broker {
         // The settled counts are read before `accepted`, so they never exceed it.
         let (completed, failed) = (engine.telemetry.counters.completed(), engine.telemetry.counters.failed());
         let accepted = engine.telemetry.counters.sum(|shard| &shard.accepted);
-        let subscriptions = engine.subscriptions.lock().all();
+        let subscriptions = engine.subscriptions.all();
         let mut workers = engine.pool.workers();
-        for subscription in engine.subscriptions.lock().dedicated() {
+        for subscription in engine.subscriptions.dedicated() {
             workers.extend(subscription.pool.workers());
         }
         Stats {

@@ -144,11 +144,9 @@ impl Engine {
             Some(operator) => operator.dead_letters(filter)?,
             None => Vec::new(),
         };
-        let subscriptions = self.subscriptions.lock();
         for letter in &mut letters {
-            letter.subscription = subscriptions.find_by_name(&letter.name).map(|it| it.id);
+            letter.subscription = self.subscriptions.find_by_name(&letter.name).map(|it| it.id);
         }
-        drop(subscriptions);
         let left = filter.effective_limit().saturating_sub(letters.len());
         letters.extend(self.dead_letters.list(&DeadLetterFilter { limit: Some(left), ..filter.clone() }));
         Ok(letters)

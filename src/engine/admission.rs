@@ -1,5 +1,6 @@
-//! Admission: checks the bounds of the broker and reserves a place for an event in each subscription. Every overflow
-//! policy is applied here: `Reject` and `Block` before the event is stored, `DropOldest` and `DropNewest` after.
+//! Admission: checks the bounds of the broker and reserves a place for an event in each subscription. The overflow
+//! policies `Reject` and `Block` are applied here, before the event is stored. `DropOldest` makes room afterwards
+//! (`make_room`); with `DropNewest`, `publish` drops the new delivery.
 //!
 //! Places are reserved in all subscriptions or in none before anything is stored: a refused event leaves no trace.
 

@@ -38,7 +38,7 @@ impl Engine {
         for number in 1..=self.config.worker_count {
             self.add_worker(&self.pool, &number.to_string())?;
         }
-        for subscription in self.subscriptions.lock().all() {
+        for subscription in self.subscriptions.all() {
             self.start_dedicated(&subscription)?;
         }
         self.start_bridge()
@@ -86,7 +86,7 @@ impl Engine {
         let threads_left = self.lifecycle.join();
         self.router.clear();
         self.streams.clear();
-        self.subscriptions.lock().close();
+        self.subscriptions.update(|registry| registry.closed = true);
         let mut stop = self.lifecycle.stop.lock();
         let lost = stop.open.difference(&stop.released).chain(&stop.cancelled);
         let abandoned = lost.cloned().collect::<BTreeSet<_>>().into_iter().collect();
@@ -113,7 +113,7 @@ impl Engine {
             // Before leases are released, so that the ingest does not receive these deliveries again.
             bridge.inbound.wake();
         }
-        for subscription in self.subscriptions.lock().all() {
+        for subscription in self.subscriptions.all() {
             if subscription.is_paused() {
                 // Its backlog would keep the stop draining until the deadline.
                 subscription.close();
@@ -134,7 +134,7 @@ impl Engine {
     /// Waits, at most until the deadline, until no publish is under way, no delivery holds a place, no event is in
     /// flight, and the bridge is flushed.
     fn drain(self: &Arc<Self>) {
-        let subscriptions = self.subscriptions.lock().all();
+        let subscriptions = self.subscriptions.all();
         let drained = || {
             self.telemetry.counters.sum(|shard| &shard.publishing) == 0
                 && subscriptions.iter().all(|subscription| subscription.inbox.queued() == 0)
@@ -162,7 +162,7 @@ impl Engine {
     /// Collects the ids of all open events from the store, for the report, and cancels the deliveries without a call.
     fn abandon_open(self: &Arc<Self>) {
         self.lifecycle.phase.store(Phase::Stopped as u8, Ordering::SeqCst);
-        let subscriptions = self.subscriptions.lock().all();
+        let subscriptions = self.subscriptions.all();
         // First, so that no call begins with its cancel flag already set.
         subscriptions.iter().for_each(|subscription| subscription.close());
         self.lifecycle.calls_cancelled.store(true, Ordering::SeqCst);
@@ -182,7 +182,7 @@ impl Engine {
     fn end(&self) {
         self.lifecycle.phase.store(Phase::Stopped as u8, Ordering::SeqCst);
         self.pool.close();
-        for subscription in self.subscriptions.lock().all() {
+        for subscription in self.subscriptions.all() {
             subscription.pool.close();
         }
         self.timer.wake();

@@ -11,7 +11,7 @@ use crate::subscription::Subscription;
 impl Engine {
     /// Pauses a subscription. Returns how many calls still run; `None` if the subscription is unknown.
     pub(crate) fn pause(self: &Arc<Self>, id: SubscriptionId) -> Option<u64> {
-        let subscription = self.subscriptions.lock().find(id)?;
+        let subscription = self.subscriptions.find(id)?;
         if subscription.pause() {
             if let Some(bridge) = &self.bridge {
                 // Before leases are released, so that the ingest does not receive these deliveries again.
@@ -24,7 +24,7 @@ impl Engine {
 
     /// Resumes a subscription. `None` if it is unknown.
     pub(crate) fn resume(self: &Arc<Self>, id: SubscriptionId) -> Option<()> {
-        let subscription = self.subscriptions.lock().find(id)?;
+        let subscription = self.subscriptions.find(id)?;
         if subscription.resume() {
             self.after_enqueue(&subscription);
             if let Some(bridge) = &self.bridge {

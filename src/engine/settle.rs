@@ -286,7 +286,7 @@ impl Engine {
         }
         let (failed, name) = self.dead_letters.subscription(id).ok_or(RequeueError::NotFound { id })?;
         let Some(failed) = failed else { return self.requeue_to_mirror(id) };
-        let Some(subscription) = self.subscriptions.lock().find_for(failed, &name) else {
+        let Some(subscription) = self.subscriptions.find_for(failed, &name) else {
             return Err(RequeueError::SubscriptionGone { id, name });
         };
         let entry = self.dead_letters.take(id).ok_or(RequeueError::NotFound { id })?;

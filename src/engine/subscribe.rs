@@ -50,10 +50,9 @@ impl Engine {
         let subscription =
             Subscription::new(Identity { id, name, pattern, scope }, options, &self.config, pool, handler);
         let subscription = Arc::new(subscription);
-        {
-            let mut registry = self.subscriptions.lock();
+        self.subscriptions.update(|registry| {
             // A draining broker accepts no events, and a registration would only keep the back end busy.
-            if registry.is_closed() || matches!(self.lifecycle.phase(), Phase::Draining | Phase::Stopped) {
+            if registry.closed || matches!(self.lifecycle.phase(), Phase::Draining | Phase::Stopped) {
                 return Err(SubscribeError::Stopped);
             }
             if let Some(other) = registry.find_by_name(&subscription.name) {
@@ -61,9 +60,10 @@ impl Engine {
                 return Err(SubscribeError::NameTaken { name: subscription.name.to_string(), pattern });
             }
             registry.insert(&subscription, options.dedicated);
-            // Under the registry's lock, so that a subscription is in both the registry and the router, or in neither.
+            // In the same step, so that a subscription is in both the registry and the router, or in neither.
             self.router.insert(&subscription.pattern, id.0, Arc::clone(&subscription));
-        }
+            Ok(())
+        })?;
         if let Err(error) = self.start_subscription(&subscription) {
             self.remove(&subscription);
             return Err(error);
@@ -106,11 +106,10 @@ impl Engine {
 
     /// Removes a subscription and cancels its deliveries. Calls may still run. False if it was removed before.
     pub(crate) fn remove(self: &Arc<Self>, subscription: &Arc<Subscription>) -> bool {
-        let found = {
-            let mut registry = self.subscriptions.lock();
+        let found = self.subscriptions.update(|registry| {
             self.router.remove(&subscription.pattern, subscription.id.0);
             registry.remove(subscription)
-        };
+        });
         subscription.close();
         if let Some(bridge) = &self.bridge {
             // Before leases are released, so that the ingest does not receive these deliveries again.
@@ -129,7 +128,7 @@ impl Engine {
     /// Removes a subscription and waits until no call runs; inside a handler or on a worker thread it does not wait.
     /// Returns how many calls still run; `None` if the subscription is unknown.
     pub(crate) fn unsubscribe(self: &Arc<Self>, id: SubscriptionId) -> Option<u64> {
-        let subscription = self.subscriptions.lock().find(id)?;
+        let subscription = self.subscriptions.find(id)?;
         if !self.remove(&subscription) {
             return None;
         }

@@ -116,7 +116,7 @@ impl TimerState {
     /// Checks how long each worker has been inside its call: marks long calls, reports stuck ones, grows the pool.
     fn check_workers(&mut self, engine: &Arc<Engine>, now: u64) {
         let (workers, mut dedicated) = (engine.pool.workers(), Vec::new());
-        for subscription in engine.subscriptions.lock().dedicated() {
+        for subscription in engine.subscriptions.dedicated() {
             dedicated.extend(subscription.pool.workers());
         }
         let limit = nanos(engine.config.max_handler_time);

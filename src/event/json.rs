@@ -22,7 +22,7 @@ impl Event {
     /// `metadata`, `key` (only if set).
     #[must_use]
     pub fn to_json(&self) -> Vec<u8> {
-        self.sole_copy.end();
+        self.end_sole_copy();
         encode(self)
     }
 

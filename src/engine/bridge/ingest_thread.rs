@@ -59,7 +59,7 @@ impl Engine {
         let received = if is_running { self.receive(bridge, ingest, &demand, wait) } else { Ok(()) };
         bridge.inbound.receiving.store(false, Ordering::SeqCst);
         for name in ingest.wanted_back() {
-            let subscription = self.subscriptions.lock().find_by_name(&name);
+            let subscription = self.subscriptions.find_by_name(&name);
             if let Some(subscription) = subscription {
                 // Deliveries that wait for a retry stay: they keep their attempts and their due time.
                 self.release_leases(&subscription, false);
@@ -117,14 +117,14 @@ impl Engine {
             }
             Demand::new(Arc::clone(&it.name), free.min(MAX_RECEIVE) as usize)
         };
-        let subscriptions = self.subscriptions.lock().all();
+        let subscriptions = self.subscriptions.all();
         let served = subscriptions.iter().filter(|it| bridge.serves(it.scope));
         served.map(credit).filter(|demand| demand.deliveries > 0).collect()
     }
 
     /// Enqueues a leased delivery. False if its subscription is unknown or has no place.
     fn enqueue_leased(self: &Arc<Self>, received: Lease, lease: &Arc<HeldLease>) -> bool {
-        let Some(subscription) = self.subscriptions.lock().find_by_name(&received.subscription) else { return false };
+        let Some(subscription) = self.subscriptions.find_by_name(&received.subscription) else { return false };
         if !subscription.inbox.reserve() {
             return false;
         }

@@ -110,6 +110,8 @@ impl Engine {
                         bridge.outbox.open_gates();
                         return Answered::new();
                     }
+                    // The failed call may have stored some of them.
+                    events.iter().for_each(Event::end_sole_copy);
                     pauses.pause(self, bridge);
                 }
                 Err(BackendError::Refused(reason)) => break vec![SendOutcome::Refused(reason); events.len()],

@@ -7,8 +7,8 @@ use eventbroker::error::UnknownSubscription;
 use eventbroker::{Broker, Config, Delivery, HandlerError, PublishError, RetryPolicy, SubscribeOptions, Verdict};
 
 use crate::support::{
-    Gate, PATIENCE, Settlements, event, keyed, manual_clock, number_of, numbered, receive, stats_of, wait_for_retries,
-    wait_until,
+    Gate, PATIENCE, Settlements, event, in_time, keyed, manual_clock, number_of, numbered, receive, stats_of,
+    wait_for_retries, wait_until,
 };
 
 #[test]
@@ -136,6 +136,21 @@ fn a_stop_does_not_wait_for_what_is_paused() {
     let report = broker.stop(100 * PATIENCE);
     assert_eq!((report.abandoned.as_slice(), report.threads_left), ([waits].as_slice(), 0));
     assert_eq!(settlements.take(1)[0].verdict, Verdict::Cancelled);
+}
+
+#[test]
+fn an_observer_may_ask_the_broker_while_a_stop_cancels_what_is_paused() {
+    let broker = Broker::builder().start().expect("valid settings");
+    let id = broker.subscribe("x", |_| ()).expect("valid");
+    let (sender, seen) = channel();
+    let asked = broker.clone();
+    broker.on_settled(move |settled| {
+        sender.send((settled.verdict, asked.stats().subscriptions.len())).expect("the test listens");
+    });
+    broker.pause(id).expect("it is there");
+    broker.publish(event("x")).expect("room");
+    in_time("the stop", move || broker.stop(PATIENCE));
+    assert_eq!(seen.try_recv(), Ok((Verdict::Cancelled, 1)));
 }
 
 #[test]
