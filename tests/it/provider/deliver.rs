@@ -159,25 +159,6 @@ fn waiting(broker: &Broker, name: &str) -> u64 {
 }
 
 #[test]
-fn leases_are_extended_while_a_handler_runs() {
-    let loopback = Loopback::new();
-    // The heartbeat is a third of it; the rest is for a busy machine.
-    loopback.set_lease_time(Duration::from_secs(3));
-    let (one, two) = (broker(&loopback), broker(&loopback));
-    let gate = Gate::closed();
-    let at_one = listen(&one, named("slow", "slow.*"), &gate);
-    one.publish(event("slow.it")).expect("it is accepted");
-    next(&at_one);
-    let at_two = listen(&two, named("slow", "slow.*"), &open_gate());
-    loopback.wait_until("the lease was extended beyond its first end", |server| server.extensions >= 4);
-    gate.open();
-    loopback.wait_until("it is settled", |server| server.done("slow") == 1);
-    finish(&one);
-    finish(&two);
-    assert_eq!(at_one.try_iter().chain(at_two.try_iter()).count(), 0, "it was handled once");
-}
-
-#[test]
 fn a_lease_that_was_lost_is_another_members_affair() {
     let loopback = Loopback::new();
     let (one, two) = (broker(&loopback), broker(&loopback));

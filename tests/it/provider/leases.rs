@@ -5,13 +5,26 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use eventbroker::{Broker, Config, EventId, PublishError, Scope, Status, SubscribeOptions};
+use eventbroker::{Broker, Config, EventId, ManualClock, PublishError, Scope, Status, SubscribeOptions};
 use eventbroker_conformance::loopback::Loopback;
 
-use crate::support::{Gate, PATIENCE, event, keyed, listen, numbered, open_gate, wait_until};
+use crate::support::{Gate, PATIENCE, event, keyed, listen, manual_clock, numbered, open_gate, wait_until};
+
+const LEASE: Duration = Duration::from_secs(30);
 
 fn broker(loopback: &Loopback) -> Broker {
     Broker::builder().worker_count(4).provider(loopback.provider()).start().expect("it starts")
+}
+
+/// A broker whose leases last 30 s by a clock that only the test moves.
+fn broker_with_clock(loopback: &Loopback, config: Config) -> (Broker, ManualClock) {
+    loopback.set_lease_time(LEASE);
+    let clock = manual_clock();
+    let builder = Broker::builder().config(config).worker_count(4).manual_clock(&clock);
+    let broker = builder.provider(loopback.provider()).start().expect("it starts");
+    // For `settle_another`.
+    listen(&broker, SubscribeOptions::new("quick.*").name("quick"), &open_gate());
+    (broker, clock)
 }
 
 fn shared() -> SubscribeOptions {
@@ -20,6 +33,22 @@ fn shared() -> SubscribeOptions {
 
 fn done(loopback: &Loopback, count: usize) {
     loopback.wait_until("they are settled", |server| server.done("shared") == count);
+}
+
+/// Lets the broker extend the leases that are due, `count` or more, and waits until it has read the answer.
+fn extend_leases(loopback: &Loopback, broker: &Broker, clock: &ManualClock, count: u64) {
+    let before = loopback.look(|server| server.extensions);
+    clock.advance(LEASE / 3);
+    // Each verdict wakes the thread that extends leases.
+    settle_another(loopback, broker);
+    loopback.wait_until("leases are extended", |server| server.extensions >= before + count);
+    settle_another(loopback, broker);
+}
+
+fn settle_another(loopback: &Loopback, broker: &Broker) {
+    let before = loopback.look(|server| server.done("quick"));
+    broker.publish(event("quick.it")).expect("it is accepted");
+    loopback.wait_until("it is settled", |server| server.done("quick") == before + 1);
 }
 
 #[test]
@@ -60,10 +89,33 @@ fn verdicts_share_the_round_trips() {
 }
 
 #[test]
+fn leases_are_extended_while_a_handler_runs() {
+    let loopback = Loopback::new();
+    let (one, clock) = broker_with_clock(&loopback, Config::default());
+    let two = broker(&loopback);
+    let (gate, (sender, at_one)) = (Gate::closed(), channel());
+    let held = gate.clone();
+    one.subscribe_with(shared(), move |delivery| {
+        held.pass();
+        sender.send(delivery.cancelled()).expect("the test listens");
+    })
+    .expect("a subscription");
+    one.publish(event("lease.it")).expect("it is accepted");
+    gate.wait_for_arrival();
+    let at_two = listen(&two, shared(), &open_gate());
+    // Beyond the first end of the lease.
+    (0..4).for_each(|_| extend_leases(&loopback, &one, &clock, 1));
+    gate.open();
+    assert_eq!(at_one.recv_timeout(PATIENCE), Ok(false), "the lease is good");
+    done(&loopback, 1);
+    assert!(one.stop(PATIENCE).is_clean() && two.stop(PATIENCE).is_clean());
+    assert_eq!(at_one.try_iter().count() + at_two.try_iter().count(), 0, "it was handled once");
+}
+
+#[test]
 fn a_handler_learns_that_its_lease_is_lost_and_its_verdict_changes_nothing() {
     let loopback = Loopback::new();
-    loopback.set_lease_time(Duration::from_millis(600));
-    let broker = broker(&loopback);
+    let (broker, clock) = broker_with_clock(&loopback, Config::default());
     let (sender, calls) = channel();
     broker
         .subscribe_with(shared().concurrency(1).queue_capacity(1), move |delivery| {
@@ -84,10 +136,12 @@ fn a_handler_learns_that_its_lease_is_lost_and_its_verdict_changes_nothing() {
     // It stands for one that takes no more.
     let waits = broker.publish(event("lease.it")).expect("it is accepted").id;
     loopback.wait_until("both are leased", |server| server.leased() == 2);
-    let there = listen(&other, shared(), &open_gate());
+    let there = listen(&other, shared().concurrency(1), &open_gate());
     loopback.expire_leases();
-    assert_eq!(calls.recv_timeout(PATIENCE), Ok((id.clone(), true)), "the handler sees it");
     done(&loopback, 2);
+    // Two thirds of a lease after its start, its holder takes it for lost.
+    clock.advance(LEASE / 3 * 2);
+    assert_eq!(calls.recv_timeout(PATIENCE), Ok((id.clone(), true)), "the handler sees it");
     let there: Vec<EventId> = there.try_iter().collect();
     assert_eq!(there, [id, waits], "another member has handled both");
     wait_until("the late verdicts have come in", || broker.stats().bridge.is_some_and(|it| it.leases_lost == 2));
@@ -100,8 +154,7 @@ fn a_handler_learns_that_its_lease_is_lost_and_its_verdict_changes_nothing() {
 #[test]
 fn what_waits_behind_a_lost_lease_with_the_same_key_does_not_overtake_it() {
     let loopback = Loopback::new();
-    loopback.set_lease_time(Duration::from_millis(300));
-    let broker = broker(&loopback);
+    let (broker, clock) = broker_with_clock(&loopback, Config::default());
     let gate = Gate::closed();
     let calls = listen(&broker, shared().concurrency(1), &gate);
     let runs = broker.publish(event("lease.it")).expect("it is accepted").id;
@@ -109,9 +162,7 @@ fn what_waits_behind_a_lost_lease_with_the_same_key_does_not_overtake_it() {
     let [first, second] = ["lease.it"; 2].map(|it| broker.publish(keyed(it, "one")).expect("it is accepted").id);
     loopback.wait_until("all are leased", |server| server.leased() == 3);
     loopback.expire_lease(&first);
-    let before = loopback.look(|server| server.extensions);
-    // At most three at a time: after so many the broker was told which lease is lost, and of the others that they are good.
-    loopback.wait_until("they are extended twice", |server| server.extensions > before + 6);
+    extend_leases(&loopback, &broker, &clock, 2);
     gate.open();
     done(&loopback, 3);
     assert_eq!(calls.try_iter().collect::<Vec<_>>(), [first, second]);
@@ -121,8 +172,7 @@ fn what_waits_behind_a_lost_lease_with_the_same_key_does_not_overtake_it() {
 #[test]
 fn what_comes_while_a_lost_lease_is_not_given_back_does_not_overtake_it() {
     let loopback = Loopback::new();
-    loopback.set_lease_time(Duration::from_millis(300));
-    let broker = broker(&loopback);
+    let (broker, clock) = broker_with_clock(&loopback, Config::default());
     let gate = Gate::closed();
     let calls = listen(&broker, shared().concurrency(1), &gate);
     let runs = broker.publish(event("lease.it")).expect("it is accepted").id;
@@ -131,9 +181,7 @@ fn what_comes_while_a_lost_lease_is_not_given_back_does_not_overtake_it() {
     loopback.wait_until("both are leased", |server| server.leased() == 2);
     loopback.withhold(Some(&first));
     loopback.expire_lease(&first);
-    let before = loopback.look(|server| server.extensions);
-    // At most two at a time: after so many the broker was told which lease is lost.
-    loopback.wait_until("the other is extended", |server| server.extensions > before + 4);
+    extend_leases(&loopback, &broker, &clock, 1);
     let second = broker.publish(keyed("lease.it", "one")).expect("it is accepted").id;
     loopback.wait_until("it comes before what was lost", |server| server.leased() == 2);
     loopback.withhold(None);
@@ -147,8 +195,8 @@ fn what_comes_while_a_lost_lease_is_not_given_back_does_not_overtake_it() {
 #[test]
 fn a_lease_counts_from_when_it_was_asked_for() {
     let loopback = Loopback::new();
-    loopback.set_lease_time(Duration::from_secs(3));
-    loopback.answer_late(Duration::from_secs(4));
+    loopback.set_lease_time(LEASE);
+    loopback.answer_late(LEASE + Duration::from_secs(1));
     let broker = broker(&loopback);
     let calls = listen(&broker, shared().concurrency(1), &open_gate());
     let first = broker.publish(event("lease.it")).expect("it is accepted").id;
@@ -165,16 +213,23 @@ fn a_lease_counts_from_when_it_was_asked_for() {
 #[test]
 fn a_stuck_handler_loses_its_lease() {
     let loopback = Loopback::new();
-    loopback.set_lease_time(Duration::from_millis(300));
     let mut config = Config::default();
     config.max_handler_time = Duration::from_millis(1);
-    let one = Broker::builder().config(config).provider(loopback.provider()).start().expect("it starts");
+    let (one, clock) = broker_with_clock(&loopback, config);
     let gate = Gate::closed();
     let at_one = listen(&one, shared().concurrency(1).queue_capacity(1), &gate);
     let id = one.publish(event("lease.it")).expect("it is accepted").id;
     assert_eq!(at_one.recv_timeout(PATIENCE), Ok(id.clone()));
     one.publish(event("lease.filler")).expect("it is accepted");
     loopback.wait_until("it is full", |server| server.leased() == 2);
+    let before = loopback.look(|server| server.extensions);
+    extend_leases(&loopback, &one, &clock, 1);
+    assert_eq!(
+        loopback.look(|server| server.extensions),
+        before + 1,
+        "only the lease of the one that waits is extended"
+    );
+    loopback.expire_lease(&id);
     let two = broker(&loopback);
     let at_two = listen(&two, shared(), &open_gate());
     assert_eq!(at_two.recv_timeout(PATIENCE), Ok(id), "another member takes it over");

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::sync_channel;
 use std::thread;
 
 use eventbroker::{Broker, Overflow, SubscribeOptions, SubscriptionId};
@@ -30,6 +31,7 @@ impl Calls {
 #[test]
 fn no_call_starts_after_it_has_returned() {
     const ROUNDS: usize = 3_000;
+    const PER_ROUND: usize = 8;
     let broker = Broker::builder().worker_count(2).start().expect("valid settings");
     let others = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&others);
@@ -39,13 +41,15 @@ fn no_call_starts_after_it_has_returned() {
             count.fetch_add(1, Ordering::SeqCst);
         })
         .expect("valid");
-    let over = Arc::new(AtomicBool::new(false));
-    let publishers: Vec<_> = (0..2)
-        .map(|number| {
-            let (broker, over) = (broker.clone(), Arc::clone(&over));
+    // Each round lets each publisher publish a few, so that they stay busy and never outrun the rounds.
+    let (rounds, turns): (Vec<_>, Vec<_>) = (0..2).map(|_| sync_channel(2)).unzip();
+    let publishers: Vec<_> = (0_u64..)
+        .zip(turns)
+        .map(|(number, turns)| {
+            let broker = broker.clone();
             thread::spawn(move || {
                 let mut published = 0_u64;
-                while !over.load(Ordering::SeqCst) {
+                for _ in turns.iter().flat_map(|()| 0..PER_ROUND) {
                     // With a key, so that lanes are taken down too; and now and then on the publisher's thread.
                     let event = if published.is_multiple_of(3) { keyed("x", "k") } else { event("x") };
                     if number == 0 && published.is_multiple_of(5) {
@@ -68,6 +72,7 @@ fn no_call_starts_after_it_has_returned() {
             let handler = Arc::clone(&calls);
             let options = SubscribeOptions::new("x").name("racer").overflow(Overflow::DropOldest);
             let options = if round % 2 == 0 { options } else { options.ordered().queue_capacity(2) };
+            rounds.iter().for_each(|turns| turns.send(()).expect("the publishers go on"));
             let id = racer.subscribe_with(options, move |_| handler.call()).expect("the name is free again");
             if round % 4 != 0 {
                 thread::yield_now();
@@ -79,7 +84,6 @@ fn no_call_starts_after_it_has_returned() {
         }
         called
     });
-    over.store(true, Ordering::SeqCst);
     let published: u64 = publishers.into_iter().map(|publisher| publisher.join().expect("no panic")).sum();
     assert!(called > 0, "the race never met a publisher");
     wait_until("all are settled", || accepted.stats().in_flight == 0);
