@@ -1,5 +1,5 @@
-//! The whole way of an event: built, published, stored, routed, dispatched, handled, completed. And the harness's own cost:
-//! building the same events for nobody.
+//! An event end to end: built, published, stored, routed, dispatched, handled, completed. The baseline is the cost of
+//! the harness: building the same events only.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use eventbroker::{Broker, Event, Payload, Source, SubscribeOptions};
 
-/// A payload of 100 bytes, checked once.
+/// A payload of 100 bytes, validated once.
 fn payload() -> Payload {
     Payload::from_json(format!("{{\"text\":\"{}\"}}", "x".repeat(89))).expect("valid JSON")
 }

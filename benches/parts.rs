@@ -1,5 +1,5 @@
-//! What each part costs by itself, through the public API; each group has a `baseline`: what its harness costs without
-//! that part. Routing has a bench of its own (`route`), and the whole way too (`end_to_end`).
+//! The cost of each part by itself, through the public API. The `baseline` of a group is the cost of its harness
+//! without the part. Routing has its own bench (`route`), and so has the whole path of an event (`end_to_end`).
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -78,7 +78,7 @@ fn store(criterion: &mut Criterion) {
     let broker = Broker::builder().start().expect("a broker");
     let mut group = criterion.benchmark_group("store of 10,000 events");
     group.bench_function("baseline: the event", |bench| bench.iter(|| build(&payload)));
-    // Nobody subscribes: what is left of a publish is mostly the store.
+    // Without subscriptions a publish costs little more than the store.
     group.bench_function("put, by a publish to nobody", |bench| {
         bench.iter(|| broker.publish(build(&payload)).expect("accepted"));
     });
@@ -93,7 +93,7 @@ fn store(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A publish and its delivery on the same thread, without a key and with one: the difference is the lane.
+/// `publish_sync` runs the delivery on the same thread. The difference with and without a key is the cost of the lane.
 fn lane(criterion: &mut Criterion) {
     let payload = Payload::from_json(json()).expect("valid JSON");
     let broker = Broker::builder().start().expect("a broker");

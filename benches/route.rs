@@ -1,7 +1,7 @@
-//! What routing costs: the same types against one subscription and against 100,000 of which that one matches.
+//! The cost of routing: the same types against one subscription, and against 100,000 of which one matches.
 //!
-//! `baseline` is the loop itself, without routing: subtract it before comparing. Each sample routes every type of
-//! its list once, so the figures per element are per event.
+//! `baseline` is the loop without routing; subtract it before comparing. Each sample routes every type of its list
+//! once, so the figures per element are per event.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use eventbroker::internals::{Router, matches};
 use eventbroker::{EventType, Pattern};
 
-/// How many subscriptions there are beside the one that matches.
+/// The number of subscriptions beside the one that matches.
 const OTHERS: u64 = 99_999;
 
 type Targets = Router<Arc<u64>>;
@@ -21,7 +21,7 @@ fn pattern(text: &str) -> Pattern {
 }
 
 fn types(count: usize, text: impl Fn(usize) -> String) -> Vec<EventType> {
-    // Made in an order that is not that of their use, so that memory is not read in a row.
+    // Allocated in another order than used, so that memory is not read sequentially.
     let mut types: Vec<_> = (0..count).map(|n| EventType::parse(&text(n)).expect("a valid event type")).collect();
     for n in 0..count {
         types.swap(n, (n * 7_919 + 13) % count);
@@ -29,7 +29,7 @@ fn types(count: usize, text: impl Fn(usize) -> String) -> Vec<EventType> {
     types
 }
 
-/// The one that matches every type of this bench, and as many others as asked.
+/// A router with one pattern that matches every type of this bench, and this many others.
 fn router(others: u64, text: impl Fn(u64) -> String) -> Targets {
     let router = Router::new();
     router.insert(&pattern("shop.*.create"), 0, Arc::new(0));
@@ -39,8 +39,8 @@ fn router(others: u64, text: impl Fn(u64) -> String) -> Targets {
     router
 }
 
-/// Others that share nothing with the types, others that share the first segment, and others that lead every type
-/// down to its last segment before they turn out not to match.
+/// Shapes of the other patterns: no common segment with the types, a common first segment, or a mismatch only in the
+/// last segment.
 fn shapes() -> [(&'static str, Targets); 4] {
     [
         ("1", router(0, |_| String::new())),
@@ -69,19 +69,19 @@ fn compare(c: &mut Criterion, name: &str, types: &[EventType]) {
 }
 
 fn hit(c: &mut Criterion) {
-    // So few types that two of them hardly ever fall into one slot of the cache.
+    // Few enough types that two of them rarely share a slot of the cache.
     compare(c, "hit_1_type", &types(1, |n| format!("shop.e{n}.create")));
     compare(c, "hit_4_types", &types(4, |n| format!("shop.e{n}.create")));
 }
 
 fn miss(c: &mut Criterion) {
-    // Far more types than the cache remembers, each asked for in turn: every one is a miss.
+    // Far more types than slots in the cache, routed in turn: every one is a miss.
     compare(c, "miss_20k_types", &types(20_000, |n| format!("shop.e{n}.create")));
     compare(c, "miss_100k_types", &types(100_000, |n| format!("shop.e{n}.create")));
 }
 
-/// Patterns of 16 segments, 8 to 15 of them wildcards and each with its own choice of places, so that the walk
-/// spreads out over as many paths as there are patterns.
+/// Patterns of 16 segments with 8 to 15 wildcards at random positions, so that the trie walk has as many paths as
+/// patterns.
 fn deep_wildcards(c: &mut Criterion) {
     let router = Router::new();
     let mut state = 1_u64;
@@ -98,7 +98,7 @@ fn deep_wildcards(c: &mut Criterion) {
         }
         router.insert(&pattern(&segments.join(".")), id, Arc::new(id));
     }
-    // The cache must not answer: a target that has nothing to do with these types is replaced before each route.
+    // Replacing an unrelated target invalidates the cache before each route.
     let other = pattern("b");
     let all = EventType::parse(&["a"; 16].join(".")).expect("a valid event type");
     let some = EventType::parse(&format!("{}.z", ["a"; 15].join("."))).expect("a valid event type");

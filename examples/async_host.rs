@@ -1,4 +1,4 @@
-//! Inside an async program: publishing never blocks its threads, and handlers hand over to its tasks.
+//! A broker in an async program: publishing never blocks a runtime thread, and handlers send events to async tasks.
 
 use std::time::Duration;
 
@@ -9,10 +9,11 @@ use tokio::task::spawn_blocking;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let broker = Broker::builder().start()?;
-    // Handlers run on the broker's own threads, where blocking is fine: a full channel holds up that subscription only.
+    // Handlers run on the broker's worker threads, where blocking is fine: a full channel blocks this subscription
+    // only.
     let (sender, mut received) = mpsc::channel(16);
     broker.subscribe("shop.orders.*", move |delivery| {
-        // Fails when the receiver is gone: then nobody wants the event any more.
+        // An error means that the receiver was dropped: the event is no longer needed.
         let _ = sender.blocking_send(delivery.event().clone());
     })?;
     let consumer = tokio::spawn(async move {
@@ -27,7 +28,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     for number in 0..1_000 {
         let mut event = Event::builder(Source::Websocket, "shop.orders.create").payload(&number).build()?;
-        // Never waits: without room the event comes back, and the task waits in the way of its runtime.
+        // `publish_async` never blocks: when the queue is full it returns the event, and the task sleeps
+        // asynchronously.
         loop {
             match broker.publish_async(event) {
                 Ok(_receipt) => break,
@@ -38,7 +40,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     }
     println!("{} events received", consumer.await?);
-    // What blocks goes to a thread for that.
+    // `stop` blocks until the drain has ended, so it runs on a blocking thread.
     let report = spawn_blocking(move || broker.stop(Duration::from_secs(5))).await?;
     assert!(report.is_clean());
     Ok(())

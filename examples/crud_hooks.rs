@@ -1,11 +1,12 @@
-//! A data-access layer with hooks: what it commits becomes events by itself, what it rolls back does not.
+//! A data-access layer with hooks: changes of a committed transaction are published as events, those of a rollback are
+//! not.
 
 use std::time::Duration;
 
 use eventbroker::Broker;
 use eventbroker::hooks::{CrudHooksConfig, HookContext, HookRegistry, Operation, register_crud_hooks};
 
-/// Stands for the layer that writes to the database.
+/// A stand-in for the layer that writes to the database.
 struct Layer {
     hooks: HookRegistry,
 }
@@ -16,7 +17,7 @@ impl Layer {
         let mut transaction = self.hooks.transaction();
         for (row, total) in totals.iter().enumerate() {
             let mut context = HookContext::new("shop", "orders").with_row_id(row).with_data(total);
-            // An error here leaves the function, and the transaction forgets what it has gathered.
+            // On an error the function returns, and the dropped transaction discards its recorded changes.
             self.hooks.run_before(Operation::Create, &mut context)?;
             // … the row is inserted …
             context.set_result(&serde_json::json!({ "id": row, "total": total }));
@@ -42,7 +43,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let layer = Layer { hooks };
     layer.create_orders(&[12.5, 3.0])?;
-    let stopped = layer.create_orders(&[7.0, -1.0]).expect_err("a hook stops it");
+    let stopped = layer.create_orders(&[7.0, -1.0]).expect_err("a hook rejects it");
     println!("{stopped}");
     broker.stop(Duration::from_secs(5));
     assert_eq!(published.accepted(), 2);

@@ -1,6 +1,6 @@
-//! A program that ends cleanly on Ctrl-C or SIGTERM: it handles what it has accepted, and tells what it could not.
+//! A clean shutdown on Ctrl-C or SIGTERM: the broker drains accepted events and reports the ones it abandoned.
 //!
-//! Here the program sends itself the signal. Needs the feature `signals`.
+//! The program sends the signal to itself. Needs the feature `signals`.
 
 use std::sync::Once;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use signal_hook::low_level::raise;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let broker = Broker::builder().start()?;
-    // Whoever orchestrates this process asks for its end while there is work to do.
+    // An orchestrator would send SIGTERM; here the first call of the handler does, while events are queued.
     let asked = Once::new();
     broker.subscribe("work", move |_| {
         asked.call_once(|| raise(SIGTERM).expect("a signal can be sent"));
@@ -19,7 +19,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     })?;
     let publisher = broker.clone();
     std::thread::spawn(move || {
-        // By then the main thread waits for signals; one that came before would end the process at once.
+        // Gives the main thread time to install its handlers. An earlier signal would kill the process.
         std::thread::sleep(Duration::from_secs(1));
         for number in 0..1_000 {
             let event = Event::builder(Source::System, "work").payload(&number).build().expect("a valid event");

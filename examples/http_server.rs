@@ -1,4 +1,5 @@
-//! A synchronous HTTP server with a thread per connection, which publishes what it is told and shows what became of it.
+//! A synchronous HTTP server with a thread per connection. It publishes request bodies as events and shows their
+//! status.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -27,7 +28,7 @@ fn answer(broker: &Broker, method: &str, path: &str, body: &[u8]) -> (u16, Strin
     }
 }
 
-/// Reads one request and answers it. A real server leaves this part to a library.
+/// Reads one request and writes the response. A real server uses a library for this.
 fn serve(broker: &Broker, stream: TcpStream) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream);
     let mut first = String::new();

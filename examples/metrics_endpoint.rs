@@ -1,5 +1,5 @@
-//! An endpoint that Prometheus scrapes, over plain HTTP with the standard library. The dashboard and the alert rules of
-//! `docs/monitoring` ask for what it shows.
+//! A Prometheus endpoint over plain HTTP, with the standard library only. The dashboard and the alert rules in
+//! `docs/monitoring` query its series.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -8,7 +8,7 @@ use std::thread;
 use eventbroker::metrics::Metrics;
 use eventbroker::{Broker, Event, Source};
 
-/// Answers one request, whatever it asks for, with the metrics.
+/// Answers one request with the metrics, whatever its path.
 fn serve(broker: &Broker, stream: TcpStream) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
@@ -44,7 +44,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         broker.publish(event)?;
     }
 
-    // What Prometheus does every few seconds.
+    // A scrape, as Prometheus makes one every few seconds.
     let mut stream = TcpStream::connect(address)?;
     stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: shop\r\n\r\n")?;
     let mut answer = String::new();

@@ -1,4 +1,4 @@
-//! Events of one key are handled in the order of their publication, one after the other; different keys go on at once.
+//! Events of one key are handled in publish order, one at a time. Different keys are handled concurrently.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};

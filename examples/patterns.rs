@@ -1,4 +1,4 @@
-//! Which patterns receive which events.
+//! The event types that each kind of pattern matches.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for (pattern, types) in &*received {
         println!("{pattern:20} received {}", types.join(", "));
     }
-    // One segment for `*`, one or more for a final `**`, everything for a lone `*`.
+    // `*` matches one segment, a final `**` one or more, and `*` alone every type.
     let counts: Vec<usize> = PATTERNS.iter().map(|pattern| received[pattern].len()).collect();
     assert_eq!(counts, [1, 2, 2, 3, 4]);
     Ok(())

@@ -1,4 +1,4 @@
-//! Publish, receive, stop: the whole of it.
+//! The smallest program: start a broker, subscribe, publish, stop.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! A handler that fails: it is tried again after growing delays, and what fails for good can be looked at and run again.
+//! A handler that fails: its delivery is retried after growing delays. Dead letters can be listed and requeued.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,13 +19,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     broker.subscribe_with(options, move |delivery| {
         println!("attempt {} for {}", delivery.attempt(), delivery.event().payload().as_str());
         if delivery.event().payload().as_str() == r#""nobody@""# {
-            return Err(HandlerError::permanent("that is no address")); // a dead letter at once
+            return Err(HandlerError::permanent("not an address")); // a dead letter at once
         }
         if is_up.load(Ordering::SeqCst) { Ok(()) } else { Err(HandlerError::retry("the mail server is down")) }
     })?;
     for address in ["ada@example.org", "nobody@"] {
         let event = Event::builder(Source::Database, "shop.customers.create").payload(address).build()?;
-        // Returns when the delivery has ended, retries included.
+        // Blocks until the delivery has ended, retries included.
         let report = broker.publish_sync(event)?;
         println!("{address}: {:?}", report.settled[0].verdict);
     }

@@ -1,4 +1,4 @@
-//! Payloads as types of your own: written with serde, read with serde.
+//! Payloads of your own types, serialized and deserialized with serde.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let broker = Broker::builder().start()?;
     let created = event_type("shop", "orders", "create");
     broker.subscribe(&created, |delivery| {
-        // What does not decode is permanent: it would not decode the next time either.
+        // A decoding error is permanent, because a retry would fail alike.
         let order: Order = delivery.event().payload_as()?;
         println!("order {} over {}", order.id, order.total);
         Ok::<(), HandlerError>(())

@@ -1,4 +1,4 @@
-//! The ground floor: clock, hash and counter cell. Nothing here knows of events.
+//! The lowest room: clock, hashes and a per-thread counter. Nothing here depends on events.
 
 mod clock;
 mod hash;

@@ -1,8 +1,8 @@
-//! The state of the connection to a back end: what the bridge threads share with the engine. Names no vendor.
+//! The state of the connection to a back end, shared by the engine and the bridge threads. Names no vendor.
 //!
-//! The [`Outbox`] holds what goes out: events until the back end has confirmed them, and statuses until it knows them. The [`Inbound`]
-//! holds what came in: the leases, and whether more may come. [`Commands`] is the queue of the settling thread. What the threads do
-//! with them is in `engine/bridge`.
+//! The [`Outbox`] holds outgoing events until the back end has confirmed them, and statuses until the back end has
+//! stored them. The [`Inbound`] holds the leases that this process has received and the state of the ingest thread.
+//! [`Commands`] is the queue of the settling thread. The threads themselves are in `engine/bridge`.
 
 mod command;
 mod inbound;
@@ -27,7 +27,6 @@ use crate::provider::{
 };
 use crate::queue::HeldLease;
 use crate::store::{Progress, Record};
-use crate::subscription::Subscription;
 pub(crate) use command::{Command, Commands};
 pub(crate) use inbound::Inbound;
 use instance_name::InstanceNameClaim;
@@ -38,7 +37,7 @@ pub use receipt::Receipt;
 pub(crate) use registration::{ORDER_ACROSS_INSTANCES, Registered, START_POSITIONS};
 pub(crate) use suspect_queue::SuspectQueue;
 
-/// How long a call of a suspect waits for the back end to acknowledge its mark. Without the acknowledgement the call does not begin.
+/// How long a suspect's call waits for the back end to acknowledge its mark; without that it does not begin.
 const MARK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The back end of one broker.
@@ -49,18 +48,18 @@ pub(crate) struct Bridge {
     pub(crate) operator: Option<Arc<dyn Operator>>,
     pub(crate) has_mirror: bool,
     pub(crate) has_ingest: bool,
-    /// The parts that a thread owns, until that thread starts.
+    /// The parts that the bridge threads will own, until these start.
     parts: Mutex<ThreadParts>,
     pub(crate) outbox: Outbox,
     pub(crate) inbound: Inbound,
     pub(crate) commands: Commands,
     /// Suspects that wait for the crash guard.
     pub(crate) suspects: SuspectQueue,
-    /// The name of this instance, until the back end holds it.
+    /// The name of this instance, until the back end has granted it.
     instance_name: Mutex<Option<InstanceNameClaim>>,
     /// Registrations made before the broker started.
     registrations: Mutex<Vec<Arc<Registered>>>,
-    /// Set when nothing more will come: each thread tries once what is left, and ends.
+    /// Set when the workers have ended or their grace is over: each bridge thread tries the rest once, and ends.
     pub(crate) closing: Latch<()>,
     pub(crate) ingest_ended: Latch<()>,
     errors: ErrorLog,
@@ -81,7 +80,7 @@ struct ErrorLog {
 }
 
 impl Bridge {
-    /// The bridge to a provider; `None` for one that has no back end.
+    /// The bridge to a provider; `None` for a provider without a back end.
     pub(crate) fn new(provider: Provider, confirm: Confirm) -> Option<Self> {
         let Provider { name, store, mirror, ingest, operator, capabilities } = provider;
         if store.is_none() && mirror.is_none() && ingest.is_none() && operator.is_none() {
@@ -107,27 +106,27 @@ impl Bridge {
         })
     }
 
-    /// The operator's part of the back end.
+    /// The operator's part of the back end. `supported` says whether the back end offers `feature`.
     ///
     /// # Errors
-    /// [`BackendError::Unsupported`] unless the back end has one and `can`.
-    pub(crate) fn operator(&self, feature: &'static str, can: bool) -> Result<&Arc<dyn Operator>, BackendError> {
+    /// [`BackendError::Unsupported`] without that part, or if not `supported`.
+    pub(crate) fn operator(&self, feature: &'static str, supported: bool) -> Result<&Arc<dyn Operator>, BackendError> {
         let unsupported = || BackendError::Unsupported { provider: self.name.clone(), feature };
-        self.operator.as_ref().filter(|_| can).ok_or_else(unsupported)
+        self.operator.as_ref().filter(|_| supported).ok_or_else(unsupported)
     }
 
-    /// Whether the deliveries of subscriptions of this scope come from the back end.
+    /// Whether subscriptions of this scope receive their deliveries from the back end.
     pub(crate) fn serves(&self, scope: Scope) -> bool {
         self.has_ingest && scope != Scope::Local
     }
 
-    /// The parts of the ingest thread and the settling thread. The caller starts these.
+    /// Takes the parts of the ingest thread and the settling thread. The caller starts these threads.
     pub(crate) fn take_ingest(&self) -> Option<(Box<dyn Ingest>, Box<dyn Settler>)> {
         let parts = self.parts.lock().ingest.take();
         parts.inspect(|(_, settler)| self.inbound.set_lease_time(settler.lease_time()))
     }
 
-    /// The part of the mirror thread. The caller starts it.
+    /// Takes the part of the mirror thread. The caller starts this thread.
     pub(crate) fn take_mirror(&self) -> Option<Box<dyn Mirror>> {
         self.parts.lock().mirror.take()
     }
@@ -138,46 +137,41 @@ impl Bridge {
         self.commands.send(Command::Settle(Settlement::new(lease.token, outcome)));
     }
 
-    /// Releases a lease whose delivery found no place.
+    /// Releases a lease whose delivery found no place in its queue. The report of a stop does not count it.
     pub(crate) fn release(&self, lease: &HeldLease) {
         self.inbound.settled(lease, false);
         self.commands.send(Command::Settle(Settlement::new(lease.token, LeaseOutcome::Released)));
     }
 
-    /// Marks the start of a suspect's call at the back end. Waits for the acknowledgement, at most [`MARK_TIMEOUT`]; false if the lease
-    /// is lost or no acknowledgement came.
+    /// Marks the start of a suspect's call at the back end. Waits for the acknowledgement, at most [`MARK_TIMEOUT`].
+    /// False if the lease is lost or the acknowledgement did not come in time.
     pub(crate) fn mark(&self, lease: &HeldLease) -> bool {
         let marked = Arc::new(Latch::new());
         self.commands.send(Command::Mark(lease.token, Arc::clone(&marked)));
         marked.wait(MARK_TIMEOUT).unwrap_or(false)
     }
 
-    /// Removes the mark of a call that has ended while its lease goes on.
+    /// Removes the mark of a call that has ended without settling its lease.
     pub(crate) fn unmark(&self, lease: &HeldLease) {
         self.commands.send(Command::Unmark(lease.token));
     }
 
-    /// Waits until the back end knows every settlement sent so far, at most [`MARK_TIMEOUT`].
+    /// Waits until the settling thread has executed every command sent so far, at most [`MARK_TIMEOUT`].
     pub(crate) fn wait_until_settled(&self) {
         let reached = Arc::new(Latch::new());
         self.commands.send(Command::Reach(Arc::clone(&reached)));
-        // After the timeout the caller goes on: a back end that is away delivers nothing either.
+        // After the timeout the caller continues: an unavailable back end delivers nothing either.
         let _ = reached.wait(MARK_TIMEOUT);
     }
 
-    /// A delivery has left the queue of a subscription: the ingest may receive more.
-    pub(crate) fn note_free_capacity(&self, subscription: &Subscription) {
-        self.inbound.note_free_capacity(subscription);
-    }
-
-    /// Records a status that local deliveries have given an event, for the back end's store.
+    /// Adds to the outbox a status that local deliveries have given an event, for the back end's store.
     pub(crate) fn note_status(&self, record: &Record, status: Status, error: Option<String>) {
         if self.store.is_some() {
             self.outbox.add_status(record, status, error);
         }
     }
 
-    /// Reports the end of an event to the back end's store, if some of its deliveries were local and none is open any more.
+    /// Adds the final status of an event to the outbox, if some of its deliveries were local and none is open any more.
     pub(crate) fn note_end(&self, record: &Record, progress: Progress) {
         if !progress.is_open() && progress.has_local() {
             let (status, error) = record.local_end();
@@ -185,12 +179,12 @@ impl Bridge {
         }
     }
 
-    /// Whether nothing waits for the back end and nothing is being received.
+    /// Whether nothing waits for the back end and the ingest thread is not receiving.
     pub(crate) fn is_flushed(&self) -> bool {
         self.inbound.is_flushed() && self.outbox.is_flushed()
     }
 
-    /// Nothing more will come: the threads try once what is left, and end.
+    /// Ends the bridge threads: each tries the rest once. `stop` calls this after it has waited for the workers.
     pub(crate) fn close(&self) {
         self.closing.set(());
         self.outbox.wake();
@@ -200,11 +194,11 @@ impl Bridge {
 
     pub(crate) fn stats(&self) -> BridgeStats {
         BridgeStats {
-            mirrored: self.outbox.mirrored(),
-            mirror_backlog: self.outbox.unconfirmed(),
-            ingested: self.inbound.ingested(),
-            leases: self.inbound.leases().len() as u64,
-            leases_lost: self.inbound.leases_lost(),
+            mirrored: self.outbox.mirrored.load(Ordering::SeqCst),
+            mirror_backlog: self.outbox.unconfirmed.load(Ordering::SeqCst),
+            ingested: self.inbound.ingested.load(Ordering::SeqCst),
+            leases: self.inbound.leases.lock().len() as u64,
+            leases_lost: self.inbound.leases_lost.load(Ordering::SeqCst),
             errors: self.errors.count.load(Ordering::SeqCst),
             last_error: self.errors.last.lock().clone(),
         }

@@ -1,4 +1,4 @@
-//! The broker: the front door. It wires the parts together and owns none of their data.
+//! The public handles of a broker. They hold no data of their own: the verbs are in `engine`.
 
 mod builder;
 pub mod global;
@@ -26,17 +26,19 @@ use crate::subscription::{Delivery, IntoOutcome};
 use crate::telemetry::trace;
 pub use builder::BrokerBuilder;
 pub use publisher::Publisher;
+pub(crate) use publisher::WeakBroker;
+use publisher::publish_async;
 #[cfg(feature = "signals")]
 pub use signals::run_until_signal;
 pub use stream::{EventStream, StreamItem};
 
-/// How long dropping the last handle drains.
+/// The deadline of the stop when the last handle is dropped.
 pub(crate) const DRAIN_ON_DROP: Duration = Duration::from_secs(5);
 
-/// An event broker. Cloning gives another handle to the same one; it can be used from any thread.
+/// A handle to an event broker.
 ///
-/// Dropping the last handle stops it, draining for at most 5 seconds; [`stop`](Self::stop) does so with a deadline of your
-/// choice and tells what became of everything.
+/// A clone is another handle to the same broker, and every handle can be used from any thread. Dropping the last one
+/// stops the broker, which drains for at most 5 s; [`stop`](Self::stop) takes a deadline and reports the result.
 ///
 /// ```
 /// use eventbroker::{Broker, Event, Source};
@@ -53,7 +55,7 @@ pub struct Broker {
     handle: Arc<Handle>,
 }
 
-/// What all handles share; its end is the end of the broker.
+/// Shared by all handles of a broker. Its drop stops the broker.
 #[derive(Debug)]
 struct Handle {
     engine: Arc<Engine>,
@@ -66,7 +68,7 @@ impl Drop for Handle {
 }
 
 impl Broker {
-    /// A builder with every default.
+    /// Returns a builder with every setting at its default.
     pub fn builder() -> BrokerBuilder {
         BrokerBuilder::default()
     }
@@ -83,29 +85,27 @@ impl Broker {
         &self.handle.engine
     }
 
-    /// A handle that does not keep the broker alive.
-    pub(crate) fn downgrade(&self) -> WeakBroker {
-        WeakBroker { engine: Arc::downgrade(self.engine()) }
-    }
-
-    /// The name of this instance, which its events carry.
+    /// The name of this instance, which its events carry. Never blocks.
     pub fn instance_id(&self) -> &str {
         &self.engine().instance.id
     }
 
-    /// Starts the threads; from now on events are taken. Does not block.
+    /// Starts the threads of the broker, which then accepts events.
+    ///
+    /// Does not block without a back end. With one, waits until the subscriptions are registered, at most 5 s for each.
     ///
     /// # Errors
-    /// [`StartError::AlreadyRunning`], [`StartError::Stopped`] (stopping is final), [`StartError::Thread`].
+    /// [`StartError::AlreadyRunning`]; [`StartError::Stopped`] (a stop is final); [`StartError::Thread`] if a thread
+    /// cannot be started.
     pub fn start(&self) -> Result<(), StartError> {
         self.engine().start()
     }
 
-    /// Subscribes a handler to all events that match `pattern`, with every default. Does not block.
+    /// Subscribes a handler to all events that match `pattern`, with default options.
     ///
-    /// `*` stands for one segment, a final `**` for one or more, and a lone `*` for every event. The handler is called on
-    /// worker threads, possibly on several at once. It may return nothing, an [`Outcome`](crate::Outcome), or a `Result`.
-    /// What was published before this call is not delivered.
+    /// In a pattern, `*` stands for one segment, a final `**` for one or more, and a lone `*` for every event. The
+    /// handler is called on worker threads, possibly on several at once. It may return nothing, an
+    /// [`Outcome`](crate::Outcome), or a `Result`. Earlier events are not delivered. Blocks as `subscribe_with` does.
     ///
     /// # Errors
     /// [`SubscribeError`] if the pattern is malformed or the broker has stopped.
@@ -117,11 +117,14 @@ impl Broker {
         self.subscribe_with(SubscribeOptions::new(pattern), handler)
     }
 
-    /// Subscribes a handler with options. Does not block.
+    /// Subscribes a handler with options.
+    ///
+    /// Does not block without a back end. While the broker runs, waits until the back end has registered the
+    /// subscription, at most 5 s; after that the registration is retried in the background.
     ///
     /// # Errors
-    /// [`SubscribeError`] if an option is outside its bounds, the name is taken, the back end does not offer what is asked
-    /// for, or the broker has stopped.
+    /// [`SubscribeError`] if an option is outside its bounds, the name is taken, the back end lacks an option or
+    /// refuses the subscription, a thread cannot be started, or the broker has stopped.
     pub fn subscribe_with<F, R>(&self, options: SubscribeOptions, handler: F) -> Result<SubscriptionId, SubscribeError>
     where
         F: Fn(&Delivery<'_>) -> R + Send + Sync + 'static,
@@ -131,20 +134,24 @@ impl Broker {
         self.engine().subscribe(&options, handler).map(|subscription| subscription.id)
     }
 
-    /// Ends a subscription: no call begins after this returns, and what was queued is cancelled. Blocks until no call runs,
-    /// however long that takes; inside a handler, and on worker threads, it never waits. Returns how many calls still run.
+    /// Ends a subscription on this instance. No call begins after this returns.
+    ///
+    /// Queued deliveries are cancelled; those of a back end are released to other members. Blocks, without a time
+    /// limit, until no call runs; inside a handler, and on worker threads, never. Returns how many calls still run.
     ///
     /// # Errors
-    /// [`UnknownSubscription`] if there is no such subscription.
+    /// [`UnknownSubscription`] if this broker has no such subscription.
     pub fn unsubscribe(&self, id: SubscriptionId) -> Result<u64, UnknownSubscription> {
         self.engine().unsubscribe(id).ok_or(UnknownSubscription { id })
     }
 
-    /// Pauses a subscription of this broker: no call of its handler begins until it is [resumed](Self::resume). Calls that run go on;
-    /// returns how many, and does not wait for them. What was published here waits in the queue, whose overflow policy holds; what
-    /// a back end has handed over and no call runs under goes back, so that another member can run it, and none is fetched. A
-    /// [`publish_sync`](Self::publish_sync) waits for the deliveries of a paused subscription like for any other. A stop does not:
-    /// what waits is cancelled.
+    /// Pauses a subscription of this broker until it is [resumed](Self::resume).
+    ///
+    /// No call of the handler begins meanwhile. Running calls continue; returns how many, and does not wait for them.
+    /// Events published here wait in the queue, whose overflow policy applies. Deliveries of a back end that no call
+    /// runs are released, so that another member can run them, and no more are received. A
+    /// [`publish_sync`](Self::publish_sync) waits for a paused subscription as for any other; a stop cancels its
+    /// deliveries at once. Does not block.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -157,22 +164,24 @@ impl Broker {
     /// ```
     ///
     /// # Errors
-    /// [`UnknownSubscription`] if there is no such subscription.
+    /// [`UnknownSubscription`] if this broker has no such subscription.
     pub fn pause(&self, id: SubscriptionId) -> Result<u64, UnknownSubscription> {
         self.engine().pause(id).ok_or(UnknownSubscription { id })
     }
 
-    /// Has the calls of a [paused](Self::pause) subscription begin again; does nothing to one that is not.
+    /// Resumes a [paused](Self::pause) subscription; has no effect on another. Does not block.
     ///
     /// # Errors
-    /// [`UnknownSubscription`] if there is no such subscription.
+    /// [`UnknownSubscription`] if this broker has no such subscription.
     pub fn resume(&self, id: SubscriptionId) -> Result<(), UnknownSubscription> {
         self.engine().resume(id).ok_or(UnknownSubscription { id })
     }
 
-    /// Removes a subscription of this consumer group from the back end, with the events that wait for it. What `unsubscribe`
-    /// leaves goes on waiting for the next one of that name; this ends it, for every instance. Waits for the back end at most 5 s.
-    /// False if there was none of that name, or without a back end.
+    /// Removes a subscription and its backlog from the back end, for every instance.
+    ///
+    /// After [`unsubscribe`](Self::unsubscribe), the back end keeps the backlog for the next subscription of that name
+    /// in the consumer group; this deletes it. Blocks at most 5 s for the answer. Returns false if the name is unknown,
+    /// and without a back end.
     ///
     /// ```no_run
     /// # fn retire(broker: &eventbroker::Broker) -> Result<(), eventbroker::provider::BackendError> {
@@ -183,7 +192,7 @@ impl Broker {
     ///
     /// # Errors
     /// [`BackendError::Refused`] while this broker has a subscription of that name, or is not running;
-    /// [`BackendError::Unavailable`] if the back end has not answered in time.
+    /// [`BackendError::Unavailable`] after 5 s without an answer: the removal is retried in the background.
     pub fn remove_subscription(&self, name: &str) -> Result<bool, BackendError> {
         let engine = self.engine();
         let Some(bridge) = engine.bridge.as_ref().filter(|bridge| bridge.has_ingest) else { return Ok(false) };
@@ -196,9 +205,12 @@ impl Broker {
         bridge.remove_permanently(name)
     }
 
-    /// Publishes an event. In mode [`Sync`](Mode::Sync) it does what [`publish_sync`](Self::publish_sync) does; else it
-    /// returns as soon as the event is accepted. Blocks only for room, where a subscription's policy is
-    /// [`Block`](crate::Overflow::Block), and for the back end's confirmation, at most `sync_timeout`.
+    /// Publishes an event, and returns when the event is accepted.
+    ///
+    /// Blocks if the queue of a subscription is full and its policy is [`Block`](crate::Overflow::Block), at most for
+    /// the policy's time; outside of handlers only. With a back end, also blocks until it has
+    /// [confirmed](crate::Confirm) the event, at most `sync_timeout` (default 30 s). In mode [`Sync`](Mode::Sync) it
+    /// does what [`publish_sync`](Self::publish_sync) does.
     ///
     /// # Errors
     /// [`PublishError`] with the event, so that it can be published again.
@@ -219,7 +231,7 @@ impl Broker {
         }
     }
 
-    /// Publishes an event like [`publish`](Self::publish), but with the route that a publisher keeps.
+    /// Publishes an event like [`publish`](Self::publish), with the route that a publisher caches.
     pub(crate) fn publish_cached(
         &self,
         event: Event,
@@ -234,8 +246,9 @@ impl Broker {
         }
     }
 
-    /// A publisher of events of one type from one source, for a thread that publishes many of them: it looks the
-    /// subscriptions up once, not for each event. Does not block.
+    /// Creates a [`Publisher`] of events of one type from one source.
+    ///
+    /// It is for a thread that publishes many such events: it caches their route. Does not block.
     ///
     /// # Errors
     /// [`Invalid`] if the type is malformed.
@@ -248,30 +261,39 @@ impl Broker {
         Ok(Publisher::new(self.clone(), source, event_type))
     }
 
-    /// Publishes an event without ever waiting, neither for room nor for the back end, whose answer the receipt will know.
+    /// Publishes an event without blocking; the [`Receipt`] gives the outcome.
+    ///
+    /// It waits neither for room in a queue nor for the back end. [`Receipt::wait`] blocks for the back end's answer.
     ///
     /// # Errors
-    /// [`PublishError`] with the event; [`Full`](PublishError::Full) whatever the overflow policy, unless it drops.
+    /// [`PublishError`] with the event: [`Full`](PublishError::Full) if a queue is full, unless its overflow policy
+    /// drops.
     pub fn publish_async(&self, event: Event) -> Result<Receipt, PublishError> {
         publish_async(self.engine(), event)
     }
 
-    /// Publishes an event and blocks until each of its deliveries here is terminal, retries included, at most for
-    /// `sync_timeout`. A subscription that is free is run on the calling thread; one that is not, in its turn. Two handlers that
-    /// each publish to the other one's subscription at the same moment wait for each other until then.
+    /// Publishes an event, and blocks until each of its deliveries here is terminal.
+    ///
+    /// Retries are included. Waits at most `sync_timeout` (default 30 s); deliveries without a verdict by then are
+    /// reported as open. If a subscription is free, its handler is called on this thread, without a time limit; the
+    /// others run on worker threads. Before that it may block as [`publish`](Self::publish) does. Two handlers that at
+    /// the same moment publish to each other's subscription wait for each other until the timeout.
     ///
     /// # Errors
-    /// [`PublishError`] with the event. [`WouldDeadlock`](PublishError::WouldDeadlock) if called inside a handler that it
-    /// would have to wait for.
+    /// [`PublishError`] with the event; [`WouldDeadlock`](PublishError::WouldDeadlock) inside a handler for which it
+    /// would have to wait.
     pub fn publish_sync(&self, event: Event) -> Result<SyncReport, PublishError> {
         trace::publish_in_span(self.engine().propagator(), event, |event| self.engine().publish_sync(event))
     }
 
-    /// Publishes many events, each as [`publish`](Self::publish) does in mode async, and waits for the back end once for all.
-    /// The outcomes are in the order of the events; each event is accepted or refused by itself.
+    /// Publishes many events, and waits for the back end once for all of them.
+    ///
+    /// Each event is accepted or refused on its own, as [`publish`](Self::publish) does in mode async, and may block
+    /// for a full queue. Blocks for the back end at most `sync_timeout` (default 30 s) in total. The outcomes are in
+    /// the order of the events.
     ///
     /// # Errors
-    /// None by itself: each outcome is a [`PublishError`] or not.
+    /// None as a whole: each outcome may be a [`PublishError`] with its event.
     pub fn publish_batch(&self, events: impl IntoIterator<Item = Event>) -> Vec<Result<Accepted, PublishError>> {
         let engine = self.engine();
         let span = trace::batch_span();
@@ -292,8 +314,10 @@ impl Broker {
         receipts.into_iter().map(|receipt| receipt.and_then(wait)).collect()
     }
 
-    /// PollPace on: a blocking iterator over the events that match `pattern`, accepted from now on; with a back end that can show
-    /// them, those of every instance. Does not block without a back end, else for one round trip.
+    /// Opens a stream of the matching events that are accepted from now on.
+    ///
+    /// The stream is a blocking iterator. If the back end offers streams, it has the events of every instance, and this
+    /// call blocks for one round trip; else it has the events of this instance, and the call does not block.
     ///
     /// # Errors
     /// [`SubscribeError::Invalid`] if the pattern is malformed, [`SubscribeError::Refused`] if the back end failed.
@@ -301,30 +325,36 @@ impl Broker {
         self.stream_from(pattern, StartPosition::New)
     }
 
-    /// As [`stream`](Self::stream), from another position on, of what the back end still holds.
+    /// Opens a [`stream`](Self::stream) from a position in the events that the back end holds.
     ///
     /// # Errors
-    /// As there; [`SubscribeError::Unsupported`] if the back end can't do that.
+    /// As [`stream`](Self::stream); [`SubscribeError::Unsupported`] if the back end offers no streams and `start` is
+    /// not [`StartPosition::New`].
     pub fn stream_from(&self, pattern: impl AsRef<str>, start: StartPosition) -> Result<EventStream, SubscribeError> {
         self.engine().stream_of(Pattern::parse(pattern.as_ref())?, &start)
     }
 
-    /// Calls `observer` with the verdict of each delivery, on the thread that settles it, before `publish_sync` returns. It
-    /// should be quick. Observers can't be removed.
+    /// Adds an observer, which is called with the verdict of each delivery.
+    ///
+    /// It is called on the thread that settles the delivery, before a `publish_sync` returns, and delays that thread
+    /// while it runs. A panic in it is logged. Observers cannot be removed. Does not block.
     pub fn on_settled(&self, observer: impl Fn(&Settled<'_>) + Send + Sync + 'static) {
         self.engine().observers.add(observer);
     }
 
-    /// Stops: refuses new events, gives blocked publishers theirs back, handles what was accepted, flushes what goes to the
-    /// back end, and joins every thread. Blocks at most for `deadline` and a quarter of a second. Retries that are due within
-    /// the deadline are waited for, later ones are given up at once. Final; a second call returns the first report. Inside a
-    /// handler, and on worker threads, it only begins the stop, and the report says so.
+    /// Stops the broker: drains what was accepted, then ends and joins the threads.
+    ///
+    /// New events are refused, and blocked publishers get theirs back. The stop waits for the accepted events, for
+    /// retries that are due before the deadline, and for what goes to the back end; later retries are cancelled at
+    /// once. Blocks at most for `deadline` plus 250 ms. Inside a handler, and on worker threads, it only begins the
+    /// stop, and the report is not [`finished`](StopReport::finished). Final: a second call returns the first report.
     pub fn stop(&self, deadline: Duration) -> StopReport {
         self.engine().stop(deadline)
     }
 
-    /// The stop as a value, for a server that keeps a list of what to call when it shuts down. It holds a handle, so the
-    /// broker lives until it is dropped. Each call does what [`stop`](Self::stop) does.
+    /// Returns [`stop`](Self::stop) as a closure, for a list of shutdown callbacks.
+    ///
+    /// The closure holds a handle, so it keeps the broker alive until it is dropped. Each call does what `stop` does.
     ///
     /// ```
     /// use eventbroker::{Broker, StopReport};
@@ -341,36 +371,11 @@ impl Broker {
         move || broker.stop(deadline)
     }
 
-    /// Makes a stop that is under way give up what is not handled yet.
+    /// Brings the deadline of a stop under way forward to now.
     #[cfg(feature = "signals")]
     pub(crate) fn expedite_stop(&self) {
         self.engine().expedite_stop();
     }
-}
-
-/// A way to publish that does not keep the broker alive.
-// It holds the engine and not the handle: a handle that is borrowed for a moment could turn out to be the last one, and its
-// end would stop the broker on the thread of whoever published.
-#[derive(Debug, Clone)]
-pub(crate) struct WeakBroker {
-    engine: Weak<Engine>,
-}
-
-impl WeakBroker {
-    /// As [`Broker::publish_async`]. A broker that is gone is not running.
-    pub(crate) fn publish_async(&self, event: Event) -> Result<Receipt, PublishError> {
-        match self.engine.upgrade() {
-            Some(engine) => publish_async(&engine, event),
-            None => Err(PublishError::NotRunning { event: Box::new(event) }),
-        }
-    }
-}
-
-fn publish_async(engine: &Arc<Engine>, event: Event) -> Result<Receipt, PublishError> {
-    trace::publish_in_span(engine.propagator(), event, |event| match engine.mirroring_bridge() {
-        Some(bridge) => engine.publish_mirrored(bridge, event, false),
-        None => engine.publish_local(event, false).map(Receipt::known),
-    })
 }
 
 impl fmt::Debug for Broker {
@@ -380,8 +385,9 @@ impl fmt::Debug for Broker {
 }
 
 impl Delivery<'_> {
-    /// The broker, to publish from inside a handler. `None` once its last handle is gone. Handlers should use this and not
-    /// hold a handle of their own, which would keep the broker alive.
+    /// The broker, to publish from inside a handler; `None` once its last handle is dropped.
+    ///
+    /// Handlers should use this instead of a handle of their own, which would keep the broker alive. Does not block.
     pub fn broker(&self) -> Option<Broker> {
         let handle = self.context.handle.get()?.upgrade()?;
         handle.downcast::<Handle>().ok().map(|handle| Broker { handle })

@@ -1,4 +1,4 @@
-//! The settings of a broker and of a subscription as plain data: defaults, units, bounds, checks. Builds nothing live.
+//! The settings of a broker and of a subscription as plain data: defaults, units, bounds and checks.
 
 mod retry;
 
@@ -7,119 +7,135 @@ use std::time::{Duration, SystemTime};
 use crate::event::{Event, EventId, Invalid, Pattern, Problem};
 pub use retry::RetryPolicy;
 
-/// What `Broker::publish` does.
+/// Whether `Broker::publish` waits for the handlers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Mode {
-    /// It returns as soon as the event is accepted; handlers run on worker threads. The default.
+    /// Returns as soon as the event is accepted. The default.
+    /// Handlers run on worker threads.
     #[default]
     Async,
-    /// It returns when every delivery is terminal, as [`publish_sync`](crate::Broker::publish_sync) does.
+    /// Returns when every delivery has ended.
+    /// That is what [`publish_sync`](crate::Broker::publish_sync) does.
     Sync,
 }
 
-/// What happens to an event when the queue of a subscription is full.
+/// The policy for a new event when the queue of a subscription is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Overflow {
-    /// The publish is refused for all subscriptions, and the event comes back. The default.
+    /// Refuses the publish for all subscriptions, and returns the event. The default.
     #[default]
     Reject,
-    /// The publisher waits for room, at most this long, then the publish is refused. Inside a handler, and in
-    /// [`publish_async`](crate::Broker::publish_async), it acts as `Reject`.
+    /// Blocks the publisher for at most this long, then refuses the publish.
+    /// Inside a handler, and in [`publish_async`](crate::Broker::publish_async), it acts as `Reject`.
     ///
-    /// While it waits it publishes nothing, for any subscription: a patient publisher is held to the pace of its slowest
-    /// subscriber. With a patience below the time between two events of that subscription, the others keep their rate.
+    /// A blocked publisher publishes nothing to other subscriptions either, so it falls to the pace of its slowest
+    /// subscriber. The others keep their rate if the time is shorter than that subscription takes for an event.
     Block(Duration),
-    /// The oldest event that waits, be it for a worker or behind its key, gives its place to the new one, and is counted as
-    /// dropped.
+    /// Drops the oldest waiting event of the subscription, and counts it as dropped.
+    /// An event waits for a worker, or behind its key.
     DropOldest,
-    /// This subscription does not get the new event, which is counted as dropped.
+    /// Does not deliver the new event to this subscription, and counts it as dropped.
     DropNewest,
 }
 
-/// Which instances' events a subscription receives.
+/// The instances whose events a subscription receives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
-    /// Events published on this instance, with no back end in the path.
+    /// Events published on this instance, without going through a back end.
     Local,
-    /// Each event is handled by one member of the group. Without a back end that carries groups, the only member is
-    /// here, so it is the same as `Local`. The default.
+    /// One member of the group handles each event. The default.
+    /// Without a back end the broker is the only member, as with `Local`.
     Group,
-    /// Every instance handles each event. Without such a back end it is the same as `Local`.
+    /// Every instance handles each event. Without a back end the same as `Local`.
     Broadcast,
 }
 
-/// Which events a subscription receives first. Counts when the back end sees its name for the first time; after that the
-/// subscription goes on where it was.
+/// The first events that a new subscription receives.
+///
+/// Applies when the back end first sees the name of the subscription. Afterwards the subscription resumes where it was.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum StartPosition {
-    /// Those published from then on. The default.
+    /// Events published from then on. The default.
     #[default]
     New,
-    /// All that are still held.
+    /// All events that are still stored.
     Earliest,
-    /// Those created at this time or later.
+    /// Events created at this time or later.
     From(SystemTime),
-    /// Those stored after the event with this id, which must be held.
+    /// Events stored after the one with this id, which must be stored.
     After(EventId),
 }
 
-/// When a back end's event is accepted.
+/// When a publish through a back end is accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Confirm {
-    /// When the back end holds it. Concurrent publishers share round trips: one may wait up to 50 µs for others that are on their way. The default.
+    /// Once the back end has stored the event. The default.
+    /// Concurrent publishers share round trips: a batch may wait up to 50 µs for publishers that have just returned.
     #[default]
     Confirmed,
-    /// When it stands in this process's buffer of at most 10,000 events, from where it goes to the back end at once: at most
-    /// 100 ms later, unless that is down or slow. An end of the process without [`stop`](crate::Broker::stop) loses what is in the
-    /// buffer. What the back end refuses for good becomes a dead letter with the reason
-    /// [`MirrorRejected`](crate::dead_letter::DeadReason::MirrorRejected).
+    /// Once the event is in this process's buffer of at most 10,000 events.
+    /// It is sent at once, at most 100 ms later unless the back end is down or slow. If the process ends without
+    /// [`stop`](crate::Broker::stop), the buffered events are lost. An event that the back end refuses permanently
+    /// becomes a dead letter with the reason [`MirrorRejected`](crate::dead_letter::DeadReason::MirrorRejected).
     Buffered,
 }
 
-/// The settings of a broker. Every one has a default, so `Config::default()` is a working broker.
+/// The settings of a broker. Each has a default.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Config {
-    /// What `publish` does. Default [`Mode::Async`].
+    /// Whether `publish` waits for the handlers. Default [`Mode::Async`].
     pub mode: Mode,
-    /// Threads that run handlers, shared by all subscriptions. Default 10; 1 to 1,024.
+    /// Worker threads shared by all subscriptions. Default 10; 1 to 1,024.
     pub worker_count: usize,
-    /// To how many threads the pool may grow while handlers are slow. Default 4 × `worker_count`; at most 4,096.
+    /// The size to which the worker pool may grow while handlers are slow.
+    /// Default 4 × `worker_count`, at most 4,096; from `worker_count` to 4,096.
     pub max_workers: Option<usize>,
-    /// Queue capacity of each subscription, in events. Default 1,000; 1 to 16,777,216. A queue takes 16 bytes per event of its
-    /// capacity when the first event comes.
+    /// Queue capacity per subscription, in events. Default 1,000; 1 to 16,777,216.
+    /// A queue allocates 16 bytes per event of its capacity when its first event arrives.
     pub buffer_size: usize,
-    /// What happens when the queue of a subscription is full that does not say so itself. Default [`Overflow::Reject`].
+    /// The policy for a full queue. Default [`Overflow::Reject`].
+    /// A subscription may set its own.
     pub overflow: Overflow,
-    /// Retries and events parked behind them, per subscription. Default 10,000; 1 to 16,777,216.
+    /// Waiting retries, and events parked behind them, per subscription.
+    /// Default 10,000; 1 to 16,777,216. At the bound the subscription counts as full.
     pub max_waiting: usize,
-    /// How failed deliveries are retried. Default: 3 retries after 1 s, 2 s, 4 s, ± 10 %.
+    /// How failed deliveries are retried.
+    /// Default: 3 retries after 1 s, 2 s, 4 s, ± 10 %.
     pub retry_policy: RetryPolicy,
-    /// Events that are completed or failed and still held in the store. Default 10,000; 1 to 100,000,000. From 4,096 on up to 64
-    /// fewer are held, and 32 fewer for each thread that publishes.
+    /// Completed and failed events kept in the store.
+    /// Default 10,000; 1 to 100,000,000. From 4,096 on, the store may hold up to 64 fewer, and another 32 fewer per
+    /// publishing thread.
     pub max_events: usize,
-    /// Events that are accepted and not yet completed or failed; beyond it a publish is refused. Publishers that are under
-    /// way when it is reached may add one each. Default 100,000; 1 to 100,000,000.
+    /// Accepted events that are neither completed nor failed.
+    /// At the bound a publish is refused. Default 100,000; 1 to 100,000,000. Publishes already running at the bound may
+    /// exceed it by one event each.
     pub max_in_flight: usize,
-    /// Age, since creation, at which completed and failed events are cleaned up. Default 24 h; at least 1 ms.
+    /// The age at which completed and failed events are removed.
+    /// Default 24 h; at least 1 ms. It counts from the event's creation.
     pub max_age: Duration,
-    /// How often the store is cleaned up. Default 5 min; at least 1 ms.
+    /// Time between two clean-ups of the store. Default 5 min; at least 1 ms.
     pub cleanup_interval: Duration,
-    /// Dead letters held; what falls out is counted. Default 10,000; 1 to 16,777,216.
+    /// Dead letters kept by this process. Default 10,000; 1 to 16,777,216.
+    /// Beyond it letters are evicted and counted.
     pub max_dead_letters: usize,
     /// The largest payload, in bytes. Default 1 MiB; 4 bytes to 1 GiB.
     pub max_payload_bytes: usize,
     /// How long `publish_sync` waits for the deliveries. Default 30 s.
+    /// Also how long a publish waits for the answer of a back end.
     pub sync_timeout: Duration,
     /// A handler that runs longer is reported as stuck. Default 5 min; at least 1 ms.
+    /// Its lease, if the delivery has one, is no longer extended.
     pub max_handler_time: Duration,
-    /// When an event is accepted. Default [`Confirm::Confirmed`]. Without a back end it means nothing.
+    /// When a publish is accepted.
+    /// Default [`Confirm::Confirmed`]. Ignored without a back end.
     pub confirm: Confirm,
-    /// Whether events are counted and timed by source and type, for [`Broker::metrics`](crate::Broker::metrics). Default true; it costs a
-    /// few nanoseconds per event.
+    /// Counts and times events by source and type. Default true.
+    /// For [`Broker::metrics`](crate::Broker::metrics). Costs a few nanoseconds per event.
     pub metrics: bool,
-    /// The name of this instance: 1 to 255 bytes. Default: the host's name, else `resolvespec-instance`; with a back end, if
-    /// another live process has that name, the first of `NAME-2`, `NAME-3`, … that is free.
+    /// The name of this instance: 1 to 255 bytes.
+    /// Default: the name of the host. If the host has none, `resolvespec-instance`. With a back end, if another live
+    /// process has claimed the default, the first free name of `NAME-2`, `NAME-3`, and so on.
     pub instance_id: Option<String>,
 }
 
@@ -149,7 +165,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// To how many worker threads the pool may grow.
+    /// The size to which the worker pool may grow, default applied.
     pub fn effective_max_workers(&self) -> usize {
         self.max_workers.unwrap_or(self.worker_count.saturating_mul(4).min(4_096))
     }
@@ -174,7 +190,7 @@ impl Config {
     }
 }
 
-/// How one subscription receives: its pattern, and whatever differs from the broker's defaults.
+/// The settings of one subscription: its pattern, and deviations from defaults.
 ///
 /// ```
 /// use eventbroker::{Overflow, SubscribeOptions};
@@ -206,7 +222,8 @@ pub struct SubscribeOptions {
 }
 
 impl SubscribeOptions {
-    /// A subscription to `pattern` with every default. A malformed pattern is reported by `subscribe_with`.
+    /// Subscribes to `pattern` with defaults.
+    /// `subscribe_with` reports a malformed pattern.
     pub fn new(pattern: impl AsRef<str>) -> Self {
         Self {
             pattern: Pattern::parse(pattern.as_ref()),
@@ -227,62 +244,67 @@ impl SubscribeOptions {
         }
     }
 
-    /// A name for statistics, dead letters and, with a durable back end, the group's member list. 1 to 255 bytes, unique
-    /// in the broker. Default: the subscription's id; the pattern, if a back end keeps the deliveries.
+    /// Names the subscription: 1 to 255 bytes, unique in the broker.
+    /// The name appears in statistics and dead letters, and identifies the subscription at a back end. Default: the
+    /// subscription's id, or its pattern if a back end keeps the deliveries.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
     }
 
-    /// Which instances' events it receives. Default [`Scope::Group`], in mode sync [`Scope::Local`].
+    /// The instances whose events it receives.
+    /// Default [`Scope::Group`]; with [`Mode::Sync`] [`Scope::Local`].
     pub fn scope(mut self, scope: Scope) -> Self {
         self.scope = Some(scope);
         self
     }
 
-    /// How many calls of the handler may run at once. Default: half of `worker_count`, at least 1; 1 to 4,096.
+    /// How many calls of the handler may run at once: 1 to 4,096.
+    /// Default: half of `worker_count`, at least 1.
     pub fn concurrency(mut self, calls: usize) -> Self {
         self.concurrency = Some(calls);
         self
     }
 
-    /// Gives the subscription `threads` worker threads of its own instead of the shared ones, and that concurrency.
-    /// 1 to 1,024.
+    /// Runs the handler on worker threads of its own: 1 to 1,024.
+    /// They replace the shared workers, and their number becomes the concurrency.
     pub fn dedicated(mut self, threads: usize) -> Self {
         self.dedicated = true;
         self.concurrency = Some(threads);
         self
     }
 
-    /// Queue capacity, in events. Default: the broker's `buffer_size`; 1 to 16,777,216.
+    /// The queue capacity in events: 1 to 16,777,216.
+    /// Default: the broker's `buffer_size`.
     pub fn queue_capacity(mut self, events: usize) -> Self {
         self.queue_capacity = Some(events);
         self
     }
 
-    /// Retries that wait here, not at a back end, and events parked behind them. Default: the broker's `max_waiting`; 1 to 16,777,216. When it is
-    /// reached, the subscription counts as full for new events; nothing that waits is dropped.
+    /// Bounds the waiting retries and the events parked behind them: 1 to 16,777,216.
+    /// Default: the broker's `max_waiting`. Retries that wait at a back end do not count. At the bound the subscription
+    /// counts as full for new events; no waiting delivery is dropped.
     pub fn max_waiting(mut self, deliveries: usize) -> Self {
         self.max_waiting = Some(deliveries);
         self
     }
 
-    /// What happens when the queue is full. Default: the broker's `overflow`.
+    /// The policy for a full queue. Default: the broker's `overflow`.
     pub fn overflow(mut self, overflow: Overflow) -> Self {
         self.overflow = Some(overflow);
         self
     }
 
-    /// Keeps publish order for the whole subscription: one call at a time, and whatever is behind a waiting retry waits
-    /// too. Without it, order is kept among events of the same key.
+    /// Keeps publish order for the whole subscription, not only per key.
+    /// One call runs at a time, and all later events wait behind a waiting retry.
     pub fn ordered(mut self) -> Self {
         self.ordered = true;
         self
     }
 
-    /// Requires that the events of a key are handled in publish order whichever instances handle them; subscribing fails if the back end
-    /// can't do that. SQL can; Redis and NATS can if their setting `partitions` is at least 1. Without this, the order of a key
-    /// may hold within an instance only.
+    /// Requires the publish order of a key across instances.
+    /// Subscribing fails if the back end cannot keep it. SQL can; Redis and NATS can if their setting `partitions` is
+    /// at least 1. Without this option the order of a key may hold within an instance only.
     pub fn ordered_across_instances(mut self) -> Self {
         self.ordered_across_instances = true;
         self
@@ -294,30 +316,32 @@ impl SubscribeOptions {
         self
     }
 
-    /// After this long `delivery.cancelled()` turns true for a running call. A thread cannot be stopped from outside: the
-    /// handler has to look. Default: none; at least 1 ms.
+    /// The run time after which `delivery.cancelled()` returns true: at least 1 ms.
+    /// A thread cannot be stopped from outside, so the handler has to check it. Default: none.
     pub fn handler_deadline(mut self, after: Duration) -> Self {
         self.handler_deadline = Some(after);
         self
     }
 
-    /// Which events it receives first. Default [`StartPosition::New`]; anything else needs a back end that holds the past.
+    /// The first events that it receives. Default [`StartPosition::New`].
+    /// Any other position needs a back end that offers start positions.
     pub fn start(mut self, position: StartPosition) -> Self {
         self.start = position;
         self
     }
 
-    /// Keeps a [broadcast](Scope::Broadcast) subscription when its process ends: the next one of the same name on an instance of
-    /// the same name goes on where this one was, unless that takes longer than the back end's `idle_expiry`. (A
-    /// [group](Scope::Group)'s are always kept.) Needs a configured `instance_id` to be of use, and a back end that offers it.
+    /// Keeps a [broadcast](Scope::Broadcast) subscription when its process ends.
+    /// The next subscription of this name, on an instance of the same name, resumes where this one was, unless it comes
+    /// later than the back end's `idle_expiry`. Use it with a configured `instance_id`. Needs a back end that offers
+    /// it. A [group](Scope::Group) keeps its subscriptions without this option.
     pub fn durable(mut self) -> Self {
         self.durable = true;
         self
     }
 
-    /// If the back end knows the subscription with another pattern, it has this one from now on, for all members. What was delivered
-    /// already stays delivered; nothing that is new to it is fetched from the past. Without this, another pattern is an error that
-    /// shows both.
+    /// Replaces the pattern under which the back end knows the subscription.
+    /// The new pattern applies to all members. Existing deliveries stay, and no earlier events are added. Without this
+    /// option another pattern is an error that shows both.
     pub fn change_pattern(mut self) -> Self {
         self.change_pattern = true;
         self

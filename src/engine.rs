@@ -1,18 +1,30 @@
 //! The engine: the running parts of one broker, shared by all its threads, and the verbs that move an event.
 //!
-//! A publish is in [`publish`] and [`admission`]; a worker's life in [`worker`], one attempt in [`attempt`], its verdict in [`settle`].
-//! [`lifecycle`] starts and stops, [`timer`] brings back what is due, [`bridge`] has the threads to a back end. The verbs may call each
-//! other; the state that they work on, in the rooms below, calls none of them.
+//! An event passes through these steps:
+//!
+//! 1. *Route* ([`publish`]): the router returns the subscriptions whose patterns match the event type.
+//! 2. *Admit* ([`admission`]): the bounds of the broker are checked, and a place is reserved in the queue of each
+//!    subscription. If a queue is full, its overflow policy is applied here: refuse, wait, or drop.
+//! 3. *Store* ([`publish`]): the store keeps a record of the event. From here on the event is accepted.
+//! 4. *Enqueue* ([`publish`]): each inbox gets a delivery, and a worker is woken if none attends to the subscription.
+//! 5. *Attempt* ([`worker`], [`attempt`]): a worker with a permit takes the delivery, releases its place and calls the
+//!    handler.
+//! 6. *Settle* ([`settle`]): `decide` turns the outcome into a verdict, a retry with a delay, or a dead letter. A retry
+//!    waits in the queue of the [`timer`], or at the back end ([`bridge`]).
+//!
+//! With a back end, [`bridge`] sends the event after step 2 (buffered: after step 3), and leased deliveries enter at
+//! step 3. [`lifecycle`] starts and stops the threads; its `drain` and `abandon_open` find the events that are open at
+//! a stop. The verbs may call each other; the state in the rooms below calls none of them.
 
 mod admission;
 mod attempt;
 mod bridge;
+mod in_flight;
 mod lifecycle;
 mod observers;
 mod pause;
 mod publish;
 mod publish_sync;
-mod record;
 mod settle;
 mod stream_sink;
 mod subscribe;
@@ -45,8 +57,8 @@ use threads::Lifecycle;
 pub(crate) use threads::Phase;
 use timer_handle::Timer;
 
-/// See the module's page. Lock order: `subscriptions`, then the router's writer, then anything of the store, an inbox or
-/// the timer, none of which calls back. No lock is held while user code runs.
+/// The parts of one broker. Lock order: `subscriptions`, then the router's writer, then any lock of the store, an inbox
+/// or the timer; these acquire no lock of the engine. No lock is held while user code runs.
 pub(crate) struct Engine {
     pub(crate) instance: Instance,
     pub(crate) config: Config,
@@ -64,13 +76,13 @@ pub(crate) struct Engine {
     pub(crate) observers: Observers,
 }
 
-/// What tells this broker from others.
+/// The identity of one broker.
 pub(crate) struct Instance {
     /// The number of the broker in this process.
     pub(crate) number: u64,
     /// The name of this instance, which its events carry.
     pub(crate) id: Arc<str>,
-    /// The handle that keeps the broker alive.
+    /// The users' handle, whose drop stops the broker.
     pub(crate) handle: OnceLock<Weak<dyn Any + Send + Sync>>,
     /// Numbers subscriptions and streams.
     next_id: AtomicU64,
@@ -95,7 +107,7 @@ impl Engine {
         }
         let has_operator = bridge.as_ref().is_some_and(|bridge| bridge.operator.is_some());
         let first_dead_letter = if has_operator { DeadLetter::FIRST_LOCAL } else { 1 };
-        // Half of the workers stay available to subscriptions whose handlers are not long.
+        // Long calls may occupy `max_workers` less half of `worker_count`, but at least `worker_count` threads.
         let for_short = (config.worker_count / 2).max(1);
         let for_long = config.effective_max_workers().saturating_sub(for_short).max(config.worker_count);
         Ok(Arc::new(Self {
@@ -126,7 +138,7 @@ impl Engine {
         self.instance.next_id.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// A uniform number in 0..1 ([splitmix64](https://prng.di.unimi.it/splitmix64.c) over a counter): spreads retries, decides nothing.
+    /// A uniform number in 0..1 ([splitmix64](https://prng.di.unimi.it/splitmix64.c) over a counter), for jitter.
     pub(crate) fn random(&self) -> f64 {
         let mut x = self.instance.jitter.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
         x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -143,13 +155,13 @@ impl Engine {
         self.telemetry.propagator.as_ref()
     }
 
-    /// What every call of a handler can ask for.
+    /// The context of a handler call: the clock, the cancel flag, the broker's handle.
     fn call_context(&self) -> CallContext<'_> {
-        CallContext { clock: &self.clock, cancelled: self.lifecycle.calls_cancelled(), handle: &self.instance.handle }
+        CallContext { clock: &self.clock, cancelled: &self.lifecycle.calls_cancelled, handle: &self.instance.handle }
     }
 }
 
-/// The name of the host, or the original's fallback.
+/// The host's name, else `resolvespec-instance`.
 fn default_instance_id() -> String {
     let from_kernel = || std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
     std::env::var("HOSTNAME")

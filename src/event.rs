@@ -1,12 +1,12 @@
-//! The event: what happened, to what, and how far its handling has come. How one is built and checked is told in
-//! `event/builder.rs`, when two say the same in `event/content.rs`, how its progress changes in `event/progress.rs`, its single parts
-//! beside these, its JSON in `codec.rs`. Who receives it is not told here.
+//! The event and its parts, each in a file of its own: [`builder`] checks and builds one, [`content`] compares two,
+//! [`progress`] sets its status, [`json`] encodes and decodes it.
 
 mod bounds;
 mod builder;
 mod content;
 mod depth;
 mod event_type;
+mod from_text;
 mod id;
 mod invalid;
 mod json;
@@ -42,7 +42,7 @@ pub(crate) use trace_context::TRACEPARENT;
 
 use crate::base::system_time;
 
-/// The type of an event on an entity: `schema.entity.operation`.
+/// Joins the parts of an event type: `schema.entity.operation`.
 ///
 /// ```
 /// assert_eq!(eventbroker::event_type("public", "users", "create"), "public.users.create");
@@ -52,7 +52,7 @@ pub fn event_type(schema: &str, entity: &str, operation: &str) -> String {
     format!("{schema}.{entity}.{operation}")
 }
 
-/// Something that happened. Once built it does not change: handlers share it, and nobody copies it.
+/// An event: immutable once built, and shared by all handlers without a copy.
 ///
 /// ```
 /// use eventbroker::{Event, Source, Status};
@@ -66,7 +66,7 @@ pub fn event_type(schema: &str, entity: &str, operation: &str) -> String {
 /// assert_eq!(event.payload_as::<Vec<String>>().expect("two names"), ["Ada", "Grace"]);
 /// # Ok::<(), eventbroker::error::BuildError>(())
 /// ```
-// Small, because it is moved into the broker's record as a whole; what few events have is boxed.
+// An event is moved into the broker's record, so fields that few events have are boxed to keep it small.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event {
     id: EventId,
@@ -76,7 +76,7 @@ pub struct Event {
     instance_id: Option<Arc<str>>,
     /// In nanoseconds since 1970, as all times here.
     created: u64,
-    /// 0 if there is none, as in the JSON.
+    /// 0 = none, as in the JSON.
     user_id: i64,
     retry_count: u32,
     source: Source,
@@ -87,11 +87,12 @@ pub struct Event {
 
 const _: () = assert!(size_of::<Event>() <= 128);
 
-/// What few events have. An event whose `Rare` would be the default has none, so that equal events compare as equal.
+/// The fields that few events have. An event with only default values here has no box, so that equal events compare
+/// equal.
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Rare {
     session_id: Option<Box<str>>,
-    /// These three only if they differ from the segments of the type.
+    /// Schema, entity and operation are set only if they differ from the segments of the type.
     schema: Option<Box<str>>,
     entity: Option<Box<str>>,
     operation: Option<Box<str>>,
@@ -108,22 +109,21 @@ impl Rare {
 }
 
 impl Event {
-    /// The longest id and the longest type, in bytes. Neither may be empty.
+    /// The longest id and the longest type, in bytes. Both need at least 1.
     pub const MAX_ID_BYTES: usize = bounds::MAX_TEXT_BYTES;
-    /// The longest key, session id, instance id, schema, entity and operation, in bytes.
+    /// The longest key, session, instance, schema, entity or operation, in bytes.
     pub const MAX_TEXT_BYTES: usize = bounds::MAX_TEXT_BYTES;
-    /// The most entries of metadata.
+    /// The most metadata entries.
     pub const MAX_METADATA_ENTRIES: usize = metadata::MAX_ENTRIES;
-    /// The longest name of a metadata entry, in bytes. None may be empty.
+    /// The longest name of a metadata entry, in bytes. At least 1.
     pub const MAX_METADATA_KEY_BYTES: usize = bounds::MAX_TEXT_BYTES;
     /// The deepest nesting of a metadata value; one open bracket is depth 1.
     pub const MAX_METADATA_DEPTH: usize = bounds::MAX_DEPTH;
-    /// The largest metadata, written as JSON, in bytes.
+    /// The largest metadata, as JSON, in bytes.
     pub const MAX_METADATA_BYTES: usize = metadata::MAX_BYTES;
 
-    /// Begins a new event. Source and type are required; all else has a default.
-    ///
-    /// The type is a `&str`, a `String` or an [`EventType`]. If it is refused, [`EventBuilder::build`] says so.
+    /// Starts to build an event. Source and type are required; all else has a default.
+    /// The type is a `&str`, a `String` or an [`EventType`]. [`EventBuilder::build`] reports an invalid one.
     pub fn builder(source: Source, event_type: impl TryInto<EventType, Error: Into<Invalid>>) -> EventBuilder {
         EventBuilder::new(source, event_type)
     }
@@ -134,35 +134,34 @@ impl Event {
         &self.id
     }
 
-    /// Whether a back end may hold this event already.
-    ///
-    /// False if the id was made by [`build`](EventBuilder::build), and the event has neither been copied nor written as JSON nor come
-    /// back from a publish since: then no back end needs to look the id up. For the events of a [`Mirror`](crate::provider::Mirror)
-    /// the answer is that of the moment of their publish.
+    /// Whether a back end may already store an event with this id.
+    /// False if [`build`](EventBuilder::build) generated the id, and the event has since been neither cloned nor
+    /// written as JSON: then a back end need not look the id up. An event that a [`Mirror`](crate::provider::Mirror)
+    /// receives has the value that it had when it was published.
     #[must_use]
     pub fn may_exist(&self) -> bool {
         !self.sole_copy.get()
     }
 
-    /// Where the event comes from.
+    /// The kind of component that the event comes from.
     #[must_use]
     pub fn source(&self) -> Source {
         self.source
     }
 
-    /// The type, which patterns are matched against.
+    /// The type, which is matched against patterns.
     #[must_use]
     pub fn event_type(&self) -> &EventType {
         &self.event_type
     }
 
-    /// How far the handling had come when this copy of the event was made; `Pending` for one that was just built.
+    /// The status when this copy was made; `Pending` for an event that was just built.
     #[must_use]
     pub fn status(&self) -> Status {
         self.status
     }
 
-    /// The payload; null unless one was given.
+    /// The payload; null unless one was set.
     #[must_use]
     pub fn payload(&self) -> &Payload {
         &self.payload
@@ -176,7 +175,7 @@ impl Event {
         self.payload.parse()
     }
 
-    /// The user that the event is about or comes from. 0 means none.
+    /// The user that the event is about or comes from.
     #[must_use]
     pub fn user_id(&self) -> Option<i64> {
         (self.user_id != 0).then_some(self.user_id)
@@ -188,38 +187,38 @@ impl Event {
         self.rare.as_ref()?.session_id.as_deref()
     }
 
-    /// The instance of the program that published the event first; none before it is published.
+    /// The instance that published the event first; `None` before it is published.
     #[must_use]
     pub fn instance_id(&self) -> Option<&str> {
         self.instance_id.as_deref()
     }
 
-    /// The schema: the one that was given, else the first segment of a type of three.
+    /// The schema that was set, else the first segment of a type with three.
     #[must_use]
     pub fn schema(&self) -> Option<&str> {
         self.explicit_names()[0].or_else(|| Some(segments_of_three(&self.event_type)?[0]))
     }
 
-    /// The entity: the one that was given, else the second segment of a type of three.
+    /// The entity that was set, else the second segment of a type with three.
     #[must_use]
     pub fn entity(&self) -> Option<&str> {
         self.explicit_names()[1].or_else(|| Some(segments_of_three(&self.event_type)?[1]))
     }
 
-    /// The operation: the one that was given, else the third segment of a type of three.
+    /// The operation that was set, else the third segment of a type with three.
     #[must_use]
     pub fn operation(&self) -> Option<&str> {
         self.explicit_names()[2].or_else(|| Some(segments_of_three(&self.event_type)?[2]))
     }
 
-    /// Schema, entity and operation, as far as they were given and differ from the type's segments.
+    /// Schema, entity and operation, if they were set and differ from the type's segments.
     fn explicit_names(&self) -> [Option<&str>; 3] {
         self.rare
             .as_ref()
             .map_or([None; 3], |rare| [rare.schema.as_deref(), rare.entity.as_deref(), rare.operation.as_deref()])
     }
 
-    /// When the event was built, unless another time was given.
+    /// When the event was built, unless another time was set.
     #[must_use]
     pub fn created_at(&self) -> SystemTime {
         system_time(self.created)
@@ -237,33 +236,34 @@ impl Event {
         self.completed_nanos().map(system_time)
     }
 
-    /// Why the handling failed.
+    /// The error of the delivery that failed.
     #[must_use]
     pub fn error(&self) -> Option<&str> {
         self.rare.as_ref()?.error.as_deref()
     }
 
-    /// Named values beside the payload, such as `table_name`; empty if there are none.
+    /// Named values beside the payload, such as `table_name`. May be empty.
     #[must_use]
     pub fn metadata(&self) -> &Map<String, Value> {
         static NONE: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);
         self.rare.as_ref().map_or_else(|| &*NONE, |rare| rare.metadata.entries())
     }
 
-    /// The trace that the event was published in, as a W3C [`traceparent`](https://www.w3.org/TR/trace-context/), from the metadata
-    /// entry of that name. `None` also if that is malformed.
+    /// The trace in which the event was published, as a W3C `traceparent`.
+    /// Read from the metadata entry of that name; `None` if the entry is absent or not a valid
+    /// [`traceparent`](https://www.w3.org/TR/trace-context/).
     #[must_use]
     pub fn traceparent(&self) -> Option<&str> {
         self.metadata().get(TRACEPARENT)?.as_str().filter(|text| trace_context::is_traceparent(text))
     }
 
-    /// How many attempts were made after the first one.
+    /// The number of attempts after the first.
     #[must_use]
     pub fn retry_count(&self) -> u32 {
         self.retry_count
     }
 
-    /// The ordering key: a subscription receives the events of one key in the order in which they were published.
+    /// The ordering key. A subscription receives events of one key in publish order.
     #[must_use]
     pub fn key(&self) -> Option<&str> {
         self.key.as_deref()
@@ -281,8 +281,8 @@ impl Event {
         self.rare.as_ref()?.completed
     }
 
-    /// Names the instance that publishes the event, unless one is named already. An event that is not needed any more may
-    /// have that name: taking it from there costs less than another reference. The caller has checked the text.
+    /// Sets the publishing instance, unless one is set. Takes the reference to the name from `spare`, an event that is
+    /// no longer needed, if it has the same one: cheaper than another reference. The caller has checked the text.
     pub(crate) fn adopt(&mut self, instance_id: &Arc<str>, spare: Option<&mut Self>) {
         if self.instance_id.is_none() {
             let spare = spare.and_then(|spare| spare.instance_id.take_if(|name| Arc::ptr_eq(name, instance_id)));
@@ -290,19 +290,20 @@ impl Event {
         }
     }
 
-    /// Marks this copy, which only the broker has, as one that no back end holds.
+    /// Marks this copy, which only the broker has, as one whose id no back end stores yet.
     pub(crate) fn set_sole_copy(&mut self) {
         self.sole_copy = SoleCopy::new(true);
     }
 
-    /// Adds an entry of the trace's context, unless it breaks a bound of metadata: the event matters more.
+    /// Adds an entry of the trace context. Skips one that breaks a bound of metadata, so that the publish still
+    /// succeeds.
     pub(crate) fn carry(&mut self, name: &str, value: String) {
-        // A refused one changes nothing.
+        // A refused entry changes nothing.
         let _ = self.rare.get_or_insert_default().metadata.insert(name.to_owned(), Value::String(value));
         self.rare = self.rare.take().and_then(|rare| rare.boxed());
     }
 
-    /// Drops an event that is not needed any more, but for what the next one may use.
+    /// Drops an event, and keeps the reference to its type for the next event of this thread.
     pub(crate) fn recycle(self) {
         self.event_type.recycle();
     }

@@ -1,7 +1,7 @@
-//! Hooks around the operations of a data-access layer, and events made of them.
+//! Hooks around the operations of a data-access layer, and events from them.
 //!
-//! A data-access layer calls before-hooks, which may stop or change an operation, and tells a [`Transaction`] what it did;
-//! after the commit the after-hooks are called. [`register_crud_hooks`] adds the hooks that publish events.
+//! The layer calls before-hooks, which may stop or change an operation, and records each operation in a
+//! [`Transaction`], whose commit calls the after-hooks. [`register_crud_hooks`] adds after-hooks that publish events.
 //!
 //! ```
 //! use eventbroker::hooks::{HookContext, HookRegistry, Operation};
@@ -16,9 +16,6 @@
 //! let stopped = registry.run_before(Operation::Create, &mut context).unwrap_err();
 //! assert_eq!(stopped.to_string(), "create stopped by hook total: a total below zero");
 //! ```
-//!
-//! What lives here: the registry and how hooks are called. What does not: the context (`hooks/context.rs`), the gathering of
-//! a transaction's changes (`hooks/transaction.rs`), the making of events (`hooks/publish.rs`).
 
 mod context;
 mod publish;
@@ -37,15 +34,16 @@ pub use context::{HookContext, HookUser, Operation};
 pub use publish::{CrudHooks, CrudHooksConfig, register_crud_hooks};
 pub use transaction::{NoSavepoint, Transaction};
 
-/// What a hook returns. Any error can be returned with `?`, and a text with `.into()`.
+/// The result of a hook: any error by `?`, or a text by `.into()`, is a failure.
 pub type HookResult = Result<(), Box<dyn Error + Send + Sync>>;
 
 type Before = dyn Fn(&mut HookContext) -> HookResult + Send + Sync;
 type After = dyn Fn(&HookContext) -> HookResult + Send + Sync;
 
-/// The hooks of a program, before and after each [`Operation`]. Cloning gives another handle to the same hooks; it can be used
-/// from any thread. Finding the hooks waits for nobody; a hook itself runs on the thread of the operation, for as long as it
-/// likes.
+/// The hooks of a program, before and after each [`Operation`].
+///
+/// A clone is another handle to the same hooks, and can be used from any thread. The lookup of hooks does not block; a
+/// hook runs on the thread of the operation, without a time limit.
 #[derive(Clone, Default)]
 pub struct HookRegistry {
     shared: Arc<Shared>,
@@ -57,7 +55,7 @@ struct Shared {
     after_failures: AtomicU64,
 }
 
-/// By operation, each list in the order of registration.
+/// Hooks by operation, in the order of registration.
 #[derive(Clone, Default)]
 struct Hooks {
     before: [Vec<Hook<Before>>; Operation::ALL.len()],
@@ -75,7 +73,7 @@ impl<F: ?Sized> Clone for Hook<F> {
     }
 }
 
-/// A before-hook stopped an operation: nothing must be done.
+/// A before-hook has stopped an operation, which must not be carried out.
 #[derive(Debug, thiserror::Error)]
 #[error("{operation} stopped by hook {hook}: {reason}")]
 #[non_exhaustive]
@@ -84,19 +82,20 @@ pub struct HookError {
     pub operation: Operation,
     /// The name of the hook, as it was registered.
     pub hook: Arc<str>,
-    /// What it returned; if it panicked, the panic's message.
+    /// The error that it returned, or the message of its panic.
     pub reason: Box<dyn Error + Send + Sync>,
 }
 
 impl HookRegistry {
-    /// A registry without hooks.
+    /// Creates a registry without hooks.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a hook that is called before the operation, after those added earlier. It may change the context. An error stops
-    /// the operation, and hooks behind it are not called; `name` says in the error which one it was.
+    /// Adds a hook that is called before the operation, after those added earlier.
+    ///
+    /// The hook may change the context. An error, reported under `name`, stops the operation and skips later hooks.
     pub fn before(
         &self,
         operation: Operation,
@@ -107,8 +106,9 @@ impl HookRegistry {
         self.change(|hooks| hooks.before[operation as usize].push(hook.clone()));
     }
 
-    /// Adds a hook that is called after the operation, after those added earlier. It cannot stop anything: an error is
-    /// counted and logged under `name`, and the next hook is called.
+    /// Adds a hook that is called after the operation, after those added earlier.
+    ///
+    /// The hook cannot stop the operation: an error is counted and logged with `name`, and the next hook is called.
     pub fn after(
         &self,
         operation: Operation,
@@ -127,11 +127,13 @@ impl HookRegistry {
         });
     }
 
-    /// Calls the before-hooks of an operation. To be called before it is done. Blocks for as long as the hooks take.
+    /// Calls the before-hooks of an operation that is about to be carried out.
+    ///
+    /// Blocks for as long as the hooks take.
     ///
     /// # Errors
-    /// [`HookError`] of the first hook that failed or panicked: the operation must not be done. What hooks changed in the
-    /// context stays changed.
+    /// [`HookError`] of the first hook that failed or panicked: the operation must not be carried out. Changes that
+    /// hooks made to the context stay.
     pub fn run_before(&self, operation: Operation, context: &mut HookContext) -> Result<(), HookError> {
         let hooks = self.shared.hooks.load_full();
         for Hook { name, call } in &hooks.before[operation as usize] {
@@ -140,8 +142,10 @@ impl HookRegistry {
         Ok(())
     }
 
-    /// Calls the after-hooks of an operation that cannot be undone any more. Inside a database transaction use
-    /// [`transaction`](Self::transaction) instead. Blocks for as long as the hooks take, and never fails.
+    /// Calls the after-hooks of an operation that can no longer be undone.
+    ///
+    /// Inside a database transaction use [`transaction`](Self::transaction) instead. Blocks for as long as the hooks
+    /// take, and never fails.
     pub fn run_after(&self, operation: Operation, context: &HookContext) {
         let hooks = self.shared.hooks.load_full();
         for Hook { name, call } in &hooks.after[operation as usize] {
@@ -153,12 +157,14 @@ impl HookRegistry {
         }
     }
 
-    /// Begins to gather the changes of a database transaction, whose after-hooks are called when it is committed.
+    /// Begins to record a database transaction.
+    ///
+    /// The after-hooks of its operations are called when the transaction is committed.
     pub fn transaction(&self) -> Transaction {
         Transaction::new(self.clone())
     }
 
-    /// How many calls of after-hooks failed or panicked.
+    /// The number of calls of after-hooks that failed or panicked.
     #[must_use]
     pub fn after_failures(&self) -> u64 {
         self.shared.after_failures.load(Ordering::SeqCst)
@@ -180,9 +186,9 @@ impl fmt::Debug for HookRegistry {
     }
 }
 
-/// Calls a hook. A panic is an error.
+/// Calls a hook. A panic becomes an error.
 fn guarded(call: impl FnOnce() -> HookResult) -> HookResult {
-    // Of what a hook left half-done nothing is used: the operation is stopped, or the context was only lent.
+    // Unwind safe: a before-hook that panics stops the operation, and an after-hook cannot change the context.
     catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| Err(panic_text(&*panic).into()))
 }
 

@@ -33,7 +33,8 @@ pub use outcome::{
 pub use subscription::{Delivery, HandlerError, IntoOutcome, Outcome};
 pub use telemetry::{metrics, trace};
 
-/// Doors for this package's own benches and fuzz targets. Nothing here is promised.
+/// Internals for this package's own benches and fuzz targets.
+/// No stability guarantee.
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod internals {

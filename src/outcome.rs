@@ -1,4 +1,4 @@
-//! What came of a verb, as values: verdicts, errors, dead letters, pages, totals. Data only; who produces it is above.
+//! The results of operations as values: verdicts, errors, dead letters, pages and totals. The rooms above produce them.
 
 pub mod dead_letter;
 pub mod error;

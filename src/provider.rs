@@ -1,16 +1,58 @@
-//! The seam to back ends: what a bridge package implements, and what the engine asks of it.
+//! The traits that a back end implements.
 //!
-//! A bridge owns its connections and its format; it knows nothing of workers, handlers or retries. The engine owns the
-//! threads: one calls the [`Mirror`] (events out), one the [`Ingest`] (deliveries in), one the [`Settler`] (verdicts back), so
-//! each may block within the bounds that its verbs state, and needs no locks of its own. Three traits, because a connection
-//! that waits for new deliveries can't write at the same time, and a verdict should not wait for a publish. A [`Provider`] is a
-//! value, not a trait: what is not there is `None`, and what the back end cannot do is in its [`Capabilities`], so that asking
-//! for it is an error at start or subscribe and no surprise later. Two more traits are called from any thread: the [`EventStore`]
-//! looks events up, the [`Operator`] has what operators ask for.
+//! A bridge package implements these traits and assembles a [`Provider`], which is passed to
+//! [`BrokerBuilder::provider`](crate::BrokerBuilder::provider). The bridge owns its connections and its storage format.
+//! It knows nothing of workers, handlers or retry policies. Absent parts are `None`, and missing features are absent
+//! from the [`Capabilities`], so asking for one is an error when the caller subscribes, not later.
 //!
-//! What lives here: the value, the traits of the engine's threads and of the store, and what their verbs answer. What does not: what a back end
-//! offers (`provider/capabilities.rs`), a delivery that it hands over (`provider/lease.rs`), what operators ask for
-//! (`provider/operator.rs`), and what bridges share (`provider/backoff.rs`, `provider/busy_poll.rs`, `provider/partition.rs`).
+//! # Threads
+//!
+//! | part | direction | called by |
+//! |---|---|---|
+//! | [`Mirror`] | events out | the thread `eventbroker:mirror` |
+//! | [`Ingest`] | leased deliveries in | the thread `eventbroker:ingest` |
+//! | [`Settler`] | outcomes, registrations, heartbeat | the thread `eventbroker:settle`; the builder's for `join` |
+//! | [`EventStore`] | look-ups, statuses | any thread, several at once |
+//! | [`Operator`] | dead letters, replay, lag | any thread, several at once |
+//!
+//! One thread calls each of the first three parts, so they need no locks and may block. They are separate because a
+//! connection that waits for deliveries cannot write, and an outcome must not wait for a publish. The engine sets no
+//! deadline on a call: every call must return within a time limit of the bridge's own, with an error if the server is
+//! silent.
+//!
+//! # Errors and retries
+//!
+//! After [`BackendError::Unavailable`] a bridge thread pauses (20 ms, doubling to 1 s, with jitter) and repeats the
+//! call until the broker stops, and once more then. A panic counts as `Unavailable`. Other errors are final unless the
+//! method says otherwise. All are logged and counted in [`BridgeStats`](crate::stats::BridgeStats). Errors on any other
+//! thread go to the caller. A bridge reconnects inside the calls; [`Backoff`] spaces its attempts.
+//!
+//! # Example
+//!
+//! A back end that stores events and delivers none:
+//!
+//! ```
+//! use eventbroker::provider::{BackendError, Capabilities, Mirror, Provider, SendOutcome};
+//! use eventbroker::{Broker, Event, Source};
+//! use std::sync::{Arc, Mutex};
+//!
+//! #[derive(Default, Clone)]
+//! struct Journal(Arc<Mutex<Vec<Event>>>);
+//!
+//! impl Mirror for Journal {
+//!     fn send(&mut self, batch: &[Event], _: &mut dyn FnMut()) -> Result<Vec<SendOutcome>, BackendError> {
+//!         self.0.lock().unwrap().extend_from_slice(batch);
+//!         Ok(vec![SendOutcome::Held; batch.len()])
+//!     }
+//! }
+//!
+//! let journal = Journal::default();
+//! let provider = Provider::new("journal", Capabilities::none()).with_mirror(Box::new(journal.clone()));
+//! let broker = Broker::builder().provider(provider).start()?;
+//! broker.publish(Event::builder(Source::System, "shop.orders.create").build()?)?;
+//! assert_eq!(journal.0.lock().unwrap().len(), 1);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod backoff;
 mod busy_poll;
@@ -34,57 +76,59 @@ pub use lease::{Demand, Lease, LeaseOutcome, LeaseToken, Settlement};
 pub use operator::{Operator, Replay, Replayed, Tail};
 pub use partition::partition_of;
 
-/// What the provider without a back end is called.
+/// The name of the provider without a back end.
 pub(crate) const MEMORY: &str = "memory";
 
-/// A back end, ready to be used by one broker.
+/// A back end for one broker: its name, its parts and its features.
 #[derive(Default)]
 #[non_exhaustive]
 pub struct Provider {
-    /// What it is called, in errors and statistics.
+    /// The name of the back end in errors, logs and statistics.
     pub name: String,
-    /// Where events can be looked up that this process does not hold (any more).
+    /// Looks events up, also those that this process no longer holds.
     pub store: Option<Arc<dyn EventStore>>,
-    /// Where accepted events go.
+    /// Sends accepted events to the back end.
     pub mirror: Option<Box<dyn Mirror>>,
-    /// Where deliveries come from, and where their verdicts go.
+    /// Receives leased deliveries, and settles them.
     pub ingest: Option<(Box<dyn Ingest>, Box<dyn Settler>)>,
-    /// What operators ask for. Without one, the dead letters of this instance's deliveries are kept in this process.
+    /// Serves operators.
+    /// Without it, this process keeps the dead letters of its own deliveries.
     pub operator: Option<Arc<dyn Operator>>,
-    /// What it offers.
+    /// The features that the back end offers.
     pub capabilities: Capabilities,
 }
 
 impl Provider {
-    /// Events live in this process only. The default of a broker.
+    /// The provider without a back end: events live in this process only.
+    /// The default of a broker.
     pub fn memory() -> Self {
         Self { name: MEMORY.to_owned(), ..Self::default() }
     }
 
-    /// A back end with a name and what it offers, to which parts are added.
+    /// Creates a back end without parts. Add them with the `with_` methods.
     pub fn new(name: impl Into<String>, capabilities: Capabilities) -> Self {
         Self { name: name.into(), capabilities, ..Self::default() }
     }
 
-    /// With a store to look events up.
+    /// Adds the store that looks events up.
     pub fn with_store(mut self, store: Arc<dyn EventStore>) -> Self {
         self.store = Some(store);
         self
     }
 
-    /// With a way out for events.
+    /// Adds the part that sends events.
     pub fn with_mirror(mut self, mirror: Box<dyn Mirror>) -> Self {
         self.mirror = Some(mirror);
         self
     }
 
-    /// With a way in for deliveries, and one back for their verdicts.
+    /// Adds the parts that receive deliveries and settle them.
     pub fn with_ingest(mut self, ingest: Box<dyn Ingest>, settler: Box<dyn Settler>) -> Self {
         self.ingest = Some((ingest, settler));
         self
     }
 
-    /// With what operators ask for.
+    /// Adds the part that serves operators.
     pub fn with_operator(mut self, operator: Arc<dyn Operator>) -> Self {
         self.operator = Some(operator);
         self
@@ -104,63 +148,74 @@ impl fmt::Debug for Provider {
     }
 }
 
-/// What became of one event of a batch.
+/// The outcome of sending one event of a batch.
+///
+/// The last three end the publish with an error. With [`Confirm::Buffered`](crate::Confirm::Buffered), where the
+/// publish has already returned, they make the event a dead letter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SendOutcome {
-    /// It is held as the provider promises.
+    /// The event is stored as durably as the provider guarantees.
     Held,
-    /// It was held before, with the same content: nothing was stored or will be delivered again.
+    /// The same event was stored before.
+    /// Nothing was stored, and nothing will be delivered again.
     Known,
-    /// Its id is held with other content; nothing was stored.
+    /// An event with this id and other content is stored. Nothing was stored.
     Conflict,
-    /// Nobody has read so much of what is held for a subscription that nothing is added; nothing was stored.
+    /// A subscription's backlog has reached its bound. Nothing was stored.
     Full {
         /// The bound, in deliveries that wait for one subscription.
         max_backlog: u64,
     },
-    /// It is refused for good, with the reason.
+    /// The back end refuses the event permanently, for this reason.
     Refused(String),
 }
 
-/// A store that outlives the process. Every verb may block for the back end's own time limit.
+/// A store of events that outlives the process.
+///
+/// Any thread may call it, several at once. Each call may block for the back end's own time limit. The engine calls
+/// [`get`](Self::get) and [`list`](Self::list) on the thread that asks the broker, and retries neither; its mirror
+/// thread calls [`update_statuses`](Self::update_statuses). The other methods are for tools.
 pub trait EventStore: Send + Sync {
-    /// Stores an event, or does nothing if its id is known.
+    /// Stores an event, or does nothing if its id is stored already.
     ///
     /// # Errors
-    /// [`BackendError`] as the back end answers.
+    /// Any [`BackendError`].
     fn put(&self, event: &Event) -> Result<(), BackendError>;
-    /// The event with its status.
+    /// Returns the event with its status, or `None` if it is not stored.
     ///
     /// # Errors
-    /// [`BackendError`] as the back end answers.
+    /// Any [`BackendError`].
     fn get(&self, id: &EventId) -> Result<Option<Event>, BackendError>;
-    /// A page of events, in the order of the filter.
+    /// Returns a page of events, in the order that the filter asks for.
     ///
     /// # Errors
-    /// [`BackendError`] as the back end answers.
+    /// Any [`BackendError`].
     fn list(&self, filter: &Filter) -> Result<Page, BackendError>;
-    /// Notes new statuses that come from deliveries which the back end did not hand over: those of local subscriptions. What comes of its leases it learns from [`Settler::settle`], and an event that nobody is registered
-    /// for is completed when it is stored; from all of these it derives the status: failed if any delivery is dead. 1 to 256
-    /// changes, each of another event; of an event that is not known, or was not sent by this provider's mirror, it is no error and
-    /// changes nothing.
+    /// Records the statuses that deliveries to local subscriptions gave to events.
+    ///
+    /// Receives 1 to 256 changes, each of another event. The back end learns the outcomes of its leases from
+    /// [`Settler::settle`], and completes an event without registered subscriptions when it stores it. It derives the
+    /// status from all of these: failed if any delivery is dead. A change has no effect if its event is not stored, or
+    /// was not sent by this provider's mirror; that is no error.
     ///
     /// # Errors
-    /// [`BackendError`] as the back end answers; the call is repeated.
+    /// Any [`BackendError`]. After [`Unavailable`](BackendError::Unavailable) the engine keeps the latest status of
+    /// each event and calls again. It drops changes that are refused.
     fn update_statuses(&self, changes: &[StatusChange]) -> Result<(), BackendError>;
-    /// Removes an event. False if it was not known.
+    /// Removes an event. Returns false if it was not stored.
     ///
     /// # Errors
-    /// [`BackendError`] as the back end answers.
+    /// Any [`BackendError`].
     fn delete(&self, id: &EventId) -> Result<bool, BackendError>;
-    /// Counts what is held.
+    /// Counts the stored events by status.
     ///
     /// # Errors
-    /// [`BackendError`] as the back end answers.
+    /// Any [`BackendError`].
     fn stats(&self) -> Result<StoreStats, BackendError>;
 }
 
-/// A status that an event has by the deliveries of this process.
+/// The status of an event as far as the deliveries of this process determine it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StatusChange {
@@ -170,7 +225,7 @@ pub struct StatusChange {
     pub status: Status,
     /// The error of the first delivery that failed.
     pub error: Option<String>,
-    /// Retries of the delivery that was tried most often.
+    /// Retries of the delivery with the most attempts.
     pub retry_count: u32,
 }
 
@@ -180,103 +235,139 @@ impl StatusChange {
     }
 }
 
-/// The way out. Called by one thread.
+/// Sends accepted events to the back end. One thread calls it.
 pub trait Mirror: Send {
-    /// Hands a batch of 1 to 256 events over, in order. When it returns `Ok`, each is held or refused; the outcomes are in
-    /// the order of the events. Blocks for the back end's own time limit at most. Where it waits for an answer it may call `meanwhile`
-    /// first, once: that is work of the engine's which need not wait too.
+    /// Sends a batch of 1 to 256 events, and returns their outcomes in the same order.
+    ///
+    /// Blocks for at most the back end's own time limit. Returns `Ok` only when each event is stored or refused; one
+    /// without an outcome is reported as [unknown](crate::PublishError::Unknown). Before it waits for the answer it may
+    /// call `meanwhile` once, in which the engine follows up the last batch and prepares the next.
     ///
     /// # Errors
-    /// [`BackendError::Unavailable`] if the answer is not known for some of them: the same batch is sent again, and what the
-    /// first call stored is [`Known`](SendOutcome::Known) then. [`BackendError::Refused`] refuses the whole batch.
+    /// [`BackendError::Unavailable`] if the fate of any event is unknown. The engine sends the same batch again, so an
+    /// event that the first call stored must be [`Known`](SendOutcome::Known) then. Every other error refuses the
+    /// batch.
     fn send(&mut self, batch: &[Event], meanwhile: &mut dyn FnMut()) -> Result<Vec<SendOutcome>, BackendError>;
 }
 
-/// Makes a call of [`Ingest::receive`] that waits return at once with nothing, or the next one if none is under way. May be
-/// called from any thread; it must not block for long.
+/// Interrupts [`Ingest::receive`].
+///
+/// The current call, or the next one if none is running, returns at once without deliveries.
+/// Any thread may call it, worker threads included, so it must not block for long.
 pub type Waker = Arc<dyn Fn() + Send + Sync>;
 
-/// The way in. Called by one thread.
+/// Receives leased deliveries from the back end.
+///
+/// One thread calls it, from the start of the broker until it drains.
 pub trait Ingest: Send {
-    /// Takes deliveries, at most as many of each subscription as it has room for; waits for the first at most for `wait`. A name
-    /// that is not registered has none. Called without any room too, a few times a second, so that the back end can see to what
-    /// nobody else does.
+    /// Returns ready deliveries, at most as many per subscription as `demand` lists.
+    ///
+    /// Waits up to `wait` for the first one: 1 s, or 100 ms without a [`waker`](Self::waker). Returns none for a name
+    /// that is not registered. With an empty `demand`, `wait` is zero, and the engine calls about ten times a second so
+    /// that the bridge can do its housekeeping.
     ///
     /// # Errors
-    /// [`BackendError`] as the back end answers; the engine waits a little and calls again.
-    fn receive(&mut self, room: &[Demand], wait: Duration) -> Result<Vec<Lease>, BackendError>;
-    /// Subscriptions that should give back what no call has begun of, because other members are to have it; asked after each
-    /// [`receive`](Self::receive). Their leases are settled as [released](LeaseOutcome::Released) before the next one.
+    /// Any [`BackendError`]. The engine pauses and calls again. Leases granted in a failed call must be returned by a
+    /// later one, or expire.
+    fn receive(&mut self, demand: &[Demand], wait: Duration) -> Result<Vec<Lease>, BackendError>;
+    /// Names the subscriptions whose queued deliveries must go to other members.
+    ///
+    /// Called after each [`receive`](Self::receive). The engine settles their leases as
+    /// [released](LeaseOutcome::Released) unless a call has begun or a retry waits. The next `receive` follows when
+    /// that is done, or after 5 s.
     fn wanted_back(&mut self) -> Vec<Arc<str>> {
         Vec::new()
     }
-    /// How to interrupt a call that waits: there is room that was not there before, or the broker stops. `None` if the back end
-    /// can't do that; such things then wait for `wait`.
+    /// Returns the function that interrupts a waiting [`receive`](Self::receive).
+    ///
+    /// The engine calls that function when there is new demand, or the broker stops. `None` if the back end offers
+    /// none: both then wait until `receive` returns.
     fn waker(&self) -> Option<Waker>;
 }
 
-/// A subscription that the back end serves.
+/// A subscription that this instance serves through the back end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Registration {
-    /// Its name: with the group, what the back end keeps deliveries for.
+    /// The name under which, within the group, the back end keeps the deliveries.
     pub name: Arc<str>,
-    /// Its pattern.
+    /// The pattern.
     pub pattern: Arc<str>,
-    /// If it is known with another pattern, it has this one from now on; else that is [refused](BackendError::Refused).
+    /// Replaces the pattern of a known subscription.
+    ///
+    /// If false, a known subscription with another pattern is [refused](BackendError::Refused).
     pub change_pattern: bool,
-    /// One member of the group, or every instance.
+    /// [`Scope::Group`] or [`Scope::Broadcast`].
     pub scope: Scope,
-    /// Of a broadcast subscription: it is kept under the [name of the instance](Settler::join) when that goes, with what waits
-    /// for it. One that is not is gone with the provider.
+    /// Keeps a broadcast subscription and its backlog when the instance ends.
+    ///
+    /// They stay under the [name of the instance](Settler::join). One that is not durable ends with the provider.
     pub durable: bool,
-    /// Which events it receives first. Counts only if the back end does not know the subscription yet.
+    /// The start position, for a subscription that the back end does not know.
     pub start: StartPosition,
 }
 
-/// The way back: which subscriptions this instance serves, and what became of its leases. Called by one thread, which is not the
-/// one of the [`Ingest`]: no verdict waits for a delivery.
+/// Registers subscriptions, settles leases and extends them.
+///
+/// One thread calls it, other than that of the [`Ingest`], so no outcome waits for a delivery. Each call may block for
+/// the back end's own time limit; a slow call delays the heartbeat, [`extend`](Self::extend).
 pub trait Settler: Send {
-    /// Takes the name of this instance until the settler is dropped or its process has died: false if somebody else has it. Called
-    /// before everything else, when the broker is built; may wait as long as the name of one that has died stays taken.
+    /// Claims the name of this instance.
+    /// Returns false if another live process holds it.
+    ///
+    /// This is the first call, made while the broker is built. The name stays claimed until the settler is dropped or
+    /// the process ends. The call may block until the claim of a dead process expires.
     ///
     /// # Errors
-    /// [`BackendError`] as the back end answers.
+    /// Any [`BackendError`]. The broker starts anyway, and the settling thread tries again about once a second.
     fn join(&mut self, instance_id: &str) -> Result<bool, BackendError>;
-    /// Begins to serve a subscription.
+    /// Starts to serve a subscription. The caller waits up to 5 s.
     ///
     /// # Errors
-    /// [`BackendError`] as the back end answers; the call is repeated unless it was refused.
+    /// Any [`BackendError`]. Repeated after [`Unavailable`](BackendError::Unavailable).
     fn register(&mut self, registration: &Registration) -> Result<(), BackendError>;
-    /// Ends it on this instance; what waits at the back end stays there for other members.
+    /// Stops serving a subscription on this instance.
+    /// Its backlog stays for other members.
     ///
     /// # Errors
-    /// [`BackendError`] as the back end answers; the call is repeated unless it was refused.
+    /// Any [`BackendError`]. Repeated after [`Unavailable`](BackendError::Unavailable).
     fn unregister(&mut self, name: &str) -> Result<(), BackendError>;
-    /// Removes a subscription for good, with the deliveries that wait for it, whichever instances serve it. False if it was not known.
+    /// Removes a subscription and its backlog permanently, for all instances.
+    ///
+    /// Returns false if it was not known. The caller waits up to 5 s.
     ///
     /// # Errors
-    /// [`BackendError`] as the back end answers; the call is repeated unless it was refused.
+    /// Any [`BackendError`]. Repeated after [`Unavailable`](BackendError::Unavailable).
     fn remove(&mut self, name: &str) -> Result<bool, BackendError>;
-    /// Ends 1 to 256 leases in one round trip. Returns those that were lost before: somebody else holds or has settled them, and
-    /// nothing was changed. A back end that cannot see that returns none.
+    /// Settles 1 to 256 leases in one round trip, and returns those already lost.
+    ///
+    /// A lease is lost if another member holds or has settled its delivery; settling it changes nothing. A back end
+    /// that cannot detect that returns none.
     ///
     /// # Errors
-    /// [`BackendError`] as the back end answers; the same call is repeated, so what it has settled already must not count as lost.
+    /// Any [`BackendError`]. After [`Unavailable`](BackendError::Unavailable) the engine sends the same settlements
+    /// again, possibly followed by more, so those that were settled must not count as lost. Every other error drops
+    /// them.
     fn settle(&mut self, settlements: &[Settlement]) -> Result<Vec<LeaseToken>, BackendError>;
-    /// Notes durably that a call of a suspect begins (`begun`), or that it has ended and the lease goes on. A lease that is lost
-    /// between the two comes back with one more [crash](Lease::crashes). False if the lease is lost already.
+    /// Durably marks a suspect before its call, or removes the mark after it.
+    ///
+    /// `begun` is true before the call, and false after it if the lease goes on. A delivery whose lease is lost while
+    /// marked comes back with one more [crash](Lease::crashes). Returns false if the lease is lost already. The worker
+    /// waits up to 5 s for the mark; without it the call does not begin.
     ///
     /// # Errors
-    /// [`BackendError`] as the back end answers.
+    /// Any [`BackendError`]. Repeated after [`Unavailable`](BackendError::Unavailable).
     fn mark(&mut self, token: LeaseToken, begun: bool) -> Result<bool, BackendError>;
-    /// How long a lease lasts unless it is extended; the engine does that each third of it. `None` if it lasts until it is settled, and
-    /// needs no heartbeat.
+    /// Returns how long a lease lasts unless it is extended. Must not change.
+    ///
+    /// `None` if leases last until they are settled: then the engine never calls [`extend`](Self::extend).
     fn lease_time(&self) -> Option<Duration>;
-    /// The heartbeat: extends leases to their whole time from now, and shows that this instance is alive, for its name and its
-    /// subscriptions. Called at least each third of the lease time, also with no leases. Returns those that were lost meanwhile.
+    /// Extends leases to their full time from now, and returns those that were lost.
+    ///
+    /// It is also the heartbeat of this instance, for its name and its subscriptions. Called about every third of the
+    /// lease time, also without leases.
     ///
     /// # Errors
-    /// [`BackendError`] as the back end answers; the call is repeated.
+    /// Any [`BackendError`]. Repeated after every error.
     fn extend(&mut self, tokens: &[LeaseToken]) -> Result<Vec<LeaseToken>, BackendError>;
 }

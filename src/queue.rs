@@ -1,4 +1,5 @@
-//! What waits for one subscription: its inbox, the lanes behind it, the leases that deliveries hold, the retries that are delayed.
+//! Where deliveries wait before an attempt: the inbox of a subscription with its lanes, the delayed retries, and the
+//! leases that deliveries of a back end hold. Which worker runs them is decided in `subscription` and `engine`.
 
 mod delayed;
 mod delivery;

@@ -1,8 +1,8 @@
-//! The router: from an event's type to the subscriptions that want it.
+//! The router: finds the subscriptions whose patterns match an event type.
 //!
-//! What lives here: [`Router`], and [`Route`], the answer. Below it: `trie` finds the answer, at a cost that does
-//! not grow with the subscriptions that do not match, and `cache` remembers it for the types seen lately.
-//! What does not: what a pattern means (`pattern`), and what happens to an event at its targets (`dispatch`).
+//! [`Router`] returns a [`Route`]. The `trie` computes it, at a cost that does not grow with the patterns that do not
+//! match; the `cache` keeps the routes of recent types. The room `event` defines patterns, and `engine` enqueues
+//! deliveries for the targets of a route.
 
 mod cache;
 #[cfg(test)]
@@ -19,26 +19,29 @@ use crate::event::{EventType, Pattern};
 use cache::{Hit, RouteCache};
 use trie::Trie;
 
-/// The targets of every pattern.
+/// Maps event types to the targets of all matching patterns.
 ///
-/// `route` and `lookup` never wait for user code, and any method may be called while a `Found` is held.
-/// Targets are dropped with no lock held, so a target's `Drop` may call the router too.
+/// `route` and `lookup` never wait for user code, and any method may be called while a `Found` exists. Targets are
+/// dropped without a lock held, so a target's `Drop` may call the router too.
 pub struct Router<T> {
     trie: Trie<T>,
     cache: RouteCache<T>,
-    /// How many targets there are. Raised before the trie gets a target and lowered after it lost one, so that it
-    /// is never 0 while a target is in the trie.
+    /// The number of targets.
+    /// Raised before a target enters the trie and lowered after it has left, so that it is never 0 while a target is in
+    /// the trie.
     len: AtomicUsize,
-    /// The answer for every type that nobody wants.
-    nobody: Arc<Route<T>>,
+    /// The route of every type without subscriptions.
+    empty_route: Arc<Route<T>>,
 }
 
-/// The targets that want one event type, in the order of their ids. A snapshot: it does not change.
+/// The targets for one event type, in the order of their ids.
+/// A snapshot: it never changes.
 pub struct Route<T> {
     targets: Box<[T]>,
 }
 
-/// A route that its holder keeps for the next event of the same type. It keeps targets that were removed since alive.
+/// A route that a caller keeps for its next event of the same type.
+/// Keeps targets alive that were removed since.
 #[derive(Clone)]
 pub struct CachedRoute<T> {
     event_type: EventType,
@@ -46,13 +49,13 @@ pub struct CachedRoute<T> {
     route: Arc<Route<T>>,
 }
 
-/// A route that was looked up, for as long as this is held.
-pub struct Found<'a, T>(Answer<'a, T>);
+/// The route that [`Router::lookup`] returns; dereferences to it.
+pub struct Found<'a, T>(Lookup<'a, T>);
 
-enum Answer<'a, T> {
-    Nobody(&'a Route<T>),
-    Hit(Hit<T>),
-    Walked(Arc<Route<T>>),
+enum Lookup<'a, T> {
+    Empty(&'a Route<T>),
+    Cached(Hit<T>),
+    Computed(Arc<Route<T>>),
 }
 
 impl<T> Deref for Found<'_, T> {
@@ -60,113 +63,120 @@ impl<T> Deref for Found<'_, T> {
 
     fn deref(&self) -> &Route<T> {
         match &self.0 {
-            Answer::Nobody(route) => route,
-            Answer::Hit(hit) => hit.route(),
-            Answer::Walked(route) => route,
+            Lookup::Empty(route) => route,
+            Lookup::Cached(hit) => hit.route(),
+            Lookup::Computed(route) => route,
         }
     }
 }
 
 impl<T> Route<T> {
-    /// The targets, in the order of their ids, that is, in the order in which they subscribed.
+    /// The targets, in the order of their ids, which is the order of subscription.
     pub fn targets(&self) -> &[T] {
         &self.targets
     }
 }
 
 impl<T: Clone + Send + Sync + 'static> Router<T> {
-    /// A router without targets.
+    /// Creates a router without targets.
     pub fn new() -> Self {
         Self {
             trie: Trie::new(),
             cache: RouteCache::new(),
             len: AtomicUsize::new(0),
-            nobody: Arc::new(Route { targets: Box::default() }),
+            empty_route: Arc::new(Route { targets: Box::default() }),
         }
     }
 
-    /// Whether nobody is subscribed to anything. One relaxed load.
+    /// Whether the router has no targets. One relaxed load.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// How many targets there are.
+    /// The number of targets.
     pub fn len(&self) -> usize {
         self.len.load(Ordering::Relaxed)
     }
 
-    /// Adds a target. Routes that start after this returns include it.
+    /// Adds a target. Look-ups that start after this returns include it.
     ///
-    /// An id stands for one target of a pattern: given again, the new target takes the place of the old one.
+    /// A pattern has one target per id: inserting the same id again replaces its target.
     pub fn insert(&self, pattern: &Pattern, id: u64, target: T) {
         self.len.fetch_add(1, Ordering::Relaxed);
         let replaced = self.trie.insert(pattern, id, target);
-        self.cache.outdate();
+        self.cache.invalidate();
         if replaced.is_some() {
             self.len.fetch_sub(1, Ordering::Relaxed);
             self.cache.sweep();
         }
     }
 
-    /// Takes a target out. Routes that start after this returns do not include it, and nothing in the router
-    /// holds on to it: only the routes that callers still have.
+    /// Removes a target and returns it.
+    /// Look-ups that start after this returns do not include it.
+    ///
+    /// The router keeps no reference to it; routes that callers still hold do.
     pub fn remove(&self, pattern: &Pattern, id: u64) -> Option<T> {
         let target = self.trie.remove(pattern, id)?;
         self.len.fetch_sub(1, Ordering::Relaxed);
-        self.cache.outdate();
+        self.cache.invalidate();
         self.cache.sweep();
         Some(target)
     }
 
-    /// Takes every target out and drops it.
+    /// Removes and drops every target.
     pub fn clear(&self) {
         let targets = self.trie.clear();
         self.len.fetch_sub(targets.len(), Ordering::Relaxed);
-        self.cache.outdate();
+        self.cache.invalidate();
         self.cache.sweep();
     }
 
-    /// The targets that want events of this type.
+    /// The route of an event type.
     pub fn route(&self, event_type: &EventType) -> Arc<Route<T>> {
         if self.is_empty() {
-            return Arc::clone(&self.nobody);
+            return Arc::clone(&self.empty_route);
         }
-        // The generation is read before the trie: see `cache`.
+        // Read the generation before the trie: see `cache`.
         let generation = self.cache.generation();
         match self.cache.get(event_type, generation) {
             Some(hit) => Arc::clone(hit.route()),
-            None => self.find(event_type, generation),
+            None => self.compute(event_type, generation),
         }
     }
 
-    /// Like [`Router::route`], but cheaper when the type was seen lately: no reference count changes, so threads that
-    /// route the same type do not disturb each other. To be held for a short while.
+    /// Like [`Router::route`], but cheaper for a cached type.
+    ///
+    /// It changes no reference count, so threads that look up the same type do not contend. Hold the result briefly.
     pub fn lookup(&self, event_type: &EventType) -> Found<'_, T> {
         if self.is_empty() {
-            return Found(Answer::Nobody(&self.nobody));
+            return Found(Lookup::Empty(&self.empty_route));
         }
         let generation = self.cache.generation();
         match self.cache.get(event_type, generation) {
-            Some(hit) => Found(Answer::Hit(hit)),
-            None => Found(Answer::Walked(self.find(event_type, generation))),
+            Some(hit) => Found(Lookup::Cached(hit)),
+            None => Found(Lookup::Computed(self.compute(event_type, generation))),
         }
     }
 
-    /// The route that is kept, if it is of this type and no target came or went since; else it is looked up and kept.
-    pub fn renew<'a>(&self, kept: &'a mut Option<CachedRoute<T>>, event_type: &EventType) -> &'a Route<T> {
+    /// Returns the caller's cached route.
+    /// Replaces it first if it is stale or of another type.
+    pub fn renew<'a>(&self, cached: &'a mut Option<CachedRoute<T>>, event_type: &EventType) -> &'a Route<T> {
         let generation = self.cache.generation();
-        let kept_holds = |kept: &CachedRoute<T>| kept.generation == generation && kept.event_type == *event_type;
-        let current = kept.take().filter(kept_holds);
-        let lookup = || CachedRoute { event_type: event_type.clone(), generation, route: self.route(event_type) };
-        &kept.insert(current.unwrap_or_else(lookup)).route
+        let is_current = |it: &CachedRoute<T>| it.generation == generation && it.event_type == *event_type;
+        let current = cached.take().filter(is_current);
+        let look_up = || CachedRoute { event_type: event_type.clone(), generation, route: self.route(event_type) };
+        &cached.insert(current.unwrap_or_else(look_up)).route
     }
 
-    /// Walks the trie and remembers the answer.
+    /// Walks the trie and caches the route.
     #[cold]
-    fn find(&self, event_type: &EventType, generation: u64) -> Arc<Route<T>> {
+    fn compute(&self, event_type: &EventType, generation: u64) -> Arc<Route<T>> {
         let targets = self.trie.find(event_type.as_str());
-        let route =
-            if targets.is_empty() { Arc::clone(&self.nobody) } else { Arc::new(Route { targets: targets.into() }) };
+        let route = if targets.is_empty() {
+            Arc::clone(&self.empty_route)
+        } else {
+            Arc::new(Route { targets: targets.into() })
+        };
         self.cache.put(event_type, generation, &route);
         route
     }

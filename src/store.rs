@@ -1,17 +1,17 @@
-//! The bounded store of this process: every open event, and the latest that are completed or failed.
+//! The bounded store of this process: every open event, and the latest completed and failed ones.
 //!
-//! Two generations. The **ring** holds the young in publish order; a record is found by the number that our ids carry
-//! (an array lookup, no hash), and the record that leaves it is used again if nobody holds it. What leaves the ring
-//! while it is open, failed, or was read moves to the **aged** generation (`aged`), an LRU; everything else is gone.
+//! The store has two generations. The **ring** holds the latest events in publish order. An id made by this process
+//! carries a number that leads to the record by an array lookup, without a hash. A record that leaves the ring moves to
+//! the **aged** generation (`aged`), an LRU, if it is open, failed, or was read. Any other is dropped, or reused if
+//! nothing else holds it.
 //!
-//! `max_events` bounds what is terminal, in both generations together. The ring is as long as that and what is open take,
-//! up to [`MAX_BACKLOG`] more than `max_events`, so that a backlog costs nothing: an open event moves to the aged
-//! generation only if later ones fill the store. A publish makes room for itself. How many events are open is measured
-//! now and then (each time in a small store) and before each reading; what is settled between two measures may pass the
-//! bound until the next, for a quarter of a second at most.
+//! `max_events` bounds the terminal events of both generations together. The ring grows with the open events, up to
+//! [`MAX_BACKLOG`] slots beyond `max_events`: an open event moves to the aged generation only if later events fill the
+//! ring. A publish makes room for itself. Open events are measured once in 64 positions (by each publish in a small
+//! store), before each read, and by the timer; between two measures settled events may exceed the bound, for about a
+//! second at most.
 //!
-//! Lock order: a block of the ring, then the aged generation or a shard of `strays`; never two blocks, and nothing is called
-//! back under a lock.
+//! Lock order: a block of the ring, then the aged generation or a shard of `unindexed`; never two blocks.
 
 mod aged;
 mod dead_letters;
@@ -38,40 +38,39 @@ use ring::{Ring, Slot};
 use stock::Stock;
 pub(crate) use sync_wait::SyncWait;
 
-/// A record as all hold it: without weak references, so that it costs nothing to see that nobody else holds it.
+/// A shared record. The `Arc` has no weak count, so one load shows whether the reference is the only one.
 pub(crate) type SharedRecord = triomphe::Arc<Record>;
 
-/// How many open events the ring holds beyond `max_events`. What is open beyond that moves to the aged generation.
+/// How many open events the ring holds beyond `max_events`. Further open events move to the aged generation.
 const MAX_BACKLOG: usize = 65_536;
-/// From so many `max_events` on, a store is large: what publishers share is touched once for many events, at the price that
-/// bounds are kept by the run, and that the order of eviction among several publishers is the order of their runs.
+/// A store with at least this `max_events` is large: a publisher touches shared state once per run of events. In return
+/// the bounds hold to within a run, and the events of several publishers are evicted in the order of their runs.
 const LARGE: usize = 4_096;
-/// How many positions a thread takes at once in a large store.
+/// How many positions a thread takes at once in a large store, at most; also the number of slots that share a lock.
 const RUN: u64 = 32;
 
-/// What is found at a position that an id leads to.
+/// The occupant of a position that an id maps to.
 enum Occupant {
-    Here(SharedRecord),
-    /// The publisher that claimed the position has not filled it yet. It waits for nobody and is a few steps away.
-    Coming,
+    Present(SharedRecord),
+    /// The publisher that claimed the position has not filled it yet. It waits for no other thread before it does.
+    Unfilled,
     Gone,
 }
 
-/// See the module's page.
 #[derive(Debug)]
 pub(crate) struct Store {
     max_events: u64,
     ring: Ring,
     stocks: ThreadLocal<RefCell<Stock>>,
-    /// How many events were open at the last measure, or a few more.
+    /// Open events at the last measure, or a few more.
     open: AtomicU64,
-    /// Number in the id, modulo the length → the lower half of the position. A hint: the whole id in the slot decides.
+    /// Number of an id, modulo the length → the lower 32 bits of its position. A hint: the id of the record decides.
     index: Box<[AtomicU32]>,
-    /// Positions of ids that the index can't hold: those of other origin, and numbers whose place in the index is taken
-    /// by a record that is still in the ring.
-    strays: DashMap<EventId, u64>,
-    /// The highest number in our ids that may be among the strays or aged; newer ids need not be looked up there.
-    highest_stray: AtomicU64,
+    /// Positions of ids that the index cannot hold: ids of other origin, and numbers whose index entry belongs to
+    /// another record that is still in the ring.
+    unindexed: DashMap<EventId, u64>,
+    /// The highest number of an id that may be in `unindexed` or aged. Higher numbers are not looked up there.
+    highest_unindexed: AtomicU64,
     aged: Aged,
 }
 
@@ -85,20 +84,20 @@ impl Store {
             ring,
             stocks: ThreadLocal::new(),
             open: AtomicU64::new(0),
-            strays: DashMap::new(),
-            highest_stray: AtomicU64::new(0),
+            unindexed: DashMap::new(),
+            highest_unindexed: AtomicU64::new(0),
             aged: Aged::new(max_events / 2),
         }
     }
 
-    /// An upper bound of the number of events put so far that costs two loads.
+    /// An upper bound of the number of events stored so far. Costs two loads.
     pub(crate) fn accepted_at_most(&self) -> u64 {
         self.ring.used_at_most()
     }
 
-    /// Stores an event with its number of deliveries, or hands it back with the record that has its id already. `open` tells
-    /// how many events are open. Ask [`find`](Self::find) first: here only publishers of the same id at the same moment
-    /// should meet.
+    /// Stores an event with its number of deliveries, or returns it with the record that already has its id. `open`
+    /// returns the number of open events. Call [`find`](Self::find) first, so that only concurrent publishers of an id
+    /// collide here.
     pub(crate) fn put(
         &self,
         event: Event,
@@ -109,19 +108,19 @@ impl Store {
         let mut stock = self.stocks.get_or_default().borrow_mut();
         loop {
             let position = stock.position(&self.ring).unwrap_or_else(|| self.restock(&mut stock, deliveries, &open));
-            if let Err(known) = self.claim(event.id(), position) {
-                return Err((event, known));
+            if let Err(existing) = self.claim(event.id(), position) {
+                return Err((event, existing));
             }
             stock.advance();
             let mut slot = self.ring.slot(position);
             if slot.filled > position {
-                // This thread was held up while others went once around the ring: start over with a fresh position.
+                // Other threads went once around the ring while this one was delayed: start over with a new position.
                 drop(slot);
                 self.disclaim(event.id(), position);
                 self.ring.give_up(1);
                 continue;
             }
-            // Mostly vacant: only what is open can still be here, when the ring is as long as it gets.
+            // Usually vacant, unless more than `SLACK` publishers have taken runs and not evicted yet.
             self.leave(&mut slot);
             let record = stock.record(event, deliveries, source);
             slot.record = Some(SharedRecord::clone(&record));
@@ -130,7 +129,7 @@ impl Store {
         }
     }
 
-    /// Takes new positions, and makes room for them. Returns the first.
+    /// Takes new positions from the ring and makes room for them. Returns the first.
     fn restock(&self, stock: &mut Stock, deliveries: u32, open: impl Fn() -> u64) -> u64 {
         let taken = stock.refill(&self.ring).clone();
         if self.wants_measure(&taken) {
@@ -140,41 +139,41 @@ impl Store {
         taken.start
     }
 
-    /// A record that was open has become terminal.
+    /// Notes that an open record has become terminal.
     pub(crate) fn closed(&self, record: &SharedRecord, progress: Progress) {
         if progress.is_aged() {
             self.aged.closed(record);
         }
     }
 
-    /// A record that was terminal is open again. One that had left the store comes back: nothing open is untracked.
+    /// Notes that a terminal record is open again. Adds it if it had left the store, which holds every open event.
     pub(crate) fn reopened(&self, record: &SharedRecord) {
-        let here = self.find(record.event.id()).is_some_and(|found| SharedRecord::ptr_eq(&found, record));
-        if !here || record.progress().is_aged() {
-            self.raise_highest_stray(record.event.id());
+        let is_stored = self.find(record.event.id()).is_some_and(|found| SharedRecord::ptr_eq(&found, record));
+        if !is_stored || record.progress().is_aged() {
+            self.raise_highest_unindexed(record.event.id());
             self.aged.reopened(record);
         }
     }
 
-    /// The record of a known id.
+    /// The record with this id, if it is stored.
     pub(crate) fn find(&self, id: &EventId) -> Option<SharedRecord> {
         if let Some(number) = id.local_sequence() {
             let head = self.ring.head();
             let hint = position_near(head, self.index_of(number).load(Ordering::Acquire));
-            // For a new id the index mostly leads to a position that has left the ring: no need to look there.
+            // For a new id the hint is usually a position that has left the ring, and the slot need not be locked.
             if hint >= self.ring.tail()
                 && let Some(record) = self.at(hint, id)
             {
                 return Some(record);
             }
-            if number > self.highest_stray.load(Ordering::Acquire) {
+            if number > self.highest_unindexed.load(Ordering::Acquire) {
                 return None;
             }
         }
-        self.find_stray(id)
+        self.find_unindexed(id)
     }
 
-    /// The event with its progress; reading it counts as a use.
+    /// The event with its progress. The call counts as a use: it keeps the event when others are evicted.
     pub(crate) fn get(&self, id: &EventId) -> Option<Event> {
         let record = self.find(id)?;
         record.mark_read();
@@ -184,7 +183,7 @@ impl Store {
         Some(record.snapshot())
     }
 
-    /// Removes completed and failed events that were created before a wall time. Returns how many.
+    /// Removes completed and failed events that were created before a wall time. Returns their number.
     pub(crate) fn clean_up(&self, created_before: u64) -> usize {
         let mut removed = 0;
         for position in self.ring.positions() {
@@ -194,14 +193,14 @@ impl Store {
                 .take_if(|record| !record.progress().is_open() && record.event.created_nanos() < created_before);
             if let Some(record) = expired {
                 removed += 1;
-                self.unmap_stray(record.event.id(), slot.filled - 1);
+                self.unmap_unindexed(record.event.id(), slot.filled - 1);
             }
         }
         removed + self.aged.clean_up(created_before)
     }
 
-    /// Calls `visit` with each record, in no order; one that moves between the generations meanwhile may be seen twice.
-    /// No lock is held during the call.
+    /// Calls `visit` with each record, in no order and with no lock held. A record that moves to the aged generation
+    /// meanwhile may be visited twice.
     pub(crate) fn for_each(&self, mut visit: impl FnMut(&SharedRecord)) {
         for position in self.ring.positions() {
             let record = self.ring.slot(position).record.clone();
@@ -216,77 +215,80 @@ impl Store {
         &self.index[number as usize & (self.index.len() - 1)]
     }
 
-    /// The record at a position, if it is there and has this id.
+    /// The record at a position, if it is still there and has this id.
     fn at(&self, position: u64, id: &EventId) -> Option<SharedRecord> {
         let slot = self.ring.slot(position);
         let record = slot.record.as_ref().filter(|_| slot.filled == position + 1)?;
         (record.event.id() == id).then(|| SharedRecord::clone(record))
     }
 
-    /// The record of an id that the index does not lead to.
-    fn find_stray(&self, id: &EventId) -> Option<SharedRecord> {
-        // The guard of the map is gone before the slot is locked.
-        let position = self.strays.get(id).map(|position| *position);
+    /// The record of an id that is in `unindexed` or aged.
+    fn find_unindexed(&self, id: &EventId) -> Option<SharedRecord> {
+        // The guard of the map is dropped before the slot is locked.
+        let position = self.unindexed.get(id).map(|position| *position);
         position.and_then(|position| self.at(position, id)).or_else(|| self.aged.find(id))
     }
 
     fn occupant(&self, position: u64) -> Occupant {
         let slot = self.ring.slot(position);
         match &slot.record {
-            Some(record) if slot.filled == position + 1 => Occupant::Here(SharedRecord::clone(record)),
+            Some(record) if slot.filled == position + 1 => Occupant::Present(SharedRecord::clone(record)),
             _ if slot.filled > position => Occupant::Gone,
-            _ => Occupant::Coming,
+            _ => Occupant::Unfilled,
         }
     }
 
-    /// Makes an id lead to `position`, or returns the record that has the id already.
+    /// Maps an id to `position`, or returns the record that already has the id.
     fn claim(&self, id: &EventId, position: u64) -> Result<(), SharedRecord> {
-        let Some(number) = id.local_sequence() else { return self.claim_stray(id, position) };
+        let Some(number) = id.local_sequence() else { return self.claim_unindexed(id, position) };
         let entry = self.index_of(number);
         loop {
-            let seen = entry.load(Ordering::Acquire);
-            let holder = position_near(position, seen);
+            let current = entry.load(Ordering::Acquire);
+            let holder = position_near(position, current);
             if holder != position && self.ring.contains(holder) {
                 match self.occupant(holder) {
-                    Occupant::Here(record) if record.event.id() == id => return Err(record),
-                    // A number that shares the place in the index: the older one keeps it.
-                    Occupant::Here(_) => {
-                        self.claim_stray(id, position)?;
-                        if entry.load(Ordering::SeqCst) == seen && matches!(self.occupant(holder), Occupant::Here(_)) {
+                    Occupant::Present(record) if record.event.id() == id => return Err(record),
+                    // Another number shares the index entry: the older record keeps it.
+                    Occupant::Present(_) => {
+                        self.claim_unindexed(id, position)?;
+                        if entry.load(Ordering::SeqCst) == current
+                            && matches!(self.occupant(holder), Occupant::Present(_))
+                        {
                             return Ok(());
                         }
-                        // It has left meanwhile: another publisher of this id may have its place.
+                        // The older record has left meanwhile: another publisher of this id may have taken the entry.
                         self.disclaim(id, position);
                         continue;
                     }
-                    Occupant::Coming => {
+                    Occupant::Unfilled => {
                         std::thread::yield_now();
                         continue;
                     }
                     Occupant::Gone => {}
                 }
             }
-            if number <= self.highest_stray.load(Ordering::Acquire) {
-                let stray = self.strays.get(id).map(|at| *at);
-                match stray.map(|at| (at, self.occupant(at))) {
-                    Some((_, Occupant::Here(known))) => return Err(known),
-                    Some((_, Occupant::Coming)) => {
+            if number <= self.highest_unindexed.load(Ordering::Acquire) {
+                let unindexed = self.unindexed.get(id).map(|at| *at);
+                match unindexed.map(|at| (at, self.occupant(at))) {
+                    Some((_, Occupant::Present(existing))) => return Err(existing),
+                    Some((_, Occupant::Unfilled)) => {
                         std::thread::yield_now();
                         continue;
                     }
                     Some((at, Occupant::Gone)) => self.disclaim(id, at),
                     None => {}
                 }
-                if let Some(known) = self.aged.find(id) {
-                    return Err(known);
+                if let Some(existing) = self.aged.find(id) {
+                    return Err(existing);
                 }
             }
-            if entry.compare_exchange(seen, position as u32, Ordering::SeqCst, Ordering::Relaxed).is_err() {
+            if entry.compare_exchange(current, position as u32, Ordering::SeqCst, Ordering::Relaxed).is_err() {
                 continue;
             }
-            // Another publisher of this id may have found the place taken: it looks at the place after it has claimed the id
-            // among the strays, this looks there after it has taken the place. So not both keep their claims.
-            if number <= self.highest_stray.load(Ordering::SeqCst) && self.strays.contains_key(id) {
+            // This thread writes the entry, then reads `unindexed`. A publisher of the same id that found the entry in
+            // use writes `unindexed`, then reads the entry (SeqCst on the entry and `highest_unindexed`, the lock of
+            // the map's shard). At least one of them sees the other and takes its claim back.
+            if number <= self.highest_unindexed.load(Ordering::SeqCst) && self.unindexed.contains_key(id) {
                 self.disclaim_index(number, position);
                 std::thread::yield_now();
                 continue;
@@ -295,76 +297,77 @@ impl Store {
         }
     }
 
-    fn claim_stray(&self, id: &EventId, position: u64) -> Result<(), SharedRecord> {
-        self.raise_highest_stray(id);
+    fn claim_unindexed(&self, id: &EventId, position: u64) -> Result<(), SharedRecord> {
+        self.raise_highest_unindexed(id);
         loop {
-            let holder = *self.strays.entry(id.clone()).or_insert(position);
+            let holder = *self.unindexed.entry(id.clone()).or_insert(position);
             if holder == position {
                 return match self.aged.find(id) {
                     None => Ok(()),
-                    Some(known) => {
+                    Some(existing) => {
                         self.disclaim(id, position);
-                        Err(known)
+                        Err(existing)
                     }
                 };
             }
             match self.occupant(holder) {
-                Occupant::Here(record) => return Err(record),
-                Occupant::Coming => std::thread::yield_now(),
-                // It has left the ring; its mapping goes with it.
+                Occupant::Present(record) => return Err(record),
+                Occupant::Unfilled => std::thread::yield_now(),
+                // The holder has left the ring; remove its mapping.
                 Occupant::Gone => self.disclaim(id, holder),
             }
         }
     }
 
-    /// Takes a claim back.
+    /// Removes the mapping of an id to `position`.
     fn disclaim(&self, id: &EventId, position: u64) {
         if let Some(number) = id.local_sequence() {
             self.disclaim_index(number, position);
         }
-        self.strays.remove_if(id, |_, at| *at == position);
+        self.unindexed.remove_if(id, |_, at| *at == position);
     }
 
     fn disclaim_index(&self, number: u64, position: u64) {
-        // Failure means that the claim stands among the strays, or was overwritten.
+        // The exchange fails if the claim is in `unindexed`, or was overwritten.
         let _ = self.index_of(number).compare_exchange(position as u32, 0, Ordering::AcqRel, Ordering::Relaxed);
     }
 
-    /// Empties a slot whose event leaves the ring: into the aged generation, or for good. Returns the record.
+    /// Empties a slot whose event leaves the ring, and moves the event to the aged generation if it is worth keeping.
+    /// Returns the record.
     fn leave(&self, slot: &mut Slot) -> Option<SharedRecord> {
         let record = slot.record.take()?;
         if record.progress().is_worth_keeping() {
-            self.raise_highest_stray(record.event.id());
+            self.raise_highest_unindexed(record.event.id());
             self.aged.admit(&record);
         }
-        self.unmap_stray(record.event.id(), slot.filled - 1);
+        self.unmap_unindexed(record.event.id(), slot.filled - 1);
         Some(record)
     }
 
-    /// Forgets the mapping of a record that leaves the ring. A mapping of the index is left to be overwritten.
-    fn unmap_stray(&self, id: &EventId, position: u64) {
-        let may_be_stray = match id.local_sequence() {
+    /// Removes the entry in `unindexed` of a record that leaves the ring. An index entry is left to be overwritten.
+    fn unmap_unindexed(&self, id: &EventId, position: u64) {
+        let may_be_unindexed = match id.local_sequence() {
             Some(number) => {
-                number <= self.highest_stray.load(Ordering::Acquire)
+                number <= self.highest_unindexed.load(Ordering::Acquire)
                     && self.index_of(number).load(Ordering::Acquire) != position as u32
             }
             None => true,
         };
-        if may_be_stray {
-            self.strays.remove_if(id, |_, at| *at == position);
+        if may_be_unindexed {
+            self.unindexed.remove_if(id, |_, at| *at == position);
         }
     }
 
-    fn raise_highest_stray(&self, id: &EventId) {
+    fn raise_highest_unindexed(&self, id: &EventId) {
         if let Some(number) = id.local_sequence()
-            && number > self.highest_stray.load(Ordering::SeqCst)
+            && number > self.highest_unindexed.load(Ordering::SeqCst)
         {
-            self.highest_stray.fetch_max(number, Ordering::SeqCst);
+            self.highest_unindexed.fetch_max(number, Ordering::SeqCst);
         }
     }
 }
 
-/// The position with this lower half that is nearest to another one.
+/// The position nearest to `other` whose lower 32 bits are `lower`.
 fn position_near(other: u64, lower: u32) -> u64 {
     let distance = lower.wrapping_sub(other as u32) as i32;
     other.wrapping_add_signed(i64::from(distance))

@@ -1,8 +1,8 @@
-//! A running subscription: its handler, its inbox, and the *permits* that say who may run it.
+//! A running subscription: its handler, its inbox, and the *permits* to run it; and the pool of workers that serves it.
 //!
-//! A permit is the right to run one delivery at a time; there are as many as the subscription's concurrency. A worker that
-//! attends to the subscription holds one, and so does a thread that `publish_sync` lends. As long as a permit is taken, its holder looks
-//! at the inbox before it gives the permit back, so a publisher need not call anybody. What an attempt does is in `worker`.
+//! A permit is the right to run one delivery at a time; a subscription has as many as its concurrency. A worker that
+//! serves the subscription holds one, and so does the thread of a `publish_sync`. The holder checks the inbox again
+//! when it gives its permit back, so a publisher that finds a permit taken need not wake a worker.
 
 mod call_stack;
 mod counters;
@@ -35,24 +35,23 @@ pub(crate) use pool::{Pace, Pool, SEARCH, Taken, Worker};
 pub(crate) use registry::Registry;
 pub(crate) use reservation::{Reservation, Unreserved, release, reserve};
 
-/// A handler, whatever closure it came from.
+/// A handler, made from any closure whose result is an [`IntoOutcome`].
 pub(crate) type Handler = Box<dyn Fn(&Delivery<'_>) -> Outcome + Send + Sync>;
 
-/// The pool that serves subscriptions.
+/// A pool of workers that serve subscriptions.
 pub(crate) type Workers = Pool<Arc<Subscription>>;
 
-/// Calls from this length on are worth a thread each.
+/// Calls of at least this many nanoseconds are worth a worker each.
 const SLOW_CALL: u64 = 50_000;
-/// Calls from this length on must not take the whole pool.
+/// Calls of at least this many nanoseconds must not take the whole pool.
 pub(crate) const LONG_CALL: u64 = 5_000_000;
-/// One call of this length is enough to tell; shorter ones may have been interrupted by the machine.
+/// One call of this many nanoseconds slows the pace down. Of shorter ones it takes two: one may have been preempted.
 const SURELY_LONG_CALL: u64 = 20_000_000;
-/// So many shorter calls in a row, and the subscription counts as quicker again.
+/// After this many quicker calls in a row the pace is quicker again.
 const QUICKER_AFTER: u32 = 16;
-/// A quick subscription is worth a second thread when so many deliveries are queued.
+/// A quick subscription is worth further workers when more deliveries than this are queued.
 const BACKLOG: u64 = 256;
 
-/// See the module's page.
 pub(crate) struct Subscription {
     pub(crate) id: SubscriptionId,
     pub(crate) name: Arc<str>,
@@ -68,20 +67,21 @@ pub(crate) struct Subscription {
     pub(crate) counters: CachePadded<SubscriptionCounters>,
     pub(crate) pool: Arc<Workers>,
     concurrency: u32,
-    /// How many permits are worth taking while calls are quick.
+    /// How many permits are used while calls are quick: at most one less than there are cores.
     quick_permits: u32,
     permits: AtomicU32,
     /// A [`State`].
     state: AtomicU8,
     pace: AtomicU8,
-    /// Calls in a row that did not fit the pace.
-    misfits: AtomicU32,
+    /// Calls in a row that were slower or quicker than the pace.
+    off_pace: AtomicU32,
+    /// The timer checks at each tick that this subscription makes progress.
     watched: AtomicBool,
     calls_ended: Condvar,
     calls_gate: Mutex<()>,
 }
 
-/// Where it begins at a back end, and whether it stays there.
+/// Where a subscription starts at a back end, and whether its registration outlives this instance.
 #[derive(Debug, Clone)]
 pub(crate) struct SubscriptionStart {
     pub(crate) durable: bool,
@@ -89,17 +89,16 @@ pub(crate) struct SubscriptionStart {
     pub(crate) change_pattern: bool,
 }
 
-/// Whether calls may begin.
+/// Whether calls of the handler may begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
     Open,
-    /// Not until it is resumed.
+    /// Not until the subscription is resumed.
     Paused,
-    /// Never again: it was removed, or the broker has stopped.
+    /// Never again: the subscription was removed, or the broker has stopped.
     Closed,
 }
 
-/// What a subscription is known by.
 #[derive(Debug)]
 pub(crate) struct Identity {
     pub(crate) id: SubscriptionId,
@@ -109,7 +108,7 @@ pub(crate) struct Identity {
 }
 
 impl Subscription {
-    /// `options` have been checked.
+    /// Makes an open subscription. The caller has checked `options`.
     pub(crate) fn new(
         identity: Identity,
         options: &SubscribeOptions,
@@ -149,7 +148,7 @@ impl Subscription {
             permits: AtomicU32::new(0),
             state: AtomicU8::new(State::Open as u8),
             pace: AtomicU8::new(Pace::Quick as u8),
-            misfits: AtomicU32::new(0),
+            off_pace: AtomicU32::new(0),
             watched: AtomicBool::new(false),
             calls_ended: Condvar::new(),
             calls_gate: Mutex::new(()),
@@ -169,29 +168,31 @@ impl Subscription {
             .is_ok()
     }
 
-    /// Whether every permit runs a call: a permit that only searches, or whose token waits, is as good as free.
+    /// Whether a call runs under every permit. One whose holder searches, or whose token waits, is as good as free.
     pub(crate) fn all_permits_in_calls(&self) -> bool {
         self.running() >= u64::from(self.concurrency)
     }
 
-    /// Gives a permit back. True if there is something to run and the caller has a permit again.
+    /// Gives a permit back. True if a delivery is ready and the caller has a permit again.
     pub(crate) fn release_permit(&self) -> bool {
         self.permits.fetch_sub(1, Ordering::SeqCst);
-        // Pairs with the load in `wake_worker`: this sees the delivery, or the publisher sees the free permit.
+        // Pairs with `wake_worker`. The holder lowers `permits`, then reads the inbox; a publisher pushes to the inbox,
+        // then loads `permits`. So the holder sees the delivery, or the publisher sees the free permit.
         fence(Ordering::SeqCst);
         self.has_ready() && self.try_permit()
     }
 
-    /// Something waits for a worker that may run it.
+    /// Whether a delivery waits for a worker and may run.
     pub(crate) fn has_ready(&self) -> bool {
         self.inbox.has_ready() && !self.is_paused()
     }
 
-    /// Sees to it that what was put in the inbox is run. True if nobody is free for it at this moment, so that it has to be
-    /// watched.
+    /// Gets a worker for a pushed delivery, unless a holder of a permit will find it. True if no further worker is free
+    /// at this moment, so that the timer has to watch the subscription.
     pub(crate) fn wake_worker(self: &Arc<Self>) -> bool {
-        // The push has moved the queue's tail (or `due_len`) by a sequentially consistent exchange, which orders it before this
-        // load as a fence would, and a fence costs 11 ns. Should the queue ever do less, the timer's watch finds the delivery.
+        // Pairs with the fence in `release_permit`. The push changed the queue's tail (or `due_len`) by a SeqCst
+        // read-modify-write, which orders it before this load as a fence would; a fence costs 11 ns. If the queue ever
+        // did less, the timer's watch would find the delivery.
         let permits = self.permits.load(Ordering::SeqCst);
         let wanted = match self.pace() {
             _ if permits == 0 => 1,
@@ -207,7 +208,7 @@ impl Subscription {
         !self.pool.submit(Arc::clone(self)) && !self.is_watched()
     }
 
-    /// Brings in another worker because nothing moves. False if all permits are taken.
+    /// Brings in another worker, because no call has begun since the timer's last tick. False if all permits are taken.
     pub(crate) fn wake_another_worker(self: &Arc<Self>) -> bool {
         self.try_permit() && {
             self.pool.submit(Arc::clone(self));
@@ -219,13 +220,16 @@ impl Subscription {
         self.watched.load(Ordering::SeqCst)
     }
 
-    /// True for the caller that starts watching.
+    /// Marks the subscription as watched. True for the caller that has changed that.
     pub(crate) fn start_watch(&self) -> bool {
         !self.watched.swap(true, Ordering::AcqRel)
     }
 
+    /// Ends the watch. The timer has to check the inbox once more after this call.
     pub(crate) fn end_watch(&self) {
         self.watched.store(false, Ordering::Relaxed);
+        // Pairs with the load of `watched` in `wake_worker`. The timer clears it, then reads the inbox; a publisher
+        // pushes, then loads it. So the timer sees the delivery, or the publisher sees that the watch has ended.
         fence(Ordering::SeqCst);
     }
 
@@ -237,7 +241,7 @@ impl Subscription {
         }
     }
 
-    /// Notes how long a call took.
+    /// Adapts the pace to a call that took this many nanoseconds.
     pub(crate) fn note_call(&self, took: u64) {
         let measured = match took {
             LONG_CALL.. => Pace::Long,
@@ -246,26 +250,28 @@ impl Subscription {
         };
         let pace = self.pace();
         if measured == pace {
-            if self.misfits.load(Ordering::Relaxed) != 0 {
-                self.misfits.store(0, Ordering::Relaxed);
+            if self.off_pace.load(Ordering::Relaxed) != 0 {
+                self.off_pace.store(0, Ordering::Relaxed);
             }
             return;
         }
-        let misfits = self.misfits.load(Ordering::Relaxed) + 1;
-        let sure = if measured > pace { took >= SURELY_LONG_CALL || misfits >= 2 } else { misfits >= QUICKER_AFTER };
-        self.misfits.store(if sure { 0 } else { misfits }, Ordering::Relaxed);
+        let off_pace = self.off_pace.load(Ordering::Relaxed) + 1;
+        let sure = if measured > pace { took >= SURELY_LONG_CALL || off_pace >= 2 } else { off_pace >= QUICKER_AFTER };
+        self.off_pace.store(if sure { 0 } else { off_pace }, Ordering::Relaxed);
         if sure {
             self.pace.store(measured as u8, Ordering::Relaxed);
         }
     }
 
-    /// A call is running for so long that it counts as long before it ends.
+    /// Sets the pace to long, for a call that has not ended yet.
     pub(crate) fn note_long_call(&self) {
         self.pace.store(Pace::Long as u8, Ordering::Relaxed);
     }
 
-    /// Begins a call, unless the subscription is not open: then nothing may be called.
+    /// Begins a call. If the returned state is not open, no call has begun and the handler must not be called.
     pub(crate) fn begin_call(&self) -> State {
+        // Counted before the state is loaded: `unsubscribe` stores `Closed` and then reads the count (both SeqCst), so
+        // it waits for this call, or this sees `Closed`.
         self.counters.started.fetch_add(1, Ordering::SeqCst);
         let state = self.state();
         if state != State::Open {
@@ -275,7 +281,7 @@ impl Subscription {
         state
     }
 
-    /// A call has ended, and so has everything that follows from it.
+    /// Ends a call, after its outcome is settled.
     pub(crate) fn end_call(&self) {
         self.counters.finished.fetch_add(1, Ordering::SeqCst);
         if self.is_closed() {
@@ -302,12 +308,12 @@ impl Subscription {
         }
     }
 
-    /// From now on no call begins until it is resumed. True for the caller that has changed that.
+    /// Pauses the subscription: no call begins until it is resumed. True for the caller that has changed that.
     pub(crate) fn pause(&self) -> bool {
         self.change(State::Open, State::Paused)
     }
 
-    /// Calls may begin again. True for the caller that has changed that.
+    /// Resumes the subscription. True for the caller that has changed that.
     pub(crate) fn resume(&self) -> bool {
         self.change(State::Paused, State::Open)
     }
@@ -320,7 +326,7 @@ impl Subscription {
         self.state() == State::Paused
     }
 
-    /// From now on no call begins.
+    /// Closes the subscription: no call begins any more, and blocked publishers wake up.
     pub(crate) fn close(&self) {
         self.state.store(State::Closed as u8, Ordering::SeqCst);
         self.inbox.wake_publishers();
@@ -330,7 +336,7 @@ impl Subscription {
         self.state() == State::Closed
     }
 
-    /// Waits until no call is running. Only after `close`.
+    /// Blocks until no call is running. Only after [`close`](Self::close).
     pub(crate) fn wait_for_calls(&self) {
         let mut gate = self.calls_gate.lock();
         while self.running() > 0 {

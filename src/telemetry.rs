@@ -1,4 +1,4 @@
-//! What is counted and traced. Counts and reports; never decides.
+//! Counters, metrics and traces of a broker. This room counts and reports; decisions are in the engine.
 
 mod counters;
 pub mod metrics;
@@ -10,7 +10,7 @@ pub(crate) use series::Series;
 pub use series::{Histogram, TypeMetrics};
 pub(crate) use trace::{Propagator, SharedPropagator};
 
-/// What one broker counts and traces with.
+/// The counters of one broker, its counts by event type, and its propagator.
 pub(crate) struct Telemetry {
     pub(crate) counters: Counters,
     pub(crate) series: Series,

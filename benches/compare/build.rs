@@ -1,4 +1,4 @@
-//! Remembers the compiler, which the report names.
+//! Passes the version of the compiler to the program, for its report.
 
 use std::process::Command;
 

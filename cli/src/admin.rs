@@ -1,4 +1,4 @@
-//! `admin`: what is done to a back end while no broker uses it.
+//! `admin`: changes to a back end while no broker uses it.
 
 use serde_json::json;
 
@@ -7,7 +7,7 @@ use crate::config::print_json;
 use crate::exit::{Exit, Failure};
 use crate::print;
 
-/// What `admin` can be told.
+/// Options of `admin`.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "\
 Examples:
@@ -20,8 +20,8 @@ pub(crate) struct Options {
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
-    /// Divide a stream into so many partitions, each of which is handled in order by one instance; 0 is one stream for all. Every
-    /// instance must have stopped, and everything must be handled
+    /// Change the number of partitions of a stream. Each partition is handled in order by one instance. Stop every
+    /// instance first, with all events handled
     Repartition(Repartition),
 }
 
@@ -29,7 +29,7 @@ enum Verb {
 struct Repartition {
     #[command(flatten)]
     target: Target,
-    /// How many
+    /// Number of partitions; 0 for one stream without partitions
     #[arg(long, value_name = "NUMBER")]
     partitions: u32,
 }

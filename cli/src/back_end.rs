@@ -1,4 +1,4 @@
-//! Which back end a command is about, and how it is opened. The command knows none by itself: `eventbroker-providers` does.
+//! The options that name a back end, and opening it. No back end is known here: `eventbroker-providers` opens them all.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,31 +9,32 @@ use eventbroker_providers::{Config, Loader, OpenError, ProviderKind, Url};
 
 use crate::exit::Failure;
 
-/// How long the end of a command may take that has done its work.
+/// Deadline of the broker's stop at the end of a command.
 pub(crate) const STOP: Duration = Duration::from_secs(10);
 
-/// Where the events are.
+/// The options that name the back end.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Target {
-    /// The back end: `sqlite:FILE`, `postgres://USER@HOST/DATABASE`, `redis://HOST` or `nats://HOST`
+    /// Back end: `sqlite:FILE`, `postgres://USER@HOST/DATABASE`, `redis://HOST` or `nats://HOST`
     #[arg(long, value_name = "URL", required_unless_present = "config", conflicts_with = "config")]
     url: Option<String>,
-    /// The configuration that names it, as for a broker
+    /// Configuration file of a broker, which names the back end
     #[arg(long, value_name = "FILE", env = "EVENTBROKER_CONFIG")]
     config: Option<PathBuf>,
-    /// The consumer group, if it is not that of the configuration or `resolvespec-workers`
+    /// Consumer group [default: that of the configuration, or resolvespec-workers]
     #[arg(long, value_name = "NAME")]
     group: Option<String>,
-    /// The table, if it is not that of the configuration or `events`
+    /// Table in SQLite or PostgreSQL [default: that of the configuration, or events]
     #[arg(long, value_name = "NAME")]
     table: Option<String>,
-    /// The stream of Redis or NATS, if it is not that of the configuration or of the original
+    /// Stream in Redis or NATS [default: that of the configuration, or resolvespec:events (Redis), RESOLVESPEC_EVENTS
+    /// (NATS)]
     #[arg(long, value_name = "NAME")]
     stream: Option<String>,
 }
 
 impl Target {
-    /// What is asked for, as a configuration.
+    /// The options as a configuration.
     pub(crate) fn configuration(&self) -> Result<Config, Failure> {
         let mut config = match &self.config {
             Some(file) => Loader::new().file(file).load()?.config,
@@ -44,10 +45,10 @@ impl Target {
                 Some("sqlite" | "postgres" | "postgresql") => ProviderKind::Database,
                 Some("redis" | "redis+unix" | "rediss") => ProviderKind::Redis,
                 Some("nats" | "tls") => ProviderKind::Nats,
-                // Without the rest, which may hold a password.
+                // Only the scheme is printed: the rest may hold a password.
                 scheme => {
                     return Err(Failure::usage(format_args!(
-                        "--url {}: no back end has such a URL; try sqlite:FILE, postgres://USER@HOST/DATABASE, redis://HOST or nats://HOST",
+                        "--url {}: unknown scheme; give sqlite:FILE, postgres://USER@HOST/DATABASE, redis://HOST or nats://HOST",
                         scheme.unwrap_or_default()
                     )));
                 }
@@ -58,7 +59,7 @@ impl Target {
         }
         if config.provider == ProviderKind::Memory {
             return Err(Failure::usage(
-                "the configuration names no durable back end; give one with --url sqlite:FILE, postgres:…, redis:… or nats:…",
+                "the configuration names no durable back end; give --url sqlite:FILE, postgres:…, redis:… or nats:…",
             ));
         }
         if let Some(group) = &self.group {
@@ -71,7 +72,7 @@ impl Target {
         if let Some(table) = &self.table {
             config.database.table_name.clone_from(table);
         }
-        // A tool takes the stream as it is.
+        // The command adopts the stream's own number of partitions.
         config.redis.adopt_partitions = true;
         config.nats.adopt_partitions = true;
         if let Some(stream) = &self.stream {
@@ -86,7 +87,7 @@ impl Target {
         self.configuration().and_then(|config| open(&config))
     }
 
-    /// Opens the back end and starts a broker on it that serves no subscription, under a name of its own.
+    /// Opens the back end and starts a broker on it, without subscriptions and with an instance name of its own.
     pub(crate) fn start(&self) -> Result<Broker, Failure> {
         let config = self.configuration()?;
         let provider = open(&config)?;
@@ -105,7 +106,7 @@ fn open(config: &Config) -> Result<Provider, Failure> {
     eventbroker_providers::open(config).map_err(unopened)
 }
 
-/// A back end that could not be opened.
+/// Maps an error of opening a back end: exit code 2 if the arguments are wrong, else 4.
 pub(crate) fn unopened(error: OpenError) -> Failure {
     match error {
         OpenError::NotCompiledIn { .. } | OpenError::NoPartitions(_) => Failure::usage(error),
@@ -113,7 +114,7 @@ pub(crate) fn unopened(error: OpenError) -> Failure {
     }
 }
 
-/// A back end that failed: for now, or because of what was asked.
+/// Maps an error of a back end: exit code 4 if it is unavailable, else 1.
 pub(crate) fn failure(error: BackendError) -> Failure {
     match error {
         BackendError::Unavailable(_) => Failure::unreachable(error),

@@ -1,5 +1,5 @@
-//! `eventbroker bench`: publishers at full speed, handlers that only look at the clock, and what came of it. How latencies are
-//! counted is in `bench/latency.rs`.
+//! `eventbroker bench`: publishers at full speed, handlers that only read the clock, and the rates measured. The
+//! latency histogram is in `bench/latency.rs`.
 
 mod latency;
 
@@ -17,14 +17,14 @@ use crate::{complain, print, signals};
 use latency::Latencies;
 
 const EVENT_TYPE: &str = "bench.events.create";
-/// How long a publisher waits for room before it looks whether it should end.
+/// How long a publish blocks on a full queue before the publisher checks whether to stop.
 const PATIENCE: Duration = Duration::from_millis(50);
-/// How often the line of progress changes.
+/// Interval of the progress line.
 const INTERVAL: Duration = Duration::from_millis(50);
-/// How long what was accepted may take at the end.
+/// Deadline for draining the accepted events at the end.
 const DRAIN: Duration = Duration::from_secs(30);
 
-/// What `bench` can be told.
+/// Options of `bench`.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "\
 Examples:
@@ -32,46 +32,46 @@ Examples:
   eventbroker bench --publishers 4 --workers 2 --seconds 10
   eventbroker bench --subscriptions 10 --payload 1000 --json")]
 #[command(after_help = "\
-The publishers go as fast as there is room, so the time from publish to handled is mostly spent in a full queue.")]
+The publishers keep the queues full, so most of the latency from publish to handled is time spent in a queue.")]
 pub(crate) struct Options {
-    /// Threads that publish
+    /// Number of publisher threads
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=1024))]
     publishers: u16,
-    /// Threads that run handlers
+    /// Number of worker threads, which run the handlers
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=1024))]
     workers: u16,
-    /// Subscriptions, each of which receives every event
+    /// Number of subscriptions, each of which receives every event
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     subscriptions: u16,
-    /// Size of the payload, in bytes
+    /// Size of the payload in bytes
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(2..=1_048_576))]
     payload: u32,
-    /// How long to publish
+    /// Duration of publishing in seconds
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     seconds: u32,
 }
 
-/// What came of it. With `--json` it is printed by these names.
+/// The results. With `--json` they are printed under these names.
 #[derive(Debug, Serialize)]
 struct Results {
     publishers: u16,
     workers: u16,
     subscriptions: u16,
     payload_bytes: u32,
-    /// From the first publish to the last handler's end.
+    /// From the first publish to the end of the drain.
     seconds: f64,
     events: u64,
     events_per_second: f64,
     deliveries: u64,
     deliveries_per_second: f64,
-    /// From publish to handled.
+    /// Latencies from publish to handled.
     p50_micros: f64,
     p90_micros: f64,
     p99_micros: f64,
     p999_micros: f64,
 }
 
-/// Runs the bench.
+/// Runs the benchmark.
 pub(crate) fn run(options: &Options, json: bool) -> Result<Exit, Failure> {
     let latencies = Arc::new(Latencies::default());
     let broker = start_broker(options, &latencies)?;
@@ -132,7 +132,7 @@ fn start_broker(options: &Options, latencies: &Arc<Latencies>) -> Result<Broker,
         let latencies = Arc::clone(latencies);
         let subscription = SubscribeOptions::new(EVENT_TYPE).overflow(Overflow::Block(PATIENCE));
         broker.subscribe_with(subscription, move |delivery: &Delivery<'_>| {
-            // A clock that was set back meanwhile counts as no time.
+            // The wall clock may have been set back since: counts as 0.
             let latency = SystemTime::now().duration_since(delivery.event().created_at());
             latencies.count(latency.unwrap_or_default());
         })?;
@@ -144,7 +144,7 @@ fn publish(broker: &Broker, payload: &Payload, ending: &AtomicBool) -> Result<()
     while !ending.load(Ordering::Relaxed) {
         let event = Event::builder(Source::System, EVENT_TYPE).payload_raw(payload.clone()).build()?;
         match broker.publish(event) {
-            // Refused for want of room, and so not counted.
+            // Rejected after `PATIENCE` on a full queue; such an event is not counted.
             Ok(_) | Err(PublishError::Full { .. }) => {}
             Err(error) => return Err(error.into()),
         }
@@ -152,7 +152,7 @@ fn publish(broker: &Broker, payload: &Payload, ending: &AtomicBool) -> Result<()
     Ok(())
 }
 
-/// Shows the progress, on a terminal only, until the time is over or a signal asks for the end.
+/// Waits until the time is over or a signal requests a stop. Shows the progress if standard error is a terminal.
 fn watch(broker: &Broker, options: &Options, started: Instant) {
     let whole = Duration::from_secs(options.seconds.into());
     let is_shown = io::stderr().is_terminal();
@@ -170,7 +170,7 @@ fn watch(broker: &Broker, options: &Options, started: Instant) {
     }
 }
 
-/// If nobody can be shown anything, there is nobody to tell either.
+/// Writes to standard error. A write error is ignored: it only concerns the progress line.
 fn show(text: &str) {
     let mut stderr = io::stderr().lock();
     let _ = stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush());

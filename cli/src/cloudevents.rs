@@ -1,16 +1,16 @@
-//! CloudEvents 1.0 in structured JSON, and back. What both directions share is here; reading is in `cloudevents/read.rs`,
-//! writing in `cloudevents/write.rs`. Nothing is lost in either direction:
+//! Events to and from CloudEvents 1.0 in structured JSON. This file holds the mapping shared by both directions;
+//! reading is in `cloudevents/read.rs`, writing in `cloudevents/write.rs`. Nothing is lost in either direction:
 //!
 //! | attribute | event |
 //! |---|---|
 //! | `id`, `type`, `time`, `data` | id, type, created_at, payload |
 //! | `source` `/eventbroker/INSTANCE/SOURCE` | instance_id (percent-encoded) and source |
-//! | any other `source` | metadata `ce_source`; the event's source is `internal` unless another is asked for |
-//! | `subject` `SCHEMA.ENTITY/KEY` | schema, entity, key; as it came in metadata `ce_subject` if it could not be made again |
-//! | `partitionkey` | key, before that of the subject |
-//! | `datacontenttype`, `dataschema`, `data_base64` | metadata `ce_datacontenttype`, `ce_dataschema`, `ce_data_base64` |
-//! | `eb…` (see [`OWN`]) | what else an event has |
-//! | every other attribute | metadata of its name |
+//! | any other `source` | metadata `ce_source`; the event's source is `internal`, or that of `--source` |
+//! | `subject` `SCHEMA.ENTITY/KEY` | schema, entity, key; the original in metadata `ce_subject` if not derivable |
+//! | `partitionkey` | key; takes precedence over that of the subject |
+//! | `datacontenttype`, `dataschema`, `data_base64` | metadata of that name with the prefix `ce_` |
+//! | `eb…` (see [`OWN`]) | the other fields of an event |
+//! | every other attribute | metadata of the same name |
 //!
 //! Metadata whose name or value is not allowed as an attribute goes into `ebmetadata`, a JSON object as text.
 
@@ -22,7 +22,7 @@ use eventbroker::Source;
 pub(crate) use read::{Fault, decode};
 pub(crate) use write::encode;
 
-/// Our own extension attributes, and the fields of our JSON that they carry.
+/// The extension attributes of eventbroker, and the fields of eventbroker JSON that they carry.
 const OWN: &[(&str, &str)] = &[
     ("ebstatus", "status"),
     ("ebretrycount", "retry_count"),
@@ -34,13 +34,13 @@ const OWN: &[(&str, &str)] = &[
     ("eboperation", "operation"),
     ("ebprocessedat", "processed_at"),
     ("ebcompletedat", "completed_at"),
-    // These two only with a source that is not of our form.
+    // These two only beside a foreign `source`.
     ("ebsource", "source"),
     ("ebinstance", "instance_id"),
     ("ebmetadata", "metadata"),
 ];
 
-/// The attributes that the specification names, and the one extension that we give a meaning.
+/// The attributes named by the specification, and `partitionkey`, the one extension with a meaning here.
 const NAMED: &[&str] = &[
     "specversion",
     "id",
@@ -60,13 +60,13 @@ const CE_CONTENT_TYPE: &str = "ce_datacontenttype";
 const CE_SCHEMA: &str = "ce_dataschema";
 const CE_BASE64: &str = "ce_data_base64";
 
-/// Instance and source, if a CloudEvents `source` is of our form.
+/// Parses a `source` of the form `/eventbroker/INSTANCE/SOURCE`; `None` for a foreign one.
 fn our_source(uri: &str) -> Option<(String, Source)> {
     let (instance, source) = uri.strip_prefix("/eventbroker/")?.split_once('/')?;
     Some((percent_decode(instance)?, source.parse().ok()?))
 }
 
-/// A CloudEvents `source` of our form.
+/// Formats a `source` as `/eventbroker/INSTANCE/SOURCE`.
 fn source_uri(instance: &str, source: Source) -> String {
     let mut uri = String::from("/eventbroker/");
     for byte in instance.bytes() {
@@ -96,7 +96,7 @@ fn percent_decode(text: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-/// What a `subject` says.
+/// The parts of a `subject`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Subject<'a> {
     schema: Option<&'a str>,
@@ -105,7 +105,7 @@ struct Subject<'a> {
 }
 
 impl<'a> Subject<'a> {
-    /// Reads `SCHEMA.ENTITY` or `SCHEMA.ENTITY/KEY`; of any other form it says nothing.
+    /// Parses `SCHEMA.ENTITY` or `SCHEMA.ENTITY/KEY`; any other form gives no parts.
     fn parse(subject: &'a str) -> Self {
         let (names, key) = match subject.split_once('/') {
             Some((names, key)) => (names, Some(key)),
@@ -119,7 +119,7 @@ impl<'a> Subject<'a> {
         }
     }
 
-    /// Writes it; only what has a schema and an entity can be written.
+    /// Formats the subject; `None` without a schema and an entity.
     fn text(self) -> Option<String> {
         let names = format!("{}.{}", self.schema?, self.entity?);
         Some(self.key.map_or(names.clone(), |key| format!("{names}/{key}")))

@@ -1,5 +1,5 @@
-//! `config`: a template, a check, the effective values, the JSON Schema, and which file is used. What the keys are is told by
-//! `eventbroker-providers`.
+//! `config`: template, check, effective values, JSON Schema, and the path of the file in use. The keys themselves are
+//! defined in `eventbroker-providers`.
 
 use std::env;
 use std::fs::{self, OpenOptions};
@@ -18,7 +18,7 @@ Examples:
   eventbroker config check --file config.yaml
   eventbroker config show --json";
 
-/// What `config` can be told.
+/// Options of `config`.
 #[derive(Debug, Args)]
 #[command(before_help = EXAMPLES)]
 pub(crate) struct Options {
@@ -28,31 +28,32 @@ pub(crate) struct Options {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Write a commented template; an existing file is left alone
+    /// Write a commented template; fail if the file exists
     Init {
-        /// Where to; `-` is standard output
+        /// File to create; `-` for standard output
         #[arg(default_value = "eventbroker.yaml")]
         file: PathBuf,
     },
-    /// Tell everything that is wrong with a configuration, each with its line
+    /// Check a configuration, and report every error with its line
     Check(File),
-    /// Print the effective values, and where each came from; secrets are hidden
+    /// Print the effective values with the source of each; secrets are hidden
     Show(File),
     /// Print the JSON Schema of a configuration file, for editors
     Schema,
-    /// Print which file is used
+    /// Print the path of the file in use
     Path(File),
 }
 
 #[derive(Debug, Args)]
 struct File {
-    /// The configuration file; without it ./eventbroker.yaml, ./config.yaml and the user's own are looked for
+    /// Configuration file [default: the first of ./eventbroker.yaml, ./config.yaml,
+    /// $XDG_CONFIG_HOME/eventbroker/config.yaml]
     #[arg(long, env = "EVENTBROKER_CONFIG")]
     file: Option<PathBuf>,
 }
 
 impl File {
-    /// Where a file is looked for, the first one counts.
+    /// The paths to search for a file, in order of precedence.
     fn candidates() -> Vec<PathBuf> {
         let home = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".config"));
         let user = env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).or_else(home);
@@ -61,12 +62,12 @@ impl File {
         candidates
     }
 
-    /// The file that is used, if there is one.
+    /// The file in use: the one given, or the first candidate that exists.
     fn find(&self) -> Option<PathBuf> {
         self.file.clone().or_else(|| Self::candidates().into_iter().find(|it| it.is_file()))
     }
 
-    /// The configuration; without a file the defaults and the environment.
+    /// Loads the configuration. Without a file: the defaults and the environment.
     fn load(&self) -> Result<Loaded, Failure> {
         let loader = match self.find() {
             Some(path) => Loader::new().file(path),
@@ -76,10 +77,10 @@ impl File {
     }
 }
 
-/// Does what is asked for.
+/// Runs the subcommand.
 ///
 /// # Errors
-/// The configuration is wrong, or a file cannot be written.
+/// The configuration is invalid, or a file cannot be written.
 pub(crate) fn run(options: &Options, json: bool) -> Result<Exit, Failure> {
     match &options.verb {
         Verb::Init { file } => init(file),
@@ -98,13 +99,13 @@ fn init(file: &Path) -> Result<Exit, Failure> {
     let name = file.display();
     let mut out = OpenOptions::new().write(true).create_new(true).open(file).map_err(|error| {
         if error.kind() == ErrorKind::AlreadyExists {
-            Failure::new(format_args!("{name} is there already and is left as it is"))
+            Failure::new(format_args!("{name} already exists; not overwritten"))
         } else {
             Failure::new(format_args!("cannot create {name}: {error}"))
         }
     })?;
     out.write_all(template.as_bytes()).map_err(|error| {
-        // Half a template would be in the way of the next try.
+        // A partial template would make the next `init` fail.
         let _ = fs::remove_file(file);
         Failure::new(format_args!("cannot write {name}: {error}"))
     })?;
@@ -138,7 +139,7 @@ fn path(file: &File) -> Result<Exit, Failure> {
     }
     let looked = file.file.clone().map_or_else(File::candidates, |file| vec![file]);
     let names: Vec<_> = looked.iter().map(|it| it.display().to_string()).collect();
-    Err(Failure { exit: Exit::NotFound, message: format!("no configuration file; looked for {}", names.join(", ")) })
+    Err(Failure { exit: Exit::NotFound, message: format!("no configuration file; searched {}", names.join(", ")) })
 }
 
 pub(crate) fn print_json(value: &serde_json::Value) -> Result<Exit, Failure> {

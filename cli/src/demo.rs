@@ -1,5 +1,5 @@
-//! `eventbroker demo`: a shop on a real SQLite database, whose changes become events by themselves. Here it is put together,
-//! runs and ends; its parts are in `demo/`.
+//! `eventbroker demo`: a shop on a real SQLite database whose changes are published by hooks. This file sets the shop
+//! up, runs it and ends it; the parts are in `demo/`.
 
 mod cache;
 mod live;
@@ -34,7 +34,7 @@ use shop::{Shop, Undone};
 use subscribers::{AuditLog, Subscribers};
 use writers::{Clerk, Store, Tally};
 
-/// What the demonstration can be told.
+/// Options of `demo`.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "\
 Examples:
@@ -46,26 +46,26 @@ Examples:
   eventbroker demo --provider nats --url nats://localhost
   eventbroker demo --seconds 5 --json | jq '.checks[] | select(.ok | not)'")]
 pub(crate) struct Options {
-    /// How long the shop is open
+    /// Duration of the run in seconds
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     seconds: u64,
-    /// How many threads write to the database
+    /// Number of threads that write to the database
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
     threads: u16,
-    /// Where the broker holds the events
+    /// Provider that holds the events
     #[arg(long, value_enum, default_value_t = Where::Memory)]
     provider: Where,
-    /// The PostgreSQL database, or the Redis or NATS server: the events go into tables, or a stream, of a new name, which stay there
+    /// PostgreSQL database, Redis or NATS server. The run creates tables or a stream under a new name and leaves them
     #[arg(long, value_name = "URL", required_if_eq_any([("provider", "postgres"), ("provider", "redis"), ("provider", "nats")]))]
     url: Option<String>,
 }
 
-/// Where the broker holds the events.
+/// The provider that holds the events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Where {
-    /// In this process
+    /// In memory, in this process
     Memory,
-    /// In an SQLite file of its own, beside the shop's
+    /// In an SQLite file of its own, beside that of the shop
     Sqlite,
     /// In a PostgreSQL database
     Postgres,
@@ -75,31 +75,30 @@ enum Where {
     Nats,
 }
 
-/// The most changes that one transaction makes.
+/// The maximum number of changes in one transaction.
 const MAX_CHANGES: u64 = 16;
 
-/// The bounds of the broker that the clerks keep away from.
+/// The bounds of the broker. The clerks pause before they are reached.
 const QUEUES: Queues =
     Queues { least_capacity: 1_000, waiting_per_place: 4, max_in_flight: 100_000, max_backlog: 10_000 };
 
 struct Queues {
     least_capacity: usize,
-    /// Room for waiting retries, for each place in a queue: enough that a whole queue may fail.
+    /// `max_waiting` per place in a queue: enough for a whole queue of failing deliveries.
     waiting_per_place: usize,
     max_in_flight: usize,
-    /// Events that wait for the back end.
+    /// Events that wait for the mirror.
     max_backlog: u64,
 }
 
-/// How long the end may take.
+/// Deadline for handling the open events at the end, and for the broker's stop.
 const STOP: Duration = Duration::from_secs(30);
-/// How often the main thread looks whether it is time.
+/// Poll interval of the main thread.
 const TICK: Duration = Duration::from_millis(20);
 
 /// Runs the demonstration.
 pub(crate) fn run(options: &Options, json: bool) -> Result<ExitCode, Failure> {
-    let report =
-        demonstrate(options).map_err(|error| Failure::new(format_args!("the demonstration failed: {error}")))?;
+    let report = demonstrate(options).map_err(|error| Failure::new(format_args!("the demo failed: {error}")))?;
     let text = if json { format!("{}\n", serde_json::to_string(&report)?) } else { report.to_string() };
     let printed = crate::print(text.as_bytes())?;
     Ok(match signals::received() {
@@ -111,8 +110,8 @@ pub(crate) fn run(options: &Options, json: bool) -> Result<ExitCode, Failure> {
 }
 
 fn demonstrate(options: &Options) -> Result<Report, Undone> {
-    let folder =
-        Folder::create().map_err(|error| format!("cannot make a folder in {}: {error}", env::temp_dir().display()))?;
+    let folder = Folder::create()
+        .map_err(|error| format!("cannot create a folder in {}: {error}", env::temp_dir().display()))?;
     let database = folder.path.join("shop.db");
     shop::found(&database)?;
 
@@ -187,7 +186,7 @@ impl Where {
     }
 }
 
-/// Opens what holds the events.
+/// Opens the provider.
 fn open(options: &Options, folder: &Path) -> Result<Provider, Undone> {
     let mut config = eventbroker_providers::Config::default();
     let url = match (options.provider, &options.url) {
@@ -196,7 +195,7 @@ fn open(options: &Options, folder: &Path) -> Result<Provider, Undone> {
         (Where::Postgres | Where::Redis | Where::Nats, url) => url.clone(),
     };
     if let Some(url) = url {
-        // What was there before must not be counted.
+        // A new table or stream, so that no events of an earlier run are counted.
         let name = format!("demo_{}_{}", jiff::Timestamp::now().as_millisecond(), process::id());
         if options.provider == Where::Redis {
             config.provider = ProviderKind::Redis;
@@ -213,7 +212,7 @@ fn open(options: &Options, folder: &Path) -> Result<Provider, Undone> {
     Ok(eventbroker_providers::open(&config)?)
 }
 
-/// Events wait in the file, not in the queues of the broker: it is not told to stop before they are handled.
+/// Waits until the back end has no open deliveries. `stop` drains only the queues of the broker, not the back end.
 fn wait_until_handled(broker: &Broker) -> Result<(), Undone> {
     let deadline = Instant::now() + STOP;
     loop {
@@ -223,14 +222,14 @@ fn wait_until_handled(broker: &Broker) -> Result<(), Undone> {
             return Ok(());
         }
         if Instant::now() >= deadline {
-            // What is left shows in the report.
+            // The report shows what is left.
             return Ok(());
         }
         thread::sleep(TICK);
     }
 }
 
-/// Queues so large that their upper half takes a transaction of each clerk.
+/// Sizes the queues so that one transaction of each clerk fits in their upper half.
 fn config(threads: usize) -> eventbroker::Config {
     let capacity = QUEUES.least_capacity.max(2 * threads * MAX_CHANGES as usize);
     let mut config = eventbroker::Config::default();
@@ -240,7 +239,7 @@ fn config(threads: usize) -> eventbroker::Config {
     config
 }
 
-/// The before-hook: some orders are more than the shop can pack.
+/// The before-hook: rejects orders over `LARGEST_ORDER`.
 fn refuse_large_orders(context: &mut eventbroker::hooks::HookContext) -> eventbroker::hooks::HookResult {
     #[derive(serde::Deserialize)]
     struct New {
@@ -257,12 +256,12 @@ fn refuse_large_orders(context: &mut eventbroker::hooks::HookContext) -> eventbr
     Ok(())
 }
 
-/// Lets the clerks work until it is time, a signal comes, or one of them fails. Returns how long that was.
+/// Runs the clerks until the time is over, a signal comes or one of them fails. Returns the time elapsed.
 fn open_hours(options: &Options, store: &Store, database: &Path, hooks: &HookRegistry) -> Result<Duration, Undone> {
     let opened = Instant::now();
     let closes = Duration::from_secs(options.seconds);
     thread::scope(|scope| {
-        // However this ends, the clerks go home.
+        // Stops the clerks on every return path; the scope joins them.
         let _closing = Closing(&store.closing);
         let mut clerks = Vec::new();
         for number in 0..u64::from(options.threads) {
@@ -331,7 +330,7 @@ fn cache_use(cache: &Cache) -> CacheUse {
     }
 }
 
-/// A folder for the databases that goes when the demonstration does.
+/// A temporary folder for the databases, removed on drop.
 struct Folder {
     path: PathBuf,
 }
@@ -345,7 +344,7 @@ impl Folder {
         loop {
             let path = env::temp_dir().join(format!("eventbroker-demo-{}-{number}", process::id()));
             match builder.create(&path) {
-                // Somebody else's, whatever it is.
+                // The name is taken by another program: try the next number.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists && number < 1_000 => number += 1,
                 other => return other.map(|()| Self { path }),
             }
@@ -355,7 +354,7 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // Whoever cleans the temporary folder finds what could not be removed.
+        // On an error the files stay in the temporary folder of the system.
         let _ = fs::remove_dir_all(&self.path);
     }
 }

@@ -1,4 +1,4 @@
-//! How the command ends: the exit codes, and the failure that carries one. What is printed before is told elsewhere.
+//! The exit codes, and the failure that carries one.
 
 use std::fmt;
 use std::process::ExitCode;
@@ -6,34 +6,34 @@ use std::process::ExitCode;
 /// The exit codes, as `--help` lists them.
 pub(crate) const HELP: &str = "\
 Exit codes:
-  0    ok (also when the reader of the output has gone)
+  0    ok (also when standard output was closed by its reader)
   1    failed
   2    wrong usage
   3    not found
   4    unreachable: the back end cannot be reached, opened or used now
   5    timed out: accepted events were not handled in time
   6    partly failed: the rest was done
-  130  ended by SIGINT, in good order
-  143  ended by SIGTERM, in good order";
+  130  stopped cleanly by SIGINT
+  143  stopped cleanly by SIGTERM";
 
-/// How a command that ran ended.
+/// The outcome of a command; converts to the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
-    /// All was done, or nobody wants the output any more.
+    /// Everything was done, or the reader of the output closed the pipe.
     Ok,
-    /// It failed.
+    /// The command failed.
     Failed,
     /// The arguments are wrong.
     Usage,
-    /// What was looked for is not there.
+    /// The object asked for does not exist.
     NotFound,
     /// The back end can't be reached, opened or used now.
     Unreachable,
-    /// Accepted events were not handled in time.
+    /// Accepted events were not handled before the deadline.
     TimedOut,
-    /// Some of it failed, the rest was done.
+    /// Some items failed, the rest was done.
     PartlyFailed,
-    /// A signal asked for the end, and it ended in good order.
+    /// A signal stopped the command, and it stopped cleanly.
     Signal(i32),
 }
 
@@ -52,12 +52,12 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Why a command could not do its work. `?` makes one of any error, with exit code 1.
+/// The error of a command. `?` converts any error, with exit code 1.
 #[derive(Debug)]
 pub(crate) struct Failure {
     /// The exit code.
     pub(crate) exit: Exit,
-    /// What failed, where, and how to mend it.
+    /// The message: the problem, its place, and the fix.
     pub(crate) message: String,
 }
 
@@ -67,7 +67,7 @@ impl Failure {
         Self { exit: Exit::Failed, message: message.to_string() }
     }
 
-    /// What was looked for is not there: exit code 3.
+    /// The object asked for does not exist: exit code 3.
     pub(crate) fn not_found(message: impl fmt::Display) -> Self {
         Self { exit: Exit::NotFound, message: message.to_string() }
     }
@@ -83,7 +83,7 @@ impl Failure {
     }
 }
 
-/// (For that reason it does not implement `Error` itself.)
+/// `Failure` does not implement `Error` itself: this conversion would overlap with the one of std from `T` to `T`.
 impl<E: std::error::Error> From<E> for Failure {
     fn from(error: E) -> Self {
         Self::new(error)

@@ -10,7 +10,7 @@ use crate::config::print_json;
 use crate::exit::{Exit, Failure};
 use crate::{print, times};
 
-/// What `failed` can be told.
+/// Options of `failed`.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "\
 Examples:
@@ -28,11 +28,11 @@ pub(crate) struct Options {
 enum Verb {
     /// List dead letters, the oldest first
     List(List),
-    /// Show one, with the error of each attempt and its event
+    /// Show one dead letter with its event and the error of each attempt
     Show(Show),
-    /// Deliver them again, to the subscriptions that failed
+    /// Requeue dead letters to the subscriptions that failed
     Retry(Chosen),
-    /// Forget them; their events stay failed
+    /// Delete dead letters; their events stay failed
     Purge(Chosen),
 }
 
@@ -42,10 +42,10 @@ struct List {
     target: Target,
     #[command(flatten)]
     which: Which,
-    /// Only those with a higher number: that of the last one of the list before
+    /// Only dead letters with a higher number; to continue, give the last number listed
     #[arg(long, value_name = "NUMBER")]
     after: Option<u64>,
-    /// The most dead letters
+    /// Maximum number of dead letters
     #[arg(long, value_name = "LETTERS", default_value_t = 100)]
     limit: usize,
 }
@@ -54,7 +54,7 @@ struct List {
 struct Show {
     #[command(flatten)]
     target: Target,
-    /// Its number
+    /// Number of the dead letter
     number: u64,
 }
 
@@ -62,31 +62,31 @@ struct Show {
 struct Chosen {
     #[command(flatten)]
     target: Target,
-    /// Their numbers
+    /// Numbers of the dead letters
     #[arg(value_name = "NUMBER", required_unless_present = "all", conflicts_with = "all")]
     numbers: Vec<u64>,
-    /// All that match and are there now
+    /// All dead letters that match and exist now
     #[arg(long)]
     all: bool,
     #[command(flatten)]
     which: Which,
-    /// With --all: the most dead letters
+    /// With --all: maximum number of dead letters [default: no limit]
     #[arg(long, value_name = "LETTERS", requires = "all")]
     limit: Option<usize>,
 }
 
 #[derive(Debug, clap::Args)]
 struct Which {
-    /// Only of the subscription with this name
+    /// Only dead letters of the subscription with this name
     #[arg(long, value_name = "NAME")]
     subscription: Option<String>,
-    /// Only events whose type matches
+    /// Only dead letters whose event type matches this pattern
     #[arg(long, value_parser = Pattern::parse)]
     pattern: Option<Pattern>,
-    /// Only with this reason: exhausted, permanent, crash_loop
+    /// Only dead letters with this reason: exhausted, permanent, crash_loop
     #[arg(long, value_parser = |word: &str| word.parse::<DeadReason>())]
     reason: Option<DeadReason>,
-    /// Only of the event with this id
+    /// Only dead letters of the event with this id
     #[arg(long, value_name = "ID", value_parser = EventId::parse)]
     event: Option<EventId>,
 }
@@ -103,7 +103,7 @@ impl Which {
     }
 }
 
-/// Does what is asked for.
+/// Runs the subcommand.
 pub(crate) fn run(options: &Options, json: bool) -> Result<Exit, Failure> {
     match &options.verb {
         Verb::List(list) => with(&list.target, |broker| print_list(broker, list, json)),
@@ -185,7 +185,7 @@ fn purge(broker: &Broker, chosen: &Chosen, json: bool) -> Result<Exit, Failure> 
     }
     let (mut purged, mut missing) = (0, Vec::new());
     for number in &chosen.numbers {
-        // The one that comes first after the number before it, if that is the one.
+        // A filter has no number of its own: the first letter after `number - 1` is checked against `number`.
         let only = DeadLetterFilter { after: number.checked_sub(1), limit: Some(1), ..DeadLetterFilter::default() };
         let there = broker.dead_letters(&only).map_err(failure)?.iter().any(|letter| letter.id == *number);
         match there {
@@ -196,7 +196,7 @@ fn purge(broker: &Broker, chosen: &Chosen, json: bool) -> Result<Exit, Failure> 
     tell("purged", purged, &missing, json)
 }
 
-/// Prints how many were found. None of those that were named: exit code 3; some of them: 6.
+/// Prints the count. Exit code 3 if none of the numbers given exists, 6 if some do not.
 fn tell(what: &str, count: usize, missing: &[u64], json: bool) -> Result<Exit, Failure> {
     if let ([first, ..], 0) = (missing, count) {
         return Err(not_found(*first));

@@ -9,58 +9,58 @@ use crate::back_end::{Target, failure};
 use crate::exit::{Exit, Failure};
 use crate::{print, times};
 
-/// Events that are asked for at a time.
+/// Events per page.
 const PAGE: usize = 1_000;
 
-/// What `list` can be told.
+/// Options of `list`.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "\
 Examples:
   eventbroker list --status failed --entity orders --from 1d --url sqlite:events.db
   eventbroker list --limit 1000000 --oldest-first --json --url sqlite:events.db > events.ndjson")]
-#[command(after_help = "The order is that of the ids, which for ids that the broker made is the order of publishing.")]
+#[command(after_help = "Events are ordered by id. For ids made by the broker this is the order of publishing.")]
 pub(crate) struct Options {
     #[command(flatten)]
     target: Target,
-    /// Only this status: pending, processing, completed, failed
+    /// Only events with this status: pending, processing, completed, failed
     #[arg(long, value_parser = |name: &str| name.parse::<Status>())]
     status: Option<Status>,
-    /// Only this source: database, websocket, frontend, system, internal
+    /// Only events from this source: database, websocket, frontend, system, internal
     #[arg(long, value_parser = |name: &str| name.parse::<Source>())]
     source: Option<Source>,
-    /// Only this schema
+    /// Only events of this schema
     #[arg(long)]
     schema: Option<String>,
-    /// Only this entity
+    /// Only events of this entity
     #[arg(long)]
     entity: Option<String>,
-    /// Only this operation
+    /// Only events of this operation
     #[arg(long)]
     operation: Option<String>,
-    /// Only events of this instance
+    /// Only events published by this instance
     #[arg(long, value_name = "NAME")]
     instance: Option<String>,
     /// Only events of this user
     #[arg(long, value_name = "ID")]
     user_id: Option<i64>,
-    /// Only events created at this time or later; or a duration for as long ago
+    /// Only events created at or after this time, or this duration ago
     #[arg(long, value_name = "TIME", value_parser = times::time)]
     from: Option<SystemTime>,
-    /// Only events created at this time or earlier; or a duration for as long ago
+    /// Only events created at or before this time, or this duration ago
     #[arg(long, value_name = "TIME", value_parser = times::time)]
     to: Option<SystemTime>,
-    /// Only events that come after this id in the order of the list
+    /// Only events that follow this id in the order of the list
     #[arg(long, value_name = "ID", value_parser = EventId::parse)]
     after: Option<EventId>,
-    /// The oldest first, not the newest
+    /// List the oldest event first [default: the newest first]
     #[arg(long)]
     oldest_first: bool,
-    /// The most events
+    /// Maximum number of events
     #[arg(long, value_name = "EVENTS", default_value_t = 100)]
     limit: usize,
 }
 
-/// What `show` can be told.
+/// Options of `show`.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "\
 Examples:
@@ -69,12 +69,12 @@ Examples:
 pub(crate) struct ShowOptions {
     #[command(flatten)]
     target: Target,
-    /// The event's id
+    /// Id of the event
     #[arg(value_parser = EventId::parse)]
     id: EventId,
 }
 
-/// Lists events, the newest first.
+/// Lists the events that match, page by page.
 pub(crate) fn run(options: &Options, json: bool) -> Result<Exit, Failure> {
     let provider = options.target.open()?;
     let store = provider.store.ok_or_else(|| Failure::usage("the back end can't be searched"))?;
@@ -107,7 +107,7 @@ pub(crate) fn run(options: &Options, json: bool) -> Result<Exit, Failure> {
     Ok(Exit::Ok)
 }
 
-/// Shows an event.
+/// Shows one event.
 pub(crate) fn show(options: &ShowOptions, json: bool) -> Result<Exit, Failure> {
     let provider = options.target.open()?;
     let store = provider.store.ok_or_else(|| Failure::usage("the back end can't be searched"))?;
@@ -116,7 +116,7 @@ pub(crate) fn show(options: &ShowOptions, json: bool) -> Result<Exit, Failure> {
     print(if json { line(&event, true) } else { page(&event) }.as_bytes())
 }
 
-/// An event on one line: as JSON, or time, status, id, type, payload.
+/// Formats an event on one line: as JSON, or as time, status, id, type and payload.
 pub(crate) fn line(event: &Event, json: bool) -> String {
     if json {
         return format!("{}\n", String::from_utf8_lossy(&event.to_json()));
@@ -125,7 +125,7 @@ pub(crate) fn line(event: &Event, json: bool) -> String {
     format!("{time}  {status:10}  {}  {}  {}\n", event.id(), event.event_type(), event.payload().as_str())
 }
 
-/// An event for people, a line for each thing that is known of it.
+/// Formats an event as text, one line per field that is set.
 fn page(event: &Event) -> String {
     let text = |value: Option<&str>| value.map(str::to_owned);
     let metadata =

@@ -1,4 +1,4 @@
-//! The command `eventbroker`: arguments in, exit code out. What a command does is in the file of its name.
+//! The command `eventbroker`: parses the arguments and returns the exit code. Each subcommand has a file of its name.
 //!
 //! Data goes to standard output, everything else to standard error.
 
@@ -36,12 +36,11 @@ Examples:
   eventbroker publish shop.orders.create --payload '{\"id\": 7}' --url sqlite:events.db
   eventbroker failed list --url sqlite:events.db --json";
 
-/// An event broker at work: a demonstration on a real database, a pipe for events, a bench, and what an operator of a durable back
-/// end needs.
+/// Demonstrate, pipe through and benchmark an event broker, and operate its durable back ends
 #[derive(Debug, Parser)]
 #[command(name = "eventbroker", version, before_help = EXAMPLES, after_help = exit::HELP)]
 struct Arguments {
-    /// Write JSON for programs instead of text for people
+    /// Print JSON instead of text
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
@@ -50,40 +49,40 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run real transactions on a SQLite shop, let events follow them, and reconcile the two at the end
+    /// Run transactions on a SQLite shop, publish their changes as events, and reconcile the two at the end
     Demo(demo::Options),
     /// Send events from standard input through a broker, and write each delivery to standard output
     Pipe(pipe::Options),
-    /// Measure the way of events from publish to handled
+    /// Measure throughput, and latency from publish to handled
     Bench(bench::Options),
-    /// Publish an event to a back end, or many from standard input
+    /// Publish one event to a back end, or many from standard input
     Publish(publish::Options),
-    /// Show the events of a back end as they come
+    /// Follow the events of a back end as they are stored
     Tail(tail::Options),
     /// List the events of a back end
     List(list::Options),
-    /// Show one event of a back end, with its status
+    /// Show one event of a back end with its status
     Show(list::ShowOptions),
-    /// Count the events of a back end by status, and tell how far each subscription is behind
+    /// Count the events of a back end by status, and the backlog of each subscription
     Stats(stats::Options),
     /// List, show, retry and purge dead letters
     Failed(failed::Options),
-    /// Deliver events again to one subscription
+    /// Redeliver stored events to one subscription
     Replay(replay::Options),
-    /// Change a back end while no broker uses it
+    /// Reconfigure a back end while no broker uses it
     Admin(admin::Options),
-    /// Look after the tables of a database
+    /// Create, print, inspect and purge the tables of a database
     Sql(sql::Options),
-    /// Write, check and explain the configuration of a broker
+    /// Write, check and show the configuration of a broker
     Config(config::Options),
-    /// Print completions for a shell
+    /// Print a completion script for a shell
     #[command(before_help = "\
 Examples:
   eventbroker completions bash > /usr/share/bash-completion/completions/eventbroker
   eventbroker completions zsh > ~/.zfunc/_eventbroker
   eventbroker completions fish > ~/.config/fish/completions/eventbroker.fish")]
     Completions {
-        /// Which shell
+        /// Shell to complete for
         shell: Shell,
     },
 }
@@ -105,7 +104,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
-    signals::listen().map_err(|error| Failure::new(format_args!("cannot listen for signals: {error}")))?;
+    signals::listen().map_err(|error| Failure::new(format_args!("cannot install the signal handlers: {error}")))?;
     let json = arguments.json;
     match arguments.command {
         Command::Demo(options) => demo::run(&options, json),
@@ -129,7 +128,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     }
 }
 
-/// Writes a whole result to standard output. A reader that has gone is no error.
+/// Writes a complete result to standard output. A closed pipe (`EPIPE`) is not an error.
 fn print(bytes: &[u8]) -> Result<Exit, Failure> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
@@ -140,7 +139,7 @@ fn print(bytes: &[u8]) -> Result<Exit, Failure> {
     }
 }
 
-/// Writes a line to standard error, at once and as a whole. If that is closed too, there is nobody to tell.
+/// Writes one line to standard error in a single write. A write error is ignored: no other channel is left.
 fn complain(line: &str) {
     let _ = io::stderr().lock().write_all(format!("{line}\n").as_bytes());
 }

@@ -1,6 +1,6 @@
-//! `eventbroker pipe`: NDJSON in, through a broker, NDJSON out. Here are its options, and the thread that watches over the
-//! others until the end. Reading is in `pipe/input.rs`, writing in `pipe/output.rs`, the command of `--exec` in
-//! `pipe/exec.rs`, what `--status` writes in `pipe/status.rs`.
+//! `eventbroker pipe`: NDJSON in, through a broker, NDJSON out. This file holds the options and the main thread, which
+//! waits for the end. Reading is in `pipe/input.rs`, writing in `pipe/output.rs`, the command of `--exec` in
+//! `pipe/exec.rs`, the lines of `--status` in `pipe/status.rs`, the final report in `pipe/report.rs`.
 
 mod exec;
 mod input;
@@ -22,23 +22,23 @@ use output::Output;
 use report::{Report, Totals};
 use status::Ledger;
 
-/// Events that wait for a handler, and ended ones that are still known by their id. Few, since a payload may have a
-/// mebibyte.
+/// Events queued for a handler, and terminal events whose ids are kept for deduplication. Small, because a payload may
+/// be 1 MiB.
 const EVENTS_HELD: usize = 500;
-/// Events that wait for a command: at a signal, few should be left.
+/// Events queued for a command. Small, so that few are left to drain after a signal.
 const EVENTS_FOR_COMMANDS: usize = 16;
-/// Failed commands that wait for their retry. When there are as many, no more is read.
+/// Deliveries that wait for a retry of their command. At this number no more input is read.
 const RETRIES_HELD: usize = 1_000;
-/// After a signal, how long what was accepted may take.
+/// Deadline for draining the accepted events after a signal.
 const DRAIN: Duration = Duration::from_secs(5);
-/// How often the state of things is looked at.
+/// Poll interval of the thread that waits for the end, and of the flusher.
 const GLANCE: Duration = Duration::from_millis(10);
-/// How long the reader waits for room before it looks whether it should end.
+/// How long a publish blocks on a full queue before the reader checks whether to stop.
 const PATIENCE: Duration = Duration::from_millis(100);
-/// The type of the events by which a broker tells of its own dead letters.
+/// The type of the events by which a broker announces its own dead letters.
 const NOTICE_TYPE: &str = "eventbroker.dead_letter";
 
-/// What `pipe` can be told.
+/// Options of `pipe`.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "\
 Examples:
@@ -46,24 +46,26 @@ Examples:
   tail -f events.ndjson | eventbroker pipe --pattern '*.*.delete' --exec './archive' > archived.ndjson
   eventbroker pipe --pattern '*' --source frontend --cloudevents < mixed.ndjson > cloudevents.ndjson")]
 #[command(after_help = "\
-Each line of the input is an event: our JSON, or a CloudEvent 1.0 in structured JSON. A bad line is reported with its number
-and the field at fault, the rest goes on, and the exit code is 6. Events come out in the order in which they came in; with
---exec, those of one key. An id that is among the last 500 events is a duplicate and not delivered again.")]
+Each line of the input is an event: eventbroker JSON, or a CloudEvent 1.0 in structured JSON. A bad line is reported
+with its number and the field at fault and skipped, and the exit code is 6. Events are written in the order of the
+input; with --exec, only those of one key. An id seen among the last 500 events is a duplicate and is not delivered
+again.")]
 pub(crate) struct Options {
-    /// Which events: `shop.orders.create`, `shop.*.create`, `shop.**`, `*` for all; an event is delivered once per pattern
+    /// Only events whose type matches: `shop.orders.create`, `shop.*.create`, `shop.**`, `*` for all. May be given
+    /// several times; an event is delivered once per pattern
     #[arg(long = "pattern", value_name = "PATTERN", required = true, value_parser = Pattern::parse)]
     patterns: Vec<Pattern>,
-    /// Run this for each delivery, by `sh -c`, with the event as JSON on its standard input; exit code 0 is done (and the
-    /// event is written), 75 is try again later, any other is failed. What it prints goes to standard error
+    /// Run a command for each delivery, by `sh -c`, with the event as JSON on its standard input. Exit code 0: done,
+    /// and the event is written; 75: retry later; any other: failed. The command's output goes to standard error
     #[arg(long, value_name = "COMMAND")]
     exec: Option<String>,
-    /// Also write, when an event has ended, a line with its final status and how each delivery ended
+    /// Also write a line for each event that has ended, with its final status and the verdict of each delivery
     #[arg(long)]
     status: bool,
-    /// The source of CloudEvents that do not come from an eventbroker: database, websocket, frontend, system, internal
+    /// Source of CloudEvents from elsewhere than eventbroker: database, websocket, frontend, system, internal
     #[arg(long, default_value = "internal", value_parser = |name: &str| name.parse::<Source>())]
     source: Source,
-    /// Write CloudEvents instead of our JSON
+    /// Write CloudEvents instead of eventbroker JSON
     #[arg(long)]
     cloudevents: bool,
 }
@@ -105,7 +107,7 @@ pub(crate) fn run(options: &Options, json: bool) -> Result<Exit, Failure> {
     report.print(json);
     if let Some(error) = output.error() {
         return Err(Failure::new(format_args!(
-            "cannot write to standard output: {error}. Mend that and run it again from the start"
+            "cannot write to standard output: {error}; fix this and run the command again from the start"
         )));
     }
     read?;
@@ -124,7 +126,7 @@ fn start_broker(options: &Options) -> Result<Broker, Failure> {
     config.max_waiting = RETRIES_HELD;
     config.max_events = EVENTS_HELD;
     config.max_dead_letters = 1;
-    // Of its own, so that no notice of another broker passes for one of this.
+    // A name of its own, so that `is_notice` does not match a notice of another broker in the input.
     config.instance_id = Some(format!("eventbroker-pipe-{}", std::process::id()));
     Ok(Broker::builder().config(config).start()?)
 }
@@ -159,15 +161,15 @@ fn subscribe(broker: &Broker, options: &Options, output: &Arc<Output>) -> Result
     Ok(())
 }
 
-/// Whether an event is not from the input, but tells of a dead letter of this very broker.
+/// Whether an event is not from the input, but announces a dead letter of this broker.
 fn is_notice(event: &Event, instance: &str) -> bool {
     event.event_type().as_str() == NOTICE_TYPE
         && event.source() == Source::System
         && event.instance_id() == Some(instance)
 }
 
-/// Waits until all is done, a signal asks for the end, or the output has come to one. Gives the reader's error, if it has
-/// ended with one; a reader that still waits for input is left alone, and ends with the process.
+/// Waits until all events are handled, a signal requests a stop, or a write fails. Returns the error of the reader if
+/// the reader has failed. A reader that still blocks on input is not joined; it ends with the process.
 fn watch(broker: &Broker, output: &Output, reader: JoinHandle<Result<(), Failure>>) -> Result<(), Failure> {
     while !output.has_ended() && !signals::stop_requested() {
         if reader.is_finished() && broker.stats().in_flight == 0 {
@@ -178,7 +180,7 @@ fn watch(broker: &Broker, output: &Output, reader: JoinHandle<Result<(), Failure
     Ok(())
 }
 
-/// Writes out what waits in the buffer, so that the output is never far behind when the input pauses.
+/// Spawns the thread that flushes the output every 10 ms, so that no lines stay in the buffer when the input pauses.
 fn spawn_flusher(output: &Arc<Output>) -> Result<JoinHandle<()>, Failure> {
     let output = Arc::clone(output);
     spawn("output", move || {
@@ -189,12 +191,12 @@ fn spawn_flusher(output: &Arc<Output>) -> Result<JoinHandle<()>, Failure> {
     })
 }
 
-/// Waits for the last flush; after a signal, not for long if the reader of the output takes nothing.
+/// Waits for the last flush. After a signal, gives up 100 ms past the deadline if the reader of the output is stuck.
 fn finish(output: &Output, flusher: &JoinHandle<()>, deadline: Instant) {
     output.finish();
     while !flusher.is_finished() {
         if signals::stop_requested() && Instant::now() > deadline + GLANCE * 10 {
-            complain("eventbroker: the reader of the output takes nothing; the last lines in the buffer are lost");
+            complain("eventbroker: standard output is blocked by its reader; the last lines in the buffer are lost");
             return;
         }
         thread::sleep(GLANCE);

@@ -1,4 +1,4 @@
-//! `publish`: one event from arguments, or one from each line of standard input.
+//! `publish`: one event from the arguments, or one from each line of standard input.
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, Read as _};
@@ -10,12 +10,12 @@ use crate::back_end::{STOP, Target};
 use crate::exit::{Exit, Failure};
 use crate::{complain, print};
 
-/// Events that wait for the back end's answer before the next line is read.
+/// Publishes in flight. At this number the oldest receipt is awaited before the next event is published.
 const OUTSTANDING: usize = 1_000;
-/// How long the back end may take to answer.
+/// How long to wait for the receipt of a publish.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What `publish` can be told.
+/// Options of `publish`.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "\
 Examples:
@@ -23,34 +23,34 @@ Examples:
   eventbroker publish shop.orders.import --payload - < orders.json --url sqlite:events.db
   eventbroker publish --lines < events.ndjson --url sqlite:events.db")]
 #[command(after_help = "\
-An event is accepted when the back end holds it; its id is printed then. With --lines each line of the input is an event in our
-JSON; a bad one is reported with its number, the rest goes on, and the exit code is 6. Publishing an id again that is known
-changes nothing.")]
+The id is printed once the back end has accepted the event. Publishing a known id again changes nothing.
+With --lines, each line of standard input is an event in eventbroker JSON. A bad line is reported with its number and
+skipped, and the exit code is 6.")]
 pub(crate) struct Options {
     #[command(flatten)]
     target: Target,
-    /// The type: `shop.orders.create`
+    /// Event type, like `shop.orders.create`
     #[arg(value_name = "TYPE", required_unless_present = "lines", conflicts_with = "lines", value_parser = EventType::parse)]
     event_type: Option<EventType>,
-    /// The payload, as JSON; `-` reads it from standard input
+    /// Payload as JSON; `-` to read it from standard input
     #[arg(long, value_name = "JSON")]
     payload: Option<String>,
-    /// The source: database, websocket, frontend, system, internal
+    /// Source of the event: database, websocket, frontend, system, internal
     #[arg(long, default_value = "system", value_parser = |name: &str| name.parse::<Source>())]
     source: Source,
-    /// The id, so that publishing it again is harmless; without it a new one is made
+    /// Id of the event, which makes publishing it again harmless [default: a new UUIDv7]
     #[arg(long)]
     id: Option<String>,
-    /// The ordering key
+    /// Ordering key
     #[arg(long)]
     key: Option<String>,
-    /// The user's id
+    /// Id of the user
     #[arg(long)]
     user_id: Option<i64>,
-    /// The session's id
+    /// Id of the session
     #[arg(long)]
     session_id: Option<String>,
-    /// An entry of the metadata, as NAME=JSON; what is no JSON is a text
+    /// Metadata entry; a value that is not JSON is taken as text. May be given several times
     #[arg(long, value_name = "NAME=JSON")]
     metadata: Vec<String>,
     /// Publish one event from each line of standard input
@@ -58,7 +58,7 @@ pub(crate) struct Options {
     lines: bool,
 }
 
-/// Publishes.
+/// Publishes the event, or those of standard input.
 pub(crate) fn run(options: &Options, json: bool) -> Result<Exit, Failure> {
     let event = options.event_type.as_ref().map(|event_type| build(options, event_type)).transpose()?;
     let broker = options.target.start()?;
@@ -97,7 +97,7 @@ fn build(options: &Options, event_type: &EventType) -> Result<Event, Failure> {
     }
     for entry in &options.metadata {
         let Some((name, value)) = entry.split_once('=') else {
-            return Err(Failure::usage(format_args!("--metadata {entry}: give NAME=JSON")));
+            return Err(Failure::usage(format_args!("--metadata {entry}: must be NAME=JSON")));
         };
         let value = serde_json::from_str(value).unwrap_or_else(|_| serde_json::Value::from(value));
         builder = builder.metadata(name, value);

@@ -1,4 +1,4 @@
-//! `replay`: events of a range again, to one subscription.
+//! `replay`: redelivers the events of a range to one subscription.
 
 use std::time::SystemTime;
 
@@ -11,7 +11,7 @@ use crate::config::print_json;
 use crate::exit::{Exit, Failure};
 use crate::{print, times};
 
-/// What `replay` can be told.
+/// Options of `replay`.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "\
 Examples:
@@ -19,38 +19,38 @@ Examples:
   eventbroker replay mailer --from 2026-11-24T08:00:00Z --to 2026-11-24T09:00:00Z --url sqlite:events.db
   eventbroker replay audit --pattern 'shop.orders.*' --limit 100000 --url sqlite:events.db")]
 #[command(after_help = "\
-What the subscription is still to receive, or has not finished, is not delivered again. If the limit is reached, the id to go on
-after is printed.")]
+Events with an open delivery to the subscription are skipped. If the limit is reached, the id to continue from with
+--after is printed.")]
 pub(crate) struct Options {
     #[command(flatten)]
     target: Target,
-    /// The subscription, by its name
+    /// Name of the subscription
     #[arg(value_name = "SUBSCRIPTION")]
     subscription: String,
-    /// Only events created at this time or later; or a duration for as long ago
+    /// Only events created at or after this time, or this duration ago
     #[arg(long, value_name = "TIME", value_parser = times::time)]
     from: Option<SystemTime>,
-    /// Only events created at this time or earlier; or a duration for as long ago
+    /// Only events created at or before this time, or this duration ago
     #[arg(long, value_name = "TIME", value_parser = times::time)]
     to: Option<SystemTime>,
-    /// Only events that were stored after the one with this id
+    /// Only events stored after the one with this id
     #[arg(long, value_name = "ID", value_parser = EventId::parse)]
     after: Option<EventId>,
-    /// Only events up to the one with this id
+    /// Only events stored up to the one with this id
     #[arg(long, value_name = "ID", value_parser = EventId::parse)]
     until: Option<EventId>,
-    /// Only events whose type matches
+    /// Only events whose type matches this pattern
     #[arg(long, value_parser = Pattern::parse)]
     pattern: Option<Pattern>,
-    /// The most events; at most 100,000
+    /// Maximum number of events, at most 100,000
     #[arg(long, value_name = "EVENTS", default_value_t = 1_000)]
     limit: usize,
-    /// Only count them
+    /// Count the events, deliver none
     #[arg(long)]
     dry_run: bool,
 }
 
-/// Delivers again.
+/// Runs the replay.
 pub(crate) fn run(options: &Options, json: bool) -> Result<Exit, Failure> {
     let mut replay = Replay::of(&options.subscription);
     (replay.from, replay.to) = (options.from, options.to);
@@ -65,7 +65,7 @@ pub(crate) fn run(options: &Options, json: bool) -> Result<Exit, Failure> {
         let dry_run = options.dry_run;
         return print_json(&json!({ "deliveries": replayed.deliveries, "dry_run": dry_run, "next": next }));
     }
-    let what = if options.dry_run { "would be delivered again" } else { "are delivered again" };
-    let more = next.map(|next| format!("; there may be more, after {next}")).unwrap_or_default();
+    let what = if options.dry_run { "would be redelivered" } else { "will be redelivered" };
+    let more = next.map(|next| format!("; continue with --after {next}")).unwrap_or_default();
     print(format!("{} events {what} to {}{more}\n", replayed.deliveries, options.subscription).as_bytes())
 }

@@ -11,10 +11,10 @@ use crate::config::print_json;
 use crate::exit::{Exit, Failure};
 use crate::{print, signals, stats, times};
 
-/// Events that are asked for at a time.
+/// Events per page.
 const PAGE: usize = 1_000;
 
-/// What `sql` can be told.
+/// Options of `sql`.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "\
 Examples:
@@ -28,13 +28,13 @@ pub(crate) struct Options {
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
-    /// Make the tables, or bring them up to date
+    /// Create the tables, or migrate them to the current version
     Migrate(Only),
-    /// Print the statements that make the tables
+    /// Print the statements that create the tables
     Print(Only),
-    /// Tell how far each subscription is behind
+    /// Show the backlog of each subscription
     Lag(Only),
-    /// Remove completed and failed events, with their dead letters and what is to be delivered again of them
+    /// Delete completed and failed events, with their dead letters and their deliveries from replays
     Purge(Purge),
 }
 
@@ -48,10 +48,10 @@ struct Only {
 struct Purge {
     #[command(flatten)]
     target: Target,
-    /// Only events created so long ago
+    /// Only events created at least this long ago
     #[arg(long, value_name = "DURATION", value_parser = times::duration)]
     older_than: Duration,
-    /// Only events of this status: completed or failed; both without it
+    /// Only events with this status: completed or failed [default: both]
     #[arg(long, value_parser = ended)]
     status: Option<Status>,
 }
@@ -63,7 +63,7 @@ fn ended(name: &str) -> Result<Status, String> {
     }
 }
 
-/// Does what is asked for.
+/// Runs the subcommand.
 pub(crate) fn run(options: &Options, json: bool) -> Result<Exit, Failure> {
     match &options.verb {
         Verb::Migrate(only) => {
@@ -79,7 +79,7 @@ pub(crate) fn run(options: &Options, json: bool) -> Result<Exit, Failure> {
         }
         Verb::Lag(only) => {
             let provider = only.target.open()?;
-            let operator = provider.operator.ok_or_else(|| Failure::usage("the back end knows no lag"))?;
+            let operator = provider.operator.ok_or_else(|| Failure::usage("the back end reports no lag"))?;
             let lag = operator.stats().map_err(failure)?;
             if json { print_json(&stats::as_json(&lag)) } else { print(stats::table(&lag).as_bytes()) }
         }

@@ -1,4 +1,4 @@
-//! `stats`: how many events a back end holds, and how far its subscriptions are behind.
+//! `stats`: the number of events that a back end holds, and the backlog of each subscription.
 
 use eventbroker::stats::{BackEndStats, StoreStats, SubscriptionLag};
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use crate::config::print_json;
 use crate::exit::{Exit, Failure};
 use crate::{print, times};
 
-/// What `stats` can be told.
+/// Options of `stats`.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "\
 Examples:
@@ -44,7 +44,7 @@ fn as_text(events: StoreStats) -> String {
     )
 }
 
-/// How far the subscriptions are behind, for programs.
+/// The statistics of the back end as JSON.
 pub(crate) fn as_json(stats: &BackEndStats) -> Value {
     let subscription = |lag: &SubscriptionLag| {
         json!({
@@ -63,7 +63,7 @@ pub(crate) fn as_json(stats: &BackEndStats) -> Value {
     })
 }
 
-/// The same for people.
+/// The statistics of the back end as text: totals, and a table of the subscriptions.
 pub(crate) fn table(stats: &BackEndStats) -> String {
     let mut rows =
         vec![["SUBSCRIPTION", "PATTERN", "READY", "LEASED", "DEFERRED", "DEAD", "OLDEST"].map(str::to_owned)];
@@ -89,15 +89,15 @@ pub(crate) fn table(stats: &BackEndStats) -> String {
     };
     let oldest = stats.oldest_transaction.filter(|age| age.as_secs() > 0);
     let oldest = oldest.map_or_else(String::new, |age| {
-        format!("open for {} s is a transaction that streams wait for\n", age.as_secs())
+        format!("streams wait for a transaction that has been open for {} s\n", age.as_secs())
     });
     let lost = match (stats.entries_lost, stats.losses_unknown) {
         (0, 0) => String::new(),
-        (lost, 0) => format!("lost           {lost} events are gone that were not handled\n"),
-        (lost, _) => format!("lost           at least {lost} events are gone that were not handled\n"),
+        (lost, 0) => format!("lost           {lost} events were removed before they were handled\n"),
+        (lost, _) => format!("lost           at least {lost} events were removed before they were handled\n"),
     };
     format!(
-        "dead letters   {} ({} have expired)\nsubscriptions  {} ({} have expired)\n{lost}{oldest}{}",
+        "dead letters   {} ({} expired)\nsubscriptions  {} ({} expired)\n{lost}{oldest}{}",
         stats.dead_letters,
         stats.dead_letters_expired,
         stats.subscriptions.len(),
@@ -112,13 +112,13 @@ mod tests {
     use eventbroker::stats::BackEndStats;
 
     #[test]
-    fn a_loss_is_shown_as_exactly_as_it_is_known() {
+    fn a_loss_is_exact_or_a_lower_bound() {
         let mut stats = BackEndStats::default();
         assert!(!table(&stats).contains("lost"));
         stats.entries_lost = 298;
-        assert!(table(&stats).contains("\nlost           298 events are gone that were not handled\n"));
+        assert!(table(&stats).contains("\nlost           298 events were removed before they were handled\n"));
         stats.losses_unknown = 1;
-        assert!(table(&stats).contains("\nlost           at least 298 events are gone that were not handled\n"));
+        assert!(table(&stats).contains("\nlost           at least 298 events were removed before they were handled\n"));
         let json = as_json(&stats);
         assert_eq!((&json["entries_lost"], &json["losses_unknown"]), (&298.into(), &1.into()));
     }

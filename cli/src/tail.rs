@@ -1,4 +1,4 @@
-//! `tail`: the events of every instance, as the back end has them.
+//! `tail`: follows the events of every instance, in the order of the back end.
 
 use std::time::{Duration, Instant};
 
@@ -9,12 +9,12 @@ use crate::exit::{Exit, Failure};
 use crate::list::line;
 use crate::{signals, times};
 
-/// How soon a signal is heard.
+/// The longest wait of one read, and so how late a signal is noticed.
 const GLANCE: Duration = Duration::from_millis(50);
-/// Events that are read at a time.
+/// The most events per read.
 const PAGE: usize = 256;
 
-/// What `tail` can be told.
+/// Options of `tail`.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "\
 Examples:
@@ -24,19 +24,19 @@ Examples:
 pub(crate) struct Options {
     #[command(flatten)]
     target: Target,
-    /// Which events: `shop.orders.create`, `shop.*.create`, `shop.**`, `*` for all
+    /// Only events whose type matches: `shop.orders.create`, `shop.*.create`, `shop.**`, `*` for all
     #[arg(long, default_value = "*", value_parser = Pattern::parse)]
     pattern: Pattern,
-    /// Where to begin: `new`, `earliest`, a time, or a duration for as long ago
+    /// Start position: `new`, `earliest`, a time, or a duration ago
     #[arg(long, default_value = "new", value_parser = position)]
     from: StartPosition,
-    /// Begin after the event with this id
+    /// Start after the event with this id
     #[arg(long, value_name = "ID", value_parser = EventId::parse, conflicts_with = "from")]
     after: Option<EventId>,
-    /// End after so many events
+    /// Exit after this number of events
     #[arg(long, value_name = "EVENTS")]
     limit: Option<u64>,
-    /// End after this time
+    /// Exit after this duration
     #[arg(long = "for", value_name = "DURATION", value_parser = times::duration)]
     lasts: Option<Duration>,
 }
@@ -49,11 +49,11 @@ fn position(text: &str) -> Result<StartPosition, String> {
     }
 }
 
-/// Shows the events until a signal comes, or it is enough.
+/// Prints events until the limit, the time or a signal ends it.
 pub(crate) fn run(options: &Options, json: bool) -> Result<Exit, Failure> {
     let provider = options.target.open()?;
     let Some(operator) = provider.operator.as_ref().filter(|_| provider.capabilities.tail) else {
-        return Err(Failure::usage(format_args!("the back end {} can't show events as they come", provider.name)));
+        return Err(Failure::usage(format_args!("the back end {} can't follow events", provider.name)));
     };
     let start = options.after.clone().map_or_else(|| options.from.clone(), StartPosition::After);
     let mut tail = operator.tail(&options.pattern, &start).map_err(failure)?;
@@ -77,7 +77,7 @@ pub(crate) fn run(options: &Options, json: bool) -> Result<Exit, Failure> {
     }
 }
 
-/// Prints. True if nobody reads any more.
+/// Prints the text. Returns true if the reader has closed the pipe.
 fn print_or_end(text: &str) -> Result<bool, Failure> {
     use std::io::Write as _;
     if text.is_empty() {

@@ -1,4 +1,4 @@
-//! No bytes make the decoder panic, and an event that was read is written and read again as the same event.
+//! The decoder never panics, and a decoded event survives encoding and decoding unchanged.
 
 #![no_main]
 

@@ -1,5 +1,5 @@
-//! Any two texts: the first as a pattern, the second as an event type. What the library accepts as a pattern must
-//! obey the rules, and must match exactly what a naive matcher, written another way, matches.
+//! Takes any two strings as a pattern and an event type. The library must accept exactly the well-formed patterns, and
+//! must match exactly as a naive matcher does.
 
 #![no_main]
 

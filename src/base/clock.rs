@@ -1,8 +1,8 @@
-//! Time. The only file that reads a clock.
+//! The broker's clock, monotonic and wall time. Tests replace it with a [`ManualClock`].
 //!
-//! Delays, deadlines and leases count monotonic nanoseconds since the clock was made, so a wall clock that jumps
-//! moves none of them. Wall time is data: it is derived from the same reading through an anchor that the timer
-//! thread renews, which makes one reading serve both. A [`ManualClock`] stands in for it in tests.
+//! Delays, deadlines and leases count monotonic nanoseconds since the clock was created, so a jump of the wall clock
+//! moves none of them. Wall time is only data: it is a monotonic reading plus an anchor, which the timer thread renews.
+//! One clock reading therefore yields both times.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,34 +10,34 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Condvar, MutexGuard};
 
-/// How long a wait under a manual clock sleeps before it looks at the clock again.
+/// Under a manual clock, a waiting thread rereads the clock this often.
 const MANUAL_POLL: Duration = Duration::from_millis(1);
 
-/// The wall clock, in nanoseconds since the Unix epoch (0 before it).
+/// The current wall time, in nanoseconds since the Unix epoch (0 before it).
 pub(crate) fn wall_nanos() -> u64 {
     wall_nanos_of(SystemTime::now())
 }
 
-/// A wall time of the standard library in nanoseconds since the Unix epoch (0 before it).
+/// Converts a wall time to nanoseconds since the Unix epoch (0 before it).
 pub(crate) fn wall_nanos_of(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, nanos)
 }
 
-/// A wall time in nanoseconds, as the standard library's type.
+/// Converts nanoseconds since the Unix epoch to the standard library's type.
 pub(crate) fn system_time(wall: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_nanos(wall)
 }
 
-/// A duration in nanoseconds; beyond 584 years it stays there.
+/// Converts a duration to nanoseconds. Saturates at 584 years.
 pub(crate) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// A clock for tests: it stands still until it is moved.
+/// A clock for tests that advances only on request.
 ///
-/// Give it to [`BrokerBuilder::manual_clock`](crate::BrokerBuilder::manual_clock). Retries, clean-up, the growth of
-/// the worker pool and every deadline of that broker then follow [`advance`](Self::advance); threads notice within
-/// about a millisecond. Cloning gives another handle to the same clock.
+/// Pass it to [`BrokerBuilder::manual_clock`](crate::BrokerBuilder::manual_clock). Retries, clean-up, the growth of
+/// the worker pool and every deadline of that broker then follow [`advance`](Self::advance). Threads notice an advance
+/// within about a millisecond. A clone is another handle to the same clock.
 ///
 /// ```
 /// use eventbroker::ManualClock;
@@ -53,7 +53,7 @@ pub struct ManualClock {
 }
 
 impl ManualClock {
-    /// A clock that stands at zero.
+    /// Creates a clock that reads zero.
     pub fn new() -> Self {
         Self::default()
     }
@@ -63,13 +63,13 @@ impl ManualClock {
         self.now.fetch_add(nanos(by), Ordering::SeqCst);
     }
 
-    /// How far it was moved since it was made.
+    /// Returns the sum of all advances.
     pub fn elapsed(&self) -> Duration {
         Duration::from_nanos(self.now.load(Ordering::SeqCst))
     }
 }
 
-/// The time of one broker.
+/// The clock of one broker.
 #[derive(Debug)]
 pub(crate) struct Clock {
     source: TimeSource,
@@ -93,7 +93,7 @@ impl Clock {
         Self { source: TimeSource::Manual(clock), anchor: AtomicU64::new(wall_nanos().saturating_sub(elapsed)) }
     }
 
-    /// Monotonic nanoseconds since this clock was made.
+    /// Monotonic nanoseconds since this clock was created.
     pub(crate) fn now(&self) -> u64 {
         match &self.source {
             TimeSource::System(origin) => nanos(origin.elapsed()),
@@ -101,24 +101,24 @@ impl Clock {
         }
     }
 
-    /// The wall time that belongs to a reading of [`now`](Self::now).
+    /// The wall time of a reading of [`now`](Self::now).
     pub(crate) fn wall(&self, now: u64) -> u64 {
         self.anchor.load(Ordering::Relaxed).saturating_add(now)
     }
 
-    /// Follows a wall clock that was set. A manual clock keeps its anchor.
+    /// Renews the anchor, so that wall times follow a wall clock that was set. A manual clock keeps its anchor.
     pub(crate) fn resync(&self) {
         if let TimeSource::System(_) = self.source {
             self.anchor.store(wall_nanos().saturating_sub(self.now()), Ordering::Relaxed);
         }
     }
 
-    /// The moment `after` from now; one that can't be represented never comes.
+    /// The reading that is `after` from now. Saturates, so a deadline beyond 584 years never passes.
     pub(crate) fn deadline(&self, after: Duration) -> u64 {
         self.now().saturating_add(nanos(after))
     }
 
-    /// How long a thread may sleep to be awake at `deadline`; a manual clock has to be looked at again and again.
+    /// How long a thread may sleep before `deadline`; under a manual clock at most [`MANUAL_POLL`].
     pub(crate) fn sleep_until(&self, deadline: u64) -> Duration {
         let left = Duration::from_nanos(deadline.saturating_sub(self.now()));
         match self.source {
@@ -127,7 +127,7 @@ impl Clock {
         }
     }
 
-    /// Waits for a notification, at most until `deadline`. False when the time is up; spurious wake-ups are possible.
+    /// Waits for a notification until `deadline`. Returns false once the deadline has passed. May wake spuriously.
     pub(crate) fn wait<T>(&self, signal: &Condvar, guard: &mut MutexGuard<'_, T>, deadline: u64) -> bool {
         let left = self.sleep_until(deadline);
         if left.is_zero() {

@@ -1,10 +1,10 @@
-//! Hashes: of texts that come from outside, and of numbers that do not. They differ from process to process.
+//! Hash functions: for text from outside the process, with a random seed, and for numbers that the process assigns.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::LazyLock;
 
-/// The hash of an event type or a key: eight bytes at a time, each step a 128-bit product folded to 64 bits. The seed is random, so nobody can prepare
-/// texts that all have the same hash.
+/// Hashes an event type or a key: eight bytes at a time, each step a 128-bit product folded to 64 bits. The random seed
+/// prevents a client from preparing texts that collide.
 pub(crate) fn hash_text(text: &str) -> u64 {
     static SEED: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one("type"));
 
@@ -14,7 +14,8 @@ pub(crate) fn hash_text(text: &str) -> u64 {
     for word in words {
         hash = fold(hash ^ u64::from_le_bytes(*word));
     }
-    // The last eight bytes again stand for the rest of a text that is long enough: cheaper than a copy of the rest.
+    // A text of eight bytes or more hashes its last eight bytes (overlapping the words) instead of a padded remainder,
+    // which saves a copy.
     let last = bytes.last_chunk().copied().unwrap_or_else(|| {
         let mut padded = [0; 8];
         padded[..rest.len()].copy_from_slice(rest);
@@ -28,13 +29,13 @@ fn fold(word: u64) -> u64 {
     product as u64 ^ (product >> 64) as u64
 }
 
-/// Hashes 64-bit numbers that nobody outside can choose, so that speed is all that counts.
+/// Hashes 64-bit numbers that the process itself assigns. It needs no protection against crafted collisions.
 #[derive(Debug, Default)]
 pub(crate) struct NumberHasher(u64);
 
 impl Hasher for NumberHasher {
     fn write_u64(&mut self, number: u64) {
-        // Multiply, and fold the upper half in: every bit of the number reaches every part of the hash.
+        // Multiplying and folding in the upper half lets every input bit affect all output bits.
         let product = u128::from(self.0 ^ number ^ 0x9E37_79B9_7F4A_7C15) * 0xD6E8_FEB8_6659_FD93;
         self.0 = (product >> 64) as u64 ^ product as u64;
     }

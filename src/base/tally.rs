@@ -1,23 +1,23 @@
-//! A counter that one thread writes and every thread reads.
+//! A counter with one writing thread and any number of readers.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A count that one thread writes and all read.
+/// A counter that only its owning thread writes. Counting costs a load and a store, no read-modify-write.
 #[derive(Debug, Default)]
 pub(crate) struct Tally(AtomicU64);
 
 impl Tally {
-    /// Counts one. Only the thread that the shard belongs to may do so: it costs no read-modify-write.
+    /// Adds one. Only the owning thread may call this: concurrent additions would be lost.
     pub(crate) fn add_one(&self) {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
     }
 
-    /// Counts several, under the same condition.
+    /// Adds `several`, under the same condition.
     pub(crate) fn add(&self, several: u64) {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(several), Ordering::Release);
     }
 
-    /// Takes one back, under the same condition.
+    /// Subtracts one, under the same condition.
     pub(crate) fn subtract_one(&self) {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_sub(1), Ordering::Release);
     }

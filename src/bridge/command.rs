@@ -1,4 +1,4 @@
-//! The commands of the settling thread, and their queue.
+//! The commands to the settling thread, and their queue.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,20 +14,20 @@ use crate::provider::{LeaseToken, Registration, Settlement};
 pub(crate) enum Command {
     Register(Registration, Arc<Registered>),
     Unregister(Arc<str>),
-    /// Removes a subscription permanently; the answer says whether it was known.
+    /// Removes a subscription permanently. The answer: whether the back end knew the subscription.
     Remove(Arc<str>, Arc<Latch<Result<bool, BackendError>>>),
     Settle(Settlement),
-    /// Marks the start of a suspect's call; the answer says whether the lease is still good.
+    /// Marks the start of a suspect's call. The answer: whether the lease is still valid.
     Mark(LeaseToken, Arc<Latch<bool>>),
-    /// Answers when everything before this command is done.
+    /// Answers when every earlier command has been executed.
     Reach(Arc<Latch<()>>),
-    /// Removes the mark of a call whose lease goes on.
+    /// Removes the mark of a call that has ended without settling its lease.
     Unmark(LeaseToken),
-    /// Does what is left, and ends.
+    /// Wakes the thread, which finds the bridge closing.
     Close,
 }
 
-/// The queue of commands. The leases and the subscriptions that exist bound it.
+/// The queue of commands. Its length is bounded by the leases and subscriptions of this process.
 pub(crate) struct Commands {
     sender: Sender<Command>,
     receiver: Receiver<Command>,
@@ -40,11 +40,11 @@ impl Commands {
     }
 
     pub(crate) fn send(&self, command: Command) {
-        // Sending fails only without a receiver, which lives beside the sender.
+        // Sending fails only without a receiver, and `self` holds one.
         let _ = self.sender.send(command);
     }
 
-    /// Waits for a command, at most `timeout` if there is one.
+    /// Waits for a command, at most `timeout`; without a timeout, until a command comes.
     pub(crate) fn wait(&self, timeout: Option<Duration>) -> Option<Command> {
         match timeout {
             Some(timeout) => self.receiver.recv_timeout(timeout).ok(),
@@ -52,7 +52,7 @@ impl Commands {
         }
     }
 
-    /// The commands that wait now.
+    /// Takes the commands that are queued now.
     pub(crate) fn drain(&self) -> impl Iterator<Item = Command> + '_ {
         self.receiver.try_iter()
     }

@@ -1,10 +1,10 @@
-//! What came in from the back end and is not settled: the leases, and the state of the ingest thread.
+//! The incoming half of a bridge: the leases that are not settled, and the state of the ingest thread.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use super::notify::Notify;
 use crate::provider::Waker;
@@ -13,23 +13,23 @@ use crate::subscription::Subscription;
 
 /// The incoming half of a bridge.
 pub(crate) struct Inbound {
-    /// Interrupts an ingest that waits at the back end.
+    /// Interrupts an ingest that waits inside a call of the back end.
     waker: Option<Waker>,
-    /// Wakes the ingest thread when it does not wait at the back end.
+    /// Wakes the ingest thread when it waits outside the back end.
     pub(crate) notify: Notify,
-    /// How long a lease lasts; known once the threads have started. `None` inside: leases do not expire.
+    /// The lease time, set when the threads start. An inner `None`: leases do not expire.
     lease_time: OnceLock<Option<Duration>>,
     /// Leases that are not settled.
-    leases: Mutex<Leases>,
-    /// Verdicts on leases that the back end does not know yet.
-    outstanding: AtomicU64,
-    /// Some subscription was less than half empty when the ingest polled last, so its credit was small.
-    without_credit: AtomicBool,
-    /// Deliveries may be coming in: the ingest thread has read the broker's phase and has not taken them in yet.
-    receiving: AtomicBool,
-    ingested: AtomicU64,
-    released: AtomicU64,
-    leases_lost: AtomicU64,
+    pub(crate) leases: Mutex<Leases>,
+    /// Settlements that the back end has not acknowledged yet.
+    pub(crate) outstanding: AtomicU64,
+    /// At the last poll some subscription was less than half empty, so its credit was small.
+    pub(crate) without_credit: AtomicBool,
+    /// The ingest thread may be receiving: set before it reads the phase, cleared after the deliveries are enqueued.
+    pub(crate) receiving: AtomicBool,
+    pub(crate) ingested: AtomicU64,
+    pub(crate) released: AtomicU64,
+    pub(crate) leases_lost: AtomicU64,
 }
 
 impl Inbound {
@@ -56,16 +56,7 @@ impl Inbound {
         self.lease_time.get().copied().flatten()
     }
 
-    pub(crate) fn leases(&self) -> MutexGuard<'_, Leases> {
-        self.leases.lock()
-    }
-
-    /// Marks a lease as lost, and with it those that wait behind it: see [`Leases::lose_behind`].
-    pub(crate) fn lose_behind(&self, lost: &HeldLease) {
-        self.leases.lock().lose_behind(lost);
-    }
-
-    /// A delivery has ended; its settlement is on its way to the back end.
+    /// A delivery has ended, and its settlement is outstanding until the back end acknowledges it.
     pub(super) fn settled(&self, lease: &HeldLease, released: bool) {
         if released {
             self.released.fetch_add(1, Ordering::SeqCst);
@@ -74,12 +65,7 @@ impl Inbound {
         self.outstanding.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// The back end knows so many settlements more.
-    pub(crate) fn acknowledged(&self, settlements: usize) {
-        self.outstanding.fetch_sub(settlements as u64, Ordering::SeqCst);
-    }
-
-    /// Wakes the ingest thread, which then asks again for how many deliveries there is credit.
+    /// Wakes the ingest thread, which then computes the credit of each subscription anew.
     pub(crate) fn wake(&self) {
         self.notify.notify();
         if let Some(wake) = &self.waker {
@@ -87,12 +73,8 @@ impl Inbound {
         }
     }
 
-    pub(crate) fn set_without_credit(&self, without: bool) {
-        self.without_credit.store(without, Ordering::SeqCst);
-    }
-
-    /// A delivery has left the queue of a subscription. Wakes the ingest if it was short of credit and the queue is half empty.
-    pub(super) fn note_free_capacity(&self, subscription: &Subscription) {
+    /// A delivery has left a queue. Wakes the ingest if its credit was small and the queue is half empty.
+    pub(crate) fn note_free_capacity(&self, subscription: &Subscription) {
         if self.without_credit.load(Ordering::Relaxed)
             && subscription.inbox.is_half_empty()
             && self.without_credit.swap(false, Ordering::SeqCst)
@@ -101,32 +83,7 @@ impl Inbound {
         }
     }
 
-    pub(crate) fn set_receiving(&self, receiving: bool) {
-        self.receiving.store(receiving, Ordering::SeqCst);
-    }
-
     pub(super) fn is_flushed(&self) -> bool {
         !self.receiving.load(Ordering::SeqCst) && self.outstanding.load(Ordering::SeqCst) == 0
-    }
-
-    pub(crate) fn count_ingested(&self, deliveries: usize) {
-        self.ingested.fetch_add(deliveries as u64, Ordering::SeqCst);
-    }
-
-    pub(crate) fn count_lost(&self, leases: usize) {
-        self.leases_lost.fetch_add(leases as u64, Ordering::SeqCst);
-    }
-
-    pub(super) fn ingested(&self) -> u64 {
-        self.ingested.load(Ordering::SeqCst)
-    }
-
-    /// Deliveries that were released because this process ended or gave them up.
-    pub(crate) fn released(&self) -> u64 {
-        self.released.load(Ordering::SeqCst)
-    }
-
-    pub(super) fn leases_lost(&self) -> u64 {
-        self.leases_lost.load(Ordering::SeqCst)
     }
 }

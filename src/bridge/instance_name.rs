@@ -1,16 +1,16 @@
-//! The name of this instance at the back end, which no two live processes have at the same time.
+//! The name of this instance at the back end. No two live processes hold the same name at the same time.
 
 use super::Bridge;
 use crate::outcome::{BackendError, StartError};
 use crate::provider::Settler;
 
-/// So many processes of one host can have the same default name.
+/// The highest suffix of a default name, and so the most processes of one host that can share it.
 const MAX_SUFFIX: u32 = 10_000;
 
-/// Time between two tries for a name that somebody else has, in nanoseconds.
-const TRY_AGAIN: u64 = 1_000_000_000;
+/// Time between two claims of a name that another process holds, in nanoseconds.
+const CLAIM_INTERVAL: u64 = 1_000_000_000;
 
-/// A name that the back end does not hold for this process yet.
+/// A name that the back end has not granted to this process yet.
 #[derive(Debug)]
 pub(super) struct InstanceNameClaim {
     id: String,
@@ -18,8 +18,8 @@ pub(super) struct InstanceNameClaim {
 }
 
 impl Bridge {
-    /// Takes a name for this instance. A configured one must be free; of a default one, the first free variant is taken. A
-    /// back end that can't be asked now is asked again when the broker runs.
+    /// Claims a name for this instance. A configured name must be free; for a default name, the first free variant is
+    /// claimed. If the back end is unavailable, the claim is repeated when the broker runs.
     pub(crate) fn claim_name(&self, name: String, configured: bool) -> Result<String, StartError> {
         let mut parts = self.parts.lock();
         let Some((_, settler)) = &mut parts.ingest else { return Ok(name) };
@@ -39,16 +39,16 @@ impl Bridge {
         Err(StartError::InstanceTaken { id: name })
     }
 
-    /// Takes the name that could not be taken before. Somebody else may have it by now, possibly one that has died: that is said, and
-    /// it is tried again.
+    /// Claims the name that could not be claimed before. If another process, possibly a dead one, holds the name, that
+    /// is recorded as an error and the claim is repeated after [`CLAIM_INTERVAL`].
     pub(crate) fn claim_late(&self, settler: &mut dyn Settler, now: u64) -> Result<(), BackendError> {
         let mut claim = self.instance_name.lock();
-        let Some(name) = claim.as_mut().filter(|it| now >= it.next_try) else { return Ok(()) };
-        name.next_try = now.saturating_add(TRY_AGAIN);
-        match settler.join(&name.id) {
+        let Some(due) = claim.as_mut().filter(|it| now >= it.next_try) else { return Ok(()) };
+        due.next_try = now.saturating_add(CLAIM_INTERVAL);
+        match settler.join(&due.id) {
             Ok(true) => *claim = None,
             Ok(false) => {
-                let taken = StartError::InstanceTaken { id: name.id.clone() };
+                let taken = StartError::InstanceTaken { id: due.id.clone() };
                 self.record_error(&BackendError::Refused(taken.to_string()));
             }
             Err(error) => return Err(error),

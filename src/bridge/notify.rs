@@ -1,4 +1,4 @@
-//! What threads of the bridge wait with: a notification that stays until it is read, and a value that is set once.
+//! How threads of the bridge wait: for a notification that stays until it is reset, and for a value that is set once.
 
 use std::time::Duration;
 

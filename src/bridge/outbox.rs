@@ -1,5 +1,5 @@
-//! What goes out to the back end: events until it has confirmed them, and statuses until it knows them. Who sends them is in
-//! `engine/bridge/mirror_thread.rs`.
+//! The outgoing half of a bridge: events until the back end has confirmed them, and statuses until the back end has
+//! stored them. The thread that sends them is in `engine/bridge/mirror_thread.rs`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,13 +17,13 @@ use crate::provider::StatusChange;
 use crate::store::{Record, SharedRecord};
 use crate::subscription::Reservation;
 
-/// Events, or statuses, per call of the back end.
+/// The most events, or statuses, per call of the back end.
 pub(crate) const MAX_BATCH: usize = 256;
-/// Events that wait for the back end.
+/// The most events that wait for the back end's confirmation.
 const MAX_UNCONFIRMED: usize = 10_000;
-/// Events whose status the back end does not know yet: while there are more, no event is accepted.
+/// From this many unreported statuses on, no event is accepted.
 const MAX_UNREPORTED: usize = 100_000;
-/// Publishers of this many consecutive batches wait apart, so that the outcomes of one batch do not wake the publishers of the next.
+/// Publishers of this many consecutive batches wait at separate gates, so that one batch's outcomes wake only its own.
 const GATES: usize = 4;
 
 /// The outgoing half of a bridge.
@@ -32,11 +32,11 @@ pub(crate) struct Outbox {
     pub(crate) buffers: bool,
     /// Jobs for the mirror thread. `unconfirmed` bounds the events among them.
     jobs: (Sender<Job>, Receiver<Job>),
-    /// Events that were taken and are not confirmed.
-    unconfirmed: AtomicU64,
+    /// Events that were [reserved](Self::reserve) and are not confirmed.
+    pub(crate) unconfirmed: AtomicU64,
     /// The next batch.
     ready: Mutex<Batch>,
-    /// Where publishers wait for outcomes; batch `n` uses the gate `n % GATES`.
+    /// Publishers wait here for outcomes; batch `n` uses the gate `n % GATES`.
     gates: [Arc<ConfirmationGate>; GATES],
     /// Batches sent so far.
     round: AtomicUsize,
@@ -44,11 +44,11 @@ pub(crate) struct Outbox {
     sending: Mutex<Option<Arc<Vec<Event>>>>,
     /// Events whose outcome will never be known.
     unflushed: Mutex<Vec<Event>>,
-    /// The latest status of each event that the back end's store does not know yet.
+    /// The latest status of each event that is not reported to the back end's store yet.
     unreported: Mutex<HashMap<EventId, StatusChange>>,
-    /// The number of statuses that the back end's store does not know yet, those in a call under way included.
-    outstanding: AtomicU64,
-    mirrored: AtomicU64,
+    /// The number of unreported statuses, those in a call under way included.
+    pub(crate) outstanding: AtomicU64,
+    pub(crate) mirrored: AtomicU64,
 }
 
 /// A request to the mirror thread.
@@ -58,10 +58,10 @@ enum Job {
     Wake,
 }
 
-/// An event that the back end is to hold.
+/// An event to be sent to the back end.
 pub(crate) struct Unsent {
     pub(crate) event: Event,
-    /// Whether the back end [may hold it already](Event::may_exist), as it was when the event was published.
+    /// Whether the back end [may hold the event already](Event::may_exist), judged when it was published.
     pub(crate) may_exist: bool,
 }
 
@@ -72,15 +72,15 @@ pub(crate) struct Outgoing {
     pub(crate) on_confirmed: OnConfirmed,
 }
 
-/// What follows from the back end's answer.
+/// What the mirror thread does with the back end's answer.
 pub(crate) enum OnConfirmed {
-    /// A publisher waits for it.
+    /// Resolves the confirmation that a publisher waits for.
     Answer {
-        /// The places of the event in this process; `None` if the publisher enqueues it by itself, once it is confirmed.
+        /// The places of the event in this process; `None` if the publisher enqueues the confirmed event itself.
         reservation: Option<Reservation>,
         confirmation: Arc<Confirmation>,
     },
-    /// The event was accepted before, and stays open here until then.
+    /// Settles the record of an event that was accepted before the confirmation.
     Settle(SharedRecord),
 }
 
@@ -90,7 +90,7 @@ impl OnConfirmed {
     }
 }
 
-/// Events that go out in one call.
+/// The events of one call of the mirror.
 #[derive(Default)]
 pub(crate) struct Batch {
     pub(crate) outgoing: Vec<Outgoing>,
@@ -107,7 +107,7 @@ impl Batch {
 }
 
 impl Outgoing {
-    /// The event as the mirror gets it: with the name of the instance.
+    /// The event as the mirror sends it: with the name of the instance.
     fn copy(&self, instance_id: &Arc<str>) -> Event {
         let mut event = self.event.clone();
         event.adopt(instance_id, None);
@@ -135,30 +135,30 @@ impl Outbox {
         }
     }
 
-    /// Counts an event that will wait for the back end.
+    /// Reserves room for an event that will wait for the back end. [`release`](Self::release) gives the room back.
     ///
     /// # Errors
-    /// The bound that is reached.
+    /// The bound that is reached: [`MAX_UNREPORTED`] or [`MAX_UNCONFIRMED`].
     pub(crate) fn reserve(&self) -> Result<(), FullLimit> {
         if self.unreported.lock().len() >= MAX_UNREPORTED {
             return Err(FullLimit::Mirror { max: MAX_UNREPORTED });
         }
-        let fits = |waiting: u64| (waiting < MAX_UNCONFIRMED as u64).then_some(waiting + 1);
-        match self.unconfirmed.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fits) {
+        let incremented = |waiting: u64| (waiting < MAX_UNCONFIRMED as u64).then_some(waiting + 1);
+        match self.unconfirmed.fetch_update(Ordering::SeqCst, Ordering::SeqCst, incremented) {
             Ok(_) => Ok(()),
             Err(_) => Err(FullLimit::Mirror { max: MAX_UNCONFIRMED }),
         }
     }
 
-    /// An event that was counted waits no longer.
-    pub(crate) fn answered(&self) {
+    /// Releases the room of a reserved event, which waits no longer.
+    pub(crate) fn release(&self) {
         self.unconfirmed.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// Passes an event that was counted to the mirror thread.
+    /// Passes a reserved event to the mirror thread.
     pub(crate) fn enqueue(&self, unsent: Unsent, on_confirmed: OnConfirmed) {
         let Unsent { event, may_exist } = unsent;
-        // Sending fails only without a receiver, which lives beside the sender.
+        // Sending fails only without a receiver, and `self` holds one.
         let _ = self.jobs.0.send(Job::Send(Outgoing { event, may_exist, on_confirmed }));
     }
 
@@ -168,7 +168,7 @@ impl Outbox {
         let _ = self.jobs.0.send(Job::Wake);
     }
 
-    /// Adds waiting events to the next batch, up to [`MAX_BATCH`].
+    /// Moves waiting events to the next batch, up to [`MAX_BATCH`].
     pub(crate) fn fill_batch(&self, instance_id: &Arc<str>) {
         let mut ready = self.ready.lock();
         let free = MAX_BATCH - ready.outgoing.len();
@@ -182,8 +182,7 @@ impl Outbox {
         self.fill_batch(instance_id);
     }
 
-    /// Fills the next batch until it has `expected` events, yielding to their publishers, for at most `limit`. False if they have not
-    /// come.
+    /// Fills the next batch until it has `expected` events, yielding the core, for at most `limit`. False on timeout.
     pub(crate) fn gather(&self, instance_id: &Arc<str>, expected: usize, limit: Duration) -> bool {
         let began = Instant::now();
         while self.batch_len() < expected {
@@ -209,7 +208,8 @@ impl Outbox {
         self.jobs.1.is_empty() && !self.has_batch()
     }
 
-    /// Takes the next batch for sending. Until [`sent`](Self::sent), [`take_unsent`](Self::take_unsent) returns its events.
+    /// Takes the next batch for sending. Until [`end_sending`](Self::end_sending),
+    /// [`take_unflushed`](Self::take_unflushed) includes its events.
     pub(crate) fn begin_sending(&self) -> (Vec<Outgoing>, Arc<Vec<Event>>) {
         let Batch { outgoing, events } = std::mem::take(&mut *self.ready.lock());
         self.round.fetch_add(1, Ordering::Relaxed);
@@ -219,16 +219,16 @@ impl Outbox {
     }
 
     /// The batch under way has its outcomes.
-    pub(crate) fn sent(&self) {
+    pub(crate) fn end_sending(&self) {
         *self.sending.lock() = None;
     }
 
-    /// Keeps events whose outcome will never be known, for the report of the stop.
+    /// Adds events whose outcome will never be known to the report of the stop.
     pub(crate) fn add_unflushed(&self, events: impl IntoIterator<Item = Event>) {
         self.unflushed.lock().extend(events);
     }
 
-    /// Takes the events that the mirror thread has left behind without sending them.
+    /// Takes the events that the mirror thread has never sent.
     pub(crate) fn take_unsent(&self) -> Vec<Outgoing> {
         let ready = std::mem::take(&mut *self.ready.lock()).outgoing;
         let waiting = self.jobs.1.try_iter().filter_map(|job| match job {
@@ -238,14 +238,14 @@ impl Outbox {
         ready.into_iter().chain(waiting).collect()
     }
 
-    /// Takes all events whose outcome is not known, those under way included.
+    /// Takes all events with an unknown outcome, including those of the batch under way.
     pub(crate) fn take_unflushed(&self) -> Vec<Event> {
         let mut unflushed = std::mem::take(&mut *self.unflushed.lock());
         unflushed.extend(self.sending.lock().iter().flat_map(|events| events.iter().cloned()));
         unflushed
     }
 
-    /// The gate of the publishers whose events go out with the next batch.
+    /// The gate at which the publishers of the next batch wait.
     pub(crate) fn gate(&self) -> &Arc<ConfirmationGate> {
         &self.gates[self.round.load(Ordering::Relaxed) % GATES]
     }
@@ -255,19 +255,7 @@ impl Outbox {
         self.gates.iter().for_each(|gate| gate.open_if_due());
     }
 
-    pub(crate) fn count_mirrored(&self) {
-        self.mirrored.fetch_add(1, Ordering::SeqCst);
-    }
-
-    pub(super) fn mirrored(&self) -> u64 {
-        self.mirrored.load(Ordering::SeqCst)
-    }
-
-    pub(super) fn unconfirmed(&self) -> u64 {
-        self.unconfirmed.load(Ordering::SeqCst)
-    }
-
-    /// Adds a status for the back end's store. It replaces an older one of the same event.
+    /// Adds a status for the back end's store. It replaces an older status of the same event.
     pub(super) fn add_status(&self, record: &Record, status: Status, error: Option<String>) {
         let id = record.event.id();
         let change = StatusChange::new(id.clone(), status, error, record.retries());
@@ -293,22 +281,17 @@ impl Outbox {
         ids.iter().filter_map(|id| unreported.remove(id)).collect()
     }
 
-    /// Puts statuses back whose report failed. Returns how many; the others were replaced by newer ones meanwhile.
+    /// Puts statuses back after their report failed. Returns how many; newer ones have replaced the others.
     pub(crate) fn put_statuses_back(&self, changes: Vec<StatusChange>) -> usize {
         let mut unreported = self.unreported.lock();
-        let mut back = 0;
+        let mut restored = 0;
         for change in changes {
             if !unreported.contains_key(&change.id) {
-                back += 1;
+                restored += 1;
                 unreported.insert(change.id.clone(), change);
             }
         }
-        back
-    }
-
-    /// The back end's store knows this many statuses more, or newer ones stand for them.
-    pub(crate) fn statuses_reported(&self, count: usize) {
-        self.outstanding.fetch_sub(count as u64, Ordering::SeqCst);
+        restored
     }
 
     pub(super) fn is_flushed(&self) -> bool {

@@ -1,4 +1,4 @@
-//! The receipt of a publish that was not waited for.
+//! The receipt of an asynchronous publish, and the gates at which publishers wait for the back end's answers.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,8 +11,10 @@ use parking_lot::Mutex;
 use crate::event::{Event, EventId};
 use crate::outcome::{Accepted, PublishError};
 
-/// Tells what became of a [`publish_async`](crate::Broker::publish_async). Dropping it changes nothing.
-#[must_use = "a receipt tells whether the event was accepted"]
+/// The outcome of a [`publish_async`](crate::Broker::publish_async), to wait for.
+///
+/// Dropping a receipt neither withdraws the event nor waits.
+#[must_use = "only the receipt shows whether the event was accepted"]
 pub struct Receipt(State);
 
 enum State {
@@ -22,39 +24,39 @@ enum State {
 
 type Outcome = Result<Accepted, PublishError>;
 
-/// An outcome that a bridge thread will know.
+/// An outcome that a bridge thread will resolve.
 #[derive(Debug)]
 pub(crate) struct Confirmation {
     outcome: Mutex<Option<Outcome>>,
     gate: Arc<ConfirmationGate>,
 }
 
-/// Where those wait whose outcomes are probably known at the same time. To wake one thread costs a system call; the standard library's
-/// condition variable wakes any number with one.
+/// A gate for publishers whose outcomes are probably resolved together. To wake one thread costs a system call; the
+/// standard library's condition variable wakes any number with one call.
 #[derive(Debug, Default)]
 pub(crate) struct ConfirmationGate {
-    /// Some outcome has become known since it was opened.
+    /// An outcome was resolved since the gate was opened last.
     is_due: AtomicBool,
     lock: Lock<()>,
     opened: Condvar,
 }
 
 impl ConfirmationGate {
-    /// Wakes those who wait, if any of their outcomes has become known.
+    /// Wakes the waiting publishers, if an outcome was resolved since the last time.
     pub(crate) fn open_if_due(&self) {
         if self.is_due.swap(false, Ordering::SeqCst) {
-            // Who has not seen an outcome under the lock waits by now.
+            // A publisher checks its outcome under this lock: one that checked before it was resolved waits by now.
             drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner));
             self.opened.notify_all();
         }
     }
 
-    /// Waits until `check` sees something; nothing if that was not in time.
+    /// Waits until `check` returns a value; `None` if the deadline passes first.
     fn wait<T>(&self, deadline: Option<Instant>, check: impl Fn() -> Option<T>) -> Option<T> {
         let mut guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            if let Some(seen) = check() {
-                return Some(seen);
+            if let Some(value) = check() {
+                return Some(value);
             }
             guard = match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
                 Some(Duration::ZERO) => return None,
@@ -70,7 +72,7 @@ impl Confirmation {
         Self { outcome: Mutex::default(), gate: Arc::clone(gate) }
     }
 
-    /// It is known now. Who waits for it is woken when its gate is opened.
+    /// Sets the outcome. The publisher that waits for it wakes when the gate is opened.
     pub(crate) fn resolve(&self, outcome: Outcome) {
         *self.outcome.lock() = Some(outcome);
         self.gate.is_due.store(true, Ordering::SeqCst);
@@ -86,7 +88,7 @@ impl Receipt {
         Self(State::Pending(confirmation, Box::new(event)))
     }
 
-    /// The event's id.
+    /// The id of the published event. Never blocks.
     pub fn id(&self) -> &EventId {
         match &self.0 {
             State::Known(accepted) => &accepted.id,
@@ -94,11 +96,14 @@ impl Receipt {
         }
     }
 
-    /// The outcome. Blocks until the back end has confirmed the event, at most `timeout`; with the memory provider it is
-    /// known at once.
+    /// Waits for the outcome of the publish.
+    ///
+    /// Blocks until the back end has answered, at most for `timeout`. With the memory provider, and with
+    /// [`Confirm::Buffered`](crate::Confirm::Buffered), the outcome is known at once.
     ///
     /// # Errors
-    /// [`PublishError::Rejected`] if the back end refused the event, [`PublishError::Unknown`] if it did not answer in time.
+    /// [`PublishError::Unknown`] without an answer in time, or before the broker stopped: the event may be stored or
+    /// not. [`PublishError::Rejected`], [`PublishError::Full`] or [`PublishError::IdConflict`] if it was refused.
     pub fn wait(&self, timeout: Duration) -> Result<Accepted, PublishError> {
         let (confirmation, event) = match &self.0 {
             State::Known(accepted) => return Ok((**accepted).clone()),

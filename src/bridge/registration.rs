@@ -1,4 +1,4 @@
-//! Which subscriptions the back end serves: what it has to offer for one, and how it is told of one that comes, goes, or is removed for good.
+//! Registering, unregistering and removing subscriptions at the back end, and checking that it offers their options.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,34 +11,34 @@ use crate::outcome::{BackendError, SubscribeError};
 use crate::provider::Registration;
 use crate::subscription::{Subscription, SubscriptionStart};
 
-/// How long `subscribe` and `start` wait until the back end knows a subscription; it goes on in the background.
+/// How long `subscribe` and `start` wait for a registration, which then continues in the background.
 const REGISTER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What it is called that a back end may not offer.
+/// Names of features that a back end may lack, for [`SubscribeError::Unsupported`].
 pub(crate) const START_POSITIONS: &str = "start positions";
 pub(crate) const ORDER_ACROSS_INSTANCES: &str =
     "order per key across instances; where the setting `partitions` is offered, it has to be at least 1";
 
-/// What the back end says to a registration.
+/// The back end's answer to a registration.
 pub(crate) type Registered = Latch<Result<(), BackendError>>;
 
 impl Bridge {
-    /// Whether the back end offers what a subscription asks for.
+    /// Whether the back end offers every option that a subscription asks for.
     pub(crate) fn check(&self, scope: Scope, options: &SubscribeOptions) -> Result<(), SubscribeError> {
-        let (served, can) = (self.serves(scope), &self.capabilities);
+        let (served, offers) = (self.serves(scope), &self.capabilities);
         let missing = match scope {
-            Scope::Group if self.has_ingest && !can.groups => "groups",
-            Scope::Broadcast if self.has_ingest && !can.broadcast => "broadcast",
-            Scope::Broadcast if options.durable && !can.durable_broadcast => "durable broadcast",
-            _ if served && options.ordered && !can.order_per_subscription => "order of a whole subscription",
-            _ if options.ordered_across_instances && !(served && can.order_per_key) => ORDER_ACROSS_INSTANCES,
-            _ if options.start != StartPosition::New && !(served && can.start_positions) => START_POSITIONS,
+            Scope::Group if self.has_ingest && !offers.groups => "groups",
+            Scope::Broadcast if self.has_ingest && !offers.broadcast => "broadcast",
+            Scope::Broadcast if options.durable && !offers.durable_broadcast => "durable broadcast",
+            _ if served && options.ordered && !offers.order_per_subscription => "order of a whole subscription",
+            _ if options.ordered_across_instances && !(served && offers.order_per_key) => ORDER_ACROSS_INSTANCES,
+            _ if options.start != StartPosition::New && !(served && offers.start_positions) => START_POSITIONS,
             _ => return Ok(()),
         };
         Err(SubscribeError::Unsupported { provider: self.name.clone(), feature: missing })
     }
 
-    /// Has the back end told of a subscription. While the broker runs, waits for its answer.
+    /// Registers a subscription. If `running`, waits for the back end's answer, at most [`REGISTER_TIMEOUT`].
     pub(crate) fn register(&self, subscription: &Subscription, running: bool) -> Result<(), SubscribeError> {
         if !self.serves(subscription.scope) {
             return Ok(());
@@ -56,18 +56,18 @@ impl Bridge {
             .map_err(|error| SubscribeError::Refused { provider: self.name.clone(), reason: error.to_string() })
     }
 
-    /// Waits for the registrations that were made before the broker ran.
+    /// Waits for the registrations that were made before the broker started.
     pub(crate) fn wait_for_registrations(&self) {
         let registrations = std::mem::take(&mut *self.registrations.lock());
         for registered in registrations {
-            // A refusal is noted where it comes in.
+            // The settling thread has recorded a refusal already.
             let _ = self.wait_until_registered(&registered);
         }
     }
 
     fn wait_until_registered(&self, registered: &Registered) -> Result<(), BackendError> {
         registered.wait(REGISTER_TIMEOUT).unwrap_or_else(|| {
-            let reason = format!("a subscription is not registered after {REGISTER_TIMEOUT:?}; it is tried again");
+            let reason = format!("a subscription is not registered after {REGISTER_TIMEOUT:?}; retrying");
             self.record_error(&BackendError::Unavailable(reason));
             Ok(())
         })
@@ -79,12 +79,12 @@ impl Bridge {
         }
     }
 
-    /// Has the back end forget a subscription. Waits for its answer.
+    /// Removes a subscription from the back end. Waits for the answer, at most [`REGISTER_TIMEOUT`].
     pub(crate) fn remove_permanently(&self, name: &str) -> Result<bool, BackendError> {
         let removed = Arc::new(Latch::new());
         self.commands.send(Command::Remove(name.into(), Arc::clone(&removed)));
         removed.wait(REGISTER_TIMEOUT).unwrap_or_else(|| {
-            let reason = format!("no answer within {REGISTER_TIMEOUT:?}; it is tried again");
+            let reason = format!("no answer within {REGISTER_TIMEOUT:?}; retrying");
             Err(BackendError::Unavailable(reason))
         })
     }

@@ -1,5 +1,4 @@
-//! The suspects that wait for their turn: deliveries that came back from a lost lease, of which one runs at a time. The rules of a turn
-//! are in `engine/bridge/crash_guard.rs`.
+//! The queue of suspects: redeliveries after a lost lease. The rules are in `engine/bridge/crash_guard.rs`.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,7 +19,7 @@ struct Suspects {
 }
 
 impl SuspectQueue {
-    /// Begins the turn of a delivery and returns it; `None` if another one runs, then the delivery waits here.
+    /// Begins the turn of a delivery and returns it. `None` if another suspect runs: then the delivery waits here.
     pub(crate) fn begin(&self, subscription: &Arc<Subscription>, delivery: QueuedDelivery) -> Option<QueuedDelivery> {
         let mut suspects = self.0.lock();
         if suspects.running {
@@ -36,7 +35,7 @@ impl SuspectQueue {
         self.0.lock().running = false;
     }
 
-    /// Takes the suspect that has waited longest, if none runs. Its turn has not begun.
+    /// Takes the suspect that has waited longest, if none runs. Does not begin its turn.
     pub(crate) fn next(&self) -> Option<(Arc<Subscription>, QueuedDelivery)> {
         let mut suspects = self.0.lock();
         if suspects.running { None } else { suspects.waiting.pop_front() }
@@ -45,8 +44,8 @@ impl SuspectQueue {
     /// Takes the waiting suspects of a subscription.
     pub(crate) fn take_of(&self, subscription: &Subscription) -> Vec<QueuedDelivery> {
         let waiting = &mut self.0.lock().waiting;
-        let (taken, kept) = std::mem::take(waiting).into_iter().partition(|(of, _)| of.id == subscription.id);
-        *waiting = kept;
+        let (taken, remaining) = std::mem::take(waiting).into_iter().partition(|(of, _)| of.id == subscription.id);
+        *waiting = remaining;
         let taken: VecDeque<(Arc<Subscription>, QueuedDelivery)> = taken;
         taken.into_iter().map(|(_, delivery)| delivery).collect()
     }

@@ -1,4 +1,4 @@
-//! Building a broker: one setting after the other, then all are checked. What the settings mean is told in `config`.
+//! Building a broker. `build` checks the settings, which are described in `config`.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::outcome::StartError;
 use crate::provider::Provider;
 use crate::telemetry::{Propagator, SharedPropagator};
 
-/// Builds a [`Broker`]. Made by [`Broker::builder`].
+/// Builds a [`Broker`]. Created by [`Broker::builder`].
 #[derive(Default)]
 #[must_use]
 pub struct BrokerBuilder {
@@ -22,102 +22,123 @@ pub struct BrokerBuilder {
 }
 
 impl BrokerBuilder {
-    /// Takes all settings from a [`Config`]; those made before are gone.
+    /// Replaces all settings by those of a [`Config`].
+    ///
+    /// The provider, the clock and the propagator are kept.
     pub fn config(mut self, config: Config) -> Self {
         self.config = config;
         self
     }
 
-    /// What `publish` does. Default [`Mode::Async`].
+    /// Sets what [`Broker::publish`] waits for. Default [`Mode::Async`].
     pub fn mode(mut self, mode: Mode) -> Self {
         self.config.mode = mode;
         self
     }
 
-    /// Threads that run handlers. Default 10; 1 to 1,024.
+    /// Sets the number of threads that run handlers. Default 10; 1 to 1,024.
     pub fn worker_count(mut self, threads: usize) -> Self {
         self.config.worker_count = threads;
         self
     }
 
-    /// To how many threads the pool may grow while handlers are slow. Default 4 × `worker_count`; at most 4,096.
+    /// Sets how many threads the pool may have while handlers are slow.
+    ///
+    /// Default 4 × `worker_count`, at most 4,096; `worker_count` to 4,096.
     pub fn max_workers(mut self, threads: usize) -> Self {
         self.config.max_workers = Some(threads);
         self
     }
 
-    /// Queue capacity of each subscription, in events. Default 1,000; 1 to 16,777,216.
+    /// Sets the queue capacity of each subscription, in events.
+    ///
+    /// Default 1,000; 1 to 16,777,216.
     pub fn buffer_size(mut self, events: usize) -> Self {
         self.config.buffer_size = events;
         self
     }
 
-    /// How failed deliveries are retried. Default: 3 retries after 1 s, 2 s, 4 s, ± 10 %.
+    /// Sets how failed deliveries are retried.
+    ///
+    /// Default: 3 retries after 1 s, 2 s, 4 s, ± 10 %.
     pub fn retry_policy(mut self, policy: RetryPolicy) -> Self {
         self.config.retry_policy = policy;
         self
     }
 
-    /// Completed and failed events held in the store. Default 10,000; 1 to 100,000,000.
+    /// Sets how many completed and failed events the store holds.
+    ///
+    /// Default 10,000; 1 to 100,000,000.
     pub fn max_events(mut self, events: usize) -> Self {
         self.config.max_events = events;
         self
     }
 
-    /// Events accepted and not yet settled. Default 100,000; 1 to 100,000,000.
+    /// Sets how many events may be accepted and not yet settled.
+    ///
+    /// Default 100,000; 1 to 100,000,000. Beyond it a publish is refused.
     pub fn max_in_flight(mut self, events: usize) -> Self {
         self.config.max_in_flight = events;
         self
     }
 
-    /// When an event of a back end is accepted. Default [`Confirm::Confirmed`].
+    /// Sets when an event of a back end is accepted. Default [`Confirm::Confirmed`].
     pub fn confirm(mut self, confirm: Confirm) -> Self {
         self.config.confirm = confirm;
         self
     }
 
-    /// Whether events are counted and timed by source and type, for [`Broker::metrics`]. Default true.
+    /// Sets whether events are counted and timed by source and type. Default true.
+    ///
+    /// [`Broker::metrics`] reports the counts and times.
     pub fn metrics(mut self, by_type: bool) -> Self {
         self.config.metrics = by_type;
         self
     }
 
-    /// The name of this instance. Default: the host's name, with a suffix if another live process of the back end has that.
+    /// Sets the name of this instance, 1 to 255 bytes.
+    ///
+    /// Default: the host's name, with a suffix if another live process of the back end has that name.
     pub fn instance_id(mut self, id: impl Into<String>) -> Self {
         self.config.instance_id = Some(id.into());
         self
     }
 
-    /// The back end. Default [`Provider::memory`].
+    /// Sets the back end. Default [`Provider::memory`].
     pub fn provider(mut self, provider: Provider) -> Self {
         self.provider = Some(provider);
         self
     }
 
-    /// Carries the context of traces into events and out of them. Default: nobody; contexts that events bring are kept.
+    /// Sets the propagator, which carries trace contexts into events and out of them.
+    ///
+    /// Default: none. A context that an event already has is kept.
     pub fn propagator(mut self, propagator: impl Propagator + 'static) -> Self {
         self.propagator = Some(Arc::new(propagator));
         self
     }
 
-    /// Makes all delays and deadlines follow a clock that tests move.
+    /// Makes all delays and deadlines follow a clock that a test moves.
     pub fn manual_clock(mut self, clock: &ManualClock) -> Self {
         self.clock = Some(clock.clone());
         self
     }
 
-    /// Builds a broker that does not run yet: it takes subscriptions, and refuses events until [`Broker::start`].
+    /// Builds a broker that accepts subscriptions, and no events until [`Broker::start`].
+    ///
+    /// Does not block without a back end. With one, blocks until the back end has granted the instance name, which may
+    /// take as long as the lease of a dead process. If the back end is unavailable, the name is claimed later.
     ///
     /// # Errors
-    /// [`StartError::Invalid`] names the setting and its bound; [`StartError::InstanceTaken`] the `instance_id` that another live
-    /// process of the back end has, which may take as long as the lease of one that has died.
+    /// [`StartError::Invalid`] with the setting and its bound; [`StartError::InstanceTaken`] if another live process of
+    /// the back end has the configured `instance_id`.
     pub fn build(self) -> Result<Broker, StartError> {
         let clock = self.clock.map_or_else(Clock::system, Clock::manual);
         let provider = self.provider.unwrap_or_else(Provider::memory);
         Engine::new(self.config, clock, provider, self.propagator).map(Broker::of)
     }
 
-    /// Builds a broker and starts it.
+    /// Builds a broker and starts it. Blocks as both do.
     ///
     /// # Errors
     /// As [`build`](Self::build) and [`Broker::start`].

@@ -1,17 +1,15 @@
-//! One broker for the whole process, for programs that do not want to hand a handle through. It is a place for a
-//! [`Broker`] and nothing more: whoever has the handle can do without this module.
+//! One broker for the whole process.
 //!
-//! The place is in one of three states:
+//! For programs that do not want to pass a handle through their code. A slot holds the [`Broker`]. It has three states:
 //!
 //! | State | after | publishing | subscribing |
 //! |---|---|---|---|
 //! | empty | the start of the process, [`shutdown`] | [`PublishError::NotRunning`] | [`SubscribeError::NotInitialised`] |
 //! | disabled | [`disable`] | [`PublishError::Disabled`] | [`SubscribeError::Disabled`] |
-//! | taken | [`init`], [`set`] | as the broker does | as the broker does |
+//! | initialised | [`init`], [`set`] | as the broker does | as the broker does |
 //!
-//! Without a broker an event comes back with an error: nothing is called accepted that nobody holds. That costs one
-//! load and one allocation, touches no lock, and a program that wants to go on without events matches on
-//! `PublishError::Disabled`.
+//! Without a broker, a publish returns its event in an error. That costs one load and one allocation, and takes no
+//! lock. A program that continues without events matches on `PublishError::Disabled`.
 //!
 //! ```
 //! use eventbroker::{Broker, Event, Source, global};
@@ -41,119 +39,122 @@ use crate::outcome::{
 };
 use crate::subscription::{Delivery, IntoOutcome};
 
-/// What is at the place.
+/// The state of the slot.
 #[derive(Debug)]
 enum State {
     Empty,
     Disabled,
-    Taken(Broker),
+    Initialised(Broker),
 }
 
-static PLACE: LazyLock<ArcSwap<State>> = LazyLock::new(|| ArcSwap::from_pointee(State::Empty));
-/// Held while the place is being taken or left, so that of two that initialise at once the second sees the first.
-static TAKING: Mutex<()> = Mutex::new(());
+static SLOT: LazyLock<ArcSwap<State>> = LazyLock::new(|| ArcSwap::from_pointee(State::Empty));
+/// Held while the slot changes, so that of two concurrent initialisations the second fails.
+static CHANGING: Mutex<()> = Mutex::new(());
 /// Held by the scope of a test.
 static SCOPES: Mutex<()> = Mutex::new(());
 
-/// Why the place was not taken. What was there stays.
+/// Why the global broker was not initialised. The slot is unchanged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InitError {
-    /// There is a broker already, or it was disabled.
-    #[error("the global broker is initialised already")]
+    /// The slot has a broker, or is disabled.
+    #[error("the global broker is already initialised or disabled")]
     AlreadyInitialised,
     /// The broker could not be built or started.
     #[error(transparent)]
     Start(#[from] StartError),
 }
 
-/// Builds and starts a broker and puts it at the place. Does not block.
+/// Builds and starts the global broker.
+///
+/// Blocks as [`BrokerBuilder::start`] does: only with a back end.
 ///
 /// # Errors
-/// [`InitError::AlreadyInitialised`]: nothing was built, and the first one stays. [`InitError::Start`] as
-/// [`BrokerBuilder::start`].
+/// [`InitError::AlreadyInitialised`]: nothing was built. [`InitError::Start`] as [`BrokerBuilder::start`].
 pub fn init(builder: BrokerBuilder) -> Result<(), InitError> {
     init_with(|| Ok(builder.start()?))
 }
 
-/// Puts the broker at the place that `make` returns, which is called only if the place is empty. It must not call this module.
+/// Makes the broker that `make` returns the global broker.
+///
+/// `make` is called only if the slot is empty, and must not change the slot (deadlock). Blocks as `make` does.
 ///
 /// # Errors
-/// [`InitError::AlreadyInitialised`], or what `make` returns; the place stays as it was.
+/// [`InitError::AlreadyInitialised`], or the error of `make`; the slot is unchanged.
 pub fn init_with<E: From<InitError>>(make: impl FnOnce() -> Result<Broker, E>) -> Result<(), E> {
-    let _taking = TAKING.lock();
-    if !matches!(**PLACE.load(), State::Empty) {
+    let _changing = CHANGING.lock();
+    if !matches!(**SLOT.load(), State::Empty) {
         return Err(InitError::AlreadyInitialised.into());
     }
-    PLACE.store(Arc::new(State::Taken(make()?)));
+    SLOT.store(Arc::new(State::Initialised(make()?)));
     Ok(())
 }
 
-/// Puts a broker at the place, which then holds a handle of it.
+/// Makes a broker the global broker. The slot holds the handle.
 ///
 /// # Errors
-/// [`InitError::AlreadyInitialised`]; the first one stays.
+/// [`InitError::AlreadyInitialised`]; the slot is unchanged.
 pub fn set(broker: Broker) -> Result<(), InitError> {
     init_with(|| Ok(broker))
 }
 
-/// Says that there is to be no broker, until [`shutdown`].
+/// Disables the global broker until [`shutdown`].
 ///
 /// # Errors
-/// [`InitError::AlreadyInitialised`] if there is one; it stays.
+/// [`InitError::AlreadyInitialised`] if the slot has a broker, which stays.
 pub fn disable() -> Result<(), InitError> {
-    let _taking = TAKING.lock();
-    if matches!(**PLACE.load(), State::Taken(_)) {
+    let _changing = CHANGING.lock();
+    if matches!(**SLOT.load(), State::Initialised(_)) {
         return Err(InitError::AlreadyInitialised);
     }
-    PLACE.store(Arc::new(State::Disabled));
+    SLOT.store(Arc::new(State::Disabled));
     Ok(())
 }
 
-/// A handle of the broker, if there is one.
+/// A handle of the global broker, if it is initialised. Never blocks.
 pub fn get() -> Option<Broker> {
-    match &**PLACE.load() {
-        State::Taken(broker) => Some(broker.clone()),
+    match &**SLOT.load() {
+        State::Initialised(broker) => Some(broker.clone()),
         State::Empty | State::Disabled => None,
     }
 }
 
-/// Publishes an event as [`Broker::publish`] does.
+/// Publishes an event as [`Broker::publish`] does, and blocks as that does.
 ///
 /// # Errors
-/// [`PublishError`] with the event; without a broker as the table above says.
+/// [`PublishError`] with the event; without a broker, as in the [module's table](self).
 pub fn publish(event: Event) -> Result<Accepted, PublishError> {
-    publisher(event, Broker::publish)
+    publish_with(event, Broker::publish)
 }
 
-/// Publishes an event as [`Broker::publish_sync`] does.
+/// Publishes an event as [`Broker::publish_sync`] does, and blocks as that does.
 ///
 /// # Errors
-/// [`PublishError`] with the event; without a broker as the table above says.
+/// [`PublishError`] with the event; without a broker, as in the [module's table](self).
 pub fn publish_sync(event: Event) -> Result<SyncReport, PublishError> {
-    publisher(event, Broker::publish_sync)
+    publish_with(event, Broker::publish_sync)
 }
 
-/// Publishes an event as [`Broker::publish_async`] does.
+/// Publishes an event as [`Broker::publish_async`] does. Does not block.
 ///
 /// # Errors
-/// [`PublishError`] with the event; without a broker as the table above says.
+/// [`PublishError`] with the event; without a broker, as in the [module's table](self).
 pub fn publish_async(event: Event) -> Result<Receipt, PublishError> {
-    publisher(event, Broker::publish_async)
+    publish_with(event, Broker::publish_async)
 }
 
-fn publisher<T>(event: Event, verb: fn(&Broker, Event) -> Result<T, PublishError>) -> Result<T, PublishError> {
-    match &**PLACE.load() {
-        State::Taken(broker) => verb(broker, event),
+fn publish_with<T>(event: Event, verb: fn(&Broker, Event) -> Result<T, PublishError>) -> Result<T, PublishError> {
+    match &**SLOT.load() {
+        State::Initialised(broker) => verb(broker, event),
         State::Empty => Err(PublishError::NotRunning { event: Box::new(event) }),
         State::Disabled => Err(PublishError::Disabled { event: Box::new(event) }),
     }
 }
 
-/// Subscribes a handler as [`Broker::subscribe`] does.
+/// Subscribes a handler as [`Broker::subscribe`] does, and blocks as that does.
 ///
 /// # Errors
-/// [`SubscribeError`]; without a broker as the table above says.
+/// [`SubscribeError`]; without a broker, as in the [module's table](self).
 pub fn subscribe<F, R>(pattern: impl AsRef<str>, handler: F) -> Result<SubscriptionId, SubscribeError>
 where
     F: Fn(&Delivery<'_>) -> R + Send + Sync + 'static,
@@ -162,17 +163,17 @@ where
     subscribe_with(SubscribeOptions::new(pattern), handler)
 }
 
-/// Subscribes a handler with options as [`Broker::subscribe_with`] does.
+/// Subscribes a handler as [`Broker::subscribe_with`] does, and blocks as that does.
 ///
 /// # Errors
-/// [`SubscribeError`]; without a broker as the table above says.
+/// [`SubscribeError`]; without a broker, as in the [module's table](self).
 pub fn subscribe_with<F, R>(options: SubscribeOptions, handler: F) -> Result<SubscriptionId, SubscribeError>
 where
     F: Fn(&Delivery<'_>) -> R + Send + Sync + 'static,
     R: IntoOutcome,
 {
-    match &**PLACE.load() {
-        State::Taken(broker) => broker.subscribe_with(options, handler),
+    match &**SLOT.load() {
+        State::Initialised(broker) => broker.subscribe_with(options, handler),
         State::Empty => Err(SubscribeError::NotInitialised),
         State::Disabled => Err(SubscribeError::Disabled),
     }
@@ -181,33 +182,34 @@ where
 /// Ends a subscription as [`Broker::unsubscribe`] does, and blocks as that does.
 ///
 /// # Errors
-/// [`UnknownSubscription`] if there is no such subscription, or no broker.
+/// [`UnknownSubscription`] if the broker has no such subscription, or no broker is set.
 pub fn unsubscribe(id: SubscriptionId) -> Result<u64, UnknownSubscription> {
     get().ok_or(UnknownSubscription { id })?.unsubscribe(id)
 }
 
-/// The totals of the broker, if there is one.
+/// The statistics of the global broker, if it is initialised. Does not block.
 pub fn stats() -> Option<Stats> {
     get().map(|broker| broker.stats())
 }
 
-/// Empties the place and stops the broker that was there, as [`Broker::stop`] does, and blocks as that does. From the first
-/// moment on nobody finds it here any more, and another one can be put there. Other handles of it find it stopped.
-/// Returns nothing if there was none.
+/// Stops the global broker as [`Broker::stop`] does, and blocks as that does.
+///
+/// The slot is emptied first, so that it can be initialised again. Returns `None` if it had no broker.
 pub fn shutdown(deadline: Duration) -> Option<StopReport> {
-    let left = {
-        let _taking = TAKING.lock();
-        PLACE.swap(Arc::new(State::Empty))
+    let previous = {
+        let _changing = CHANGING.lock();
+        SLOT.swap(Arc::new(State::Empty))
     };
-    match &*left {
-        State::Taken(broker) => Some(broker.stop(deadline)),
+    match &*previous {
+        State::Initialised(broker) => Some(broker.stop(deadline)),
         State::Empty | State::Disabled => None,
     }
 }
 
-/// For tests: puts a broker at the place, whatever is there, until the scope is dropped. Then that broker is stopped, draining
-/// for at most 5 seconds, and what was there before is back. Scopes of several tests wait for each other, for as long as
-/// those take; a second one on the same thread waits for ever.
+/// Makes a broker the global broker for the scope of a test.
+///
+/// It replaces the state of the slot until the scope is dropped. Then the earlier state is restored, and the broker is
+/// stopped with a deadline of 5 s. Blocks until no other scope exists; a second one on the same thread deadlocks.
 ///
 /// ```
 /// use eventbroker::{Broker, global};
@@ -219,27 +221,27 @@ pub fn shutdown(deadline: Duration) -> Option<StopReport> {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn scope(broker: Broker) -> Scope {
-    let alone = SCOPES.lock();
-    let _taking = TAKING.lock();
-    let before = PLACE.swap(Arc::new(State::Taken(broker.clone())));
-    Scope { broker, before, _alone: alone }
+    let lock = SCOPES.lock();
+    let _changing = CHANGING.lock();
+    let before = SLOT.swap(Arc::new(State::Initialised(broker.clone())));
+    Scope { broker, before, _lock: lock }
 }
 
-/// Keeps a broker at the place. Made by [`scope`].
+/// Keeps a broker in the slot until it is dropped. Created by [`scope`].
 #[derive(Debug)]
-#[must_use = "dropping it ends it"]
+#[must_use = "dropping the scope ends it"]
 pub struct Scope {
     broker: Broker,
     before: Arc<State>,
-    _alone: MutexGuard<'static, ()>,
+    _lock: MutexGuard<'static, ()>,
 }
 
 impl Drop for Scope {
     fn drop(&mut self) {
-        // What it replaces may be the last handle of another broker, whose end runs user code: without the lock.
+        // Dropped without the lock: it may be the last handle of another broker, whose stop runs user code.
         let replaced = {
-            let _taking = TAKING.lock();
-            PLACE.swap(Arc::clone(&self.before))
+            let _changing = CHANGING.lock();
+            SLOT.swap(Arc::clone(&self.before))
         };
         drop(replaced);
         self.broker.stop(crate::broker::DRAIN_ON_DROP);

@@ -1,4 +1,4 @@
-//! What can be looked up in a broker: an event and its status, pages of events, totals. Changes nothing.
+//! Lookups in a broker: one event and its status, pages of events, statistics and metrics.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,20 +8,21 @@ use super::Broker;
 use crate::base::system_time;
 use crate::engine::Phase;
 use crate::event::{Event, EventId};
-use crate::outcome::{BackendError, DeliveryTotals, Filter, Page, Stats, StoreStats, SubscriptionStats};
+use crate::outcome::{BackendError, Filter, Page, Stats, StoreStats, SubscriptionStats};
 use crate::subscription::Subscription;
 use crate::telemetry::metrics::Metrics;
 
 impl Broker {
-    /// The event with this id and its status, from the back end's store if there is one, else from this process, where reading
-    /// an event keeps it for longer.
+    /// The event with this id and its status.
+    ///
+    /// It comes from the back end's store in one round trip, or from this process, where reading keeps it for longer.
     ///
     /// # Errors
-    /// [`BackendError`] if the back end was asked and failed; never with the memory provider.
+    /// [`BackendError`] if the back end fails; never with the memory provider.
     pub fn get(&self, id: &EventId) -> Result<Option<Event>, BackendError> {
         let engine = self.engine();
         match engine.bridge.as_ref().and_then(|bridge| bridge.store.as_ref()) {
-            // It knows what other instances did with the event, unless that is on its way there.
+            // The back end knows the verdicts of other instances, but may not have received the event yet.
             Some(store) => Ok(store.get(id)?.or_else(|| engine.store.get(id))),
             None => {
                 engine.fit_store();
@@ -30,11 +31,13 @@ impl Broker {
         }
     }
 
-    /// A page of events in the order of their ids, from the back end's store if there is one, else from this process. Reading a
-    /// page is no use of its events.
+    /// A page of events in the order of their ids.
+    ///
+    /// It comes from the back end's store in one round trip, or, without one, from this process. Unlike
+    /// [`get`](Self::get), listing does not keep events for longer.
     ///
     /// # Errors
-    /// [`BackendError`] if the back end was asked and failed; never with the memory provider.
+    /// [`BackendError`] if the back end fails; never with the memory provider.
     pub fn list(&self, filter: &Filter) -> Result<Page, BackendError> {
         let engine = self.engine();
         match engine.bridge.as_ref().and_then(|bridge| bridge.store.as_ref()) {
@@ -46,15 +49,18 @@ impl Broker {
         }
     }
 
-    /// What the store of this process holds, by status. PollPace at each event: milliseconds per hundred thousand.
+    /// The number of events in the store of this process, by status.
+    ///
+    /// Visits each event, which takes milliseconds per hundred thousand.
     pub fn store_stats(&self) -> StoreStats {
         let engine = self.engine();
         engine.fit_store();
         engine.store.stats()
     }
 
-    /// A snapshot of everything that is counted, for monitoring. Does not block, and does not delay publishers noticeably; it looks at
-    /// every event of the store, so it costs about 50 ns for each.
+    /// A snapshot of all counts and times, for monitoring.
+    ///
+    /// Does not block, and does not delay publishers noticeably. Visits every event of the store, at about 50 ns each.
     pub fn metrics(&self) -> Metrics {
         let engine = self.engine();
         let (types, whole) = engine.telemetry.series.sum(engine.telemetry.counters.series());
@@ -68,10 +74,12 @@ impl Broker {
         }
     }
 
-    /// Totals, and the state of each subscription. Cheap: it looks at no event.
+    /// The totals of this broker, and the state of each subscription.
+    ///
+    /// Does not block, and visits no event, so it is cheap.
     pub fn stats(&self) -> Stats {
         let engine = self.engine();
-        // What was settled is read first, so it does not exceed what was accepted, and the three always add up.
+        // The settled counts are read before `accepted`, so they never exceed it.
         let (completed, failed) = (engine.telemetry.counters.completed(), engine.telemetry.counters.failed());
         let accepted = engine.telemetry.counters.sum(|shard| &shard.accepted);
         let subscriptions = engine.subscriptions.lock().all();
@@ -106,8 +114,6 @@ impl Broker {
 
 fn subscription_stats(subscription: &Arc<Subscription>) -> SubscriptionStats {
     let counters = &subscription.counters;
-    let mut deliveries = DeliveryTotals::default();
-    counters.verdicts.add_to(&mut deliveries);
     SubscriptionStats {
         id: subscription.id,
         name: Arc::clone(&subscription.name),
@@ -120,6 +126,6 @@ fn subscription_stats(subscription: &Arc<Subscription>) -> SubscriptionStats {
         paused: subscription.is_paused(),
         attempts: counters.started.load(Ordering::SeqCst),
         retries: counters.retries.load(Ordering::SeqCst),
-        deliveries,
+        deliveries: counters.deliveries(),
     }
 }

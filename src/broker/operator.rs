@@ -1,5 +1,5 @@
-//! What operators ask of a broker: dead letters, requeueing, replay, lag. Those of this process and those that a back end keeps
-//! look alike here; what the back end does is behind `provider::Operator`.
+//! The operators' verbs: dead letters, requeueing, replay, lag. Dead letters of this process and of the back end form
+//! one sequence here; the back end's side is behind `provider::Operator`.
 
 use std::sync::Arc;
 
@@ -8,65 +8,75 @@ use crate::engine::{Engine, Phase};
 use crate::outcome::{BackEndStats, BackendError, DeadLetter, DeadLetterFilter, RequeueError};
 use crate::provider::{MEMORY, Operator, Replay, Replayed};
 
-/// Dead letters that are asked of the back end, or given to it, at a time.
+/// The most dead letters per call of the back end.
 const PAGE: usize = 256;
 
 impl Broker {
-    /// The dead letters that match, oldest first, at most [`DeadLetterFilter::MAX_LIMIT`] of them: those that the back end keeps for
-    /// the consumer group, whichever instance they are from, then those of this process. The last one's number is the cursor of
-    /// the next listing.
+    /// The matching dead letters, oldest first, at most [`DeadLetterFilter::MAX_LIMIT`].
+    ///
+    /// First come those that the back end keeps for the consumer group, from every instance, then those of this
+    /// process. The last id is the cursor ([`DeadLetterFilter::after`]) of the next listing. Blocks for a round trip.
     ///
     /// # Errors
-    /// [`BackendError`] if the back end was asked and failed; never with the memory provider.
+    /// [`BackendError`] if the back end fails; never with the memory provider.
     pub fn dead_letters(&self, filter: &DeadLetterFilter) -> Result<Vec<DeadLetter>, BackendError> {
         self.engine().list_dead_letters(filter)
     }
 
-    /// How many dead letters are held, at the back end and in this process.
+    /// The number of dead letters at the back end and in this process.
+    ///
+    /// Blocks for a round trip if there is a back end.
     ///
     /// # Errors
     /// As [`dead_letters`](Self::dead_letters).
     pub fn dead_letter_count(&self) -> Result<usize, BackendError> {
-        let there = self.engine().operator().map_or(Ok(0), |operator| operator.stats().map(|it| it.dead_letters))?;
-        Ok(there as usize + self.engine().dead_letters.count())
+        let remote = self.engine().operator().map_or(Ok(0), |operator| operator.stats().map(|it| it.dead_letters))?;
+        Ok(remote as usize + self.engine().dead_letters.count())
     }
 
-    /// Delivers a dead letter again, to the subscription that failed (or its successor of the same name), with all its
-    /// attempts before it; one of the back end to any member of it, on whichever instance. Order with other events of its key is not
-    /// restored.
+    /// Delivers a dead letter again, with a full set of attempts.
+    ///
+    /// It goes to the subscription that failed, or its successor of the same name; a dead letter of the back end goes
+    /// to any member of that subscription, on any instance. The order with other events of its key is not restored.
+    /// Blocks for a round trip if the back end keeps the letter.
     ///
     /// # Errors
-    /// [`RequeueError`]; the letter stays where it was.
+    /// [`RequeueError`]; the dead letter stays where it was.
     pub fn requeue(&self, dead_letter: u64) -> Result<(), RequeueError> {
         self.engine().requeue(dead_letter)
     }
 
-    /// Requeues all dead letters that match and are there now, oldest first, and returns how many. Those whose subscription has
-    /// gone stay.
+    /// Requeues all matching dead letters, oldest first, and returns how many.
+    ///
+    /// Those added meanwhile, and those of removed subscriptions, stay. Blocks for a round trip per 256 dead letters.
     ///
     /// # Errors
-    /// [`RequeueError::NotRunning`], [`RequeueError::BackEnd`]; those that are not requeued yet stay where they were.
+    /// [`RequeueError::NotRunning`], [`RequeueError::BackEnd`]; the remaining dead letters stay where they were.
     pub fn requeue_matching(&self, filter: &DeadLetterFilter) -> Result<usize, RequeueError> {
         self.engine().requeue_matching(filter)
     }
 
-    /// Forgets the dead letters that match and are there now, and returns how many.
+    /// Deletes all matching dead letters, and returns how many.
+    ///
+    /// Those added at the back end meanwhile stay. Blocks for a round trip per 256 dead letters.
     ///
     /// # Errors
-    /// [`BackendError`] if the back end was asked and failed: some may be gone by then.
+    /// [`BackendError`] if the back end fails; some dead letters may be deleted by then.
     pub fn purge_dead_letters(&self, filter: &DeadLetterFilter) -> Result<usize, BackendError> {
         let engine = self.engine();
         let mut purged = 0;
-        engine.each_page_there(filter, |operator, page| {
+        engine.for_each_remote_page(filter, |operator, page| {
             purged += operator.purge(page)? as usize;
             Ok::<_, BackendError>(purged)
         })?;
-        Ok(purged + engine.dead_letters.purge(&rest_of(filter, purged)))
+        Ok(purged + engine.dead_letters.purge(&with_remaining_limit(filter, purged)))
     }
 
-    /// Delivers events again to one subscription of the consumer group, oldest first, whether or not it runs at the moment: those in
-    /// the range whose delivery is not open, also those that it never received. Returns when the deliveries wait for a member.
-    /// New events are delivered beside them; the order of a key is not kept between the two.
+    /// Delivers events again to one subscription of the consumer group, oldest first.
+    ///
+    /// These are the events of the range whose delivery is not open, including those that the subscription never
+    /// received. No member needs to be running: the call blocks until the back end has stored the deliveries. New
+    /// events are delivered meanwhile; the order of a key is not kept between the two.
     ///
     /// ```no_run
     /// # fn repair(broker: &eventbroker::Broker) -> Result<(), eventbroker::provider::BackendError> {
@@ -84,26 +94,30 @@ impl Broker {
     /// ```
     ///
     /// # Errors
-    /// [`BackendError::Unsupported`] without a back end that can; [`BackendError::Refused`] if there is no such subscription, an id
-    /// of the range is not held, or the limit is not 1 to [`Replay::MAX_LIMIT`].
+    /// [`BackendError::Unsupported`] without a back end that offers replay; [`BackendError::Refused`] if the
+    /// subscription does not exist, an id of the range is not held, or the limit is not 1 to [`Replay::MAX_LIMIT`].
     pub fn replay(&self, replay: &Replay) -> Result<Replayed, BackendError> {
         self.engine().replay(replay, false)
     }
 
-    /// What [`replay`](Self::replay) would do; changes nothing.
+    /// Counts the deliveries that [`replay`](Self::replay) would make; changes nothing.
+    ///
+    /// Blocks for the back end's answer.
     ///
     /// # Errors
-    /// As there.
+    /// As [`replay`](Self::replay).
     pub fn replay_dry_run(&self, replay: &Replay) -> Result<Replayed, BackendError> {
         self.engine().replay(replay, true)
     }
 
-    /// How far the subscriptions of the back end are behind, over all instances, and its totals.
+    /// The backlog of each subscription at the back end, over all instances, and its totals.
+    ///
+    /// Blocks for a round trip.
     ///
     /// # Errors
-    /// [`BackendError::Unsupported`] without a back end that keeps deliveries, else as that answers.
+    /// [`BackendError::Unsupported`] without a back end that keeps deliveries; [`BackendError`] if the back end fails.
     pub fn back_end_stats(&self) -> Result<BackEndStats, BackendError> {
-        self.engine().asked_operator("lag", |_| true)?.stats()
+        self.engine().require_operator("lag", |_| true)?.stats()
     }
 }
 
@@ -112,21 +126,21 @@ impl Engine {
         self.bridge.as_ref()?.operator.as_ref()
     }
 
-    /// What can do it, or the error that says that the back end can't.
-    fn asked_operator(
+    /// The operator's part of the back end, or the error that the back end does not support `feature`.
+    fn require_operator(
         &self,
         feature: &'static str,
-        can: impl FnOnce(&crate::provider::Capabilities) -> bool,
+        is_offered: impl FnOnce(&crate::provider::Capabilities) -> bool,
     ) -> Result<&Arc<dyn Operator>, BackendError> {
         match &self.bridge {
-            Some(bridge) => bridge.operator(feature, can(&bridge.capabilities)),
+            Some(bridge) => bridge.operator(feature, is_offered(&bridge.capabilities)),
             None => Err(BackendError::Unsupported { provider: MEMORY.to_owned(), feature }),
         }
     }
 
     fn list_dead_letters(&self, filter: &DeadLetterFilter) -> Result<Vec<DeadLetter>, BackendError> {
-        let is_there = filter.after.is_none_or(|after| after < DeadLetter::FIRST_LOCAL);
-        let mut letters = match self.operator().filter(|_| is_there) {
+        let wants_remote = filter.after.is_none_or(|after| after < DeadLetter::FIRST_LOCAL);
+        let mut letters = match self.operator().filter(|_| wants_remote) {
             Some(operator) => operator.dead_letters(filter)?,
             None => Vec::new(),
         };
@@ -156,30 +170,29 @@ impl Engine {
             return Err(RequeueError::NotRunning);
         }
         let mut requeued = 0;
-        self.each_page_there(filter, |operator, page| {
+        self.for_each_remote_page(filter, |operator, page| {
             requeued += operator.requeue(page)?.len();
             Ok::<_, BackendError>(requeued)
         })?;
-        for id in self.dead_letters.ids(&rest_of(filter, requeued)) {
+        for id in self.dead_letters.ids(&with_remaining_limit(filter, requeued)) {
             match self.requeue_here(id) {
                 Ok(()) => requeued += 1,
                 Err(error @ (RequeueError::NotRunning | RequeueError::BackEnd(_))) => return Err(error),
-                // Taken by another requeue, or its subscription has gone: it stays where it is.
+                // Another requeue has taken the dead letter, or its subscription was removed: then it stays.
                 Err(RequeueError::NotFound { .. } | RequeueError::SubscriptionGone { .. }) => {}
             }
         }
         Ok(requeued)
     }
 
-    /// Calls `act` with the numbers of the dead letters of the back end that match and are there now, page by page, until that
-    /// returns the filter's limit.
-    fn each_page_there(
+    /// Calls `act` with the ids of the matching dead letters of the back end, in pages. `act` returns the total so far.
+    fn for_each_remote_page(
         &self,
         filter: &DeadLetterFilter,
         mut act: impl FnMut(&dyn Operator, &[u64]) -> Result<usize, BackendError>,
     ) -> Result<(), BackendError> {
         let Some(operator) = self.operator() else { return Ok(()) };
-        // Those that die again meanwhile have higher numbers, and are left alone.
+        // Dead letters that are added meanwhile have higher ids, and are left out.
         let newest = operator.stats()?.newest_dead_letter;
         let mut page = filter.clone();
         let mut left = filter.limit.unwrap_or(usize::MAX);
@@ -199,11 +212,11 @@ impl Engine {
             let (is, most) = (replay.limit, Replay::MAX_LIMIT);
             return Err(BackendError::Refused(format!("limit: is {is}, 1 to {most} is allowed")));
         }
-        self.asked_operator("replay", |can| can.replay)?.replay(replay, dry_run)
+        self.require_operator("replay", |capabilities| capabilities.replay)?.replay(replay, dry_run)
     }
 }
 
-/// What a filter still means when so many were found at the back end.
-fn rest_of(filter: &DeadLetterFilter, found: usize) -> DeadLetterFilter {
+/// A filter with its limit reduced by the dead letters that were found at the back end.
+fn with_remaining_limit(filter: &DeadLetterFilter, found: usize) -> DeadLetterFilter {
     DeadLetterFilter { limit: filter.limit.map(|limit| limit.saturating_sub(found)), ..filter.clone() }
 }

@@ -1,18 +1,20 @@
-//! A publisher of one type of events: what a thread that publishes many of them need not look up each time. What publishing
-//! means is told in `broker`.
+//! Handles that only publish: one caches the route of one type, one does not keep the broker alive.
 
 use std::fmt;
+use std::sync::{Arc, Weak};
 
 use super::Broker;
-use crate::engine::SubscriptionRoute;
+use crate::bridge::Receipt;
+use crate::engine::{Engine, SubscriptionRoute};
 use crate::event::{Event, EventBuilder, EventType, Source};
 use crate::outcome::{Accepted, PublishError};
+use crate::telemetry::trace;
 
-/// Publishes events of one type from one source; made by [`Broker::publisher`]. It remembers who receives them until a
-/// subscription comes or goes, so a thread that publishes many should have one. A clone is for another thread.
+/// Publishes events of one type from one source. Created by [`Broker::publisher`].
 ///
-/// Like any handle it keeps the broker alive. It may also keep the handler of a removed subscription in memory, never called
-/// again, until it publishes the next time.
+/// It caches the route of its events until a subscription is added or removed, so a thread that publishes many of them
+/// should have one. Clone it for another thread. Like any handle, it keeps the broker alive. Until its next publish it
+/// may also keep the handler of a removed subscription in memory, which is not called again.
 ///
 /// ```
 /// use eventbroker::{Broker, Source};
@@ -30,26 +32,60 @@ pub struct Publisher {
     broker: Broker,
     source: Source,
     event_type: EventType,
-    kept: Option<SubscriptionRoute>,
+    route: Option<SubscriptionRoute>,
 }
 
 impl Publisher {
     pub(crate) fn new(broker: Broker, source: Source, event_type: EventType) -> Self {
-        Self { broker, source, event_type, kept: None }
+        Self { broker, source, event_type, route: None }
     }
 
-    /// Begins an event of this type from this source.
+    /// Returns a builder of an event of this type from this source.
     pub fn event(&self) -> EventBuilder {
         Event::builder(self.source, self.event_type.again())
     }
 
-    /// Publishes an event as [`Broker::publish`] does. It may be of another type, at the price of a look-up.
+    /// Publishes an event as [`Broker::publish`] does, and blocks as that does.
+    ///
+    /// The event may be of another type, which costs a lookup of its route.
     ///
     /// # Errors
     /// [`PublishError`] with the event, so that it can be published again.
     pub fn publish(&mut self, event: Event) -> Result<Accepted, PublishError> {
-        self.broker.publish_cached(event, &mut self.kept)
+        self.broker.publish_cached(event, &mut self.route)
     }
+}
+
+impl Broker {
+    /// A reference that does not keep the broker alive.
+    pub(crate) fn downgrade(&self) -> WeakBroker {
+        WeakBroker { engine: Arc::downgrade(self.engine()) }
+    }
+}
+
+/// Publishes without keeping the broker alive.
+// Not the handle: an upgraded one could become the last, and its drop would stop the broker on the publisher's thread.
+#[derive(Debug, Clone)]
+pub(crate) struct WeakBroker {
+    engine: Weak<Engine>,
+}
+
+impl WeakBroker {
+    /// Like [`Broker::publish_async`]. If the broker was dropped, the event is refused as not running.
+    pub(crate) fn publish_async(&self, event: Event) -> Result<Receipt, PublishError> {
+        match self.engine.upgrade() {
+            Some(engine) => publish_async(&engine, event),
+            None => Err(PublishError::NotRunning { event: Box::new(event) }),
+        }
+    }
+}
+
+/// Publishes an event without blocking, for [`Broker::publish_async`].
+pub(super) fn publish_async(engine: &Arc<Engine>, event: Event) -> Result<Receipt, PublishError> {
+    trace::publish_in_span(engine.propagator(), event, |event| match engine.mirroring_bridge() {
+        Some(bridge) => engine.publish_mirrored(bridge, event, false),
+        None => engine.publish_local(event, false).map(Receipt::known),
+    })
 }
 
 impl fmt::Debug for Publisher {

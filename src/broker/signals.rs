@@ -1,5 +1,4 @@
-//! The end of a program by SIGINT or SIGTERM. Only who calls [`run_until_signal`] gets signal handlers; the rest of the library
-//! installs none.
+//! Stopping a broker on SIGINT or SIGTERM. Only [`run_until_signal`] installs signal handlers.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,15 +15,17 @@ use signal_hook::iterator::{Handle, Signals};
 use super::Broker;
 use crate::outcome::StopReport;
 
-/// Blocks until SIGINT or SIGTERM comes, then [stops](Broker::stop) the broker, draining for at most `deadline`. A second
-/// signal forces it: what is not handled by then is given up, and the report names it. Once this has returned, a signal ends
-/// the process in the usual way.
+/// Blocks until SIGINT or SIGTERM, then [stops](Broker::stop) the broker.
 ///
-/// It can be called again, and for several brokers at once: a signal goes to all that wait, and has its usual effect when
-/// none is left. It waits for a signal also if somebody else has stopped the broker. While it runs it has a thread of its own.
+/// The stop drains for at most `deadline`. A second signal ends the drain at once: open events are abandoned and
+/// reported.
+///
+/// It can be called again, and for several brokers at once: a signal goes to all waiting calls, and has its default
+/// action if there is none. It also waits for a signal if the broker is stopped otherwise. While it runs it has a
+/// thread of its own.
 ///
 /// # Errors
-/// The operating system refused the signal handlers or the thread; the broker runs on.
+/// The operating system refused the signal handlers or the thread; the broker continues to run.
 ///
 /// ```no_run
 /// use eventbroker::{Broker, run_until_signal};
@@ -40,7 +41,7 @@ pub fn run_until_signal(broker: &Broker, deadline: Duration) -> io::Result<StopR
     let (listening, mut signals) = Listening::begin()?;
     let (sender, first) = channel();
     thread::scope(|scope| {
-        // Dropped before the scope waits for the listener, whose wait it ends.
+        // Dropped before the scope joins the listener thread, because its drop ends that thread's wait.
         let listening = listening;
         let listener =
             thread::Builder::new().name("eventbroker:signals".to_owned()).spawn_scoped(scope, move || {
@@ -49,31 +50,31 @@ pub fn run_until_signal(broker: &Broker, deadline: Duration) -> io::Result<StopR
                     return;
                 }
                 if arrivals.next().is_some() {
-                    tracing::warn!("a second signal asks for the end: giving up what is not handled");
+                    tracing::warn!("second signal: abandoning the events that are not handled yet");
                     broker.expedite_stop();
                 }
             })?;
-        first.recv().map_err(|_| io::Error::other("the thread that listens for signals ended"))?;
-        tracing::info!("a signal asks for the end: draining for at most {deadline:?}");
+        first.recv().map_err(|_| io::Error::other("the signal thread ended"))?;
+        tracing::info!("signal received: draining for at most {deadline:?}");
         let report = broker.stop(deadline);
         drop(listening);
-        listener.join().map_err(|_| io::Error::other("the thread that listens for signals panicked"))?;
+        listener.join().map_err(|_| io::Error::other("the signal thread panicked"))?;
         Ok(report)
     })
 }
 
-/// How many calls wait for signals, or stop because of one.
-static LISTENERS: Mutex<Listeners> = Mutex::new(Listeners { count: 0, are_usual_effects_kept: false });
-/// Whether a signal has its usual effect: nobody listens.
-static IS_USUAL: LazyLock<Arc<AtomicBool>> = LazyLock::new(|| Arc::new(AtomicBool::new(true)));
+/// The calls that wait for a signal, or that stop a broker because of one.
+static LISTENERS: Mutex<Listeners> = Mutex::new(Listeners { count: 0, has_default_action: false });
+/// Whether a signal gets its default action: true while no call listens.
+static DEFAULT_ACTION: LazyLock<Arc<AtomicBool>> = LazyLock::new(|| Arc::new(AtomicBool::new(true)));
 
 struct Listeners {
     count: usize,
-    /// A signal handler that was installed once stays; this one does what would happen without.
-    are_usual_effects_kept: bool,
+    /// The signal handler for the default action is installed. Signal handlers stay installed.
+    has_default_action: bool,
 }
 
-/// One that listens. Its end ends the wait.
+/// Counts one listening call. Its drop ends the call's wait for signals.
 struct Listening {
     handle: Handle,
 }
@@ -81,16 +82,16 @@ struct Listening {
 impl Listening {
     fn begin() -> io::Result<(Self, Signals)> {
         let mut listeners = LISTENERS.lock();
-        // The usual effect first: then it is never lost, whatever fails, and a signal has either it or a listener.
-        if !listeners.are_usual_effects_kept {
+        // First, so that a signal always has either its default action or a listener, also if the next step fails.
+        if !listeners.has_default_action {
             for signal in [SIGINT, SIGTERM] {
-                flag::register_conditional_default(signal, Arc::clone(&IS_USUAL))?;
+                flag::register_conditional_default(signal, Arc::clone(&DEFAULT_ACTION))?;
             }
-            listeners.are_usual_effects_kept = true;
+            listeners.has_default_action = true;
         }
         let signals = Signals::new([SIGINT, SIGTERM])?;
         listeners.count += 1;
-        IS_USUAL.store(false, Ordering::SeqCst);
+        DEFAULT_ACTION.store(false, Ordering::SeqCst);
         Ok((Self { handle: signals.handle() }, signals))
     }
 }
@@ -100,7 +101,7 @@ impl Drop for Listening {
         let mut listeners = LISTENERS.lock();
         listeners.count -= 1;
         if listeners.count == 0 {
-            IS_USUAL.store(true, Ordering::SeqCst);
+            DEFAULT_ACTION.store(true, Ordering::SeqCst);
         }
         drop(listeners);
         self.handle.close();

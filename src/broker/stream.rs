@@ -1,4 +1,4 @@
-//! Streams: a blocking iterator over events, for looking on. No delivery: no status, no retry, no acknowledgement.
+//! Streams: blocking iterators over events, for observation: no status, no retry, no acknowledgement.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -17,49 +17,51 @@ use crate::event::{Event, Pattern};
 use crate::outcome::{BackendError, StreamError, SubscribeError};
 use crate::provider::{MEMORY, Tail};
 
-/// How soon a stream of a back end's events notices that the broker has stopped.
+/// Time between two checks of a back end's stream whether the broker has stopped.
 const STOP_POLL: Duration = Duration::from_millis(250);
-/// How long a blocking read waits at a time.
+/// How long a read without a timeout waits at a time.
 const FOREVER: Duration = Duration::from_secs(3600);
 
-/// What a stream yields.
+/// An item of an [`EventStream`].
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum StreamItem {
     /// An event that was accepted.
     Event(Event),
-    /// So many events were missed here, because the stream was full.
+    /// This many events were dropped here because the stream was full.
     Gap(u64),
 }
 
-/// A stream of the events that match a pattern. Made by [`Broker::stream`](crate::Broker::stream). As an iterator it blocks, and ends
-/// when the broker has stopped.
+/// A stream of the events that match a pattern.
 ///
-/// Without a back end it holds the latest [`CAPACITY`](Self::CAPACITY) events. When it is full the oldest is dropped and counted,
-/// and the next read reports the gap; a publisher is never held up. With a back end that can show events as they come, it reads them
-/// from there on the thread that reads the stream, over a connection of its own: those of every instance, in the order in
-/// which they were stored, without gaps as long as they are held there. While the back end is away it waits.
+/// Created by [`Broker::stream`](crate::Broker::stream). The iterator blocks, and ends when the broker has stopped.
+///
+/// Without a back end, the stream holds up to [`CAPACITY`](Self::CAPACITY) unread events of this instance. A full
+/// stream drops its oldest event, and the next read reports the gap; publishers never wait for it. With a back end that
+/// offers streams, the reading thread fetches the events of every instance, over a connection of the stream's own, in
+/// the order in which they were stored and without gaps while the back end holds them. While the back end is
+/// unavailable, a read waits.
 pub struct EventStream {
-    source: EventsFrom,
+    source: StreamSource,
     engine: Weak<Engine>,
 }
 
-enum EventsFrom {
-    /// Those that are accepted here.
-    Here { id: u64, pattern: Pattern, events: Receiver<Event>, missed: Arc<AtomicU64> },
-    /// Those that the back end holds.
-    BackEnd(Mutex<Tailing>),
+enum StreamSource {
+    /// Events that are accepted on this instance.
+    Local { id: u64, pattern: Pattern, events: Receiver<Event>, missed: Arc<AtomicU64> },
+    /// Events that the back end holds.
+    BackEnd(Mutex<BackEndCursor>),
 }
 
-/// A place in the events of a back end.
-struct Tailing {
+/// A position in the events of a back end.
+struct BackEndCursor {
     tail: Box<dyn Tail>,
-    /// Those that were fetched and not read.
+    /// Events that were fetched and not read yet.
     fetched: VecDeque<Event>,
 }
 
 impl Engine {
-    /// Opens a stream.
+    /// Opens a stream at the back end if that offers streams, else on this instance.
     pub(crate) fn stream_of(
         self: &Arc<Self>,
         pattern: Pattern,
@@ -75,8 +77,9 @@ impl Engine {
                 provider: provider.to_owned(),
                 reason: error.to_string(),
             };
-            let tailing = Tailing { tail: operator.tail(&pattern, start).map_err(refused)?, fetched: VecDeque::new() };
-            return Ok(EventStream { source: EventsFrom::BackEnd(Mutex::new(tailing)), engine });
+            let cursor =
+                BackEndCursor { tail: operator.tail(&pattern, start).map_err(refused)?, fetched: VecDeque::new() };
+            return Ok(EventStream { source: StreamSource::BackEnd(Mutex::new(cursor)), engine });
         }
         if *start != StartPosition::New {
             return Err(SubscribeError::Unsupported { provider: provider.to_owned(), feature: START_POSITIONS });
@@ -88,18 +91,18 @@ impl Engine {
         } else {
             self.streams.open(&pattern, id, EventStream::CAPACITY)
         };
-        Ok(EventStream { source: EventsFrom::Here { id, pattern, events, missed }, engine })
+        Ok(EventStream { source: StreamSource::Local { id, pattern, events, missed }, engine })
     }
 }
 
 impl EventStream {
-    /// How many unread events a stream holds.
+    /// The most unread events that a stream holds.
     pub const CAPACITY: usize = 1_024;
 
-    /// The next event or gap. Blocks until there is one.
+    /// Reads the next event or gap. Blocks, without a time limit, until one comes.
     ///
     /// # Errors
-    /// [`StreamError::Closed`] when the broker has stopped and everything was read.
+    /// [`StreamError::Closed`] when the broker has stopped and every event was read.
     pub fn recv(&self) -> Result<StreamItem, StreamError> {
         loop {
             match self.read(FOREVER) {
@@ -109,7 +112,9 @@ impl EventStream {
         }
     }
 
-    /// The next event or gap. Blocks until there is one, at most `timeout`.
+    /// Reads the next event or gap. Blocks until one comes, at most `timeout`.
+    ///
+    /// With a back end, a round trip may take longer.
     ///
     /// # Errors
     /// [`StreamError::Timeout`] when none came in time, [`StreamError::Closed`] as for [`recv`](Self::recv).
@@ -117,17 +122,19 @@ impl EventStream {
         self.read(timeout)
     }
 
-    /// The next event or gap, if there is one. Never waits for one.
+    /// Reads the next event or gap, if one is ready.
+    ///
+    /// Does not block without a back end; with one, it may block for a round trip.
     ///
     /// # Errors
-    /// [`StreamError::Timeout`] when there is none, [`StreamError::Closed`] as for [`recv`](Self::recv).
+    /// [`StreamError::Timeout`] when none is ready, [`StreamError::Closed`] as for [`recv`](Self::recv).
     pub fn try_recv(&self) -> Result<StreamItem, StreamError> {
         self.read(Duration::ZERO)
     }
 
     fn read(&self, timeout: Duration) -> Result<StreamItem, StreamError> {
         match &self.source {
-            EventsFrom::Here { events, missed, .. } => {
+            StreamSource::Local { events, missed, .. } => {
                 if missed.load(Ordering::Relaxed) > 0 {
                     let missed = missed.swap(0, Ordering::AcqRel);
                     if missed > 0 {
@@ -139,15 +146,15 @@ impl EventStream {
                     RecvTimeoutError::Disconnected => StreamError::Closed,
                 })
             }
-            EventsFrom::BackEnd(tailing) => {
-                let mut tailing = tailing.lock();
-                tailing.read(&self.engine, Instant::now().checked_add(timeout)).map(StreamItem::Event)
+            StreamSource::BackEnd(cursor) => {
+                let mut cursor = cursor.lock();
+                cursor.read(&self.engine, Instant::now().checked_add(timeout)).map(StreamItem::Event)
             }
         }
     }
 }
 
-impl Tailing {
+impl BackEndCursor {
     fn read(&mut self, engine: &Weak<Engine>, deadline: Option<Instant>) -> Result<Event, StreamError> {
         loop {
             if let Some(event) = self.fetched.pop_front() {
@@ -155,9 +162,9 @@ impl Tailing {
             }
             let engine = engine.upgrade().filter(|engine| engine.lifecycle.phase() != Phase::Stopped);
             let left = deadline.map_or(STOP_POLL, |deadline| deadline.saturating_duration_since(Instant::now()));
-            // What was stored before the broker stopped is still shown.
+            // After the stop, events that were stored before are still read, without waiting.
             let wait = if engine.is_some() { left.min(STOP_POLL) } else { Duration::ZERO };
-            // The engine must not live on because somebody waits for its events.
+            // A waiting stream must not keep the engine alive.
             let weak = engine.as_ref().map(Arc::downgrade);
             drop(engine);
             match self.tail.next(EventStream::CAPACITY, wait) {
@@ -193,7 +200,7 @@ impl Iterator for EventStream {
 
 impl Drop for EventStream {
     fn drop(&mut self) {
-        if let EventsFrom::Here { id, pattern, .. } = &self.source
+        if let StreamSource::Local { id, pattern, .. } = &self.source
             && let Some(engine) = self.engine.upgrade()
         {
             engine.streams.close(pattern, *id);

@@ -1,4 +1,4 @@
-//! When a failed delivery runs again: attempt number in, delay out. Pure arithmetic; nothing here sleeps or keeps time.
+//! The retry policy: computes the delay before the next attempt. Pure arithmetic, without a clock.
 
 use std::time::Duration;
 
@@ -6,8 +6,8 @@ use crate::event::{Invalid, Problem};
 
 /// Exponential backoff with a cap and jitter.
 ///
-/// After failed attempt `n` (from 1) the next one waits `initial_delay × backoff_factor^(n-1)`, at most `max_delay`, then
-/// moved up or down by at most `jitter` of itself. A delivery has `max_retries + 1` attempts in all.
+/// The delay after failed attempt `n` (from 1) is `initial_delay × backoff_factor^(n-1)`, at most `max_delay`, and then
+/// varied at random by up to `± jitter` of itself. A delivery has `max_retries + 1` attempts in all.
 ///
 /// ```
 /// use eventbroker::RetryPolicy;
@@ -19,15 +19,15 @@ use crate::event::{Invalid, Problem};
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct RetryPolicy {
-    /// Retries after the first attempt. Default 3; 0 turns retries off.
+    /// Retries after the first attempt. Default 3; 0 disables retries.
     pub max_retries: u32,
     /// Delay before the first retry. Default 1 s; at most `max_delay`.
     pub initial_delay: Duration,
-    /// No delay is longer, jitter aside. Default 30 s; at most 7 days.
+    /// The longest delay before jitter. Default 30 s; at most 7 days.
     pub max_delay: Duration,
     /// Growth per retry. Default 2.0; 1.0 to 100.0.
     pub backoff_factor: f64,
-    /// Random part of each delay, in both directions, as a share of it. Default 0.1; 0.0 to 1.0.
+    /// Random variation of each delay, as a share of it. Default 0.1; 0.0 to 1.0.
     pub jitter: f64,
 }
 
@@ -44,10 +44,10 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// The longest `max_delay`.
+    /// The largest `max_delay`.
     pub const MAX_DELAY: Duration = Duration::from_secs(7 * 24 * 3600);
 
-    /// No retries: the first failure is the last.
+    /// No retries: the first failure is final.
     pub fn none() -> Self {
         Self { max_retries: 0, ..Self::default() }
     }
@@ -64,8 +64,8 @@ impl RetryPolicy {
         if seconds < self.max_delay.as_secs_f64() { Duration::from_secs_f64(seconds) } else { self.max_delay }
     }
 
-    /// What follows failed attempt `attempt`: the delay until the next one, or `None` when they are used up.
-    /// `random` is uniform in 0..1; `requested` is the handler's own wish, kept without jitter.
+    /// The delay after failed attempt `attempt`, or `None` if no attempts are left. `random` is uniform in 0..1.
+    /// `requested` is the delay that the handler asked for: it replaces the computed one, without jitter.
     pub(crate) fn next_delay(&self, attempt: u32, requested: Option<Duration>, random: f64) -> Option<Duration> {
         if attempt > self.max_retries {
             return None;

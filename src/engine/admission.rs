@@ -1,8 +1,7 @@
-//! Admission: whether there is room for an event, and in which subscriptions. The only place where an overflow policy is
-//! applied.
+//! Admission: checks the bounds of the broker and reserves a place for an event in each subscription. Every overflow
+//! policy is applied here: `Reject` and `Block` before the event is stored, `DropOldest` and `DropNewest` after.
 //!
-//! A place is reserved in every matching subscription before anything is stored, so a refused event leaves nothing behind.
-//! What happens to an admitted event is in `dispatch`.
+//! Places are reserved in all subscriptions or in none before anything is stored: a refused event leaves no trace.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -16,13 +15,13 @@ use crate::outcome::{FullLimit, PublishError, Verdict};
 use crate::store::{Record, SharedRecord};
 use crate::subscription::{Subscription, Unreserved, in_handler, release, reserve};
 
-/// How often a publisher looks for the oldest delivery of a full queue before it drops its own.
+/// How often `DropOldest` tries to take the oldest delivery of a full queue before the new delivery is dropped instead.
 const DROP_TRIES: usize = 64;
 
-/// Marks a publish of this thread that is under way; `stop` waits for those.
+/// Counts a publish of this thread as under way until it is dropped. `stop` waits for these publishes.
 pub(crate) struct Publishing<'a> {
     count: &'a Tally,
-    /// It goes on while the broker drains.
+    /// Allowed while the broker drains.
     internal: bool,
     of_this_thread: PhantomData<*const ()>,
 }
@@ -40,15 +39,15 @@ impl Drop for Publishing<'_> {
     }
 }
 
-/// What is there for an event before it is stored.
+/// The result of admission.
 pub(super) enum Admission {
-    /// A place in each subscription.
+    /// Places are reserved, except in these subscriptions.
     Reserved(Unreserved),
-    /// It was published before.
+    /// The event was published before.
     Known(SharedRecord),
 }
 
-/// Why an event is refused. The event itself stays with the caller until it is handed back.
+/// Why an event is refused. The caller keeps the event, and returns it in the [`PublishError`].
 pub(crate) enum Refusal {
     NotRunning,
     Full(FullLimit),
@@ -60,7 +59,7 @@ pub(crate) enum Refusal {
 
 impl Refusal {
     #[cold]
-    fn of(self, event: Event) -> PublishError {
+    fn into_error(self, event: Event) -> PublishError {
         let event = Box::new(event);
         match self {
             Self::NotRunning => PublishError::NotRunning { event },
@@ -74,20 +73,22 @@ impl Refusal {
 }
 
 impl Engine {
-    /// Enters a publish, if the broker takes events. That `stop` does not miss it is settled by [`admit`](Self::admit) only.
+    /// Begins a publish, if the broker is running. [`admit`](Self::admit) checks the phase again, in order with `stop`.
     pub(crate) fn enter(&self) -> Option<Publishing<'_>> {
         let publishing = Publishing::begin(&self.telemetry.counters.here().publishing, false);
-        self.goes_on(&publishing).then_some(publishing)
+        self.may_continue(&publishing).then_some(publishing)
     }
 
-    /// Enters a publish of the broker's own, which may also happen while it drains.
+    /// Begins a publish of the broker itself, which is also allowed while it drains.
     pub(crate) fn enter_internal(&self) -> Option<Publishing<'_>> {
         let publishing = Publishing::begin(&self.telemetry.counters.here().publishing, true);
+        // Between the store of `publishing` and the load of the phase. Pairs with the fence in `begin_draining`.
         fence(Ordering::SeqCst);
-        self.goes_on(&publishing).then_some(publishing)
+        self.may_continue(&publishing).then_some(publishing)
     }
 
-    fn goes_on(&self, publishing: &Publishing<'_>) -> bool {
+    /// Whether the broker's phase allows the publish.
+    fn may_continue(&self, publishing: &Publishing<'_>) -> bool {
         match self.lifecycle.phase() {
             Phase::Running => true,
             Phase::Draining => publishing.internal,
@@ -95,13 +96,14 @@ impl Engine {
         }
     }
 
-    /// Counts a refusal and hands the event back.
+    /// Counts a refusal and returns the event in the error.
     pub(crate) fn refuse<T>(&self, event: Event, refusal: Refusal) -> Result<T, PublishError> {
         self.telemetry.counters.here().rejected.add_one();
-        Err(refusal.of(event))
+        Err(refusal.into_error(event))
     }
 
-    /// Checks the bounds of this broker, and reserves room in every subscription, unless the event is known, which needs none.
+    /// Checks the bounds of the broker and reserves a place in each target. A known event needs no place. Blocks only
+    /// if `may_block`, outside of handlers, for a full queue with the policy `Block`.
     pub(super) fn admit(
         &self,
         publishing: &Publishing<'_>,
@@ -114,27 +116,29 @@ impl Engine {
             return Err(Refusal::Invalid(Invalid::new("payload", Problem::TooLong { max, actual })));
         }
         if let Some(known) = self.store.find(event.id()) {
-            return self.known(event, &known).map(|()| Admission::Known(known));
+            return self.check_duplicate(event, &known).map(|()| Admission::Known(known));
         }
         let unreserved = match self.reserve_places(targets, may_block) {
             Ok(unreserved) => unreserved,
             Err(_) if self.lifecycle.phase() != Phase::Running => return Err(Refusal::NotRunning),
             Err(limit) => return Err(Refusal::Full(limit)),
         };
-        // `stop` changes the phase and then looks for reserved places: it sees those, or this sees the phase. If there are none,
-        // it has to see the mark of this publish, which takes a fence.
+        // Publisher: reserves a place (exchange of the inbox's `taken`), then loads the phase. `stop`: exchanges the
+        // phase, then loads `taken` in `drain`. All four are SeqCst, so one thread sees the other's write. A publish
+        // without a place has only stored `publishing`, with Release: this fence pairs with the one in
+        // `begin_draining`, which precedes `drain`'s load of `publishing`.
         if unreserved.len() == targets.len() {
             fence(Ordering::SeqCst);
         }
-        if self.goes_on(publishing) {
+        if self.may_continue(publishing) {
             return Ok(Admission::Reserved(unreserved));
         }
         release(targets, &unreserved);
         Err(Refusal::NotRunning)
     }
 
-    /// What to say to an event whose id is known.
-    pub(crate) fn known(&self, event: &Event, known: &Record) -> Result<(), Refusal> {
+    /// Counts a duplicate. Refuses an event whose id is known with other content.
+    pub(crate) fn check_duplicate(&self, event: &Event, known: &Record) -> Result<(), Refusal> {
         if !known.event.same_content(event) {
             return Err(Refusal::IdConflict);
         }
@@ -142,6 +146,7 @@ impl Engine {
         Ok(())
     }
 
+    /// Whether `max_in_flight` is reached, by a cached sum of the settled counts, renewed only if it seems reached.
     fn is_full_of_open_events(&self) -> bool {
         let (accepted, max) = (self.store.accepted_at_most(), self.config.max_in_flight as u64);
         if accepted.saturating_sub(self.telemetry.counters.settled_seen.load(Ordering::Relaxed)) < max {
@@ -155,12 +160,13 @@ impl Engine {
         self.in_flight(settled) >= max
     }
 
+    /// Reserves a place in each target, waiting for full ones where the policy is `Block`.
     fn reserve_places(&self, targets: &[Arc<Subscription>], may_block: bool) -> Result<Unreserved, FullLimit> {
         if self.is_full_of_open_events() {
             return Err(FullLimit::InFlight { max: self.config.max_in_flight as u64 });
         }
-        // Which subscriptions were found full, and until when there is patience with them.
-        let mut waiting: Vec<(usize, u64)> = Vec::new();
+        // The subscriptions that were found full, by index, each with the deadline of its `Block`.
+        let mut deadlines: Vec<(usize, u64)> = Vec::new();
         loop {
             let (full, unreserved) = match reserve(targets) {
                 Ok(unreserved) => return Ok(unreserved),
@@ -170,16 +176,16 @@ impl Engine {
             let target = &targets[full];
             let limit =
                 || FullLimit::Subscription { name: Arc::clone(&target.name), capacity: target.inbox.capacity() };
-            let Overflow::Block(patience) = target.overflow else { return Err(limit()) };
+            let Overflow::Block(timeout) = target.overflow else { return Err(limit()) };
             if !may_block || in_handler() {
                 return Err(limit());
             }
-            // The patience with a subscription counts from when it was first found full: it is not renewed, or
-            // subscriptions that are full in turn could hold a publisher up for ever.
-            let known = waiting.iter().find(|(index, _)| *index == full);
-            let deadline = known.map_or_else(|| self.clock.deadline(patience), |(_, deadline)| *deadline);
-            if known.is_none() {
-                waiting.push((full, deadline));
+            // The deadline of a subscription counts from when it was first found full. Renewing it could block a
+            // publisher for ever when several subscriptions are full in turn.
+            let earlier = deadlines.iter().find(|(index, _)| *index == full);
+            let deadline = earlier.map_or_else(|| self.clock.deadline(timeout), |(_, deadline)| *deadline);
+            if earlier.is_none() {
+                deadlines.push((full, deadline));
             }
             let give_up = || target.is_closed() || self.lifecycle.phase() != Phase::Running;
             let in_time = target.inbox.wait_for_room(&self.clock, deadline, give_up);
@@ -189,7 +195,7 @@ impl Engine {
         }
     }
 
-    /// Makes room in a full queue, as its policy says. False if the new delivery is the one to drop.
+    /// Takes a place from the oldest delivery of a full queue, if its policy is `DropOldest`. False: drop the new one.
     pub(crate) fn make_room(self: &Arc<Self>, target: &Arc<Subscription>) -> bool {
         if target.overflow != Overflow::DropOldest || target.is_closed() || target.inbox.is_full_of_waiting() {
             return false;
@@ -204,7 +210,7 @@ impl Engine {
                     target.inbox.leave(&mut delivery);
                     self.record_verdict(target, delivery, Verdict::Dropped, None, now);
                 }
-                // Everything that holds a place is about to start.
+                // Workers have taken every delivery that holds a place, and are about to release these places.
                 None => std::thread::yield_now(),
             }
         }

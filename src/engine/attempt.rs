@@ -1,5 +1,4 @@
-//! One attempt at one delivery: the lease is checked, the handler is called, the outcome goes to `settle`. Which delivery runs next is
-//! decided in `worker`.
+//! One attempt at one delivery: checks the lease, calls the handler, passes the outcome to `settle`.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,7 +9,7 @@ use crate::queue::QueuedDelivery;
 use crate::subscription::{CallScope, Delivery, Outcome, State, Subscription, guarded};
 use crate::telemetry::trace;
 
-/// How an attempt ended.
+/// The end of an attempt.
 #[derive(Debug)]
 pub(crate) struct Attempt {
     pub(crate) outcome: Outcome,
@@ -19,7 +18,7 @@ pub(crate) struct Attempt {
 }
 
 impl Engine {
-    /// Runs one attempt and settles it. The caller holds a permit. `now` is a recent monotonic time; returns a later one.
+    /// Runs one attempt and settles it. The caller holds a permit. `now` is a recent time; returns a later one.
     pub(crate) fn attempt(
         self: &Arc<Self>,
         subscription: &Arc<Subscription>,
@@ -28,7 +27,7 @@ impl Engine {
     ) -> u64 {
         let Some(lease) = delivery.lease() else { return self.run(subscription, delivery, now) };
         let lease = Arc::clone(lease);
-        // Whether the lease still holds is not to be judged by a time from before this process was frozen.
+        // `now` may date from before this process was frozen, so the lease is checked against a new time.
         let now = self.clock.now();
         let Some((delivery, call)) = self.before_leased_call(subscription, delivery, lease, now) else {
             return self.clock.now();
@@ -43,7 +42,7 @@ impl Engine {
             State::Open => {}
             State::Paused if delivery.lease().is_none() => {
                 subscription.inbox.push_due(delivery);
-                // It may have been resumed meanwhile.
+                // The subscription may have been resumed meanwhile.
                 self.after_enqueue(subscription);
                 return now;
             }
@@ -55,7 +54,7 @@ impl Engine {
         subscription.inbox.leave(&mut delivery);
         let leased = delivery.lease().is_some();
         if leased && let Some(bridge) = &self.bridge {
-            bridge.note_free_capacity(subscription);
+            bridge.inbound.note_free_capacity(subscription);
         }
         delivery.attempts += 1;
         let counts = self.telemetry.counters.here();
@@ -71,7 +70,7 @@ impl Engine {
         {
             bridge.note_status(&delivery.record, Status::Processing, None);
         }
-        // Until the attempt is settled: whoever is called meanwhile must not wait for it.
+        // Until the attempt is settled, because an observer called meanwhile must not wait for this call either.
         let callers = delivery.record.sync_wait().map_or(&[][..], |wait| &wait.callers);
         let scope = CallScope::enter(self.instance.number, subscription.id.0, callers);
         let span = trace::enter_process_span(self.propagator(), subscription, &delivery);

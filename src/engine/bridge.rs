@@ -1,5 +1,5 @@
-//! The threads between the engine and a back end: [`mirror_thread`] sends events, [`ingest_thread`] receives deliveries,
-//! [`settle_thread`] returns their verdicts and registers subscriptions. What they share is in the room `bridge`.
+//! The threads between the engine and a back end: [`mirror_thread`] sends events, [`ingest_thread`] receives
+//! deliveries, [`settle_thread`] returns verdicts and registers subscriptions. Their state is in `crate::bridge`.
 
 mod buffered_publish;
 mod crash_guard;
@@ -16,7 +16,7 @@ use super::Engine;
 use super::threads::Role;
 
 impl Engine {
-    /// Starts the bridge threads. Waits until the back end knows the subscriptions.
+    /// Starts the bridge threads. Waits until the subscriptions are registered, for each at most 5 s.
     pub(super) fn start_bridge(self: &Arc<Self>) -> Result<(), (String, String)> {
         let Some(bridge) = &self.bridge else { return Ok(()) };
         if let Some((ingest, settler)) = bridge.take_ingest() {

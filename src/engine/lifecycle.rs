@@ -1,5 +1,8 @@
-//! Start and stop: Created → Running → Draining → Stopped. The only file where a broker's threads are born; each is named,
-//! counted and joined. (`signals` has one of its own, for as long as somebody waits for a signal.)
+//! Start and stop: Created → Running → Draining → Stopped. `threads` spawns and joins the threads.
+//!
+//! A stop refuses new events ([`begin_draining`](Engine::begin_draining)), waits until everything accepted is settled
+//! ([`drain`](Engine::drain)), cancels at the deadline what is still open ([`abandon_open`](Engine::abandon_open)), and
+//! ends the threads, workers first, then the bridge.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,9 +14,9 @@ use super::{Engine, timer};
 use crate::outcome::{StartError, StopReport};
 use crate::subscription::in_handler;
 
-/// How long `stop` waits for threads after its deadline, and at least.
+/// How long beyond its deadline `stop` waits for the workers, and then for the bridge threads, in nanoseconds.
 const JOIN_GRACE: u64 = 100_000_000;
-/// While it drains, `stop` looks at the counts at least this often, in case it missed a signal.
+/// Time between two checks of the counts while `stop` drains, in case it misses a notification, in nanoseconds.
 const DRAIN_POLL: u64 = 5_000_000;
 
 impl Engine {
@@ -41,7 +44,8 @@ impl Engine {
         self.start_bridge()
     }
 
-    /// Stops. The first caller does it, others wait for its report; nobody waits inside a handler or on a worker thread.
+    /// Stops the broker. The first caller runs the stop; others wait for its report. Inside a handler or on a worker
+    /// thread the stop gets a thread of its own, and the call returns at once.
     pub(crate) fn stop(self: &Arc<Self>, within: Duration) -> StopReport {
         let first = !std::mem::replace(&mut self.lifecycle.stop.lock().begun, true);
         if !in_handler() {
@@ -53,7 +57,7 @@ impl Engine {
                 engine.run_stop(within);
             });
             if started.is_err() {
-                // No thread to wait on: refuse new events, and let the workers end by themselves.
+                // The stop gets no thread: refuse new events, and let the workers end without being joined.
                 self.begin_draining(Duration::ZERO);
                 self.end();
             }
@@ -71,12 +75,12 @@ impl Engine {
         self.end();
         let grace = deadline.max(self.clock.now()).saturating_add(JOIN_GRACE);
         self.lifecycle.wait_for_end(&self.clock, Role::Engine, grace);
-        // What handlers settled last is in the hands of the bridge now.
+        // The workers' last settlements are queued at the bridge, so it can close.
         let (mut released, mut unflushed) = (0, Vec::new());
         if let Some(bridge) = &self.bridge {
             bridge.close();
             self.lifecycle.wait_for_end(&self.clock, Role::Bridge, grace.saturating_add(JOIN_GRACE));
-            (released, unflushed) = (bridge.inbound.released(), self.abandon_unsent(bridge));
+            (released, unflushed) = (bridge.inbound.released.load(Ordering::SeqCst), self.abandon_unsent(bridge));
         }
         self.wait_for_publishers(grace);
         let threads_left = self.lifecycle.join();
@@ -93,23 +97,25 @@ impl Engine {
         report
     }
 
-    /// Refuses new events, gives blocked publishers theirs back, and gives up retries that come too late.
+    /// Refuses new events, wakes blocked publishers, and cancels retries that are due after the deadline.
     fn begin_draining(self: &Arc<Self>, within: Duration) {
-        // The end may have been hastened already.
-        self.lifecycle.lower_deadline(self.clock.deadline(within));
+        // `expedite_stop` may have lowered the deadline already, so this only lowers it.
+        self.lifecycle.drain_deadline.fetch_min(self.clock.deadline(within), Ordering::SeqCst);
         let was_running = self.lifecycle.advance(Phase::Running, Phase::Draining);
         if !was_running {
-            self.lifecycle.set_stopped();
+            self.lifecycle.phase.store(Phase::Stopped as u8, Ordering::SeqCst);
         }
-        // Pairs with the one of a publish that begins: it sees the phase, or the stop sees the publish.
+        // Between this exchange of the phase and the load of `publishing` in `drain`. Pairs with the fences of `admit`
+        // and `enter_internal`, between the publisher's store of `publishing` and its load of the phase: one sees the
+        // other's write.
         fence(Ordering::SeqCst);
         if let Some(bridge) = &self.bridge {
-            // As in `remove`.
+            // Before leases are released, so that the ingest does not receive these deliveries again.
             bridge.inbound.wake();
         }
         for subscription in self.subscriptions.lock().all() {
             if subscription.is_paused() {
-                // What waits for it would hold up the stop to its deadline.
+                // Its backlog would keep the stop draining until the deadline.
                 subscription.close();
                 self.cancel_all(&subscription);
             }
@@ -121,11 +127,12 @@ impl Engine {
     /// Brings the deadline of a stop forward to now.
     #[cfg(feature = "signals")]
     pub(crate) fn expedite_stop(&self) {
-        self.lifecycle.lower_deadline(self.clock.now());
+        self.lifecycle.drain_deadline.fetch_min(self.clock.now(), Ordering::SeqCst);
         self.lifecycle.stop_changed.notify_all();
     }
 
-    /// Waits until everything that was accepted is settled and flushed, at most until the deadline.
+    /// Waits, at most until the deadline, until no publish is under way, no delivery holds a place, no event is in
+    /// flight, and the bridge is flushed.
     fn drain(self: &Arc<Self>) {
         let subscriptions = self.subscriptions.lock().all();
         let drained = || {
@@ -145,20 +152,20 @@ impl Engine {
         }
     }
 
-    /// Publishers that entered before the stop wait for nothing any more; what they have put in by now was cancelled.
+    /// Waits for publishes that entered before the stop. None blocks any more; a delivery enqueued now is cancelled.
     fn wait_for_publishers(&self, deadline: u64) {
         while self.telemetry.counters.sum(|shard| &shard.publishing) > 0 && self.clock.now() < deadline {
             std::thread::yield_now();
         }
     }
 
-    /// At the deadline: notes every open event as abandoned, and cancels what has not started.
+    /// Collects the ids of all open events from the store, for the report, and cancels the deliveries without a call.
     fn abandon_open(self: &Arc<Self>) {
-        self.lifecycle.set_stopped();
+        self.lifecycle.phase.store(Phase::Stopped as u8, Ordering::SeqCst);
         let subscriptions = self.subscriptions.lock().all();
-        // From here on no call begins, so none sees itself cancelled from the start.
+        // First, so that no call begins with its cancel flag already set.
         subscriptions.iter().for_each(|subscription| subscription.close());
-        self.lifecycle.cancel_calls();
+        self.lifecycle.calls_cancelled.store(true, Ordering::SeqCst);
         let mut open = BTreeSet::new();
         self.store.for_each(|record| {
             if record.progress().is_open() {
@@ -173,7 +180,7 @@ impl Engine {
 
     /// Lets every thread end.
     fn end(&self) {
-        self.lifecycle.set_stopped();
+        self.lifecycle.phase.store(Phase::Stopped as u8, Ordering::SeqCst);
         self.pool.close();
         for subscription in self.subscriptions.lock().all() {
             subscription.pool.close();

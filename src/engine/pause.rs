@@ -1,5 +1,5 @@
-//! Pausing: a subscription of this instance that takes no turn until it is resumed. What a back end has handed over for it goes back, so
-//! that other members can run it; what was published here waits in its queue.
+//! Pausing: no call of the subscription begins on this instance until it is resumed. Its leased deliveries are
+//! released, so that other members can run them; events published on this instance wait in its queue.
 
 use std::sync::Arc;
 
@@ -9,12 +9,12 @@ use crate::queue::QueuedDelivery;
 use crate::subscription::Subscription;
 
 impl Engine {
-    /// From now on no call of the subscription begins. Returns how many still run, or nothing if it is unknown.
+    /// Pauses a subscription. Returns how many calls still run; `None` if the subscription is unknown.
     pub(crate) fn pause(self: &Arc<Self>, id: SubscriptionId) -> Option<u64> {
         let subscription = self.subscriptions.lock().find(id)?;
         if subscription.pause() {
             if let Some(bridge) = &self.bridge {
-                // Before anything is given back, or it would come in again.
+                // Before leases are released, so that the ingest does not receive these deliveries again.
                 bridge.inbound.wake();
             }
             self.release_leases(&subscription, true);
@@ -22,7 +22,7 @@ impl Engine {
         Some(subscription.running())
     }
 
-    /// Calls begin again. Nothing if the subscription is unknown.
+    /// Resumes a subscription. `None` if it is unknown.
     pub(crate) fn resume(self: &Arc<Self>, id: SubscriptionId) -> Option<()> {
         let subscription = self.subscriptions.lock().find(id)?;
         if subscription.resume() {
@@ -34,7 +34,7 @@ impl Engine {
         Some(())
     }
 
-    /// Gives the leases of a subscription back that no call runs under; those that were tried already only if `tried`.
+    /// Releases the leases of a subscription under which no call runs; those with earlier attempts only if `tried`.
     pub(crate) fn release_leases(self: &Arc<Self>, subscription: &Arc<Subscription>, tried: bool) {
         if self.bridge.is_none() {
             return;

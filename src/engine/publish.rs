@@ -1,4 +1,4 @@
-//! A publish in this process: route, admit, store, enqueue. The verbs' promises are in `broker`; what runs afterwards is in `worker`.
+//! A publish in this process: route, admit, store, enqueue. Its contract is in `broker`; the attempts are in `worker`.
 
 use std::sync::Arc;
 
@@ -11,14 +11,14 @@ use crate::router::CachedRoute;
 use crate::store::{Record, SharedRecord, StatusSource, SyncWait};
 use crate::subscription::{State, Subscription, Unreserved, release};
 
-/// A route that a publisher keeps.
+/// A route that a publisher caches between events.
 pub(crate) type SubscriptionRoute = CachedRoute<Arc<Subscription>>;
 
-/// The store's answer to an event.
+/// The result of storing an event.
 pub(super) enum Stored {
-    /// The event is new, and its places are reserved.
+    /// The event is new and holds its places.
     New(SharedRecord),
-    /// The event was published before; its places are released.
+    /// The event was published before; its places are released again.
     Known(SharedRecord),
 }
 
@@ -32,14 +32,14 @@ impl Stored {
 }
 
 impl Engine {
-    /// Publishes to the subscriptions of this process. Waits for places only if `may_block`.
+    /// Publishes to the subscriptions of this process. Blocks for places only if `may_block`.
     pub(crate) fn publish_local(self: &Arc<Self>, event: Event, may_block: bool) -> Result<Accepted, PublishError> {
         let Some(publishing) = self.enter() else { return self.refuse(event, Refusal::NotRunning) };
         let route = self.router.lookup(event.event_type());
         self.publish_to(&publishing, event, route.targets(), may_block)
     }
 
-    /// Like [`publish_local`](Self::publish_local), for a publisher that keeps the route of its previous event.
+    /// Like [`publish_local`](Self::publish_local), with the route of the previous event if still valid. May block.
     pub(crate) fn publish_cached(
         self: &Arc<Self>,
         event: Event,
@@ -50,8 +50,7 @@ impl Engine {
         self.publish_to(&publishing, event, route.targets(), true)
     }
 
-    /// Publishes an event of the broker's own, also while it drains. Never waits. The event that caused it is still open, so `stop`
-    /// does not miss it.
+    /// Publishes an event of the broker itself, also while draining: the event that caused it is open. Never blocks.
     pub(super) fn publish_internal(self: &Arc<Self>, event: Event) -> Result<Accepted, PublishError> {
         let Some(publishing) = self.enter_internal() else { return self.refuse(event, Refusal::NotRunning) };
         let route = self.router.lookup(event.event_type());
@@ -75,8 +74,7 @@ impl Engine {
         Ok(self.accept(stored, targets, &unreserved))
     }
 
-    /// Stores an event for which room is reserved, and that `others` will settle besides its deliveries; if it is known, the room
-    /// is given back.
+    /// Stores an event whose places are reserved; a known one releases them. `others` more settlements are open.
     pub(super) fn store_published(
         &self,
         event: Event,
@@ -95,7 +93,7 @@ impl Engine {
                 self.streams.push(&record.event);
                 Ok(Stored::New(record))
             }
-            // It came back from the back end before this publish was done with it.
+            // The ingest received the event before this publish stored it.
             Err((event, known)) if known.event.same_content(&event) && known.dispatch_once() => {
                 if let Some(sync_wait) = sync_wait {
                     known.set_sync_wait(sync_wait);
@@ -108,7 +106,7 @@ impl Engine {
             }
             Err((event, known)) => {
                 release(targets, unreserved);
-                match self.known(&event, &known) {
+                match self.check_duplicate(&event, &known) {
                     Ok(()) => Ok(Stored::Known(known)),
                     Err(refusal) => self.refuse(event, refusal),
                 }
@@ -116,7 +114,32 @@ impl Engine {
         }
     }
 
-    /// Enqueues the deliveries of a new event, and answers its publisher.
+    /// Stores an event, which is accepted from here on.
+    ///
+    /// # Errors
+    /// The event, and the record that has the same id.
+    pub(super) fn store_new(
+        &self,
+        event: Event,
+        deliveries: u32,
+        source: StatusSource<'_>,
+    ) -> Result<SharedRecord, (Event, SharedRecord)> {
+        let counters = &self.telemetry.counters;
+        let record = self.store.put(event, deliveries, source, || self.in_flight(counters.settled()))?;
+        let here = counters.here();
+        here.accepted.add_one();
+        if self.config.metrics {
+            let series = &self.telemetry.series;
+            series.published(here.series(), &record.event);
+            // With a back end, deliveries may follow later, on this or another instance.
+            if deliveries == 0 && self.bridge.is_none() {
+                series.settled(here.series(), &record.event, false, None, 0);
+            }
+        }
+        Ok(record)
+    }
+
+    /// Enqueues the deliveries of a new event. Returns the publisher's answer.
     pub(super) fn accept(
         self: &Arc<Self>,
         stored: Stored,
@@ -132,7 +155,7 @@ impl Engine {
         Accepted { id, duplicate: false, deliveries: targets.len() }
     }
 
-    /// Puts a delivery into each subscription, but for the one at the index `except`.
+    /// Enqueues a delivery for each target but the one at `except`. Without a place, the oldest or new one is dropped.
     pub(super) fn enqueue_all(
         self: &Arc<Self>,
         record: SharedRecord,
@@ -140,7 +163,7 @@ impl Engine {
         unreserved: &Unreserved,
         except: Option<usize>,
     ) {
-        // The last one takes the record along, so that an event for one subscription changes no reference count.
+        // The last delivery takes this reference, so that an event for one subscription changes no reference count.
         let mut record = Some(record);
         for (index, target) in targets.iter().enumerate() {
             let last = index + 1 == targets.len();
@@ -157,16 +180,15 @@ impl Engine {
         }
     }
 
-    /// Gives a permit back that no worker holds.
+    /// Releases a permit that this thread did not get from the pool.
     pub(super) fn release_permit(self: &Arc<Self>, subscription: &Arc<Subscription>) {
         if subscription.release_permit() {
-            // The permit was taken again for what has arrived meanwhile: a worker gets it.
+            // Deliveries have arrived meanwhile, so the permit was taken again: it goes to a worker.
             subscription.pool.submit(Arc::clone(subscription));
         }
     }
 
-    /// Sees to it that a delivery that was just put into an inbox is run; or cancelled if its subscription has gone, or given back
-    /// if that is paused.
+    /// Follows each enqueue: wakes a worker, releases leases if the subscription is paused, cancels if it is closed.
     pub(super) fn after_enqueue(self: &Arc<Self>, subscription: &Arc<Subscription>) {
         match subscription.state() {
             State::Open => self.wake_worker(subscription),
@@ -175,6 +197,7 @@ impl Engine {
         }
     }
 
+    /// Wakes a worker for a subscription. If none is free, the timer watches the subscription.
     pub(super) fn wake_worker(&self, subscription: &Arc<Subscription>) {
         if subscription.wake_worker() {
             self.timer.watch(subscription);
@@ -182,7 +205,7 @@ impl Engine {
     }
 }
 
-/// The answer to an event that was published before.
+/// The answer for an event that was published before.
 pub(super) fn duplicate(known: &Record) -> Accepted {
     Accepted { id: known.event.id().clone(), duplicate: true, deliveries: 0 }
 }

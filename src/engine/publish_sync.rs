@@ -1,4 +1,4 @@
-//! `publish_sync`: a publish that lends its thread to one subscription and waits for the verdict of every delivery.
+//! `publish_sync`: a publish that runs one delivery on its own thread and waits for the verdict of every delivery.
 
 use std::sync::Arc;
 
@@ -12,23 +12,23 @@ use crate::store::{Record, SharedRecord, SyncWait};
 use crate::subscription::{Subscription, Unreserved, current_calls, in_handler, release};
 use crate::telemetry::trace;
 
-/// How often a handler that waits for others checks whether it can run one of their deliveries, in nanoseconds.
+/// Time between two checks of a waiting handler for deliveries that it can run itself, in nanoseconds.
 const HELP_EVERY: u64 = 1_000_000;
 
 impl Engine {
-    /// Publishes, runs one delivery on this thread if a subscription is free, and waits for all of them.
+    /// Publishes, runs one delivery on this thread if a permit is free, waits for all verdicts, at most `sync_timeout`.
     pub(crate) fn publish_sync(self: &Arc<Self>, event: Event) -> Result<SyncReport, PublishError> {
         let Some(publishing) = self.enter() else { return self.refuse(event, Refusal::NotRunning) };
         let targets = &self.local_targets(&event)[..];
         let callers = current_calls();
-        if let Some(caller) = self.would_wait_for(&callers, targets, &event) {
+        if let Some(caller) = self.find_deadlock(&callers, targets, &event) {
             let name = Arc::clone(&caller.name);
             return self.refuse(event, Refusal::WouldDeadlock(name));
         }
         let sync_wait = Arc::new(SyncWait::new(callers, trace::current(), targets.len()));
         let unreserved = match self.admit(&publishing, &event, targets, true) {
             Ok(Admission::Reserved(unreserved)) => unreserved,
-            Ok(Admission::Known(record)) => return Ok(known_report(&record)),
+            Ok(Admission::Known(record)) => return Ok(duplicate_report(&record)),
             Err(refusal) => return self.refuse(event, refusal),
         };
         match self.confirm_first(&publishing, &event) {
@@ -56,7 +56,7 @@ impl Engine {
         }
         let record = match stored? {
             Stored::New(record) => record,
-            Stored::Known(record) => return Ok(known_report(&record)),
+            Stored::Known(record) => return Ok(duplicate_report(&record)),
         };
         let id = record.event.id().clone();
         let deadline = self.clock.deadline(self.config.sync_timeout);
@@ -75,7 +75,7 @@ impl Engine {
         Ok(SyncReport { id, duplicate: false, settled, open })
     }
 
-    /// Like `fill`, but keeps one delivery for the current thread if its subscription is free, with the permit to run it.
+    /// Like [`enqueue_all`](Self::enqueue_all), but returns one delivery to run here, with a permit, if one is free.
     fn enqueue_and_run_one(
         self: &Arc<Self>,
         record: SharedRecord,
@@ -83,7 +83,7 @@ impl Engine {
         unreserved: &Unreserved,
         callers: &[(u64, u64)],
     ) -> Option<(Arc<Subscription>, QueuedDelivery)> {
-        // A subscription that this thread is inside of goes first: nobody else may come to run it.
+        // A subscription that this thread is inside of goes first: possibly no other thread can run it.
         let is_caller = |index: &usize| callers.contains(&(self.instance.number, targets[*index].id.0));
         let (first, then): (Vec<usize>, Vec<usize>) = (0..targets.len()).partition(is_caller);
         let permitted = first.into_iter().chain(then).find(|&index| {
@@ -100,7 +100,7 @@ impl Engine {
         let head = target.inbox.enter_lane(delivery);
         self.enqueue_all(record, targets, unreserved, Some(lent));
         if head.is_none() {
-            // Another publisher of this key was faster: the delivery is parked, and the permit is of no use.
+            // A delivery of the same key has entered the lane first: this one is parked, and needs no permit.
             self.release_permit(target);
             if target.is_closed() {
                 self.cancel_all(target);
@@ -109,13 +109,13 @@ impl Engine {
         head.map(|head| (Arc::clone(target), head))
     }
 
-    /// Runs what waits for these subscriptions until the watch has every verdict: a worker that only waited for others could
-    /// wait for ever, if all of them did.
+    /// Runs deliveries of the targets on this thread until every verdict has come. If all workers waited in
+    /// `publish_sync`, none would be left to run what they wait for.
     fn help_until_settled(self: &Arc<Self>, sync_wait: &SyncWait, targets: &[Arc<Subscription>], deadline: u64) {
         while !sync_wait.is_complete() && self.clock.now() < deadline {
             let mut helped = false;
             for target in targets.iter().filter(|target| target.has_ready()) {
-                // A permit that is free, or one whose token no worker has come for yet.
+                // A free permit, or one whose token still waits in the pool for a worker.
                 if target.try_permit() || target.pool.take_back(|token| Arc::ptr_eq(token, target)) {
                     if let Some(delivery) = target.inbox.pop() {
                         self.attempt(target, delivery, self.clock.now());
@@ -130,8 +130,8 @@ impl Engine {
         }
     }
 
-    /// The subscription that this thread is inside of, and that a synchronous publish would have to wait for.
-    fn would_wait_for<'a>(
+    /// A target that this thread is inside of, with all permits in calls or a busy lane: waiting for it would deadlock.
+    fn find_deadlock<'a>(
         &self,
         callers: &[(u64, u64)],
         targets: &'a [Arc<Subscription>],
@@ -145,6 +145,7 @@ impl Engine {
     }
 }
 
-fn known_report(known: &Record) -> SyncReport {
+/// The report for an event that was published before.
+fn duplicate_report(known: &Record) -> SyncReport {
     SyncReport { id: known.event.id().clone(), duplicate: true, settled: Vec::new(), open: Vec::new() }
 }

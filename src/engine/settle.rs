@@ -1,5 +1,5 @@
-//! The one place where a delivery's fate is decided and an event's status changes: done, retry after a delay, dead letter,
-//! dropped, cancelled; and the way back from a dead letter.
+//! Settling: turns the outcome of an attempt into a verdict, a retry or a dead letter, records the verdict, and changes
+//! the event's status. [`decide`](Engine::decide) determines a retry's delay. Also requeues local dead letters.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,12 +13,12 @@ use crate::outcome::{
 };
 use crate::provider::LeaseOutcome;
 use crate::queue::{History, Place, QueuedDelivery};
-use crate::store::{Record, SharedRecord};
+use crate::store::{Progress, Record, SharedRecord};
 use crate::subscription::{Outcome, Subscription};
 use crate::telemetry::trace;
 
-/// What follows from an attempt.
-enum Next {
+/// The decision on an attempt.
+enum Decision {
     Final(Verdict),
     Retry(Duration),
     Dead(DeadReason),
@@ -33,57 +33,59 @@ impl Engine {
         attempt: Attempt,
     ) {
         let Attempt { outcome, ended } = attempt;
-        let (next, error) = self.decide(subscription, &delivery, outcome);
+        let (decision, error) = self.decide(subscription, &delivery, outcome);
         if let Some(message) = &error {
             let at = system_time(self.clock.wall(ended));
             delivery.remember(AttemptError { attempt: delivery.attempts, at, message: message.clone() });
         }
-        match next {
-            Next::Retry(delay) => {
+        match decision {
+            Decision::Retry(delay) => {
                 log_retry(subscription, &delivery, delay, error.as_deref());
                 if let Err(delivery) = self.defer(delivery, delay, ended) {
                     self.retry_later(subscription, delivery, ended.saturating_add(nanos(delay)));
                 }
             }
-            Next::Dead(reason) => self.make_dead_letter(subscription, delivery, reason, error.as_deref(), ended),
-            Next::Final(verdict) => self.end_delivery(subscription, delivery, verdict, error.as_deref(), ended),
+            Decision::Dead(reason) => self.make_dead_letter(subscription, delivery, reason, error.as_deref(), ended),
+            Decision::Final(verdict) => self.end_delivery(subscription, delivery, verdict, error.as_deref(), ended),
         }
     }
 
+    /// Decides what follows from an outcome. The delay of a retry comes from the subscription's retry policy: the
+    /// handler's request, else backoff with jitter, and none (a dead letter) once the retries are used up.
     fn decide(
         &self,
         subscription: &Subscription,
         delivery: &QueuedDelivery,
         outcome: Outcome,
-    ) -> (Next, Option<String>) {
+    ) -> (Decision, Option<String>) {
         let (requested, message) = match outcome {
-            Outcome::Done => return (Next::Final(Verdict::Done), None),
-            Outcome::Skip => return (Next::Final(Verdict::Skipped), None),
-            Outcome::Permanent(message) => return (Next::Dead(DeadReason::Permanent), Some(message)),
+            Outcome::Done => return (Decision::Final(Verdict::Done), None),
+            Outcome::Skip => return (Decision::Final(Verdict::Skipped), None),
+            Outcome::Permanent(message) => return (Decision::Dead(DeadReason::Permanent), Some(message)),
             Outcome::Retry(message) => (None, message),
             Outcome::RetryAfter(delay, message) => (Some(delay), message),
         };
-        let next = match subscription.retry.next_delay(delivery.attempts, requested, self.random()) {
-            _ if subscription.is_closed() => Next::Final(Verdict::Cancelled),
-            Some(delay) => Next::Retry(delay),
-            None => Next::Dead(DeadReason::Exhausted),
+        let decision = match subscription.retry.next_delay(delivery.attempts, requested, self.random()) {
+            _ if subscription.is_closed() => Decision::Final(Verdict::Cancelled),
+            Some(delay) => Decision::Retry(delay),
+            None => Decision::Dead(DeadReason::Exhausted),
         };
-        (next, Some(message))
+        (decision, Some(message))
     }
 
-    /// The delivery waits for its next attempt; it holds no thread and no place in the queue.
+    /// Adds a delivery to the delayed ones of the timer until it is due. It holds no thread and no place in the queue.
     fn retry_later(self: &Arc<Self>, subscription: &Arc<Subscription>, mut delivery: QueuedDelivery, due: u64) {
         subscription.inbox.start_waiting(&mut delivery);
         if self.timer.delayed.add(due, Arc::clone(subscription), delivery) {
             self.timer.wake();
         }
         if subscription.is_closed() || self.lifecycle.phase() != Phase::Running {
-            // Removal or stop may have looked at the waiting deliveries before this one was added.
+            // A removal or a stop may have cancelled the delayed deliveries before this one was added.
             self.cancel_overdue();
         }
     }
 
-    /// The delivery becomes a dead letter.
+    /// Makes a dead letter of a delivery.
     pub(crate) fn make_dead_letter(
         self: &Arc<Self>,
         subscription: &Arc<Subscription>,
@@ -107,13 +109,14 @@ impl Engine {
             requeues: history.requeues,
         };
         log_dead(&letter, error);
-        // What a back end handed over it keeps as well, unless it can't.
-        let kept_there = history.lease.is_some() && self.bridge.as_ref().is_some_and(|it| it.operator.is_some());
+        // The back end keeps the dead letter of a leased delivery, if it can keep any.
+        let is_kept_by_back_end =
+            history.lease.is_some() && self.bridge.as_ref().is_some_and(|it| it.operator.is_some());
         delivery.history = history.lease.map(|lease| {
             let errors = letter.errors.iter().cloned().collect();
             Box::new(History { lease: Some(lease), dead: Some(reason), errors, ..History::default() })
         });
-        if kept_there {
+        if is_kept_by_back_end {
             self.notify(&letter, None);
         } else {
             self.keep_dead_letter(letter, &delivery.record);
@@ -128,7 +131,7 @@ impl Engine {
         self.notify(&copy, Some(id));
     }
 
-    /// Tells the world about a dead letter, if there is room; never about that of such a notice.
+    /// Publishes a notice of a dead letter, if the queues have room. The dead letter of a notice causes no notice.
     fn notify(self: &Arc<Self>, letter: &DeadLetter, id: Option<u64>) {
         if letter.event.event_type().as_str() == NOTICE_TYPE {
             return;
@@ -153,7 +156,7 @@ impl Engine {
         }
     }
 
-    /// The last word on a delivery that is the head of its lane: the next of its key follows.
+    /// Ends a delivery: records its verdict, and enqueues the next delivery of its lane.
     pub(crate) fn end_delivery(
         self: &Arc<Self>,
         subscription: &Arc<Subscription>,
@@ -165,12 +168,12 @@ impl Engine {
         let lane = delivery.lane;
         self.record_verdict(subscription, delivery, verdict, error, now);
         if lane.is_some_and(|lane| subscription.inbox.advance(lane)) {
-            // It may have moved past a removal that was emptying the inbox: then it is cancelled here.
+            // A removal that emptied the inbox may have missed that one: then it is cancelled here.
             self.after_enqueue(subscription);
         }
     }
 
-    /// The last word on a delivery: counts, status, and whoever waits for it. The lane is the caller's affair.
+    /// Records a verdict: counts, event status, back end, observers, waiting `publish_sync`. Does not advance the lane.
     pub(crate) fn record_verdict(
         self: &Arc<Self>,
         subscription: &Arc<Subscription>,
@@ -181,7 +184,7 @@ impl Engine {
     ) {
         let QueuedDelivery { record, attempts, history, .. } = delivery;
         let counts = self.telemetry.counters.here();
-        subscription.counters.verdicts.count(verdict);
+        subscription.counters.count(verdict);
         counts.count(verdict);
         let failure = verdict.is_failure();
         if self.bridge.is_some() && history.as_ref().is_none_or(|history| history.lease.is_none()) {
@@ -189,7 +192,7 @@ impl Engine {
         }
         let wall = self.clock.wall(now);
         let progress = record.settle_one(failure, error.filter(|_| failure), wall);
-        // The back end is told before the event counts as settled: `stop` waits for both.
+        // Before the event counts as settled: a drain that sees it settled must see this settlement outstanding.
         let History { lease, dead, requeues, errors } = history.map_or_else(History::default, |history| *history);
         if let Some(bridge) = &self.bridge {
             if let Some(lease) = &lease {
@@ -212,7 +215,7 @@ impl Engine {
             attempts,
             error,
         });
-        // Who waits, waits for the deliveries here; of one that was requeued since, it has the verdict already.
+        // A `publish_sync` waits for local deliveries only, and already has the verdict of a requeued one.
         if let Some(wait) = record.sync_wait().filter(|_| requeues == 0 && lease.is_none()) {
             wait.note(DeliveryReport {
                 subscription: subscription.id,
@@ -224,13 +227,32 @@ impl Engine {
         }
     }
 
-    /// Ends a delivery that will not be run, because its subscription or the broker has gone.
+    /// Completes or fails an event, if none of its deliveries is open here. `timed`, a wall time, records the duration.
+    pub(super) fn settle_event(&self, record: &SharedRecord, progress: Progress, timed: Option<u64>) {
+        if progress.is_open() {
+            return;
+        }
+        let here = self.telemetry.counters.here();
+        if let Some(wall) = timed.filter(|_| self.config.metrics) {
+            let (took, whole) = record.took(wall);
+            self.telemetry.series.settled(here.series(), &record.event, progress.is_failed(), took, whole);
+        }
+        self.store.closed(record, progress);
+        let settled = if progress.is_failed() { &here.failed } else { &here.completed };
+        settled.add_one();
+        if self.store.is_small() {
+            self.fit_store();
+        }
+        self.lifecycle.event_settled();
+    }
+
+    /// Ends a delivery without a call: its subscription is closed or paused, its lease is lost, or the broker stops.
     pub(crate) fn cancel(self: &Arc<Self>, subscription: &Arc<Subscription>, mut delivery: QueuedDelivery) {
         subscription.inbox.leave(&mut delivery);
         self.end_delivery(subscription, delivery, Verdict::Cancelled, None, self.clock.now());
     }
 
-    /// Cancels everything that waits for a subscription: queued, parked, due, delayed.
+    /// Cancels all deliveries of a subscription that no call runs: queued, parked, due, delayed, and waiting suspects.
     pub(crate) fn cancel_all(self: &Arc<Self>, subscription: &Arc<Subscription>) {
         let now = self.clock.now();
         let delayed = self.timer.delayed.take_if(|waiting| waiting.subscription.id == subscription.id);
@@ -241,13 +263,12 @@ impl Engine {
         }
     }
 
-    /// Takes the suspects of a subscription that wait for their turn.
+    /// Takes the waiting suspects of a subscription.
     pub(super) fn suspects_of(&self, subscription: &Subscription) -> Vec<QueuedDelivery> {
         self.bridge.as_ref().map(|bridge| bridge.suspects.take_of(subscription)).unwrap_or_default()
     }
 
-    /// Cancels the delayed deliveries that will never be run: of removed subscriptions, and, while the broker stops, those
-    /// that are due after its deadline.
+    /// Cancels the delayed deliveries of closed subscriptions, and those that are due after the deadline of a stop.
     pub(crate) fn cancel_overdue(self: &Arc<Self>) {
         let deadline = self.lifecycle.drain_deadline();
         let overdue =
@@ -257,7 +278,7 @@ impl Engine {
         }
     }
 
-    /// Makes a delivery of a dead letter of this process again, for the subscription that failed.
+    /// Requeues a dead letter of this process, for the subscription that failed or its successor of the same name.
     pub(crate) fn requeue_here(self: &Arc<Self>, id: u64) -> Result<(), RequeueError> {
         let _publishing = self.enter_internal().ok_or(RequeueError::NotRunning)?;
         if self.lifecycle.phase() != Phase::Running {
@@ -281,9 +302,20 @@ impl Engine {
         self.after_enqueue(&subscription);
         Ok(())
     }
+
+    /// Opens deliveries of a known event. `open` changes the record and returns its earlier progress.
+    pub(super) fn reopen(&self, record: &SharedRecord, open: impl FnOnce(&Record) -> Progress) {
+        let before = open(record);
+        if !before.is_open() {
+            let here = self.telemetry.counters.here();
+            let reopened = if before.is_failed() { &here.failed_reopened } else { &here.completed_reopened };
+            reopened.add_one();
+        }
+        self.store.reopened(record);
+    }
 }
 
-/// What the back end is told about the end of a leased delivery.
+/// The outcome of a leased delivery for the back end.
 fn lease_outcome(
     verdict: Verdict,
     dead: Option<DeadReason>,
@@ -310,7 +342,7 @@ fn log_retry(subscription: &Subscription, delivery: &QueuedDelivery, delay: Dura
         attempt = delivery.attempts,
         ?delay,
         error,
-        "an attempt failed and will be repeated"
+        "an attempt failed and will be retried"
     );
 }
 

@@ -1,4 +1,4 @@
-//! The end of a stream that publishers fill. Reading is in `broker/stream.rs`.
+//! The sending end of streams, which publishers fill. The reading end is in `broker/stream.rs`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,14 +8,14 @@ use flume::{Receiver, Sender, TrySendError};
 use crate::event::{Event, Pattern};
 use crate::router::Router;
 
-/// The streams of one broker that publishers fill.
+/// The streams of one broker that publishers of this process fill.
 #[derive(Debug, Default)]
 pub(crate) struct Streams {
     sinks: Router<Arc<StreamSink>>,
     gaps: AtomicU64,
 }
 
-/// The end of a stream that publishers fill.
+/// The sending end of a stream.
 #[derive(Debug)]
 struct StreamSink {
     sender: Sender<Event>,
@@ -24,7 +24,7 @@ struct StreamSink {
 }
 
 impl Streams {
-    /// Opens a stream of at most `capacity` unread events. Returns the end that is read, and the count of events missed.
+    /// Opens a stream of at most `capacity` unread events. Returns its reading end and its count of missed events.
     pub(crate) fn open(&self, pattern: &Pattern, id: u64, capacity: usize) -> (Receiver<Event>, Arc<AtomicU64>) {
         let (sender, events) = flume::bounded(capacity);
         let missed = Arc::new(AtomicU64::new(0));
@@ -33,7 +33,7 @@ impl Streams {
         (events, missed)
     }
 
-    /// Adds an event to every stream that matches. Never waits.
+    /// Adds an event to every matching stream. Never blocks.
     pub(super) fn push(&self, event: &Event) {
         if self.sinks.is_empty() {
             return;
@@ -54,19 +54,19 @@ impl Streams {
         self.sinks.clear();
     }
 
-    /// Events that streams missed because they were full.
+    /// Events that full streams have dropped.
     pub(crate) fn gaps(&self) -> u64 {
         self.gaps.load(Ordering::Relaxed)
     }
 }
 
 impl StreamSink {
-    /// Adds an event; the oldest makes room. Returns how many were dropped. Never waits.
+    /// Adds an event. A full stream drops its oldest event. Returns how many were dropped. Never blocks.
     fn push(&self, event: &Event) -> u64 {
         let mut dropped = 0;
         let mut event = event.clone();
-        while let Err(TrySendError::Full(back)) = self.sender.try_send(event) {
-            event = back;
+        while let Err(TrySendError::Full(returned)) = self.sender.try_send(event) {
+            event = returned;
             if self.oldest.try_recv().is_ok() {
                 dropped += 1;
             }

@@ -11,7 +11,7 @@ use crate::provider::MEMORY;
 use crate::subscription::{Handler, Identity, Pool, Subscription, Worker, Workers, in_handler};
 
 impl Engine {
-    /// Adds a subscription. It receives every event that is published after this returns.
+    /// Adds a subscription. It receives every matching event that is published after this returns.
     pub(crate) fn subscribe(
         self: &Arc<Self>,
         options: &SubscribeOptions,
@@ -41,7 +41,7 @@ impl Engine {
         } else {
             Arc::clone(&self.pool)
         };
-        // A back end knows it by its name, so that must not depend on the order of subscribing.
+        // A back end identifies a subscription by its name, so the name must not depend on the order of subscribing.
         let name = match &options.name {
             Some(name) => name.as_str().into(),
             None if served => pattern.as_str().into(),
@@ -52,7 +52,7 @@ impl Engine {
         let subscription = Arc::new(subscription);
         {
             let mut registry = self.subscriptions.lock();
-            // While it drains there is nothing to receive any more, and a back end must not be kept busy with it.
+            // A draining broker accepts no events, and a registration would only keep the back end busy.
             if registry.is_closed() || matches!(self.lifecycle.phase(), Phase::Draining | Phase::Stopped) {
                 return Err(SubscribeError::Stopped);
             }
@@ -61,7 +61,7 @@ impl Engine {
                 return Err(SubscribeError::NameTaken { name: subscription.name.to_string(), pattern });
             }
             registry.insert(&subscription, options.dedicated);
-            // Under the lock, so that a subscription is in both or in neither.
+            // Under the registry's lock, so that a subscription is in both the registry and the router, or in neither.
             self.router.insert(&subscription.pattern, id.0, Arc::clone(&subscription));
         }
         if let Err(error) = self.start_subscription(&subscription) {
@@ -71,7 +71,7 @@ impl Engine {
         Ok(subscription)
     }
 
-    /// Gives a new subscription its threads and its place at the back end, if it needs them.
+    /// Starts the dedicated threads of a new subscription and registers it at the back end, where it needs that.
     fn start_subscription(self: &Arc<Self>, subscription: &Arc<Subscription>) -> Result<(), SubscribeError> {
         let running = self.lifecycle.phase() == Phase::Running;
         if running {
@@ -89,14 +89,14 @@ impl Engine {
             .try_for_each(|number| self.add_worker(&subscription.pool, &format!("{}-{number}", subscription.name)))
     }
 
-    /// Starts one worker thread for a pool.
+    /// Starts one worker thread of a pool.
     pub(crate) fn add_worker(self: &Arc<Self>, pool: &Arc<Workers>, name: &str) -> Result<(), (String, String)> {
         let worker = Arc::new(Worker::new());
         pool.add_worker(Arc::clone(&worker));
-        let (engine, serves, me) = (Arc::clone(self), Arc::clone(pool), Arc::clone(&worker));
+        let (engine, own_pool, this) = (Arc::clone(self), Arc::clone(pool), Arc::clone(&worker));
         let started = self.lifecycle.spawn(Role::Engine, &format!("worker-{name}"), move || {
-            worker::work(&engine, &serves, &me);
-            serves.remove_worker(&me);
+            worker::work(&engine, &own_pool, &this);
+            own_pool.remove_worker(&this);
         });
         if started.is_err() {
             pool.remove_worker(&worker);
@@ -104,7 +104,7 @@ impl Engine {
         started
     }
 
-    /// Takes a subscription out; what is queued is cancelled. Calls may still run.
+    /// Removes a subscription and cancels its deliveries. Calls may still run. False if it was removed before.
     pub(crate) fn remove(self: &Arc<Self>, subscription: &Arc<Subscription>) -> bool {
         let found = {
             let mut registry = self.subscriptions.lock();
@@ -113,7 +113,7 @@ impl Engine {
         };
         subscription.close();
         if let Some(bridge) = &self.bridge {
-            // Before anything is given back, or it would come in again.
+            // Before leases are released, so that the ingest does not receive these deliveries again.
             bridge.inbound.wake();
         }
         self.cancel_all(subscription);
@@ -126,8 +126,8 @@ impl Engine {
         found
     }
 
-    /// Removes a subscription and waits until no call runs, except inside a handler or on a worker thread, where it never
-    /// waits. Returns how many calls still run, or nothing if it is unknown.
+    /// Removes a subscription and waits until no call runs; inside a handler or on a worker thread it does not wait.
+    /// Returns how many calls still run; `None` if the subscription is unknown.
     pub(crate) fn unsubscribe(self: &Arc<Self>, id: SubscriptionId) -> Option<u64> {
         let subscription = self.subscriptions.lock().find(id)?;
         if !self.remove(&subscription) {

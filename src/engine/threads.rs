@@ -1,5 +1,5 @@
-//! The life of one broker and its threads: the phase, the threads that are alive, the stop that is under way. Threads of a broker are
-//! born here only; each is named, counted and joined.
+//! The phase of one broker, its threads, and the state of its stop. Every thread of a broker is spawned here, named,
+//! counted and joined; only `run_until_signal` has a thread of its own, while it waits.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,49 +12,49 @@ use crate::base::Clock;
 use crate::event::EventId;
 use crate::outcome::StopReport;
 
-/// Where in its life a broker is.
+/// The phase of a broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Phase {
-    /// Subscriptions can be made; nothing runs.
+    /// Subscriptions are accepted; no thread runs.
     Created = 0,
-    /// Events are taken.
+    /// Events are accepted.
     Running = 1,
-    /// No new events; what was accepted is being handled.
+    /// Events are refused; the accepted ones are handled until the deadline of the stop.
     Draining = 2,
-    /// Nothing runs any more. Final.
+    /// Events are refused and no call begins. Final.
     Stopped = 3,
 }
 
-/// The life of one broker and its threads.
+/// The phase, the threads and the stop of one broker.
 #[derive(Debug)]
 pub(crate) struct Lifecycle {
-    phase: AtomicU8,
-    /// Monotonic time until which it drains.
-    drain_deadline: AtomicU64,
-    /// `stop` has reached its deadline: calls that still run are not waited for.
-    calls_cancelled: AtomicBool,
+    pub(super) phase: AtomicU8,
+    /// The deadline of the drain, in monotonic time.
+    pub(super) drain_deadline: AtomicU64,
+    /// `stop` has ended its drain: running calls are cancelled.
+    pub(super) calls_cancelled: AtomicBool,
     threads: Mutex<Threads>,
     thread_ended: Condvar,
     pub(super) stop: Mutex<Stop>,
-    /// An event was settled while draining, or the report is there.
+    /// Notified when an event is settled while draining, and when the report is complete.
     pub(super) stop_changed: Condvar,
 }
 
-/// What a thread does, which decides when it ends.
+/// The role of a thread, which determines when it ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// Workers and the timer: they end first.
+    /// Workers and the timer, which end first.
     Engine = 0,
-    /// They end when everything is settled.
+    /// Bridge threads, which end after the workers.
     Bridge = 1,
-    /// Stops the broker, on behalf of a handler.
+    /// A stop that was requested inside a handler.
     Stop = 2,
 }
 
 #[derive(Debug, Default)]
 struct Threads {
-    /// By role.
+    /// The number of running threads, by role.
     alive: [usize; 3],
     handles: Vec<JoinHandle<()>>,
 }
@@ -62,11 +62,11 @@ struct Threads {
 #[derive(Debug, Default)]
 pub(super) struct Stop {
     pub(super) begun: bool,
-    /// Events that were open at the deadline.
+    /// Events that were open at the end of the drain.
     pub(super) open: BTreeSet<EventId>,
-    /// Events with deliveries that were cancelled here.
+    /// Events with local deliveries that were cancelled.
     pub(super) cancelled: BTreeSet<EventId>,
-    /// Events with deliveries that went back to the back end.
+    /// Events with leased deliveries that were released to the back end.
     pub(super) released: BTreeSet<EventId>,
     pub(super) report: Option<StopReport>,
 }
@@ -97,31 +97,15 @@ impl Lifecycle {
         self.phase.compare_exchange(from as u8, to as u8, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 
-    /// Monotonic time beyond which no retry will run.
+    /// The deadline of the drain, in monotonic time. No retry runs later. `u64::MAX` before a stop.
     pub(crate) fn drain_deadline(&self) -> u64 {
         self.drain_deadline.load(Ordering::SeqCst)
     }
 
-    /// Lowers the deadline of the drain, if `deadline` is earlier.
-    pub(super) fn lower_deadline(&self, deadline: u64) {
-        self.drain_deadline.fetch_min(deadline, Ordering::SeqCst);
-    }
-
-    /// The broker has stopped, from whatever phase.
-    pub(super) fn set_stopped(&self) {
-        self.phase.store(Phase::Stopped as u8, Ordering::SeqCst);
-    }
-
-    /// Calls that still run see [`Delivery::cancelled`](crate::Delivery::cancelled) from now on.
-    pub(super) fn cancel_calls(&self) {
-        self.calls_cancelled.store(true, Ordering::SeqCst);
-    }
-
-    pub(super) fn calls_cancelled(&self) -> &AtomicBool {
-        &self.calls_cancelled
-    }
-
-    /// Starts a thread. On failure: its name, and what the operating system said.
+    /// Spawns a thread.
+    ///
+    /// # Errors
+    /// The name of the thread, and the operating system's error.
     pub(crate) fn spawn(
         self: &Arc<Self>,
         role: Role,
@@ -142,14 +126,14 @@ impl Lifecycle {
         Ok(())
     }
 
-    /// An event is settled: `stop` may wait for it.
+    /// Notifies a draining `stop` that an event or a report to the back end is settled.
     pub(crate) fn event_settled(&self) {
         if self.phase.load(Ordering::Relaxed) == Phase::Draining as u8 {
             self.stop_changed.notify_all();
         }
     }
 
-    /// A delivery was cancelled because of the stop; a leased one is handled elsewhere.
+    /// Records an event with a delivery that the stop cancelled. A `leased` delivery is released to the back end.
     pub(crate) fn record_cancelled(&self, id: &EventId, leased: bool) {
         let mut stop = self.stop.lock();
         let ids = if leased { &mut stop.released } else { &mut stop.cancelled };
@@ -157,7 +141,7 @@ impl Lifecycle {
     }
 }
 
-/// Counts a thread out, however it ends.
+/// Counts a thread as ended when it is dropped, also after a panic.
 struct Ended(Arc<Lifecycle>, Role);
 
 impl Drop for Ended {
@@ -178,20 +162,20 @@ impl Lifecycle {
         }
     }
 
-    /// Waits until the threads of a role have ended, at most until `deadline`.
+    /// Waits until the threads of a role have ended, at most until the monotonic time `deadline`.
     pub(super) fn wait_for_end(&self, clock: &Clock, role: Role, deadline: u64) {
         let mut threads = self.threads.lock();
         while threads.alive[role as usize] > 0 && clock.wait(&self.thread_ended, &mut threads, deadline) {}
     }
 
-    /// Joins the threads that have ended. Returns how many have not.
+    /// Joins the threads that have ended. Returns how many workers and bridge threads still run.
     pub(super) fn join(&self) -> usize {
         let mut threads = self.threads.lock();
         let handles = std::mem::take(&mut threads.handles);
         let left = threads.alive[Role::Engine as usize] + threads.alive[Role::Bridge as usize];
         drop(threads);
         let me = std::thread::current().id();
-        // A thread that is counted out has nothing left to do but to return.
+        // A thread that is counted as ended only has to return, so joining it does not block for long.
         let ended = |handle: &JoinHandle<()>| handle.is_finished() || left == 0;
         for handle in handles.into_iter().filter(|handle| handle.thread().id() != me && ended(handle)) {
             if handle.join().is_err() {

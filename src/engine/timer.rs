@@ -1,7 +1,7 @@
-//! The timer thread: brings back what is due, watches that nothing stands still, lets the pool grow and shrink, cleans up.
+//! The timer thread: enqueues due retries, watches subscriptions for progress, sizes the worker pool, cleans up.
 //!
-//! One `tick` on a plain state; the thread only sleeps between ticks. It ticks each [`TICK`] while something is watched, else four
-//! times a second, and once while nothing runs.
+//! Each `tick` works on a plain state; the thread sleeps between ticks. It ticks every [`TICK`] while a subscription is
+//! watched or waits for a worker, else every [`HEARTBEAT`], and every [`IDLE_HEARTBEAT`] while no handler runs.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,22 +12,22 @@ use super::threads::Phase;
 use crate::base::nanos;
 use crate::subscription::{LONG_CALL, Subscription, Worker, become_worker};
 
-/// Time between ticks while something is watched, in nanoseconds.
+/// Time between ticks while a subscription is watched, in nanoseconds.
 const TICK: u64 = 1_000_000;
-/// Time between ticks otherwise, while a handler runs.
+/// Time between ticks otherwise, while a handler runs, in nanoseconds.
 const HEARTBEAT: u64 = 250_000_000;
-/// The same while none does: then there is nothing to look at.
+/// Time between ticks while no handler runs, in nanoseconds.
 const IDLE_HEARTBEAT: u64 = 1_000_000_000;
-/// For so many ticks a subscription stays watched when nothing waits for it any more.
+/// The number of ticks for which a subscription stays watched after its last waiting delivery.
 const QUIET_TICKS: u32 = 16;
-/// When every worker is inside a handler for so long, the pool grows.
+/// The pool grows when every worker has been inside a call for this long, in nanoseconds.
 const GROW_AFTER: u64 = 20_000_000;
-/// A worker beyond `worker_count` that slept for so long leaves.
+/// A worker beyond `worker_count` leaves after it has slept for this long, in nanoseconds.
 const LEAVE_AFTER: u64 = 10_000_000_000;
-/// Time between looks at the wall clock.
+/// Time between two readings of the wall clock, in nanoseconds.
 const RESYNC: u64 = 1_000_000_000;
 
-/// Runs the timer until the broker has stopped. Its time counts from `started`, however late the thread gets to run.
+/// Runs the timer until the broker has stopped. Intervals count from `started`, also if the thread is scheduled late.
 pub(crate) fn run(engine: &Arc<Engine>, started: u64) {
     become_worker();
     engine.timer.thread.get_or_init(std::thread::current);
@@ -38,12 +38,12 @@ pub(crate) fn run(engine: &Arc<Engine>, started: u64) {
     }
 }
 
-/// What the timer remembers between ticks.
+/// The state of the timer between ticks.
 #[derive(Debug)]
 struct TimerState {
     watched: Vec<Watched>,
-    /// By address: the call that a worker was last seen in, and since when.
-    calls: HashMap<usize, SeenCall>,
+    /// The call in which the last check found each worker, by the worker's address.
+    calls: HashMap<usize, ObservedCall>,
     next_heartbeat: u64,
     next_clean_up: u64,
     next_resync: u64,
@@ -57,8 +57,9 @@ struct Watched {
     quiet_ticks: u32,
 }
 
+/// A call in which a worker was found.
 #[derive(Debug, Clone, Copy)]
-struct SeenCall {
+struct ObservedCall {
     call: u64,
     since: u64,
     reported: bool,
@@ -76,7 +77,7 @@ impl TimerState {
         }
     }
 
-    /// Does what is to be done now. Returns when to tick again.
+    /// Does the work that is due. Returns the time of the next tick.
     fn tick(&mut self, engine: &Arc<Engine>, now: u64) -> u64 {
         enqueue_due(engine, now);
         engine.timer.ticking.store(true, Ordering::SeqCst);
@@ -112,17 +113,17 @@ impl TimerState {
         due.min(self.next_heartbeat).min(self.next_clean_up)
     }
 
-    /// Which workers are inside of calls, and since when: long calls, stuck ones, and a pool that must grow.
+    /// Checks how long each worker has been inside its call: marks long calls, reports stuck ones, grows the pool.
     fn check_workers(&mut self, engine: &Arc<Engine>, now: u64) {
         let (workers, mut dedicated) = (engine.pool.workers(), Vec::new());
         for subscription in engine.subscriptions.lock().dedicated() {
             dedicated.extend(subscription.pool.workers());
         }
         let limit = nanos(engine.config.max_handler_time);
-        let mut seen = HashMap::with_capacity(workers.len() + dedicated.len());
-        let (mut stuck, mut held_up) = (0, 0);
+        let mut calls = HashMap::with_capacity(workers.len() + dedicated.len());
+        let (mut stuck, mut occupied) = (0, 0);
         for (number, worker) in workers.iter().chain(&dedicated).enumerate() {
-            let Some(call) = self.seen_call(worker, now) else { continue };
+            let Some(call) = self.observe_call(worker, now) else { continue };
             let lasts = now - call.since;
             let shared = number < workers.len();
             if shared
@@ -131,30 +132,30 @@ impl TimerState {
             {
                 subscription.note_long_call();
             }
-            held_up += usize::from(shared && lasts >= GROW_AFTER);
+            occupied += usize::from(shared && lasts >= GROW_AFTER);
             stuck += usize::from(lasts >= limit);
             let report = lasts >= limit && !call.reported;
             if report && let Some(subscription) = worker.attending() {
                 tracing::warn!(subscription = &*subscription.name, "a handler runs longer than max_handler_time");
             }
-            seen.insert(address(worker), SeenCall { reported: call.reported || report, ..call });
+            calls.insert(address(worker), ObservedCall { reported: call.reported || report, ..call });
         }
-        self.calls = seen;
+        self.calls = calls;
         engine.timer.stuck.store(stuck, Ordering::Relaxed);
-        if held_up == workers.len() && engine.pool.has_ready() && now >= self.next_growth {
+        if occupied == workers.len() && engine.pool.has_ready() && now >= self.next_growth {
             self.next_growth = now + GROW_AFTER;
             grow(engine, workers.len());
         }
     }
 
-    /// The call that a worker is in, and since when it was seen in it.
-    fn seen_call(&self, worker: &Arc<Worker<Arc<Subscription>>>, now: u64) -> Option<SeenCall> {
+    /// The call that a worker is inside of, and the time of the first check that found it there.
+    fn observe_call(&self, worker: &Arc<Worker<Arc<Subscription>>>, now: u64) -> Option<ObservedCall> {
         let call = worker.calls();
         if call.is_multiple_of(2) {
             return None;
         }
-        let known = self.calls.get(&address(worker)).filter(|seen| seen.call == call);
-        Some(known.copied().unwrap_or(SeenCall { call, since: now, reported: false }))
+        let observed = self.calls.get(&address(worker)).filter(|observed| observed.call == call);
+        Some(observed.copied().unwrap_or(ObservedCall { call, since: now, reported: false }))
     }
 }
 
@@ -162,10 +163,10 @@ fn address(worker: &Arc<Worker<Arc<Subscription>>>) -> usize {
     Arc::as_ptr(worker) as usize
 }
 
-/// Adds a worker for each subscription that waits for its first one, or else one.
+/// Adds a worker for each token that waits in the pool, at least one, up to `max_workers`.
 fn grow(engine: &Arc<Engine>, workers: usize) {
-    let room = engine.config.effective_max_workers().saturating_sub(workers);
-    for number in 0..engine.pool.waiting().max(1).min(room) {
+    let allowed = engine.config.effective_max_workers().saturating_sub(workers);
+    for number in 0..engine.pool.waiting().max(1).min(allowed) {
         if let Err((name, reason)) = engine.add_worker(&engine.pool, &(workers + number + 1).to_string()) {
             tracing::warn!(name, reason, "the worker pool could not grow");
             return;
@@ -173,7 +174,7 @@ fn grow(engine: &Arc<Engine>, workers: usize) {
     }
 }
 
-/// Puts the deliveries whose time has come back into their inboxes.
+/// Enqueues the delayed deliveries that are due.
 fn enqueue_due(engine: &Arc<Engine>, now: u64) {
     while let Some(waiting) = engine.timer.delayed.take_due(now) {
         let subscription = waiting.subscription;
@@ -187,14 +188,13 @@ fn enqueue_due(engine: &Arc<Engine>, now: u64) {
 }
 
 impl Watched {
-    /// Brings in another worker if something waits and nothing moved since the last tick. False when it need not be watched
-    /// any more.
+    /// Wakes another worker if deliveries wait and no call has begun since the last tick. False if the watch has ended.
     fn tick(&mut self) -> bool {
         let started = self.subscription.counters.started.load(Ordering::Relaxed);
-        let moved = std::mem::replace(&mut self.started, started) != started;
+        let progressed = std::mem::replace(&mut self.started, started) != started;
         if self.subscription.has_ready() {
             self.quiet_ticks = 0;
-            if !moved {
+            if !progressed {
                 self.subscription.wake_another_worker();
             }
             return true;
@@ -204,7 +204,7 @@ impl Watched {
             return true;
         }
         self.subscription.end_watch();
-        // Something may have arrived before the watch ended: then it goes on.
+        // A delivery may have arrived before the watch ended: then the watch begins again.
         self.subscription.has_ready() && self.subscription.start_watch()
     }
 }

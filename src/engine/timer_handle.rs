@@ -1,4 +1,4 @@
-//! How the rest of the broker reaches the timer thread.
+//! The shared side of the timer: delayed deliveries, subscriptions to watch, and waking the timer thread.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -9,14 +9,15 @@ use crossbeam_queue::SegQueue;
 use crate::queue::DelayedQueue;
 use crate::subscription::Subscription;
 
-/// How the rest of the broker reaches the timer thread.
+/// The shared side of the timer.
 #[derive(Debug)]
 pub(crate) struct Timer {
     /// Deliveries that wait for a retry.
     pub(crate) delayed: DelayedQueue<Arc<Subscription>>,
     pub(super) thread: OnceLock<Thread>,
-    /// It ticks often anyway.
+    /// The next tick comes within a millisecond, so a new watch need not wake the thread.
     pub(super) ticking: AtomicBool,
+    /// Subscriptions whose watch the next tick begins.
     pub(super) watched: SegQueue<Arc<Subscription>>,
     pub(super) stuck: AtomicUsize,
 }
@@ -32,14 +33,14 @@ impl Timer {
         }
     }
 
-    /// Makes the timer look at what is due.
+    /// Makes the timer tick now.
     pub(crate) fn wake(&self) {
         if let Some(thread) = self.thread.get() {
             thread.unpark();
         }
     }
 
-    /// Has a subscription watched: something waits for it, and nobody was free at that moment.
+    /// Watches a subscription: its deliveries wait, and no worker was free for them.
     pub(crate) fn watch(&self, subscription: &Arc<Subscription>) {
         if subscription.start_watch() {
             self.watched.push(Arc::clone(subscription));
@@ -49,7 +50,7 @@ impl Timer {
         }
     }
 
-    /// Handlers that run longer than `max_handler_time`.
+    /// The number of handlers that have run for longer than `max_handler_time`.
     pub(crate) fn stuck_handlers(&self) -> usize {
         self.stuck.load(Ordering::Relaxed)
     }

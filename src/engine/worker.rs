@@ -1,4 +1,4 @@
-//! The body of a worker thread: search, attend to a subscription, run one attempt after the other, sleep.
+//! The body of a worker thread: search for a token, attend to its subscription, run its deliveries one by one, sleep.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -6,22 +6,22 @@ use std::time::{Duration, Instant};
 use super::Engine;
 use crate::subscription::{Pace, SEARCH, Subscription, Taken, Worker, Workers, become_worker};
 
-/// How many deliveries of a quick subscription a worker runs before it lets another subscription have its turn.
+/// How many deliveries of a quick subscription a worker runs before it turns to another one that waits.
 const BATCH: u32 = 64;
 
-/// How often a worker without work looks for some.
+/// Time between two polls of a searching worker.
 const POLL_EVERY: Duration = Duration::from_nanos(500);
-/// How long it does so before it offers its core to others in between.
+/// How long a searching worker only spins. After that it yields its core between polls.
 const SPIN: Duration = Duration::from_micros(10);
-/// Above this rate of arrival, what comes for a quick subscription may gather between two looks, ...
+/// If deliveries arrive at shorter intervals than this, the worker lets them gather between two polls, ...
 const GATHER_BELOW: Duration = Duration::from_micros(1);
-/// ... at most so long.
+/// ... for at most this long.
 const MAX_GATHER: Duration = Duration::from_micros(8);
 
-/// What a worker takes from the pool: a subscription, with a permit.
+/// A token of the pool: a subscription, with a permit.
 type Token = Arc<Subscription>;
 
-/// Runs until the pool is closed or the worker is asked to leave.
+/// Runs a worker until the pool is closed or lets the worker go.
 pub(super) fn work(engine: &Arc<Engine>, pool: &Workers, worker: &Arc<Worker<Token>>) {
     become_worker();
     worker.begin();
@@ -44,7 +44,7 @@ pub(super) fn work(engine: &Arc<Engine>, pool: &Workers, worker: &Arc<Worker<Tok
     }
 }
 
-/// PollPace for work for a moment, unless another worker does. True if there is some.
+/// Polls the pool for a token, at most for `SEARCH`, unless another worker searches. True if a token is ready.
 fn search(pool: &Workers) -> bool {
     if !pool.start_search() {
         return false;
@@ -54,8 +54,7 @@ fn search(pool: &Workers) -> bool {
     pool.has_ready()
 }
 
-/// Spins until a condition holds, at most for `SEARCH`. It looks now and then only: each look takes a cache line from those
-/// who publish.
+/// Spins until a condition holds, at most for `SEARCH`. Polls seldom: each poll takes a cache line from publishers.
 fn spin(until: impl Fn() -> bool) -> bool {
     let started = Instant::now();
     while !until() {
@@ -73,7 +72,7 @@ fn spin(until: impl Fn() -> bool) -> bool {
     true
 }
 
-/// Runs what waits for a subscription, with the permit that came with the token, until nothing is left or others wait.
+/// Runs the deliveries of a subscription, under the token's permit, until none is left or other subscriptions wait.
 fn attend(engine: &Arc<Engine>, pool: &Workers, worker: &Arc<Worker<Token>>, taken: Taken<Token>) {
     pool.attend(worker, &taken);
     let long = taken.is_long();
@@ -82,7 +81,7 @@ fn attend(engine: &Arc<Engine>, pool: &Workers, worker: &Arc<Worker<Token>>, tak
     loop {
         if run_batches(engine, pool, worker, &subscription, long, &mut pace) == RunEnd::OthersWait {
             pool.attended(worker);
-            // The permit goes with the token.
+            // The permit stays with the token.
             pool.submit(subscription);
             return;
         }
@@ -101,6 +100,7 @@ enum RunEnd {
     OthersWait,
 }
 
+/// Runs deliveries, as many per poll as it found, until none is left, or for a batch if other subscriptions wait.
 fn run_batches(
     engine: &Arc<Engine>,
     pool: &Workers,
@@ -141,40 +141,40 @@ fn run_batches(
     RunEnd::NothingLeft
 }
 
-/// When a worker looks at the inbox of a subscription. Each look takes a cache line from those who publish, which costs them
-/// more than to publish an event: when events come faster than that, it pays to let some gather.
+/// The time between a worker's polls of an inbox. Each poll takes a cache line from the publishers, which costs them
+/// more than publishing an event. If events arrive faster than that, it pays to let some gather.
 struct PollPace {
-    last: Instant,
+    last_poll: Instant,
     gather: Duration,
 }
 
 impl PollPace {
     fn new() -> Self {
-        Self { last: Instant::now(), gather: Duration::ZERO }
+        Self { last_poll: Instant::now(), gather: Duration::ZERO }
     }
 
     fn found(&mut self, deliveries: usize) {
         let now = Instant::now();
-        self.gather = gather(self.gather, now - self.last, deliveries);
-        self.last = now;
+        self.gather = gather(self.gather, now - self.last_poll, deliveries);
+        self.last_poll = now;
     }
 
-    /// Waits until it is time for the next look, or until there is something else to do.
+    /// Waits until the next poll is due, or until other work is ready.
     fn pause(&self, otherwise_busy: impl Fn() -> bool) {
-        while self.last.elapsed() < self.gather && !otherwise_busy() {
+        while self.last_poll.elapsed() < self.gather && !otherwise_busy() {
             std::hint::spin_loop();
         }
     }
 }
 
-/// How long things may gather until the next look, if so many came in the time since the last one.
+/// How long deliveries gather until the next poll: doubled while they come fast, else zero.
 fn gather(before: Duration, elapsed: Duration, found: usize) -> Duration {
     let apart = elapsed / u32::try_from(found).unwrap_or(u32::MAX);
     if apart < GATHER_BELOW { (2 * before).clamp(POLL_EVERY, MAX_GATHER) } else { Duration::ZERO }
 }
 
-/// PollPace for more work of a subscription for a moment, unless another worker searches: a publisher that finds the permit
-/// taken need not wake anybody. True if there is some.
+/// Polls a subscription for more deliveries, at most for `SEARCH`, unless another worker searches. Meanwhile the permit
+/// stays taken, so a publisher need not wake a worker. True if the subscription has deliveries.
 fn search_here(pool: &Workers, subscription: &Subscription) -> bool {
     if !pool.start_search() {
         return subscription.has_ready();
@@ -183,7 +183,7 @@ fn search_here(pool: &Workers, subscription: &Subscription) -> bool {
     pool.end_search();
     let found = subscription.has_ready();
     if found {
-        // Somebody else has to see to what came for others while this worker searched.
+        // Another worker has to take the tokens of other subscriptions that came while this one searched.
         pool.pass_on();
     }
     found

@@ -1,5 +1,5 @@
-//! The bounds that several fields share: the length of a text, and control characters in it. How deeply JSON is nested is in
-//! `depth`. The bounds of one field alone stand beside that field's type.
+//! The bounds that several fields share: text length, control characters, nesting depth. Bounds of a single field are
+//! beside that field's type.
 
 use super::invalid::Problem;
 
@@ -9,12 +9,12 @@ pub(super) const MAX_TEXT_BYTES: usize = 255;
 /// The deepest nesting of a payload and of a metadata value. One open bracket is depth 1.
 pub(super) const MAX_DEPTH: usize = 64;
 
-/// At most [`MAX_TEXT_BYTES`] bytes, and no control characters.
+/// Checks that a text has at most [`MAX_TEXT_BYTES`] bytes and no control characters.
 pub(super) fn check_text(text: &str) -> Result<(), Problem> {
     if text.len() > MAX_TEXT_BYTES {
         return Err(Problem::TooLong { max: MAX_TEXT_BYTES, actual: text.len() });
     }
-    // Nearly every text is plain ASCII, and a look at its bytes is enough.
+    // Nearly every text is printable ASCII, for which checking bytes is enough.
     if text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
         return Ok(());
     }

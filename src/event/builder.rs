@@ -1,5 +1,5 @@
-//! How an event is built: every field is checked when it is set, and the first one that was refused is reported at
-//! the end, together with all that was fine.
+//! The event builder. It checks each field when it is set; `build` reports the first refused one and returns the
+//! builder.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -14,10 +14,10 @@ use super::{
 };
 use crate::base::wall_nanos;
 
-/// Collects the fields of a new event; made by [`Event::builder`].
+/// Builds an event. Created by [`Event::builder`].
 ///
-/// Setting a field again replaces it. Of the texts, `""` means that there is none (but neither id, type nor `traceparent`
-/// may be empty). The bounds are constants of [`Event`] and [`Payload`].
+/// Setting a field again replaces it. An empty text unsets the field, except for id, type and `traceparent`, which must
+/// not be empty. The bounds are constants of [`Event`] and [`Payload`].
 ///
 /// ```
 /// use eventbroker::{Event, Source};
@@ -44,14 +44,14 @@ pub struct EventBuilder {
     refused: Option<Box<Refusals>>,
 }
 
-// It is moved by every call, and up to this size that takes no call of `memcpy`.
+// Each method moves the builder; up to this size that takes no call of `memcpy`.
 const _: () = assert!(size_of::<EventBuilder>() <= 128);
 
-/// What was refused and not set again since, in that order, at most one of each field.
+/// The refused fields that were not set again, in the order of their refusal, at most one entry per field.
 #[derive(Debug, Default)]
 struct Refusals(Vec<Invalid>);
 
-/// An event that was not built, because a field was refused. It hands the builder back.
+/// A field was refused, so no event was built. Returns the builder.
 #[derive(Debug, thiserror::Error)]
 #[error("invalid event: {}", .0.invalid)]
 pub struct BuildError(Box<Refused>);
@@ -63,14 +63,15 @@ struct Refused {
 }
 
 impl BuildError {
-    /// The field and the bound.
+    /// The refused field, and the bound that it broke.
     #[must_use]
     pub fn invalid(&self) -> &Invalid {
         &self.0.invalid
     }
 
-    /// The builder with all that was fine. The field that was refused is not set; if others were refused too, the next
-    /// `build` reports the next of them, unless it has been set again.
+    /// Returns the builder with all valid fields.
+    /// The refused field is unset. If more fields were refused, the next `build` reports the next of them that has not
+    /// been set again.
     pub fn into_builder(self) -> EventBuilder {
         self.0.builder
     }
@@ -99,79 +100,82 @@ impl EventBuilder {
         builder.event_type(event_type)
     }
 
-    /// Another type: a `&str`, a `String` or an [`EventType`].
+    /// Replaces the type: a `&str`, a `String` or an [`EventType`].
     pub fn event_type(mut self, event_type: impl TryInto<EventType, Error: Into<Invalid>>) -> Self {
         self.event_type = self.checked("type", event_type.try_into());
         self
     }
 
-    /// The id: a `&str`, a `String` or an [`EventId`], 1 to 255 bytes without control characters. Without it, the event
-    /// gets a new UUID of version 7.
+    /// Sets the id: a `&str`, a `String` or an [`EventId`].
+    /// 1 to 255 bytes, no control characters. Default: a new UUID of version 7.
     pub fn id(mut self, id: impl TryInto<EventId, Error: Into<Invalid>>) -> Self {
         self.id = self.checked("id", id.try_into());
         self
     }
 
-    /// The payload, written as JSON; see [`Payload::from_serialize`].
+    /// Sets the payload, serialized as JSON; see [`Payload::from_serialize`].
     pub fn payload<T: Serialize + ?Sized>(mut self, value: &T) -> Self {
         self.payload = self.checked("payload", Payload::from_serialize(value)).unwrap_or_default();
         self
     }
 
-    /// The payload, JSON already; see [`Payload::from_json`].
+    /// Sets the payload from JSON text; see [`Payload::from_json`].
     pub fn payload_json(mut self, json: impl AsRef<[u8]>) -> Self {
         self.payload = self.checked("payload", Payload::from_json(json)).unwrap_or_default();
         self
     }
 
-    /// The payload, checked already.
+    /// Sets the payload from one that is checked already.
     pub fn payload_raw(mut self, payload: Payload) -> Self {
         self.payload = self.checked("payload", Ok::<_, Invalid>(payload)).unwrap_or_default();
         self
     }
 
-    /// The user that the event is about or comes from; 0 means none.
+    /// Sets the user that the event is about or comes from; 0 means none.
     pub fn user_id(mut self, user_id: i64) -> Self {
         self.user_id = user_id;
         self
     }
 
-    /// The session that the event comes from: at most 255 bytes, no control characters.
+    /// Sets the session of origin: at most 255 bytes, no control characters.
     pub fn session_id(self, session_id: impl Into<String>) -> Self {
         self.rare_text("session_id", session_id.into(), |rare| &mut rare.session_id)
     }
 
-    /// The instance that publishes the event first: at most 255 bytes, no control characters. Without it, the broker
-    /// that publishes the event fills in its own.
+    /// Sets the publishing instance: at most 255 bytes, no control characters.
+    /// Default: the instance of the broker that publishes the event.
     pub fn instance_id(mut self, instance_id: impl AsRef<str>) -> Self {
         self.instance_id = self.shared_text("instance_id", instance_id.as_ref());
         self
     }
 
-    /// The schema: at most 255 bytes, no control characters. Without it, the first segment of a type of three.
+    /// Sets the schema: at most 255 bytes, no control characters.
+    /// Default: the first segment of a type with three segments.
     pub fn schema(self, schema: impl Into<String>) -> Self {
         self.rare_text("schema", schema.into(), |rare| &mut rare.schema)
     }
 
-    /// The entity: at most 255 bytes, no control characters. Without it, the second segment of a type of three.
+    /// Sets the entity: at most 255 bytes, no control characters.
+    /// Default: the second segment of a type with three segments.
     pub fn entity(self, entity: impl Into<String>) -> Self {
         self.rare_text("entity", entity.into(), |rare| &mut rare.entity)
     }
 
-    /// The operation: at most 255 bytes, no control characters. Without it, the third segment of a type of three.
+    /// Sets the operation: at most 255 bytes, no control characters.
+    /// Default: the third segment of a type with three segments.
     pub fn operation(self, operation: impl Into<String>) -> Self {
         self.rare_text("operation", operation.into(), |rare| &mut rare.operation)
     }
 
-    /// The ordering key: at most 255 bytes, no control characters. A subscription receives the events of one key in the
-    /// order in which they were published.
+    /// Sets the ordering key: at most 255 bytes, no control characters.
+    /// A subscription receives the events of one key in publish order.
     pub fn key(mut self, key: impl AsRef<str>) -> Self {
         self.key = self.shared_text("key", key.as_ref());
         self
     }
 
-    /// Adds an entry of metadata, in place of an earlier one of that name. At most 64 entries, names of 1 to 255 bytes,
-    /// values nested at most 64 levels, and 64 KiB in all, written as JSON.
+    /// Adds a metadata entry, or replaces the one of that name.
+    /// At most 64 entries, names of 1 to 255 bytes, values nested at most 64 levels, and 64 KiB of JSON in all.
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<Value>) -> Self {
         let added = self.rare.get_or_insert_default().metadata.insert(key.into(), value.into());
         if let Err(invalid) = added {
@@ -183,7 +187,8 @@ impl EventBuilder {
         self
     }
 
-    /// The trace that the event belongs to: a W3C [`traceparent`](https://www.w3.org/TR/trace-context/#traceparent-header) such as
+    /// Sets the trace that the event belongs to, as a W3C `traceparent`.
+    /// A [`traceparent`](https://www.w3.org/TR/trace-context/#traceparent-header) looks like
     /// `00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01`. It becomes the metadata entry of that name, and no
     /// [`Propagator`](crate::trace::Propagator) changes it.
     pub fn traceparent(mut self, traceparent: impl AsRef<str>) -> Self {
@@ -194,17 +199,17 @@ impl EventBuilder {
         }
     }
 
-    /// When it happened, from 1970 to 2554. Without it, the time of `build`.
+    /// Sets the time of the event, from 1970 to 2554. Default: the time of `build`.
     pub fn created_at(mut self, time: SystemTime) -> Self {
         let nanos = time.duration_since(UNIX_EPOCH).ok().and_then(|since| u64::try_from(since.as_nanos()).ok());
         self.created = self.checked("created_at", nanos.ok_or_else(out_of_time));
         self
     }
 
-    /// The event, pending and never tried.
+    /// Builds the event, with the status `Pending`.
     ///
     /// # Errors
-    /// The first field that was refused, with the builder to try again.
+    /// The first field that was refused, with the builder for another attempt.
     pub fn build(mut self) -> Result<Event, BuildError> {
         let event_type = match self.event_type.take() {
             Some(event_type) if self.refused.is_none() => event_type,
@@ -213,7 +218,7 @@ impl EventBuilder {
                 return Err(self.refuse());
             }
         };
-        // One look at the clock serves both.
+        // One clock reading serves both the id and the time.
         let now = if self.id.is_none() || self.created.is_none() { wall_nanos() } else { 0 };
         Ok(Event {
             sole_copy: SoleCopy::new(self.id.is_none()),
@@ -239,7 +244,7 @@ impl EventBuilder {
         BuildError(Box::new(Refused { invalid, builder: self }))
     }
 
-    /// Keeps a value, or remembers why not. What was refused of this field before is settled by that.
+    /// Returns a valid value, or records the refusal. Either replaces an earlier refusal of the field.
     fn checked<T, E: Into<Invalid>>(&mut self, field: &'static str, value: Result<T, E>) -> Option<T> {
         if let Some(refused) = &mut self.refused {
             refused.0.retain(|earlier| earlier.field != field);
@@ -248,7 +253,7 @@ impl EventBuilder {
         match value {
             Ok(value) => Some(value),
             Err(error) => {
-                // The caller's own conversion may have named another field.
+                // A conversion by the caller may name another field.
                 let invalid = Invalid { field, ..error.into() };
                 self.refused.get_or_insert_default().0.push(invalid);
                 None
@@ -277,7 +282,7 @@ impl EventBuilder {
     }
 }
 
-/// Drops the names that the type gives already, so that an event is the same whether they were given or not.
+/// Unsets the names that equal the type's segments, so that setting them makes no difference.
 fn without_derived(mut rare: Rare, event_type: &EventType) -> Rare {
     if let Some(segments) = segments_of_three(event_type) {
         let names = [&mut rare.schema, &mut rare.entity, &mut rare.operation];

@@ -1,4 +1,4 @@
-//! What an event says, whenever and by whom it was published: what makes two events of one id the same.
+//! The content of an event, without its origin and progress. Two events of one id are duplicates if it is equal.
 
 use std::hash::Hasher;
 
@@ -7,9 +7,9 @@ use serde_json::Value;
 use super::{Event, trace_context};
 
 impl Event {
-    /// Whether both say that the same happened. How far their handling has come, when they were made, and which
-    /// instance published them makes no difference, nor does the context of the trace (`traceparent`, `tracestate` and `baggage` in the
-    /// metadata).
+    /// Whether two events have the same content.
+    /// Ignores id, progress, creation time and publishing instance, and the trace context in the metadata
+    /// (`traceparent`, `tracestate` and `baggage`).
     #[must_use]
     pub fn same_content(&self, other: &Self) -> bool {
         self.source == other.source
@@ -19,11 +19,12 @@ impl Event {
             && self.user_id == other.user_id
             && self.session_id() == other.session_id()
             && self.explicit_names() == other.explicit_names()
-            && self.says().eq(other.says())
+            && self.content_metadata().eq(other.content_metadata())
     }
 
-    /// Feeds a hasher with what [`same_content`](Self::same_content) compares, for back ends that can't keep that itself: by
-    /// [`write`](Hasher::write) alone and the same on every machine, so that what comes out depends only on the hasher.
+    /// Hashes the content that [`same_content`](Self::same_content) compares.
+    /// For back ends that store a hash instead of the content. Calls only [`write`](Hasher::write), with the same bytes
+    /// on every machine, so the result depends only on the hasher.
     pub fn hash_content(&self, hasher: &mut impl Hasher) {
         let mut feed = |part: Option<&[u8]>| {
             hasher.write(&part.map_or(u64::MAX, |part| part.len() as u64).to_le_bytes());
@@ -36,14 +37,14 @@ impl Event {
         feed(Some(&self.user_id.to_le_bytes()));
         feed(self.session_id().map(str::as_bytes));
         self.explicit_names().iter().for_each(|name| feed(name.map(str::as_bytes)));
-        for (name, value) in self.says() {
+        for (name, value) in self.content_metadata() {
             feed(Some(name.as_bytes()));
             feed(Some(value.to_string().as_bytes()));
         }
     }
 
-    /// The metadata without the context of the trace.
-    fn says(&self) -> impl Iterator<Item = (&String, &Value)> {
+    /// The metadata without the trace context.
+    fn content_metadata(&self) -> impl Iterator<Item = (&String, &Value)> {
         self.metadata().iter().filter(|(name, _)| !trace_context::is_context(name))
     }
 }

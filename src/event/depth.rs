@@ -1,14 +1,14 @@
-//! How deeply JSON is nested, for text whose grammar has been checked: 64 bytes at a time, as bit masks, because a walk byte by
-//! byte takes longer than the check of the grammar itself. The technique is that of simdjson (Langdale and Lemire, "Parsing
-//! Gigabytes of JSON per Second", 2019): what is between quotes comes from a prefix sum of their mask.
+//! Measures the nesting depth of JSON whose grammar has been checked. Works on bit masks of 64 bytes, because a loop
+//! over bytes takes longer than the check of the grammar. The technique is that of simdjson (Langdale and Lemire,
+//! "Parsing Gigabytes of JSON per Second", 2019): a prefix XOR of the mask of quotes yields the bytes inside strings.
 
 use wide::i8x16;
 
 const BLOCK: usize = 64;
 
-/// Whether this text, which is known to be JSON, is nested more than `max` levels deep. One open bracket is depth 1.
+/// Whether valid JSON is nested more than `max` levels deep. One open bracket is depth 1.
 pub(super) fn is_deeper_than(json: &str, max: usize) -> bool {
-    // Every bracket that is opened is closed too.
+    // Each level takes two bytes, an opening and a closing bracket.
     if json.len() <= 2 * max {
         return false;
     }
@@ -19,7 +19,7 @@ pub(super) fn is_deeper_than(json: &str, max: usize) -> bool {
     blocks.iter().chain([&last]).any(|block| nesting.exceeds_in(&Masks::of(block)))
 }
 
-/// Where the bytes that matter are in a block: bit `n` stands for byte `n`.
+/// The positions of the relevant bytes in a block: bit `n` stands for byte `n`.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Masks {
     quotes: u64,
@@ -28,7 +28,7 @@ struct Masks {
     closing: u64,
 }
 
-/// What is known between two blocks.
+/// The state carried from block to block.
 struct Nesting {
     depth: u32,
     max: u32,
@@ -39,6 +39,7 @@ struct Nesting {
 }
 
 impl Nesting {
+    /// Processes a block. True if the depth exceeds `max` in it.
     fn exceeds_in(&mut self, masks: &Masks) -> bool {
         let quotes = masks.quotes & !self.escaped(masks.backslashes);
         let in_string = prefix_xor(quotes) ^ self.in_string;
@@ -54,7 +55,7 @@ impl Nesting {
         false
     }
 
-    /// The order of the brackets decides.
+    /// Whether the depth exceeds `max`, following the brackets of a block in their order.
     fn exceeds_among(&self, opening: u64, closing: u64) -> bool {
         let mut depth = self.depth;
         (0..BLOCK).any(|bit| {
@@ -63,7 +64,7 @@ impl Nesting {
         })
     }
 
-    /// The bytes behind a backslash that is not itself behind one.
+    /// The mask of the escaped bytes: those after a backslash that is not itself escaped.
     fn escaped(&mut self, backslashes: u64) -> u64 {
         let mut escaped = u64::from(std::mem::take(&mut self.escapes));
         let mut left = backslashes & !escaped;
@@ -80,7 +81,7 @@ impl Nesting {
     }
 }
 
-/// Each bit is the sum of the bits up to it, without carry: ones from an opening quote to before its closing one.
+/// Each bit becomes the XOR of all bits up to it: ones from an opening quote to just before its closing one.
 fn prefix_xor(bits: u64) -> u64 {
     [1, 2, 4, 8, 16, 32].into_iter().fold(bits, |bits, distance| bits ^ bits << distance)
 }

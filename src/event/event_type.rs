@@ -1,22 +1,20 @@
-//! The type of an event: dotted segments, checked once, cheap to clone, compare and hash. Which patterns match it
-//! is not told here.
+//! The type of an event: dotted segments, checked once, cheap to clone, compare and hash.
 
 use std::cell::RefCell;
 use std::cmp::Ordering;
 use std::convert::Infallible;
 use std::fmt;
 use std::hash::{Hash, Hasher};
-use std::str::FromStr;
 use std::sync::Arc;
 
 use super::bounds::MAX_TEXT_BYTES;
 use super::invalid::{Invalid, Problem};
 use crate::base::hash_text;
 
-/// The type of an event: 1 to 16 segments with dots between them, often `schema.entity.operation`.
+/// The type of an event: 1 to 16 dotted segments, often `schema.entity.operation`.
 ///
-/// At most 255 bytes of UTF-8; no segment is empty; no `*`, no white space and no control characters (as Unicode
-/// has them).
+/// At most 255 bytes of UTF-8. No segment is empty, and none contains `*`, white space or control characters, as
+/// Unicode defines them.
 ///
 /// ```
 /// use eventbroker::EventType;
@@ -34,19 +32,20 @@ struct Inner {
     text: Box<str>,
 }
 
-/// How many types each thread remembers.
-const REMEMBERED: usize = 64;
+/// The slots of a thread's cache.
+const SLOTS: usize = 64;
 
 thread_local! {
-    /// The types that this thread parsed last, each in the place that its hash names. A program publishes few
-    /// types many times; parsing one of them again allocates nothing, and threads share no reference count.
-    static KNOWN: RefCell<[Option<Known>; REMEMBERED]> = const { RefCell::new([const { None }; REMEMBERED]) };
+    /// The types that this thread parsed last, direct-mapped by hash. A program publishes few types many times: parsing
+    /// one again allocates nothing, and threads do not contend for its reference count.
+    static CACHE: RefCell<[Option<Cached>; SLOTS]> = const { RefCell::new([const { None }; SLOTS]) };
 }
 
-/// A type that a thread remembers.
-struct Known {
+/// A cached type.
+struct Cached {
     event_type: EventType,
-    /// One that an event of this type has left behind: to give it out again costs less than to clone and drop.
+    /// A reference left by an event that was dropped.
+    /// Reusing it costs less than a drop and a clone.
     spare: Option<EventType>,
 }
 
@@ -54,8 +53,9 @@ impl EventType {
     /// The most segments.
     pub const MAX_SEGMENTS: usize = 16;
 
-    /// Checks a text and makes a type of it. Each thread remembers some types, and gives them out again without an
-    /// allocation.
+    /// Parses and checks a text.
+    ///
+    /// Each thread caches 64 types, which it parses again without an allocation.
     ///
     /// # Errors
     /// The field `type` is [`Empty`](Problem::Empty), [`TooLong`](Problem::TooLong) (more than 255 bytes), has more
@@ -66,21 +66,21 @@ impl EventType {
             return Err(Invalid::new("type", Problem::TooLong { max: MAX_TEXT_BYTES, actual: text.len() }));
         }
         let hash = hash_text(text);
-        KNOWN
-            .try_with(|known| {
-                let place = &mut known.borrow_mut()[hash as usize % REMEMBERED];
-                match place {
-                    Some(known) if known.event_type.0.hash == hash && known.event_type.as_str() == text => {
-                        Ok(known.spare.take().unwrap_or_else(|| known.event_type.clone()))
+        CACHE
+            .try_with(|cache| {
+                let slot = &mut cache.borrow_mut()[hash as usize % SLOTS];
+                match slot {
+                    Some(cached) if cached.event_type.0.hash == hash && cached.event_type.as_str() == text => {
+                        Ok(cached.spare.take().unwrap_or_else(|| cached.event_type.clone()))
                     }
                     _ => {
                         let event_type = Self::checked(text, hash)?;
-                        *place = Some(Known { event_type: event_type.clone(), spare: None });
+                        *slot = Some(Cached { event_type: event_type.clone(), spare: None });
                         Ok(event_type)
                     }
                 }
             })
-            // While a thread ends it remembers nothing any more.
+            // A thread that ends has no cache any more.
             .unwrap_or_else(|_| Self::checked(text, hash))
     }
 
@@ -89,23 +89,23 @@ impl EventType {
         Ok(Self(Arc::new(Inner { hash, text: text.into() })))
     }
 
-    /// The same type once more, for another event of this thread.
+    /// A clone that takes this thread's spare reference to the type, if there is one.
     pub(crate) fn again(&self) -> Self {
-        let spare = KNOWN.try_with(|known| match &mut known.borrow_mut()[self.0.hash as usize % REMEMBERED] {
-            Some(known) if known.event_type == *self => known.spare.take(),
-            place => {
-                *place = Some(Known { event_type: self.clone(), spare: None });
+        let spare = CACHE.try_with(|cache| match &mut cache.borrow_mut()[self.0.hash as usize % SLOTS] {
+            Some(cached) if cached.event_type == *self => cached.spare.take(),
+            slot => {
+                *slot = Some(Cached { event_type: self.clone(), spare: None });
                 None
             }
         });
         spare.ok().flatten().unwrap_or_else(|| self.clone())
     }
 
-    /// Leaves a type that is no longer needed to the next event of this thread that has the same one.
+    /// Leaves this reference as the spare one of this thread.
     pub(crate) fn recycle(self) {
-        // While a thread ends it remembers nothing any more.
-        let _ = KNOWN.try_with(|known| match &mut known.borrow_mut()[self.0.hash as usize % REMEMBERED] {
-            Some(known) if known.spare.is_none() && known.event_type == self => known.spare = Some(self),
+        // A thread that ends has no cache any more.
+        let _ = CACHE.try_with(|cache| match &mut cache.borrow_mut()[self.0.hash as usize % SLOTS] {
+            Some(cached) if cached.spare.is_none() && cached.event_type == self => cached.spare = Some(self),
             _ => {}
         });
     }
@@ -188,30 +188,6 @@ impl fmt::Debug for EventType {
     }
 }
 
-impl FromStr for EventType {
-    type Err = Invalid;
-
-    fn from_str(text: &str) -> Result<Self, Invalid> {
-        Self::parse(text)
-    }
-}
-
-impl TryFrom<&str> for EventType {
-    type Error = Invalid;
-
-    fn try_from(text: &str) -> Result<Self, Invalid> {
-        Self::parse(text)
-    }
-}
-
-impl TryFrom<String> for EventType {
-    type Error = Invalid;
-
-    fn try_from(text: String) -> Result<Self, Invalid> {
-        Self::parse(&text)
-    }
-}
-
 impl TryFrom<&String> for EventType {
     type Error = Invalid;
 
@@ -226,7 +202,7 @@ impl From<&EventType> for EventType {
     }
 }
 
-/// A value that is already checked converts without an error; this lets one bound cover it and raw text alike.
+/// A checked value converts without an error. With this, one trait bound covers checked values and raw text.
 impl From<Infallible> for Invalid {
     fn from(never: Infallible) -> Self {
         match never {}

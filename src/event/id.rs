@@ -1,11 +1,9 @@
-//! The id of an event: what is accepted as one, and how this process makes its own. Who looks events up by their
-//! id is not told here.
+//! The id of an event: its rules, and the UUIDs of version 7 that this process generates.
 
 use std::cell::Cell;
 use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
-use std::str::FromStr;
 use std::sync::atomic::{self, AtomicU64};
 use std::sync::{Arc, LazyLock};
 
@@ -14,12 +12,12 @@ use super::invalid::{Invalid, Problem};
 
 /// The id of an event: 1 to 255 bytes of UTF-8 without control characters.
 ///
-/// An event that was built without an id gets a UUID of version 7 (RFC 9562). Such ids of one thread ascend, also
-/// when the clock is set back; those of several threads ascend to about a millisecond. They are unique, not
-/// secret: whoever has seen some of them may guess others.
+/// An event that is built without an id gets a UUID of version 7 (RFC 9562). The generated ids of one thread ascend,
+/// even if the clock is set back; those of several threads ascend to about a millisecond. They are unique but not
+/// secret: others can be guessed from some of them.
 ///
-/// A UUID in its usual form (lower case, with hyphens) is held as 16 bytes, everything else as text, so
-/// [`to_string`](ToString::to_string) gives back exactly what was parsed. Ids are ordered as their texts are.
+/// A UUID in its canonical form (lower case, with hyphens) takes 16 bytes; any other id is kept as text.
+/// [`to_string`](ToString::to_string) returns exactly the text that was parsed. Ids are ordered as their texts are.
 ///
 /// ```
 /// use eventbroker::EventId;
@@ -34,7 +32,8 @@ pub struct EventId(Form);
 
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum Form {
-    /// A UUID that this process has made, or that looks so: it carries a number.
+    /// A UUID that this process generated, or one that looks like it.
+    /// It contains a sequence number.
     Own([u8; 16]),
     Uuid([u8; 16]),
     Text(Arc<str>),
@@ -46,7 +45,7 @@ const _: () = assert!(size_of::<EventId>() <= 24);
 pub(crate) const UUID_TEXT_BYTES: usize = 36;
 
 impl EventId {
-    /// Checks a text and makes an id of it.
+    /// Parses and checks a text.
     ///
     /// # Errors
     /// The field `id` is [`Empty`](Problem::Empty), [`TooLong`](Problem::TooLong) (more than 255 bytes), or holds a
@@ -62,11 +61,9 @@ impl EventId {
         Ok(Self(Form::Text(text.into())))
     }
 
-    /// A new UUID of version 7. `at_nanos` is the wall clock, in nanoseconds since 1970.
-    ///
-    /// This is the RFC's method of a counter of fixed length: 48 bits of milliseconds, the version, the upper 12
-    /// bits of the counter, the variant, the lower 30 bits of the counter, and a tail of 32 bits by which this
-    /// process recognises its own ids.
+    /// Generates a UUID of version 7. `at_nanos` is the wall time, in nanoseconds since 1970.
+    /// Uses the RFC's fixed-length counter: 48 bits of milliseconds, the version, the upper 12 bits of the counter, the
+    /// variant, the lower 30 bits of the counter, and a tail of 32 bits by which this process recognises its own ids.
     pub(crate) fn generate(at_nanos: u64) -> Self {
         let (millis, sequence) = next_number(at_nanos / 1_000_000);
         let upper = millis << 16 | VERSION_7 << 12 | sequence >> 30;
@@ -77,7 +74,7 @@ impl EventId {
         Self(Form::Own(bytes))
     }
 
-    /// A foreign id passes for one of ours once in 2^32.
+    /// Mistakes a UUID of another origin for one of this process once in 2^32.
     fn of_uuid(bytes: [u8; 16]) -> Self {
         let (upper, lower) = halves(bytes);
         let ours = upper >> 12 & 0xF == VERSION_7
@@ -86,16 +83,15 @@ impl EventId {
         Self(if ours { Form::Own(bytes) } else { Form::Uuid(bytes) })
     }
 
-    /// The number that this process gave to the id when it made it, below 2^42; `None` if the id is not from here.
-    ///
-    /// Whoever finds something under this number compares the whole id.
+    /// The sequence number of an id that this process generated, below 2^42; `None` for any other id.
+    /// An id of another origin may have a number too, so a look-up by number must compare the whole id.
     pub(crate) fn local_sequence(&self) -> Option<u64> {
         let Form::Own(bytes) = self.0 else { return None };
         let (upper, lower) = halves(bytes);
         Some(sequence_of(upper, lower))
     }
 
-    /// The id's text, written into `buffer` if it is not held as text.
+    /// The id's text, written into `buffer` unless the id is kept as text.
     pub(crate) fn text<'a>(&'a self, buffer: &'a mut [u8; UUID_TEXT_BYTES]) -> &'a str {
         match &self.0 {
             Form::Own(bytes) | Form::Uuid(bytes) => uuid::Uuid::from_bytes(*bytes).hyphenated().encode_lower(buffer),
@@ -113,12 +109,12 @@ fn sequence_of(upper: u64, lower: u64) -> u64 {
     (upper & 0xFFF) << 30 | lower >> 32 & LOW_30_BITS
 }
 
-/// The bytes of a UUID that is written the usual way, so that writing it again gives the same text.
+/// The bytes of a UUID in canonical form, which formats to the same text again.
 fn canonical_uuid(text: &str) -> Option<[u8; 16]> {
     if text.len() != UUID_TEXT_BYTES || text.bytes().any(|byte| byte.is_ascii_uppercase()) {
         return None;
     }
-    // Of the forms that the parser takes, only the hyphenated one has this length.
+    // Of the forms that the parser accepts, only the hyphenated one has this length.
     uuid::Uuid::try_parse(text).ok().map(uuid::Uuid::into_bytes)
 }
 
@@ -128,23 +124,23 @@ const LOW_30_BITS: u64 = (1 << 30) - 1;
 
 /// The counter has 42 bits. It starts in the lower half, so it does not wrap before 2^41 ids.
 const COUNTER_MASK: u64 = (1 << 42) - 1;
-/// How many numbers a thread takes at once, so that threads seldom meet at the counter.
+/// Each thread takes this many numbers at once, so that threads rarely contend for the counter.
 const BLOCK: u64 = 64;
 
-/// What all ids of this process share.
+/// The counter and the secret of all ids of this process.
 struct Process {
     counter: AtomicU64,
     secret: u64,
 }
 
 static PROCESS: LazyLock<Process> = LazyLock::new(|| Process {
-    // A multiple of the block, so that no block reaches over the end of the range.
+    // A multiple of the block size, so that no block crosses the end of the range.
     counter: AtomicU64::new(RandomState::new().hash_one("counter") & (COUNTER_MASK >> 1) & !(BLOCK - 1)),
     secret: RandomState::new().hash_one("secret"),
 });
 
 impl Process {
-    /// The last 32 bits of the id with this number: a mix (MurmurHash3's) that nobody else can compute.
+    /// The last 32 bits of the id with this number: MurmurHash3's mix of the number and the secret.
     fn tail(&self, sequence: u64) -> u32 {
         let mut mixed = sequence ^ self.secret;
         mixed = (mixed ^ mixed >> 33).wrapping_mul(0xFF51_AFD7_ED55_8CCD);
@@ -153,7 +149,7 @@ impl Process {
     }
 }
 
-/// What one thread has left of its block, and the last millisecond that it used.
+/// The rest of a thread's block of numbers, and the last millisecond that the thread has used.
 #[derive(Clone, Copy)]
 struct Numbers {
     next: u64,
@@ -165,14 +161,14 @@ thread_local! {
     static NUMBERS: Cell<Numbers> = const { Cell::new(Numbers { next: 0, end: 0, millis: 0 }) };
 }
 
-/// A pair of millisecond and number that is greater than the pair before it in this thread.
+/// The next pair of millisecond and number, greater than this thread's last one.
 fn next_number(millis: u64) -> (u64, u64) {
     let mut numbers = NUMBERS.get();
     numbers.millis = numbers.millis.max(millis);
     if numbers.next == numbers.end {
         let start = PROCESS.counter.fetch_add(BLOCK, atomic::Ordering::Relaxed) & COUNTER_MASK;
         if start < numbers.next {
-            // The counter has wrapped: the next millisecond keeps the ids ascending.
+            // The counter has wrapped, so the millisecond advances to keep the ids ascending.
             numbers.millis += 1;
         }
         numbers.next = start;
@@ -187,7 +183,7 @@ fn next_number(millis: u64) -> (u64, u64) {
 impl Ord for EventId {
     fn cmp(&self, other: &Self) -> Ordering {
         match (&self.0, &other.0) {
-            // Hyphens stand at fixed places, so the bytes are ordered as their texts are.
+            // Hyphens are at fixed positions, so bytes and texts have the same order.
             (Form::Own(left) | Form::Uuid(left), Form::Own(right) | Form::Uuid(right)) => left.cmp(right),
             _ => self.text(&mut [0; UUID_TEXT_BYTES]).cmp(other.text(&mut [0; UUID_TEXT_BYTES])),
         }
@@ -209,29 +205,5 @@ impl fmt::Display for EventId {
 impl fmt::Debug for EventId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("EventId").field(&self.text(&mut [0; UUID_TEXT_BYTES])).finish()
-    }
-}
-
-impl FromStr for EventId {
-    type Err = Invalid;
-
-    fn from_str(text: &str) -> Result<Self, Invalid> {
-        Self::parse(text)
-    }
-}
-
-impl TryFrom<&str> for EventId {
-    type Error = Invalid;
-
-    fn try_from(text: &str) -> Result<Self, Invalid> {
-        Self::parse(text)
-    }
-}
-
-impl TryFrom<String> for EventId {
-    type Error = Invalid;
-
-    fn try_from(text: String) -> Result<Self, Invalid> {
-        Self::parse(&text)
     }
 }

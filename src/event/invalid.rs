@@ -1,8 +1,8 @@
-//! Input that is refused at the door: the field, and the bound that it broke.
+//! The error for refused input: the field, and the bound that it broke.
 
 use std::fmt;
 
-/// Input that was refused at the door: which field, and which bound it broke.
+/// Input that was refused: the field, and the bound that it broke.
 ///
 /// ```
 /// use eventbroker::{Event, Source};
@@ -13,17 +13,17 @@ use std::fmt;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invalid {
-    /// The field at fault, by its name in the event's JSON, or `pattern`, or a setting's name.
+    /// The refused field: its name in the JSON, `pattern`, or the name of a setting.
     pub field: &'static str,
-    /// What is wrong with it, with the bound that was broken.
+    /// The problem, with the bound that was broken.
     pub problem: Problem,
 }
 
-/// What is wrong with a field. Every bound that was broken is part of the variant.
+/// The problem of a refused field, with the bound that it broke.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Problem {
-    /// The field must be given.
+    /// The field is required but absent.
     Missing,
     /// The text is empty.
     Empty,
@@ -31,16 +31,16 @@ pub enum Problem {
     TooLong {
         /// The bound, in bytes.
         max: usize,
-        /// What was given, in bytes.
+        /// The length of the text, in bytes.
         actual: usize,
     },
-    /// There are too many of something: segments, entries.
+    /// The field has too many items, such as segments or entries.
     TooMany {
-        /// What is counted, in the plural.
+        /// The kind of item, in the plural.
         what: &'static str,
         /// The bound.
         max: usize,
-        /// What was given.
+        /// The number of items.
         actual: usize,
     },
     /// The JSON is nested too deeply.
@@ -50,24 +50,24 @@ pub enum Problem {
     },
     /// A dotted segment is empty.
     EmptySegment {
-        /// Which one, counted from 1.
+        /// The segment, counted from 1.
         position: usize,
     },
-    /// A character that is not allowed here.
+    /// The text contains a character that is not allowed.
     Forbidden {
         /// The character.
         character: char,
         /// Its byte offset in the text.
         offset: usize,
     },
-    /// A wildcard stands where it has no meaning.
+    /// A wildcard is at a position where it has no meaning.
     MisplacedWildcard {
         /// The segment, counted from 1.
         position: usize,
     },
     /// The bytes are not JSON, with the parser's message.
     NotJson(String),
-    /// The value is outside its bounds, in words.
+    /// The value is outside its bounds, with a message.
     OutOfBounds(String),
 }
 

@@ -1,6 +1,6 @@
-//! The JSON of an event, as it goes over the wire and into tables. The names and the order of the fields are those of
-//! the event broker in ResolveSpec, so that both can read each other. The bounds of the fields are not checked here but
-//! in the event's builder, through which every event that is read goes.
+//! The JSON of an event, for wires and tables. The names and the order of the fields are those of the event broker in
+//! ResolveSpec, so that each reads the other's events. Decoding goes through the event's builder, which checks the
+//! bounds.
 
 use std::borrow::Cow;
 use std::io::Write;
@@ -15,30 +15,31 @@ use super::{Event, Invalid, Payload, Problem, Status};
 use crate::base::system_time;
 
 impl Event {
-    /// The event as JSON, one object without white space.
-    ///
-    /// The fields, in this order: `id`, `source`, `type`, `status`, `retry_count`, `error` (only if there is one),
-    /// `payload`, `user_id` (0 if none), `session_id`, `instance_id`, `schema`, `entity`, `operation` (each `""` if
-    /// none), `created_at`, `processed_at`, `completed_at` (RFC 3339 in UTC, to the nanosecond; the last two only if
-    /// known), `metadata`, `key` (only if there is one).
+    /// Encodes the event as a JSON object without white space.
+    /// The fields, in this order: `id`, `source`, `type`, `status`, `retry_count`, `error` (only if set), `payload`,
+    /// `user_id` (0 if none), `session_id`, `instance_id`, `schema`, `entity`, `operation` (each `""` if none),
+    /// `created_at`, `processed_at`, `completed_at` (RFC 3339 in UTC, to the nanosecond; the last two only if known),
+    /// `metadata`, `key` (only if set).
     #[must_use]
     pub fn to_json(&self) -> Vec<u8> {
         self.sole_copy.end();
         encode(self)
     }
 
-    /// Reads an event from JSON as [`to_json`](Event::to_json) writes it. The order of the fields is free, unknown ones
-    /// are ignored, and all but `id`, `source` and `type` may be left out, be null or `""`. Without a `created_at` the
-    /// event is as old as can be, from the start of 1970. Each bound of [`EventBuilder`] holds here too.
+    /// Decodes an event from the JSON of [`to_json`](Event::to_json).
+    ///
+    /// Fields may be in any order, and unknown ones are ignored. All but `id`, `source` and `type` may be absent, null
+    /// or `""`. Without `created_at` the event dates from the start of 1970. The bounds of
+    /// [`EventBuilder`](crate::EventBuilder) apply.
     ///
     /// # Errors
-    /// The field that was refused and why; the field is named `event` if the whole is no JSON object.
+    /// The field that was refused, and why; the field is `event` if the text is not a JSON object.
     pub fn from_json(json: &[u8]) -> Result<Self, Invalid> {
         decode(json)
     }
 }
 
-/// As the JSON of [`Event::to_json`]. Only for `serde_json`: the payload is written as it is.
+/// Serializes as [`Event::to_json`] does. Works only with `serde_json`, because the payload is raw JSON.
 impl Serialize for Event {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let text = String::from_utf8(self.to_json()).map_err(serde::ser::Error::custom)?;
@@ -46,7 +47,7 @@ impl Serialize for Event {
     }
 }
 
-/// Writes the fields one by one: the payload is JSON already and only has to be copied.
+/// Writes the fields one by one, because the payload is JSON already and is only copied.
 fn encode(event: &Event) -> Vec<u8> {
     let mut out = Vec::with_capacity(512 + event.payload().len());
     write(&mut out, "{\"id\":", event.id().text(&mut [0; UUID_TEXT_BYTES]));
@@ -90,8 +91,7 @@ fn write_time(out: &mut Vec<u8>, name: &str, nanos: u64) {
     write!(out, "{name}\"{time}\"").expect("a time can always be written to memory");
 }
 
-/// The fields as they stand in the JSON. Each is looked at by itself, so that an error can name its field. None of this
-/// is recursive, whatever the input.
+/// The raw fields. Each is parsed by itself, so that an error can name its field. Nothing here recurses on any input.
 #[derive(Deserialize)]
 struct Fields<'a> {
     #[serde(borrow)]
@@ -134,7 +134,7 @@ struct Fields<'a> {
 
 fn decode(json: &[u8]) -> Result<Event, Invalid> {
     let json = std::str::from_utf8(json).map_err(|error| not_json("event", &error))?;
-    // A list would pass for the fields in their order.
+    // Serde would accept an array as the fields in their order.
     if !json.trim_start().starts_with('{') {
         return Err(not_json("event", &"an object is expected"));
     }
@@ -177,7 +177,7 @@ fn decode(json: &[u8]) -> Result<Event, Invalid> {
     Ok(event)
 }
 
-/// A text, `""` if there is none. It is copied only if it has escapes.
+/// A string, `""` if the field is absent. Copied only if it has escapes.
 fn text<'a>(field: &'static str, value: Option<&'a RawValue>) -> Result<Cow<'a, str>, Invalid> {
     let Some(value) = value else { return Ok(Cow::Borrowed("")) };
     let quoted = value.get().strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
@@ -192,7 +192,7 @@ fn required<'a>(field: &'static str, value: Option<&'a RawValue>) -> Result<Cow<
     value.ok_or(Invalid::new(field, Problem::Missing)).and_then(|value| text(field, Some(value)))
 }
 
-/// A whole number, 0 if there is none.
+/// A whole number, 0 if the field is absent.
 fn number<T: Default + std::str::FromStr>(field: &'static str, value: Option<&RawValue>) -> Result<T, Invalid> {
     let Some(value) = value else { return Ok(T::default()) };
     value.get().parse().map_err(|_| {
@@ -201,17 +201,17 @@ fn number<T: Default + std::str::FromStr>(field: &'static str, value: Option<&Ra
     })
 }
 
-/// The start of the year 1, which is how Go writes a time that was never set.
-const NEVER_SECONDS: i64 = -62_135_596_800;
+/// The start of the year 1, with which Go encodes an unset time.
+const UNSET_SECONDS: i64 = -62_135_596_800;
 
-/// A time in nanoseconds since 1970, `None` if it was never set.
+/// A time in nanoseconds since 1970, `None` if it is unset.
 fn time(field: &'static str, value: Option<&RawValue>) -> Result<Option<u64>, Invalid> {
     let text = text(field, value)?;
     if text.is_empty() {
         return Ok(None);
     }
-    let time: Timestamp = text.parse().map_err(|_| out_of_bounds(field, "is not a time as in RFC 3339"))?;
-    if time.as_second() == NEVER_SECONDS {
+    let time: Timestamp = text.parse().map_err(|_| out_of_bounds(field, "is not an RFC 3339 time"))?;
+    if time.as_second() == UNSET_SECONDS {
         return Ok(None);
     }
     let nanos = u64::try_from(time.as_nanosecond());

@@ -11,14 +11,14 @@ use super::invalid::{Invalid, Problem};
 
 /// The most entries.
 pub(super) const MAX_ENTRIES: usize = 64;
-/// The largest size of all entries, written as JSON, in bytes.
+/// The largest size of all entries as JSON, in bytes.
 pub(super) const MAX_BYTES: usize = 64 * 1024;
 
-/// Every entry in here has been checked.
+/// Checked metadata entries.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Metadata {
     entries: Map<String, Value>,
-    /// What the entries take when written as JSON, with a comma or the last bracket behind each.
+    /// The size of the entries as JSON, each with the comma or bracket after it.
     bytes: usize,
 }
 
@@ -27,7 +27,7 @@ impl Metadata {
         &self.entries
     }
 
-    /// Adds an entry, in place of an earlier one of that name. A refused one changes nothing.
+    /// Adds an entry, or replaces the one of that name. A refused entry changes nothing.
     pub(super) fn insert(&mut self, key: String, value: Value) -> Result<(), Invalid> {
         match self.bytes_with(&key, &value) {
             Ok(bytes) => {
@@ -36,13 +36,13 @@ impl Metadata {
                 Ok(())
             }
             Err(problem) => {
-                discard(value);
+                drop_iteratively(value);
                 Err(Invalid::new("metadata", problem))
             }
         }
     }
 
-    /// The size that all entries would have together with this one.
+    /// The size of all entries, this one included.
     fn bytes_with(&self, key: &str, value: &Value) -> Result<usize, Problem> {
         if key.is_empty() {
             return Err(Problem::OutOfBounds("has an entry without a name".to_owned()));
@@ -53,7 +53,7 @@ impl Metadata {
                 "has an entry whose name is {actual} bytes long, at most {MAX_TEXT_BYTES} are allowed"
             )));
         }
-        // Before the size, which is measured recursively.
+        // Checked before the size, which is measured recursively.
         if is_deeper_than(value, MAX_DEPTH) {
             return Err(Problem::TooDeep { max: MAX_DEPTH });
         }
@@ -62,8 +62,8 @@ impl Metadata {
         if entries > MAX_ENTRIES {
             return Err(Problem::TooMany { what: "entries", max: MAX_ENTRIES, actual: entries });
         }
-        let freed = replaced.map_or(0, |old| written_bytes(key, old));
-        let bytes = self.bytes - freed + written_bytes(key, value);
+        let freed = replaced.map_or(0, |old| encoded_len(key, old));
+        let bytes = self.bytes - freed + encoded_len(key, value);
         let with_first_bracket = bytes + 1;
         if with_first_bracket > MAX_BYTES {
             return Err(Problem::TooLong { max: MAX_BYTES, actual: with_first_bracket });
@@ -72,8 +72,7 @@ impl Metadata {
     }
 }
 
-/// The entries of a JSON object, still to be checked one by one. Its depth is checked here, before it is parsed
-/// recursively.
+/// Parses a JSON object into unchecked entries. Checks the depth first, because parsing is recursive.
 pub(crate) fn parse_metadata(json: &RawValue) -> Result<Map<String, Value>, Invalid> {
     if depth::is_deeper_than(json.get(), 1 + MAX_DEPTH) {
         return Err(Invalid::new("metadata", Problem::TooDeep { max: MAX_DEPTH }));
@@ -81,8 +80,8 @@ pub(crate) fn parse_metadata(json: &RawValue) -> Result<Map<String, Value>, Inva
     serde_json::from_str(json.get()).map_err(|error| Invalid::new("metadata", Problem::NotJson(error.to_string())))
 }
 
-/// Whether a value is nested more than `max` levels deep. It goes level by level, since a deep value would use up the
-/// stack of a recursive function.
+/// Whether a value is nested more than `max` levels deep. Works level by level: recursion on a deep value would
+/// overflow the stack.
 fn is_deeper_than(value: &Value, max: usize) -> bool {
     let mut level: Vec<&Value> = Vec::new();
     level.extend(Some(value).filter(|value| is_nested(value)));
@@ -107,8 +106,8 @@ fn is_nested(value: &Value) -> bool {
     matches!(value, Value::Array(_) | Value::Object(_))
 }
 
-/// Drops a value of any depth; by itself it would be dropped recursively.
-fn discard(value: Value) {
+/// Drops a value of any depth without recursion, which its own destructor would use.
+fn drop_iteratively(value: Value) {
     let mut pending = vec![value];
     while let Some(value) = pending.pop() {
         match value {
@@ -119,8 +118,8 @@ fn discard(value: Value) {
     }
 }
 
-/// `"key":value` and one byte behind it.
-fn written_bytes(key: &str, value: &Value) -> usize {
+/// The length of `"key":value`, and one byte for the comma or bracket after it.
+fn encoded_len(key: &str, value: &Value) -> usize {
     struct Count(usize);
     impl io::Write for Count {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

@@ -1,20 +1,17 @@
-//! Patterns: which event types a subscription wants.
-//!
-//! What lives here: the rules of a pattern, checked once when it is parsed, and [`matches`], the one definition
-//! of what a pattern means. What does not: finding the subscriptions of an event among many (`router`).
+//! Patterns of event types: their syntax, checked when a pattern is parsed, and their meaning, defined by [`matches`].
+//! The room `router` finds the subscriptions of an event among many.
 
 use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use super::invalid::{Invalid, Problem};
 
-/// Exactly one segment; alone, every event.
+/// Matches exactly one segment; as the whole pattern, every event.
 pub(crate) const ONE: &str = "*";
-/// One or more segments, at the end of a pattern.
+/// Matches one or more segments, at the end of a pattern.
 pub(crate) const REST: &str = "**";
 
-/// Which event types a subscription wants: dotted segments with wildcards.
+/// A pattern of event types: dotted segments with wildcards.
 ///
 /// | pattern | matches | does not match |
 /// |---|---|---|
@@ -23,12 +20,11 @@ pub(crate) const REST: &str = "**";
 /// | `public.**` | `public.users`, `public.users.create` | `public` |
 /// | `*` or `**` | every event type, of any depth | |
 ///
-/// - `*` is exactly one segment, anywhere. Alone it is every event.
-/// - `**` is one or more segments, and must be the last segment.
+/// - `*` matches exactly one segment, anywhere. As the whole pattern it matches every event.
+/// - `**` matches one or more segments, and must be the last segment.
 /// - Everything else is literal and case-sensitive.
 ///
-/// A pattern is at most [`Pattern::MAX_BYTES`] long and has at most [`Pattern::MAX_SEGMENTS`] segments. A clone
-/// shares the text.
+/// A pattern has at most [`Pattern::MAX_BYTES`] bytes and [`Pattern::MAX_SEGMENTS`] segments. Clones share the text.
 ///
 /// ```
 /// use eventbroker::Pattern;
@@ -51,7 +47,7 @@ impl Pattern {
     /// The most segments in a pattern: 16.
     pub const MAX_SEGMENTS: usize = 16;
 
-    /// Checks `text` and makes it a pattern.
+    /// Parses and checks a text.
     ///
     /// # Errors
     ///
@@ -71,42 +67,17 @@ impl Pattern {
         &self.0
     }
 
-    /// Whether an event of type `event_type` is wanted.
-    ///
-    /// The type is not checked: pass one that is valid, such as the type of an event.
+    /// Whether the pattern matches an event type.
+    /// The type is not checked: pass a valid one, such as the type of an event.
     #[must_use]
     pub fn matches(&self, event_type: &str) -> bool {
         matches(&self.0, event_type)
     }
 
-    /// Whether every event is wanted: the pattern is `*` or `**`.
+    /// Whether the pattern matches every event: it is `*` or `**`.
     #[must_use]
     pub fn is_match_all(&self) -> bool {
         is_match_all(&self.0)
-    }
-}
-
-impl FromStr for Pattern {
-    type Err = Invalid;
-
-    fn from_str(text: &str) -> Result<Self, Invalid> {
-        Self::parse(text)
-    }
-}
-
-impl TryFrom<&str> for Pattern {
-    type Error = Invalid;
-
-    fn try_from(text: &str) -> Result<Self, Invalid> {
-        Self::parse(text)
-    }
-}
-
-impl TryFrom<String> for Pattern {
-    type Error = Invalid;
-
-    fn try_from(text: String) -> Result<Self, Invalid> {
-        Self::parse(&text)
     }
 }
 
@@ -122,10 +93,10 @@ impl fmt::Debug for Pattern {
     }
 }
 
-/// Whether `pattern` wants an event of type `event_type`. **This is the definition**: the router and every back
-/// end that filters by pattern must give the same answer.
+/// Whether `pattern` matches `event_type`.
 ///
-/// Both are taken to be valid and are not checked here. What is not valid gets some answer, never a panic.
+/// **This is the definition**: the router and every back end that filters by pattern must give the same answer. Neither
+/// text is checked; an invalid one yields an arbitrary answer, never a panic.
 pub fn matches(pattern: &str, event_type: &str) -> bool {
     if is_match_all(pattern) {
         return true;
@@ -147,7 +118,7 @@ fn is_match_all(pattern: &str) -> bool {
     pattern == ONE || pattern == REST
 }
 
-/// The rules of a pattern. Cheap bounds come first, so that a huge text is refused without being read.
+/// Checks the syntax of a pattern. Cheap bounds come first, so that a huge text is refused without being read.
 fn check(text: &str) -> Result<(), Problem> {
     if text.is_empty() {
         return Err(Problem::Empty);

@@ -1,5 +1,4 @@
-//! The payload of an event: raw JSON that was checked once. Its size limit is a setting of the broker, checked when
-//! the event is published.
+//! The payload of an event: raw JSON, checked once. A publish checks its size against the broker's setting.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -13,7 +12,9 @@ use super::bounds::MAX_DEPTH;
 use super::depth;
 use super::invalid::{Invalid, Problem};
 
-/// The payload of an event: JSON text, kept as it came and parsed only on request. Immutable and cheap to clone.
+/// The payload of an event: JSON text that is parsed only on request.
+///
+/// Immutable and cheap to clone.
 ///
 /// ```
 /// use eventbroker::Payload;
@@ -24,11 +25,11 @@ use super::invalid::{Invalid, Problem};
 /// assert_eq!(parsed["total"], 12);
 /// # Ok::<(), eventbroker::error::Invalid>(())
 /// ```
-// `None` is JSON's null, which needs no memory.
+// `None` is the JSON null, which needs no memory.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Payload(Option<Arc<str>>);
 
-/// A payload that does not decode into the type that was asked for.
+/// A payload does not decode into the requested type.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the payload does not decode: {message}")]
 pub struct DecodeError {
@@ -39,13 +40,15 @@ impl Payload {
     /// The deepest nesting of brackets; one open bracket is depth 1.
     pub const MAX_DEPTH: usize = MAX_DEPTH;
 
-    /// JSON's null, which is also the payload of an event that was built without one.
+    /// The JSON null, the default payload of an event.
     #[must_use]
     pub const fn null() -> Self {
         Self(None)
     }
 
-    /// Takes bytes that are JSON already. White space around the value is dropped, everything else stays as it is.
+    /// Creates a payload from JSON text.
+    ///
+    /// White space around the value is dropped; everything else stays unchanged.
     ///
     /// # Errors
     /// The field `payload` is [`NotJson`](Problem::NotJson) (which includes bytes that are not UTF-8), or
@@ -56,7 +59,7 @@ impl Payload {
         Self::from_checked_json(value)
     }
 
-    /// The same for JSON whose grammar has been checked: only its depth is left to check.
+    /// Creates a payload from JSON whose grammar has been checked. Checks only the depth.
     pub(crate) fn from_checked_json(value: &RawValue) -> Result<Self, Invalid> {
         match value.get() {
             "null" => Ok(Self::null()),
@@ -65,17 +68,17 @@ impl Payload {
         }
     }
 
-    /// Writes a value as JSON.
+    /// Serializes a value as JSON.
     ///
     /// # Errors
-    /// The field `payload` is [`TooDeep`](Problem::TooDeep) (more than [`Payload::MAX_DEPTH`] levels: writing stops
-    /// there, however deep the value is), or [`NotJson`](Problem::NotJson) if the value has no JSON form, such as a
-    /// map with lists as its keys.
+    /// The field `payload` is [`TooDeep`](Problem::TooDeep) if the value exceeds [`Payload::MAX_DEPTH`] levels (it is
+    /// not traversed further), or [`NotJson`](Problem::NotJson) if it has no JSON form, such as a map with lists as
+    /// keys.
     pub fn from_serialize<T: Serialize + ?Sized>(value: &T) -> Result<Self, Invalid> {
         let mut bytes = Vec::with_capacity(128);
-        let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, Nested::default());
+        let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, DepthLimit::default());
         value.serialize(&mut serializer).map_err(|error| {
-            // Memory does not fail: the only error of this kind is the one of `Nested`.
+            // Writing to memory cannot fail, so `DepthLimit` is the only source of I/O errors.
             if error.is_io() { too_deep() } else { not_json(&error) }
         })?;
         let text = String::from_utf8(bytes).map_err(|error| not_json(&error))?;
@@ -101,7 +104,7 @@ impl Payload {
         self.as_str().len()
     }
 
-    /// Whether this is JSON's null.
+    /// Whether this is the JSON null.
     #[must_use]
     pub fn is_null(&self) -> bool {
         self.0.is_none()
@@ -130,21 +133,20 @@ fn too_deep() -> Invalid {
     Invalid::new("payload", Problem::TooDeep { max: MAX_DEPTH })
 }
 
-/// Writes compact JSON and stops with an error as soon as it is nested too deeply, so that no value, however deep,
-/// can use up the stack.
+/// Formats compact JSON, and fails as soon as the value is nested too deeply, before recursion overflows the stack.
 #[derive(Default)]
-struct Nested {
+struct DepthLimit {
     depth: usize,
 }
 
-impl Nested {
+impl DepthLimit {
     fn open(&mut self) -> io::Result<()> {
         self.depth += 1;
         if self.depth > MAX_DEPTH { Err(io::ErrorKind::InvalidData.into()) } else { Ok(()) }
     }
 }
 
-impl Formatter for Nested {
+impl Formatter for DepthLimit {
     fn begin_array<W: Write + ?Sized>(&mut self, writer: &mut W) -> io::Result<()> {
         self.open()?;
         CompactFormatter.begin_array(writer)
@@ -165,7 +167,7 @@ impl Formatter for Nested {
         CompactFormatter.end_object(writer)
     }
 
-    /// JSON that the value holds as text arrives in one piece.
+    /// A raw JSON value inside the value is written in one piece, so its own depth is measured.
     fn write_raw_fragment<W: Write + ?Sized>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
         if depth::is_deeper_than(fragment, MAX_DEPTH - self.depth) {
             return Err(io::ErrorKind::InvalidData.into());

@@ -1,4 +1,4 @@
-//! How far the handling of an event has come, as it is written into a copy of it. Who knows that is not told here.
+//! Writes the progress of an event (status, attempts, times, error) into a copy of it.
 
 use std::time::SystemTime;
 
@@ -6,7 +6,8 @@ use super::{Event, Rare, Status};
 use crate::base::wall_nanos_of;
 
 impl Event {
-    /// The event with the progress that a store of a back end knows. Everything else stays.
+    /// Returns the event with this progress, for stores of back ends.
+    /// Nothing else changes.
     #[must_use]
     pub fn with_progress(
         mut self,
@@ -20,7 +21,8 @@ impl Event {
         self
     }
 
-    /// The event with another status and error, for stores of back ends. Everything else stays.
+    /// Returns the event with this status and error, for stores of back ends.
+    /// Nothing else changes.
     #[must_use]
     pub fn with_status(mut self, status: Status, error: Option<String>) -> Self {
         let (processed, completed) = (self.processed_nanos(), self.completed_nanos());
@@ -28,7 +30,7 @@ impl Event {
         self
     }
 
-    /// A copy that tells how far the handling has come.
+    /// A copy of the event with this progress.
     pub(crate) fn tracked(
         &self,
         status: Status,
@@ -42,7 +44,7 @@ impl Event {
         copy
     }
 
-    /// The same in place, for an event that nobody shares yet.
+    /// Sets the progress in place, on an event that is not shared yet.
     pub(crate) fn track(
         &mut self,
         status: Status,

@@ -1,8 +1,8 @@
-//! Whether an event is the only copy of an id that was made here. The bridges use it: such an id needs no look-up at a back end.
+//! A flag for events whose generated id exists in no other copy. Bridges need not look such an id up at the back end.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// True from the moment an event gets an id of its own until the event is copied, written as JSON or returned by a publish.
+/// True from the generation of an event's id until the event is cloned or written as JSON.
 #[derive(Debug, Default)]
 pub(super) struct SoleCopy(AtomicBool);
 
@@ -15,7 +15,7 @@ impl SoleCopy {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Another copy exists. Other threads read the event too, so the flag is written only once.
+    /// Clears the flag: another copy exists. Writes only if it is set, because other threads read the event too.
     pub(super) fn end(&self) {
         if self.get() {
             self.0.store(false, Ordering::Relaxed);
@@ -23,7 +23,7 @@ impl SoleCopy {
     }
 }
 
-/// Neither the original nor the clone is the only copy.
+/// Clears the flag of both: neither the original nor the clone is the only copy.
 impl Clone for SoleCopy {
     fn clone(&self) -> Self {
         self.end();

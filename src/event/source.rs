@@ -1,23 +1,23 @@
-//! Where an event comes from, and its name in the JSON.
+//! The source of an event, and its name in the JSON.
 
 use std::fmt;
 use std::str::FromStr;
 
 use super::invalid::{Invalid, Problem};
 
-/// Where an event comes from.
+/// The kind of component that an event comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Source {
-    /// A change in a database: `database`.
+    /// `database`: a change in a database.
     Database,
-    /// A message on a websocket: `websocket`.
+    /// `websocket`: a message on a websocket.
     Websocket,
-    /// The user's side of the program: `frontend`.
+    /// `frontend`: the user interface.
     Frontend,
-    /// The system around the program: `system`.
+    /// `system`: the system around the program.
     System,
-    /// The program itself: `internal`.
+    /// `internal`: the program itself.
     Internal,
 }
 

@@ -1,21 +1,21 @@
-//! How far the handling of an event has come, and its name in the JSON. When it changes is not told here.
+//! The status of an event, and its name in the JSON.
 
 use std::fmt;
 use std::str::FromStr;
 
 use super::invalid::{Invalid, Problem};
 
-/// How far the handling of an event has come.
+/// The status of an event: how far its handling has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Status {
-    /// No handler has started: `pending`.
+    /// `pending`: no handler has started.
     Pending,
-    /// A handler has started: `processing`.
+    /// `processing`: a handler has started, and a delivery is open.
     Processing,
-    /// Every delivery has ended, and none of them badly: `completed`.
+    /// `completed`: every delivery has ended, none as a dead letter or dropped.
     Completed,
-    /// A delivery ended as a dead letter or was dropped: `failed`.
+    /// `failed`: every delivery has ended, one as a dead letter or dropped.
     Failed,
 }
 

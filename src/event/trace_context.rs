@@ -1,10 +1,10 @@
-//! The context of a trace in an event's metadata, in the form of W3C Trace Context. Whose context it is, is told in `trace`.
+//! The trace context in an event's metadata, as W3C Trace Context defines it.
 
 use super::invalid::{Invalid, Problem};
 
-/// The entry that names the trace and the span that published.
+/// The entry with the trace, and with the span that published the event.
 pub(crate) const TRACEPARENT: &str = "traceparent";
-/// The entries that belong to the context and not to what the event says.
+/// The entries that are trace context, not content of the event.
 const ENTRIES: [&str; 3] = [TRACEPARENT, "tracestate", "baggage"];
 
 /// The length of a `traceparent` of version 00: `VERSION-TRACE-SPAN-FLAGS`.
@@ -14,8 +14,8 @@ pub(super) fn is_context(entry: &str) -> bool {
     ENTRIES.contains(&entry)
 }
 
-/// Checks a `traceparent` as <https://www.w3.org/TR/trace-context/#traceparent-header> has it: lower-case digits, no id that is
-/// all zeros; a later version may go on behind another `-`.
+/// Checks a `traceparent` by <https://www.w3.org/TR/trace-context/#traceparent-header>: lower-case digits, no id of
+/// only zeros. A later version may append fields after another `-`.
 pub(super) fn check_traceparent(text: &str) -> Result<(), Invalid> {
     if is_traceparent(text) { Ok(()) } else { Err(malformed()) }
 }

@@ -1,4 +1,4 @@
-//! What a hook is told: which operation, on what, with which data, by whom. Data only; who calls hooks is told in `hooks.rs`.
+//! The argument of a hook: the operation's row, data, result and user. Calling hooks is in `hooks.rs`.
 
 use std::fmt;
 
@@ -6,16 +6,16 @@ use serde::Serialize;
 
 use crate::event::{Invalid, Payload};
 
-/// What is done to a row.
+/// An operation on a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Operation {
-    /// A row is made.
+    /// A row is created.
     Create,
     /// A row is read.
     Read,
-    /// A row is changed.
+    /// A row is updated.
     Update,
-    /// A row is removed.
+    /// A row is deleted.
     Delete,
 }
 
@@ -23,7 +23,7 @@ impl Operation {
     /// Every operation.
     pub const ALL: [Self; 4] = [Self::Create, Self::Read, Self::Update, Self::Delete];
 
-    /// The name in event types: `create`, `read`, `update`, `delete`.
+    /// The name in event types: `create`, `read`, `update` or `delete`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -41,22 +41,22 @@ impl fmt::Display for Operation {
     }
 }
 
-/// Who does it. What is empty, or 0, is not known.
+/// The user of an operation. An empty field, or 0, means unknown.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HookUser {
-    /// The user's number; 0 if there is none.
+    /// The user's number; 0 if unknown.
     pub id: i64,
     /// The user's name.
     pub name: String,
     /// The user's e-mail address.
     pub email: String,
-    /// The session in which it is done.
+    /// The session of the operation.
     pub session: String,
-    /// What the user may be.
+    /// The user's roles.
     pub roles: Vec<String>,
 }
 
-/// One operation on one row, as hooks see it.
+/// The context of one operation on one row, the argument of a hook.
 ///
 /// ```
 /// use eventbroker::hooks::{HookContext, HookUser};
@@ -73,21 +73,23 @@ pub struct HookContext {
     pub schema: String,
     /// The entity, such as `orders`.
     pub entity: String,
-    /// The table that holds it. Default: the entity's name.
+    /// The table of the entity. Default: the entity's name.
     pub table: String,
-    /// The row's identity as text; empty while there is none.
+    /// The row's identity as text; empty while the row has none.
     pub row_id: String,
-    /// Who does it.
+    /// The user of the operation.
     pub user: HookUser,
     data: Content,
     result: Content,
 }
 
-/// Something that was written as JSON, or why it could not be.
+/// A value as JSON, or the reason why it could not be serialized.
 pub(super) type Content = Result<Payload, Invalid>;
 
 impl HookContext {
-    /// An operation on a row of `entity` in `schema`, whose table has the entity's name. Everything else is empty.
+    /// The context of an operation on a row of `entity` in `schema`.
+    ///
+    /// The table has the entity's name. All other fields are empty.
     pub fn new(schema: impl Into<String>, entity: impl Into<String>) -> Self {
         let entity = entity.into();
         Self {
@@ -101,73 +103,75 @@ impl HookContext {
         }
     }
 
-    /// The table, where its name is not the entity's.
+    /// Sets the table, if its name is not the entity's.
     #[must_use]
     pub fn with_table(mut self, table: impl Into<String>) -> Self {
         self.table = table.into();
         self
     }
 
-    /// The row's identity: a number, a UUID, whatever can be written as text.
+    /// Sets the row's identity: a number, a UUID, anything with a text form.
     #[must_use]
     pub fn with_row_id(mut self, row_id: impl fmt::Display) -> Self {
         self.row_id = row_id.to_string();
         self
     }
 
-    /// Who does it.
+    /// Sets the user.
     #[must_use]
     pub fn with_user(mut self, user: HookUser) -> Self {
         self.user = user;
         self
     }
 
-    /// What is to be stored, as [`set_data`](Self::set_data).
+    /// Sets the data, as [`set_data`](Self::set_data) does.
     #[must_use]
     pub fn with_data<T: Serialize + ?Sized>(mut self, data: &T) -> Self {
         self.set_data(data);
         self
     }
 
-    /// What came of it, as [`set_result`](Self::set_result).
+    /// Sets the result, as [`set_result`](Self::set_result) does.
     #[must_use]
     pub fn with_result<T: Serialize + ?Sized>(mut self, result: &T) -> Self {
         self.set_result(result);
         self
     }
 
-    /// Sets what is to be stored: the new row, or the columns that change. Before-hooks may replace it. A value that has no
-    /// JSON form, or is nested more than [`Payload::MAX_DEPTH`] levels, does not stop the operation: hooks see null, and the
-    /// event says that it could not be written.
+    /// Sets the data to store: the new row, or the columns that change.
+    ///
+    /// Before-hooks may replace the data. A value without a JSON form, or nested more than [`Payload::MAX_DEPTH`]
+    /// levels, does not stop the operation: hooks see null, and the payload of the event reports the failure.
     pub fn set_data<T: Serialize + ?Sized>(&mut self, data: &T) {
         self.data = Payload::from_serialize(data);
     }
 
-    /// Sets what came of it: the row as it is now, or the rows that were read. For values without a JSON form see
-    /// [`set_data`](Self::set_data).
+    /// Sets the result: the row as it is now, or the rows that were read.
+    ///
+    /// For values without a JSON form see [`set_data`](Self::set_data).
     pub fn set_result<T: Serialize + ?Sized>(&mut self, result: &T) {
         self.result = Payload::from_serialize(result);
     }
 
-    /// What is to be stored; null if there is nothing.
+    /// The data to store; null if none is set.
     #[must_use]
     pub fn data(&self) -> &Payload {
         const NULL: &Payload = &Payload::null();
         self.data.as_ref().unwrap_or(NULL)
     }
 
-    /// What came of it; null if there is nothing, and before it is done.
+    /// The result of the operation; null if none is set.
     #[must_use]
     pub fn result(&self) -> &Payload {
         const NULL: &Payload = &Payload::null();
         self.result.as_ref().unwrap_or(NULL)
     }
 
-    pub(super) fn written_data(&self) -> Result<&Payload, Invalid> {
+    pub(super) fn serialized_data(&self) -> Result<&Payload, Invalid> {
         self.data.as_ref().map_err(Clone::clone)
     }
 
-    pub(super) fn written_result(&self) -> Result<&Payload, Invalid> {
+    pub(super) fn serialized_result(&self) -> Result<&Payload, Invalid> {
         self.result.as_ref().map_err(Clone::clone)
     }
 }

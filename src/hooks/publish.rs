@@ -1,4 +1,4 @@
-//! The hooks that make events of operations. Which hooks run, and when, is told in `hooks.rs`.
+//! The after-hooks that publish an event for each operation. When hooks run is in `hooks.rs`.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,21 +11,21 @@ use super::{HookContext, HookRegistry, Operation};
 use crate::broker::{Broker, WeakBroker};
 use crate::event::{Event, EventType, Invalid, Payload, Problem, Source};
 
-/// The name of the hooks that publish.
+/// The name under which the hooks are registered.
 const HOOK_NAME: &str = "eventbroker";
-/// The payload in place of one that could not be written.
-const NOT_WRITTEN: &str = r#"{"error":"failed to serialize payload"}"#;
+/// The payload in place of one that could not be serialized.
+const NOT_SERIALIZED: &str = r#"{"error":"failed to serialize payload"}"#;
 
-/// Which operations become events.
+/// The operations that publish events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CrudHooksConfig {
-    /// Rows that were made. Default true.
+    /// Rows that were created. Default: true.
     pub after_create: bool,
-    /// Rows that were read. Default false: programs read far more than they write.
+    /// Rows that were read. Default: false; programs read far more than they write.
     pub after_read: bool,
-    /// Rows that were changed. Default true.
+    /// Rows that were updated. Default: true.
     pub after_update: bool,
-    /// Rows that were removed. Default true.
+    /// Rows that were deleted. Default: true.
     pub after_delete: bool,
 }
 
@@ -46,7 +46,7 @@ impl CrudHooksConfig {
     }
 }
 
-/// What the publishing hooks did so far; made by [`register_crud_hooks`]. Dropping it changes nothing.
+/// The counts of the publishing hooks. Dropping it does not remove these.
 #[derive(Debug, Clone)]
 pub struct CrudHooks {
     counts: Arc<Counts>,
@@ -59,35 +59,38 @@ struct Counts {
 }
 
 impl CrudHooks {
-    /// Events that the broker took.
+    /// Events that the broker accepted.
     #[must_use]
     pub fn accepted(&self) -> u64 {
         self.counts.accepted.load(Ordering::SeqCst)
     }
 
-    /// Events that could not be built, or that the broker refused: lost, and logged by `tracing` as warnings.
+    /// Events that were invalid or refused: lost, and logged as warnings.
     #[must_use]
     pub fn refused(&self) -> u64 {
         self.counts.refused.load(Ordering::SeqCst)
     }
 }
 
-/// Makes operations publish events: registers after-hooks that publish to `broker`. Calling it again adds them again.
+/// Registers after-hooks that publish an event for each operation.
+///
+/// A second call registers the hooks again, so each operation publishes twice.
 ///
 /// The event's type is `schema.entity.operation`, with the operation `create`, `read`, `update` or `delete`. Without a
-/// schema it is `entity.operation`; the event's fields entity and operation are set all the same. Its source is
-/// [`Source::Database`], user and session are those of the context, and the metadata hold `table_name`, and where they are
-/// known `user_name`, `user_email` and `user_roles`. The payload is, for
+/// schema it is `entity.operation`; the event's fields entity and operation are set in both cases. The source is
+/// [`Source::Database`], user and session are those of the context, and the metadata hold `table_name` and, if known,
+/// `user_name`, `user_email` and `user_roles`. The payload depends on the operation:
 ///
 /// - create and read: the result,
 /// - update: `{"id": row id, "data": data}`,
 /// - delete: `{"id": row id}`,
 ///
-/// with the row id as text, or `{"error":"failed to serialize payload"}` if that cannot be written as JSON.
+/// with the row id as text, or `{"error":"failed to serialize payload"}` if the payload has no JSON form.
 ///
-/// Trouble never fails, slows or blocks the operation: publishing never waits, whatever the subscriptions' overflow policies
-/// say. What is refused is lost; it is counted ([`CrudHooks::refused`]) and logged. The hooks do not keep the broker alive.
-/// Once it is gone or has stopped, every event is refused. With a back end, what it says later shows in the broker's statistics.
+/// A failure to publish never fails or blocks the operation: publishing does not wait, whatever the overflow policies
+/// of the subscriptions. A refused event is lost, counted ([`CrudHooks::refused`]) and logged. The hooks do not keep
+/// the broker alive; after it is dropped or stopped, every event is refused. A later refusal by a back end shows in the
+/// broker's statistics.
 ///
 /// ```
 /// use eventbroker::Broker;
@@ -118,7 +121,7 @@ pub fn register_crud_hooks(broker: &Broker, registry: &HookRegistry, config: Cru
 
 fn publish(broker: &WeakBroker, counts: &Counts, operation: Operation, context: &HookContext) {
     let refusal = match event_of(operation, context) {
-        // Nobody waits for what a back end may say later.
+        // The receipt is dropped: the hook does not wait for a back end's confirmation.
         Ok(event) => broker.publish_async(event).err().map(|error| error.to_string()),
         Err(invalid) => Some(format!("invalid event: {invalid}")),
     };
@@ -127,7 +130,7 @@ fn publish(broker: &WeakBroker, counts: &Counts, operation: Operation, context: 
         return;
     };
     counts.refused.fetch_add(1, Ordering::SeqCst);
-    log_trouble("an operation's event was lost", operation, context, &reason);
+    log_failure("an operation's event was lost", operation, context, &reason);
 }
 
 fn event_of(operation: Operation, context: &HookContext) -> Result<Event, Invalid> {
@@ -135,7 +138,7 @@ fn event_of(operation: Operation, context: &HookContext) -> Result<Event, Invali
     if entity.is_empty() {
         return Err(Invalid::new("entity", Problem::Empty));
     }
-    // An empty segment would make the type invalid, and no subscription could ever match it.
+    // An empty first segment would make the type invalid.
     let event_type = if schema.is_empty() {
         EventType::parse(&format!("{entity}.{operation}"))
     } else {
@@ -164,13 +167,13 @@ fn event_of(operation: Operation, context: &HookContext) -> Result<Event, Invali
 }
 
 fn payload_of(operation: Operation, context: &HookContext) -> Payload {
-    written_payload(operation, context).unwrap_or_else(|invalid| {
-        log_trouble("an operation's payload could not be written", operation, context, &invalid);
-        Payload::from_json(NOT_WRITTEN).unwrap_or_default()
+    serialize_payload(operation, context).unwrap_or_else(|invalid| {
+        log_failure("an operation's payload could not be serialized", operation, context, &invalid);
+        Payload::from_json(NOT_SERIALIZED).unwrap_or_default()
     })
 }
 
-fn written_payload(operation: Operation, context: &HookContext) -> Result<Payload, Invalid> {
+fn serialize_payload(operation: Operation, context: &HookContext) -> Result<Payload, Invalid> {
     #[derive(Serialize)]
     struct Row<'a> {
         id: &'a str,
@@ -180,20 +183,20 @@ fn written_payload(operation: Operation, context: &HookContext) -> Result<Payloa
 
     let id = &context.row_id;
     match operation {
-        Operation::Create | Operation::Read => context.written_result().cloned(),
+        Operation::Create | Operation::Read => context.serialized_result().cloned(),
         Operation::Delete => Payload::from_serialize(&Row { id, data: None }),
         Operation::Update => {
-            let data = context.written_data()?.parse().map_err(|error| not_written(&error))?;
+            let data = context.serialized_data()?.parse().map_err(|error| not_serialized(&error))?;
             Payload::from_serialize(&Row { id, data: Some(data) })
         }
     }
 }
 
-fn not_written(error: &dyn fmt::Display) -> Invalid {
+fn not_serialized(error: &dyn fmt::Display) -> Invalid {
     Invalid::new("payload", Problem::NotJson(error.to_string()))
 }
 
-fn log_trouble(message: &'static str, operation: Operation, context: &HookContext, reason: &dyn fmt::Display) {
+fn log_failure(message: &'static str, operation: Operation, context: &HookContext, reason: &dyn fmt::Display) {
     let HookContext { schema, entity, row_id, .. } = context;
     tracing::warn!(%schema, %entity, %operation, %row_id, %reason, "{message}");
 }

@@ -1,16 +1,17 @@
-//! The changes of one database transaction, held back until it is committed. It knows no database: whoever runs the
-//! transaction tells it what happened.
+//! The operations of one database transaction, recorded until the commit. This file knows no database: the data-access
+//! layer reports each operation, savepoint, commit and rollback.
 
 use super::{HookContext, HookRegistry, Operation};
 
-/// Gathers what one transaction does; made by [`HookRegistry::transaction`].
+/// Records the operations of one database transaction for the after-hooks.
 ///
-/// After-hooks must not speak of what may still be undone. So each operation is [`record`](Self::record)ed, and the
-/// after-hooks are called by [`commit`](Self::commit), in the order of the records, once the database has committed.
-/// [`rollback`](Self::rollback), and dropping it without a word, forgets them. Savepoints follow SQL: they nest, names may
-/// repeat, and a name stands for the youngest savepoint of that name. Names are compared as they are written.
+/// Made by [`HookRegistry::transaction`]. After-hooks must not report an operation that may still be undone. So each
+/// operation is [`record`](Self::record)ed, and [`commit`](Self::commit) calls the after-hooks in the order of the
+/// records, once the database has committed. [`rollback`](Self::rollback) discards the records, and so does dropping
+/// the transaction. Savepoints follow SQL: they nest, names may repeat, and a name means the latest savepoint of that
+/// name. Names are case-sensitive.
 ///
-/// It holds every record until then, so a transaction of millions of rows takes the memory of millions of contexts.
+/// All records are in memory until then: a transaction of millions of rows takes the memory of millions of contexts.
 ///
 /// ```
 /// use eventbroker::hooks::{HookContext, HookRegistry, Operation};
@@ -25,7 +26,7 @@ use super::{HookContext, HookRegistry, Operation};
 /// # Ok::<(), eventbroker::hooks::NoSavepoint>(())
 /// ```
 #[derive(Debug)]
-#[must_use = "dropping it forgets the changes"]
+#[must_use = "dropping it discards the recorded operations"]
 pub struct Transaction {
     registry: HookRegistry,
     records: Vec<(Operation, HookContext)>,
@@ -35,11 +36,11 @@ pub struct Transaction {
 #[derive(Debug)]
 struct Savepoint {
     name: String,
-    /// How many records there were.
+    /// The number of records when the savepoint was opened.
     records: usize,
 }
 
-/// No open savepoint of the transaction has this name.
+/// The transaction has no open savepoint of this name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("no savepoint is named {name:?}")]
 pub struct NoSavepoint {
@@ -52,18 +53,19 @@ impl Transaction {
         Self { registry, records: Vec::new(), savepoints: Vec::new() }
     }
 
-    /// Adds an operation that has been done inside the transaction. Calls nobody.
+    /// Records an operation that was carried out. Calls no hook.
     pub fn record(&mut self, operation: Operation, context: HookContext) {
         self.records.push((operation, context));
     }
 
-    /// Opens a savepoint, as SQL's `SAVEPOINT name`.
+    /// Opens a savepoint, like SQL's `SAVEPOINT name`.
     pub fn savepoint(&mut self, name: impl Into<String>) {
         self.savepoints.push(Savepoint { name: name.into(), records: self.records.len() });
     }
 
-    /// Forgets what was recorded since the savepoint, which stays open; those opened since are gone. As SQL's
-    /// `ROLLBACK TO name`.
+    /// Discards the records since the savepoint, like SQL's `ROLLBACK TO name`.
+    ///
+    /// The savepoint stays open; savepoints opened after it are closed.
     ///
     /// # Errors
     /// [`NoSavepoint`]; nothing has changed.
@@ -74,7 +76,9 @@ impl Transaction {
         Ok(())
     }
 
-    /// Closes the savepoint and those opened since; their records stay. As SQL's `RELEASE name`.
+    /// Closes a savepoint and those opened after it, like SQL's `RELEASE name`.
+    ///
+    /// Their records stay.
     ///
     /// # Errors
     /// [`NoSavepoint`]; nothing has changed.
@@ -85,12 +89,13 @@ impl Transaction {
     }
 
     fn find(&self, name: &str) -> Result<usize, NoSavepoint> {
-        let youngest = self.savepoints.iter().rposition(|savepoint| savepoint.name == name);
-        youngest.ok_or_else(|| NoSavepoint { name: name.to_owned() })
+        let latest = self.savepoints.iter().rposition(|savepoint| savepoint.name == name);
+        latest.ok_or_else(|| NoSavepoint { name: name.to_owned() })
     }
 
-    /// Calls the after-hooks for everything that was recorded, in that order, and returns how many operations it was. To be
-    /// called when the database has committed. Blocks for as long as the hooks take.
+    /// Calls the after-hooks of all recorded operations, in order.
+    ///
+    /// To be called once the database has committed. Returns their number. Blocks for as long as the hooks take.
     pub fn commit(self) -> usize {
         for (operation, context) in &self.records {
             self.registry.run_after(*operation, context);
@@ -98,6 +103,6 @@ impl Transaction {
         self.records.len()
     }
 
-    /// Forgets everything. The same as dropping it, said aloud.
+    /// Discards all records, like dropping the transaction.
     pub fn rollback(self) {}
 }

@@ -1,7 +1,7 @@
-//! Dead letters: deliveries that used up their attempts or failed for good. Listed, counted, taken out again; bounded.
+//! Dead letters: deliveries that have used up their attempts or failed permanently.
 //!
-//! Here are those that this process keeps: all of them without a back end, else those of deliveries that no back end handed over.
-//! Requeueing, which makes a delivery of a letter again, is in `settle`; both kinds together in `operator`.
+//! A back end keeps the dead letters of its leases; this process keeps all others. The broker lists, requeues and
+//! purges both together.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -19,11 +19,12 @@ pub(crate) const NOTICE_TYPE: &str = "eventbroker.dead_letter";
 pub enum DeadReason {
     /// Every attempt failed.
     Exhausted,
-    /// The handler said that it will always fail.
+    /// The handler reported a permanent failure.
     Permanent,
-    /// The process ended during the call, again and again.
+    /// The process crashed three times while it handled the event.
     CrashLoop,
-    /// The back end finally refused the event, which was accepted with [`Confirm::Buffered`](crate::Confirm::Buffered).
+    /// The back end refused an event that was accepted into the buffer.
+    /// See [`Confirm::Buffered`](crate::Confirm::Buffered).
     MirrorRejected,
 }
 
@@ -31,7 +32,7 @@ impl DeadReason {
     /// Every reason.
     pub const ALL: [Self; 4] = [Self::Exhausted, Self::Permanent, Self::CrashLoop, Self::MirrorRejected];
 
-    /// As a word: `exhausted`, `permanent`, `crash_loop`, `mirror_rejected`.
+    /// The reason as text: `exhausted`, `permanent`, `crash_loop`, `mirror_rejected`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Exhausted => "exhausted",
@@ -48,43 +49,45 @@ impl FromStr for DeadReason {
     fn from_str(word: &str) -> Result<Self, Invalid> {
         Self::ALL.into_iter().find(|reason| reason.as_str() == word).ok_or_else(|| {
             let words = Self::ALL.map(Self::as_str).join(", ");
-            Invalid::new("reason", Problem::OutOfBounds(format!("is none of {words}")))
+            Invalid::new("reason", Problem::OutOfBounds(format!("is not one of {words}")))
         })
     }
 }
 
-/// A delivery that will not be tried again, unless it is requeued.
+/// A delivery that is not retried any more, unless it is requeued.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct DeadLetter {
-    /// Its number; later ones have higher numbers. One that the back end keeps has the same number for every instance; with a back
-    /// end, those of this process are counted from [`FIRST_LOCAL`](Self::FIRST_LOCAL).
+    /// The number of the letter. Later letters have higher numbers.
+    /// A letter that the back end keeps has the same number for every instance. With a back end, the letters of this
+    /// process are numbered from [`FIRST_LOCAL`](Self::FIRST_LOCAL).
     pub id: u64,
-    /// The event, as it was when the delivery died, or as the back end knows it.
+    /// The event, with the progress that it had when the delivery failed.
+    /// If the back end keeps the letter, the event as it is stored there.
     pub event: Event,
-    /// The subscription that failed, or has its name, if this broker has one.
+    /// This broker's subscription that failed, or one of the same name.
     pub subscription: Option<SubscriptionId>,
-    /// Its name; `mirror` for an event that the back end [refused](DeadReason::MirrorRejected).
+    /// The subscription's name; `mirror` for a [refused](DeadReason::MirrorRejected) event.
     pub name: Arc<str>,
-    /// Why.
+    /// Why it is dead.
     pub reason: DeadReason,
     /// Calls of the handler.
     pub attempts: u32,
-    /// The error of each attempt, oldest first; of more than 20, the first and the last 19.
+    /// The errors of attempts, oldest first; of over 20, the first and the last 19.
     pub errors: Vec<AttemptError>,
     /// When the first attempt failed.
     pub first_failed_at: SystemTime,
-    /// When it died.
+    /// When the delivery became a dead letter.
     pub dead_at: SystemTime,
-    /// How often it was requeued before.
+    /// How often the delivery was requeued before.
     pub requeues: u32,
 }
 
 impl DeadLetter {
-    /// The first number of those that a broker with a back end keeps by itself: 2^52.
+    /// The first number of letters that a process with a back end keeps itself: 2^52.
     pub const FIRST_LOCAL: u64 = 1 << 52;
 
-    /// A letter that died just now of nothing known, for back ends to fill in.
+    /// Creates a letter dated now, without attempts, for back ends to complete.
     pub fn new(id: u64, event: Event, name: impl Into<Arc<str>>, reason: DeadReason) -> Self {
         let now = SystemTime::now();
         Self {
@@ -106,48 +109,50 @@ impl DeadLetter {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AttemptError {
-    /// Which attempt, from 1.
+    /// The number of the attempt, from 1.
     pub attempt: u32,
     /// When it failed.
     pub at: SystemTime,
-    /// The handler's message, or the panic's.
+    /// The handler's error, or the panic's message.
     pub message: String,
 }
 
 impl AttemptError {
-    /// The error of an attempt, for back ends.
+    /// Creates the error of an attempt, for back ends.
     pub fn new(attempt: u32, at: SystemTime, message: impl Into<String>) -> Self {
         Self { attempt, at, message: message.into() }
     }
 }
 
-/// Which dead letters are meant. All conditions must hold; the default matches every one.
+/// Selects dead letters.
+/// All conditions must hold; the default matches every letter.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct DeadLetterFilter {
-    /// Only of the subscription with this name.
+    /// Only letters of the subscription with this name.
     pub name: Option<String>,
-    /// Only of the event with this id.
+    /// Only letters of the event with this id.
     pub event_id: Option<EventId>,
-    /// Only events whose type matches.
+    /// Only letters whose event type matches this pattern.
     pub event_type: Option<Pattern>,
-    /// Only with this reason.
+    /// Only letters with this reason.
     pub reason: Option<DeadReason>,
-    /// Only those with a higher id: the cursor of a listing.
+    /// Only letters with a higher number: the cursor of a listing.
     pub after: Option<u64>,
-    /// The most letters, oldest first. Default (`None`): all; of a listing 10,000, and at most that.
+    /// The most letters, oldest first. Default (`None`): all.
+    /// A listing returns at most 10,000.
     pub limit: Option<usize>,
 }
 
 impl DeadLetterFilter {
-    /// The longest listing.
+    /// The most letters of a listing.
     pub const MAX_LIMIT: usize = 10_000;
 
-    /// The limit of a listing.
+    /// The limit of a listing, default and bound applied.
     pub fn effective_limit(&self) -> usize {
         self.limit.unwrap_or(usize::MAX).min(Self::MAX_LIMIT)
     }
 
-    /// Whether a letter is meant, the limit aside.
+    /// Whether a letter matches all conditions, the limit aside.
     pub fn matches(&self, letter: &DeadLetter) -> bool {
         self.event_id.as_ref().is_none_or(|id| id == letter.event.id())
             && self.name.as_deref().is_none_or(|name| *name == *letter.name)

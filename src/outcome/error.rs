@@ -1,7 +1,6 @@
-//! The public errors, one per verb. An error that concerns an event hands the event back.
+//! The public errors, one per operation. An error about an event returns the event.
 //!
-//! What lives here: what can go wrong and how it is worded. What does not: the checks themselves (they stand
-//! beside the type that they protect).
+//! The checks that produce the errors are beside the types that they protect.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,10 +9,11 @@ use super::verdict::SubscriptionId;
 use crate::event::Event;
 pub use crate::event::{BuildError, DecodeError, Invalid, Problem};
 
-/// Why an event was not published. The event comes back, so that it can be published again.
+/// Why an event was not published. It contains the event, for another attempt.
 ///
-/// Three outcomes are possible: accepted (no error), *rejected* (nothing of the event stays anywhere) and *unknown*
-/// ([`Unknown`](Self::Unknown): the back end's answer was lost; publish the same event again, its id makes that safe).
+/// A publish has three outcomes: accepted (no error), *rejected* (the event is stored nowhere) and *unknown*
+/// ([`Unknown`](Self::Unknown): the back end's answer was lost). After *unknown*, publish the same event again: its id
+/// prevents a second delivery.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum PublishError {
@@ -29,12 +29,12 @@ pub enum PublishError {
         /// The event.
         event: Box<Event>,
     },
-    /// There is no room: in a subscription's queue, or because `max_in_flight` events are not settled yet.
+    /// A queue, a backlog or the number of events in flight has reached its bound.
     #[error("event queue is full: {limit}")]
     Full {
         /// The event.
         event: Box<Event>,
-        /// Which bound was reached.
+        /// The bound that was reached.
         limit: FullLimit,
     },
     /// The event breaks a bound of this broker.
@@ -45,13 +45,14 @@ pub enum PublishError {
         /// The field and the bound.
         reason: Invalid,
     },
-    /// Its id is known, with other content.
+    /// An event with this id and other content was accepted before.
     #[error("event {} is known with other content", event.id())]
     IdConflict {
         /// The event.
         event: Box<Event>,
     },
-    /// A `publish_sync` from inside a handler would wait for that handler. Nothing has run.
+    /// A `publish_sync` from inside a handler would wait for that handler.
+    /// No handler was called.
     #[error("publish_sync from a handler of {name} would wait for that handler")]
     WouldDeadlock {
         /// The event.
@@ -64,41 +65,41 @@ pub enum PublishError {
     Rejected {
         /// The event.
         event: Box<Event>,
-        /// What it said.
+        /// The back end's message.
         reason: String,
     },
-    /// The back end's answer was lost or did not come in time: the event may be held or not.
-    #[error("the back end did not answer, the event may be held or not: {reason}")]
+    /// The back end's answer was lost or late: the event may or may not be stored.
+    #[error("the back end did not answer; the event may or may not be stored: {reason}")]
     Unknown {
         /// The event.
         event: Box<Event>,
-        /// What happened.
+        /// Why there was no answer.
         reason: String,
     },
 }
 
-/// The bound behind [`PublishError::Full`].
+/// The bound that [`PublishError::Full`] reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FullLimit {
-    /// The queue of a subscription, or its waiting retries.
+    /// The queue of a subscription is full, or `max_waiting` of its retries wait.
     Subscription {
-        /// Its name.
+        /// The subscription's name.
         name: Arc<str>,
         /// The queue's capacity.
         capacity: u64,
     },
-    /// Events in flight.
+    /// Too many events in flight: accepted, neither completed nor failed.
     InFlight {
         /// `max_in_flight`.
         max: u64,
     },
-    /// Events that wait for the back end.
+    /// Too many events wait in this process for the back end.
     Mirror {
-        /// The bound.
+        /// The most events that may wait.
         max: usize,
     },
-    /// Deliveries that wait at the back end for one subscription.
+    /// Too many deliveries wait at the back end for one subscription.
     Backlog {
         /// `max_backlog`.
         max: u64,
@@ -113,7 +114,7 @@ impl fmt::Display for FullLimit {
             }
             Self::InFlight { max } => write!(f, "max_in_flight {max} events are not settled yet"),
             Self::Mirror { max } => write!(f, "{max} events wait for the back end"),
-            Self::Backlog { max } => write!(f, "a subscription at the back end is max_backlog {max} events behind"),
+            Self::Backlog { max } => write!(f, "the backlog of a subscription has reached max_backlog {max}"),
         }
     }
 }
@@ -133,7 +134,7 @@ impl PublishError {
         }
     }
 
-    /// Hands the event back.
+    /// Returns the event that was not published.
     pub fn into_event(self) -> Event {
         match self {
             Self::NotRunning { event }
@@ -147,8 +148,9 @@ impl PublishError {
         }
     }
 
-    /// A word for it, stable across versions: `not_running`, `disabled`, `queue_full`, `invalid`, `id_conflict`, `would_deadlock`,
-    /// `rejected`, `unknown`.
+    /// The kind of the error as text, stable across versions.
+    /// One of `not_running`, `disabled`, `queue_full`, `invalid`, `id_conflict`, `would_deadlock`, `rejected`,
+    /// `unknown`.
     pub fn code(&self) -> &'static str {
         match self {
             Self::NotRunning { .. } => "not_running",
@@ -162,7 +164,7 @@ impl PublishError {
         }
     }
 
-    /// Whether there was no room: the same event may be accepted a moment later.
+    /// Whether a bound was reached. The same event may be accepted later.
     pub fn is_full(&self) -> bool {
         matches!(self, Self::Full { .. })
     }
@@ -175,24 +177,24 @@ pub enum StartError {
     /// A setting is outside its bounds.
     #[error("invalid setting: {0}")]
     Invalid(#[from] Invalid),
-    /// It runs already.
+    /// The broker is already running.
     #[error("broker already running")]
     AlreadyRunning,
-    /// It has been stopped, which is final: build another one.
+    /// The broker has stopped, which is final: build another one.
     #[error("broker has stopped; build another one")]
     Stopped,
-    /// Another live process has the configured `instance_id` at the back end.
+    /// Another live process has claimed the configured `instance_id` at the back end.
     #[error("instance_id {id} is taken by another live process")]
     InstanceTaken {
-        /// The name.
+        /// The `instance_id`.
         id: String,
     },
-    /// The operating system refused a thread.
+    /// The operating system refused to start a thread.
     #[error("cannot start thread {name}: {reason}")]
     Thread {
         /// The thread's name.
         name: String,
-        /// What it said.
+        /// The system's message.
         reason: String,
     },
 }
@@ -209,40 +211,40 @@ pub enum SubscribeError {
     NameTaken {
         /// The name.
         name: String,
-        /// The pattern of the other one.
+        /// The pattern of the other subscription.
         pattern: String,
     },
     /// The broker has stopped.
     #[error("broker has stopped")]
     Stopped,
-    /// There is no [global broker](crate::global) yet.
+    /// The [global broker](crate::global) has not been initialised.
     #[error("the global event broker is not initialised")]
     NotInitialised,
     /// The [global broker](crate::global) is disabled by configuration.
     #[error("the event broker is disabled")]
     Disabled,
-    /// The back end does not offer what was asked for.
+    /// The back end does not offer a feature that an option asks for.
     #[error("the back end {provider} does not offer {feature}")]
     Unsupported {
-        /// Which back end.
+        /// The name of the back end.
         provider: String,
-        /// What was asked for.
+        /// The missing feature.
         feature: &'static str,
     },
     /// The back end refused the subscription.
     #[error("the back end {provider} refused the subscription: {reason}")]
     Refused {
-        /// Which back end.
+        /// The name of the back end.
         provider: String,
-        /// What it said.
+        /// The back end's message.
         reason: String,
     },
-    /// The operating system refused a thread for a dedicated subscription.
+    /// The operating system refused to start a thread for a dedicated subscription.
     #[error("cannot start thread {name}: {reason}")]
     Thread {
         /// The thread's name.
         name: String,
-        /// What it said.
+        /// The system's message.
         reason: String,
     },
 }
@@ -255,20 +257,20 @@ pub struct UnknownSubscription {
     pub id: SubscriptionId,
 }
 
-/// Why a dead letter was not requeued. It stays where it was.
+/// Why a dead letter was not requeued. An existing letter is kept.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RequeueError {
-    /// There is no such letter: requeued, purged or fallen out.
+    /// No letter has this number. It may have been requeued, purged or evicted.
     #[error("dead letter not found: {id}")]
     NotFound {
-        /// Its id.
+        /// The letter's number.
         id: u64,
     },
-    /// The subscription that failed was removed, and none has its name.
+    /// The subscription that failed was removed, and no other has its name.
     #[error("dead letter {id}: subscription {name} does not exist any more")]
     SubscriptionGone {
-        /// The letter's id.
+        /// The letter's number.
         id: u64,
         /// The subscription's name.
         name: Arc<str>,
@@ -276,19 +278,19 @@ pub enum RequeueError {
     /// The broker was not started, or it has stopped.
     #[error("broker is not running")]
     NotRunning,
-    /// The back end that keeps the letter did not do it.
+    /// The call of the back end that keeps the letter failed.
     #[error(transparent)]
     BackEnd(#[from] BackendError),
 }
 
-/// Why a stream yields nothing.
+/// Why a stream yields no event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StreamError {
-    /// Nothing came in time.
+    /// No event arrived in time.
     #[error("no event arrived in time")]
     Timeout,
-    /// The broker has stopped, and everything was read.
+    /// The broker has stopped, and all events were read.
     #[error("the stream has ended: the broker has stopped")]
     Closed,
 }
@@ -297,18 +299,19 @@ pub enum StreamError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BackendError {
-    /// It can't be reached, is full or is not ready. Trying again later may help.
+    /// The back end is unreachable, full or not ready, or its answer was lost.
+    /// Worth a retry; whether the request had an effect is unknown.
     #[error("back end unavailable: {0}")]
     Unavailable(String),
-    /// It refused the request, and will refuse it again.
+    /// The back end refused the request permanently.
     #[error("back end refused: {0}")]
     Refused(String),
-    /// It does not offer what was asked for.
+    /// The back end does not offer the feature.
     #[error("the back end {provider} does not offer {feature}")]
     Unsupported {
-        /// Which back end.
+        /// The name of the back end.
         provider: String,
-        /// What was asked for.
+        /// The missing feature.
         feature: &'static str,
     },
 }

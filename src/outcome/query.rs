@@ -1,11 +1,12 @@
-//! Looking through stores: which events, in which order, how many at a time. How the store of this process answers is in
-//! `store`.
+//! Filters and pages for listing stored events, in this process or at a back end.
 
 use std::time::SystemTime;
 
 use crate::event::{Event, EventId, Source, Status};
 
-/// Which events [`Broker::list`](crate::Broker::list) returns. All conditions must hold; the default matches every event.
+/// Selects the events that [`Broker::list`](crate::Broker::list) returns.
+///
+/// All conditions must hold; the default matches every event.
 ///
 /// ```
 /// use eventbroker::Status;
@@ -27,21 +28,21 @@ pub struct Filter {
     pub entity: Option<String>,
     /// Only this operation.
     pub operation: Option<String>,
-    /// Only events of this instance.
+    /// Only events that this instance published.
     pub instance_id: Option<String>,
     /// Only events created at this time or later.
     pub created_from: Option<SystemTime>,
     /// Only events created at this time or earlier.
     pub created_to: Option<SystemTime>,
-    /// Order of ids. Default: oldest first.
+    /// The order of the page. Default: oldest first.
     pub order: Order,
-    /// Only events that come after this id in that order: the cursor of the page before.
+    /// Only events after this id in that order: the cursor of the previous page.
     pub after: Option<EventId>,
     /// The most events of a page. Default (`None`): 100; at most 10,000.
     pub limit: Option<usize>,
 }
 
-/// The order of a page: by id, which for our ids is the order of creation.
+/// The order of a page, by id. Generated ids ascend with the time of creation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Order {
     /// Ascending.
@@ -57,29 +58,29 @@ pub enum Order {
 pub struct Page {
     /// The events, each with its status at the time of the call.
     pub events: Vec<Event>,
-    /// The cursor of the next page ([`Filter::after`]), if there may be one.
+    /// The cursor of the next page ([`Filter::after`]), if more events may match.
     pub next: Option<EventId>,
 }
 
 impl Page {
-    /// A page, for stores of back ends.
+    /// Creates a page, for back ends.
     pub fn new(events: Vec<Event>, next: Option<EventId>) -> Self {
         Self { events, next }
     }
 }
 
 impl Filter {
-    /// The number of events of a page when no limit is given.
+    /// The most events of a page if no limit is set.
     pub const DEFAULT_LIMIT: usize = 100;
-    /// The largest page.
+    /// The largest limit.
     pub const MAX_LIMIT: usize = 10_000;
 
-    /// The limit in force.
+    /// The limit, default and bound applied.
     pub fn effective_limit(&self) -> usize {
         self.limit.unwrap_or(Self::DEFAULT_LIMIT).min(Self::MAX_LIMIT)
     }
 
-    /// Whether an event belongs to the pages of this filter: every condition holds, and it is beyond the cursor.
+    /// Whether an event meets every condition and is beyond the cursor.
     pub fn matches(&self, event: &Event) -> bool {
         self.matches_with(event, event.status())
     }

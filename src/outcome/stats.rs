@@ -1,55 +1,55 @@
-//! Totals. Counts; never decides.
-//!
-//! Threads count on cache lines of their own, so counting costs a few nanoseconds and readers add up.
+//! The statistics of a broker, its bridge and its back end, as values. The counters are in the room `telemetry`.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::verdict::SubscriptionId;
+use super::verdict::{SubscriptionId, Verdict};
 
-/// What a broker did so far, and what it is doing. Totals are exact: `accepted = completed + failed + in_flight`.
+/// The totals and the current state of a broker.
+///
+/// Totals are exact: `accepted = completed + failed + in_flight`.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Stats {
     /// The name of this instance.
     pub instance_id: Arc<str>,
-    /// Whether it takes events.
+    /// Whether the broker accepts events.
     pub is_running: bool,
-    /// Publishes that were accepted (duplicates are not counted again).
+    /// Publishes that were accepted, without duplicates.
     pub accepted: u64,
     /// Publishes that were refused.
     pub rejected: u64,
-    /// Publishes of a known id.
+    /// Publishes of an id that was known already.
     pub duplicates: u64,
-    /// Events that are completed.
+    /// Completed events.
     pub completed: u64,
-    /// Events that are failed.
+    /// Failed events.
     pub failed: u64,
-    /// Events that are accepted and neither completed nor failed.
+    /// Accepted events that are neither completed nor failed.
     pub in_flight: u64,
     /// Deliveries by verdict, over all subscriptions, removed ones included.
     pub deliveries: DeliveryTotals,
     /// Calls of handlers, over all subscriptions, removed ones included.
     pub attempts: u64,
-    /// Those of them that were retries.
+    /// Calls that were retries, included in `attempts`.
     pub retries: u64,
-    /// Dead letters that this process holds; a back end counts [its own](BackEndStats::dead_letters).
+    /// Dead letters in this process; a back end counts [its own](BackEndStats::dead_letters).
     pub dead_letters: u64,
-    /// Dead letters that fell out because there was no room, or were lost otherwise.
+    /// Dead letters that were evicted at `max_dead_letters`, or lost otherwise.
     pub dead_letters_evicted: u64,
     /// Notices (`eventbroker.dead_letter` events) that could not be published.
     pub dead_letter_notices_lost: u64,
     /// Worker threads, shared and dedicated.
     pub workers: usize,
-    /// Worker threads that are inside of a handler.
+    /// Worker threads that run a handler now.
     pub workers_busy: usize,
-    /// Handlers that run longer than `max_handler_time` at this moment.
+    /// Handlers that have run longer than `max_handler_time` and still run.
     pub stuck_handlers: usize,
-    /// Events that streams missed because they were full.
+    /// Events that full streams have dropped.
     pub stream_gaps: u64,
-    /// Each subscription, in the order of ids.
+    /// The subscriptions, ordered by id.
     pub subscriptions: Vec<SubscriptionStats>,
-    /// The bridges to the back end, if there is one.
+    /// The bridge to the back end, if there is one.
     pub bridge: Option<BridgeStats>,
 }
 
@@ -61,15 +61,28 @@ pub struct DeliveryTotals {
     pub done: u64,
     /// Skipped by the handler.
     pub skipped: u64,
-    /// Dead letters. A requeued one that succeeds is counted here and under `done`.
+    /// Dead letters. One that succeeds after a requeue also counts as `done`.
     pub dead: u64,
-    /// Given up by an overflow policy.
+    /// Dropped by an overflow policy.
     pub dropped: u64,
     /// Cancelled by `unsubscribe` or `stop`.
     pub cancelled: u64,
 }
 
-/// One subscription.
+impl DeliveryTotals {
+    /// The totals, from the count of each verdict.
+    pub(crate) fn of(count: impl Fn(Verdict) -> u64) -> Self {
+        Self {
+            done: count(Verdict::Done),
+            skipped: count(Verdict::Skipped),
+            dead: count(Verdict::Dead),
+            dropped: count(Verdict::Dropped),
+            cancelled: count(Verdict::Cancelled),
+        }
+    }
+}
+
+/// The totals and the current state of one subscription.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct SubscriptionStats {
@@ -83,17 +96,17 @@ pub struct SubscriptionStats {
     pub concurrency: usize,
     /// Deliveries in the queue.
     pub queued: u64,
-    /// The most there may be.
+    /// The bound of `queued`.
     pub queue_capacity: u64,
-    /// Retries that wait, and deliveries parked behind them.
+    /// Waiting retries, and deliveries parked behind them.
     pub waiting: u64,
-    /// Calls that run.
+    /// Calls that run now.
     pub running: u64,
-    /// No call begins until it is resumed.
+    /// Whether the subscription is paused: no call begins until it is resumed.
     pub paused: bool,
     /// Calls so far.
     pub attempts: u64,
-    /// Those of them that were retries.
+    /// Calls that were retries, included in `attempts`.
     pub retries: u64,
     /// Deliveries by verdict.
     pub deliveries: DeliveryTotals,
@@ -105,45 +118,49 @@ pub struct SubscriptionStats {
 pub struct BridgeStats {
     /// Events that the back end has confirmed.
     pub mirrored: u64,
-    /// Events that wait for it.
+    /// Events that the back end has not confirmed yet.
     pub mirror_backlog: u64,
-    /// Deliveries that came in.
+    /// Leased deliveries that were received.
     pub ingested: u64,
-    /// Deliveries from the back end that are not settled yet.
+    /// Leases that are not settled yet.
     pub leases: u64,
-    /// Deliveries whose verdict came too late: another member had them by then.
+    /// Leases that were settled too late, when another member had them.
     pub leases_lost: u64,
     /// Calls of the back end that failed.
     pub errors: u64,
-    /// The last of them.
+    /// The last error.
     pub last_error: Option<String>,
 }
 
-/// What a back end that keeps deliveries tells of them, over all instances. Asking for it is a look at everything that waits.
+/// The deliveries that a back end keeps, over all instances.
+///
+/// Computing it makes the back end read everything that waits.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BackEndStats {
     /// Dead letters of the consumer group.
     pub dead_letters: u64,
-    /// The highest number that a dead letter of the group has; 0 if there is none.
+    /// The highest number of a dead letter of the group; 0 if there is none.
     pub newest_dead_letter: u64,
-    /// Dead letters that went with their events when those were old enough.
+    /// Dead letters that were removed with their events after `retention`.
     pub dead_letters_expired: u64,
-    /// Subscriptions that were removed because nobody used them for `idle_expiry`.
+    /// Subscriptions that were removed after no member used them for `idle_expiry`.
     pub subscriptions_expired: u64,
-    /// Events that a subscription has not handled and never will, because somebody else has removed them from the back end or the back
-    /// end itself has lost them. Exact if [`losses_unknown`](Self::losses_unknown) is 0, else at least so many.
+    /// Events that were lost at the back end before a subscription handled them.
+    /// Another program has removed them, or the back end itself has lost them. Exact if
+    /// [`losses_unknown`](Self::losses_unknown) is 0, else a lower bound.
     pub entries_lost: u64,
-    /// How often a subscription has lost more than could be counted: all that was there is gone.
+    /// How often a subscription has lost its whole backlog, uncounted.
     pub losses_unknown: u64,
-    /// How long the oldest transaction has been open that has written something, whoever's it is: streams wait until it ends, and so
-    /// do events that a new subscription missed meanwhile. `None` if there is none, or the back end has nothing that waits for one.
+    /// The age of the oldest open transaction that has written, of any program.
+    /// Streams wait until it ends, and so do events that a new subscription missed meanwhile. `None` if there is no
+    /// such transaction, or nothing at the back end waits for one.
     pub oldest_transaction: Option<Duration>,
-    /// The subscriptions of every group, in the order of groups and names.
+    /// The subscriptions of every group, ordered by group and name.
     pub subscriptions: Vec<SubscriptionLag>,
 }
 
-/// How far a subscription is behind, over all instances.
+/// The backlog of one subscription, over all instances.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SubscriptionLag {
@@ -151,34 +168,34 @@ pub struct SubscriptionLag {
     pub group: String,
     /// Its name.
     pub name: String,
-    /// Of a broadcast subscription: the instance that it belongs to.
+    /// The instance that owns a broadcast subscription; `None` for a group's.
     pub instance: Option<String>,
     /// Its pattern.
     pub pattern: String,
     /// Deliveries that wait for a member.
     pub ready: u64,
-    /// Deliveries that a member has.
+    /// Deliveries that a member has leased.
     pub leased: u64,
     /// Retries that the back end keeps until they are due.
     pub deferred: u64,
     /// Dead letters.
     pub dead: u64,
-    /// When the oldest event that waits was created.
+    /// When the oldest event among the ready deliveries was created.
     pub oldest_ready: Option<SystemTime>,
 }
 
-/// What the store of this process holds, by status.
+/// The events in a store, by status.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StoreStats {
-    /// All events held.
+    /// All events.
     pub events: u64,
-    /// Accepted, and no attempt has begun.
+    /// Accepted events without an attempt.
     pub pending: u64,
-    /// An attempt has begun, and a delivery is open.
+    /// Events with an attempt and an open delivery.
     pub processing: u64,
-    /// Every delivery is terminal, none of them dead or dropped.
+    /// Events whose deliveries have all ended, none dead or dropped.
     pub completed: u64,
-    /// Every delivery is terminal, one of them dead or dropped.
+    /// Events whose deliveries have all ended, one of them dead or dropped.
     pub failed: u64,
 }

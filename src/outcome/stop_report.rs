@@ -2,26 +2,27 @@
 
 use crate::event::{Event, EventId};
 
-/// What became of everything when the broker stopped.
+/// The result of [`Broker::stop`](crate::Broker::stop).
 #[derive(Debug, Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct StopReport {
-    /// False if stop was called on a worker thread or inside a handler: it goes on without the caller.
+    /// Whether the stop has finished.
+    /// False if it was called on a worker thread or inside a handler: it then continues in the background.
     pub finished: bool,
     /// Events that were completed or failed since stop began.
     pub drained: u64,
-    /// Deliveries that were given back to the back end, which will deliver them again.
+    /// Deliveries that were released to the back end, which will deliver them again.
     pub released: u64,
-    /// Events that the back end has not confirmed: held or not, nobody knows.
+    /// Events that the back end has not confirmed. It may or may not have stored them.
     pub unflushed: Vec<Event>,
-    /// Events with deliveries that were cancelled or still ran at the deadline, in the order of ids.
+    /// Events with deliveries that were cancelled or still ran at the deadline, by id.
     pub abandoned: Vec<EventId>,
-    /// Threads that were still inside a handler.
+    /// Threads that had not ended: inside a handler, or in a call of the back end.
     pub threads_left: usize,
 }
 
 impl StopReport {
-    /// Whether everything that was accepted was handled.
+    /// Whether the stop has finished and left nothing undone.
     pub fn is_clean(&self) -> bool {
         self.finished && self.abandoned.is_empty() && self.unflushed.is_empty() && self.threads_left == 0
     }

@@ -1,11 +1,12 @@
-//! How deliveries end, and how that is reported. Data only.
+//! The verdicts of deliveries, and the values that report them.
 
 use std::fmt;
 use std::sync::Arc;
 
 use crate::event::{Event, EventId};
 
-/// Identifies a subscription of one broker. It displays as `sub-1`, `sub-2`, …
+/// Identifies a subscription of one broker.
+/// Displays as `sub-1`, `sub-2`, and so on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SubscriptionId(pub(crate) u64);
 
@@ -21,24 +22,27 @@ impl fmt::Display for SubscriptionId {
 pub enum Verdict {
     /// The handler succeeded.
     Done,
-    /// The handler chose not to handle it.
+    /// The handler skipped the event.
     Skipped,
-    /// Attempts were used up, or it failed permanently: see the dead letters.
+    /// All attempts failed, or one failed permanently. A dead letter was created.
     Dead,
-    /// An overflow policy gave its place away.
+    /// An overflow policy dropped the delivery.
     Dropped,
-    /// The subscription was removed, or the broker stopped, before it ran.
+    /// The subscription was removed, or the broker stopped, before a call began.
     Cancelled,
 }
 
 impl Verdict {
-    /// Whether it makes the event `failed`.
+    /// The number of verdicts, for counters by verdict.
+    pub(crate) const COUNT: usize = Self::Cancelled as usize + 1;
+
+    /// Whether the verdict makes the event `failed`.
     pub(crate) fn is_failure(self) -> bool {
         matches!(self, Self::Dead | Self::Dropped)
     }
 }
 
-/// The end of one delivery, as [`on_settled`](crate::Broker::on_settled) observers see it.
+/// A settled delivery, as passed to [`on_settled`](crate::Broker::on_settled) observers.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Settled<'a> {
@@ -56,7 +60,7 @@ pub struct Settled<'a> {
     pub error: Option<&'a str>,
 }
 
-/// The end of one delivery, as [`publish_sync`](crate::Broker::publish_sync) reports it.
+/// A settled delivery in the report of [`publish_sync`](crate::Broker::publish_sync).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DeliveryReport {
@@ -72,34 +76,35 @@ pub struct DeliveryReport {
     pub error: Option<String>,
 }
 
-/// An accepted publish: the event is held as the provider promises.
+/// An accepted publish. The event is stored as the provider guarantees.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Accepted {
     /// The event's id.
     pub id: EventId,
-    /// The id was known: nothing was stored or delivered again.
+    /// Whether the id was known. Then nothing was stored or delivered again.
     pub duplicate: bool,
-    /// Subscriptions of this instance that receive it directly.
+    /// Subscriptions that receive the event from this instance, without a back end.
     pub deliveries: usize,
 }
 
-/// What became of an event that was published with [`publish_sync`](crate::Broker::publish_sync).
+/// The result of [`publish_sync`](crate::Broker::publish_sync).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SyncReport {
     /// The event's id.
     pub id: EventId,
-    /// The id was known: nothing was stored or delivered again, and the deliveries of the first are not listed.
+    /// Whether the id was known. Then nothing was stored or delivered again.
+    /// The deliveries of the first publish are not listed.
     pub duplicate: bool,
-    /// The deliveries that are terminal, in the order in which they ended.
+    /// The deliveries that have ended, in that order.
     pub settled: Vec<DeliveryReport>,
-    /// Names of the subscriptions whose delivery was still open when `sync_timeout` was up.
+    /// The subscriptions whose delivery was still open after `sync_timeout`, by name.
     pub open: Vec<Arc<str>>,
 }
 
 impl SyncReport {
-    /// True if every delivery is terminal and none is dead or dropped.
+    /// Whether every delivery has ended and none is dead or dropped.
     pub fn is_success(&self) -> bool {
         self.open.is_empty() && !self.settled.iter().any(|delivery| delivery.verdict.is_failure())
     }

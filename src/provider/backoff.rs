@@ -1,4 +1,4 @@
-//! When a back end that can't be reached is tried again.
+//! The pauses between attempts to connect to a back end, shared by all connections of a provider.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
@@ -7,21 +7,22 @@ use parking_lot::Mutex;
 
 use super::BackendError;
 
-/// The first and the longest pause between two tries to connect.
+/// The first and the longest pause between two attempts to connect, before jitter.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Growing pauses between tries to connect, for bridges. All connections of a provider share one, so that a server that is away is asked as
-/// seldom by five of them as by one, and the others learn from the one that succeeds.
+/// Exponential backoff between attempts to connect, for bridges.
 ///
-/// The pauses grow from 50 ms to 1 s, with jitter.
+/// The pauses double from 50 ms to 1 s, each reduced by up to half at random. All connections of a provider share one
+/// `Backoff`: five connections then try an unreachable server as rarely as one does, and the first success resets it
+/// for all.
 ///
 /// ```
 /// use eventbroker::provider::Backoff;
 ///
 /// let backoff = Backoff::default();
 /// let failed = backoff.attempt(|| Err::<(), _>("no route".to_owned())).unwrap_err();
-/// // It is too early for another try: nobody is asked.
+/// // The pause has not passed: the closure is not called, and the last error is returned.
 /// assert_eq!(backoff.attempt(|| Ok::<_, String>(unreachable!())), Err::<(), _>(failed));
 /// ```
 #[derive(Debug, Default)]
@@ -35,11 +36,12 @@ struct Failures {
 }
 
 impl Backoff {
-    /// Connects, or says what the last try has said if it is too early for another one. `connect` tells its failure in words, and
-    /// decides how long this blocks.
+    /// Calls `connect`, or returns the last error if its pause has not passed.
+    ///
+    /// Blocks as long as `connect` does, and holds no lock meanwhile. Never sleeps.
     ///
     /// # Errors
-    /// [`BackendError::Unavailable`] with these words.
+    /// [`BackendError::Unavailable`] with the message of this attempt, or of the last one if `connect` was not called.
     pub fn attempt<T>(&self, connect: impl FnOnce() -> Result<T, String>) -> Result<T, BackendError> {
         {
             let mut failures = self.0.lock();
@@ -47,7 +49,7 @@ impl Backoff {
                 return Err(BackendError::Unavailable(failures.last_error.clone()));
             }
             if failures.count > 0 {
-                // While one tries, the others wait for what comes of it.
+                // While this thread connects, the other connections do not try as well.
                 failures.not_before = Some(Instant::now() + pause_after(failures.count));
             }
         }
@@ -68,7 +70,7 @@ impl Backoff {
     }
 }
 
-/// Twice as long after each failure, and anything from half of that up, so that not all come back at once.
+/// Doubles with each failure. Jitter (50 to 100 % of that) keeps processes from reconnecting all at once.
 fn pause_after(failures: u32) -> Duration {
     let longest = (SHORTEST_PAUSE * (1 << failures.min(5))).min(LONGEST_PAUSE);
     let random = RandomState::new().hash_one(failures) as f64 / u64::MAX as f64;

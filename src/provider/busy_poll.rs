@@ -1,17 +1,17 @@
-//! Whether a bridge looks for an answer, again and again, before it sleeps for it.
+//! Whether a bridge polls for an answer before its thread sleeps.
 
 use std::time::Duration;
 
-/// For so few events it is looked.
-const FEW: usize = 16;
-/// And so long at most.
-const LIMIT: Duration = Duration::from_micros(100);
+/// The largest batch that is polled for.
+const MAX_EVENTS: usize = 16;
+/// The longest poll.
+const MAX_POLL: Duration = Duration::from_micros(100);
 
-/// When the answer to few events is looked for before a thread sleeps for it, for bridges: who sleeps on an idle core is woken 30 to 50 µs late,
-/// which may be as long as the server needs.
+/// Decides whether to poll for the answer to a small batch, for bridges.
 ///
-/// It is for at most 16 events, at most 100 µs, and as long as the last answer to so few came within 200 µs: from a server that is further away
-/// it is slept for at once.
+/// A thread that sleeps on an idle core wakes 30 to 50 µs late, which may be as long as a server nearby needs to
+/// answer. So a bridge polls for up to 100 µs after it has sent at most 16 events. It does not poll if the last answer
+/// to such a batch took 200 µs or more: the server is too far away.
 ///
 /// ```
 /// use std::time::Duration;
@@ -31,15 +31,15 @@ pub struct BusyPoll {
 }
 
 impl BusyPoll {
-    /// How long the answer to so many events is looked for; not at all if it is slept for at once.
+    /// Returns how long to poll for the answer to a batch of this size, if at all.
     pub fn limit(&self, events: usize) -> Option<Duration> {
-        (events <= FEW && !self.is_slow).then_some(LIMIT)
+        (events <= MAX_EVENTS && !self.is_slow).then_some(MAX_POLL)
     }
 
-    /// The answer to so many events took so long from when they were sent. Who has slept for it was woken late, which is part of it.
+    /// Records how long the answer to such a batch took, late wake-up included.
     pub fn answered(&mut self, events: usize, took: Duration) {
-        if events <= FEW {
-            self.is_slow = took >= LIMIT * 2;
+        if events <= MAX_EVENTS {
+            self.is_slow = took >= MAX_POLL * 2;
         }
     }
 }

@@ -1,100 +1,103 @@
-//! What a back end is able to do, as it says itself. Who asks for what is not there is refused elsewhere (`bridge`).
+//! The features that a back end offers. The room `bridge` refuses requests for features that are missing.
 
-/// What a back end offers.
+/// The features that a back end offers.
+///
+/// The broker checks them when a subscription, a stream or a replay asks for one, and answers with an error that names
+/// the missing feature. A bridge therefore never receives a request for a feature that it does not declare here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Capabilities {
     /// Accepted events survive the end of the process.
     pub durable: bool,
-    /// Other instances can receive the events.
+    /// Other instances receive the events too.
     pub across_instances: bool,
-    /// It can hand each event to one member of a group.
+    /// It delivers each event to one member of a [group](crate::Scope::Group).
     pub groups: bool,
-    /// It can hand each event to every instance.
+    /// It [delivers each event to every instance](crate::Scope::Broadcast).
     pub broadcast: bool,
     /// It keeps the order of a key across instances.
     pub order_per_key: bool,
-    /// It keeps the order of all events of a subscription, for one that is [ordered](crate::SubscribeOptions::ordered).
+    /// It keeps the order of a whole [ordered](crate::SubscribeOptions::ordered) subscription.
     pub order_per_subscription: bool,
-    /// A new subscription can start in the past.
+    /// A new subscription can start at an earlier [position](crate::StartPosition).
     pub start_positions: bool,
-    /// A broadcast subscription can go on where its instance left it.
+    /// A [durable](crate::SubscribeOptions::durable) broadcast subscription outlives its instance.
     pub durable_broadcast: bool,
-    /// Its [operator](super::Operator) can deliver events again.
+    /// Its operator can [replay](super::Operator::replay) events.
     pub replay: bool,
-    /// Its [operator](super::Operator) can show events as they come, those of other instances too.
+    /// Its operator can [tail](super::Operator::tail) the events of all instances.
     pub tail: bool,
-    /// It can keep a failed delivery until its retry is due, with what was tried: [`Deferred`](super::LeaseOutcome::Deferred).
+    /// It can keep a failed delivery until its retry is [due](super::LeaseOutcome::Deferred).
     pub deferred_retries: bool,
 }
 
 impl Capabilities {
-    /// Nothing beyond this process.
+    /// No feature: events stay in this process.
     pub fn none() -> Self {
         Self::default()
     }
 
-    /// With groups: each event handled by one member.
+    /// Adds groups: one member handles each event.
     pub fn with_groups(mut self) -> Self {
         self.groups = true;
         self
     }
 
-    /// With events that outlive the process.
+    /// Adds events that outlive the process.
     pub fn with_durability(mut self) -> Self {
         self.durable = true;
         self
     }
 
-    /// With members in other instances.
+    /// Adds deliveries to other instances.
     pub fn with_instances(mut self) -> Self {
         self.across_instances = true;
         self
     }
 
-    /// With deliveries to every instance.
+    /// Adds broadcast: every instance handles each event.
     pub fn with_broadcast(mut self) -> Self {
         self.broadcast = true;
         self
     }
 
-    /// With the order of a key kept across instances.
+    /// Adds the order of a key across instances.
     pub fn with_order_per_key(mut self) -> Self {
         self.order_per_key = true;
         self
     }
 
-    /// With the order of all events of a subscription kept.
+    /// Adds the order of all events of a subscription.
     pub fn with_order_per_subscription(mut self) -> Self {
         self.order_per_subscription = true;
         self
     }
 
-    /// With subscriptions that start in the past.
+    /// Adds subscriptions that start at an earlier position.
     pub fn with_start_positions(mut self) -> Self {
         self.start_positions = true;
         self
     }
 
-    /// With broadcast subscriptions that outlive their process.
+    /// Adds broadcast subscriptions that outlive their process.
     pub fn with_durable_broadcast(mut self) -> Self {
         self.durable_broadcast = true;
         self
     }
 
-    /// With events that are delivered again.
+    /// Adds replay.
     pub fn with_replay(mut self) -> Self {
         self.replay = true;
         self
     }
 
-    /// With streams of every instance's events.
+    /// Adds streams of the events of all instances.
     pub fn with_tail(mut self) -> Self {
         self.tail = true;
         self
     }
 
-    /// With retries that wait at the back end if they wait for longer than a lease lasts.
+    /// Adds retries that wait at the back end if their delay exceeds the lease time.
     pub fn with_deferred_retries(mut self) -> Self {
         self.deferred_retries = true;
         self

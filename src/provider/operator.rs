@@ -1,5 +1,5 @@
-//! What operators ask of a back end, and what it takes to answer: dead letters of every instance, deliveries made again, the
-//! backlog of each subscription, events as they come. What is done with the answers is in `crate::operator`.
+//! The operators' part of the seam: dead letters of all instances, requeue, purge, replay, lag, and tailing. The room
+//! `broker` merges the answers with the dead letters of this process.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -8,58 +8,74 @@ use crate::config::StartPosition;
 use crate::event::{Event, EventId, Pattern};
 use crate::outcome::{BackEndStats, BackendError, DeadLetter, DeadLetterFilter};
 
-/// The operators' side of a back end that keeps dead letters. Every verb is about the consumer group that the provider was opened
-/// for, may be called from any thread, and may block for the back end's own time limit.
+/// Dead letters, replay and lag of one consumer group, for operators.
 ///
-/// A dead letter is what [`LeaseOutcome::Dead`](super::LeaseOutcome::Dead) told of a delivery. It has a number below
-/// [`FIRST_LOCAL`](DeadLetter::FIRST_LOCAL) that no later one gets, and later ones have higher numbers.
+/// The thread that calls [`Broker`](crate::Broker) calls these methods, several threads at once if several ask. Each
+/// may block for the back end's own time limit. The engine retries none: an error goes to the caller.
+///
+/// The back end creates a dead letter when a lease is settled as [`Dead`](super::LeaseOutcome::Dead). Its number is
+/// below [`FIRST_LOCAL`](DeadLetter::FIRST_LOCAL), is never reused, and is higher than those of all earlier letters.
 pub trait Operator: Send + Sync {
-    /// The dead letters that match, in the order of their numbers, at most [`DeadLetterFilter::effective_limit`] of them.
+    /// Lists the dead letters that match, in the order of their numbers.
+    ///
+    /// Returns at most [`DeadLetterFilter::effective_limit`] of them.
     ///
     /// # Errors
-    /// [`BackendError`] as the back end answers.
+    /// Any [`BackendError`].
     fn dead_letters(&self, filter: &DeadLetterFilter) -> Result<Vec<DeadLetter>, BackendError>;
-    /// Makes deliveries of 1 to 256 dead letters again, for the subscriptions that failed, with no attempt made. Returns the
-    /// numbers of those that were there; a subscription that was removed took its letters along.
+    /// Turns 1 to 256 dead letters into ready deliveries, with no attempt made yet.
+    ///
+    /// Any member of the subscription that failed may receive them. Returns the numbers of the letters that existed.
+    /// Removing a subscription has removed its letters.
     ///
     /// # Errors
-    /// [`BackendError`] as the back end answers.
+    /// Any [`BackendError`]. Some letters may be requeued by then.
     fn requeue(&self, dead_letters: &[u64]) -> Result<Vec<u64>, BackendError>;
-    /// Forgets 1 to 256 dead letters; their events stay failed. Returns how many were there.
+    /// Deletes 1 to 256 dead letters and returns how many existed.
+    /// Their events stay failed.
     ///
     /// # Errors
-    /// [`BackendError`] as the back end answers.
+    /// Any [`BackendError`]. Some letters may be deleted by then.
     fn purge(&self, dead_letters: &[u64]) -> Result<u64, BackendError>;
-    /// Makes deliveries again of events that the subscription's pattern matches and whose delivery is not open, oldest first;
-    /// with `dry_run` it only counts them. Only asked of a back end that [can](super::Capabilities::replay).
+    /// Delivers stored events again to one subscription, oldest first.
+    ///
+    /// Replays the events that the subscription's pattern matches and that have no open delivery to it. With `dry_run`,
+    /// only counts them. Called only if [`Capabilities::replay`](super::Capabilities::replay) is set.
     ///
     /// # Errors
-    /// [`BackendError::Refused`] if the group has no such subscription, or the range begins after an event that is not held.
+    /// [`BackendError::Refused`] if the group has no such subscription, or an id of the range is not stored.
     fn replay(&self, replay: &Replay, dry_run: bool) -> Result<Replayed, BackendError>;
-    /// What waits, for each subscription of every group, and totals.
+    /// Returns the backlog of each subscription of every group, and totals.
     ///
     /// # Errors
-    /// [`BackendError`] as the back end answers.
+    /// Any [`BackendError`].
     fn stats(&self) -> Result<BackEndStats, BackendError>;
-    /// A view of the events that match, whoever publishes them, on a connection of its own. Only asked of a back end that
-    /// [can](super::Capabilities::tail).
+    /// Opens a view of the matching events of all instances.
+    ///
+    /// It has a connection of its own. Called only if [`Capabilities::tail`](super::Capabilities::tail) is set.
     ///
     /// # Errors
-    /// [`BackendError::Refused`] if it should begin after an event that is not held.
+    /// [`BackendError::Refused`] if `start` names an event that is not stored.
     fn tail(&self, pattern: &Pattern, start: &StartPosition) -> Result<Box<dyn Tail>, BackendError>;
 }
 
-/// Events as they come. No delivery: nothing is leased or settled.
+/// A view of events in stored order. Leases and settles nothing.
+///
+/// The thread that reads the [`EventStream`](crate::EventStream) calls it, one call at a time. Dropping it closes the
+/// view.
 pub trait Tail: Send {
-    /// The next events, 1 to `max`, in the order in which the back end has them; waits for the first at most for `wait`, and then
-    /// returns none.
+    /// Returns the next 1 to `max` events, or none if no event came within `wait`.
+    ///
+    /// `wait` is at most 250 ms, and zero for a read that must not wait.
     ///
     /// # Errors
-    /// [`BackendError::Unavailable`]; the next call goes on at the same place.
+    /// [`BackendError::Unavailable`]. The engine counts and logs it, and calls again; that call resumes at the same
+    /// position.
     fn next(&mut self, max: usize, wait: Duration) -> Result<Vec<Event>, BackendError>;
 }
 
-/// Which events are delivered again, to which subscription. All conditions must hold.
+/// Selects the events that are delivered again, and the subscription.
+/// All conditions must hold.
 ///
 /// ```
 /// use eventbroker::provider::Replay;
@@ -77,13 +93,14 @@ pub struct Replay {
     pub from: Option<SystemTime>,
     /// Only events created at this time or earlier.
     pub to: Option<SystemTime>,
-    /// Only events that were stored after the one with this id, which must be held: the cursor of a replay.
+    /// Only events stored after this one, which must be stored.
+    /// The cursor of a replay.
     pub after: Option<EventId>,
-    /// Only events that were stored before the one with this id, which must be held, and that one.
+    /// Only events stored up to this one, inclusive. It must be stored.
     pub until: Option<EventId>,
-    /// Only events whose type matches, besides the subscription's own pattern.
+    /// Only events whose type matches this pattern, besides the subscription's own.
     pub event_type: Option<Pattern>,
-    /// The most deliveries. Default 1,000; at most 100,000.
+    /// The most deliveries. Default 1,000; 1 to 100,000.
     pub limit: usize,
 }
 
@@ -91,7 +108,7 @@ impl Replay {
     /// The most deliveries of one replay.
     pub const MAX_LIMIT: usize = 100_000;
 
-    /// All events of a subscription, the first 1,000 of them.
+    /// Selects the first 1,000 events of a subscription.
     pub fn of(subscription: impl Into<String>) -> Self {
         Self {
             subscription: subscription.into(),
@@ -105,18 +122,18 @@ impl Replay {
     }
 }
 
-/// What a replay has done, or would do.
+/// The result of a replay or of its dry run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Replayed {
-    /// Deliveries that were made again.
+    /// Deliveries that were created, or would be.
     pub deliveries: u64,
-    /// Where the next replay goes on ([`Replay::after`]), if the limit was reached.
+    /// The cursor of the next replay ([`Replay::after`]), if the limit was reached.
     pub next: Option<EventId>,
 }
 
 impl Replayed {
-    /// So many deliveries, and where to go on if there may be more.
+    /// Creates a result, for back ends.
     pub fn new(deliveries: u64, next: Option<EventId>) -> Self {
         Self { deliveries, next }
     }

@@ -1,11 +1,13 @@
-//! Which partition of a divided stream an event belongs to: the same for every back end, in every version, on every machine.
+//! The partition of an event: the same for every back end, in every version, on every machine.
 
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::event::Event;
 
-/// Which of so many partitions an event belongs to, counted from 0: the XXH3 hash (64 bits) of its key, or of its id if it has none, modulo
-/// their number. With none there is one, 0.
+/// Returns the partition of an event, from 0 to `partitions - 1`.
+///
+/// It is the 64-bit XXH3 hash of the event's key, or of its id if it has no key, modulo `partitions`. With `partitions`
+/// 0 every event belongs to partition 0.
 ///
 /// ```
 /// use eventbroker::provider::partition_of;
@@ -24,7 +26,7 @@ pub fn partition_of(event: &Event, partitions: u32) -> u32 {
         Some(key) => xxh3_64(key.as_bytes()),
         None => xxh3_64(event.id().to_string().as_bytes()),
     };
-    // Less than their number, which fits.
+    // Less than `partitions`, so it fits.
     (hash % u64::from(partitions)) as u32
 }
 
@@ -33,9 +35,9 @@ mod tests {
     use super::*;
     use crate::event::Source;
 
-    /// Streams that were divided by an earlier version are read by this one.
+    /// This version reads streams that an earlier one has partitioned.
     #[test]
-    fn a_key_stays_where_it_is() {
+    fn the_partition_of_a_key_never_changes() {
         let of = |key: &str| {
             let event = Event::builder(Source::System, "work.it").key(key).build().expect("a valid event");
             partition_of(&event, 64)

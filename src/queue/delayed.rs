@@ -1,4 +1,4 @@
-//! Deliveries that wait for their time: one heap. A waiting retry holds no thread; the timer thread takes what is due.
+//! Retries that wait until they are due, in one heap. They hold no thread; the timer thread takes those that are due.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use super::QueuedDelivery;
 
-/// The waiting deliveries of one broker.
+/// The delayed deliveries of one broker.
 #[derive(Debug)]
 pub(crate) struct DelayedQueue<S> {
     heap: Mutex<Heap<S>>,
@@ -16,11 +16,11 @@ pub(crate) struct DelayedQueue<S> {
 #[derive(Debug)]
 struct Heap<S> {
     waiting: BinaryHeap<Reverse<Delayed<S>>>,
-    /// Numbers those that are due at the same moment.
+    /// The number of the next delivery: orders those that are due at the same time.
     next: u64,
 }
 
-/// A delivery that waits.
+/// A delivery and the monotonic time at which it is due.
 #[derive(Debug)]
 pub(crate) struct Delayed<S> {
     due: u64,
@@ -36,7 +36,7 @@ impl<S> Default for DelayedQueue<S> {
 }
 
 impl<S> DelayedQueue<S> {
-    /// Adds a delivery that is due at a monotonic time. True if it is the first of all.
+    /// Adds a delivery that is due at a monotonic time. True if it is due before all others.
     pub(crate) fn add(&self, due: u64, subscription: S, delivery: QueuedDelivery) -> bool {
         let mut heap = self.heap.lock();
         let number = heap.next;
@@ -46,24 +46,22 @@ impl<S> DelayedQueue<S> {
         first
     }
 
-    /// When the first is due.
     pub(crate) fn next_due(&self) -> Option<u64> {
         self.heap.lock().waiting.peek().map(|Reverse(earliest)| earliest.due)
     }
 
-    /// Takes one delivery that is due.
     pub(crate) fn take_due(&self, now: u64) -> Option<Delayed<S>> {
         let mut heap = self.heap.lock();
         heap.waiting.peek().filter(|Reverse(earliest)| earliest.due <= now)?;
         heap.waiting.pop().map(|Reverse(waiting)| waiting)
     }
 
-    /// Takes those that match, in no order.
+    /// Takes the deliveries that match, in no order.
     pub(crate) fn take_if(&self, matches: impl Fn(&Delayed<S>) -> bool) -> Vec<Delayed<S>> {
         let mut heap = self.heap.lock();
         let all = std::mem::take(&mut heap.waiting).into_vec();
-        let (taken, kept): (Vec<_>, Vec<_>) = all.into_iter().partition(|Reverse(waiting)| matches(waiting));
-        heap.waiting = kept.into();
+        let (taken, rest): (Vec<_>, Vec<_>) = all.into_iter().partition(|Reverse(waiting)| matches(waiting));
+        heap.waiting = rest.into();
         taken.into_iter().map(|Reverse(waiting)| waiting).collect()
     }
 }

@@ -1,4 +1,4 @@
-//! A delivery on its way to an attempt, and what it remembers of earlier ones. Where it waits is told in `inbox.rs` and `lane.rs`.
+//! A delivery before its next attempt, and the history of its earlier ones. Where it waits is in the other files.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -8,41 +8,41 @@ use super::lease::HeldLease;
 use crate::outcome::{AttemptError, DeadReason};
 use crate::store::SharedRecord;
 
-/// The most errors that a delivery remembers; the first and the latest are kept.
+/// How many errors a delivery keeps: the first one and the latest.
 const MAX_ERRORS: usize = 20;
 
-/// What a delivery that has not started yet takes room of.
+/// The place that a delivery holds until its attempt begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// A place in the queue.
+    /// One of the places of the queue.
     Queue,
-    /// A retry, or parked behind one.
+    /// One of the `max_waiting` places: a retry, or a delivery that is parked behind one.
     Waiting,
-    /// Nothing: a requeued dead letter, or one that has started.
+    /// No place: a requeued dead letter, or a delivery whose attempt has begun.
     None,
 }
 
-/// A delivery on its way to an attempt.
+/// A delivery that waits for an attempt.
 #[derive(Debug)]
 pub(crate) struct QueuedDelivery {
     pub(crate) record: SharedRecord,
     /// Calls of the handler so far.
     pub(crate) attempts: u32,
     pub(crate) place: Place,
-    /// The lane that it is the head of: when it is done, the next of its key follows.
+    /// The lane of which this is the head: when it is settled, the next delivery of its key follows.
     pub(crate) lane: Option<LaneKey>,
     pub(crate) history: Option<Box<History>>,
 }
 
-/// What a delivery that has failed before remembers, or that came in by an unusual way.
+/// The history of a delivery that failed before, was requeued, or is leased.
 #[derive(Debug, Default)]
 pub(crate) struct History {
     pub(crate) errors: VecDeque<AttemptError>,
-    /// Requeues of the dead letter that it was.
+    /// How often it was requeued as a dead letter.
     pub(crate) requeues: u32,
-    /// The lease under which a durable back end handed it over.
+    /// The lease from the back end, for a delivery that came in from one.
     pub(crate) lease: Option<Arc<HeldLease>>,
-    /// Why it is a dead letter.
+    /// Why it became a dead letter.
     pub(crate) dead: Option<DeadReason>,
 }
 
@@ -51,17 +51,18 @@ impl QueuedDelivery {
         Self { record, attempts: 0, place, lane: None, history: None }
     }
 
-    /// The same as the head of its lane.
+    /// The same delivery as the head of `lane`.
     pub(crate) fn heads(mut self, lane: LaneKey) -> Self {
         self.lane = Some(lane);
         self
     }
 
-    /// The lease of a back end that handed it over, and takes it back if it is not handled.
+    /// The lease from the back end, which is released if the delivery is not handled.
     pub(crate) fn lease(&self) -> Option<&Arc<HeldLease>> {
         self.history.as_ref()?.lease.as_ref()
     }
 
+    /// Adds the error of an attempt. Beyond [`MAX_ERRORS`], the second oldest is dropped.
     pub(crate) fn remember(&mut self, error: AttemptError) {
         let errors = &mut self.history.get_or_insert_default().errors;
         if errors.len() == MAX_ERRORS {

@@ -1,10 +1,10 @@
-//! Lanes: what keeps the order of a key within a subscription. A lane runs one delivery at a time.
+//! Lanes: they keep the order of each key within a subscription. A lane runs one delivery at a time.
 //!
-//! Publishers only append to one queue, in the order of arrival; a delivery enters its lane when a worker takes it from there,
-//! under the lock of the lanes, so the order of the queue is the order of every lane. A lane exists while a delivery of its
-//! key, its *head*, runs or waits for a retry; the head is not in here. What is taken meanwhile is parked behind it, and the
-//! next one becomes the head when the head is done. So a worker that finds only busy keys has nothing to run, and one that
-//! finds an event without a key, or of a free one, is never held up.
+//! Publishers only append to one queue, in the order of arrival. A worker takes a delivery from the queue and enters
+//! its lane under one lock, so every lane has the order of the queue. A lane exists while a delivery of its key, its
+//! *head*, runs or waits for a retry; the head itself is not stored here. Deliveries of the key that are taken
+//! meanwhile are parked behind the head, and the first of them becomes the head when the head is settled. A worker thus
+//! passes over busy keys: it is never held up if the queue has a delivery without a key, or with a free one.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
@@ -22,7 +22,7 @@ use crate::store::SharedRecord;
 /// The lanes of one subscription, and the queue in front of them.
 #[derive(Debug)]
 pub(crate) struct Lanes {
-    /// What has not entered a lane yet. Each holds a place, so there is always room.
+    /// Deliveries that have not entered a lane yet. Each holds a place, so a push always finds room.
     arrived: ArrayQueue<SharedRecord>,
     entered: Mutex<Entered>,
 }
@@ -30,23 +30,23 @@ pub(crate) struct Lanes {
 #[derive(Debug, Default)]
 struct Entered {
     lanes: HashMap<LaneKey, Lane, BuildHasherDefault<NumberHasher>>,
-    /// Deliveries parked so far: numbers them in the order of arrival.
+    /// Deliveries parked so far; numbers them in the order of arrival.
     parked: u64,
 }
 
 #[derive(Debug, Default)]
 struct Lane {
-    /// The head waits for a retry: what is parked here counts as waiting, not as queued.
+    /// The head waits for a retry: parked deliveries count as waiting, not as queued.
     waiting: bool,
     parked: VecDeque<(u64, QueuedDelivery)>,
 }
 
-/// What was taken from the queue.
+/// The result of a take from the queue.
 #[derive(Debug, Default)]
 pub(crate) struct Taken {
-    /// It can be run; with a key, it is the head of its lane.
+    /// A delivery that can run; with a key, it is the head of its lane.
     pub(crate) delivery: Option<QueuedDelivery>,
-    /// How many were parked behind a retry before it was found: they count as waiting now, and gave up their queue places.
+    /// How many deliveries were parked behind a retry meanwhile: they count as waiting, so release their queue places.
     pub(crate) moved: u64,
 }
 
@@ -55,7 +55,7 @@ impl Lanes {
         Self { arrived: ArrayQueue::new(capacity), entered: Mutex::default() }
     }
 
-    /// A delivery arrives. Hands it back if there is no room, which its place rules out.
+    /// Appends a delivery to the queue. Returns it if the queue is full, which its place rules out.
     pub(crate) fn push(&self, record: SharedRecord) -> Result<(), SharedRecord> {
         self.arrived.push(record)
     }
@@ -68,8 +68,8 @@ impl Lanes {
         !self.arrived.is_empty()
     }
 
-    /// Takes the first delivery whose lane is free, or that has none; those before it are parked. `lane_of` names the lane of a
-    /// delivery; `waiting` counts what waits, and grows before that can be seen.
+    /// Takes the first delivery whose lane is free, or that has none, and parks those before it. `waiting` is raised
+    /// for each that is parked behind a retry, before the lock is released.
     pub(crate) fn take(&self, lane_of: impl Fn(&QueuedDelivery) -> Option<LaneKey>, waiting: &AtomicUsize) -> Taken {
         let mut taken = Taken::default();
         let mut entered = self.entered.lock();
@@ -87,14 +87,14 @@ impl Lanes {
         taken
     }
 
-    /// A delivery enters its lane without having been in the queue. Returns it if it is the head.
+    /// Enters a delivery into its lane without the queue. Returns it if it is the head.
     pub(crate) fn enter(&self, key: LaneKey, delivery: QueuedDelivery, waiting: &AtomicUsize) -> Taken {
         let mut moved = 0;
         let delivery = self.entered.lock().enter(key, delivery, waiting, &mut moved);
         Taken { delivery, moved }
     }
 
-    /// The head is done: the next delivery of the key is the head now.
+    /// Ends the head of a lane. Returns the next delivery of the key, which is the head now.
     pub(crate) fn advance(&self, key: LaneKey) -> Option<QueuedDelivery> {
         let mut entered = self.entered.lock();
         let Entry::Occupied(mut lane) = entered.lanes.entry(key) else { return None };
@@ -106,7 +106,7 @@ impl Lanes {
         next.map(|(_, delivery)| delivery.heads(key))
     }
 
-    /// The head waits for a retry. Returns how many parked deliveries gave up their queue places and wait with it.
+    /// Notes that the head waits for a retry. Returns how many parked deliveries give up their queue places for that.
     pub(crate) fn head_waits(&self, key: LaneKey) -> usize {
         let mut entered = self.entered.lock();
         let Some(lane) = entered.lanes.get_mut(&key) else { return 0 };
@@ -115,7 +115,7 @@ impl Lanes {
         queued.map(|(_, delivery)| delivery.place = Place::Waiting).count()
     }
 
-    /// The head's retry is due: it is queued again.
+    /// Notes that the retry of the head is due.
     pub(crate) fn head_returns(&self, key: LaneKey) {
         if let Some(lane) = self.entered.lock().lanes.get_mut(&key) {
             lane.waiting = false;
@@ -127,10 +127,10 @@ impl Lanes {
         !self.entered.lock().lanes.contains_key(&key)
     }
 
-    /// Takes the oldest delivery that holds a queue place and is no head: what is parked came before what has just arrived.
+    /// Takes the oldest delivery that holds a queue place and is no head. Parked ones are older than queued ones.
     pub(crate) fn take_oldest(&self) -> Option<QueuedDelivery> {
         let mut entered = self.entered.lock();
-        // Those in front of it may have waited behind a retry.
+        // Deliveries parked before it may have given up their places behind a retry.
         let first = |lane: &Lane| lane.parked.iter().position(|(_, it)| it.place == Place::Queue);
         let candidates = entered.lanes.iter().filter_map(|(key, lane)| Some((lane.parked[first(lane)?].0, *key)));
         let oldest = candidates.min_by_key(|(number, _)| *number);
@@ -140,19 +140,19 @@ impl Lanes {
         }
     }
 
-    /// Takes what is parked under a lease; every lane keeps its head.
+    /// Takes the leased deliveries that are parked. Every lane keeps its head.
     pub(crate) fn take_parked_leases(&self) -> Vec<QueuedDelivery> {
         let mut taken = Vec::new();
         for lane in self.entered.lock().lanes.values_mut() {
-            let (leased, kept) = std::mem::take(&mut lane.parked).into_iter().partition(|(_, it)| it.lease().is_some());
-            lane.parked = kept;
+            let (leased, rest) = std::mem::take(&mut lane.parked).into_iter().partition(|(_, it)| it.lease().is_some());
+            lane.parked = rest;
             let leased: VecDeque<(u64, QueuedDelivery)> = leased;
             taken.extend(leased.into_iter().map(|(_, delivery)| delivery));
         }
         taken
     }
 
-    /// Takes everything that has arrived or is parked; the lanes are gone.
+    /// Takes all deliveries, queued and parked, and removes the lanes.
     pub(crate) fn take_all(&self) -> Vec<QueuedDelivery> {
         let lanes = std::mem::take(&mut self.entered.lock().lanes);
         let parked = lanes.into_values().flat_map(|lane| lane.parked).map(|(_, delivery)| delivery);
@@ -162,7 +162,7 @@ impl Lanes {
 }
 
 impl Entered {
-    /// Returns the delivery if it is the head. `moved` counts those that are parked behind a retry, without their queue places.
+    /// Returns the delivery if it is the head, else parks it. `moved` counts queue places given up behind a retry.
     fn enter(
         &mut self,
         key: LaneKey,

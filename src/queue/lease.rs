@@ -1,4 +1,4 @@
-//! The leases that this process holds: whether each is still good, what happens under it, and what a lost one means for others.
+//! The leases that this process holds: whether each is still valid, when to extend it, and which are lost with it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,17 +7,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::base::hash_text;
 use crate::provider::{Lease, LeaseToken};
 
-/// The leases that are not settled.
+/// The leases whose settlement the back end does not know yet.
 #[derive(Debug, Default)]
 pub(crate) struct Leases {
     open: HashMap<LeaseToken, Arc<HeldLease>>,
-    /// How many of them are lost, by the key of their events.
+    /// How many of them are lost, by the hash of the event's key.
     lost: HashMap<u64, usize>,
 }
 
 impl Leases {
-    /// Takes in what came together. What comes while a lease on the same key is lost and not given back yet may belong behind that one's
-    /// event: it goes back as well, and comes again when the back end knows of both.
+    /// Adds leases that came in together. One whose key has a lost lease that is not settled yet is lost as well: its
+    /// event may belong behind that one's, so the back end has to deliver both again, in order.
     pub(crate) fn take_in(&mut self, received: &[Arc<HeldLease>]) {
         for lease in received {
             self.open.insert(lease.token, Arc::clone(lease));
@@ -27,8 +27,9 @@ impl Leases {
         }
     }
 
-    /// A lease has ended before its delivery was handled. What waits behind it, of the same key, has to come again behind it, also if its
-    /// own lease came later or was extended meanwhile.
+    /// Marks a lease as lost: it ended before its delivery was handled. Deliveries of the same key whose call has not
+    /// begun have to come again behind it, so their leases are lost too, also those that came later or were extended
+    /// meanwhile.
     pub(crate) fn lose_behind(&mut self, lost: &HeldLease) {
         if self.mark_lost(lost) && lost.key.is_some() {
             let behind: Vec<_> = self.open.values().filter(|lease| lease.waits_with(lost)).cloned().collect();
@@ -36,16 +37,16 @@ impl Leases {
         }
     }
 
-    /// True if it was not known before.
+    /// True if the lease was not marked before.
     fn mark_lost(&mut self, lease: &HeldLease) -> bool {
-        let is_new = !lease.lost.swap(true, Ordering::SeqCst);
-        if let Some(key) = lease.key.filter(|_| is_new) {
+        let newly_lost = !lease.lost.swap(true, Ordering::SeqCst);
+        if let Some(key) = lease.key.filter(|_| newly_lost) {
             *self.lost.entry(key).or_default() += 1;
         }
-        is_new
+        newly_lost
     }
 
-    /// The back end knows what became of it.
+    /// Removes a lease that the back end has settled.
     pub(crate) fn remove(&mut self, token: LeaseToken) {
         let removed = self.open.remove(&token).filter(|lease| lease.is_marked_lost());
         let Some(key) = removed.and_then(|lease| lease.key) else { return };
@@ -57,7 +58,7 @@ impl Leases {
         }
     }
 
-    /// Those that it is time to extend.
+    /// The leases to extend now.
     pub(crate) fn due(&self, now: u64, lease_time: u64, max_call: u64) -> Vec<Arc<HeldLease>> {
         self.open.values().filter(|lease| lease.is_due(now, lease_time, max_call)).cloned().collect()
     }
@@ -67,56 +68,57 @@ impl Leases {
     }
 }
 
-/// A lease from the moment it came in until it is settled. Times are monotonic nanoseconds.
+/// A lease from its arrival until it is settled. Times are monotonic nanoseconds.
 #[derive(Debug)]
 pub(crate) struct HeldLease {
     pub(crate) token: LeaseToken,
-    /// Stands for the key of its event, if that has one.
+    /// The hash of the event's key, if it has one.
     key: Option<u64>,
-    /// Marked calls of other holders that never came to an end.
+    /// Marked calls of earlier holders that never ended.
     pub(crate) crashes: u32,
-    /// It came back from a lost lease, and has not survived a call since.
+    /// An earlier lease on this delivery was lost, and no call has ended under this one yet.
     suspect: AtomicBool,
-    /// From here on somebody else may hold it: two thirds of the lease have passed since it was last extended.
-    good_until: AtomicU64,
+    /// From then on another member may hold the delivery: two thirds of the lease time after the last extension.
+    valid_until: AtomicU64,
+    /// When the lease was last extended.
     extended: AtomicU64,
-    /// When the call that runs began; 0 = none.
+    /// When the running call began; 0 = none.
     call_began: AtomicU64,
     lost: AtomicBool,
     settled: AtomicBool,
 }
 
 impl HeldLease {
-    /// A lease that has counted for so long.
+    /// A lease that the back end began at most `age` ago. Without a `lease_time` it does not expire.
     pub(crate) fn new(lease: &Lease, now: u64, age: u64, lease_time: Option<u64>) -> Self {
-        let held = Self {
+        let new = Self {
             token: lease.token,
             key: lease.event.key().map(hash_text),
             crashes: lease.crashes,
             suspect: AtomicBool::new(lease.suspect),
-            good_until: AtomicU64::new(u64::MAX),
+            valid_until: AtomicU64::new(u64::MAX),
             extended: AtomicU64::new(0),
             call_began: AtomicU64::new(0),
             lost: AtomicBool::new(false),
             settled: AtomicBool::new(false),
         };
         if let Some(lease_time) = lease_time {
-            held.renew(now, age, lease_time);
+            new.renew(now, age, lease_time);
         }
-        held
+        new
     }
 
-    /// It was extended at that time.
     pub(crate) fn extend(&self, at: u64, lease_time: u64) {
         self.renew(at, 0, lease_time);
     }
 
     fn renew(&self, now: u64, age: u64, lease_time: u64) {
         self.extended.store(now.saturating_sub(age), Ordering::SeqCst);
-        self.good_until.store(now.saturating_add(lease_time / 3 * 2).saturating_sub(age), Ordering::SeqCst);
+        self.valid_until.store(now.saturating_add(lease_time / 3 * 2).saturating_sub(age), Ordering::SeqCst);
     }
 
-    /// Whether it is time to extend it. Not while a call lasts longer than `max_call`: that one may never end.
+    /// Whether the lease is to be extended: a third of the lease time has passed since the last extension. Not while
+    /// its call runs for longer than `max_call`: that may never end.
     fn is_due(&self, now: u64, lease_time: u64, max_call: u64) -> bool {
         let began = self.call_began.load(Ordering::SeqCst);
         let stuck = began != 0 && now.saturating_sub(began) >= max_call;
@@ -127,14 +129,14 @@ impl HeldLease {
         self.lost.load(Ordering::SeqCst)
     }
 
-    /// Whether its call has not begun, and its event has the same key as another one's.
+    /// Whether its call has not begun and its event has the same key as that of another lease.
     fn waits_with(&self, other: &Self) -> bool {
         self.key.is_some() && self.key == other.key && self.call_began.load(Ordering::SeqCst) == 0
     }
 
-    /// Whether somebody else may hold it by now.
+    /// Whether another member may hold the delivery by now.
     pub(crate) fn is_lost(&self, now: u64) -> bool {
-        self.is_marked_lost() || now >= self.good_until.load(Ordering::SeqCst)
+        self.is_marked_lost() || now >= self.valid_until.load(Ordering::SeqCst)
     }
 
     pub(crate) fn begin_call(&self, now: u64) {
@@ -149,7 +151,7 @@ impl HeldLease {
         self.suspect.load(Ordering::SeqCst)
     }
 
-    /// A call has come to an end under it.
+    /// Clears the suspicion: a call has ended under this lease.
     pub(crate) fn clear(&self) {
         self.suspect.store(false, Ordering::SeqCst);
     }

@@ -1,14 +1,12 @@
-//! The route cache: the answers for the event types seen lately.
+//! The route cache: the routes of recently seen event types, in a fixed number of slots, and the generation that
+//! invalidates them.
 //!
-//! What lives here: a fixed number of slots, so that no number of distinct types can make it grow, and the
-//! generation that says whether an answer still holds. What does not: how an answer is found (`trie`).
-//!
-//! Two promises, and what keeps them:
-//! - *No stale answer is taken for a fresh one.* The generation is raised after the trie has changed, and read
-//!   before the trie is walked. An answer that may lack a change therefore carries a generation from before it.
-//! - *No answer pins a target that was removed.* Who removes raises the generation and then sweeps the filled
-//!   slots; who fills a slot marks it and then looks at the generation again. A sequentially consistent fence
-//!   stands between the two steps on both sides, so at least one of them sees the other and empties the slot.
+//! Two invariants:
+//! - *No stale route is returned.* A change raises the generation after it has changed the trie; a look-up reads the
+//!   generation before it walks the trie. A route that may lack a change therefore carries an older generation.
+//! - *No cached route keeps a removed target alive.* A removal raises the generation and then sweeps the filled slots;
+//!   a look-up fills and marks a slot and then rereads the generation. Both sides have a sequentially consistent fence
+//!   between their two steps, so at least one of them sees the other and empties the slot.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
@@ -18,15 +16,15 @@ use arc_swap::{ArcSwapOption, Guard};
 use super::Route;
 use crate::event::EventType;
 
-/// How many types are remembered: a power of two. 8 KiB of pointers; more types than this are rarely hot at once.
+/// The number of slots, a power of two: 8 KiB of pointers. More types than this are rarely hot at once.
 pub(super) const SLOTS: usize = 1024;
 
 pub(super) struct RouteCache<T> {
-    /// Raised by each change of the trie.
+    /// Each change of the trie raises it.
     generation: AtomicU64,
-    /// Direct-mapped: the hash of a type names its slot.
+    /// Direct-mapped by the hash of the type.
     slots: Box<[ArcSwapOption<Entry<T>>]>,
-    /// One bit per slot: filled since the last sweep. It lets a sweep skip what is empty.
+    /// One bit per slot: filled since the last sweep. A sweep skips the others.
     filled: [AtomicU64; SLOTS / 64],
 }
 
@@ -36,12 +34,12 @@ struct Entry<T> {
     route: Arc<Route<T>>,
 }
 
-/// An entry that was found and holds. It stays alive as long as this does; nobody waits for it.
+/// A current entry. Keeps the entry alive, and blocks no other thread.
 pub(super) struct Hit<T>(Guard<Option<Arc<Entry<T>>>>);
 
 impl<T> Hit<T> {
     pub(super) fn route(&self) -> &Arc<Route<T>> {
-        &self.0.as_ref().expect("a hit is made of a full slot only").route
+        &self.0.as_ref().expect("only a filled slot yields a hit").route
     }
 }
 
@@ -54,12 +52,12 @@ impl<T> RouteCache<T> {
         }
     }
 
-    /// The current generation. To be read before the trie is.
+    /// The current generation. Read it before the trie.
     pub(super) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// The answer for this type, if it is here and of this generation.
+    /// The cached route of a type, if it is of this generation.
     pub(super) fn get(&self, event_type: &EventType, generation: u64) -> Option<Hit<T>> {
         let slot = self.slots[slot_of(event_type)].load();
         match slot.as_deref() {
@@ -68,7 +66,7 @@ impl<T> RouteCache<T> {
         }
     }
 
-    /// Remembers an answer that was found in the trie after `generation` was read.
+    /// Caches a route that was computed after `generation` was read.
     pub(super) fn put(&self, event_type: &EventType, generation: u64, route: &Arc<Route<T>>) {
         let index = slot_of(event_type);
         let entry = Entry { event_type: event_type.clone(), generation, route: Arc::clone(route) };
@@ -76,17 +74,17 @@ impl<T> RouteCache<T> {
         self.filled[index / 64].fetch_or(1 << (index % 64), Ordering::AcqRel);
         fence(Ordering::SeqCst);
         if self.generation.load(Ordering::Relaxed) != generation {
-            // The trie changed meanwhile, and the sweep of that change may have passed this slot already.
+            // The trie has changed meanwhile, and the sweep of that change may have passed this slot already.
             self.slots[index].store(None);
         }
     }
 
-    /// Makes every answer stale. To be called after the trie has changed.
-    pub(super) fn outdate(&self) {
+    /// Makes every cached route stale. Call it after the trie has changed.
+    pub(super) fn invalidate(&self) {
         self.generation.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Empties every slot, so that stale answers hold nothing alive. Comes after [`RouteCache::outdate`].
+    /// Empties every slot, so that stale routes keep no target alive. Call it after [`RouteCache::invalidate`].
     pub(super) fn sweep(&self) {
         fence(Ordering::SeqCst);
         for (word, filled) in self.filled.iter().enumerate() {
@@ -101,7 +99,7 @@ impl<T> RouteCache<T> {
         }
     }
 
-    /// How many slots hold an answer.
+    /// The number of filled slots.
     #[cfg(test)]
     pub(super) fn filled(&self) -> usize {
         self.slots.iter().filter(|slot| slot.load().is_some()).count()

@@ -1,6 +1,5 @@
-//! The router against the reference: whatever was inserted and removed before, a route holds exactly the targets
-//! whose patterns match. Then what the cache keeps, and what the router forgets. Changes in the midst of a walk are
-//! in `concurrent`.
+//! Tests of the router: routes against a reference model, the cache, memory after removals, and calls from a target's
+//! destructor. Concurrent changes are in `concurrent`.
 
 mod concurrent;
 
@@ -36,7 +35,7 @@ enum Step {
     Clear,
 }
 
-/// Two letters and up to four segments: patterns share prefixes, and types hit several of them.
+/// Two letters and up to four segments, so that patterns share prefixes and types match several of them.
 fn any_pattern() -> impl Strategy<Value = String> {
     let segment = prop_oneof![Just("a"), Just("b"), Just("*")];
     (prop::collection::vec(segment, 0..4), any::<bool>()).prop_map(|(mut segments, rest)| {
@@ -122,7 +121,7 @@ fn targets_come_in_the_order_of_their_ids() {
 }
 
 #[test]
-fn a_segment_that_looks_like_the_root_or_a_wildcard_is_only_a_segment() {
+fn a_wildcard_in_one_pattern_does_not_match_the_literals_of_another() {
     let router = Router::new();
     router.insert(&pattern("*.b"), 1, 1);
     router.insert(&pattern("a.*"), 2, 2);
@@ -132,7 +131,7 @@ fn a_segment_that_looks_like_the_root_or_a_wildcard_is_only_a_segment() {
 }
 
 #[test]
-fn an_id_given_again_replaces_its_target() {
+fn inserting_the_same_id_again_replaces_its_target() {
     let router = Router::new();
     let (first, second) = (Arc::new(1), Arc::new(2));
     let first_is_alive = Arc::downgrade(&first);
@@ -147,7 +146,7 @@ fn an_id_given_again_replaces_its_target() {
 // --- The cache ---
 
 #[test]
-fn a_type_seen_before_is_answered_with_the_same_route_until_something_changes() {
+fn a_cached_type_yields_the_same_route_until_a_target_is_added() {
     let router = Router::new();
     router.insert(&pattern("a"), 1, 1);
     let first = router.route(&event_type("a"));
@@ -163,7 +162,7 @@ fn many_types_do_not_fill_the_cache_beyond_its_slots() {
     for (n, text) in &types {
         router.insert(&pattern(text), *n, *n);
     }
-    // Several types share each slot, and each must get its own answer all the same.
+    // Several types share each slot, and each must still get its own route.
     for (n, text) in &types {
         assert_eq!(ids(&router, text), [*n]);
     }
@@ -172,19 +171,19 @@ fn many_types_do_not_fill_the_cache_beyond_its_slots() {
 }
 
 #[test]
-fn types_that_nobody_wants_share_one_route() {
+fn types_without_targets_share_one_route() {
     let router = Router::new();
     router.insert(&pattern("a"), 1, 1);
     assert!(Arc::ptr_eq(&router.route(&event_type("x")), &router.route(&event_type("y.z"))));
 }
 
 #[test]
-fn a_removed_target_is_let_go_at_once() {
+fn a_removed_target_is_released_at_once() {
     let router = Router::new();
     let removed = Arc::new("removed");
     router.insert(&pattern("a"), 1, Arc::clone(&removed));
     router.insert(&pattern("*"), 2, Arc::new("stays"));
-    // Two answers hold it, one of them already stale.
+    // Two cached routes hold it, one of them stale.
     router.route(&event_type("a"));
     router.insert(&pattern("b"), 3, Arc::new("stays"));
     drop(router.lookup(&event_type("a")));
@@ -195,7 +194,7 @@ fn a_removed_target_is_let_go_at_once() {
 }
 
 #[test]
-fn clear_lets_every_target_go() {
+fn clear_releases_every_target() {
     let router = Router::new();
     let target = Arc::new(());
     for id in 0..100 {
@@ -211,10 +210,10 @@ fn clear_lets_every_target_go() {
     assert_eq!(router.route(&event_type("a.n3")).targets().len(), 1);
 }
 
-// --- What stays behind ---
+// --- Memory after removals ---
 
 #[test]
-fn patterns_that_come_and_go_leave_nothing_behind() {
+fn removed_patterns_leave_no_nodes_behind() {
     let router = Router::new();
     for n in 0..50_000 {
         let text = pattern(&format!("s{n}.*.e{n}.**"));
@@ -226,7 +225,7 @@ fn patterns_that_come_and_go_leave_nothing_behind() {
 }
 
 #[test]
-fn what_another_pattern_still_needs_stays() {
+fn removing_a_pattern_keeps_the_nodes_that_others_need() {
     let router = Router::new();
     for (id, text) in [(1, "a.b"), (2, "a.b.a"), (3, "a.*"), (4, "a.**"), (5, "b.b")] {
         router.insert(&pattern(text), id, id);
@@ -244,10 +243,10 @@ fn what_another_pattern_still_needs_stays() {
     assert_eq!(router.trie.sizes(), (0, 0, 0));
 }
 
-// --- Calls from within ---
+// --- Reentrant calls ---
 
 #[test]
-fn the_router_may_be_changed_from_within_a_route() {
+fn the_router_may_be_changed_while_a_route_is_held() {
     let router = Router::new();
     router.insert(&pattern("a"), 1, 1);
     for _ in 0..2 {
@@ -259,7 +258,7 @@ fn the_router_may_be_changed_from_within_a_route() {
     }
 }
 
-/// A target whose end calls the router, as a handler does whose captured values unsubscribe others.
+/// A target whose destructor calls the router, like a handler that captures values which unsubscribe when dropped.
 struct Caller {
     router: Weak<Router<Arc<Caller>>>,
     ended: Arc<AtomicU64>,
@@ -288,7 +287,7 @@ fn a_target_may_call_the_router_when_it_is_dropped() {
     insert(1);
     router.route(&event_type("a"));
     drop(router.remove(&pattern("a"), 1));
-    // Two that the cache holds as well, and two that it does not: the trie lets go of those itself.
+    // Two targets that the cache holds as well, and two that only the trie holds.
     insert(2);
     insert(3);
     router.route(&event_type("a"));

@@ -1,13 +1,12 @@
-//! The pattern trie: every pattern with its targets, walked segment by segment.
+//! The pattern trie: all patterns with their targets, walked segment by segment.
 //!
-//! What lives here: three flat concurrent maps (a map inside each node would cost far more memory), and the two
-//! directions through them: a walk that follows all patterns at once, and changes, made by one thread at a time.
-//! What does not: remembering answers (`cache`).
+//! It consists of three flat concurrent maps; a map inside each node would cost far more memory. Walks follow all
+//! patterns at once, from any thread. One thread at a time changes the trie.
 //!
-//! A walk waits for nobody but a shard's short lock: each look-up copies what it needs and lets go before the
-//! next one. It may therefore see a change half made. That does no harm: a node or symbol number is never given
-//! out twice, so a walk that holds an old one ends nowhere instead of at another pattern; and a change to one
-//! pattern takes away nothing that another one needs.
+//! A walk waits only for the short lock of a shard: each look-up copies what it needs and releases the lock before the
+//! next one. A walk may therefore see half of a change, which is harmless. Node and symbol numbers are never reused, so
+//! a walk with an old number finds no node instead of one of another pattern; and a change to one pattern removes
+//! nothing that another one needs.
 
 use std::hash::{BuildHasherDefault, RandomState};
 
@@ -17,7 +16,7 @@ use parking_lot::Mutex;
 use crate::base::NumberHasher;
 use crate::event::{self, Pattern};
 
-/// Shards of each map. More than the default, so that the growth of one holds up fewer walks, and shorter.
+/// Shards of each map. More than the default, so that the growth of a shard delays fewer walks, and for less time.
 const SHARDS: usize = 64;
 
 /// The symbols of the wildcards; those of literal segments follow.
@@ -25,24 +24,24 @@ const ONE: u64 = 0;
 const REST: u64 = 1;
 const FIRST_LITERAL: u64 = 2;
 
-/// Where the root node is kept: under a parent that does not exist, as node numbers start at 1.
+/// The edge to the root node. Its parent does not exist: node numbers start at 1.
 const ROOT: Edge = Edge { parent: 0, symbol: 0 };
 
 pub(super) struct Trie<T> {
     /// The literal segments in use.
     symbols: DashMap<Box<str>, Symbol, RandomState>,
-    /// The nodes, each under the edge that leads to it.
+    /// The nodes, by the edge that leads to them.
     nodes: DashMap<Edge, Node, BuildHasherDefault<NumberHasher>>,
-    /// The targets of the patterns that end at a node, by its number, in the order of their ids.
+    /// The targets of the pattern that ends at a node, by node number, in the order of their ids.
     targets: DashMap<u64, Vec<Target<T>>, BuildHasherDefault<NumberHasher>>,
-    /// Held by whoever changes the trie; walks never take it.
+    /// Locked during each change of the trie. Walks never lock it.
     numbers: Mutex<Numbers>,
 }
 
 #[derive(Clone, Copy)]
 struct Symbol {
     number: u64,
-    /// How many edges carry it.
+    /// The number of edges with this symbol.
     edges: usize,
 }
 
@@ -52,18 +51,18 @@ struct Edge {
     symbol: u64,
 }
 
-/// What a walk must know of a node, so that it looks up only what is there.
+/// A node, with flags for its children, so that a walk looks up only children that exist.
 #[derive(Clone, Copy, Default)]
 struct Node {
     number: u64,
-    /// How many children have a literal segment.
+    /// The number of children with a literal segment.
     literals: u32,
-    /// Whether there is a child for `*`.
-    one: bool,
-    /// Whether there is a child for `**`.
-    rest: bool,
-    /// Whether patterns end here.
-    ends: bool,
+    /// Whether it has a child for `*`.
+    has_one: bool,
+    /// Whether it has a child for `**`.
+    has_rest: bool,
+    /// Whether a pattern ends here.
+    has_targets: bool,
 }
 
 #[derive(Clone)]
@@ -72,7 +71,7 @@ struct Target<T> {
     value: T,
 }
 
-/// The next numbers to give out.
+/// The next unused numbers.
 struct Numbers {
     node: u64,
     symbol: u64,
@@ -88,13 +87,13 @@ impl<T: Clone + Send + Sync + 'static> Trie<T> {
         }
     }
 
-    /// Adds a target, and gives back the one that had this id before.
+    /// Adds a target, and returns the one that had this id before.
     pub(super) fn insert(&self, pattern: &Pattern, id: u64, value: T) -> Option<T> {
         let mut numbers = self.numbers.lock();
         let mut edge = ROOT;
         let mut node = match self.node(edge) {
             Some(root) => root.number,
-            None => self.grow(edge, &mut numbers),
+            None => self.add_node(edge, &mut numbers),
         };
         for segment in segments(pattern) {
             let symbol = self.symbol(segment);
@@ -105,10 +104,10 @@ impl<T: Clone + Send + Sync + 'static> Trie<T> {
             (edge, node) = match existing {
                 Some((child, node)) => (child, node.number),
                 None => {
-                    let symbol = self.acquire(segment, &mut numbers);
+                    let symbol = self.acquire_symbol(segment, &mut numbers);
                     let child = Edge { parent: node, symbol };
-                    let number = self.grow(child, &mut numbers);
-                    self.change(edge, |parent| parent.attach(symbol));
+                    let number = self.add_node(child, &mut numbers);
+                    self.update_node(edge, |parent| parent.attach(symbol));
                     (child, number)
                 }
             };
@@ -124,11 +123,11 @@ impl<T: Clone + Send + Sync + 'static> Trie<T> {
             }
         };
         drop(list);
-        self.change(edge, |node| node.ends = true);
+        self.update_node(edge, |node| node.has_targets = true);
         replaced
     }
 
-    /// Takes a target out, and with it every node and symbol that served it alone.
+    /// Removes a target, and every node and symbol that only its pattern needed.
     pub(super) fn remove(&self, pattern: &Pattern, id: u64) -> Option<T> {
         let _one_at_a_time = self.numbers.lock();
         let mut path = vec![(ROOT, "")];
@@ -151,7 +150,7 @@ impl<T: Clone + Send + Sync + 'static> Trie<T> {
         Some(removed)
     }
 
-    /// Takes everything out and returns it, so that the caller drops it when no lock is held.
+    /// Removes and returns all targets, so that the caller drops them without a lock held.
     pub(super) fn clear(&self) -> Vec<T> {
         let _one_at_a_time = self.numbers.lock();
         let mut removed = Vec::new();
@@ -166,9 +165,9 @@ impl<T: Clone + Send + Sync + 'static> Trie<T> {
 
     /// The targets of every pattern that matches, in the order of their ids.
     ///
-    /// All patterns are followed at once, one segment at a time: `level` holds the nodes that the segments so far
-    /// lead to. Each node is reached on one path only, so nothing is found twice, and the work is bounded by the
-    /// nodes that match a prefix of the type.
+    /// Follows all patterns at once, segment by segment: `level` contains the nodes that the segments so far lead to.
+    /// Each node is on one path only, so no target is found twice, and the work is bounded by the nodes that match a
+    /// prefix of the type.
     pub(super) fn find(&self, event_type: &str) -> Vec<T> {
         let mut found = Vec::new();
         let mut level: Vec<Node> = self.node(ROOT).into_iter().collect();
@@ -177,15 +176,15 @@ impl<T: Clone + Send + Sync + 'static> Trie<T> {
             let mut literal = None;
             for node in level.drain(..) {
                 let child = |symbol| self.node(Edge { parent: node.number, symbol });
-                if node.rest {
-                    // At least this segment remains, and that is all that `**` asks.
+                if node.has_rest {
+                    // At least this segment remains, so `**` matches.
                     self.collect(child(REST), &mut found);
                 }
-                if node.one {
+                if node.has_one {
                     next.extend(child(ONE));
                 }
                 if node.literals > 0 {
-                    // Looked up once for the whole level, and only if a node asks.
+                    // Looked up at most once per level.
                     let symbol = *literal.get_or_insert_with(|| self.symbol_of_literal(segment));
                     next.extend(symbol.and_then(child));
                 }
@@ -204,27 +203,27 @@ impl<T: Clone + Send + Sync + 'static> Trie<T> {
 
     fn collect(&self, node: Option<Node>, found: &mut Vec<Target<T>>) {
         if let Some(node) = node
-            && node.ends
+            && node.has_targets
             && let Some(list) = self.targets.get(&node.number)
         {
             found.extend_from_slice(&list);
         }
     }
 
-    /// Makes the node at the end of `edge`.
-    fn grow(&self, edge: Edge, numbers: &mut Numbers) -> u64 {
+    /// Adds the node at the end of `edge`, and returns its number.
+    fn add_node(&self, edge: Edge, numbers: &mut Numbers) -> u64 {
         let number = numbers.node;
         numbers.node += 1;
         self.nodes.insert(edge, Node { number, ..Node::default() });
         number
     }
 
-    /// Takes away the nodes that nothing needs any more, from the end of the path upwards.
+    /// Removes the nodes that no pattern needs any more, from the end of the path upwards.
     fn prune(&self, path: &[(Edge, &str)]) {
-        let mut gone = None;
+        let mut removed_child = None;
         for &(edge, segment) in path.iter().rev() {
-            let node = self.change(edge, |node| match gone {
-                None => node.ends = false,
+            let node = self.update_node(edge, |node| match removed_child {
+                None => node.has_targets = false,
                 Some(symbol) => node.detach(symbol),
             });
             if !node.is_some_and(Node::is_bare) {
@@ -232,9 +231,9 @@ impl<T: Clone + Send + Sync + 'static> Trie<T> {
             }
             self.nodes.remove(&edge);
             if edge != ROOT {
-                self.release(segment);
+                self.release_symbol(segment);
             }
-            gone = Some(edge.symbol);
+            removed_child = Some(edge.symbol);
         }
     }
 
@@ -242,10 +241,10 @@ impl<T: Clone + Send + Sync + 'static> Trie<T> {
         self.nodes.get(&edge).map(|node| *node)
     }
 
-    /// Changes a node in place, and returns it as it is now.
-    fn change(&self, edge: Edge, change: impl FnOnce(&mut Node)) -> Option<Node> {
+    /// Updates a node in place, and returns the new value.
+    fn update_node(&self, edge: Edge, update: impl FnOnce(&mut Node)) -> Option<Node> {
         let mut node = self.nodes.get_mut(&edge)?;
-        change(&mut node);
+        update(&mut node);
         Some(*node)
     }
 
@@ -258,13 +257,13 @@ impl<T: Clone + Send + Sync + 'static> Trie<T> {
         }
     }
 
-    /// The symbol of an event type's segment. If there is none, no pattern holds it.
+    /// The symbol of an event type's segment; `None` if no pattern contains the segment.
     fn symbol_of_literal(&self, segment: &str) -> Option<u64> {
         self.symbols.get(segment).map(|symbol| symbol.number)
     }
 
-    /// The symbol of a pattern's segment, for one more edge.
-    fn acquire(&self, segment: &str, numbers: &mut Numbers) -> u64 {
+    /// The symbol of a pattern's segment, counted for one more edge.
+    fn acquire_symbol(&self, segment: &str, numbers: &mut Numbers) -> u64 {
         match segment {
             event::ONE => return ONE,
             event::REST => return REST,
@@ -280,15 +279,16 @@ impl<T: Clone + Send + Sync + 'static> Trie<T> {
         number
     }
 
-    /// One edge fewer carries this segment. Wildcards have fixed symbols and are in no map.
-    fn release(&self, segment: &str) {
+    /// Counts one edge less for a segment's symbol.
+    /// Wildcards have fixed symbols and are not in the map.
+    fn release_symbol(&self, segment: &str) {
         self.symbols.remove_if_mut(segment, |_, symbol| {
             symbol.edges -= 1;
             symbol.edges == 0
         });
     }
 
-    /// How many symbols, nodes and lists of targets there are.
+    /// The numbers of symbols, nodes and target lists.
     #[cfg(test)]
     pub(super) fn sizes(&self) -> (usize, usize, usize) {
         (self.symbols.len(), self.nodes.len(), self.targets.len())
@@ -298,26 +298,26 @@ impl<T: Clone + Send + Sync + 'static> Trie<T> {
 impl Node {
     fn attach(&mut self, symbol: u64) {
         match symbol {
-            ONE => self.one = true,
-            REST => self.rest = true,
+            ONE => self.has_one = true,
+            REST => self.has_rest = true,
             _ => self.literals += 1,
         }
     }
 
     fn detach(&mut self, symbol: u64) {
         match symbol {
-            ONE => self.one = false,
-            REST => self.rest = false,
+            ONE => self.has_one = false,
+            REST => self.has_rest = false,
             _ => self.literals -= 1,
         }
     }
 
     fn is_bare(self) -> bool {
-        self.literals == 0 && !self.one && !self.rest && !self.ends
+        self.literals == 0 && !self.has_one && !self.has_rest && !self.has_targets
     }
 }
 
-/// The segments under which a pattern is filed. A lone `*` means what a lone `**` means.
+/// The segments under which a pattern is stored. A lone `*` is stored as `**`, which matches the same types.
 fn segments(pattern: &Pattern) -> std::str::Split<'_, char> {
     let text = if pattern.is_match_all() { event::REST } else { pattern.as_str() };
     text.split('.')

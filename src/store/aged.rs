@@ -1,7 +1,7 @@
-//! The older generation of the store: events that left the ring while they were open, failed, or had been read.
+//! The aged generation of the store: events that were open, failed, or read when they left the ring.
 //!
-//! Open events stay until they are terminal. Terminal ones are an LRU in which `get` is the use; beyond its capacity the
-//! least recently used is gone. Ids are kept in order, so that a long scan can go in short locked steps.
+//! Open events stay until they are terminal. Terminal events form an LRU: `get` is a use, and beyond the capacity the
+//! least recently used event is dropped. Records are ordered by id, so a scan can release the lock between steps.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -19,7 +19,7 @@ const SCAN_STEP: usize = 256;
 #[derive(Debug)]
 pub(super) struct Aged {
     records: Mutex<Records>,
-    /// How many there are, to be read without the lock.
+    /// Number of records, readable without the lock.
     len: AtomicU64,
     capacity: usize,
 }
@@ -27,23 +27,22 @@ pub(super) struct Aged {
 #[derive(Debug)]
 struct Records {
     by_id: BTreeMap<EventId, SharedRecord>,
-    /// The terminal ones, by use.
+    /// The terminal events, by use.
     terminal: LruCache<EventId, ()>,
 }
 
 impl Aged {
-    /// `capacity` bounds the terminal ones.
+    /// `capacity` bounds the terminal events.
     pub(super) fn new(capacity: usize) -> Self {
         let records = Records { by_id: BTreeMap::new(), terminal: LruCache::unbounded() };
         Self { records: Mutex::new(records), len: AtomicU64::new(0), capacity }
     }
 
-    /// How many records are held.
     pub(super) fn len(&self) -> u64 {
         self.len.load(Ordering::SeqCst)
     }
 
-    /// Takes a record that leaves the ring.
+    /// Adds a record that leaves the ring.
     pub(super) fn admit(&self, record: &SharedRecord) {
         let mut records = self.records.lock();
         let open = record.mark_aged().is_open();
@@ -55,7 +54,7 @@ impl Aged {
         }
     }
 
-    /// A record that was open is terminal now. (Unless it was reopened since.)
+    /// Moves a record that has become terminal to the LRU, unless it was reopened since.
     pub(super) fn closed(&self, record: &SharedRecord) {
         let mut records = self.records.lock();
         if !record.progress().is_open() && records.by_id.contains_key(record.event.id()) {
@@ -63,7 +62,7 @@ impl Aged {
         }
     }
 
-    /// A record that was terminal is open now. (Unless it was closed since.)
+    /// Takes a reopened record out of the LRU, unless it was closed since. Adds the record if it is missing.
     pub(super) fn reopened(&self, record: &SharedRecord) {
         let mut records = self.records.lock();
         let open = record.mark_aged().is_open();
@@ -80,12 +79,11 @@ impl Aged {
         self.records.lock().by_id.get(id).cloned()
     }
 
-    /// A use of a record.
     pub(super) fn touch(&self, id: &EventId) {
         self.records.lock().terminal.promote(id);
     }
 
-    /// Removes terminal records that were created before a wall time.
+    /// Removes terminal records that were created before a wall time. Returns their number.
     pub(super) fn clean_up(&self, created_before: u64) -> usize {
         let mut expired = Vec::new();
         self.for_each(|record| {
@@ -96,7 +94,7 @@ impl Aged {
         let mut removed = 0;
         for id in &expired {
             let mut records = self.records.lock();
-            // It may have been reopened since.
+            // The event may have been reopened since.
             if records.terminal.pop(id).is_some() {
                 records.by_id.remove(id);
                 self.count(&records);
@@ -106,7 +104,7 @@ impl Aged {
         removed
     }
 
-    /// Calls `visit` with each record in the order of ids, with no lock held.
+    /// Calls `visit` with each record in the order of ids. No lock is held during the call.
     pub(super) fn for_each(&self, mut visit: impl FnMut(&SharedRecord)) {
         let mut after: Option<EventId> = None;
         loop {

@@ -1,4 +1,4 @@
-//! The dead letters that this process keeps: bounded, listed, counted, taken out again.
+//! The dead letters that this process keeps: bounded, listed, counted, and taken out to be requeued.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ pub(crate) struct DeadLetters {
     letters: Mutex<BTreeMap<u64, Entry>>,
 }
 
-/// A letter with the record whose status it decides.
+/// A letter with the record of its event, which is failed because of the letter.
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) letter: DeadLetter,
@@ -27,7 +27,7 @@ pub(crate) struct Entry {
 }
 
 impl DeadLetters {
-    /// At most `capacity` letters, counted from `first`.
+    /// Holds at most `capacity` letters. Their ids count from `first`.
     pub(crate) fn new(capacity: usize, first: u64) -> Self {
         Self {
             capacity,
@@ -38,15 +38,15 @@ impl DeadLetters {
         }
     }
 
-    /// Adds a letter, which gets its id here. The oldest falls out if there are too many.
+    /// Adds a letter and returns the id that it gets. Evicts the oldest letter beyond the capacity.
     pub(crate) fn add(&self, mut letter: DeadLetter, record: SharedRecord) -> u64 {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         letter.id = id;
         let mut letters = self.letters.lock();
         letters.insert(id, Entry { letter, record });
-        let fallen = if letters.len() > self.capacity { letters.pop_first() } else { None };
+        let evicted = if letters.len() > self.capacity { letters.pop_first() } else { None };
         drop(letters);
-        if fallen.is_some() {
+        if evicted.is_some() {
             self.evicted.fetch_add(1, Ordering::Relaxed);
         }
         id
@@ -74,24 +74,22 @@ impl DeadLetters {
         matching.take(filter.effective_limit()).cloned().collect()
     }
 
-    /// The ids of those that match.
     pub(crate) fn ids(&self, filter: &DeadLetterFilter) -> Vec<u64> {
         let letters = self.letters.lock();
         let matching = letters.values().map(|entry| &entry.letter).filter(|letter| filter.matches(letter));
         matching.take(filter.limit.unwrap_or(usize::MAX)).map(|letter| letter.id).collect()
     }
 
-    /// Removes those that match. Returns how many.
+    /// Removes the letters that match. Returns their number.
     pub(crate) fn purge(&self, filter: &DeadLetterFilter) -> usize {
         self.ids(filter).into_iter().filter(|id| self.take(*id).is_some()).count()
     }
 
-    /// Takes a letter out.
     pub(crate) fn take(&self, id: u64) -> Option<Entry> {
         self.letters.lock().remove(&id)
     }
 
-    /// The subscription that a letter belongs to, if to any, and its name.
+    /// The subscription of a letter, `None` inside if the mirror gave the event up, and its name.
     pub(crate) fn subscription(&self, id: u64) -> Option<(Option<SubscriptionId>, Arc<str>)> {
         let letters = self.letters.lock();
         letters.get(&id).map(|entry| (entry.letter.subscription, Arc::clone(&entry.letter.name)))

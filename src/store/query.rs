@@ -1,4 +1,4 @@
-//! Looking through the store: filter, order, page, count. Reading a page is no use of its events.
+//! Queries over the whole store: pages, counts, the oldest open event. None of them counts as a use of an event.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashSet};
@@ -8,8 +8,8 @@ use crate::event::{Event, EventId, Status};
 use crate::outcome::{Filter, Order, Page, StoreStats};
 
 impl Store {
-    /// One pass over the store that keeps the first `limit` matches in the order of ids. Each event that was there
-    /// throughout is seen; one that moved meanwhile is seen once, for the page is a map by id.
+    /// One pass over the store that keeps the first `limit` matches in the order of ids. Every event that is stored
+    /// throughout is visited. One that is visited twice, because it moved, is listed once: the page is a map by id.
     pub(crate) fn list(&self, filter: &Filter) -> Page {
         let limit = filter.effective_limit();
         let events = match filter.order {
@@ -30,7 +30,7 @@ impl Store {
             if page.len() == limit && page.last_key_value().is_some_and(|(last, _)| key >= *last) {
                 return;
             }
-            // The status may have changed since: what is shown is what was asked for.
+            // The status may have changed since the first check: list the event only if it still matches.
             let event = record.snapshot();
             if filter.status.is_some_and(|status| status != event.status()) {
                 return;
@@ -43,25 +43,25 @@ impl Store {
         page.into_values().collect()
     }
 
-    /// When the oldest event was made that is not done, in nanoseconds of wall time.
+    /// Creation time of the oldest open event, in nanoseconds of wall time.
     pub(crate) fn oldest_open(&self) -> Option<u64> {
         let mut oldest = None;
         self.for_each(|record| {
             if record.progress().is_open() {
-                let made = record.event.created_nanos();
-                oldest = Some(oldest.map_or(made, |oldest: u64| oldest.min(made)));
+                let created = record.event.created_nanos();
+                oldest = Some(oldest.map_or(created, |oldest: u64| oldest.min(created)));
             }
         });
         oldest
     }
 
-    /// Counts what is held, in one pass.
+    /// Counts the stored events by status, in one pass.
     pub(crate) fn stats(&self) -> StoreStats {
         let mut stats = StoreStats::default();
         let mut seen_aged = HashSet::new();
         self.for_each(|record| {
             let progress = record.progress();
-            // Only what has moved to the aged generation can be seen twice.
+            // Only a record that has moved to the aged generation can be visited twice.
             if progress.is_aged() && !seen_aged.insert(record.event.id().clone()) {
                 return;
             }

@@ -1,8 +1,7 @@
-//! One accepted event and its progress: the unit that the store holds and every delivery shares.
+//! One accepted event and its progress: the unit that the store holds and that all its deliveries share.
 //!
-//! The event is immutable; progress lives beside it in atomics, so that workers move it without a lock. Status is
-//! derived from the counts of deliveries that are open and that failed. What is not here: where the record stands
-//! (`store`), and who moves it (`settle`).
+//! The event is immutable. Its progress is in atomics beside it, so workers update it without a lock. The status is
+//! derived from the counts of open and of failed deliveries. Where a record is kept is in `store`.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -13,23 +12,23 @@ use super::sync_wait::SyncWait;
 use crate::event::{Event, Status};
 
 // Layout of `Record::state`, lowest bits first.
-/// Deliveries that are not terminal yet.
+/// The number of deliveries that are not terminal yet.
 const OPEN: u64 = (1 << 32) - 1;
 /// The first attempt has begun.
 const STARTED: u64 = 1 << 32;
-/// `get` has returned it since its publication.
+/// `get` has returned the event since it was stored.
 const READ: u64 = 1 << 33;
-/// It has left the ring and is held by the older generation.
+/// The record has left the ring and is in the aged generation.
 const AGED: u64 = 1 << 34;
-/// The publish that it comes from has dispatched it; one that came in from a back end is not that.
+/// A publish of this process dispatches the event. Not set while only the ingest has brought it in.
 const DISPATCHED: u64 = 1 << 35;
-/// A delivery has ended that no back end handed over: that is told to the back end when the last one ends, whichever that is.
+/// A delivery without a lease has ended. The back end gets the status when the last delivery ends, leased or not.
 const HAS_LOCAL: u64 = 1 << 36;
-/// One delivery that is dead or was dropped; the count has the bits above.
+/// One delivery that is dead or was dropped; their number is in this bit and those above.
 const FAILED_ONE: u64 = 1 << 40;
 
 /// An accepted event with its progress.
-// What changes stands together, beside the reference counts: a worker that settles a delivery writes one cache line.
+// The fields that change come first, beside the reference count, so settling a delivery writes one cache line.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Record {
@@ -39,9 +38,9 @@ pub(crate) struct Record {
     /// Wall time of the last verdict; 0 = none yet.
     completed_at: AtomicU64,
     retries: AtomicU32,
-    /// Those of the deliveries that failed that no back end handed over. Counted only with a back end.
+    /// Failed deliveries without a lease. Counted only with a back end.
     local_failures: AtomicU32,
-    /// Who waits for the deliveries of a `publish_sync`.
+    /// The `publish_sync` that waits for the deliveries.
     sync_wait: OnceLock<Arc<SyncWait>>,
     /// The error of the first delivery that died.
     error: Mutex<Option<Box<ErrorText>>>,
@@ -50,16 +49,16 @@ pub(crate) struct Record {
 
 const _: () = assert!(size_of::<Record>() <= 192);
 
-/// Behind a thin pointer, because few events have one.
+/// Behind a thin pointer, because few events have an error.
 #[derive(Debug)]
 struct ErrorText(Box<str>);
 
-/// Who puts an event into the store.
+/// How an event gets into the store.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum StatusSource<'a> {
-    /// A publish, which may wait for the deliveries. The event gets the name of this instance, unless it has one.
+    /// A publish, which may wait for the deliveries. The event gets the name of this instance unless it has an origin.
     Publish { instance_id: &'a Arc<str>, wait: Option<&'a Arc<SyncWait>> },
-    /// The ingest: the publish was elsewhere, or is not done yet.
+    /// The ingest: another instance published the event, or a publish here that has not stored it yet.
     Ingest,
 }
 
@@ -97,7 +96,7 @@ impl Progress {
         self.0 & AGED != 0
     }
 
-    /// Whether the older generation takes it when it leaves the ring.
+    /// Whether the record moves to the aged generation when it leaves the ring.
     pub(crate) fn is_worth_keeping(self) -> bool {
         self.is_open() || self.is_failed() || self.0 & READ != 0
     }
@@ -112,8 +111,8 @@ impl Progress {
     }
 }
 
-/// An event that nobody receives is completed at once.
-fn completed_from_the_start(event: &Event, deliveries: u32) -> u64 {
+/// An event without deliveries is completed when it is created.
+fn initial_completed_at(event: &Event, deliveries: u32) -> u64 {
     if deliveries == 0 { event.created_nanos() } else { 0 }
 }
 
@@ -125,7 +124,7 @@ impl Record {
         Self {
             state: AtomicU64::new(source.state(deliveries)),
             processed_at: AtomicU64::new(0),
-            completed_at: AtomicU64::new(completed_from_the_start(&event, deliveries)),
+            completed_at: AtomicU64::new(initial_completed_at(&event, deliveries)),
             retries: AtomicU32::new(0),
             local_failures: AtomicU32::new(0),
             sync_wait: source.sync_wait(),
@@ -134,11 +133,11 @@ impl Record {
         }
     }
 
-    /// Makes this record, which nobody else holds, the record of another event.
+    /// Makes this record, to which no other reference exists, the record of another event.
     pub(crate) fn reuse(&mut self, event: Event, deliveries: u32, source: StatusSource<'_>) {
         *self.state.get_mut() = source.state(deliveries);
         *self.processed_at.get_mut() = 0;
-        *self.completed_at.get_mut() = completed_from_the_start(&event, deliveries);
+        *self.completed_at.get_mut() = initial_completed_at(&event, deliveries);
         *self.retries.get_mut() = 0;
         *self.local_failures.get_mut() = 0;
         self.sync_wait = source.sync_wait();
@@ -154,10 +153,10 @@ impl Record {
         Progress(self.state.load(Ordering::Acquire))
     }
 
-    /// An attempt begins. `attempt` counts from 1. True if it is the first of the event.
+    /// Notes that an attempt begins; `attempt` counts from 1. True if it is the first of the event.
     pub(crate) fn start_attempt(&self, attempt: u32, wall: u64) -> bool {
         if attempt > 1 {
-            // Of all its deliveries, the one that was tried most often counts.
+            // An event shows the retries of its delivery with the most attempts.
             self.retries.fetch_max(attempt - 1, Ordering::Relaxed);
         }
         let first = self.state.load(Ordering::Relaxed) & STARTED == 0
@@ -168,7 +167,7 @@ impl Record {
         first
     }
 
-    /// One delivery is terminal. Returns the progress after it; not open means that this was the last one.
+    /// Notes that one delivery is terminal. Returns the progress after it: not open if this was the last delivery.
     pub(crate) fn settle_one(&self, failed: bool, error: Option<&str>, wall: u64) -> Progress {
         if let Some(error) = error {
             self.error.lock().get_or_insert_with(|| Box::new(ErrorText(error.into())));
@@ -178,14 +177,14 @@ impl Record {
         Progress(self.state.fetch_add(change, Ordering::AcqRel).wrapping_add(change))
     }
 
-    /// How long it is, at a wall time, since the first attempt, if there was one, and since the event was made. In nanoseconds; 0 if
+    /// Nanoseconds from the first attempt, if there was one, and from the creation of the event, to a wall time. 0 if
     /// the clock was set back.
     pub(crate) fn took(&self, wall: u64) -> (Option<u64>, u64) {
         let first = self.processed_at.load(Ordering::Relaxed);
         ((first != 0).then(|| wall.saturating_sub(first)), wall.saturating_sub(self.event.created_nanos()))
     }
 
-    /// A dead delivery runs again. Returns the progress before it.
+    /// Makes a dead delivery open again. Returns the progress before it.
     pub(crate) fn reopen_one(&self) -> Progress {
         let before = Progress(self.state.fetch_sub(FAILED_ONE - 1, Ordering::AcqRel));
         if before.0 < 2 * FAILED_ONE {
@@ -194,25 +193,25 @@ impl Record {
         before
     }
 
-    /// More deliveries, of an event that is known already. Returns the progress before them.
+    /// Adds open deliveries of a known event. Returns the progress before them.
     pub(crate) fn add(&self, deliveries: u32) -> Progress {
         Progress(self.state.fetch_add(u64::from(deliveries), Ordering::AcqRel))
     }
 
-    /// A delivery ends that no back end handed over. Comes before `settle_one`.
+    /// Notes that a delivery without a lease ends. Must come before `settle_one`.
     pub(crate) fn end_local(&self, failed: bool) {
         self.state.fetch_or(HAS_LOCAL, Ordering::AcqRel);
         self.local_failures.fetch_add(u32::from(failed), Ordering::AcqRel);
     }
 
-    /// One of those that failed runs again.
+    /// Takes back one failure of a delivery without a lease, which runs again.
     pub(crate) fn reopen_local(&self) {
-        // Those of a broker without a back end were not counted.
+        // None is counted for a dead letter of a leased delivery that is kept here.
         let one_less = |failures: u32| failures.checked_sub(1);
         let _ = self.local_failures.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_less);
     }
 
-    /// The status, and the error, as a back end has to know it besides what it handed over. Only when nothing is open.
+    /// The status and error of the deliveries without a lease, for the back end. Valid only when no delivery is open.
     pub(crate) fn local_end(&self) -> (Status, Option<String>) {
         if self.local_failures.load(Ordering::Acquire) == 0 {
             return (Status::Completed, None);
@@ -220,19 +219,19 @@ impl Record {
         (Status::Failed, self.error.lock().as_ref().map(|error| String::from(&*error.0)))
     }
 
-    /// Retries of the delivery that was tried most often.
+    /// Retries of the delivery with the most attempts.
     pub(crate) fn retries(&self) -> u32 {
         self.retries.load(Ordering::Relaxed)
     }
 
-    /// True for the publish that is the first to dispatch it.
+    /// True for the first publish that dispatches the event.
     pub(crate) fn dispatch_once(&self) -> bool {
         self.state.fetch_or(DISPATCHED, Ordering::AcqRel) & DISPATCHED == 0
     }
 
-    /// Has the verdicts from now on reported to a waiting publisher. Only the publish that dispatches it may do so.
+    /// Reports verdicts from now on to a waiting publisher. Only the publish that dispatches the event may call this.
     pub(crate) fn set_sync_wait(&self, wait: Arc<SyncWait>) {
-        // It is empty: whoever put it there waits for nothing.
+        // The cell is empty: the ingest, which stored the event, waits for no verdict.
         let _ = self.sync_wait.set(wait);
     }
 
@@ -246,13 +245,13 @@ impl Record {
         }
     }
 
-    /// Returns the progress at that moment: the caller holds the lock of the older generation, so whoever settles
-    /// the record later sees the mark and finds it there.
+    /// Marks the record as aged and returns the progress before that. The caller holds the lock of the aged generation:
+    /// a worker whose `settle_one` comes after this sees the mark in its result, takes that lock, and finds the record.
     pub(crate) fn mark_aged(&self) -> Progress {
         Progress(self.state.fetch_or(AGED, Ordering::AcqRel))
     }
 
-    /// The event with its progress, as a reader sees it.
+    /// A copy of the event with its progress at this moment.
     pub(crate) fn snapshot(&self) -> Event {
         let progress = self.progress();
         let nonzero = |value: &AtomicU64| Some(value.load(Ordering::Relaxed)).filter(|&nanos| nanos != 0);

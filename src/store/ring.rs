@@ -1,8 +1,9 @@
-//! The ring: the young events in publish order. What lives here: positions, and the slots they stand for. What an event is
-//! worth when it leaves, and how long the ring may be, is decided elsewhere (`store`, `length`).
+//! The ring: the latest events in publish order. This file has positions and their slots. Which records are kept after
+//! they leave the ring is decided in `store`, and how long the ring may be in `length`.
 //!
-//! Positions count publishes. A thread that publishes takes a *run* of them at once, and slots share a lock by the run, so
-//! that a publish seldom touches what another thread writes (`stock`). In a small store a run is a single position.
+//! Positions count publishes. A publishing thread takes a *run* of them at once, and the slots of a run share a lock,
+//! so a publish seldom touches memory that another thread writes (`stock`). In a small store a run is a single
+//! position.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,29 +13,28 @@ use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 
 use super::SharedRecord;
 
-/// Positions start more than the length of the ring beyond this, so that an index entry that was never written, 0, leads to
-/// none that is in the ring.
+/// Positions start more than the ring's length above this one, which an index entry that was never written (0) maps to:
+/// so such an entry maps to no position in the ring.
 const FIRST: u64 = 1 << 32;
 
-/// How many runs are between the oldest event and the place where it would be overwritten: so many publishers may have taken new
-/// positions and not yet made room for them.
+/// How many runs the ring has beyond its capacity: this many publishers may have taken new positions and not yet
+/// evicted old events for them.
 const SLACK: u64 = 32;
 
-/// Without a record it is vacant; `filled` tells whether its position was used before that.
+/// A slot; vacant without a record. `filled` shows which position it was used or passed for last.
 #[derive(Debug, Default)]
 pub(super) struct Slot {
-    /// The position that last lived here, plus 1; 0 = none yet.
+    /// The last position of this slot that was filled or evicted, plus 1; 0 = none yet.
     pub(super) filled: u64,
     pub(super) record: Option<SharedRecord>,
 }
 
-/// See the module's page.
+/// Slots in blocks, one lock for each, and the two ends.
 #[derive(Debug)]
 pub(super) struct Ring {
-    /// Position `p` lives in block `p / run % blocks.len()`.
+    /// The slot of position `p` is in block `p / run % blocks.len()`.
     blocks: Box<[Mutex<Box<[Slot]>>]>,
     run: u64,
-    /// How many events it is meant for.
     capacity: u64,
     first: u64,
     ends: CachePadded<Ends>,
@@ -42,16 +42,16 @@ pub(super) struct Ring {
 
 #[derive(Debug)]
 struct Ends {
-    /// The next position that nobody has taken.
+    /// The next position to take.
     head: AtomicU64,
-    /// Every position below it has left the ring. A multiple of the length of a run.
+    /// Every position below this one has left the ring. A multiple of the length of a run.
     tail: AtomicU64,
     /// Positions that were taken and given up.
     unused: AtomicU64,
 }
 
 impl Ring {
-    /// A ring for so many events, in runs of `run`.
+    /// A ring for `capacity` events, in runs of `run`.
     pub(super) fn new(capacity: u64, run: u64) -> Self {
         let blocks = capacity.div_ceil(run) + SLACK;
         let first = FIRST + (blocks + 1) * run;
@@ -69,17 +69,16 @@ impl Ring {
         }
     }
 
-    /// How many events there may be before the oldest have to leave.
+    /// How many events the ring may hold before the oldest are evicted.
     pub(super) fn capacity(&self) -> u64 {
         self.capacity
     }
 
-    /// How many positions it has: more than its capacity.
+    /// How many slots the ring has: its capacity, rounded up to runs, and the slack.
     pub(super) fn len(&self) -> u64 {
         self.blocks.len() as u64 * self.run
     }
 
-    /// The length of a run.
     pub(super) fn run(&self) -> u64 {
         self.run
     }
@@ -98,12 +97,12 @@ impl Ring {
         start..start + positions
     }
 
-    /// Positions that were taken will not be used.
+    /// Counts positions that were taken and will not be used.
     pub(super) fn give_up(&self, positions: u64) {
         self.ends.unused.fetch_add(positions, Ordering::Relaxed);
     }
 
-    /// How many positions were used so far, or a few more. Two loads.
+    /// How many positions were used so far, or a few more. Costs two loads.
     pub(super) fn used_at_most(&self) -> u64 {
         let unused = self.ends.unused.load(Ordering::Relaxed);
         (self.ends.head.load(Ordering::Relaxed) - self.first).saturating_sub(unused)
@@ -121,31 +120,31 @@ impl Ring {
         MutexGuard::map(self.block(position).lock(), |slots| &mut slots[(position % self.run) as usize])
     }
 
-    /// Whether a position was taken and has not left. (An entry of the index that was not written for very long may lead to
-    /// one that nobody has taken yet.)
+    /// Whether a position was taken and has not left the ring. (An index entry that was not written for very long may
+    /// map to a position that was not taken yet.)
     pub(super) fn contains(&self, position: u64) -> bool {
         position >= self.tail() && position < self.head()
     }
 
-    /// Takes the oldest run out, unless another thread did; `leave` empties its slots.
+    /// Evicts the run at `tail`, unless another thread did; `leave` empties its slots.
     pub(super) fn pass_tail(&self, tail: u64, mut leave: impl FnMut(&mut Slot)) {
         let next = tail + self.run;
         let mut slots = self.block(tail).lock();
-        // The tail passes positions under the lock of their slots, and last: so what is behind the tail has left.
+        // The tail advances under the lock of the run, after its slots are emptied: a position below the tail has left.
         if self.ends.tail.load(Ordering::Relaxed) != tail {
             return;
         }
         for (position, slot) in (tail..next).zip(slots.iter_mut()) {
             if slot.filled <= position + 1 {
                 leave(slot);
-                // A publisher that is held up will find its position taken, and start over.
+                // A delayed publisher of this position finds it evicted, and starts over.
                 slot.filled = position + 1;
             }
         }
         self.ends.tail.store(next, Ordering::Release);
     }
 
-    /// As if so many positions had been used.
+    /// Moves both ends, as if so many positions had been used.
     #[cfg(test)]
     pub(super) fn skip(&self, positions: u64) {
         self.ends.head.fetch_add(positions, Ordering::SeqCst);

@@ -1,4 +1,4 @@
-//! Waiting for the deliveries of one `publish_sync`: each verdict is noted here, the publisher sleeps until all are in.
+//! The wait of one `publish_sync`: workers report each verdict here, and the publisher sleeps until the last one.
 
 use parking_lot::{Condvar, Mutex};
 use tracing::Span;
@@ -9,8 +9,8 @@ use crate::outcome::DeliveryReport;
 /// The verdicts that a publisher waits for.
 #[derive(Debug)]
 pub(crate) struct SyncWait {
-    /// What the publisher was inside of: (broker, subscription) of each call on its thread and on those that wait for it.
-    /// A call that runs for this watch inherits them, so that a cycle of waits is seen across threads.
+    /// The handler calls that wait for this publish, as (broker, subscription): those on its thread, and those that
+    /// wait for them. A call of these deliveries inherits them, so that a cycle of waits across threads is detected.
     pub(crate) callers: Vec<(u64, u64)>,
     /// The span of the publish, until its wait is over.
     span: Option<Box<Mutex<Span>>>,
@@ -35,11 +35,12 @@ impl SyncWait {
         }
     }
 
-    /// The span that the calls for this watch are part of.
+    /// The span of the publish, the parent of the spans of its attempts.
     pub(crate) fn span(&self) -> Span {
         self.span.as_ref().map_or_else(Span::none, |span| span.lock().clone())
     }
 
+    /// Reports the verdict of one delivery.
     pub(crate) fn note(&self, report: DeliveryReport) {
         let mut verdicts = self.verdicts.lock();
         verdicts.settled.push(report);
@@ -53,7 +54,7 @@ impl SyncWait {
         verdicts.settled.len() >= verdicts.expected
     }
 
-    /// Waits for the last verdict, at most until `deadline`.
+    /// Waits once, for the last verdict, at most until `deadline`; may return earlier.
     pub(crate) fn wait_a_moment(&self, clock: &Clock, deadline: u64) {
         let mut verdicts = self.verdicts.lock();
         if verdicts.settled.len() < verdicts.expected {
@@ -61,14 +62,14 @@ impl SyncWait {
         }
     }
 
-    /// Waits until every verdict is in, at most until `deadline`; returns those that are.
+    /// Waits until every verdict is reported, at most until `deadline`. Returns the verdicts reported by then.
     pub(crate) fn wait(&self, clock: &Clock, deadline: u64) -> Vec<DeliveryReport> {
         let mut verdicts = self.verdicts.lock();
         while verdicts.settled.len() < verdicts.expected && clock.wait(&self.changed, &mut verdicts, deadline) {}
         let settled = std::mem::take(&mut verdicts.settled);
         drop(verdicts);
         if let Some(span) = &self.span {
-            // The record may outlive the publish by far.
+            // Ends the span of the publish now: the record, which holds this wait, may live on for long.
             let ended = std::mem::replace(&mut *span.lock(), Span::none());
             drop(ended);
         }

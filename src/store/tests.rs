@@ -1,4 +1,4 @@
-//! What the public interface shows only after billions of events, or once in a hundred thousand races.
+//! Cases that the public interface shows only after billions of events, or once in a hundred thousand races.
 
 use std::sync::Arc;
 use std::sync::mpsc::channel;
@@ -11,11 +11,11 @@ fn event() -> Event {
     Event::builder(Source::System, "any").build().expect("a valid event")
 }
 
-/// A publisher that follows such an entry waits for an event that nobody has published.
+/// A publisher that followed such an entry would wait for a position that no publisher fills.
 #[test]
-fn an_entry_of_the_index_that_is_billions_of_events_old_leads_nowhere() {
+fn an_index_entry_that_is_billions_of_events_old_maps_to_no_position() {
     let store = Store::new(10, 10);
-    // As after so many events whose ids leave no trace in the index: those of other origin.
+    // As after so many events whose ids are not indexed: those of other origin.
     store.ring.skip(3 << 30);
     let (sender, receiver) = channel();
     std::thread::spawn(move || {
@@ -27,32 +27,32 @@ fn an_entry_of_the_index_that_is_billions_of_events_old_leads_nowhere() {
     assert_eq!(receiver.recv_timeout(Duration::from_secs(10)), Ok(true));
 }
 
-/// Two publishers of an id look for it at different places, if the event whose number shares its place leaves in between.
+/// Two publishers of an id claim it in different tables if the event that shares its index entry is evicted in between.
 #[test]
-fn a_second_publisher_of_an_id_waits_for_the_first_wherever_that_claimed_it() {
+fn a_second_publisher_of_an_id_waits_for_the_first_that_claimed_it_outside_the_index() {
     let store = Arc::new(Store::new(1, 16));
     let first = event();
     let number = |event: &Event| event.id().local_sequence().expect("an id of our own") as usize;
-    let same_place = |it: &Event| number(it) % store.index.len() == number(&first) % store.index.len();
-    let held_up = std::iter::repeat_with(event).find(same_place).expect("one in so many");
+    let same_entry = |it: &Event| number(it) % store.index.len() == number(&first) % store.index.len();
+    let delayed = std::iter::repeat_with(event).find(same_entry).expect("one in so many");
     store.put(first, 0, StatusSource::Ingest, || 0).expect("it is new");
-    // Its publisher has claimed the id among the strays, and is held up before it fills its slot.
+    // Its publisher has claimed the id in `unindexed`, and is delayed before it fills its slot.
     let position = store.ring.take(1).start;
-    store.claim(held_up.id(), position).expect("it is new");
-    // The first, and only that, leaves.
+    store.claim(delayed.id(), position).expect("it is new");
+    // The first event, and no other, is evicted.
     for _ in 0..2 {
         store.put(event(), 1, StatusSource::Ingest, || 1).expect("it is new");
     }
     assert_eq!(store.ring.positions().start, position);
 
     let (sender, answers) = channel();
-    let (second, same) = (Arc::clone(&store), held_up.clone());
+    let (second, same) = (Arc::clone(&store), delayed.clone());
     std::thread::spawn(move || {
         let _ = sender.send(second.put(same, 1, StatusSource::Ingest, || 10).is_ok());
     });
-    assert!(answers.recv_timeout(Duration::from_millis(100)).is_err(), "it did not wait");
+    assert!(answers.recv_timeout(Duration::from_millis(100)).is_err(), "the second publisher did not wait");
     let mut slot = store.ring.slot(position);
-    slot.record = Some(SharedRecord::new(Record::new(held_up, 1, StatusSource::Ingest)));
+    slot.record = Some(SharedRecord::new(Record::new(delayed, 1, StatusSource::Ingest)));
     slot.filled = position + 1;
     drop(slot);
     assert_eq!(answers.recv_timeout(Duration::from_secs(10)), Ok(false));

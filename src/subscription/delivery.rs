@@ -1,4 +1,4 @@
-//! What a handler is called with: one attempt at one delivery.
+//! The argument of a handler: one attempt at one delivery.
 
 use std::any::Any;
 use std::fmt;
@@ -12,19 +12,19 @@ use crate::event::Event;
 use crate::outcome::SubscriptionId;
 use crate::queue::HeldLease;
 
-/// One attempt to deliver an event to a subscription: what a handler is called with.
+/// One attempt at a delivery: the argument of a handler.
 pub struct Delivery<'a> {
     pub(crate) context: CallContext<'a>,
     pub(crate) subscription: &'a Arc<Subscription>,
     pub(crate) event: &'a Event,
     pub(crate) attempt: u32,
-    /// The lease under which a back end handed it over.
+    /// The lease from the back end, if the delivery came in from one.
     pub(crate) lease: Option<&'a HeldLease>,
     /// Monotonic time at which the call began.
     pub(crate) started: u64,
 }
 
-/// What every call of a broker can ask for.
+/// The parts of a broker that every call of a handler can reach.
 #[derive(Clone, Copy)]
 pub(crate) struct CallContext<'a> {
     pub(crate) clock: &'a Clock,
@@ -35,17 +35,17 @@ pub(crate) struct CallContext<'a> {
 }
 
 impl Delivery<'_> {
-    /// The event, shared with every other subscription.
+    /// The event, shared by all its deliveries.
     pub fn event(&self) -> &Event {
         self.event
     }
 
-    /// Which attempt this is, from 1.
+    /// The number of this attempt, from 1.
     pub fn attempt(&self) -> u32 {
         self.attempt
     }
 
-    /// The subscription.
+    /// The id of the subscription.
     pub fn subscription(&self) -> SubscriptionId {
         self.subscription.id
     }
@@ -55,9 +55,11 @@ impl Delivery<'_> {
         &self.subscription.name
     }
 
-    /// True once the result is not waited for any more: the broker's stop has reached its deadline, the call runs longer than
-    /// the subscription's `handler_deadline`, or the lease of a durable back end was lost, so that another member may run the
-    /// same delivery. A long handler should look now and then, and return.
+    /// Whether the handler should give up, because its result no longer matters.
+    ///
+    /// True once the broker's stop has reached its deadline, the call has run for the subscription's
+    /// `handler_deadline`, or the lease from a durable back end was lost, so that another member may run the same
+    /// delivery. A long handler should check this now and then, and return.
     pub fn cancelled(&self) -> bool {
         let CallContext { clock, cancelled, .. } = self.context;
         let has_passed = |limit| clock.now().saturating_sub(self.started) >= limit;

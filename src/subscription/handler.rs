@@ -1,4 +1,4 @@
-//! What a handler returns, and how a closure becomes a handler. Knows no queue and no thread.
+//! The results of handlers, and how errors and panics become outcomes.
 
 use std::any::Any;
 use std::error::Error;
@@ -8,24 +8,24 @@ use std::time::Duration;
 
 use crate::event::DecodeError;
 
-/// The verdict of a handler on one attempt.
+/// The outcome of one attempt, as the handler reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// Handled.
     Done,
-    /// Deliberately not handled. It counts as success, under its own total.
+    /// Deliberately not handled. Counts as success, in a total of its own.
     Skip,
-    /// It failed: try again after the retry policy's delay, if attempts are left.
+    /// Failed: retry after the retry policy's delay, if attempts are left.
     Retry(String),
-    /// It failed: try again after this long (at most 7 days), if attempts are left.
+    /// Failed: retry after this delay, at most 7 days, if attempts are left.
     RetryAfter(Duration, String),
-    /// It failed and will always fail: dead letter now.
+    /// Failed, and every retry would fail: make it a dead letter now.
     Permanent(String),
 }
 
-/// A failure that says what should follow, for handlers that return a `Result`.
+/// An error that chooses the outcome, for handlers that return a `Result`.
 ///
-/// Every other error type means "retry": use `?` freely. A payload that does not decode is permanent.
+/// Any other error type means a retry, so `?` can be used freely. A payload that does not decode is permanent.
 ///
 /// ```
 /// use eventbroker::{Delivery, HandlerError};
@@ -43,22 +43,22 @@ pub enum Outcome {
 pub struct HandlerError(Outcome);
 
 impl HandlerError {
-    /// Try again after the retry policy's delay.
+    /// Retry after the retry policy's delay.
     pub fn retry(message: impl fmt::Display) -> Self {
         Self(Outcome::Retry(message.to_string()))
     }
 
-    /// Try again after `delay`, at most 7 days.
+    /// Retry after `delay`, at most 7 days.
     pub fn retry_after(delay: Duration, message: impl fmt::Display) -> Self {
         Self(Outcome::RetryAfter(delay, message.to_string()))
     }
 
-    /// Never try again: dead letter now.
+    /// No retry: make the delivery a dead letter now.
     pub fn permanent(message: impl fmt::Display) -> Self {
         Self(Outcome::Permanent(message.to_string()))
     }
 
-    /// Not for this handler: ends the delivery as skipped.
+    /// No failure: end the delivery as skipped.
     pub fn skip() -> Self {
         Self(Outcome::Skip)
     }
@@ -76,16 +76,18 @@ impl fmt::Display for HandlerError {
     }
 }
 
-/// Any error can become a `HandlerError` through `?`. (For that reason it does not implement `Error` itself.)
+/// Any error becomes a `HandlerError` through `?`. (For that reason `HandlerError` does not implement `Error` itself.)
 impl<E: Error + 'static> From<E> for HandlerError {
     fn from(error: E) -> Self {
         Self(outcome_of_error(&error))
     }
 }
 
-/// What a handler may return: nothing, an [`Outcome`], or a `Result` with any error that can be displayed.
+/// A result of a handler: `()`, an [`Outcome`], or a `Result`.
+///
+/// The error of a `Result` can be of any type that can be displayed.
 pub trait IntoOutcome {
-    /// The outcome that this value stands for.
+    /// Converts the result into an outcome.
     fn into_outcome(self) -> Outcome;
 }
 
@@ -110,7 +112,7 @@ impl<T: IntoOutcome, E: fmt::Display + 'static> IntoOutcome for Result<T, E> {
     }
 }
 
-/// An error means retry, unless its type says otherwise.
+/// An error means a retry, unless it is a [`HandlerError`] or a [`DecodeError`].
 fn outcome_of_error<E: fmt::Display + 'static>(error: &E) -> Outcome {
     let any: &dyn Any = error;
     if let Some(HandlerError(outcome)) = any.downcast_ref() {
@@ -122,7 +124,7 @@ fn outcome_of_error<E: fmt::Display + 'static>(error: &E) -> Outcome {
     Outcome::Retry(error.to_string())
 }
 
-/// The error in a box, in the three ways in which they are usually boxed.
+/// The error inside a box of one of the three usual types.
 fn boxed_error(error: &dyn Any) -> Option<&(dyn Error + 'static)> {
     let plain = error.downcast_ref::<Box<dyn Error>>().map(|inner| &**inner);
     plain
@@ -132,12 +134,12 @@ fn boxed_error(error: &dyn Any) -> Option<&(dyn Error + 'static)> {
         })
 }
 
-/// Runs user code. Its panic is caught and becomes a message; even one whose value panics when it is dropped.
+/// Runs user code. A panic is caught and becomes a message, also if its payload panics when it is dropped.
 pub(crate) fn guarded<T>(run: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(run)).map_err(|panic| {
         let message = panic_message(&*panic);
         if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
-            // Dropping this one could go on for ever.
+            // Dropping this payload could panic again, without end.
             std::mem::forget(another);
         }
         message

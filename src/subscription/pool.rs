@@ -1,8 +1,8 @@
-//! A pool of worker threads: the tokens that are ready to be attended, and the workers that search, run or sleep.
+//! A pool of worker threads: the tokens that wait for a worker, and the workers that search, run or sleep.
 //!
-//! A wake-up costs more than a thousand events, so the rule is: wake a worker only when none is searching. At most one
-//! worker searches, for [`SEARCH`], before it sleeps; the one that slept last is woken first. Tokens of subscriptions whose handlers
-//! are long go through a queue of their own and may not take the whole pool. What a token stands for is not known here.
+//! A wake-up costs more than a thousand events, so a worker is woken only if none is searching. At most one worker
+//! searches, for at most [`SEARCH`], before it sleeps; the worker that fell asleep last is woken first. Tokens with
+//! long handlers go through a queue of their own and may not take the whole pool. A token stands for a subscription.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
@@ -13,36 +13,36 @@ use crossbeam_queue::SegQueue;
 use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
 
-/// How long a worker that has nothing to do searches before it sleeps.
+/// How long a worker without a token searches before it sleeps.
 pub(crate) const SEARCH: Duration = Duration::from_micros(30);
-/// Every so many takes, the queue of long handlers goes first.
+/// The queue of long handlers goes first once in this many takes.
 const LONG_FIRST_EVERY: u64 = 64;
 
-/// How long the handler of a subscription takes.
+/// The length of a handler's calls, in classes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(crate) enum Pace {
-    /// Not worth a second thread unless there is a backlog.
+    /// Not worth a second worker unless there is a backlog.
     Quick = 0,
-    /// Worth a thread for each delivery.
+    /// Worth a worker for each delivery.
     Slow = 1,
-    /// Must not take all threads of the pool.
+    /// Must not take all workers of the pool.
     Long = 2,
 }
 
-/// What the pool has to know of a token.
+/// A token with the pace of its handler.
 pub(crate) trait Paced {
     fn pace(&self) -> Pace;
 }
 
-/// See the module's page.
+/// The workers of one pool, and the tokens that wait for them.
 #[derive(Debug)]
 pub(crate) struct Pool<T> {
     ready: SegQueue<T>,
     ready_long: SegQueue<T>,
     searching: CachePadded<AtomicBool>,
     takes: AtomicU64,
-    /// Workers that run a token of the long queue, and how many may.
+    /// Workers that attend to a token with a long handler, and their bound.
     long_running: AtomicUsize,
     long_limit: usize,
     sleepers: Mutex<Vec<Arc<Worker<T>>>>,
@@ -52,19 +52,18 @@ pub(crate) struct Pool<T> {
     closed: AtomicBool,
 }
 
-/// One worker thread, as others see it.
+/// The state of one worker that other threads can read.
 #[derive(Debug)]
 pub(crate) struct Worker<T> {
-    /// Grows when a call begins and when it ends, so it is odd inside a call. Written by the worker alone.
+    /// Grows by one when a call begins and when it ends, so it is odd inside a call. Written by the worker alone.
     calls: CachePadded<AtomicU64>,
-    /// The token that it attends to.
     attending: Mutex<Option<T>>,
-    /// It counts among those that run long handlers.
+    /// The worker is counted in `long_running`.
     long: AtomicBool,
     thread: std::sync::OnceLock<Thread>,
     woken: AtomicBool,
     leave: AtomicBool,
-    /// Monotonic time at which it went to sleep.
+    /// Monotonic time at which the worker went to sleep.
     asleep_since: AtomicU64,
 }
 
@@ -88,22 +87,20 @@ impl<T: Clone> Worker<T> {
         }
     }
 
-    /// Called by the worker's thread before anything else.
+    /// Sets the worker's thread. Called by that thread first of all.
     pub(crate) fn begin(&self) {
         self.thread.get_or_init(std::thread::current);
     }
 
-    /// A call of a handler begins.
     pub(crate) fn begin_call(&self) {
         self.calls.store(self.calls.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
 
-    /// It has ended.
     pub(crate) fn end_call(&self) {
         self.begin_call();
     }
 
-    /// Calls begun plus calls ended: odd inside of a call, and different for each.
+    /// Calls begun plus calls ended: odd inside a call, and a different number for each call.
     pub(crate) fn calls(&self) -> u64 {
         self.calls.load(Ordering::Relaxed)
     }
@@ -120,7 +117,7 @@ impl<T: Clone> Worker<T> {
 }
 
 impl<T: Clone + Paced> Pool<T> {
-    /// `long_limit` bounds how many workers serve long handlers at a time.
+    /// At most `long_limit` workers serve long handlers at a time.
     pub(crate) fn new(long_limit: usize) -> Self {
         Self {
             ready: SegQueue::new(),
@@ -137,33 +134,35 @@ impl<T: Clone + Paced> Pool<T> {
         }
     }
 
-    /// True for the caller that is to start the workers.
+    /// Opens the pool. True for the first caller, which has to start the workers.
     pub(crate) fn open(&self) -> bool {
         !self.opened.swap(true, Ordering::AcqRel)
     }
 
-    /// Offers a token to the workers. False if all of them are busy: it waits for the first that is done.
+    /// Queues a token and wakes a worker, unless one searches. False if all workers are busy, so that the token waits.
     pub(crate) fn submit(&self, token: T) -> bool {
         if token.pace() == Pace::Long {
             self.ready_long.push(token);
         } else {
             self.ready.push(token);
         }
-        // Pairs with the fence of a worker that stops searching: it sees the token, or this sees that it stopped.
+        // Pairs with the fences in `end_search`, `sleep` and `close`. This thread pushes the token, then reads
+        // `searching`, `sleeping` and `closed`. A worker writes `searching` or `sleeping`, and `close` writes `closed`,
+        // and then reads the queues. So the other thread sees the token, or this one sees that write.
         fence(Ordering::SeqCst);
         if self.is_closed() {
-            // Nobody will take it, and it must not keep alive what it stands for.
+            // No worker will take the token, which must not keep its subscription alive.
             self.clear();
         }
         self.searching.load(Ordering::Relaxed) || self.wake_one()
     }
 
-    /// Tokens that wait for a worker, long handlers aside.
+    /// Number of tokens that wait for a worker, without those of long handlers.
     pub(crate) fn waiting(&self) -> usize {
         self.ready.len()
     }
 
-    /// Tokens that wait for a worker and may be taken.
+    /// Whether a token waits for a worker and may be taken.
     pub(crate) fn has_ready(&self) -> bool {
         !self.ready.is_empty()
             || !self.ready_long.is_empty() && self.long_running.load(Ordering::Relaxed) < self.long_limit
@@ -180,13 +179,13 @@ impl<T: Clone + Paced> Pool<T> {
             if token.pace() != Pace::Long {
                 return Some(Taken { token, long: false });
             }
-            // It turned out to be long while it waited here.
+            // The pace became long while the token waited here.
             self.ready_long.push(token);
         }
         self.take_long()
     }
 
-    /// Takes a certain token off the queues, if no worker has taken it. Those before it go to the end.
+    /// Removes a token that matches from the queues. False if a worker has taken it. Tokens before it move to the end.
     pub(crate) fn take_back(&self, is_it: impl Fn(&T) -> bool) -> bool {
         [&self.ready, &self.ready_long].into_iter().any(|queue| {
             (0..queue.len()).map_while(|_| queue.pop()).any(|token| {
@@ -212,13 +211,12 @@ impl<T: Clone + Paced> Pool<T> {
         None
     }
 
-    /// A worker attends to a taken token.
     pub(crate) fn attend(&self, worker: &Worker<T>, taken: &Taken<T>) {
         worker.long.store(taken.long, Ordering::Release);
         *worker.attending.lock() = Some(taken.token.clone());
     }
 
-    /// A worker turns out to run a long handler. Returns the token that it attends to.
+    /// Counts a worker as one with a long handler. Returns the token that it attends to.
     pub(crate) fn note_long(&self, worker: &Worker<T>) -> Option<T> {
         let attending = worker.attending.lock();
         if attending.is_some() && !worker.long.swap(true, Ordering::AcqRel) {
@@ -227,7 +225,7 @@ impl<T: Clone + Paced> Pool<T> {
         attending.clone()
     }
 
-    /// A worker has attended to its token.
+    /// Notes that a worker no longer attends to its token.
     pub(crate) fn attended(&self, worker: &Worker<T>) {
         let token = worker.attending.lock().take();
         if worker.long.swap(false, Ordering::AcqRel) {
@@ -236,35 +234,36 @@ impl<T: Clone + Paced> Pool<T> {
         drop(token);
     }
 
-    /// Makes the caller the one that searches. False if another one does.
+    /// Makes the caller the searching worker. False if another worker searches.
     pub(crate) fn start_search(&self) -> bool {
         !self.searching.load(Ordering::Relaxed) && !self.searching.swap(true, Ordering::AcqRel)
     }
 
-    /// The caller stops searching; whatever it looks at after this call was not missed by anyone.
+    /// Ends the search. The caller has to check the queues once more after this call.
     pub(crate) fn end_search(&self) {
         self.searching.store(false, Ordering::Relaxed);
+        // Pairs with the fence in `submit`: the caller's last check sees the token, or `submit` sees the search ended.
         fence(Ordering::SeqCst);
     }
 
-    /// Wakes a worker for what is left, if nobody searches for it.
+    /// Wakes a worker for tokens that are left in the queues, unless one searches.
     pub(crate) fn pass_on(&self) {
         if self.sleeping.load(Ordering::Relaxed) > 0 && self.has_ready() && !self.searching.load(Ordering::Relaxed) {
             self.wake_one();
         }
     }
 
-    /// Sleeps until there may be something to do. False when the worker should end.
+    /// Sleeps until a token may be ready. False when the worker has to end.
     pub(crate) fn sleep(&self, worker: &Arc<Worker<T>>, now: u64) -> bool {
         {
             let mut sleepers = self.sleepers.lock();
-            // Under the lock, like its counterpart in `wake_one`: a wake-up that is late belongs to no later sleep.
+            // Reset under the lock under which `wake_one` sets it, so a late wake-up ends no later sleep.
             worker.woken.store(false, Ordering::Relaxed);
             worker.asleep_since.store(now, Ordering::Relaxed);
             sleepers.push(Arc::clone(worker));
             self.sleeping.store(sleepers.len(), Ordering::Relaxed);
         }
-        // Pairs with the fence in `submit`: it sees the sleeper, or this sees the token.
+        // Pairs with the fences in `submit` and `close`: this sees the token or `closed`, or they see `sleeping`.
         fence(Ordering::SeqCst);
         if self.has_ready() || self.closed.load(Ordering::SeqCst) {
             self.take_sleeper(worker);
@@ -296,8 +295,7 @@ impl<T: Clone + Paced> Pool<T> {
         sleeper.inspect(|worker| worker.unpark()).is_some()
     }
 
-    /// Lets the worker end that has slept the longest, if it slept since `since` or before and more than `keep` would be
-    /// left. Returns whether one ends.
+    /// Ends the worker that has slept longest, if it has slept since `since` and there are more than `keep`.
     pub(crate) fn shrink(&self, keep: usize, since: u64) -> bool {
         let mut workers = self.workers.lock();
         if workers.len() <= keep {
@@ -313,7 +311,7 @@ impl<T: Clone + Paced> Pool<T> {
         let Some(leaver) = leaver else { return false };
         leaver.leave.store(true, Ordering::Relaxed);
         leaver.woken.store(true, Ordering::Release);
-        // Now, not when its thread has ended: the next look must not count it.
+        // Removed now, not when its thread has ended: the next call must not count it.
         workers.retain(|it| !Arc::ptr_eq(it, &leaver));
         drop(workers);
         leaver.unpark();
@@ -332,9 +330,10 @@ impl<T: Clone + Paced> Pool<T> {
         self.workers.lock().clone()
     }
 
-    /// All workers end as soon as they are outside of handlers.
+    /// Closes the pool: each worker ends as soon as it is outside a handler.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
+        // Pairs with the fences in `submit` and `sleep`: this sees the token or `sleeping`, or they see `closed`.
         fence(Ordering::SeqCst);
         self.clear();
         while self.wake_one() {}
@@ -344,7 +343,6 @@ impl<T: Clone + Paced> Pool<T> {
         self.closed.load(Ordering::Relaxed)
     }
 
-    /// Forgets what is ready.
     fn clear(&self) {
         while self.ready.pop().is_some() || self.ready_long.pop().is_some() {}
     }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use super::Subscription;
 use crate::outcome::SubscriptionId;
 
-/// The subscriptions that exist.
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
     by_id: BTreeMap<u64, Arc<Subscription>>,
@@ -26,7 +25,7 @@ impl Registry {
         }
     }
 
-    /// Removes a subscription. False if it was not known.
+    /// Removes a subscription. False if it was not registered.
     pub(crate) fn remove(&mut self, subscription: &Subscription) -> bool {
         self.by_name.remove(&subscription.name);
         self.dedicated.retain(|it| it.id != subscription.id);
@@ -55,7 +54,7 @@ impl Registry {
         self.by_id.values().cloned().collect()
     }
 
-    /// From now on no subscription is added.
+    /// Marks the registry as closed: callers add no subscription after that.
     pub(crate) fn close(&mut self) {
         self.closed = true;
     }

@@ -1,4 +1,4 @@
-//! The places that one event takes in the queues of its subscriptions: all or none. Which subscriptions are waited for is decided in
+//! Reserving a place for one event in the queue of each of its subscriptions. Waiting for a full one is in
 //! `engine/admission.rs`.
 
 use std::sync::Arc;
@@ -6,11 +6,10 @@ use std::sync::Arc;
 use super::Subscription;
 use crate::config::Overflow;
 
-/// Subscriptions, by index, in which no place is reserved: those without room whose overflow policy drops, and those that were removed
-/// meanwhile.
+/// Subscriptions, by index, in which no place is reserved: full ones whose overflow policy drops, and removed ones.
 pub(crate) type Unreserved = Vec<usize>;
 
-/// The places of an event that the back end has to confirm first.
+/// The places of an event that waits for the confirmation of the back end.
 pub(crate) struct Reservation {
     pub(crate) targets: Vec<Arc<Subscription>>,
     pub(crate) unreserved: Unreserved,
@@ -26,7 +25,7 @@ impl Reservation {
 /// Reserves a place in every subscription that has room.
 ///
 /// # Errors
-/// The first full subscription whose policy drops nothing; the places taken before it are the caller's to release.
+/// The index of the first full subscription whose policy drops nothing. The caller releases the places before it.
 pub(crate) fn reserve(targets: &[Arc<Subscription>]) -> Result<Unreserved, (usize, Unreserved)> {
     let mut unreserved = Unreserved::new();
     for (index, target) in targets.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Counters of the broker, one shard per thread. Counters; never decides.
+//! Counters of one broker, in a shard for each thread.
 
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
@@ -10,36 +10,33 @@ use super::series::SeriesShard;
 use crate::base::Tally;
 use crate::outcome::{DeliveryTotals, Verdict};
 
-/// Counters of the whole broker.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     shards: ThreadLocal<CachePadded<Shard>>,
-    /// A value that [`settled`](Self::settled) had; read again only when too many events seem in flight.
+    /// An earlier value of [`settled`](Self::settled) less [`reopened`](Self::reopened); read again only when too many
+    /// events seem in flight.
     pub(crate) settled_seen: AtomicU64,
 }
 
-/// One thread's share of the counts. (The next thread takes over what an ended one has left.)
+/// The counts of one thread. A later thread goes on with the shard of one that has ended.
 #[derive(Debug, Default)]
 pub(crate) struct Shard {
-    done: Tally,
-    skipped: Tally,
-    dead: Tally,
-    dropped: Tally,
-    cancelled: Tally,
+    /// Settled deliveries, by verdict.
+    verdicts: [Tally; Verdict::COUNT],
     /// Calls of handlers.
     pub(crate) attempts: Tally,
     pub(crate) retries: Tally,
     pub(crate) accepted: Tally,
     pub(crate) completed: Tally,
     pub(crate) failed: Tally,
-    /// Completed and failed events that were opened again.
+    /// Completed and failed events that were reopened.
     pub(crate) completed_reopened: Tally,
     pub(crate) failed_reopened: Tally,
     pub(crate) rejected: Tally,
     pub(crate) duplicates: Tally,
-    /// Publishes that are under way.
+    /// Publishes of this thread that have begun and not ended.
     pub(crate) publishing: Tally,
-    /// Made with the first event that is counted by its type.
+    /// Allocated with the first event that is counted by its type.
     series: OnceLock<Box<SeriesShard>>,
 }
 
@@ -49,14 +46,7 @@ impl Shard {
     }
 
     pub(crate) fn count(&self, verdict: Verdict) {
-        match verdict {
-            Verdict::Done => &self.done,
-            Verdict::Skipped => &self.skipped,
-            Verdict::Dead => &self.dead,
-            Verdict::Dropped => &self.dropped,
-            Verdict::Cancelled => &self.cancelled,
-        }
-        .add_one();
+        self.verdicts[verdict as usize].add_one();
     }
 }
 
@@ -71,38 +61,31 @@ impl Counters {
     }
 
     pub(crate) fn deliveries(&self) -> DeliveryTotals {
-        DeliveryTotals {
-            done: self.sum(|shard| &shard.done),
-            skipped: self.sum(|shard| &shard.skipped),
-            dead: self.sum(|shard| &shard.dead),
-            dropped: self.sum(|shard| &shard.dropped),
-            cancelled: self.sum(|shard| &shard.cancelled),
-        }
+        DeliveryTotals::of(|verdict| self.sum(|shard| &shard.verdicts[verdict as usize]))
     }
 
-    /// What the threads counted by type.
     pub(crate) fn series(&self) -> impl Iterator<Item = &SeriesShard> + Clone {
         let shards: Vec<_> = self.shards.iter().filter_map(|shard| shard.series.get()).map(|shard| &**shard).collect();
         shards.into_iter()
     }
 
-    /// How often an event became completed or failed. Read this before what it is subtracted from.
+    /// How often an event became completed or failed. To be read before the sum from which it is subtracted.
     pub(crate) fn settled(&self) -> u64 {
         self.sum(|shard| &shard.completed) + self.sum(|shard| &shard.failed)
     }
 
-    /// How often one became open again.
+    /// How often a completed or failed event was reopened.
     pub(crate) fn reopened(&self) -> u64 {
         self.sum(|shard| &shard.completed_reopened) + self.sum(|shard| &shard.failed_reopened)
     }
 
-    /// Events that are completed; while one is reopened it may be missing.
+    /// Completed events. One that is being reopened may be missing.
     pub(crate) fn completed(&self) -> u64 {
         let completed = self.sum(|shard| &shard.completed);
         completed.saturating_sub(self.sum(|shard| &shard.completed_reopened))
     }
 
-    /// Events that are failed; while one is reopened it may be missing.
+    /// Failed events. One that is being reopened may be missing.
     pub(crate) fn failed(&self) -> u64 {
         let failed = self.sum(|shard| &shard.failed);
         failed.saturating_sub(self.sum(|shard| &shard.failed_reopened))

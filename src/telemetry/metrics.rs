@@ -1,31 +1,37 @@
-//! What a broker counted, for monitoring: a snapshot of everything, as values, as text for Prometheus (feature `prometheus`), or
-//! pushed through the crate `metrics` (feature `metrics`).
+//! Metrics of a broker, for monitoring.
 //!
-//! | series | labels | what |
+//! [`Broker::metrics`](crate::Broker::metrics) takes a snapshot of all counts: values to read, text for Prometheus
+//! (feature `prometheus`), or series to push through the crate `metrics` (feature `metrics`).
+//!
+//! | series | labels | meaning |
 //! |---|---|---|
 //! | `eventbroker_events_published_total` | `source`, `type` | events that were accepted |
 //! | `eventbroker_events_processed_total` | `source`, `type`, `status` | events that became `completed` or `failed` |
-//! | `eventbroker_event_processing_duration_seconds` | `source`, `type` | from the first attempt of an event to its last verdict, waits between retries included |
-//! | `eventbroker_event_duration_seconds` | | from the making of an event to its last verdict |
+//! | `eventbroker_event_processing_duration_seconds` | `source`, `type` | first attempt to last verdict of an event |
+//! | `eventbroker_event_duration_seconds` | | from the creation of an event to its last verdict |
 //! | `eventbroker_queue_size` | | deliveries in the queues of all subscriptions |
-//! | `eventbroker_deliveries_waiting` | | retries that wait, and what is parked behind them |
-//! | `eventbroker_workers`, `eventbroker_workers_active` | | threads, and those inside of a handler |
+//! | `eventbroker_deliveries_waiting` | | waiting retries, and deliveries parked behind them |
+//! | `eventbroker_workers`, `eventbroker_workers_active` | | worker threads, and those inside a handler |
 //! | `eventbroker_handlers_stuck` | | handlers that run longer than `max_handler_time` |
 //! | `eventbroker_subscriptions` | | subscriptions |
-//! | `eventbroker_events_rejected_total`, `eventbroker_events_duplicate_total` | | publishes that were refused, or of a known id |
-//! | `eventbroker_events_in_flight` | | events that are accepted and not done |
-//! | `eventbroker_oldest_event_age_seconds` | | the age of the oldest of them; 0 if there is none |
-//! | `eventbroker_deliveries_total` | `verdict` | deliveries that ended: `done`, `skipped`, `dead`, `dropped`, `cancelled` |
+//! | `eventbroker_events_rejected_total`, `eventbroker_events_duplicate_total` | | publishes refused; of a known id |
+//! | `eventbroker_events_in_flight` | | events that are accepted and not settled |
+//! | `eventbroker_oldest_event_age_seconds` | | the age of the oldest event in flight; 0 without one |
+//! | `eventbroker_deliveries_total` | `verdict` | settled: `done`, `skipped`, `dead`, `dropped`, `cancelled` |
 //! | `eventbroker_attempts_total`, `eventbroker_retries_total` | | calls of handlers, and those that were retries |
-//! | `eventbroker_dead_letters` | | dead letters that are held |
-//! | `eventbroker_drops_total` | `reason` | what was given up: `overflow` (deliveries), `stream_full`, `dead_letters_full`, `notice_refused` |
-//! | `eventbroker_store_events`, `eventbroker_store_evicted_total` | | events that the store holds, and that have left it |
-//! | `eventbroker_mirror_backlog`, `eventbroker_mirrored_total` | | events that wait for the back end, and that it has confirmed; only with one |
-//! | `eventbroker_leases`, `eventbroker_leases_lost_total`, `eventbroker_backend_errors_total` | | deliveries of the back end that are held, that came back too late, and calls that failed |
+//! | `eventbroker_dead_letters` | | dead letters kept in this process |
+//! | `eventbroker_drops_total` | `reason` | `overflow`, `stream_full`, `dead_letters_full`, `notice_refused` |
+//! | `eventbroker_store_events`, `eventbroker_store_evicted_total` | | events in the store, and those that left it |
+//! | `eventbroker_mirror_backlog`, `eventbroker_mirrored_total` | | events the back end has not, and has, confirmed |
+//! | `eventbroker_leases`, `eventbroker_leases_lost_total` | | leases that are held, and verdicts on lost leases |
+//! | `eventbroker_backend_errors_total` | | calls of the back end that failed |
 //!
-//! The first 100 pairs of a source and a type are counted by themselves, the others together: source and type are `_other` there. So
-//! there are fewer than 2,000 series, whatever is published. The buckets are those of the ResolveSpec event broker, 1 ms to 5 s.
-//! Counting by type can be switched off ([`Config::metrics`](crate::Config::metrics)): then the first four series are missing.
+//! The processing duration includes the waits between retries. Drops are deliveries (`overflow`), events
+//! (`stream_full`), dead letters, and notices of dead letters. The last five series exist only with a back end.
+//!
+//! The first 100 pairs of a source and a type are counted separately, the others together under the source and type
+//! `_other`, so there are fewer than 2,000 series. The buckets are those of the ResolveSpec event broker, 1 ms to 5 s.
+//! Without counting by type ([`Config::metrics`](crate::Config::metrics)) the first four series are missing.
 
 #[cfg(feature = "metrics")]
 mod facade;
@@ -40,10 +46,10 @@ pub use crate::telemetry::{Histogram, TypeMetrics};
 #[cfg(feature = "metrics")]
 pub use facade::Push;
 
-/// What stands for the source and the type of all that is not counted by itself.
+/// The source and the type of all pairs that are not counted separately.
 pub const OTHER: &str = "_other";
 
-/// A snapshot of everything that a broker counted. See the [module's page](self).
+/// A snapshot of all counts of a broker. See the [module's page](self).
 ///
 /// ```
 /// use eventbroker::{Broker, Event, Source};
@@ -59,20 +65,22 @@ pub const OTHER: &str = "_other";
 pub struct Metrics {
     /// The counts of the broker.
     pub stats: Stats,
-    /// What its store holds.
+    /// The events in the store, by status.
     pub store: StoreStats,
-    /// The counts by source and type, in the order in which they came; the others together at the end, if there are any.
+    /// The counts by source and type, in the order in which the pairs came.
+    ///
+    /// The last entry counts all pairs that are not counted separately, if there are any.
     pub types: Vec<TypeMetrics>,
-    /// From the making of each event to its last verdict.
+    /// From the creation of each event to its last verdict.
     pub whole: Histogram,
-    /// The age of the oldest event that is not done.
+    /// The age of the oldest event in flight.
     pub oldest_open: Option<Duration>,
 }
 
-/// One figure, however it is shown.
+/// A metric with its series, for both formats.
 #[cfg(any(feature = "prometheus", feature = "metrics"))]
 struct Figure {
-    /// Without the prefix `eventbroker_`, and without the suffix of a counter.
+    /// Without the prefix `eventbroker_` and the suffix `_total`.
     name: &'static str,
     help: &'static str,
     kind: Kind,
@@ -101,7 +109,7 @@ enum Value {
 
 #[cfg(any(feature = "prometheus", feature = "metrics"))]
 impl Metrics {
-    /// Everything that is shown, in the order of the module's page.
+    /// All metrics, grouped by kind.
     fn figures(&self) -> Vec<Figure> {
         let mut figures = self.by_type();
         figures.extend(self.levels());
@@ -134,19 +142,19 @@ impl Metrics {
             Figure::new("events_published", "Events that were accepted", Kind::Counter, published),
             Figure::new(
                 "events_processed",
-                "Events that are done",
+                "Events that became completed or failed",
                 Kind::Counter,
                 self.types.iter().flat_map(processed),
             ),
             Figure::new(
                 "event_processing_duration_seconds",
-                "From the first attempt of an event to its last verdict",
+                "Time from the first attempt of an event to its last verdict",
                 Kind::Histogram,
                 processing,
             ),
             Figure::new(
                 "event_duration_seconds",
-                "From the making of an event to its last verdict",
+                "Time from the creation of an event to its last verdict",
                 Kind::Histogram,
                 [(Vec::new(), Value::Times(self.whole))],
             ),
@@ -161,26 +169,26 @@ impl Metrics {
             Figure::level("queue_size", "Deliveries in the queues", of_all(|it| it.queued)),
             Figure::level(
                 "deliveries_waiting",
-                "Retries that wait, and what is parked behind them",
+                "Waiting retries, and deliveries parked behind them",
                 of_all(|it| it.waiting),
             ),
             Figure::level("workers", "Worker threads", stats.workers as u64),
-            Figure::level("workers_active", "Worker threads inside of a handler", stats.workers_busy as u64),
+            Figure::level("workers_active", "Worker threads inside a handler", stats.workers_busy as u64),
             Figure::level(
                 "handlers_stuck",
                 "Handlers that run longer than max_handler_time",
                 stats.stuck_handlers as u64,
             ),
             Figure::level("subscriptions", "Subscriptions", stats.subscriptions.len() as u64),
-            Figure::level("events_in_flight", "Events that are accepted and not done", stats.in_flight),
+            Figure::level("events_in_flight", "Events that are accepted and not settled", stats.in_flight),
             Figure::new(
                 "oldest_event_age_seconds",
-                "The age of the oldest event that is not done",
+                "Age of the oldest event in flight",
                 Kind::Gauge,
                 [(Vec::new(), Value::Level(oldest))],
             ),
-            Figure::level("dead_letters", "Dead letters that are held", stats.dead_letters),
-            Figure::level("store_events", "Events that the store holds", self.store.events),
+            Figure::level("dead_letters", "Dead letters kept in this process", stats.dead_letters),
+            Figure::level("store_events", "Events in the store of this process", self.store.events),
         ]
     }
 
@@ -203,13 +211,13 @@ impl Metrics {
         vec![
             Figure::count("events_rejected", "Publishes that were refused", stats.rejected),
             Figure::count("events_duplicate", "Publishes of a known id", stats.duplicates),
-            Figure::counts("deliveries", "Deliveries that ended, by verdict", "verdict", verdicts),
+            Figure::counts("deliveries", "Settled deliveries, by verdict", "verdict", verdicts),
             Figure::count("attempts", "Calls of handlers", stats.attempts),
             Figure::count("retries", "Calls of handlers that were retries", stats.retries),
-            Figure::counts("drops", "What was given up, by reason", "reason", drops),
+            Figure::counts("drops", "Deliveries, stream events, dead letters and notices dropped", "reason", drops),
             Figure::count(
                 "store_evicted",
-                "Events that have left the store",
+                "Events that have left the store of this process",
                 stats.accepted.saturating_sub(self.store.events),
             ),
         ]
@@ -218,10 +226,10 @@ impl Metrics {
     fn back_end(&self) -> Vec<Figure> {
         let Some(bridge) = &self.stats.bridge else { return Vec::new() };
         vec![
-            Figure::level("mirror_backlog", "Events that wait for the back end", bridge.mirror_backlog),
+            Figure::level("mirror_backlog", "Events that the back end has not confirmed", bridge.mirror_backlog),
             Figure::count("mirrored", "Events that the back end has confirmed", bridge.mirrored),
-            Figure::level("leases", "Deliveries of the back end that are held", bridge.leases),
-            Figure::count("leases_lost", "Verdicts that came too late", bridge.leases_lost),
+            Figure::level("leases", "Leases from the back end that are held", bridge.leases),
+            Figure::count("leases_lost", "Verdicts on leases that were lost", bridge.leases_lost),
             Figure::count("backend_errors", "Calls of the back end that failed", bridge.errors),
         ]
     }

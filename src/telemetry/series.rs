@@ -1,8 +1,8 @@
-//! Counts and times by source and event type, for metrics. Counts; never decides.
+//! Counts and durations by source and event type, for metrics.
 //!
-//! Each thread counts in cells of its own, as in `stats`. Which cell belongs to a type is looked up by the hash of the type: first in
-//! what this thread remembers, then in what the broker has numbered. Only so many types are numbered; the rest count together, so no
-//! flood of types can make this grow.
+//! Each thread counts in cells of its own, as in `counters`. A pair of a source and a type has a number, which is found
+//! by the hash of the pair: first in a cache of the thread, then in the table of the broker. Only [`MAX_PAIRS`] pairs
+//! are numbered and the others are counted together, so memory and series stay bounded whatever types are published.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,24 +14,24 @@ use parking_lot::Mutex;
 use crate::base::Tally;
 use crate::event::{Event, EventType, Source};
 
-/// How many pairs of a source and a type are counted by themselves.
+/// How many pairs of a source and a type are counted separately.
 pub(crate) const MAX_PAIRS: usize = 100;
-/// What counts the others together.
+/// The number of the cell that counts all other pairs together.
 const OTHER: usize = 0;
-/// How many pairs each thread remembers: a power of two.
-const REMEMBERED: usize = 128;
-/// How a hash and a number share a word: the number has the lower bits.
+/// Entries in the cache of each thread: a power of two.
+const CACHE_SIZE: usize = 128;
+/// The bits of a cache entry that hold the number; the others hold the hash.
 const NUMBER: u64 = 0xff;
 
 const _: () = assert!(MAX_PAIRS < NUMBER as usize);
 
-/// The bounds of the buckets, in nanoseconds: those of the ResolveSpec event broker.
+/// The upper bounds of the buckets, in nanoseconds: those of the ResolveSpec event broker.
 pub(crate) const BOUNDS: [u64; 11] = {
     const MS: u64 = 1_000_000;
     [MS, 5 * MS, 10 * MS, 25 * MS, 50 * MS, 100 * MS, 250 * MS, 500 * MS, 1_000 * MS, 2_500 * MS, 5_000 * MS]
 };
 
-/// How long something took, by buckets.
+/// A histogram of durations.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Histogram {
     counts: [u64; BOUNDS.len() + 1],
@@ -39,7 +39,7 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    /// The upper bounds of the buckets; the last bucket, after these, has none.
+    /// The upper bounds of the buckets. One more bucket follows, without a bound.
     pub const BOUNDS: [Duration; BOUNDS.len()] = {
         let mut bounds = [Duration::ZERO; BOUNDS.len()];
         let mut bucket = 0;
@@ -50,19 +50,19 @@ impl Histogram {
         bounds
     };
 
-    /// How many fell into each bucket; one more than there are bounds.
+    /// The number of durations in each bucket; one count more than there are bounds.
     #[must_use]
     pub fn counts(&self) -> &[u64] {
         &self.counts
     }
 
-    /// How many there are in all.
+    /// The number of durations in all buckets.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.counts.iter().sum()
     }
 
-    /// The sum of what they took.
+    /// The sum of all durations.
     #[must_use]
     pub fn sum(&self) -> Duration {
         Duration::from_nanos(self.sum)
@@ -89,7 +89,7 @@ impl Times {
     }
 }
 
-/// What one thread counted of one pair.
+/// The counts of one thread for one pair.
 #[derive(Debug, Default)]
 struct Cell {
     published: Tally,
@@ -98,44 +98,47 @@ struct Cell {
     processing: Times,
 }
 
-/// What one thread counted. Only that thread may count here.
+/// The counts of one thread by pair. Only that thread may write them.
 #[derive(Debug)]
 pub(crate) struct SeriesShard {
-    /// The hash of a pair, with its number in place of the lowest bits; 0 = none.
-    remembered: Box<[AtomicU64; REMEMBERED]>,
+    /// Hashes of pairs, each with the number of the pair in its lowest bits; 0 = no entry.
+    cache: Box<[AtomicU64; CACHE_SIZE]>,
     cells: [OnceLock<Box<Cell>>; MAX_PAIRS + 1],
-    /// From publish to done.
+    /// From the creation of an event to its last verdict.
     whole: Times,
 }
 
 impl Default for SeriesShard {
     fn default() -> Self {
         Self {
-            remembered: Box::new([const { AtomicU64::new(0) }; REMEMBERED]),
+            cache: Box::new([const { AtomicU64::new(0) }; CACHE_SIZE]),
             cells: [const { OnceLock::new() }; MAX_PAIRS + 1],
             whole: Times::default(),
         }
     }
 }
 
-/// What a broker counted of one source and type.
+/// The counts of a broker for one source and event type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TypeMetrics {
-    /// The source and the type; nothing stands for all those that are not counted by themselves.
+    /// The source and the type; `None` for all pairs that are not counted separately.
     pub of: Option<(Source, EventType)>,
     /// Events that were accepted.
     pub published: u64,
-    /// How often one became completed: with deliveries from a back end, each of which comes by itself, that may be more than once.
+    /// How often an event became completed.
+    ///
+    /// More than once for one event if its deliveries come in from a back end one after the other.
     pub completed: u64,
-    /// How often one became failed.
+    /// How often an event became failed.
     pub failed: u64,
-    /// From the first attempt to the last verdict of each, retries and the time between them included. An event that nobody receives
-    /// is not in it.
+    /// From the first attempt of an event to its last verdict.
+    ///
+    /// Includes retries and the waits between them. Events without a delivery are not counted.
     pub processing: Histogram,
 }
 
-/// Numbers the pairs of a broker.
+/// The numbers of the pairs of one broker.
 #[derive(Debug, Default)]
 pub(crate) struct Series {
     numbers: DashMap<u64, usize>,
@@ -144,12 +147,12 @@ pub(crate) struct Series {
 }
 
 impl Series {
-    /// Counts an event that was accepted.
     pub(crate) fn published(&self, here: &SeriesShard, event: &Event) {
         self.cell(here, event).published.add_one();
     }
 
-    /// Counts an event that is done, with how long its deliveries took, if there were any, and all of it. In nanoseconds.
+    /// Counts a settled event. `took` is the time since its first attempt, if there was one, and `whole` the time since
+    /// its creation, both in nanoseconds.
     pub(crate) fn settled(&self, here: &SeriesShard, event: &Event, failed: bool, took: Option<u64>, whole: u64) {
         let cell = self.cell(here, event);
         if failed { &cell.failed } else { &cell.completed }.add_one();
@@ -161,13 +164,13 @@ impl Series {
 
     fn cell<'a>(&self, here: &'a SeriesShard, event: &Event) -> &'a Cell {
         let hash = hash_of(event.source(), event.event_type());
-        let remembered = &here.remembered[(hash >> NUMBER.count_ones()) as usize % REMEMBERED];
-        let seen = remembered.load(Ordering::Relaxed);
-        let number = if seen & !NUMBER == hash {
-            (seen & NUMBER) as usize
+        let cached = &here.cache[(hash >> NUMBER.count_ones()) as usize % CACHE_SIZE];
+        let entry = cached.load(Ordering::Relaxed);
+        let number = if entry & !NUMBER == hash {
+            (entry & NUMBER) as usize
         } else {
             let number = self.number(hash, event);
-            remembered.store(hash | number as u64, Ordering::Relaxed);
+            cached.store(hash | number as u64, Ordering::Relaxed);
             number
         };
         here.cells[number].get_or_init(Box::default)
@@ -192,7 +195,8 @@ impl Series {
         })
     }
 
-    /// Adds up what all threads counted: each pair, in the order in which they came, and then the others together, if there are any.
+    /// Sums the counts of all threads: each pair, in the order in which they were first counted, and then the others
+    /// together, if there are any. And the durations of all events.
     pub(crate) fn sum<'a>(
         &self,
         shards: impl Iterator<Item = &'a SeriesShard> + Clone,
@@ -221,9 +225,9 @@ fn sum_cells<'a>(of: Option<(Source, EventType)>, cells: impl Iterator<Item = &'
     sum
 }
 
-/// The hash of a pair, with the bits of its number free. Two pairs of the same hash would be counted as the first of them.
+/// The hash of a pair, with the bits of its number zero. Two pairs with the same hash are counted as the first one.
 fn hash_of(source: Source, event_type: &EventType) -> u64 {
     let hash = event_type.hash64().wrapping_add((source as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    // Never 0, which stands for nothing.
+    // Never 0, which marks an empty cache entry.
     hash & !NUMBER | (NUMBER + 1)
 }

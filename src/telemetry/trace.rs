@@ -1,13 +1,12 @@
-//! Traces: the spans `publish` and `process`, and the context that ties them together. What is logged about single trouble is
-//! logged where the trouble is.
+//! Traces: the spans `publish` and `process`, and the context that connects them.
 //!
-//! The spans have the level DEBUG and the fields of OpenTelemetry's [conventions for messaging][semconv]. Without a subscriber that
-//! wants them, a publish and an attempt each pay one load.
+//! The spans have the level DEBUG and the fields of OpenTelemetry's [conventions for messaging][semconv]. While no
+//! subscriber enables DEBUG, a publish and an attempt each cost one load for them.
 //!
-//! | span | around | its parent |
+//! | span | covers | parent |
 //! |---|---|---|
-//! | `publish` | a publish, or a batch, to its outcome | the caller's span |
-//! | `process` | one attempt: the call of the handler, and what follows from its outcome | none; for `publish_sync` its `publish` |
+//! | `publish` | a publish or a batch, until its outcome | the caller's span |
+//! | `process` | one attempt: the call of the handler and its settlement | none; for `publish_sync` its `publish` |
 //!
 //! | field | `publish` | `process` |
 //! |---|---|---|
@@ -22,17 +21,18 @@
 //! | `cloudevents.event_id`, `.event_source`, `.event_type` | of the event, not of a batch | of the event |
 //! | `eventbroker.attempt` | | from 1 |
 //! | `traceparent` | | the event's, if it has one |
-//! | `error.type`, `otel.status_code` | the [code](crate::PublishError::code), `ERROR` | `failed` or `permanent`, `ERROR` |
+//! | `error.type`, `otel.status_code` | [code](crate::PublishError::code), `ERROR` | `failed` or `permanent`, `ERROR` |
 //!
-//! A failed attempt is logged inside its span: WARN if it is retried, ERROR if the delivery becomes a dead letter. Subscribers run on
-//! the threads that publish and handle. One that publishes events of its own must leave out those of the target `eventbroker`.
+//! A failed attempt is logged inside its span: WARN if it is retried, ERROR if the delivery becomes a dead letter.
+//! Subscribers run on the threads that publish and handle. One that publishes events itself must ignore the target
+//! `eventbroker`, or its publishes would cause more of them.
 //!
 //! # From the publisher to the handler
-//! The context of a trace travels as the metadata entries `traceparent`, `tracestate` and `baggage` of an event, as W3C defines them,
-//! through every provider. [`EventBuilder::traceparent`](crate::EventBuilder::traceparent) sets one by hand. A [`Propagator`] does
-//! it for every event, and makes the attempts continue the trace; the package `examples/opentelemetry` has one for OpenTelemetry.
-//! Without one, contexts are carried and never changed. They are no part of what an event
-//! [says](crate::Event::same_content): the same event with another context is a duplicate.
+//! An event carries the context of its trace in the metadata entries `traceparent`, `tracestate` and `baggage`, as W3C
+//! defines them, through every provider. [`EventBuilder::traceparent`](crate::EventBuilder::traceparent) sets one by
+//! hand. A [`Propagator`] sets one for every event, and makes the attempts continue the trace; the package
+//! `examples/opentelemetry` has one for OpenTelemetry. Without one, contexts are carried unchanged. The context is no
+//! part of an event's [content](crate::Event::same_content): the same event with another context is a duplicate.
 //!
 //! [semconv]: https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/
 
@@ -48,9 +48,10 @@ use crate::outcome::PublishError;
 use crate::queue::QueuedDelivery;
 use crate::subscription::{Outcome, Subscription};
 
-/// Carries the context of a trace into events and out of them; what
-/// [`BrokerBuilder::propagator`](crate::BrokerBuilder::propagator) takes. Its methods are called on the threads that publish and
-/// handle, and should be quick.
+/// Carries the context of a trace into events and out of them.
+///
+/// Passed to [`BrokerBuilder::propagator`](crate::BrokerBuilder::propagator). Its methods are called on the threads
+/// that publish and handle, and should be quick.
 ///
 /// ```
 /// use eventbroker::trace::Propagator;
@@ -66,35 +67,38 @@ use crate::subscription::{Outcome, Subscription};
 /// }
 ///
 /// let broker = Broker::builder().propagator(Fixed).start()?;
-/// let seen = broker.stream("*")?;
+/// let stream = broker.stream("*")?;
 /// broker.publish(Event::builder(Source::System, "a.b.c").build()?)?;
 /// # use eventbroker::StreamItem;
-/// let Ok(StreamItem::Event(event)) = seen.recv() else { panic!("it was published") };
+/// let Ok(StreamItem::Event(event)) = stream.recv() else { panic!("it was published") };
 /// assert!(event.traceparent().is_some_and(|it| it.starts_with("00-0af7651916cd43dd")));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait Propagator: Send + Sync {
-    /// Gives the current context to an event that is being published and has no `traceparent`. Called inside the span `publish`, once
-    /// for each event, with what takes the entries for its metadata; an entry that would break a bound of metadata is left out.
+    /// Sets the current context on an event that has no `traceparent`.
+    ///
+    /// Called for each such event that is published, inside the span `publish`. `set` adds an entry to the event's
+    /// metadata; it leaves out an entry that would exceed a bound of metadata.
     fn inject(&self, set: &mut dyn FnMut(&str, String));
 
-    /// Makes the span of an attempt continue the trace of its event. Called before the span is entered, if the event has a
-    /// `traceparent` and the span is wanted and has no parent. The convention is a parent for the first attempt, and a link for those
-    /// after it.
+    /// Makes the span of an attempt continue the trace of its event.
+    ///
+    /// Called before the span is entered, if the event has a `traceparent` and the span is enabled and has no parent.
+    /// By convention the context is the parent of the first attempt, and a link of the later ones.
     fn extract(&self, event: &Event, attempt: u32, span: &Span);
 }
 
-/// What the engine keeps of it.
+/// The propagator of one broker.
 pub(crate) type SharedPropagator = Arc<dyn Propagator>;
 
-/// Whether a publish has more to do than to publish.
+/// Whether a publish needs a span or a context.
 #[inline]
 pub(crate) fn is_wanted(propagator: Option<&SharedPropagator>) -> bool {
     !is_off() || propagator.is_some()
 }
 
-/// Publishes an event: inside a span, with a context, if anybody wants that.
-// The event is passed on untouched otherwise; to change it in place here would cost a copy of it each time.
+/// Publishes an event, inside a span and with a context if these are wanted.
+// Otherwise the event is moved on unchanged: a version that changes it in place here copies it each time.
 #[inline]
 pub(crate) fn publish_in_span<T>(
     propagator: Option<&SharedPropagator>,
@@ -119,7 +123,6 @@ fn publish_in_open_span<T>(
     outcome
 }
 
-/// Enters the span of a batch.
 pub(crate) fn batch_span() -> Batch {
     if is_off() {
         return Batch(None);
@@ -136,13 +139,13 @@ pub(crate) fn batch_span() -> Batch {
     Batch(Some(span.entered()))
 }
 
-/// A batch under way: inside its span, if anybody wants that.
+/// The span of a batch, if spans are enabled. Dropping it leaves the span.
 #[must_use]
 #[derive(Debug)]
 pub(crate) struct Batch(Option<EnteredSpan>);
 
 impl Batch {
-    /// Notes how many events there were.
+    /// Records the number of events in the batch.
     pub(crate) fn count(&self, count: usize) {
         if let Some(span) = &self.0 {
             span.record("messaging.batch.message_count", count);
@@ -150,7 +153,7 @@ impl Batch {
     }
 }
 
-/// The span that the current thread is in, if anybody wants spans.
+/// The current span of this thread, if spans are enabled.
 #[inline]
 pub(crate) fn current() -> Option<Span> {
     if is_off() { None } else { Some(Span::current()) }
@@ -181,7 +184,7 @@ fn publish_span(event: &Event) -> Span {
     )
 }
 
-/// Gives an event the current context, if it has none.
+/// Sets the current context on an event that has none.
 pub(crate) fn inject(propagator: Option<&SharedPropagator>, event: &mut Event) {
     if let Some(propagator) = propagator
         && event.traceparent().is_none()
@@ -190,12 +193,11 @@ pub(crate) fn inject(propagator: Option<&SharedPropagator>, event: &mut Event) {
     }
 }
 
-/// An attempt under way: inside its span, if anybody wants that.
+/// The span of an attempt, if spans are enabled. Dropping it leaves the span.
 #[must_use]
 #[derive(Debug)]
 pub(crate) struct Processing(Option<EnteredSpan>);
 
-/// Enters the span of an attempt.
 #[inline]
 pub(crate) fn enter_process_span(
     propagator: Option<&SharedPropagator>,
@@ -206,7 +208,7 @@ pub(crate) fn enter_process_span(
 }
 
 impl Processing {
-    /// Notes what the handler said.
+    /// Records a failure that the handler reported.
     #[inline]
     pub(crate) fn note(&self, outcome: &Outcome) {
         if let Some(span) = &self.0 {

@@ -1,5 +1,5 @@
-//! What a bridge reaches beside its own client driven by hand, on the same back end in the same run: goal P8. What is measured is here,
-//! the same for all; how a back end is made and driven by hand, in a file of each.
+//! Goal P8: each bridge against its own client driven by hand, on the same back end in the same run. The measurements,
+//! the same for all bridges, are here; creating a back end and driving it by hand is in the file of each.
 
 mod apart;
 mod nats;
@@ -29,20 +29,20 @@ pub(crate) use sqlite::run as sqlite;
 const PAYLOAD: &str =
     r#"{"customer":42,"items":[{"sku":"A-1","count":2},{"sku":"B-7","count":1}],"total":"99.90","note":"x"}"#;
 const STOP: Duration = Duration::from_secs(30);
-/// Events of one publish_batch by those who fill a back end before it is measured.
+/// Events per `publish_batch` when a back end is filled before a measurement.
 const FILL: u64 = 200;
 
 /// A kind of back end.
 trait Site {
-    /// A new one, empty, by its address.
+    /// Creates an empty back end, and returns its address.
     fn fresh(&self) -> String;
     fn remove(&self, address: &str);
     fn provider(&self, address: &str) -> Provider;
-    /// What was written until now is not written during what comes.
+    /// Flushes earlier writes, so that they are not flushed during the measurement.
     fn settle_down(&self, _address: &str) {}
 }
 
-/// Who does something in a new back end, and how many events a second that were.
+/// A contestant: its name, and a function that works on a new back end and returns events per second.
 struct Contestant<'a> {
     name: String,
     role: Role,
@@ -59,7 +59,7 @@ impl<'a> Contestant<'a> {
     }
 }
 
-/// All of them in turn.
+/// Runs the contestants in turn, each on a new back end.
 fn compare(plan: &Plan, site: &dyn Site, title: &str, bases: &[&'static str], contestants: &[Contestant<'_>]) -> Table {
     let rounds = plan.interleave(contestants, |contestant| {
         let address = site.fresh();
@@ -84,7 +84,7 @@ fn start(site: &dyn Site, address: &str, confirm: Confirm) -> Broker {
     Broker::builder().buffer_size(10_000).confirm(confirm).provider(site.provider(address)).start().expect("it starts")
 }
 
-/// So many events, and a subscription that nobody serves, so that each has a delivery.
+/// Registers a subscription without members, and publishes events to it, so that each has a waiting delivery.
 fn prepare(site: &dyn Site, address: &str, events: u64) {
     let broker = start(site, address, Confirm::Confirmed);
     let id = broker.subscribe_with(options(), |_| ()).expect("a subscription");
@@ -99,7 +99,7 @@ fn fill(broker: &Broker, events: u64) {
     accepted.into_iter().for_each(|it| drop(it.expect("it is accepted")));
 }
 
-/// Does something so often on each of so many threads, each of which has one of `tools`; returns how many events that were a second.
+/// Runs `work` on one thread per tool until `events` are done in batches. Returns events per second.
 fn rate_of<T: Send>(tools: Vec<T>, events: u64, batch: u64, work: impl Fn(&mut T) + Sync) -> f64 {
     let times = (events / tools.len() as u64 / batch).max(1);
     let done = times * tools.len() as u64 * batch;
@@ -113,7 +113,7 @@ fn rate_of<T: Send>(tools: Vec<T>, events: u64, batch: u64, work: impl Fn(&mut T
     done as f64 / began.elapsed().as_secs_f64()
 }
 
-/// From so many threads, each of which waits until what it has published is held.
+/// Confirmed publishes from several threads. Returns events per second.
 fn publish(site: &dyn Site, address: &str, events: u64, threads: usize, batch: u64) -> f64 {
     prepare(site, address, 0);
     let broker = start(site, address, Confirm::Confirmed);
@@ -132,7 +132,7 @@ fn publish_with(broker: &Broker, events: u64, threads: usize, batch: u64) -> f64
     })
 }
 
-/// As fast as the buffer takes them, until all are held.
+/// Buffered publishes, until the back end holds all events. Returns events per second.
 fn publish_buffered(site: &dyn Site, address: &str, events: u64) -> f64 {
     prepare(site, address, 0);
     let broker = start(site, address, Confirm::Buffered);
@@ -152,7 +152,7 @@ fn publish_buffered(site: &dyn Site, address: &str, events: u64) -> f64 {
     rate
 }
 
-/// Until everything is handled and settled.
+/// Consumes until every event is handled and settled. Returns events per second.
 fn consume(site: &dyn Site, address: &str, events: u64) -> f64 {
     prepare(site, address, events);
     let broker = start(site, address, Confirm::Confirmed);
@@ -169,8 +169,8 @@ fn consume(site: &dyn Site, address: &str, events: u64) -> f64 {
     rate
 }
 
-/// Eight threads publish 1,000 events a second, each when it is its turn, whatever became of the events before; counted from that
-/// moment, in milliseconds.
+/// Latency in milliseconds at 1,000 events a second from eight threads. Each event has a scheduled time, from which its
+/// latency counts even if earlier publishes are late.
 fn latency(plan: &Plan, site: &dyn Site) -> Table {
     let events = plan.pick(2_000, 50);
     let rounds: Vec<[f64; 2]> = (0..plan.rounds).map(|_| latency_of(site, events)).collect();
@@ -184,7 +184,7 @@ fn latency_of(site: &dyn Site, events: i64) -> [f64; 2] {
     let broker = start(site, &address, Confirm::Confirmed);
     let (sender, calls) = channel();
     let handler = broker.subscribe_with(options(), move |delivery| {
-        // Nobody listens any more at the end.
+        // The receiver is dropped at the end.
         let _ = sender.send((delivery.event().user_id(), Instant::now()));
     });
     handler.expect("a subscription");

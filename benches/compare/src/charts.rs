@@ -1,4 +1,4 @@
-//! The sections as pictures: a file each, with a panel of bars per table. Only what the tables say.
+//! Charts: an SVG file per section, with a panel of bars per table.
 
 use std::error::Error;
 use std::fs;
@@ -67,7 +67,7 @@ fn draw_table(table: &Table, panel: &Area<'_>) -> Drawn {
     Ok(())
 }
 
-/// A bar to the median, and a line from the least to the most.
+/// Draws a bar to the median, and a line from minimum to maximum.
 fn draw_row(row: &Row, panel: &Area<'_>, top: i32, scale: f64) -> Drawn {
     let at = |value: f64| NAMES + (value * scale).round() as i32;
     let middle = top + BAR / 2;

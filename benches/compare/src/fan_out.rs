@@ -15,7 +15,7 @@ pub(crate) fn run(plan: &Plan) -> Section {
     Section {
         name: "fan-out",
         title: "Fan-out",
-        method: "1 publisher, capacity 1,024; every subscription gets every event, and its handler counts. The channels are one per \
+        method: "1 publisher, capacity 1,024; every subscription receives every event, and its handler counts. One channel per \
                  subscription, each with a thread; ours is the default pool of 10 threads. Sleeps are those of all threads of the \
                  process.",
         tables: vec![ten, measure(plan, 100)],

@@ -1,5 +1,5 @@
-//! How everything here is measured. What one sample does is in `harness/work.rs`, what many of them say in
-//! `harness/samples.rs`. What is measured is not told here: that is in the file of each section.
+//! The measuring. The work of one sample is in `harness/work.rs`, the statistics of many in `harness/samples.rs`. The
+//! subject of each measurement is in the file of its section.
 
 mod samples;
 mod sleeps;
@@ -11,16 +11,16 @@ pub(crate) use samples::{Samples, Spread, quantile};
 use sleeps::sleeps;
 pub(crate) use work::{EVENT_TYPE, Events, PATTERN, Shape, Work, other_pattern, payload_json};
 
-/// How much is measured.
+/// The size of a run.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
-    /// How often each contestant has its turn.
+    /// The number of rounds. Each contestant has one turn per round.
     pub(crate) rounds: usize,
-    /// How long a sample should take.
+    /// The intended duration of a sample.
     pub(crate) sample: Duration,
-    /// Only to see whether everything works: the figures say nothing.
+    /// The short form, which only shows that everything works.
     pub(crate) quick: bool,
-    /// Parts of the names of those who take part; none means everybody.
+    /// Substrings of the names of the contestants to run; empty for all.
     pub(crate) who: Vec<String>,
 }
 
@@ -30,18 +30,18 @@ impl Plan {
         Self { rounds: rounds.unwrap_or(usual), sample: Duration::from_millis(sample), quick, who }
     }
 
-    /// A number of things to do: the first one, or the second one if this is the short form.
+    /// `usual`, or `quick` in the short form.
     pub(crate) fn pick<T>(&self, usual: T, quick: T) -> T {
         if self.quick { quick } else { usual }
     }
 
-    /// Whether somebody of this name takes part.
+    /// Whether the contestant of this name takes part.
     pub(crate) fn wants(&self, name: &str) -> bool {
         self.who.is_empty() || self.who.iter().any(|part| name.contains(part.as_str()))
     }
 
-    /// Gives each contestant one turn per round: A B C A B C. So a disturbance of the machine meets all of them, and figures
-    /// of one round can be compared. What the turns gave comes in the order of the contestants.
+    /// Gives each contestant one turn per round: A B C A B C. A disturbance of the machine then affects all of them,
+    /// and figures of one round are comparable. The results are in the order of the contestants.
     pub(crate) fn interleave<C, T>(&self, contestants: &[C], mut turn: impl FnMut(&C) -> T) -> Vec<Vec<T>> {
         let mut rounds: Vec<Vec<T>> = contestants.iter().map(|_| Vec::new()).collect();
         for _ in 0..self.rounds {
@@ -52,7 +52,7 @@ impl Plan {
         rounds
     }
 
-    /// How many events take about as long as a sample should; found by doing it with ever more of them.
+    /// Finds the number of events that take about as long as a sample should, by runs with ever more events.
     pub(crate) fn events_per_sample(&self, mut run: impl FnMut(u64) -> Duration) -> u64 {
         let mut events = 500;
         loop {

@@ -1,4 +1,4 @@
-//! What order costs: events with keys against events without.
+//! The cost of order: events with keys against events without.
 
 use std::sync::Arc;
 
@@ -24,8 +24,8 @@ pub(crate) fn run(plan: &Plan) -> Section {
     Section {
         name: "keys",
         title: "Keys",
-        method: "As in throughput, but each event has one of so many keys, in turn. Events of one key are handled one after the other. \
-                 One key is shown, and has no bound.",
+        method: "As in throughput, but each event has one of this many keys, in turn. Events of one key are handled one at a time. \
+                 The case of one key has no bound.",
         goals: vec![goal("100 keys"), goal("100,000 keys")],
         tables: vec![table],
     }

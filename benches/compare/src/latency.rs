@@ -1,4 +1,4 @@
-//! From publish to handler, at rates at which nobody is busy: goal P5.
+//! Latency from publish to handler, at rates below saturation: goal P5.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::round_trip;
 
 const SHAPE: Shape = Shape::new(1, 1, 1_024);
 const QUANTILES: [(&str, f64); 3] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99)];
-/// The goal at 1,000 events/s asks for them.
+/// The minimum number of rounds, for a stable p90 at 1,000 events/s.
 const ROUNDS: usize = 9;
 
 fn contestants() -> [Box<dyn Rival>; 4] {
@@ -42,13 +42,13 @@ pub(crate) fn run(plan: &Plan) -> Section {
         name: "latency",
         title: "Latency from publish to handler",
         method: "1 publisher, which sleeps between events at 1,000 events/s and spins at 100,000; one subscription. From the time in \
-                 the event, which is taken when it is built, to a look at the clock in the handler. At least 9 rounds.",
+                 the event, set when it is built, to the clock in the handler. At least 9 rounds.",
         tables,
         goals,
     }
 }
 
-/// A table per quantile.
+/// Measures at one rate. Returns one table per quantile.
 fn measure(plan: &Plan, rate: &str, pace: Duration, events: u64) -> Vec<Table> {
     let contestants = contestants();
     let rounds = plan.interleave(&contestants, |rival| {

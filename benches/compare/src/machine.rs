@@ -1,4 +1,4 @@
-//! What the figures were measured on.
+//! The machine and the build that the figures come from.
 
 use std::fs;
 use std::thread;

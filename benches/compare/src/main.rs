@@ -1,5 +1,6 @@
-//! `eventbroker-compare`: measures the broker and its rivals on the same work, in turn, and says whether the goals of the design are
-//! met. A file per section says what is measured; how, is in `harness`; who, is in `rivals`; what comes out, in `report`.
+//! `eventbroker-compare`: measures the broker and its rivals on the same work, in turn, and checks the goals of the
+//! design. Each section has a file of its own; the measuring is in `harness`, the rivals in `rivals`, the output in
+//! `report`.
 
 mod bridges;
 mod charts;
@@ -30,7 +31,7 @@ use harness::Plan;
 use machine::Machine;
 use report::{Report, Section};
 
-/// A section: its name, and how it is run.
+/// A section: its name, and its function.
 type Part = (&'static str, fn(&Plan) -> Section);
 
 const PARTS: &[Part] = &[
@@ -50,28 +51,29 @@ const PARTS: &[Part] = &[
     ("nats", bridges::nats),
 ];
 
-/// Measures eventbroker and its rivals on the same work, in turn: A B C A B C.
+/// Measure eventbroker and its rivals on the same work, in turn: A B C A B C
 #[derive(Debug, Parser)]
 #[command(
     version,
     after_help = "\
-Figures are medians over the rounds, with the least and the most; ratios are taken round by round.
-It exits with 0 whatever the figures are, unless --enforce is given. Text goes to standard output."
+Figures are medians over the rounds, with minimum and maximum; ratios are taken round by round.
+The exit code is 0 whatever the figures, unless --enforce is given. Text goes to standard output."
 )]
 struct Options {
-    /// How often each contestant has its turn [default: 7, with --quick 2]
+    /// Number of rounds, one sample of each contestant per round [default: 7, with --quick 2]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1_000))]
     rounds: Option<u16>,
-    /// Only this section; may be given several times
+    /// Run only this section. May be given several times
     #[arg(long, value_name = "NAME", value_parser = PARTS.iter().map(|part| part.0).collect::<Vec<_>>())]
     only: Vec<String>,
-    /// Only who has this in the name, where many compete; may be given several times. Goals that need others are left out
+    /// Run only contestants with this text in the name, where many compete. May be given several times; goals that need
+    /// others are left out
     #[arg(long, value_name = "TEXT")]
     who: Vec<String>,
-    /// The short form: tiny runs that show that everything works; the figures say nothing
+    /// Run tiny samples that only show that everything works; the figures are meaningless
     #[arg(long, conflicts_with = "enforce")]
     quick: bool,
-    /// Write everything as JSON
+    /// Write the whole report as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Draw a chart per section into this directory
@@ -80,10 +82,10 @@ struct Options {
     /// Exit with 1 if a goal is not met
     #[arg(long)]
     enforce: bool,
-    /// What this program calls itself with, to measure memory in a fresh process
+    /// Measure memory in this process; given by the program to its child process
     #[arg(long, hide = true, value_name = "EVENTS")]
     internal_memory: Option<usize>,
-    /// What this program calls itself with, to receive in another process
+    /// Receive events in this process; given by the program to its child process
     #[arg(long, hide = true, value_name = "PATH")]
     internal_receiver: Option<String>,
 }
@@ -105,7 +107,7 @@ fn main() -> ExitCode {
     for (name, run) in PARTS {
         if options.only.is_empty() || options.only.iter().any(|only| only == name) {
             let mut section = run(&plan);
-            // What was not measured, because of --who, is not judged.
+            // Goals without a figure, because of --who, are left out.
             section.goals.retain(|goal| goal.figure.is_finite());
             print!("{}", section.text());
             report.sections.push(section);

@@ -1,4 +1,4 @@
-//! What a stored event takes: goal P6. Each figure comes from a fresh process, whose memory nobody has used before.
+//! Memory per stored event: goal P6. Each figure comes from a new process, so that no freed memory is reused.
 
 use std::env;
 use std::fs;
@@ -11,7 +11,7 @@ use crate::harness::{EVENT_TYPE, PATTERN, Plan, payload_json};
 use crate::report::{Bound, Goal, Row, Section, Table};
 
 pub(crate) fn run(plan: &Plan) -> Section {
-    // Other processes disturb none of this, so it needs few rounds.
+    // Memory is not affected by other processes, so few rounds are enough.
     let plan = &Plan { rounds: plan.rounds.min(3), ..plan.clone() };
     let sizes = [("100,000 events", plan.pick(100_000, 2_000)), ("1,000,000 events", plan.pick(1_000_000, 4_000))];
     let rounds = plan.interleave(&sizes, |(_, events)| in_fresh_process(*events));
@@ -23,8 +23,8 @@ pub(crate) fn run(plan: &Plan) -> Section {
     Section {
         name: "memory",
         title: "Memory per stored event",
-        method: "A store for so many events is filled and then renewed once, all events handled; each event has a payload of 100 bytes \
-                 of its own. What the process has grown by since before the broker was made, by the number of events in the \
+        method: "A store for this many events is filled and then replaced once, all events handled; each event has its own payload of \
+                 100 bytes. The growth of the process since before the broker was built, divided by the number of events in the \
                  store. The Go original: 518.",
         goals: sizes.iter().map(goal).collect(),
         tables: vec![table],
@@ -38,7 +38,7 @@ fn in_fresh_process(events: usize) -> f64 {
     String::from_utf8_lossy(&output.stdout).trim().parse().expect("a number")
 }
 
-/// What the fresh process does.
+/// Measures the bytes per stored event in this process.
 pub(crate) fn bytes_per_event(events: usize) -> f64 {
     let before = resident_bytes();
     let broker = Broker::builder().max_events(events).start().expect("a broker");
@@ -54,7 +54,7 @@ pub(crate) fn bytes_per_event(events: usize) -> f64 {
     }
     let grown = resident_bytes().saturating_sub(before);
     let stored = broker.store_stats().events;
-    // A large store evicts by the run.
+    // A large store evicts in runs of positions, so it may hold up to 128 events fewer.
     assert!((events as u64 - 128..=events as u64).contains(&stored), "the store is full: {stored}");
     grown as f64 / stored as f64
 }

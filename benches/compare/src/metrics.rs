@@ -1,4 +1,4 @@
-//! What it costs to count and time events by their source and type.
+//! The cost of counting and timing events by source and type.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::rivals::{Ours, Way};
 
 const OFF: &str = "switched off";
 const ON: &str = "counted by type (the default)";
-/// Short turns, because the machine drifts by more than what is measured here.
+/// Short turns, because the machine drifts by more than the difference measured here.
 const TURNS: usize = 61;
 const SAMPLE: Duration = Duration::from_millis(200);
 

@@ -1,5 +1,5 @@
-//! What the check of a payload costs, and whether simd-json or rayon would make it cheaper. They are measured here and used
-//! nowhere: what they would have to win is in the table.
+//! The cost of validating a payload, and whether simd-json or rayon would reduce it. The broker uses neither; the table
+//! shows what they would have to gain.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ const KEPT: &str = "serde_json, checked and copied";
 const OURS: &str = "Payload::from_json";
 const SIMD: &str = "simd-json, into a copy's tape";
 
-/// Checks JSON text.
+/// Validates JSON text.
 type Check = (&'static str, fn(&str));
 
 const CHECKS: [Check; 4] = [(CHECKED, check), (KEPT, check_and_copy), (OURS, from_json), (SIMD, simd)];
@@ -36,14 +36,14 @@ fn from_json(text: &str) {
     black_box(Payload::from_json(text).expect("valid JSON"));
 }
 
-/// It writes into what it parses, so it needs a copy; the copy is kept, as ours is.
+/// simd-json writes into its input, so it needs a copy; the copy is kept, as ours is.
 fn simd(text: &str) {
     let mut copy = text.as_bytes().to_vec();
     black_box(simd_json::to_tape(&mut copy).expect("valid JSON"));
     black_box(copy);
 }
 
-/// Records of an order, as long as it takes.
+/// JSON of this length: records of orders.
 fn json(bytes: usize) -> String {
     let mut text = String::from("[");
     while text.len() + 80 < bytes {
@@ -66,7 +66,7 @@ pub(crate) fn run(plan: &Plan) -> Section {
     Section {
         name: "payloads",
         title: "Checking payloads",
-        method: "The same JSON text again and again: checked, checked and copied as a payload has to be, and parsed into the tape of \
+        method: "The same JSON text repeatedly: checked, checked and copied as a payload must be, and parsed into the tape of \
                  simd-json, its cheapest form. Then batches of 1,000 events with 1 KiB of raw JSON each, published by one thread to one \
                  subscription: checked by that thread, or by rayon's pool of a thread per core.",
         goals,
@@ -90,7 +90,7 @@ fn repeat(times: u64, mut run: impl FnMut()) -> Duration {
     started.elapsed()
 }
 
-/// Makes a batch of events of raw JSON.
+/// Builds a batch of events from raw JSON.
 type Make = (&'static str, fn(&[String]) -> Vec<Event>);
 
 const ONE_THREAD: &str = "checked by the publisher";

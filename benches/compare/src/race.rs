@@ -1,4 +1,4 @@
-//! Who is how fast: any number of runners, each with its own work, as fast as they can, in turn.
+//! Rates: any number of runners, each with its own work, at full speed, in turn.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use crate::harness::{Plan, Samples, Work};
 use crate::report::Row;
 use crate::rivals::Rival;
 
-/// Somebody, and the work that it does.
+/// A rival and its work.
 pub(crate) struct Runner {
     name: String,
     rival: Box<dyn Rival>,
@@ -14,17 +14,17 @@ pub(crate) struct Runner {
 }
 
 impl Runner {
-    /// `work` makes the work of so many events.
+    /// `work` creates the work for a number of events.
     pub(crate) fn new(rival: Box<dyn Rival>, work: impl Fn(u64) -> Work + 'static) -> Self {
         Self { name: rival.name().to_owned(), rival, work: Box::new(work) }
     }
 
-    /// By another name than that of the rival.
+    /// Sets another name than that of the rival.
     pub(crate) fn called(self, name: impl Into<String>) -> Self {
         Self { name: name.into(), ..self }
     }
 
-    /// Deliveries per second, and sleeps per event.
+    /// Returns deliveries per second, and sleeps per event.
     fn run(&self, events: u64) -> (f64, f64) {
         let work = (self.work)(events);
         let took: Duration = self.rival.run(&work);
@@ -33,7 +33,7 @@ impl Runner {
     }
 }
 
-/// A row per runner, in their order.
+/// Runs the runners in turn. Returns one row per runner, in their order.
 pub(crate) fn race(plan: &Plan, runners: impl IntoIterator<Item = Runner>) -> Vec<Row> {
     let sized: Vec<(Runner, u64)> = runners
         .into_iter()

@@ -1,4 +1,4 @@
-//! What comes out: sections of tables, and the goals, as text for people and as JSON for programs. Measures nothing.
+//! The output: sections of tables, and the goals, as text and as JSON.
 
 use std::fmt::Write as _;
 
@@ -8,22 +8,22 @@ use crate::harness::{Samples, Spread};
 use crate::machine::Machine;
 use crate::rivals::{Rival, Role};
 
-/// Everything that a run found.
+/// The results of a run.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     pub(crate) machine: Machine,
-    /// The short form: its figures say nothing.
+    /// Whether this was the short form, whose figures are meaningless.
     pub(crate) quick: bool,
     pub(crate) rounds: usize,
     pub(crate) sections: Vec<Section>,
 }
 
-/// What one section found.
+/// The results of one section.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Section {
     pub(crate) name: &'static str,
     pub(crate) title: &'static str,
-    /// How it was measured.
+    /// The method of measurement.
     pub(crate) method: &'static str,
     pub(crate) tables: Vec<Table>,
     pub(crate) goals: Vec<Goal>,
@@ -34,7 +34,7 @@ pub(crate) struct Section {
 pub(crate) struct Table {
     pub(crate) title: String,
     pub(crate) unit: &'static str,
-    /// The rows that the others are compared with.
+    /// The names of the rows that the others are compared with.
     pub(crate) bases: Vec<&'static str>,
     pub(crate) rows: Vec<Row>,
 }
@@ -44,20 +44,20 @@ pub(crate) struct Table {
 pub(crate) struct Row {
     pub(crate) name: String,
     pub(crate) role: Role,
-    /// What it does not do that this broker does.
+    /// The features of this broker that the contestant lacks.
     #[serde(skip_serializing_if = "str::is_empty")]
     pub(crate) lacks: &'static str,
     pub(crate) figure: Spread,
-    /// Its figure by that of each base, round by round.
+    /// The ratio to each base, round by round.
     pub(crate) ratios: Vec<Spread>,
-    /// Anything else that was counted.
+    /// Sleeps of all threads per event, if counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) sleeps_per_event: Option<f64>,
     #[serde(skip)]
     samples: Samples,
 }
 
-/// A bound that the design sets, and what was found.
+/// A goal of the design: its bound, and the figure measured.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Goal {
     pub(crate) id: &'static str,
@@ -67,7 +67,7 @@ pub(crate) struct Goal {
     pub(crate) met: bool,
 }
 
-/// What a figure may be.
+/// The bound of a figure.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Bound {
@@ -139,22 +139,22 @@ impl Table {
         self.rows.iter().find(|row| row.name == name)
     }
 
-    /// The median figure of a row; not a number if there is none.
+    /// The median of a row; NaN if there is no such row.
     pub(crate) fn figure(&self, name: &str) -> f64 {
         self.row(name).map_or(f64::NAN, |row| row.figure.median)
     }
 
-    /// The highest figure of a row; not a number if there is none.
+    /// The maximum of a row; NaN if there is no such row.
     pub(crate) fn most(&self, name: &str) -> f64 {
         self.row(name).map_or(f64::NAN, |row| row.figure.max)
     }
 
-    /// The sleeps per event of a row; not a number if there is none.
+    /// The sleeps per event of a row; NaN if there are none.
     pub(crate) fn sleeps(&self, name: &str) -> f64 {
         self.row(name).and_then(|row| row.sleeps_per_event).unwrap_or(f64::NAN)
     }
 
-    /// The median of the ratios of one row to another, round by round; not a number if there is none.
+    /// The median of the ratios of one row to another, round by round; NaN if one of them is missing.
     pub(crate) fn ratio(&self, name: &str, base: &str) -> f64 {
         let rows = self.row(name).zip(self.row(base));
         rows.map_or(f64::NAN, |(row, base)| row.samples.ratio_to(&base.samples).spread().median)
@@ -193,7 +193,7 @@ impl Section {
         for row in self.tables.iter().flat_map(|table| &table.rows) {
             if !row.lacks.is_empty() && !told.contains(&row.lacks) {
                 told.push(row.lacks);
-                let heading = if told.len() == 1 { "\nWhat the others do not do:\n" } else { "" };
+                let heading = if told.len() == 1 { "\nFeatures that the others lack:\n" } else { "" };
                 let _ = writeln!(text, "{heading}  {}: {}", row.name, row.lacks);
             }
         }
@@ -221,13 +221,15 @@ impl Report {
             let _ = writeln!(text, "  {id:<6}{what:<88}{:>12} {bound:>12}  {verdict}", number(*figure));
         }
         if self.quick {
-            text.push_str("\nThis was the short form: it shows that everything works, and its figures say nothing.\n");
+            text.push_str(
+                "\nThis was the short form: it only shows that everything works, and its figures are meaningless.\n",
+            );
         }
         text
     }
 }
 
-/// With as many places as one can read.
+/// Formats a number for reading: grouped digits, or two to five decimal places.
 pub(crate) fn number(value: f64) -> String {
     match value.abs() {
         0.0 => "0".to_owned(),

@@ -1,4 +1,4 @@
-//! What retries cost that wait: the rate of healthy events while thousands of failed ones have their backoff.
+//! The cost of waiting retries: the rate of healthy events while thousands of failed ones wait for their backoff.
 
 use std::thread;
 use std::time::Duration;
@@ -11,9 +11,10 @@ use crate::report::{Section, Table};
 use crate::rivals::{Ours, Rival, Role, Way};
 
 const SHAPE: Shape = Shape::new(1, 1, 1_024);
-/// The most that may wait by default. At this number the subscription counts as full, so in one that should go on one less waits.
+/// The default of `max_waiting`. At this number a subscription counts as full, so in the measured one there is one
+/// retry less.
 const WAITING: usize = 10_000;
-/// Long after everything here has ended.
+/// A backoff longer than any run.
 const BACKOFF: Duration = Duration::from_secs(300);
 const FAILING: &str = "bench.orders.fail";
 const FAILING_ELSEWHERE: &str = "bench.failing.create";
@@ -29,19 +30,19 @@ pub(crate) fn run(plan: &Plan) -> Section {
     Section {
         name: "retries",
         title: "Retries under way",
-        method: "As in throughput, while deliveries that failed once wait for their retry, which is minutes away.",
+        method: "As in throughput, while deliveries that failed once wait for a retry that is due after the run.",
         tables: vec![table],
         ..Section::default()
     }
 }
 
-/// This broker, with retries that wait.
+/// This broker with waiting retries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Waiting {
     Nothing,
-    /// In a subscription that gets nothing else.
+    /// In a subscription that receives nothing else.
     Elsewhere,
-    /// In the one that is measured.
+    /// In the measured subscription.
     Here,
 }
 
@@ -85,7 +86,7 @@ fn later() -> HandlerError {
     HandlerError::retry_after(BACKOFF, "not yet")
 }
 
-/// Publishes events that fail, and waits until so many retries wait.
+/// Publishes failing events, and waits until this many retries wait.
 fn fail(broker: &Broker, event_type: &str, count: usize) {
     for _ in 0..count {
         let mut event = Event::builder(Source::System, event_type).build().expect("a valid event");

@@ -1,5 +1,5 @@
-//! Everybody who is measured, each in a file of its own, and each used as its own documentation advises. What the work is,
-//! and how it is measured, is in `harness`.
+//! The contestants, each in a file of its own and used as its documentation recommends. The work and the measuring are
+//! in `harness`.
 
 mod bus;
 mod channel;
@@ -30,21 +30,21 @@ pub(crate) use pubsub::PubSub;
 pub(crate) use qubit::Qubit;
 pub(crate) use tokio_broadcast::TokioBroadcast;
 
-/// What somebody is measured for.
+/// The role of a contestant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Role {
     /// This broker.
     Ours,
-    /// The least that handing over an event can cost with a common channel.
+    /// The minimum cost of passing an event through a common channel.
     Yardstick,
-    /// Hands events to other threads, and knows who wants which.
+    /// Delivers events to other threads by topic or filter.
     Peer,
     /// The limit of a technique: no routing.
     Limit,
-    /// Runs handlers on the thread that publishes: shown, not ranked.
+    /// Runs handlers on the publishing thread: shown, not ranked.
     Inline,
-    /// The harness itself, with nobody to receive anything: nobody can be quicker.
+    /// The harness without a receiver: the upper bound.
     Floor,
 }
 
@@ -64,21 +64,20 @@ pub(crate) fn all() -> Vec<Box<dyn Rival>> {
     ]
 }
 
-/// A way for events to get from publishers to handlers.
+/// A transport of events from publishers to handlers.
 pub(crate) trait Rival {
     fn name(&self) -> &'static str;
 
     fn role(&self) -> Role;
 
-    /// What it does not do that this broker does.
+    /// The features of this broker that it lacks.
     fn lacks(&self) -> &'static str;
 
-    /// Whether it can do the work of this shape at all.
+    /// Whether it supports this shape.
     fn fits(&self, _shape: &Shape) -> bool {
         true
     }
 
-    /// Does the work once. Returns the time from the first publish to the end of the last handler; what has to be set up
-    /// before is not counted.
+    /// Does the work once. Returns the time from the first publish to the end of the last handler, without the setup.
     fn run(&self, work: &Work) -> Duration;
 }

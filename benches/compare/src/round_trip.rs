@@ -1,4 +1,4 @@
-//! How long `publish_sync` takes to come back from a handler that does next to nothing.
+//! The round trip of `publish_sync` with a trivial handler.
 
 use std::thread;
 use std::time::Instant;
@@ -8,10 +8,10 @@ use eventbroker::{Broker, Event, Payload, Source};
 use crate::harness::{EVENT_TYPE, PATTERN, Plan, payload_json, quantile};
 use crate::report::{Bound, Goal, Row, Section, Table};
 
-/// The middle and the tail of many round trips, in nanoseconds.
+/// The p50 and p99 of many round trips, in nanoseconds.
 type Trips = (f64, f64);
 
-/// Somebody who is called and answers.
+/// A contestant: its name, and a function that measures a number of round trips.
 type Case = (&'static str, fn(usize) -> Trips);
 
 const CASES: [Case; 3] =
@@ -31,8 +31,8 @@ pub(crate) fn run(plan: &Plan) -> Section {
     Section {
         name: "round-trip",
         title: "Round trip of publish_sync",
-        method: "One thread calls, one subscription with all defaults handles. Each call is measured by itself, so each figure \
-                 includes a look at the clock. The channel's round trip is over two channels to a thread that answers.",
+        method: "One thread calls, one subscription with all defaults handles. Each call is timed by itself, so each figure \
+                 includes one reading of the clock. The channel's round trip uses two channels to a thread that answers.",
         tables: vec![p50, table("p99", |trips| trips.1)],
         goals: vec![Goal::new("sync", "publish_sync, trivial handler: p50 in ns", figure, Bound::AtMost(500.0))],
     }
@@ -71,7 +71,7 @@ fn sync(trips: usize, with_build: bool) -> Trips {
     })
 }
 
-/// A message there and one back: what P5 is compared with, too.
+/// A message there and one back; also the base of goal P5.
 pub(crate) fn crossbeam(trips: usize) -> Trips {
     let (there, calls) = crossbeam_channel::bounded::<u64>(1);
     let (answers, back) = crossbeam_channel::bounded::<u64>(1);

@@ -1,4 +1,4 @@
-//! What subscriptions cost that do not match: goal P4. The whole way of an event end to end, and the router by itself.
+//! The cost of subscriptions that do not match: goal P4. Events end to end, and the router by itself.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::report::{Bound, Goal, Row, Section, Table};
 use crate::rivals::{Direct, Ours, TokioBroadcast, Way};
 
 const SHAPE: Shape = Shape::new(1, 1, 1_024);
-/// Far more types than the route cache remembers: asked for in turn, every one is a miss.
+/// Far more types than slots in the route cache: routed in turn, every one is a miss.
 const MANY_TYPES: usize = 20_000;
 
 pub(crate) fn run(plan: &Plan) -> Section {
@@ -22,9 +22,9 @@ pub(crate) fn run(plan: &Plan) -> Section {
     Section {
         name: "routing",
         title: "Routing among subscriptions that do not match",
-        method: "1 publisher, capacity 1,024; of all subscriptions one matches. A hit is an event of a type that was seen lately, \
-                 a miss one of 20,000 types in turn. The broadcast runs a thread per subscription and wakes each for each event; \
-                 neither that nor the list is tried with 100,000, where they would do nothing but scan.",
+        method: "1 publisher, capacity 1,024; one of all subscriptions matches. A hit is an event of a cached type, a miss one of \
+                 20,000 types in turn. The broadcast runs a thread per subscription and wakes each for each event; neither the \
+                 broadcast nor the list is run with 100,000, where they would only scan.",
         tables: vec![end_to_end(plan, many), router],
         goals,
     }
@@ -68,7 +68,7 @@ fn router(others: usize) -> Targets {
     router
 }
 
-/// Nanoseconds per route.
+/// Measures the router by itself, in nanoseconds per route.
 fn router_alone(plan: &Plan, many: usize) -> (Table, Vec<Goal>) {
     let (alone, crowded) = (router(0), router(many - 1));
     let parsed = |count| -> Vec<EventType> {

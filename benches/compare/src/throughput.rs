@@ -1,11 +1,11 @@
-//! Events per second, from the first publish to the last handler's end: goals P1, P2 and P3.
+//! Events per second, from the first publish to the end of the last handler: goals P1, P2 and P3.
 
 use crate::harness::{Plan, Shape, Work};
 use crate::race::{Runner, race};
 use crate::report::{Bound, Goal, Section, Table};
 use crate::rivals::{self, Ours, Rival, Role, Way};
 
-/// What the Go original does with one subscription. Measured once, on another machine.
+/// The rate of the Go original with one subscription, measured once on another machine.
 const ORIGINAL: f64 = 250_000.0;
 const FLUME: &str = "bare flume";
 const CROSSBEAM: &str = "bare crossbeam";
@@ -23,8 +23,8 @@ pub(crate) fn run(plan: &Plan) -> Section {
         name: "throughput",
         title: "Throughput",
         method: "Each publisher builds events in its loop (id, time, type, a checked payload of 100 bytes); one subscription, whose \
-                 handler counts. Ours also stores, routes, and counts each event as completed. 1 worker means all defaults (a \
-                 pool of 10 threads), 2 workers a pool of 2. Publishers wait for room with `Overflow::Block`.",
+                 handler counts. Ours also stores and routes each event, and counts it as completed. 1 worker means all defaults (a \
+                 pool of 10 threads), 2 workers a pool of 2. Publishers block on a full queue (`Overflow::Block`).",
         ..Section::default()
     };
     for (title, shape) in SHAPES {

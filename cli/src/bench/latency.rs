@@ -1,13 +1,13 @@
-//! A histogram of durations: buckets whose width is at most 1/32 of their value, so a quantile is read 3 % too high at most.
+//! A histogram of durations. A bucket is at most 1/32 of its value wide, so a quantile is at most 3 % too high.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Buckets per power of two, as a power of two.
+/// Log2 of the number of buckets per power of two.
 const DETAIL: u32 = 5;
 const BUCKETS: usize = ((64 - DETAIL + 1) as usize) << DETAIL;
 
-/// See the module's page. Any thread may count.
+/// The histogram; several threads may count at once.
 #[derive(Debug)]
 pub(super) struct Latencies {
     counts: Box<[AtomicU64]>,
@@ -29,7 +29,7 @@ impl Latencies {
         self.counts.iter().map(|count| count.load(Ordering::Relaxed)).sum()
     }
 
-    /// The duration that `share` (0 to 1) of all do not exceed; zero if there is none.
+    /// The duration that `share` (0 to 1) of the counted ones do not exceed; zero if none was counted.
     pub(super) fn quantile(&self, share: f64) -> Duration {
         let rank = (self.total() as f64 * share).ceil() as u64;
         let mut seen = 0;
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bucket_holds_its_value_and_is_narrow() {
+    fn a_bucket_holds_its_value_and_is_at_most_a_32nd_wide() {
         let values = (0..64).flat_map(|bit| [1_u64 << bit, (1 << bit) + 1, (1 << bit) - 1, (1_u64 << bit) / 3 * 2]);
         for value in values.chain([u64::MAX, 1_000, 123_456_789]) {
             let upper = upper_end(bucket(value));

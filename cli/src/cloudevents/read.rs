@@ -1,4 +1,4 @@
-//! From a CloudEvent to an event: its attributes are put in the places of our JSON, which the library reads and checks.
+//! From a CloudEvent to an event: maps the attributes to eventbroker JSON, which the library parses and validates.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -12,12 +12,12 @@ use serde_json::{Map, Value};
 
 use super::{CE_BASE64, CE_CONTENT_TYPE, CE_SCHEMA, CE_SOURCE, CE_SUBJECT, NAMED, OWN, Subject, our_source};
 
-/// Why a line is no event: the field at fault, by its name in the line, and what is wrong with it.
+/// Why a line is not an event: the field at fault, by its name in the line, and the problem.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Fault {
     /// The field, or `event` for the whole line.
     pub(crate) field: Cow<'static, str>,
-    /// What is wrong.
+    /// The problem, in words.
     pub(crate) problem: String,
 }
 
@@ -35,7 +35,7 @@ impl From<Invalid> for Fault {
 
 type Attributes<'a> = HashMap<String, &'a RawValue>;
 
-/// The fields of our JSON, as far as a CloudEvent fills them.
+/// The fields of eventbroker JSON that a CloudEvent can fill.
 #[derive(Serialize)]
 struct Fields<'a> {
     id: &'a RawValue,
@@ -59,8 +59,8 @@ struct Fields<'a> {
     key: Option<Cow<'a, str>>,
 }
 
-/// Reads a CloudEvent; `None` if the line is none, because it is no JSON object or has no `specversion`. An event whose source
-/// is not of our form gets `foreign` as its source, and one without a `time` the present.
+/// Decodes a CloudEvent; `None` if the line is not one: not a JSON object, or without `specversion`. An event with a
+/// foreign `source` gets the source `foreign`, and one without `time` the current time.
 pub(crate) fn decode(line: &[u8], foreign: Source) -> Option<Result<Event, Fault>> {
     let attributes: Attributes<'_> = serde_json::from_slice(line).ok()?;
     attributes.contains_key("specversion").then(|| read(&attributes, foreign))
@@ -69,7 +69,7 @@ pub(crate) fn decode(line: &[u8], foreign: Source) -> Option<Result<Event, Fault
 fn read(attributes: &Attributes<'_>, foreign: Source) -> Result<Event, Fault> {
     let version = text(attributes, "specversion")?.unwrap_or_default();
     if version != "1.0" {
-        return Err(Fault::new("specversion", format_args!("is {version:?}, only \"1.0\" is known")));
+        return Err(Fault::new("specversion", format_args!("is {version:?}, only \"1.0\" is supported")));
     }
     let source = required_text(attributes, "source")?;
     required_text(attributes, "id")?;
@@ -84,7 +84,7 @@ fn read(attributes: &Attributes<'_>, foreign: Source) -> Result<Event, Fault> {
     let (data, base64) = (present(attributes, "data"), text(attributes, "data_base64")?);
     if base64.is_some() {
         if data.is_some() {
-            return Err(Fault::new("data_base64", "stands beside data, only one of the two is allowed"));
+            return Err(Fault::new("data_base64", "is present together with data, only one of the two is allowed"));
         }
         metadata.insert(CE_BASE64.to_owned(), true.into());
     }
@@ -135,7 +135,7 @@ fn read(attributes: &Attributes<'_>, foreign: Source) -> Result<Event, Fault> {
     Event::from_json(&json).map_err(|invalid| renamed(invalid, attributes))
 }
 
-/// Attributes that have no place of their own become metadata.
+/// Collects the attributes without a field of their own as metadata.
 fn other_attributes(attributes: &Attributes<'_>) -> Result<Map<String, Value>, Fault> {
     let mut metadata = Map::new();
     for (name, value) in attributes {
@@ -152,20 +152,20 @@ fn other_attributes(attributes: &Attributes<'_>) -> Result<Map<String, Value>, F
     Ok(metadata)
 }
 
-/// The field of our JSON that one of our own extension attributes carries.
+/// The field that an `eb…` attribute carries.
 fn own_field(attribute: &str) -> Option<&'static str> {
     OWN.iter().find(|(name, _)| *name == attribute).map(|(_, field)| *field)
 }
 
-/// An attribute that is there and not null.
+/// An attribute that is present and not null.
 fn present<'a>(attributes: &Attributes<'a>, name: &str) -> Option<&'a RawValue> {
     attributes.get(name).copied().filter(|value| value.get() != "null")
 }
 
-/// A text; `None` if it is absent, null or empty.
+/// A string attribute; `None` if it is absent, null or empty.
 fn text<'a>(attributes: &Attributes<'a>, name: &'static str) -> Result<Option<Cow<'a, str>>, Fault> {
     let Some(value) = present(attributes, name) else { return Ok(None) };
-    let text: String = serde_json::from_str(value.get()).map_err(|_| Fault::new(name, "is not a text"))?;
+    let text: String = serde_json::from_str(value.get()).map_err(|_| Fault::new(name, "is not a string"))?;
     Ok(Some(Cow::<str>::Owned(text)).filter(|text| !text.is_empty()))
 }
 
@@ -173,14 +173,14 @@ fn required_text<'a>(attributes: &Attributes<'a>, name: &'static str) -> Result<
     text(attributes, name)?.ok_or_else(|| Fault::new(name, "is required"))
 }
 
-/// A whole number, also as text, since the integers of CloudEvents have 32 bits; 0 if there is none.
+/// An integer attribute, 0 if absent. Also accepted as a string, since integers of CloudEvents have 32 bits.
 fn number(attributes: &Attributes<'_>, name: &'static str) -> Result<i64, Fault> {
     let Some(value) = present(attributes, name) else { return Ok(0) };
     let digits = value.get().trim_matches('"');
-    digits.parse().map_err(|_| Fault::new(name, "is not a whole number that fits in 64 bits"))
+    digits.parse().map_err(|_| Fault::new(name, "is not an integer of 64 bits"))
 }
 
-/// Names the attribute that a refused field came from.
+/// Replaces the name of an invalid field by that of the attribute it came from.
 fn renamed(invalid: Invalid, attributes: &Attributes<'_>) -> Fault {
     let Invalid { field, problem } = invalid;
     let has = |name: &str| present(attributes, name).is_some();

@@ -1,4 +1,4 @@
-//! Both directions against each other, and the mapping of each attribute.
+//! Round trips in both directions, and the mapping of each attribute.
 
 use eventbroker::{Event, Source, Status};
 use proptest::prelude::*;
@@ -20,7 +20,7 @@ fn written(event: &Event) -> Value {
     serde_json::from_slice(&encode(event)).expect("JSON")
 }
 
-/// As the specification's example, with what is optional.
+/// The example of the specification with all optional attributes.
 fn foreign() -> Value {
     json!({
         "specversion": "1.0",
@@ -40,7 +40,7 @@ fn foreign() -> Value {
 }
 
 #[test]
-fn each_attribute_has_its_place() {
+fn each_attribute_is_mapped_to_its_field() {
     let event = read(&foreign());
     assert_eq!(event.id().to_string(), "A234-1234-1234");
     assert_eq!(event.event_type().as_str(), "com.github.pull_request.opened");
@@ -54,12 +54,12 @@ fn each_attribute_has_its_place() {
 }
 
 #[test]
-fn a_foreign_event_comes_back_as_it_was() {
+fn a_foreign_event_survives_the_round_trip() {
     assert_eq!(written(&read(&foreign())), foreign());
 }
 
 #[test]
-fn a_foreign_event_gets_the_source_that_is_asked_for_and_keeps_it() {
+fn a_foreign_event_gets_the_source_given_and_keeps_it() {
     let line = foreign().to_string();
     let event = decode(line.as_bytes(), Source::Frontend).expect("a CloudEvent").expect("valid");
     assert_eq!(event.source(), Source::Frontend);
@@ -67,7 +67,7 @@ fn a_foreign_event_gets_the_source_that_is_asked_for_and_keeps_it() {
 }
 
 #[test]
-fn a_source_of_our_form_is_instance_and_source() {
+fn an_eventbroker_source_is_parsed_into_instance_and_source() {
     let event = read(&json!({
         "specversion": "1.0", "id": "1", "type": "a.b.c", "source": "/eventbroker/node%201%2Feu/database",
     }));
@@ -77,7 +77,7 @@ fn a_source_of_our_form_is_instance_and_source() {
 }
 
 #[test]
-fn a_source_of_nearly_our_form_is_foreign() {
+fn a_malformed_eventbroker_source_is_foreign() {
     for source in ["/eventbroker/a/b", "/eventbroker/a/b/database", "/eventbroker/database", "/eventbroker/%zz/system"]
     {
         let event = read(&json!({ "specversion": "1.0", "id": "1", "type": "a.b.c", "source": source }));
@@ -87,7 +87,7 @@ fn a_source_of_nearly_our_form_is_foreign() {
 }
 
 #[test]
-fn binary_data_comes_back_as_it_was() {
+fn binary_data_survives_the_round_trip() {
     let event = json!({
         "specversion": "1.0", "id": "1", "type": "a.b.c", "source": "urn:x", "time": "2018-04-05T17:31:00Z",
         "data_base64": "AAEC/w==",
@@ -97,7 +97,7 @@ fn binary_data_comes_back_as_it_was() {
 }
 
 #[test]
-fn an_event_without_time_happens_now() {
+fn an_event_without_time_gets_the_current_time() {
     let before = std::time::SystemTime::now();
     let event = read(&json!({ "specversion": "1.0", "id": "1", "type": "a.b.c", "source": "urn:x" }));
     assert!(event.created_at() >= before);
@@ -116,7 +116,7 @@ fn the_attribute_at_fault_is_named() {
     assert_eq!(with("type", "a..b".into()), ("type".into(), "segment 2 is empty".into()));
     assert_eq!(with("time", "yesterday".into()).0, "time");
     assert_eq!(with("partitionkey", "a\nb".into()).0, "partitionkey");
-    assert_eq!(with("subject", 7.into()), ("subject".into(), "is not a text".into()));
+    assert_eq!(with("subject", 7.into()), ("subject".into(), "is not a string".into()));
     assert_eq!(with("data_base64", "AAEC".into()).0, "data_base64");
     assert_eq!(with("ebretrycount", "many".into()).0, "ebretrycount");
     assert_eq!(with("ebstatus", "lost".into()).0, "ebstatus");
@@ -125,7 +125,7 @@ fn the_attribute_at_fault_is_named() {
 }
 
 #[test]
-fn what_has_no_specversion_is_no_cloud_event() {
+fn a_line_without_specversion_is_not_a_cloud_event() {
     assert!(decode(br#"{"id":"1","payload":{"specversion":"1.0"}}"#, Source::Internal).is_none());
     assert!(decode(b"[1]", Source::Internal).is_none());
     assert!(decode(b"nonsense \"specversion\"", Source::Internal).is_none());
@@ -218,7 +218,7 @@ prop_compose! {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
-    fn our_events_come_back_as_they_were(event in any_event()) {
+    fn any_event_survives_the_round_trip(event in any_event()) {
         let line = encode(&event);
         let again = decode(&line, Source::Internal).expect("a CloudEvent").expect("valid");
         prop_assert_eq!(&again, &event, "{}", String::from_utf8_lossy(&line));

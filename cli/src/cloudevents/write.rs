@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::{CE_BASE64, CE_CONTENT_TYPE, CE_SCHEMA, CE_SOURCE, CE_SUBJECT, NAMED, Subject, our_source, source_uri};
 
-/// Writes an event as a CloudEvent, one object without white space.
+/// Encodes an event as a CloudEvent: one JSON object without white space.
 pub(crate) fn encode(event: &Event) -> Vec<u8> {
     let mut metadata = event.metadata().clone();
     let mut out = Vec::with_capacity(512 + event.payload().len());
@@ -59,18 +59,18 @@ pub(crate) fn encode(event: &Event) -> Vec<u8> {
     out
 }
 
-/// The subject, and those names that it does not give back when it is read.
+/// Writes the subject, and `ebschema`, `ebentity`, `eboperation` where reading would not derive them.
 fn put_subject(out: &mut Vec<u8>, event: &Event, is_foreign: bool, metadata: &mut Map<String, Value>) {
     let whole = Subject { schema: event.schema(), entity: event.entity(), key: event.key() };
     let may_stand = |subject: &str| {
-        // What a subject says can be said otherwise beside it, but not that it says too much.
+        // `eb…` attributes can override a part of the subject but not remove it, so the event must have every part.
         let said = Subject::parse(subject);
         (said.schema.is_none() || whole.schema.is_some())
             && (said.entity.is_none() || whole.entity.is_some())
             && (said.key.is_none() || whole.key.is_some())
     };
     let made = whole.text().filter(|subject| !is_foreign && Subject::parse(subject) == whole);
-    // One that would be made anyway stays in the metadata, or reading would not know that it was there.
+    // A `ce_subject` equal to the derived subject stays in the metadata, or reading would drop it.
     let as_it_came = take_text(metadata, CE_SUBJECT, |subject| may_stand(subject) && made.as_deref() != Some(subject));
     let subject = as_it_came.or(made);
     put_text(out, "subject", subject.as_deref());
@@ -91,7 +91,7 @@ fn segments_of_three(event: &Event) -> Option<[&str; 3]> {
     segments.next().is_none().then_some(three)
 }
 
-/// Each entry as an attribute if it may be one, the others together in `ebmetadata`.
+/// Writes each entry as an attribute if the specification allows it, the others together in `ebmetadata`.
 fn put_metadata(out: &mut Vec<u8>, metadata: Map<String, Value>) {
     let mut rest = Map::new();
     for (name, value) in metadata {
@@ -106,7 +106,7 @@ fn put_metadata(out: &mut Vec<u8>, metadata: Map<String, Value>) {
     }
 }
 
-/// Whether the specification allows an entry as an extension attribute, and it comes back as metadata.
+/// Whether the specification allows an entry as an extension attribute, and reading returns it as metadata.
 fn is_attribute(name: &str, value: &Value) -> bool {
     let may_be_named = (1..=20).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
@@ -121,7 +121,7 @@ fn is_attribute(name: &str, value: &Value) -> bool {
         }
 }
 
-/// Takes an entry out of the metadata if it is a text that may stand as an attribute.
+/// Removes and returns an entry of the metadata if it is a string that is valid as an attribute.
 fn take_text(metadata: &mut Map<String, Value>, name: &str, may_stand: impl Fn(&str) -> bool) -> Option<String> {
     let text = metadata.get(name)?.as_str()?;
     if text.is_empty() || text.contains(char::is_control) || !may_stand(text) {

@@ -1,4 +1,4 @@
-//! A cache of products, which the events invalidate.
+//! A cache of products, invalidated by events.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::shop::{Product, Undone};
 
-/// Products as they were read, until an event says that they have changed.
+/// Products as they were read. An event of a newer version removes them.
 #[derive(Debug, Default)]
 pub(super) struct Cache {
     entries: Mutex<HashMap<i64, Entry>>,
@@ -17,13 +17,13 @@ pub(super) struct Cache {
 
 #[derive(Debug, Default)]
 struct Entry {
-    /// The newest version that an event told of. A reader may come with an older one that it read just before.
+    /// The newest version known from events. A concurrent reader may return with an older one, which is not cached.
     newest: i64,
     product: Option<Product>,
 }
 
 impl Cache {
-    /// The product, from the cache or through `load`.
+    /// Returns the product from the cache, or loads it.
     pub(super) fn read(&self, id: i64, load: impl FnOnce() -> Result<Product, Undone>) -> Result<Product, Undone> {
         let cached = self.entries().get(&id).and_then(|entry| entry.product.clone());
         if let Some(product) = cached {
@@ -40,7 +40,7 @@ impl Cache {
         Ok(product)
     }
 
-    /// A product has reached this version: what is older goes.
+    /// Records the version of a product, and removes an older cached one.
     pub(super) fn invalidate(&self, id: i64, version: i64) {
         self.invalidations.fetch_add(1, Ordering::Relaxed);
         let mut entries = self.entries();
@@ -49,13 +49,13 @@ impl Cache {
         entry.product.take_if(|product| product.version < version);
     }
 
-    /// What is cached.
+    /// All cached products.
     pub(super) fn products(&self) -> Vec<Product> {
         self.entries().values().filter_map(|entry| entry.product.clone()).collect()
     }
 
     fn entries(&self) -> MutexGuard<'_, HashMap<i64, Entry>> {
-        // No change of the map can be left half-done.
+        // A panic cannot leave the map inconsistent, so a poisoned lock is safe to use.
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_read_before_an_event_and_comes_after_it_is_not_kept() {
+    fn a_product_older_than_the_last_event_is_not_cached() {
         let cache = Cache::default();
         let late = cache.read(1, || {
             cache.invalidate(1, 2);
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_takes_only_what_is_older() {
+    fn an_event_removes_only_an_older_product() {
         let cache = Cache::default();
         cache.read(1, || Ok(product(3))).expect("it was read");
         cache.invalidate(1, 3);

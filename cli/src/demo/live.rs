@@ -1,4 +1,4 @@
-//! The line that shows the demonstration at work, on a terminal only.
+//! The progress line, shown only on a terminal.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::Ordering;
@@ -7,19 +7,19 @@ use std::time::Duration;
 use super::report::thousands;
 use super::writers::Store;
 
-/// How often the line changes.
+/// Interval of the updates.
 const INTERVAL: Duration = Duration::from_millis(200);
-/// Back to the beginning of the line, and away with what stands there.
+/// Carriage return, and erase to the end of the line.
 const ERASE: &str = "\r\x1b[K";
 
-/// One line on standard error, written over and over.
+/// One line on standard error, overwritten by each update.
 pub(super) struct LiveLine {
-    /// None if nobody sees it.
+    /// None if standard error is not a terminal.
     last: Option<Seen>,
     closes: Duration,
 }
 
-/// What the last line showed.
+/// The counts at the last update.
 #[derive(Default)]
 struct Seen {
     at: Duration,
@@ -38,7 +38,7 @@ impl LiveLine {
         let now = Seen { at, committed: store.tally.committed.load(Ordering::Relaxed), accepted: stats.accepted };
         let per_second = |count: u64| thousands((count as f64 / (at - last.at).as_secs_f64()) as u64);
         let waiting: u64 = stats.subscriptions.iter().map(|it| it.queued + it.waiting).sum();
-        // Short enough for a terminal of 80 columns: a line that wraps can't be written over.
+        // At most 80 columns: a line that wraps cannot be overwritten.
         let line = format!(
             "{:.1}/{} s   {} transactions/s   {} events/s   {} waiting   {} dead",
             at.as_secs_f64(),
@@ -59,7 +59,7 @@ impl LiveLine {
     }
 }
 
-/// If nobody can be shown anything, there is nobody to tell either.
+/// Writes to standard error. A write error is ignored: it only concerns the progress line.
 fn write(text: &str) {
     let mut stderr = io::stderr().lock();
     let _ = stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush());

@@ -1,5 +1,5 @@
-//! The reckoning at the end: what the database committed against what the broker did with it, from sources that do not know of
-//! each other. How it is shown is told in `report.rs`.
+//! The reconciliation at the end: the changes that the database committed against the deliveries of the broker, from
+//! counts that are independent of each other. It is formatted in `report.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,12 +16,12 @@ use super::shop::{SCHEMA, Shop, Undone};
 use super::subscribers::{ALARM, AUDIT, MAILER, Subscribers};
 use super::writers::Tally;
 
-/// Two numbers from different sources that have to be equal.
+/// Two numbers from different sources that must be equal.
 #[derive(Debug, Serialize)]
 pub(super) struct Check {
-    /// For programs; stable.
+    /// The stable name in the JSON report.
     pub(super) name: &'static str,
-    /// For people: what is on the left, and on the right; nothing there if there should be none.
+    /// The labels of `left` and `right` in the text report; the right one is empty if `right` is the constant 0.
     #[serde(skip)]
     pub(super) sides: (&'static str, &'static str),
     pub(super) left: u64,
@@ -35,14 +35,14 @@ impl Check {
     }
 }
 
-/// Committed changes by type of event, as the database counted them.
+/// Committed changes by event type, counted by the database.
 pub(super) type Changes = BTreeMap<String, u64>;
 
-/// What became of the events, from where they are held.
+/// The counts of events by status, read from where the events are held.
 pub(super) struct Account {
     /// Events that were accepted.
     pub(super) accepted: u64,
-    /// Those of them that tell of dead letters: only a broker without a back end holds them.
+    /// Accepted notices of dead letters. A back end does not hold these, so the count is 0 with one.
     notices: u64,
     pub(super) completed: u64,
     pub(super) failed: u64,
@@ -50,7 +50,7 @@ pub(super) struct Account {
 }
 
 impl Account {
-    /// With a back end what that says, which forgets nothing; else what the broker counted.
+    /// Reads the counts from the back end, which has evicted nothing; without one, from the broker's statistics.
     pub(super) fn of(broker: &Broker, stats: &Stats, held: Option<&dyn EventStore>) -> Result<Self, Undone> {
         Ok(match held {
             Some(held) => {
@@ -69,7 +69,7 @@ impl Account {
     }
 }
 
-/// What is compared.
+/// The sources that are compared.
 pub(super) struct Books<'a> {
     pub(super) broker: &'a Broker,
     pub(super) stats: &'a Stats,
@@ -83,14 +83,14 @@ pub(super) struct Books<'a> {
     pub(super) shop: &'a Shop,
 }
 
-/// What the database committed, by type of event.
+/// Reads the changes that the database committed, by event type.
 pub(super) fn committed_changes(shop: &Shop) -> rusqlite::Result<Changes> {
     let counted = shop.committed_changes()?.into_iter().filter(|(_, _, count)| *count > 0);
     Ok(counted.map(|(entity, operation, count)| (format!("{SCHEMA}.{entity}.{operation}"), count)).collect())
 }
 
 impl Books<'_> {
-    /// Every comparison, each worth a line.
+    /// Makes all comparisons, one check each.
     pub(super) fn check(&self) -> Result<Vec<Check>, Undone> {
         let stats = self.stats;
         let committed = self.changes.values().sum();
@@ -123,7 +123,7 @@ impl Books<'_> {
             ),
             Check::equal(
                 "audit_types",
-                (differing(&rows, self.changes), "types of change counted otherwise there"),
+                (differing(&rows, self.changes), "event types with a different count there"),
                 (0, ""),
             ),
             Check::equal(
@@ -139,7 +139,7 @@ impl Books<'_> {
             Check::equal("failed", (self.account.failed, "events failed"), (stats.deliveries.dead, "deliveries dead")),
             Check::equal(
                 "alarms",
-                (load(&self.subscribers.alarms), "alarms rung"),
+                (load(&self.subscribers.alarms), "alarms raised"),
                 (self.done(ALARM), "deliveries done by alarm"),
             ),
             Check::equal("cache_stale", (self.stale()?, "stale products in the cache"), (0, "")),
@@ -151,7 +151,7 @@ impl Books<'_> {
             Check::equal("store_failed", (store.mismatches, "statuses that dead letters contradict"), (0, "")),
             Check::equal(
                 "hook_changes",
-                (load(&self.tally.changes), "changes that the hooks heard of"),
+                (load(&self.tally.changes), "changes passed to the after-hooks"),
                 (committed, "changes committed"),
             ),
         ])
@@ -161,7 +161,7 @@ impl Books<'_> {
         self.stats.subscriptions.iter().find(|it| &*it.name == name).map_or(0, |it| it.deliveries.done)
     }
 
-    /// Cached products that differ from the database.
+    /// Counts the cached products that differ from the database.
     fn stale(&self) -> rusqlite::Result<u64> {
         let mut stale = 0;
         for product in self.cache.products() {
@@ -171,7 +171,7 @@ impl Books<'_> {
         Ok(stale)
     }
 
-    /// Reads every event that the store still holds, and compares its status with the dead letters.
+    /// Reads every event still in the store, and compares its status with the dead letters.
     fn store(&self) -> Result<StoreCount, Undone> {
         let (mut dead, mut after) = (BTreeSet::new(), None);
         loop {
@@ -214,7 +214,7 @@ impl StoreCount {
     }
 }
 
-/// How many types have another count here than there.
+/// The number of event types whose counts differ.
 fn differing(here: &Changes, there: &Changes) -> u64 {
     let types: BTreeSet<_> = here.keys().chain(there.keys()).collect();
     types.into_iter().filter(|of| here.get(*of) != there.get(*of)).count() as u64

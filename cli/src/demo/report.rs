@@ -1,4 +1,4 @@
-//! How the end of the demonstration is shown: a table for people, one JSON object for programs.
+//! The report at the end of the demo: a table as text, or one JSON object.
 
 use std::fmt::{self, Write};
 
@@ -7,20 +7,20 @@ use serde::Serialize;
 use super::reconcile::{Changes, Check};
 use super::shop::{ENTITIES, SCHEMA};
 
-/// Everything that the demonstration has to say at its end.
+/// The whole report.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     /// Whether every check holds.
     pub(super) reconciled: bool,
-    /// Whether a signal ended it early.
+    /// Whether a signal ended the run early.
     pub(super) interrupted: bool,
-    /// How long the clerks worked.
+    /// The time that the clerks worked.
     pub(super) seconds: f64,
     pub(super) threads: usize,
-    /// Where the broker held the events.
+    /// The provider that held the events.
     pub(super) provider: &'static str,
     pub(super) transactions: Transactions,
-    /// Committed changes by type of event.
+    /// Committed changes by event type.
     pub(super) changes: Changes,
     pub(super) events: Events,
     pub(super) subscriptions: Vec<Subscription>,
@@ -32,10 +32,10 @@ pub(super) struct Report {
 pub(super) struct Transactions {
     pub(super) committed: u64,
     pub(super) rolled_back: u64,
-    /// Of those rolled back, the ones that a before-hook stopped.
+    /// Transactions among the rolled-back ones that a before-hook rejected.
     pub(super) vetoed: u64,
     pub(super) savepoints_rolled_back: u64,
-    /// How often a clerk waited because a queue was half full.
+    /// Pauses of a clerk because a queue was half full.
     pub(super) pauses: u64,
 }
 
@@ -49,7 +49,7 @@ pub(super) struct Events {
     pub(super) retries: u64,
     /// Held in the store at the end.
     pub(super) stored: u64,
-    /// The most that it holds at the end; a file has no such bound.
+    /// The bound of the store (`max_events`); none with a back end.
     pub(super) max_stored: Option<u64>,
 }
 
@@ -91,15 +91,16 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             f,
-            "{:<22}{:>12}  {} of them stopped by a hook",
+            "{:<22}{:>12}  {} of them rejected by a hook",
             "  rolled back",
             thousands(transactions.rolled_back),
             thousands(transactions.vetoed)
         )?;
         writeln!(f, "{:<22}{:>12}", "  savepoints undone", thousands(transactions.savepoints_rolled_back))?;
         writeln!(f, "{:<22}{:>12}{:>12}/s", "events", thousands(events.accepted), self.per_second(events.accepted))?;
-        let bound =
-            events.max_stored.map_or_else(|| "in a file".to_owned(), |most| format!("of at most {}", thousands(most)));
+        let bound = events
+            .max_stored
+            .map_or_else(|| "in the back end".to_owned(), |most| format!("of at most {}", thousands(most)));
         writeln!(f, "{:<22}{:>12}  {bound}", "  still in the store", thousands(events.stored))?;
         writeln!(f, "{:<22}{:>12}  at half-full queues", "pauses of the clerks", thousands(transactions.pauses))?;
         let reads = cache.hits + cache.misses;
@@ -141,7 +142,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// A number with a comma before each three digits.
+/// Formats a number with commas as thousands separators.
 pub(super) fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3 + 1);
@@ -149,7 +150,7 @@ pub(super) fn thousands(number: u64) -> String {
         if index > 0 && (digits.len() - index).is_multiple_of(3) {
             text.push(',');
         }
-        // Writing to a text does not fail.
+        // Writing to a `String` cannot fail.
         let _ = write!(text, "{digit}");
     }
     text

@@ -1,5 +1,5 @@
-//! The shop's database and the layer through which it is used: each change calls the hooks, inside a real transaction. Who
-//! buys what is told in `writers.rs`.
+//! The shop's database and its data-access layer: each change calls the hooks inside a real transaction. The workload
+//! is in `writers.rs`.
 
 use std::error::Error;
 use std::path::Path;
@@ -11,13 +11,13 @@ use serde::{Deserialize, Serialize};
 
 /// The schema of the shop's events.
 pub(super) const SCHEMA: &str = "shop";
-/// The tables, which are the entities too.
+/// The tables; also the entities of the events.
 pub(super) const ENTITIES: [&str; 4] = ["customers", "orders", "items", "products"];
-/// How many products there are; their ids begin with 1.
+/// The number of products; their ids are 1 to `PRODUCTS`.
 pub(super) const PRODUCTS: i64 = 200;
-/// The largest order that the shop takes, in cents.
+/// The largest total of an order, in cents.
 pub(super) const LARGEST_ORDER: i64 = 90_000;
-/// How long a writer waits for the others.
+/// How long a writer waits for the lock of the database.
 const BUSY: Duration = Duration::from_secs(30);
 
 const TABLES: &str = "
@@ -34,7 +34,7 @@ const TABLES: &str = "
         WITHOUT ROWID;
 ";
 
-/// Someone who buys.
+/// A customer.
 #[derive(Debug, Serialize)]
 pub(super) struct Customer {
     pub(super) id: i64,
@@ -42,7 +42,7 @@ pub(super) struct Customer {
     pub(super) email: String,
 }
 
-/// Something to buy.
+/// A product.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Product {
     pub(super) id: i64,
@@ -50,7 +50,7 @@ pub(super) struct Product {
     /// In cents.
     pub(super) price: i64,
     pub(super) stock: i64,
-    /// Grows with each change.
+    /// Incremented by each change.
     pub(super) version: i64,
 }
 
@@ -72,15 +72,15 @@ struct Item {
     order: i64,
     product: i64,
     quantity: i64,
-    /// Of one piece, in cents.
+    /// Price of one piece, in cents.
     price: i64,
 }
 
-/// Why something was not done. A hook's veto is a [`hooks::HookError`].
+/// Any error of the demo. A rejection by a hook is a [`hooks::HookError`].
 pub(super) type Undone = Box<dyn Error + Send + Sync>;
 
-/// Makes the tables and fills the shelves. From then on triggers count each change, inside its transaction: what the
-/// database itself says was committed.
+/// Creates the tables and the products. From then on triggers count each change inside its transaction, so the counts
+/// are those of the committed changes.
 pub(super) fn found(path: &Path) -> rusqlite::Result<()> {
     let mut connection = connect(path)?;
     connection.execute_batch(TABLES)?;
@@ -105,12 +105,12 @@ pub(super) fn found(path: &Path) -> rusqlite::Result<()> {
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
     connection.busy_timeout(BUSY)?;
-    // With the write-ahead log this loses nothing when the process is killed.
+    // With the write-ahead log, NORMAL loses nothing when the process is killed.
     connection.execute_batch("PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON;")?;
     Ok(connection)
 }
 
-/// The data-access layer: one connection, the hooks, and who works with it.
+/// The data-access layer: one connection, the hooks, and the user that acts on it.
 pub(super) struct Shop {
     connection: Connection,
     hooks: HookRegistry,
@@ -122,18 +122,18 @@ impl Shop {
         Ok(Self { connection: connect(path)?, hooks: hooks.clone(), user })
     }
 
-    /// Begins a transaction that may write. Waits for those of others.
+    /// Begins a write transaction. Blocks up to 30 s for the transactions of others.
     pub(super) fn begin(&mut self) -> rusqlite::Result<Work<'_>> {
         let sql = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         Ok(Work { sql, gathered: self.hooks.transaction(), hooks: &self.hooks, user: &self.user })
     }
 
-    /// A product as it was committed last.
+    /// Reads a product as committed last.
     pub(super) fn product(&self, id: i64) -> rusqlite::Result<Option<Product>> {
         self.connection.query_row("SELECT * FROM products WHERE id = ?1", [id], product_of).optional()
     }
 
-    /// How many changes were committed, by entity and operation, as the triggers counted.
+    /// Reads the number of committed changes by entity and operation, as counted by the triggers.
     pub(super) fn committed_changes(&self) -> rusqlite::Result<Vec<(String, String, u64)>> {
         let mut statement = self.connection.prepare("SELECT entity, operation, count FROM changes")?;
         statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get::<_, u32>(2)?.into())))?.collect()
@@ -152,7 +152,7 @@ fn item_of(row: &Row<'_>) -> rusqlite::Result<Item> {
     Ok(Item { id: row.get(0)?, order: row.get(1)?, product: row.get(2)?, quantity: row.get(3)?, price: row.get(4)? })
 }
 
-/// A transaction. Dropping it without a commit rolls back, in the database as in what the hooks will hear of.
+/// A transaction. Dropping it without a commit rolls it back, in the database and in the hooks.
 pub(super) struct Work<'a> {
     sql: Transaction<'a>,
     gathered: hooks::Transaction,
@@ -176,7 +176,7 @@ impl Work<'_> {
         })
     }
 
-    /// Takes an order of what it will cost. The before-hook may say no.
+    /// Inserts an order with its total. The before-hook may reject it.
     pub(super) fn place_order(&mut self, customer: i64, email: &str, total: i64) -> Result<Order, Undone> {
         #[derive(Serialize)]
         struct New<'a> {
@@ -198,7 +198,7 @@ impl Work<'_> {
         })
     }
 
-    /// Adds a line to an order, and takes the goods from the shelf.
+    /// Adds a line to an order, and reduces the stock.
     pub(super) fn add_item(&mut self, order: i64, product: &Product, quantity: i64) -> Result<(), Undone> {
         let item = Item { id: 0, order, product: product.id, quantity, price: product.price };
         self.change(Operation::Create, "items", None, &item, |sql| {
@@ -227,7 +227,7 @@ impl Work<'_> {
         self.update("orders", order, |sql| sql.query_row(update, params![order, state], order_of))
     }
 
-    /// Takes an order back: its lines go, the goods return to the shelf, then it goes itself.
+    /// Cancels an order: deletes its lines, restores the stock, then deletes the order.
     pub(super) fn cancel_order(&mut self, order: i64) -> Result<(), Undone> {
         let lines: Vec<Item> = {
             let mut statement = self.sql.prepare("SELECT * FROM items WHERE \"order\" = ?1")?;
@@ -240,7 +240,7 @@ impl Work<'_> {
         self.delete("orders", order)
     }
 
-    /// An update whose event carries the whole row as it is then.
+    /// Runs an update whose event carries the whole row after the change.
     fn update<T: Serialize>(
         &mut self,
         entity: &str,
@@ -259,7 +259,8 @@ impl Work<'_> {
         self.change(Operation::Delete, entity, Some(id), &(), |sql| sql.execute(&statement, [id]).map(|_| (id, ())))
     }
 
-    /// The one way of a change: the hooks are asked, the database does it, and it is remembered for the commit.
+    /// Runs a create or a delete: calls the before-hooks, executes the statement, and records the change for the
+    /// commit.
     fn change<T: Serialize>(
         &mut self,
         operation: Operation,
@@ -299,7 +300,7 @@ impl Work<'_> {
         Ok(self.gathered.release(name)?)
     }
 
-    /// Commits, then lets the after-hooks hear of it. Returns how many changes it was.
+    /// Commits, then runs the after-hooks. Returns the number of changes.
     pub(super) fn commit(self) -> Result<u64, Undone> {
         self.sql.commit()?;
         Ok(self.gathered.commit() as u64)

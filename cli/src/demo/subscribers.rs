@@ -1,5 +1,5 @@
-//! What follows from the shop's events: an audit log, a cache that stays fresh, mail to customers, and an alarm for what
-//! failed for good.
+//! The subscriptions to the shop's events: an audit log, invalidation of the cache, mail to customers, and an alarm for
+//! dead letters.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,10 +20,10 @@ pub(super) const CACHE: &str = "cache";
 pub(super) const MAILER: &str = "mailer";
 pub(super) const ALARM: &str = "alarm";
 
-/// How long the mail server takes for a mail.
+/// The simulated duration of sending a mail.
 const SENDING: Duration = Duration::from_micros(500);
 
-/// What the subscriptions work on.
+/// The state that the handlers write to.
 pub(super) struct Subscribers {
     pub(super) audit: Arc<AuditLog>,
     pub(super) mailer: Arc<Mailer>,
@@ -34,7 +34,7 @@ impl Subscribers {
     pub(super) fn subscribe(broker: &Broker, audit: AuditLog, cache: &Arc<Cache>) -> Result<Self, SubscribeError> {
         let it = Self { audit: Arc::new(audit), mailer: Arc::default(), alarms: Arc::default() };
 
-        // A database has one writer at a time, so one call at a time is enough; and the log is in the order of publishing.
+        // `ordered`: the log is in publish order. SQLite has one writer at a time, so this costs no concurrency.
         let audit = Arc::clone(&it.audit);
         broker.subscribe_with(SubscribeOptions::new("shop.**").name(AUDIT).ordered(), move |delivery| {
             audit.write(delivery)
@@ -69,7 +69,7 @@ impl Subscribers {
     }
 }
 
-/// The log of all changes: a database of its own, with a row for each event.
+/// The log of all changes: a database of its own with one row per event.
 #[derive(Debug)]
 pub(super) struct AuditLog {
     connection: Mutex<Connection>,
@@ -78,7 +78,7 @@ pub(super) struct AuditLog {
 impl AuditLog {
     pub(super) fn open(path: &Path) -> rusqlite::Result<Self> {
         let connection = Connection::open(path)?;
-        // The primary key makes an event that comes twice an error.
+        // The primary key makes a second delivery of an event an error.
         connection.execute_batch(
             "PRAGMA journal_mode = WAL;
              PRAGMA synchronous = NORMAL;
@@ -95,7 +95,7 @@ impl AuditLog {
         self.with(|sql| sql.execute("INSERT INTO audit VALUES (?1, ?2, ?3, ?4)", row)).map(|_| ())
     }
 
-    /// How many rows there are of each type of event.
+    /// Reads the number of rows by event type.
     pub(super) fn rows(&self) -> rusqlite::Result<Vec<(String, u64)>> {
         self.with(|sql| {
             let mut statement = sql.prepare("SELECT type, count(*) FROM audit GROUP BY type")?;
@@ -108,7 +108,7 @@ impl AuditLog {
     }
 }
 
-/// A mail server with bad days. What goes wrong is decided by the order's number, so it is the same in each run.
+/// A mail server that fails at times. The order's number decides which attempts fail, so every run fails alike.
 #[derive(Debug, Default)]
 pub(super) struct Mailer {
     pub(super) sent: AtomicU64,
@@ -119,10 +119,10 @@ impl Mailer {
         let order: Order = delivery.event().payload_as()?;
         std::thread::sleep(SENDING);
         match order.id % 400 {
-            // Two of 400 never reach anybody.
+            // 2 of 400 mails become dead letters.
             111 => return Err(HandlerError::permanent(format_args!("{}: no such mailbox", order.email))),
             222 => return Err(HandlerError::retry("the mail server of example.org does not answer")),
-            // One of 8 needs a second attempt, one of 40 a third.
+            // 1 of 8 needs a second attempt, 1 of 40 a third.
             number if number % 8 == 3 && delivery.attempt() == 1 => {
                 return Err(HandlerError::retry("connection reset"));
             }

@@ -1,4 +1,5 @@
-//! The clerks of the shop: threads that sell, take payment, cancel and restock, each transaction with its own luck.
+//! The workload: clerk threads that sell, take payment, cancel and restock in transactions chosen by a pseudo-random
+//! generator.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,11 +12,11 @@ use super::cache::Cache;
 use super::shop::{PRODUCTS, Product, Shop, Undone, Work};
 use super::{MAX_CHANGES, QUEUES};
 
-/// How long a clerk waits before it looks again whether there is room.
+/// How long a clerk waits before it checks the queues again.
 const PAUSE: Duration = Duration::from_millis(1);
-/// How many of its orders a clerk keeps in mind.
+/// How many customers and open orders a clerk remembers, each.
 const REMEMBERED: usize = 100;
-/// The most lines of an order before the gift is added.
+/// The maximum number of lines of an order, without the gift.
 const LINES: u64 = 4;
 
 const _: () = assert!(
@@ -23,21 +24,21 @@ const _: () = assert!(
     "an order, its lines, a gift and its card, each with a change of stock, fit in one transaction"
 );
 
-/// What all clerks did, for the line on the screen and the report.
+/// The counters of all clerks, for the progress line and the report.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     pub(super) committed: AtomicU64,
-    /// Changes in the transactions that were committed, as the hooks heard of them.
+    /// Changes of the committed transactions, as passed to the after-hooks.
     pub(super) changes: AtomicU64,
     pub(super) rolled_back: AtomicU64,
-    /// Those of them that a before-hook stopped.
+    /// Transactions among the rolled-back ones that a before-hook rejected.
     pub(super) vetoed: AtomicU64,
     pub(super) savepoints_rolled_back: AtomicU64,
     /// Pauses between transactions because a queue was half full.
     pub(super) pauses: AtomicU64,
 }
 
-/// What the clerks share.
+/// The state shared by the clerks.
 pub(super) struct Store {
     pub(super) broker: Broker,
     pub(super) cache: Arc<Cache>,
@@ -45,12 +46,12 @@ pub(super) struct Store {
     pub(super) closing: AtomicBool,
 }
 
-/// One clerk, until the shop closes.
+/// One clerk; works until `closing` is set.
 pub(super) struct Clerk<'a> {
     store: &'a Store,
     shop: Shop,
     luck: Luck,
-    /// Who buys at this till: id and e-mail address.
+    /// Customers of this clerk: id and e-mail address.
     customers: Vec<(i64, String)>,
     /// Orders that can be paid or cancelled.
     open: Vec<i64>,
@@ -86,7 +87,7 @@ impl<'a> Clerk<'a> {
         Ok(())
     }
 
-    /// A new customer.
+    /// Adds a new customer.
     fn register(&mut self) -> Result<(), Undone> {
         let name = format!("{} {}", NAMES[self.luck.below(NAMES.len() as u64) as usize], self.luck.below(100_000));
         let mut added = None;
@@ -100,10 +101,10 @@ impl<'a> Clerk<'a> {
         Ok(())
     }
 
-    /// An order of some lines. Sometimes it is too large, and the hook says no; sometimes the customer has second thoughts;
-    /// sometimes a gift is put in behind a savepoint, and taken out again.
+    /// Places an order of 1 to 4 lines. Some are rejected by the hook as too large, some are rolled back, and some get
+    /// a gift behind a savepoint, which may be rolled back.
     fn sell(&mut self) -> Result<(), Undone> {
-        // What is read through the cache is what was committed, so it is read before the transaction.
+        // The cache holds committed products, so they are read before the transaction begins.
         let lines: Vec<(Product, i64)> = (0..1 + self.luck.below(LINES))
             .map(|_| Ok((self.any_product()?, 1 + self.luck.below(5) as i64)))
             .collect::<Result<_, Undone>>()?;
@@ -160,7 +161,7 @@ impl<'a> Clerk<'a> {
         Ok(())
     }
 
-    /// New goods, or a new price.
+    /// Restocks a product, or changes its price.
     fn stock(&mut self) -> Result<(), Undone> {
         let (id, price) = (1 + self.luck.below(PRODUCTS as u64) as i64, 95 + self.luck.below(9_900) as i64);
         let restock = self.luck.below(2) == 0;
@@ -177,7 +178,7 @@ impl<'a> Clerk<'a> {
     }
 }
 
-/// Whether every queue is less than half full, so that a transaction of each clerk still fits in the other half.
+/// Whether every queue is less than half full, so that one transaction of each clerk fits in the other half.
 fn has_room(broker: &Broker) -> bool {
     let stats = broker.stats();
     let in_flight = stats.in_flight * 2 < QUEUES.max_in_flight as u64;
@@ -189,7 +190,7 @@ fn has_room(broker: &Broker) -> bool {
         })
 }
 
-/// Runs a transaction to its end. A veto is a rollback.
+/// Runs a transaction to its end. A rejection by a hook rolls back.
 fn transact(
     store: &Store,
     shop: &mut Shop,
@@ -218,7 +219,7 @@ fn transact(
     Ok(end)
 }
 
-/// Keeps an entry, in place of another one if there are enough.
+/// Adds an entry; replaces a random one if there are `REMEMBERED`.
 fn remember<T>(entries: &mut Vec<T>, entry: T, luck: &mut Luck) {
     if entries.len() < REMEMBERED {
         entries.push(entry);
@@ -227,7 +228,7 @@ fn remember<T>(entries: &mut Vec<T>, entry: T, luck: &mut Luck) {
     }
 }
 
-/// Small pseudo-random numbers (xorshift64*), the same in each run for the same clerk.
+/// A pseudo-random generator (xorshift64*), seeded by the clerk's number, so every run repeats the same sequence.
 struct Luck(u64);
 
 impl Luck {
@@ -260,7 +261,7 @@ mod tests {
         let options = SubscribeOptions::new("*").concurrency(1).queue_capacity(10);
         let hold = move |_: &eventbroker::Delivery<'_>| {
             let _ = started.send(());
-            // Ends when the test lets go.
+            // Returns when the test drops `release`.
             let _ = released.lock().expect("no handler panics").recv();
         };
         broker.subscribe_with(options, hold).expect("a subscription");

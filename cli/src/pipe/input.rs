@@ -1,4 +1,5 @@
-//! Standard input: lines in, events published, bad lines reported. Waits for room, never gives an event up.
+//! Standard input: reads lines, publishes events, reports bad lines. A full queue blocks the reader; no event is
+//! dropped.
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::sync::Arc;
@@ -15,28 +16,28 @@ use crate::cloudevents::{self, Fault};
 use crate::complain;
 use crate::exit::Failure;
 
-/// The longest line. A payload of a mebibyte fits, with metadata and white space.
+/// The maximum length of a line. A payload of 1 MiB fits, with metadata and white space.
 const MAX_LINE_BYTES: u64 = 4 << 20;
 const BUFFER_BYTES: usize = 256 * 1024;
-/// While too many events are open: how long until the next try.
+/// How long to wait before publishing again after `PublishError::Full`.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// See the module's page.
+/// The reader; runs on a thread of its own.
 #[derive(Debug)]
 pub(super) struct Input {
     pub(super) broker: Broker,
-    /// The source of events that come from no eventbroker.
+    /// The source of CloudEvents from elsewhere than eventbroker.
     pub(super) foreign: Source,
     pub(super) totals: Arc<Totals>,
     pub(super) ledger: Option<Arc<Ledger>>,
-    /// Whether to end before the input does.
+    /// Whether to stop before the end of the input.
     pub(super) ending: Arc<AtomicBool>,
-    /// Report as JSON.
+    /// Report bad lines as JSON.
     pub(super) json: bool,
 }
 
 impl Input {
-    /// Reads until the input or the broker ends.
+    /// Reads until the end of the input, or until `ending` is set.
     pub(super) fn run(&self) -> Result<(), Failure> {
         let mut input = BufReader::with_capacity(BUFFER_BYTES, io::stdin().lock());
         let mut line = Vec::new();
@@ -67,7 +68,7 @@ impl Input {
     }
 
     fn decode(&self, line: &[u8]) -> Result<Event, Fault> {
-        // A quick look, since most lines are of one form; `decode` knows for sure.
+        // A fast substring search first, since most lines are of one form; `decode` decides.
         let may_be_foreign = memmem::find(line, b"\"specversion\"").is_some();
         if may_be_foreign && let Some(decoded) = cloudevents::decode(line, self.foreign) {
             return decoded;
@@ -75,7 +76,7 @@ impl Input {
         Event::from_json(line).map_err(Fault::from)
     }
 
-    /// Publishes, and waits for room as long as it takes.
+    /// Publishes an event, and retries while the broker is full.
     fn publish(&self, mut event: Event) -> Result<(), Fault> {
         loop {
             let event_type = event.event_type().clone();
@@ -95,11 +96,11 @@ impl Input {
                     event = *refused;
                     thread::sleep(PAUSE);
                 }
-                // The end: the line counts as read, the event not as accepted.
+                // `pipe` is stopping: the line counts as read, the event not as accepted.
                 Err(PublishError::Full { .. } | PublishError::NotRunning { .. }) => return Ok(()),
                 Err(PublishError::Invalid { reason, .. }) => return Err(reason.into()),
                 Err(PublishError::IdConflict { .. }) => {
-                    return Err(Fault::new("id", "is that of an earlier event with other content"));
+                    return Err(Fault::new("id", "is the id of an earlier event with other content"));
                 }
                 Err(error) => return Err(Fault::new("event", error)),
             }

@@ -1,4 +1,4 @@
-//! Standard output, shared by the handlers: whole lines, buffered, and what became of it.
+//! Standard output, shared by the handlers: complete lines, buffered, and the first write error.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -8,21 +8,21 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 const BUFFER_BYTES: usize = 256 * 1024;
 
-/// See the module's page.
+/// The output; any thread may write lines.
 #[derive(Debug)]
 pub(super) struct Output {
     writer: Mutex<BufWriter<File>>,
-    /// Lines may wait in the buffer.
+    /// The buffer may hold lines that are not flushed.
     is_dirty: AtomicBool,
-    /// Nothing more will be written.
+    /// No more lines will be written.
     is_finished: AtomicBool,
-    /// The first error; nothing is written after it.
+    /// The first write error; nothing is written after it.
     error: OnceLock<io::Error>,
     has_error: AtomicBool,
 }
 
 impl Output {
-    /// Standard output, without the line buffer that the standard library puts before it.
+    /// Opens standard output without the line buffer of the standard library.
     pub(super) fn stdout() -> io::Result<Self> {
         let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
         Ok(Self {
@@ -34,7 +34,7 @@ impl Output {
         })
     }
 
-    /// Writes a line. Blocks while the reader of the output takes nothing. False if it can't be written.
+    /// Writes a line. Blocks while the pipe is full. Returns false after a write error.
     pub(super) fn line(&self, mut line: Vec<u8>) -> bool {
         line.push(b'\n');
         let mut writer = self.writer();
@@ -46,7 +46,7 @@ impl Output {
         self.keep(written)
     }
 
-    /// Hands over what waits in the buffer. Blocks as `line` does.
+    /// Flushes the buffer. Blocks while the pipe is full.
     pub(super) fn flush(&self) {
         if self.is_dirty.swap(false, Ordering::Relaxed) {
             let mut writer = self.writer();
@@ -68,7 +68,7 @@ impl Output {
         false
     }
 
-    /// Lets the thread that flushes end after its next turn.
+    /// Lets the flusher thread end after its next flush.
     pub(super) fn finish(&self) {
         self.is_finished.store(true, Ordering::Release);
     }
@@ -77,12 +77,12 @@ impl Output {
         self.is_finished.load(Ordering::Acquire)
     }
 
-    /// Whether nothing can be written any more.
+    /// Whether a write has failed, so that nothing more is written.
     pub(super) fn has_ended(&self) -> bool {
         self.has_error.load(Ordering::Acquire)
     }
 
-    /// Whether the reader of the output has gone.
+    /// Whether the reader of the output has closed the pipe.
     pub(super) fn is_closed(&self) -> bool {
         self.error().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
     }

@@ -1,4 +1,4 @@
-//! What was done, counted and told at the end.
+//! The counts that `pipe` reports at its end.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::{complain, signals};
 
-/// What the reader counts.
+/// The counters of the reader.
 #[derive(Debug, Default)]
 pub(super) struct Totals {
     pub(super) lines: AtomicU64,
@@ -17,18 +17,18 @@ pub(super) struct Totals {
     pub(super) duplicates: AtomicU64,
 }
 
-/// What was done. With `--json` it is printed by these names.
+/// The report. With `--json` the counts are printed under these names.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     lines: u64,
     bad_lines: u64,
     accepted: u64,
     duplicates: u64,
-    /// Deliveries that were written, or whose command said so.
+    /// Deliveries that were written to the output.
     done: u64,
-    /// Deliveries that failed for good.
+    /// Deliveries that failed permanently.
     failed: u64,
-    /// Events that were accepted and are not handled, because the end came first.
+    /// Accepted events that were not handled before the stop.
     not_handled: usize,
     signal: Option<i32>,
     seconds: f64,
@@ -49,12 +49,12 @@ impl Report {
         }
     }
 
-    /// Whether every line was an event, and every delivery was done.
+    /// Whether every line was a valid event and every delivery was done.
     pub(super) fn is_complete(&self) -> bool {
         self.bad_lines == 0 && self.failed == 0 && self.not_handled == 0
     }
 
-    /// Prints it to standard error.
+    /// Prints the report to standard error.
     pub(super) fn print(&self, json: bool) {
         if json {
             complain(&serde_json::json!(self).to_string());
@@ -72,7 +72,7 @@ impl Report {
         let rate = *lines as f64 / seconds.max(0.001);
         text.push_str(&format!("; {seconds:.1} s, {rate:.0} lines/s"));
         if signal.is_some() {
-            text.push_str("; ended by a signal");
+            text.push_str("; stopped by a signal");
         }
         complain(&text);
     }

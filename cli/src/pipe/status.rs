@@ -1,4 +1,4 @@
-//! What `--status` writes: one line for each event that was accepted, when its last delivery has ended.
+//! The lines of `--status`: one per accepted event, written when its last delivery has ended.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::is_notice;
 use super::output::Output;
 
-/// The line. It has `deliveries` and no `payload`, by which it is told from an event.
+/// The line. Readers distinguish it from an event by the field `deliveries` and the absence of `payload`.
 #[derive(Debug, Serialize)]
 struct Line<'a> {
     id: String,
@@ -19,7 +19,7 @@ struct Line<'a> {
     deliveries: &'a [End],
 }
 
-/// How one delivery ended.
+/// The end of one delivery.
 #[derive(Debug, Serialize)]
 struct End {
     pattern: String,
@@ -29,16 +29,16 @@ struct End {
     error: Option<String>,
 }
 
-/// An event with deliveries that have not ended, or that the reader does not know yet to be accepted.
+/// An event with open deliveries, or whose publish has not returned yet.
 #[derive(Debug)]
 struct Open {
     event_type: EventType,
-    /// How many deliveries there are; known once the publish has returned.
+    /// The number of deliveries; known once the publish has returned.
     expected: Option<usize>,
     ended: Vec<End>,
 }
 
-/// Gathers the ends of the deliveries of each event. Bounded by what the broker holds.
+/// Collects the ends of the deliveries of each open event. Bounded by the open events of the broker.
 #[derive(Debug)]
 pub(super) struct Ledger {
     open: Mutex<HashMap<EventId, Open>>,
@@ -46,7 +46,7 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    /// Begins to watch a broker.
+    /// Observes every settled delivery of a broker.
     pub(super) fn watch(broker: &Broker, output: &Arc<Output>) -> Arc<Self> {
         let ledger = Arc::new(Self { open: Mutex::default(), output: Arc::clone(output) });
         let (observer, instance) = (Arc::clone(&ledger), broker.instance_id().to_owned());
@@ -58,7 +58,7 @@ impl Ledger {
         ledger
     }
 
-    /// The broker has accepted an event.
+    /// Records that the broker has accepted an event, and with how many deliveries.
     pub(super) fn accepted(&self, accepted: &Accepted, event_type: &EventType) {
         self.note(&accepted.id, event_type, |open| open.expected = Some(accepted.deliveries));
     }

@@ -54,7 +54,7 @@ fn init_writes_a_template_that_checks_and_leaves_an_existing_file_alone() {
     folder.write("eventbroker.yaml", "mine");
     let again = folder.run(&["init"]);
     assert_eq!((again.code, again.stdout.as_str()), (Some(1), ""));
-    assert!(again.stderr.contains("eventbroker.yaml is there already"), "{}", again.stderr);
+    assert!(again.stderr.contains("eventbroker.yaml already exists"), "{}", again.stderr);
     assert_eq!(fs::read_to_string(folder.0.join("eventbroker.yaml")).expect("it is there"), "mine");
 }
 

@@ -54,7 +54,7 @@ fn a_command_may_leave_its_input_unread() {
 #[test]
 fn a_command_ended_by_a_signal_has_failed() {
     let out = run(&["pipe", "--pattern", "*", "--exec", "kill -9 $$", "--status"], &event("1", "a.b.c", &json!(1)));
-    assert_eq!(out.lines()[0]["deliveries"][0]["error"], "the command was ended by signal 9");
+    assert_eq!(out.lines()[0]["deliveries"][0]["error"], "the command was killed by signal 9");
     assert_eq!(out.code, Some(6));
 }
 

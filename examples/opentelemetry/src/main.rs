@@ -1,5 +1,5 @@
-//! A trace of OpenTelemetry goes through the broker: the request, the publish, and the handlers on other threads share one trace id.
-//! It prints what a collector would get, and ends by itself.
+//! OpenTelemetry traces through the broker: the request, the publish and the handlers on other threads share one trace
+//! id. The program prints the spans that a collector would receive, and exits.
 //!
 //! ```sh
 //! cargo run -p eventbroker-example-opentelemetry
@@ -21,7 +21,7 @@ use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_subscriber::layer::SubscriberExt;
 
-/// What a program copies: contexts in the form of W3C, in the metadata of events.
+/// A propagator to copy into your program: W3C trace contexts in the metadata of events.
 struct OpenTelemetry(TraceContextPropagator);
 
 impl Propagator for OpenTelemetry {
@@ -36,7 +36,7 @@ impl Propagator for OpenTelemetry {
         let entries: HashMap<String, String> = event.metadata().iter().filter_map(text).collect();
         let context = self.0.extract(&entries);
         if attempt == 1 {
-            // It fails only if the span is not wanted.
+            // An error means that no subscriber records the span.
             let _ = span.set_parent(context);
         } else {
             span.add_link(context.span().span_context().clone());
@@ -44,7 +44,7 @@ impl Propagator for OpenTelemetry {
     }
 }
 
-/// Keeps what ends; a real program has an OTLP exporter here.
+/// Collects ended spans. A real program uses an OTLP exporter.
 #[derive(Debug, Clone, Default)]
 struct Collected(Arc<Mutex<Vec<SpanData>>>);
 
@@ -66,7 +66,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .retry_policy(RetryPolicy::fixed(1, Duration::from_millis(1)))
         .start()?;
     broker.subscribe_with(SubscribeOptions::new("shop.orders.*").name("warehouse"), |delivery| {
-        // Whatever a handler publishes belongs to its trace too.
+        // Events that a handler publishes belong to its trace.
         let mail = Event::builder(Source::System, "shop.mail.send").build();
         delivery.broker().zip(mail.ok()).map(|(broker, mail)| broker.publish(mail));
     })?;
@@ -77,7 +77,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     tracing::info_span!("POST /orders").in_scope(|| {
         broker.publish(Event::builder(Source::Frontend, "shop.orders.create").build()?).map_err(Box::<dyn Error>::from)
     })?;
-    // The stop refuses new events, and the mail is one.
+    // `stop` rejects new events, so wait until the handler has published the mail.
     while broker.stats().completed < 2 {
         std::thread::sleep(Duration::from_millis(1));
     }

@@ -1,11 +1,11 @@
-//! Two fleets, one on Redis and one on NATS, that share their events: this process carries them both ways, until its standard input ends. Any
-//! number of it may run; they share the work.
+//! Two fleets, one on Redis and one on NATS, that share their events. This process forwards events in both directions
+//! until its standard input closes. Several such processes share the work.
 //!
-//! - No loops: what was carried is marked with the fleet that it comes from, and what is marked is not carried.
-//! - No repeats: an event keeps its id. What is carried again, because this process died after it had published and before that was acknowledged, is a
-//!   duplicate on the other side, and changes nothing, as long as it comes again within the other side's `dedupe_window`.
-//! - Nothing lost: an event is acknowledged on its side when the other one has accepted it. While that is away, it waits, and so do
-//!   those of its key behind it.
+//! - No loops: a forwarded event has metadata with the fleet of its origin, and such an event is not forwarded again.
+//! - No repeats: an event keeps its id. An event forwarded again after a crash is a duplicate on the other side if it
+//! arrives within the `dedupe_window` there.
+//! - No losses: an event is acknowledged when the other side has accepted it. While the other side is away, the event
+//! waits, and so do later events of its key.
 //!
 //! `cargo run -p eventbroker-example-two-fleets -- redis://localhost nats://localhost`
 
@@ -18,11 +18,11 @@ use eventbroker::{Broker, Event, HandlerError, RetryPolicy, SubscribeOptions};
 use eventbroker_nats::Nats;
 use eventbroker_redis::Redis;
 
-/// What is carried. (Not everything: each fleet has dead letters of its own.)
+/// The events to forward. Not all: notices of dead letters stay in their fleet.
 const PATTERN: &str = "shop.**";
-/// The metadata that says which fleet an event comes from.
+/// The metadata entry with the fleet of origin.
 const MARK: &str = "fleet";
-/// After so long others carry what a process that died had begun: well within the time for which either side knows an id.
+/// The time after which another process takes over events of a dead one. Much shorter than either `dedupe_window`.
 const LEASE: Duration = Duration::from_secs(5);
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -34,11 +34,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("carrying");
     io::copy(&mut io::stdin(), &mut io::sink())?;
     let clean = [redis, nats].iter().all(|broker| broker.stop(Duration::from_secs(5)).is_clean());
-    println!("{}", if clean { "everything was carried" } else { "the rest waits for the next one" });
+    println!("{}", if clean { "everything was forwarded" } else { "the rest waits for the next process" });
     Ok(())
 }
 
-/// Has the events that come from one fleet published in the other one.
+/// Forwards the events of one fleet to the other.
 fn carry(from: &Broker, fleet: &'static str, to: &Broker) -> Result<(), Box<dyn Error>> {
     let to = to.clone();
     let patient = RetryPolicy::fixed(u32::MAX, Duration::from_secs(1));
@@ -50,7 +50,7 @@ fn carry(from: &Broker, fleet: &'static str, to: &Broker) -> Result<(), Box<dyn 
         let copy = marked(event, fleet).map_err(|error| HandlerError::permanent(error.to_string()))?;
         match to.publish(copy) {
             Ok(_) => Ok(()),
-            // The other side knows this id as something else: to try again would not help.
+            // The other side rejects the event itself, so a retry cannot succeed.
             Err(error @ (PublishError::IdConflict { .. } | PublishError::Invalid { .. })) => {
                 Err(HandlerError::permanent(error.to_string()))
             }
@@ -60,7 +60,7 @@ fn carry(from: &Broker, fleet: &'static str, to: &Broker) -> Result<(), Box<dyn 
     Ok(())
 }
 
-/// The same event, with the fleet that it comes from.
+/// A copy of the event with the metadata of its origin.
 fn marked(event: &Event, fleet: &str) -> Result<Event, BuildError> {
     let mut copy = Event::builder(event.source(), event.event_type().as_str())
         .id(event.id().clone())

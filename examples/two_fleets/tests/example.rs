@@ -1,4 +1,4 @@
-//! The example does what it says: events of either fleet reach the other one, once, also when the process that carries them is killed.
+//! Events of either fleet reach the other one once, even if the forwarding process is killed.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
@@ -16,11 +16,11 @@ use eventbroker_redis::Redis;
 const EACH: usize = 200;
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A process of the example, which is killed when it is dropped.
+/// A process of the example. Killed on drop.
 struct Carrier(Child);
 
 impl Carrier {
-    /// One that carries already.
+    /// Starts a process, and waits until it forwards.
     fn start(redis: &str, nats: &str) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_eventbroker-example-two-fleets"));
         let mut child =
@@ -33,13 +33,13 @@ impl Carrier {
 
 impl Drop for Carrier {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The process may have ended already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// How often each event was handled in a fleet, and the mark that it had.
+/// The calls of each event in a fleet, and its mark.
 type Handled = Arc<Mutex<BTreeMap<String, (usize, Option<String>)>>>;
 
 fn listen(broker: &Broker) -> Handled {
@@ -59,7 +59,7 @@ fn listen(broker: &Broker) -> Handled {
 fn wait_until(what: &str, holds: impl Fn() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !holds() {
-        assert!(Instant::now() < deadline, "it did not come to pass: {what}");
+        assert!(Instant::now() < deadline, "timed out waiting until {what}");
         thread::sleep(Duration::from_millis(5));
     }
 }
@@ -86,7 +86,7 @@ fn events_of_either_fleet_reach_the_other_one_once() {
         for fleet in &fleets {
             scope.spawn(move || (0..EACH).for_each(|number| publish(fleet, number)));
         }
-        // In the middle of it.
+        // The process is killed while it forwards.
         wait_until("some are carried", || {
             count(0) + count(1) > 2 * EACH + EACH / 4 || count(0) > EACH && count(1) > EACH
         });
@@ -96,7 +96,7 @@ fn events_of_either_fleet_reach_the_other_one_once() {
     wait_until("all are carried", || count(0) == 2 * EACH && count(1) == 2 * EACH);
     fleets.iter().for_each(|fleet| publish(fleet, EACH));
     wait_until("the last are carried", || count(0) == 2 * EACH + 2 && count(1) == 2 * EACH + 2);
-    // Also what the dead one had begun, which comes again after its lease.
+    // Including the events of the killed process, which are redelivered after its lease.
     let is_open = |status| {
         let filter = Filter { status: Some(status), ..Filter::default() };
         fleets.iter().any(|fleet| !fleet.list(&filter).expect("it answers").events.is_empty())
@@ -104,13 +104,13 @@ fn events_of_either_fleet_reach_the_other_one_once() {
     wait_until("all is settled", || !is_open(Status::Pending) && !is_open(Status::Processing));
     for (at, origin) in [(0, "nats"), (1, "redis")] {
         let handled = handled[at].lock().expect("no panic under the lock");
-        assert!(handled.values().all(|(times, _)| *times == 1), "one came twice in the fleet of {at}");
+        assert!(handled.values().all(|(times, _)| *times == 1), "an event was handled twice in fleet {at}");
         let carried = handled.values().filter(|(_, mark)| mark.as_deref() == Some(origin)).count();
         let own = handled.values().filter(|(_, mark)| mark.is_none()).count();
         assert_eq!((carried, own), (EACH + 1, EACH + 1), "the events from {origin}, and its own");
         let page = fleets[at].list(&Filter { limit: Some(10_000), ..Filter::default() }).expect("it answers");
         assert_eq!(page.events.len(), 2 * EACH + 2, "nothing is stored twice");
-        assert_eq!(fleets[at].dead_letter_count(), Ok(0), "nothing went back where it came from");
+        assert_eq!(fleets[at].dead_letter_count(), Ok(0), "no event was forwarded back to its origin");
     }
     drop(carrier);
     assert!(fleets.iter().all(|fleet| fleet.stop(PATIENCE).is_clean()));

@@ -1,6 +1,7 @@
-//! The crash guard: what came back from a lost lease may have killed its holder, so it runs alone, one in the whole process at a
-//! time, and the back end is told before the call. If the process dies of it, only that one collects a crash; after
-//! [`MAX_CRASHES`] of them it becomes a dead letter. What waits for its turn keeps its place, its lane and its lease.
+//! The crash guard. A redelivery after a lost lease may have killed its previous holder; such a delivery is a
+//! *suspect*. One suspect runs at a time in this process, and its call is marked at the back end before it begins. If
+//! the process dies, only the marked delivery counts a crash; [`MAX_CRASHES`] make a dead letter. A waiting suspect
+//! keeps its place, its lane and its lease.
 
 use std::sync::Arc;
 
@@ -9,26 +10,27 @@ use crate::outcome::DeadReason;
 use crate::queue::{HeldLease, QueuedDelivery};
 use crate::subscription::{State, Subscription};
 
-/// So many crashes make a dead letter.
+/// After this many crashes a delivery becomes a dead letter.
 const MAX_CRASHES: u32 = 3;
 
-/// A call under a lease, from before it begins until it is settled.
+/// A call under a lease, from before the call begins until the attempt is settled.
 pub(crate) struct LeasedCall {
     engine: Arc<Engine>,
     lease: Arc<HeldLease>,
-    alone: bool,
+    /// The call has the turn of the suspects.
+    is_suspect: bool,
 }
 
 impl Drop for LeasedCall {
     fn drop(&mut self) {
         self.lease.end_call();
-        if !self.alone {
+        if !self.is_suspect {
             return;
         }
         self.lease.clear();
         let Some(bridge) = &self.engine.bridge else { return };
         if !self.lease.is_settled() {
-            // It will be retried: that is no crash.
+            // The delivery waits for a retry in this process, which must not count as a crash.
             bridge.unmark(&self.lease);
         }
         bridge.suspects.end();
@@ -37,8 +39,8 @@ impl Drop for LeasedCall {
 }
 
 impl Engine {
-    /// What has to be seen to before a call under a lease. Returns the delivery and its call, or nothing if it does not run
-    /// now: its lease is lost, it is a dead letter, or it waits for its turn.
+    /// Checks the lease and the crash count before a call, and begins a suspect's turn. Returns the delivery and its
+    /// call; `None` if no call may begin: lost lease, dead letter, or not its turn. Blocks for a mark, at most 5 s.
     pub(crate) fn before_leased_call(
         self: &Arc<Self>,
         subscription: &Arc<Subscription>,
@@ -46,10 +48,10 @@ impl Engine {
         lease: Arc<HeldLease>,
         now: u64,
     ) -> Option<(QueuedDelivery, LeasedCall)> {
-        // A lease comes from a bridge.
+        // Never `None`: a lease comes from a bridge.
         let bridge = self.bridge.as_ref()?;
         if lease.is_lost(now) {
-            bridge.inbound.lose_behind(&lease);
+            bridge.inbound.leases.lock().lose_behind(&lease);
             self.cancel(subscription, delivery);
             return None;
         }
@@ -59,12 +61,12 @@ impl Engine {
             self.make_dead_letter(subscription, delivery, DeadReason::CrashLoop, Some(&error), now);
             return None;
         }
-        let alone = lease.is_suspect();
-        if alone {
+        let is_suspect = lease.is_suspect();
+        if is_suspect {
             let Some(entered) = bridge.suspects.begin(subscription, delivery) else {
                 match subscription.state() {
                     State::Open => {}
-                    // Its removal may have looked at those that wait before this one did.
+                    // A removal may have cancelled the waiting suspects before this one was added.
                     State::Closed => self.cancel_all(subscription),
                     State::Paused => self.release_leases(subscription, true),
                 }
@@ -73,17 +75,16 @@ impl Engine {
             delivery = entered;
             if !bridge.mark(&lease) {
                 bridge.suspects.end();
-                bridge.inbound.lose_behind(&lease);
+                bridge.inbound.leases.lock().lose_behind(&lease);
                 self.cancel(subscription, delivery);
                 return None;
             }
         }
         lease.begin_call(now);
-        Some((delivery, LeasedCall { engine: Arc::clone(self), lease, alone }))
+        Some((delivery, LeasedCall { engine: Arc::clone(self), lease, is_suspect }))
     }
 
-    /// A suspect has ended its turn, or has ended without one, which may have been the next: the one behind it is called, unless one
-    /// runs.
+    /// Enqueues the next waiting suspect, unless one runs. Called when a suspect has ended, with or without a turn.
     pub(crate) fn call_next_suspect(self: &Arc<Self>) {
         let next = self.bridge.as_ref().and_then(|bridge| bridge.suspects.next());
         if let Some((subscription, delivery)) = next {

@@ -1,6 +1,7 @@
-//! The ingest thread: brings deliveries in from the back end, as many as there is room for.
+//! The ingest thread: receives deliveries from the back end, as many as the queues have places for.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::pauses::Pauses;
@@ -14,11 +15,11 @@ use crate::queue::{HeldLease, History, Place, QueuedDelivery};
 use crate::store::{SharedRecord, StatusSource};
 use crate::subscription::{Subscription, become_worker, guarded};
 
-/// Deliveries per subscription and call of the ingest.
+/// The most deliveries per subscription and call of the ingest.
 const MAX_RECEIVE: u64 = 1_024;
-/// How long a call of the ingest waits for a delivery, if nothing wakes it.
+/// How long a call of the ingest waits for a delivery unless it is woken.
 const WAIT: Duration = Duration::from_secs(1);
-/// The same for an ingest that can't be woken.
+/// How long a call waits if the ingest has no waker.
 pub(super) const POLL_WAIT: Duration = Duration::from_millis(100);
 
 impl Engine {
@@ -47,18 +48,20 @@ impl Engine {
         wait: Duration,
     ) -> Result<(), BackendError> {
         bridge.inbound.notify.reset();
-        // Before the look at the phase, so that a stop either waits for what comes in, or nothing does.
-        bridge.inbound.set_receiving(true);
+        // Ingest thread: stores `receiving`, then loads the phase. `stop`: exchanges the phase, then loads `receiving`
+        // in `drain`. All four are SeqCst: either the stop waits for the deliveries that come in, or this thread sees
+        // the stop and receives none.
+        bridge.inbound.receiving.store(true, Ordering::SeqCst);
         let demand = self.demand(bridge);
-        // Without room too, for what the back end has to see to.
+        // Called without demand, too, so that the back end can do its housekeeping.
         let wait = if demand.is_empty() { Duration::ZERO } else { wait };
         let is_running = self.lifecycle.phase() == Phase::Running;
         let received = if is_running { self.receive(bridge, ingest, &demand, wait) } else { Ok(()) };
-        bridge.inbound.set_receiving(false);
+        bridge.inbound.receiving.store(false, Ordering::SeqCst);
         for name in ingest.wanted_back() {
             let subscription = self.subscriptions.lock().find_by_name(&name);
             if let Some(subscription) = subscription {
-                // What waits for its retry keeps its attempts and its time.
+                // Deliveries that wait for a retry stay: they keep their attempts and their due time.
                 self.release_leases(&subscription, false);
                 bridge.wait_until_settled();
             }
@@ -77,66 +80,66 @@ impl Engine {
         wait: Duration,
     ) -> Result<(), BackendError> {
         let lease_time = bridge.inbound.lease_time().map(nanos);
-        let leases = ingest.receive(demand, wait)?;
-        // Once for all of them, because the process may sleep while they are taken in.
-        let (now, here) = (self.clock.now(), Instant::now());
+        let received = ingest.receive(demand, wait)?;
+        // One time for all leases, because the process may be suspended while they are enqueued.
+        let (now, instant) = (self.clock.now(), Instant::now());
         let hold = |lease: &Lease| {
-            let age = nanos(here.saturating_duration_since(lease.asked));
+            let age = nanos(instant.saturating_duration_since(lease.asked));
             Arc::new(HeldLease::new(lease, now, age, lease_time))
         };
-        let held: Vec<Arc<HeldLease>> = leases.iter().map(hold).collect();
-        bridge.inbound.count_ingested(held.len());
-        // All at once: if one is lost, what came behind it is.
-        bridge.inbound.leases().take_in(&held);
-        for (lease, held) in leases.into_iter().zip(&held) {
-            if !self.take_in(lease, held) {
-                bridge.inbound.lose_behind(held);
-                bridge.release(held);
+        let leases: Vec<Arc<HeldLease>> = received.iter().map(hold).collect();
+        bridge.inbound.ingested.fetch_add(leases.len() as u64, Ordering::SeqCst);
+        // Together: if one lease is lost, those behind it of the same key are lost with it.
+        bridge.inbound.leases.lock().take_in(&leases);
+        for (delivery, lease) in received.into_iter().zip(&leases) {
+            if !self.enqueue_leased(delivery, lease) {
+                bridge.inbound.leases.lock().lose_behind(lease);
+                bridge.release(lease);
             }
         }
         Ok(())
     }
 
-    /// How many deliveries each served subscription has room for; those without room are not listed.
+    /// The credit of each served subscription, that is, the free places of its queue; without those that have none.
     fn demand(&self, bridge: &Bridge) -> Vec<Demand> {
         if self.lifecycle.phase() != Phase::Running {
             return Vec::new();
         }
-        bridge.inbound.set_without_credit(false);
-        let free = |it: &Arc<Subscription>| {
-            let all = if it.inbox.is_full() || it.is_paused() {
+        bridge.inbound.without_credit.store(false, Ordering::SeqCst);
+        let credit = |it: &Arc<Subscription>| {
+            let free = if it.inbox.is_full() || it.is_paused() {
                 0
             } else {
                 it.inbox.capacity().saturating_sub(it.inbox.queued())
             };
             if !it.inbox.is_half_empty() {
-                bridge.inbound.set_without_credit(true);
+                bridge.inbound.without_credit.store(true, Ordering::SeqCst);
             }
-            Demand::new(Arc::clone(&it.name), all.min(MAX_RECEIVE) as usize)
+            Demand::new(Arc::clone(&it.name), free.min(MAX_RECEIVE) as usize)
         };
         let subscriptions = self.subscriptions.lock().all();
         let served = subscriptions.iter().filter(|it| bridge.serves(it.scope));
-        served.map(free).filter(|demand| demand.deliveries > 0).collect()
+        served.map(credit).filter(|demand| demand.deliveries > 0).collect()
     }
 
-    /// Takes a leased delivery in. False if there is no place for it.
-    fn take_in(self: &Arc<Self>, lease: Lease, held: &Arc<HeldLease>) -> bool {
-        let Some(subscription) = self.subscriptions.lock().find_by_name(&lease.subscription) else { return false };
+    /// Enqueues a leased delivery. False if its subscription is unknown or has no place.
+    fn enqueue_leased(self: &Arc<Self>, received: Lease, lease: &Arc<HeldLease>) -> bool {
+        let Some(subscription) = self.subscriptions.lock().find_by_name(&received.subscription) else { return false };
         if !subscription.inbox.reserve() {
             return false;
         }
-        let record = self.record_of(lease.event);
+        let record = self.find_or_store(received.event);
         let mut delivery = QueuedDelivery::new(record, Place::Queue);
-        delivery.history = Some(Box::new(History { lease: Some(Arc::clone(held)), ..History::default() }));
-        delivery.attempts = lease.attempts;
-        lease.errors.into_iter().for_each(|error| delivery.remember(error));
+        delivery.history = Some(Box::new(History { lease: Some(Arc::clone(lease)), ..History::default() }));
+        delivery.attempts = received.attempts;
+        received.errors.into_iter().for_each(|error| delivery.remember(error));
         subscription.inbox.enter(delivery);
         self.after_enqueue(&subscription);
         true
     }
 
-    /// The record of an event that the back end knows, with one more delivery that is open.
-    pub(super) fn record_of(&self, event: Event) -> SharedRecord {
+    /// The record of an event from the back end, stored if it is new, with one more open delivery.
+    fn find_or_store(&self, event: Event) -> SharedRecord {
         let stored = match self.store.find(event.id()) {
             Some(known) => Err(known),
             None => self.store_new(event, 1, StatusSource::Ingest).map_err(|(_, known)| known),

@@ -1,6 +1,7 @@
-//! The mirror thread: sends accepted events and status changes to the back end, in batches, until it has answered.
+//! The mirror thread: sends events and statuses in batches, each until the back end has answered.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::pauses::Pauses;
@@ -12,18 +13,18 @@ use crate::outcome::{Accepted, BackendError, FullLimit, PublishError};
 use crate::provider::{Mirror, SendOutcome};
 use crate::subscription::{Reservation, become_worker, guarded};
 
-/// So few publishers are waited for after they were let go: more are busy with each other for longer than they would save.
-const FEW: usize = 16;
-/// And so long at most.
-const GATHERING: Duration = Duration::from_micros(50);
-/// When they have not come in time, they are not waited for in so many batches.
-const ALONE: u32 = 16;
+/// A batch gathers at most this many just answered publishers: more contend for longer than a round trip saves.
+const MAX_GATHERED: usize = 16;
+/// How long a batch gathers at most.
+const GATHER_LIMIT: Duration = Duration::from_micros(50);
+/// The number of batches that do not gather after one whose publishers did not come in time.
+const SKIPPED_BATCHES: u32 = 16;
 
-/// Outcomes that are seen to while the back end works on the next batch, if there is one.
+/// Answered events, their outcomes, and whether they were sent repeatedly. Processed while the next batch is sent.
 type Answered = Vec<(Outgoing, Option<SendOutcome>, bool)>;
 
 impl Engine {
-    /// Hands an event to the mirror thread, with the room that is reserved for it here.
+    /// Passes an event to the mirror thread, with its reserved places.
     pub(super) fn send_out(
         &self,
         bridge: &Bridge,
@@ -44,29 +45,29 @@ impl Engine {
         become_worker();
         let Some(bridge) = &self.bridge else { return };
         let mut pauses = Pauses::new();
-        let (mut answered, mut last, mut alone) = (Answered::new(), 0, 0_u32);
+        let (mut answered, mut waiting, mut to_skip) = (Answered::new(), 0, 0_u32);
         loop {
             bridge.outbox.fill_batch(&self.instance.id);
-            // Publishers that are let go come back one after the other. Those who wait already go with them: two groups that take turns
-            // would need twice the round trips.
-            let expected = last + bridge.outbox.batch_len();
-            let is_worth_it = (1..=FEW).contains(&last) && expected <= FEW && alone == 0;
-            alone = alone.saturating_sub(1);
-            if is_worth_it || !bridge.outbox.has_batch() {
-                self.follow_up(bridge, &mut answered);
+            // The `waiting` publishers of the last batch publish again one after the other once they are answered. They
+            // share the next batch with those ready now: two alternating groups would need twice the round trips.
+            let expected = waiting + bridge.outbox.batch_len();
+            let gathers = (1..=MAX_GATHERED).contains(&waiting) && expected <= MAX_GATHERED && to_skip == 0;
+            to_skip = to_skip.saturating_sub(1);
+            if gathers || !bridge.outbox.has_batch() {
+                self.process_outcomes(bridge, &mut answered);
             }
-            if is_worth_it && !bridge.outbox.gather(&self.instance.id, expected, GATHERING) {
-                alone = ALONE;
+            if gathers && !bridge.outbox.gather(&self.instance.id, expected, GATHER_LIMIT) {
+                to_skip = SKIPPED_BATCHES;
             }
-            // With statuses left over from a failure there is something to do anyway.
+            // Statuses whose report has failed are retried without waiting for a job.
             if !bridge.outbox.has_batch() && !bridge.closing.is_set() && !bridge.outbox.has_statuses() {
                 bridge.outbox.wait_and_fill(&self.instance.id);
             }
-            last = 0;
+            waiting = 0;
             match &mut mirror {
                 Some(mirror) if bridge.outbox.has_batch() => {
                     answered = self.mirror_batch(bridge, &mut **mirror, answered);
-                    last = answered.iter().filter(|(outgoing, ..)| outgoing.on_confirmed.is_waited_for()).count();
+                    waiting = answered.iter().filter(|(outgoing, ..)| outgoing.on_confirmed.is_waited_for()).count();
                 }
                 _ => {}
             }
@@ -82,10 +83,10 @@ impl Engine {
         }
     }
 
-    /// Sends what is ready until the back end has answered. When the broker has stopped, it is tried once more. Meanwhile sees to what was left
-    /// for later and gets the next batch ready. Returns what is left for later now.
-    fn mirror_batch(self: &Arc<Self>, bridge: &Bridge, mirror: &mut dyn Mirror, mut before: Answered) -> Answered {
-        // Should the back end never answer, `stop` reports these events.
+    /// Sends the next batch until the back end has answered; once the bridge is closing, one try is the last. Meanwhile
+    /// processes the outcomes of the `previous` batch and fills the next one. Returns the outcomes of this batch.
+    fn mirror_batch(self: &Arc<Self>, bridge: &Bridge, mirror: &mut dyn Mirror, mut previous: Answered) -> Answered {
+        // If the back end never answers, `stop` reports these events as unflushed.
         let (batch, events) = bridge.outbox.begin_sending();
         let mut pauses = Pauses::new();
         let mut tries = 0;
@@ -93,17 +94,17 @@ impl Engine {
             tries += 1;
             let last_try = bridge.closing.is_set();
             let mut meanwhile = || {
-                self.follow_up(bridge, &mut before);
+                self.process_outcomes(bridge, &mut previous);
                 bridge.outbox.fill_batch(&self.instance.id);
             };
             let sent = guarded(|| mirror.send(&events, &mut meanwhile));
-            self.follow_up(bridge, &mut before);
+            self.process_outcomes(bridge, &mut previous);
             match sent.unwrap_or_else(|panic| Err(BackendError::Unavailable(panic))) {
                 Ok(outcomes) => break outcomes,
                 Err(error @ BackendError::Unavailable(_)) => {
                     bridge.record_error(&error);
                     if last_try {
-                        bridge.outbox.sent();
+                        bridge.outbox.end_sending();
                         bridge.outbox.add_unflushed(events.iter().cloned());
                         batch.into_iter().for_each(|outgoing| self.give_up(bridge, outgoing, &error.to_string()));
                         bridge.outbox.open_gates();
@@ -115,17 +116,17 @@ impl Engine {
                 Err(error) => break vec![SendOutcome::Refused(error.to_string()); events.len()],
             }
         };
-        bridge.outbox.sent();
+        bridge.outbox.end_sending();
         let mut outcomes = outcomes.into_iter();
         batch.into_iter().map(|outgoing| (outgoing, outcomes.next(), tries > 1)).collect()
     }
 
-    /// What follows from outcomes.
-    fn follow_up(self: &Arc<Self>, bridge: &Bridge, outcomes: &mut Answered) {
+    /// Confirms, rejects or gives up answered events, and wakes their publishers.
+    fn process_outcomes(self: &Arc<Self>, bridge: &Bridge, outcomes: &mut Answered) {
         for (outgoing, outcome, tried_before) in outcomes.drain(..) {
             match outcome {
                 Some(SendOutcome::Held) => self.confirm(bridge, outgoing),
-                // Its answer was lost: it may have been stored by the first try.
+                // Probably stored by an earlier try of this batch, whose answer was lost.
                 Some(SendOutcome::Known) if tried_before => self.confirm(bridge, outgoing),
                 Some(SendOutcome::Known) => self.confirm_known(bridge, outgoing),
                 Some(SendOutcome::Conflict) => self.reject(bridge, outgoing, Refusal::IdConflict),
@@ -142,9 +143,9 @@ impl Engine {
         bridge.outbox.open_gates();
     }
 
-    /// The back end holds an event: now it is accepted, and dispatched to the local subscriptions.
+    /// The back end holds the event: accepts it, and enqueues it for the local subscriptions.
     fn confirm(self: &Arc<Self>, bridge: &Bridge, outgoing: Outgoing) {
-        bridge.outbox.count_mirrored();
+        bridge.outbox.mirrored.fetch_add(1, Ordering::SeqCst);
         let Outgoing { event, on_confirmed, .. } = outgoing;
         match on_confirmed {
             OnConfirmed::Answer { reservation: Some(reservation), confirmation } => {
@@ -155,10 +156,10 @@ impl Engine {
             }
             OnConfirmed::Settle(record) => self.settle_buffered(bridge, &record, None),
         }
-        bridge.outbox.answered();
+        bridge.outbox.release();
     }
 
-    /// The back end has held the event before it was published.
+    /// The back end held the event before this publish: answers with a duplicate.
     fn confirm_known(&self, bridge: &Bridge, outgoing: Outgoing) {
         self.telemetry.counters.here().duplicates.add_one();
         let Outgoing { event, on_confirmed, .. } = outgoing;
@@ -169,9 +170,10 @@ impl Engine {
             }
             OnConfirmed::Settle(record) => self.settle_buffered(bridge, &record, None),
         }
-        bridge.outbox.answered();
+        bridge.outbox.release();
     }
 
+    /// The back end has refused the event: returns it to its publisher, or makes a dead letter of it.
     fn reject(self: &Arc<Self>, bridge: &Bridge, outgoing: Outgoing, refusal: Refusal) {
         let Outgoing { event, on_confirmed, .. } = outgoing;
         match on_confirmed {
@@ -181,10 +183,10 @@ impl Engine {
             }
             OnConfirmed::Settle(record) => self.dead_letter_buffered(bridge, &record, &refusal),
         }
-        bridge.outbox.answered();
+        bridge.outbox.release();
     }
 
-    /// Gives up what the mirror thread has left behind. Returns all events that the back end has not confirmed.
+    /// Gives up the events that the mirror thread has not sent. Returns all events that the back end has not confirmed.
     pub(crate) fn abandon_unsent(&self, bridge: &Bridge) -> Vec<Event> {
         for outgoing in bridge.outbox.take_unsent() {
             bridge.outbox.add_unflushed([outgoing.event.clone()]);
@@ -194,17 +196,17 @@ impl Engine {
         bridge.outbox.take_unflushed()
     }
 
-    /// Nobody knows whether the back end holds an event. One that was accepted before stays open.
+    /// Gives up an event whose outcome is unknown. A buffered event, which was accepted before, stays open.
     fn give_up(&self, bridge: &Bridge, outgoing: Outgoing, reason: &str) {
         if let OnConfirmed::Answer { reservation, confirmation } = outgoing.on_confirmed {
             release(reservation.as_ref());
             let event = Box::new(outgoing.event);
             confirmation.resolve(Err(PublishError::Unknown { event, reason: reason.to_owned() }));
         }
-        bridge.outbox.answered();
+        bridge.outbox.release();
     }
 
-    /// Reports statuses to the back end's store until it knows all. Those of a failed call stay for the next time.
+    /// Reports all statuses to the back end's store. The statuses of a failed call stay in the outbox.
     fn report_statuses(&self, bridge: &Bridge) -> Result<(), BackendError> {
         let Some(store) = &bridge.store else { return Ok(()) };
         loop {
@@ -217,12 +219,12 @@ impl Engine {
             let mut done = changes.len();
             if let Err(error) = &reported {
                 bridge.record_error(error);
-                // A refusal is final.
+                // Refused statuses are dropped.
                 if matches!(error, BackendError::Unavailable(_)) {
                     done -= bridge.outbox.put_statuses_back(changes);
                 }
             }
-            bridge.outbox.statuses_reported(done);
+            bridge.outbox.outstanding.fetch_sub(done as u64, Ordering::SeqCst);
             self.lifecycle.event_settled();
             if let Err(error @ BackendError::Unavailable(_)) = reported {
                 return Err(error);

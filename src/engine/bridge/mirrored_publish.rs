@@ -1,5 +1,4 @@
-//! A publish through the back end: places are reserved here, the mirror thread sends the event, and its deliveries are enqueued once the
-//! back end holds it.
+//! A publish through the back end: reserve places, send by the mirror thread, enqueue once the back end holds it.
 
 use std::sync::Arc;
 
@@ -12,7 +11,7 @@ use crate::outcome::{Accepted, PublishError};
 use crate::subscription::{Reservation, Subscription};
 
 impl Engine {
-    /// Publishes by way of the back end: the receipt knows its answer. Waits for room here only if `may_block`.
+    /// Publishes an event through the back end, which resolves the receipt. Blocks only for places, if `may_block`.
     pub(crate) fn publish_mirrored(
         self: &Arc<Self>,
         bridge: &Bridge,
@@ -36,15 +35,15 @@ impl Engine {
         Ok(Receipt::pending(confirmation, copy))
     }
 
-    /// The subscriptions that receive an event from this process, not from a back end.
+    /// The matching subscriptions that are not served by the back end.
     pub(in crate::engine) fn local_targets(&self, event: &Event) -> Vec<Arc<Subscription>> {
         let route = self.router.route(event.event_type());
         let local = |it: &&Arc<Subscription>| !self.bridge.as_ref().is_some_and(|bridge| bridge.serves(it.scope));
         route.targets().iter().filter(local).cloned().collect()
     }
 
-    /// Has the back end, if there is one, confirm an event that this thread will dispatch by itself, or gets it a place in the
-    /// buffer. True if it was known there.
+    /// Waits until the back end, if any, has confirmed an event that this thread will enqueue itself, at most
+    /// `sync_timeout`; buffered, only reserves room in the outbox. True if the back end knew the event.
     pub(in crate::engine) fn confirm_first(
         &self,
         publishing: &Publishing<'_>,
@@ -60,7 +59,7 @@ impl Engine {
         Receipt::pending(confirmation, event.clone()).wait(self.config.sync_timeout).map(|it| it.duplicate)
     }
 
-    /// Stores and dispatches an event that the back end holds.
+    /// Stores and enqueues an event that the back end holds.
     pub(super) fn accept_confirmed(
         self: &Arc<Self>,
         event: Event,

@@ -1,4 +1,4 @@
-//! The pauses between calls of a back end that fails: exponential, with jitter.
+//! The pauses between calls of a failing back end: exponential backoff with jitter.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(20);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// The pauses of one bridge thread.
+/// The backoff of one bridge thread.
 #[derive(Debug)]
 pub(super) struct Pauses {
     next: Duration,
@@ -21,7 +21,7 @@ impl Pauses {
         Self { next: FIRST_PAUSE }
     }
 
-    /// Pauses. The closing of the bridge cuts it short.
+    /// Waits for half to all of the current pause, or until the bridge closes, and doubles the next pause.
     pub(super) fn pause(&mut self, engine: &Engine, bridge: &Bridge) {
         bridge.closing.wait(self.next.mul_f64(0.5 + engine.random() / 2.0));
         self.next = (self.next * 2).min(LONGEST_PAUSE);

@@ -1,8 +1,8 @@
-//! The settling thread: tells the back end which subscriptions are served and what became of the leases, many in one call, and
-//! extends those that are held.
+//! The settling thread: registers subscriptions, settles leases in batches, extends held leases, sends heartbeats.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::ingest_thread::POLL_WAIT;
@@ -14,16 +14,16 @@ use crate::outcome::BackendError;
 use crate::provider::{LeaseToken, Settlement, Settler};
 use crate::subscription::{become_worker, guarded};
 
-/// Leases per call.
+/// The most settlements per call.
 const MAX_SETTLE: usize = 256;
 
-/// What the settling thread works on.
+/// The state of the settling thread.
 struct Settling {
     settler: Box<dyn Settler>,
     lease_time: Option<u64>,
-    /// When the back end is to hear of this instance, leases or not.
+    /// When the next heartbeat is due, also without leases to extend.
     next_heartbeat: u64,
-    /// Commands that are not done yet.
+    /// Commands that are not executed yet, in order.
     todo: VecDeque<Command>,
 }
 
@@ -37,7 +37,7 @@ impl Engine {
         loop {
             let closing = bridge.closing.is_set();
             if closing {
-                // What that had in its hands is given back as well.
+                // So that leases which the ingest thread releases last are settled, too.
                 bridge.ingest_ended.wait(POLL_WAIT);
             } else if settling.todo.is_empty() {
                 settling.wait(bridge);
@@ -59,15 +59,16 @@ impl Engine {
 }
 
 impl Settling {
-    /// Waits for a command, or until a lease may have to be extended.
+    /// Waits for a command, at most a twelfth of the lease time: then leases may be due for extension.
     fn wait(&mut self, bridge: &Bridge) {
         let limit = self.lease_time.map(|time| Duration::from_nanos(time / 12));
         self.todo.extend(bridge.commands.wait(limit));
     }
 
+    /// Claims the name if that is outstanding, extends the leases that are due, and executes all commands.
     fn step(&mut self, engine: &Engine, bridge: &Bridge) -> Result<(), BackendError> {
         bridge.claim_late(&mut *self.settler, engine.clock.now())?;
-        // Before the commands, so that a back end that fails at something else loses no lease.
+        // Before the commands, so that no lease expires while a command fails and is retried.
         self.extend_leases(engine, bridge)?;
         self.todo.extend(bridge.commands.drain());
         while !self.todo.is_empty() {
@@ -77,7 +78,7 @@ impl Settling {
         Ok(())
     }
 
-    /// Settles the leases that stand first, as many as a call takes.
+    /// Settles all leases at the front of the queue, up to [`MAX_SETTLE`] per call.
     fn settle_first(&mut self, engine: &Engine, bridge: &Bridge) -> Result<(), BackendError> {
         loop {
             let settlement = |command: &Command| match command {
@@ -89,22 +90,22 @@ impl Settling {
                 return Ok(());
             }
             match self.settler.settle(&batch) {
-                Ok(lost) => bridge.inbound.count_lost(lost.len()),
+                Ok(lost) => _ = bridge.inbound.leases_lost.fetch_add(lost.len() as u64, Ordering::SeqCst),
                 Err(error @ BackendError::Unavailable(_)) => return Err(error),
-                // What is refused now is refused for ever.
+                // A refusal is final, so it is not retried.
                 Err(error) => bridge.record_error(&error),
             }
             self.todo.drain(..batch.len());
             {
-                let mut leases = bridge.inbound.leases();
+                let mut leases = bridge.inbound.leases.lock();
                 batch.iter().for_each(|settlement| leases.remove(settlement.token));
             }
-            bridge.inbound.acknowledged(batch.len());
+            bridge.inbound.outstanding.fetch_sub(batch.len() as u64, Ordering::SeqCst);
             engine.lifecycle.event_settled();
         }
     }
 
-    /// Executes the command that stands first, if it is not to settle something.
+    /// Executes the command at the front of the queue, unless it settles a lease.
     fn execute_first(&mut self, bridge: &Bridge) -> Result<(), BackendError> {
         let settler = &mut *self.settler;
         let done = match self.todo.front() {
@@ -115,7 +116,7 @@ impl Settling {
             }),
             Some(Command::Unregister(name)) => settler.unregister(name),
             Some(Command::Remove(name, removed)) => settler.remove(name).map(|known| removed.set(Ok(known))),
-            Some(Command::Mark(token, marked)) => settler.mark(*token, true).map(|good| marked.set(good)),
+            Some(Command::Mark(token, marked)) => settler.mark(*token, true).map(|is_valid| marked.set(is_valid)),
             Some(Command::Unmark(token)) => settler.mark(*token, false).map(|_| ()),
             Some(Command::Reach(reached)) => {
                 reached.set(());
@@ -140,11 +141,11 @@ impl Settling {
         Ok(())
     }
 
-    /// Shows that this instance is alive, with the leases that it is time for.
+    /// Extends the leases that are due, and sends the heartbeat of this instance.
     fn extend_leases(&mut self, engine: &Engine, bridge: &Bridge) -> Result<(), BackendError> {
         let Some(lease_time) = self.lease_time else { return Ok(()) };
         let (now, max_call) = (engine.clock.now(), nanos(engine.config.max_handler_time));
-        let due = bridge.inbound.leases().due(now, lease_time, max_call);
+        let due = bridge.inbound.leases.lock().due(now, lease_time, max_call);
         if due.is_empty() && now < self.next_heartbeat {
             return Ok(());
         }
@@ -153,7 +154,7 @@ impl Settling {
         self.next_heartbeat = now.saturating_add(lease_time / 3);
         for lease in due {
             if lost.contains(&lease.token) {
-                bridge.inbound.lose_behind(&lease);
+                bridge.inbound.leases.lock().lose_behind(&lease);
             } else {
                 lease.extend(now, lease_time);
             }

@@ -1,4 +1,4 @@
-//! Routes while the trie changes: first interleavings set up by hand, then threads that race.
+//! Look-ups while the trie changes: fixed interleavings first, then racing threads.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
@@ -8,68 +8,68 @@ use super::{event_type, pattern};
 use crate::event::matches;
 use crate::router::Router;
 
-// --- By hand ---
+// --- Fixed interleavings ---
 
-type Meddling = Box<dyn FnOnce() + Send>;
+type OnClone = Box<dyn FnOnce() + Send>;
 
-/// A target that does something the first time a walk copies it, that is, in the midst of the walk.
-struct Meddler {
+/// A target that runs a function the first time it is cloned. A walk clones it, so the function runs during the walk.
+struct Hooked {
     id: u64,
-    meddling: Arc<Mutex<Option<Meddling>>>,
+    on_clone: Arc<Mutex<Option<OnClone>>>,
 }
 
-impl Meddler {
+impl Hooked {
     fn new(id: u64) -> Self {
-        Self { id, meddling: Arc::default() }
+        Self { id, on_clone: Arc::default() }
     }
 }
 
-impl Clone for Meddler {
+impl Clone for Hooked {
     fn clone(&self) -> Self {
-        let meddling = self.meddling.lock().expect("no meddling panicked").take();
-        if let Some(meddling) = meddling {
-            meddling();
+        let on_clone = self.on_clone.lock().expect("no function panicked").take();
+        if let Some(on_clone) = on_clone {
+            on_clone();
         }
-        Self { id: self.id, meddling: Arc::clone(&self.meddling) }
+        Self { id: self.id, on_clone: Arc::clone(&self.on_clone) }
     }
 }
 
-fn ids(router: &Router<Meddler>, text: &str) -> Vec<u64> {
+fn ids(router: &Router<Hooked>, text: &str) -> Vec<u64> {
     router.route(&event_type(text)).targets().iter().map(|target| target.id).collect()
 }
 
-/// A router with these patterns, by id, of which the last does `meddling` when a walk comes by.
-fn meddled(patterns: &[&str], meddling: fn(&Router<Meddler>)) -> Arc<Router<Meddler>> {
+/// A router with these patterns, numbered from 0, that calls `change` when a walk reaches the target of the last one.
+fn router_changed_during_walk(patterns: &[&str], change: fn(&Router<Hooked>)) -> Arc<Router<Hooked>> {
     let router = Arc::new(Router::new());
-    let last = Meddler::new(patterns.len() as u64 - 1);
-    let (weak, slot) = (Arc::downgrade(&router), Arc::clone(&last.meddling));
+    let last = Hooked::new(patterns.len() as u64 - 1);
+    let (weak, slot) = (Arc::downgrade(&router), Arc::clone(&last.on_clone));
     for (id, text) in (0..).zip(&patterns[..patterns.len() - 1]) {
-        router.insert(&pattern(text), id, Meddler::new(id));
+        router.insert(&pattern(text), id, Hooked::new(id));
     }
     router.insert(&pattern(patterns[patterns.len() - 1]), last.id, last);
-    *slot.lock().expect("no meddling panicked") = Some(Box::new(move || {
-        meddling(&weak.upgrade().expect("the test holds the router"));
+    *slot.lock().expect("no function panicked") = Some(Box::new(move || {
+        change(&weak.upgrade().expect("the test holds the router"));
     }));
     router
 }
 
 #[test]
-fn a_removal_in_the_midst_of_a_walk_is_not_forgotten_by_the_cache() {
-    // `**` is collected first; when the walk has come to `a.**`, it goes.
-    let router = meddled(&["**", "a.**"], |router| {
+fn a_removal_during_a_walk_leaves_no_stale_route_in_the_cache() {
+    // The walk collects `**` first. `**` is removed when the walk reaches `a.**`.
+    let router = router_changed_during_walk(&["**", "a.**"], |router| {
         assert!(router.remove(&pattern("**"), 0).is_some());
     });
-    assert_eq!(ids(&router, "a.b"), [0, 1], "this route began before the removal");
-    assert_eq!(router.cache.filled(), 0, "its answer may not stay");
+    assert_eq!(ids(&router, "a.b"), [0, 1], "this walk began before the removal");
+    assert_eq!(router.cache.filled(), 0, "its route must not stay");
     assert_eq!(ids(&router, "a.b"), [1]);
 }
 
 #[test]
-fn a_walk_that_holds_a_node_that_is_gone_finds_nothing_there() {
-    // The walk holds the nodes `*.x` and `a.x` when the second goes and others come.
-    let router = meddled(&["a.x.b", "*.x.**"], |router| {
+fn a_walk_finds_no_targets_at_a_removed_node() {
+    // The walk has reached `*.x` and `a.x` when the second node is removed and others are added.
+    let router = router_changed_during_walk(&["a.x.b", "*.x.**"], |router| {
         assert!(router.remove(&pattern("a.x.b"), 0).is_some());
-        router.insert(&pattern("z.y.b"), 2, Meddler::new(2));
+        router.insert(&pattern("z.y.b"), 2, Hooked::new(2));
     });
     assert_eq!(ids(&router, "a.x.b"), [1]);
     assert_eq!(ids(&router, "z.y.b"), [2]);
@@ -79,9 +79,9 @@ fn a_walk_that_holds_a_node_that_is_gone_finds_nothing_there() {
 
 struct Probe {
     pattern: &'static str,
-    /// Whether it stays throughout.
+    /// Whether it is never removed.
     fixed: bool,
-    /// The time on the shared clock at which its removal had returned.
+    /// The reading of the shared clock after its removal returned.
     removed_at: AtomicU64,
 }
 
@@ -90,7 +90,7 @@ const CHANGING: [&str; 8] = ["a.b", "a.c", "a.*", "*.c", "a.b.c", "a.**", "b.**"
 const TYPES: [&str; 6] = ["a.b", "a.c", "b.b", "a.b.c", "b.c.a", "c"];
 
 #[test]
-fn concurrent_changes_never_show_in_a_route_that_they_do_not_concern() {
+fn concurrent_changes_affect_only_routes_that_they_match() {
     let router: Router<Arc<Probe>> = Router::new();
     let clock = AtomicU64::new(0);
     let stop = AtomicBool::new(false);
@@ -152,16 +152,16 @@ fn concurrent_changes_never_show_in_a_route_that_they_do_not_concern() {
 }
 
 #[test]
-fn a_target_that_is_removed_while_it_is_routed_is_let_go() {
+fn a_target_removed_during_a_lookup_is_released() {
     const ROUNDS: usize = 20_000;
     let router: Router<Arc<usize>> = Router::new();
     let (text, of_type) = (pattern("a.b"), event_type("a.b"));
-    // Others, so that a walk takes its time.
+    // More targets, to make a walk take longer.
     for id in 1..50 {
         router.insert(&pattern("a.*"), id, Arc::new(0));
     }
-    // Both threads count their steps, and each waits for the other: the route and the removal of a round begin
-    // together, the removal a little later in each round than in the one before.
+    // Both threads count their steps and wait for each other, so the look-up and the removal of a round begin together.
+    // The removal starts a little later in each round, over 200 rounds.
     let (router_step, remover_step) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let meet = |mine: &AtomicUsize, other: &AtomicUsize| {
         let step = mine.fetch_add(1, SeqCst) + 1;

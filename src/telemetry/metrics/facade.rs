@@ -1,11 +1,12 @@
-//! Metrics pushed through the facade of the crate `metrics`, for programs that have a recorder already.
+//! Pushing metrics through the facade of the crate `metrics`, for programs that have installed a recorder.
 
 use std::collections::HashMap;
 
 use super::{Histogram, Labels, Metrics, Value};
 
-/// Pushes the series of the [module's page](super), without `_total` and with the prefix `eventbroker_`, to the recorder that the
-/// program has installed. Remembers what it has pushed of the histograms.
+/// Pushes metrics to the recorder that the program has installed.
+///
+/// The series are those of the [module's page](super), without `_total`. Keeps the histograms of the last push.
 ///
 /// ```
 /// use eventbroker::metrics::Push;
@@ -22,9 +23,10 @@ pub struct Push {
 }
 
 impl Push {
-    /// Pushes a snapshot. Counters and levels are set; of a histogram, what is new since the last call is recorded, with the upper
-    /// bound of its bucket in place of each time (twice the highest bound beyond that). One broker per `Push`. Blocks as long as the
-    /// recorder does.
+    /// Pushes a snapshot of one broker, always the same.
+    ///
+    /// Sets counters and gauges. Of a histogram it records the durations that are new since the last call, each as the
+    /// upper bound of its bucket (the last bucket: twice the highest bound). Blocks as long as the recorder does.
     pub fn push(&mut self, metrics: &Metrics) {
         for figure in metrics.figures() {
             let name = format!("eventbroker_{}", figure.name);

@@ -1,4 +1,4 @@
-//! Metrics as the text that Prometheus reads.
+//! Metrics as text in the format OpenMetrics, which Prometheus reads.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,10 +11,12 @@ use prometheus_client::registry::Registry;
 use super::{Figure, Histogram, Kind, Metrics, Value};
 
 impl Metrics {
-    /// What [`to_prometheus`](Self::to_prometheus) writes, for the header `Content-Type`.
+    /// The `Content-Type` of [`to_prometheus`](Self::to_prometheus).
     pub const PROMETHEUS_CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-    /// The series of the [module's page](super) in the text format of OpenMetrics, which Prometheus reads.
+    /// All series as OpenMetrics text, which Prometheus reads.
+    ///
+    /// See the [module's page](super) for the series.
     ///
     /// ```
     /// let broker = eventbroker::Broker::builder().start()?;

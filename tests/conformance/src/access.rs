@@ -1,5 +1,5 @@
-//! Passwords and rights that are wrong, and repaired later, as every provider takes them: the server is asked seldom meanwhile, everything goes
-//! on without a restart of the broker, and no secret is shown anywhere. Alone in its process, all of whose traces it reads.
+//! Wrong passwords and missing rights that are repaired later. The bridge retries at a bounded rate, recovers without a
+//! restart of the broker, and shows no secret. Run alone in its process, because it reads all traces of the process.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -12,30 +12,33 @@ use eventbroker::{Broker, Config, EventId, PublishError, SubscribeOptions};
 use crate::traces::Traces;
 use crate::watch::{PATIENCE, RECOVERY, event, last_error, listen, wait_until};
 
-/// The password of the user, and another one.
+/// The password of the user, and a wrong one.
 pub const SECRETS: [&str; 2] = ["s3cret-0ne", "s3cret-tw0"];
 
-/// What was seen of one fault.
+/// The measurements of one fault.
 #[derive(Debug, Clone, Copy)]
 pub struct Seen {
-    /// How long after the first publish gave up it was told what is wrong.
+    /// From the failed publish until the bridge reported the cause.
     pub told: Duration,
-    /// Tries that the server counted in a second, of the kind that there were most of.
+    /// Attempts per second counted by the server, of the most frequent kind.
     pub per_second: f64,
 }
 
-/// What is done to the user of the broker: what it is called, what may be told of it (one of these), and what does it.
+/// A fault of the broker's user: its name, the texts one of which the error must contain, and the function that causes
+/// it.
 pub type Fault<'a> = (&'static str, &'static [&'static str], &'a dyn Fn());
 
 fn tells(text: &str, told: &[&str]) -> bool {
     told.iter().any(|told| text.contains(told))
 }
 
-/// `open` opens the server as its user with a password, and returns all that is shown of the settings and of a refusal. `repair` gives the user
-/// the first of the [`SECRETS`] and every right again. `tries` is what the server has counted of each kind of try.
+/// `open` opens the server with a password, and returns the text of the settings and of a refusal. `repair` restores
+/// the first of the [`SECRETS`] and every right of the user. `tries` returns the server's count of each kind of
+/// attempt.
 ///
 /// # Panics
-/// If something is lost or made up, a fault is not told, the server is asked too often, it goes on too late, or a secret is shown.
+/// If an event is lost or made up, a fault is not reported, the server gets more than 10 attempts a second, the broker
+/// recovers too late, or a secret is shown.
 pub fn repaired(
     open: impl Fn(&str) -> (String, Option<Provider>),
     faults: &[Fault<'_>],
@@ -59,12 +62,12 @@ pub fn repaired(
         break_it();
         let refused = broker.publish(event("a.b")).expect_err("it can't be stored");
         assert!(matches!(refused, PublishError::Unknown { .. }), "{name}: {refused}");
-        // It may be told first that the server is away for a moment, or has not answered yet.
-        let told = wait_until("it is told", || tells(&last_error(&broker), told));
+        // The first error may be a lost connection or a timeout.
+        let told = wait_until("the fault is reported", || tells(&last_error(&broker), told));
         let stats = broker.stats();
         write!(shown, "{refused} {refused:?} {stats:?}").expect("a text grows");
         sent.insert(refused.into_event().id().clone());
-        // The first tries come quickly.
+        // The first attempts follow each other fast.
         thread::sleep(Duration::from_secs(1));
         let (before, began) = (tries(), Instant::now());
         thread::sleep(Duration::from_secs(2));
@@ -72,15 +75,13 @@ pub fn repaired(
         let most = after.iter().zip(&before).map(|(after, before)| after - before).max().expect("a kind of try");
         let per_second = most as f64 / took;
         repair();
-        let back = wait_until("it takes events again", || match broker.publish(event("a.b")) {
+        let back = wait_until("events are accepted again", || match broker.publish(event("a.b")) {
             Ok(held) => sent.insert(held.id),
             Err(error) => !sent.insert(error.into_event().id().clone()),
         });
-        println!(
-            "{name}: told {told:?} after, {per_second:.1} tries a second, it goes on {back:?} after it was repaired"
-        );
+        println!("{name}: reported after {told:?}, {per_second:.1} attempts/s, recovered {back:?} after the repair");
         assert!(back < RECOVERY, "{name}: {back:?}");
-        assert!(per_second <= 10.0, "{name}: {per_second} tries a second");
+        assert!(per_second <= 10.0, "{name}: {per_second} attempts per second");
         seen.push(Seen { told, per_second });
     }
     let mut came = BTreeSet::new();
@@ -91,7 +92,7 @@ pub fn repaired(
     assert_eq!(came, sent);
     assert!(broker.stop(PATIENCE).is_clean());
     let traces = traces.text();
-    assert!(tells(&traces, faults[0].1), "the traces were read: {traces}");
+    assert!(tells(&traces, faults[0].1), "the traces contain the fault: {traces}");
     for secret in SECRETS {
         assert!(!shown.contains(secret) && !traces.contains(secret), "a secret is shown");
     }

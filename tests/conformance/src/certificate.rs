@@ -1,25 +1,25 @@
-//! Certificates for servers that speak TLS, made by `openssl`.
+//! Self-signed certificates for TLS servers, made by `openssl`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A certificate, and its key.
+/// A certificate and its key.
 #[derive(Debug, Clone)]
 pub struct Certificate {
-    /// Its file.
+    /// The file of the certificate.
     pub certificate: PathBuf,
-    /// The file of its key.
+    /// The file of the key.
     pub key: PathBuf,
 }
 
 impl Certificate {
-    /// A new one for the name `localhost` that nobody else has signed.
+    /// Creates a self-signed certificate for `localhost`.
     pub(crate) fn new(folder: &Path, name: &str) -> Self {
         Self::made_by(Command::new("openssl"), folder, name)
     }
 
-    /// One that was good until yesterday.
+    /// Creates a self-signed certificate that expired yesterday.
     pub(crate) fn expired(folder: &Path, name: &str) -> Self {
         let mut openssl = Command::new("faketime");
         openssl.args(["3 days ago", "openssl"]);
@@ -37,7 +37,7 @@ impl Certificate {
         Self { certificate, key }
     }
 
-    /// Puts another one in its place; who reads its files next finds that.
+    /// Overwrites the files with those of another certificate.
     pub fn replace_by(&self, other: &Self) {
         for (to, from) in [(&self.certificate, &other.certificate), (&self.key, &other.key)] {
             fs::copy(from, to).expect("a copy");

@@ -1,4 +1,4 @@
-//! A small disk that can be full: a file system in memory.
+//! A small disk that can run full: a tmpfs mount.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,23 +6,23 @@ use std::process::Command;
 
 use crate::folder;
 
-/// Removed when it is dropped.
+/// The mounted file system. Removed on drop.
 #[derive(Debug)]
 pub struct Disk(PathBuf);
 
 impl Disk {
-    /// One of so many MiB. Nothing where that is not permitted.
+    /// Mounts a disk of this size. `None` where mounting is not permitted.
     pub fn new(mebibytes: u32) -> Option<Self> {
         let disk = Self(folder::new("disk"));
         disk.mount(&format!("size={mebibytes}m")).then_some(disk)
     }
 
-    /// Where it is.
+    /// The mount point.
     pub fn path(&self) -> &Path {
         &self.0
     }
 
-    /// Makes it larger.
+    /// Sets a larger size.
     pub fn grow(&self, mebibytes: u32) {
         assert!(self.mount(&format!("remount,size={mebibytes}m")));
     }
@@ -36,7 +36,7 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // It may not be mounted; what can't be removed now goes some day.
+        // It may not be mounted. On an error the folder stays in the temporary folder of the system.
         let _ = Command::new("umount").arg("-l").arg(&self.0).output();
         let _ = fs::remove_dir(&self.0);
     }

@@ -1,22 +1,23 @@
-//! The example of a back end, run as its readers run it.
+//! Runs the example of a back end as a user runs it.
 
 use std::collections::BTreeSet;
 use std::env;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// An example of the package that is tested, which is built beside the tests.
+/// The path of an example of the tested package, which cargo builds beside the tests.
 fn built(name: &str) -> PathBuf {
     let test = env::current_exe().expect("a path");
     let example = test.parent().and_then(|deps| deps.parent()).expect("a folder").join("examples").join(name);
-    assert!(example.exists(), "{} is not built: the tests of the whole package do that", example.display());
+    assert!(example.exists(), "{} is not built: run the tests of the whole package", example.display());
     example
 }
 
-/// Runs an example whose processes share the events of the back end at an address. Returns how many of them had a share.
+/// Runs an example whose processes share the events of the back end at an address. Returns the number of processes that
+/// handled some.
 ///
 /// # Panics
-/// If it fails, or does not handle each of its events once.
+/// If the example fails, or does not handle each of its events once.
 pub fn handles_each_event_once(name: &str, address: &str) -> usize {
     let output = Command::new(built(name)).arg(address).output().expect("it runs");
     let problem = String::from_utf8_lossy(&output.stderr);

@@ -1,5 +1,6 @@
-//! Faults between a bridge and its server: answers that are lost, a server that is away, stopped, killed or stands still, a link that is down.
-//! The same for every provider. `DOWN=60` has it away for so many seconds, `CUTS=1000` cuts so many answers.
+//! Cases about faults between a bridge and its server: lost answers, a server that is unreachable, stopped, killed or
+//! frozen, and a link that is down. The same for every provider. `DOWN=60` sets the seconds of an outage, `CUTS=1000`
+//! the number of lost answers.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -19,22 +20,29 @@ use crate::processes::setting;
 use crate::proxy::Proxy;
 use crate::watch::{PATIENCE, RECOVERY, count_local, event, wait_until};
 
-/// What a buffer of published events holds, as its documentation says.
+/// The documented capacity of the buffer of published events.
 const BUFFER: u64 = 10_000;
 
-/// Whatever was asked: to store, to claim, to settle, to extend. The publisher hears neither of a refusal nor of a success that is none.
+/// The lease of a broker whose answers are cut. A claim whose answer is lost holds its deliveries for one lease; a member on a busy machine
+/// must be able to extend its own leases within it.
+pub const LEASE: Duration = Duration::from_secs(2);
+/// The most events of [`lost_answers`] that wait: publishers do not outrun the handlers.
+const AHEAD: u64 = 200;
+
+/// Answers are lost to any request: store, claim, settle, extend. A publisher sees neither a false rejection nor a
+/// false success.
 ///
 /// # Panics
-/// If something was lost, repeated or out of order, or went on too late.
+/// If an event was lost, repeated or out of order, or the load resumed too late.
 pub fn lost_answers(broker: &Broker, proxy: &Proxy) {
-    let cuts = setting("CUTS", 60);
+    let cuts = setting("CUTS", 20);
     let (sender, handled) = channel();
     let count = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&count);
     broker
         .subscribe_with(SubscribeOptions::new("cut.*").name("all").concurrency(4), move |delivery| {
             counted.fetch_add(1, Ordering::SeqCst);
-            // Nobody listens any more when the test has seen enough.
+            // The receiver is dropped when the test has ended.
             let _ = sender.send(delivery.event().id().to_string());
         })
         .expect("a subscription");
@@ -44,15 +52,18 @@ pub fn lost_answers(broker: &Broker, proxy: &Proxy) {
     thread::scope(|scope| {
         let _stop = load::Stop(&stop);
         for publisher in 0..4 {
-            let (accepted, stop) = (&accepted, &stop);
+            let (accepted, stop, so_many, count) = (&accepted, &stop, &so_many, &count);
             scope.spawn(move || {
                 for number in 0.. {
+                    while so_many() as u64 >= count.load(Ordering::SeqCst) + AHEAD && !stop.load(Ordering::SeqCst) {
+                        thread::sleep(Duration::from_millis(1));
+                    }
                     if stop.load(Ordering::SeqCst) {
                         return;
                     }
                     let event = Event::builder(Source::System, "cut.it").key(publisher.to_string()).payload(&number);
                     let event = event.build().expect("a valid event");
-                    let held = broker.publish(event.clone()).expect("it is accepted, whatever is cut");
+                    let held = broker.publish(event.clone()).expect("it is accepted in spite of lost answers");
                     assert!(!held.duplicate, "it was published once");
                     accepted.lock().expect("no panic under the lock").enter(&event, number);
                 }
@@ -63,7 +74,7 @@ pub fn lost_answers(broker: &Broker, proxy: &Proxy) {
             proxy.cut_answers(1);
             wait_until("an answer is cut", || proxy.answers_to_cut() == 0);
             let goes_on = || so_many() > published + 4 && count.load(Ordering::SeqCst) > ran + 4;
-            slowest = slowest.max(wait_until("it goes on", goes_on));
+            slowest = slowest.max(wait_until("publishing and handling resume", goes_on));
         }
     });
     let accepted = accepted.into_inner().expect("no panic under the lock");
@@ -79,18 +90,20 @@ pub fn lost_answers(broker: &Broker, proxy: &Proxy) {
     assert!(broker.stop(PATIENCE).is_clean());
     calls.extend(handled.try_iter());
     let account = accepted.account(&calls);
-    println!("{cuts} answers cut, went on within {slowest:?}: {account}");
+    println!("{cuts} answers cut, resumed within {slowest:?}: {account}");
     account.check();
-    assert_eq!(account.repeated, 0, "{account}");
-    assert!(slowest < RECOVERY, "it went on after {slowest:?}");
+    // A machine that stalls for a whole lease makes a member lose deliveries; the member counts them.
+    let leases_lost = broker.stats().bridge.map_or(0, |bridge| bridge.leases_lost);
+    assert!(account.repeated as u64 <= leases_lost, "{account}, of {leases_lost} lost leases");
+    assert!(slowest < RECOVERY + LEASE, "resumed after {slowest:?}");
 }
 
-/// Connections that are cut while nobody uses them, as something between a bridge and its server does: the next call does not fail for it.
+/// Idle connections are cut, as a firewall does: the next call does not fail.
 ///
 /// # Panics
 /// If a call fails.
 pub fn cut_while_idle(broker: &Broker, proxy: &Proxy) {
-    // Longer than any connection is believed in without a sign of life.
+    // Longer than a bridge uses an idle connection without a check.
     const IDLE: Duration = Duration::from_secs(6);
     let use_all = || {
         broker.publish(event("idle.it")).expect("it is accepted");
@@ -105,19 +118,20 @@ pub fn cut_while_idle(broker: &Broker, proxy: &Proxy) {
     assert!(broker.stop(PATIENCE).is_clean());
 }
 
-/// Processor time that this process has used.
+/// The processor time used by this process.
 fn used() -> Duration {
     let stat = fs::read_to_string("/proc/self/stat").expect("this process");
     let fields: Vec<&str> = stat.rsplit(')').next().expect("fields").split_whitespace().collect();
     let ticks = |at: usize| fields[at].parse::<u64>().expect("ticks");
-    // Of a hundredth of a second.
+    // A tick is 10 ms.
     Duration::from_millis(10 * (ticks(11) + ticks(12)))
 }
 
-/// While the server is away it is asked seldom, and retries wait, here or there. The leases should last longer than that, if here.
+/// While the server is unreachable the bridge reconnects at a bounded rate, and retries wait in memory or at the back
+/// end. Leases of retries in memory must last longer than the outage.
 ///
 /// # Panics
-/// If it is asked too often, costs too much, or does not go on soon.
+/// If the bridge makes more than 5 attempts a second or uses more than 5 % of a core, or the load resumes too late.
 pub fn away(broker: &Broker, proxy: &Proxy) {
     const EVENTS: usize = 10_000;
     let down = Duration::from_secs(setting("DOWN", 3));
@@ -145,7 +159,7 @@ pub fn away(broker: &Broker, proxy: &Proxy) {
     let tried_before = attempts.load(Ordering::SeqCst);
     proxy.set_down(true);
     works.store(true, Ordering::SeqCst);
-    // The first tries come quickly.
+    // The first attempts follow each other fast.
     thread::sleep(Duration::from_secs(1));
     let (connects, processor, began) = (proxy.connects(), used(), Instant::now());
     thread::sleep(down.saturating_sub(Duration::from_secs(1)));
@@ -154,15 +168,15 @@ pub fn away(broker: &Broker, proxy: &Proxy) {
     let load = (used() - processor).as_secs_f64() / took;
     let attempts_meanwhile = attempts.load(Ordering::SeqCst) - tried_before;
     proxy.set_down(false);
-    let back = wait_until("it takes events again", || broker.publish(event()).is_ok());
+    let back = wait_until("events are accepted again", || broker.publish(event()).is_ok());
     wait_until("all are handled", || done.lock().expect("no panic under the lock").is_superset(&ids));
     let extra = attempts.load(Ordering::SeqCst) - 2 * EVENTS as u64;
     println!(
-        "away for {down:?}: {connects:.1} tries to connect and {:.1} % of a core per second, {attempts_meanwhile} attempts meanwhile; \
-         took events {back:?} after; {extra} attempts beyond the two of each event",
+        "away for {down:?}: {connects:.1} connects/s, {:.1} % of a core, {attempts_meanwhile} handler attempts meanwhile; \
+         accepted events {back:?} after; {extra} attempts beyond two per event",
         load * 100.0
     );
-    assert!(connects <= 5.0, "{connects} tries to connect per second");
+    assert!(connects <= 5.0, "{connects} connects per second");
     assert!(load <= 0.05, "{load} of a core");
     assert!(back < RECOVERY);
     assert!(extra <= EVENTS as u64 / 10, "{extra} attempts too many");
@@ -171,10 +185,10 @@ pub fn away(broker: &Broker, proxy: &Proxy) {
     assert!(broker.stop(PATIENCE).is_clean());
 }
 
-/// Nobody is told that the link is down. `set_up` takes it down and up again.
+/// The link is down, without an error at either end. `set_up` sets it down and up.
 ///
 /// # Panics
-/// If something was lost or out of order, or went on too late.
+/// If an event was lost or out of order, or the load resumed too late.
 pub fn link_down(name: &str, provider: Provider, set_up: impl Fn(bool)) {
     let down = load::down(Duration::from_secs(3));
     // The kernel sends again after pauses that double: the one that lasts when the link is back may be as long as the link was down. After
@@ -190,13 +204,14 @@ pub fn link_down(name: &str, provider: Provider, set_up: impl Fn(bool)) {
     });
 }
 
-/// A server that stands still with all its connections, and goes on: late answers are not taken for those of other questions.
+/// The server is frozen with its connections open, and continues. Late answers are not taken for answers to other
+/// requests.
 ///
 /// # Panics
-/// If something was lost or out of order, or went on too late.
+/// If an event was lost or out of order, or the load resumed too late.
 pub fn stands_still(provider: Provider, freeze: impl Fn(bool)) {
     let broker = load::start(provider);
-    load::run("a server that stands still", &broker, 100, |load| {
+    load::run("a frozen server", &broker, 100, |load| {
         freeze(true);
         thread::sleep(load::down(Duration::from_secs(3)));
         freeze(false);
@@ -205,14 +220,14 @@ pub fn stands_still(provider: Provider, freeze: impl Fn(bool)) {
     });
 }
 
-/// A server that is killed and started again, three times.
+/// The server is killed and started again, three times.
 ///
 /// # Panics
-/// If something was lost or out of order, or went on too late.
+/// If an event was lost or out of order, or the load resumed too late.
 pub fn crashes(name: &str, provider: Provider, crash: impl Fn(), up: impl Fn()) {
     let broker = load::start(provider);
     load::run(name, &broker, 100, |load| {
-        // At once, soon, and so late that publishers give up.
+        // At once, after 300 ms, and after publishers have timed out.
         for pause in [Duration::ZERO, Duration::from_millis(300), load::down(Duration::from_millis(1_500))] {
             crash();
             thread::sleep(pause);
@@ -223,21 +238,21 @@ pub fn crashes(name: &str, provider: Provider, crash: impl Fn(), up: impl Fn()) 
     });
 }
 
-/// Bytes of memory that this process uses.
+/// The resident memory of this process in bytes.
 fn memory() -> u64 {
     let pages = fs::read_to_string("/proc/self/statm").expect("this process");
     pages.split(' ').nth(1).and_then(|it| it.parse::<u64>().ok()).expect("pages") * 4096
 }
 
-/// Processor time of the threads of the bridge.
+/// The processor time used by the threads of the bridge.
 fn used_by_bridge() -> Duration {
     let tasks = fs::read_dir("/proc/self/task").expect("this process").flatten();
     let ticks: Vec<u64> = tasks
         .filter_map(|task| {
-            // It may have ended meanwhile.
+            // The thread may have ended since the listing.
             let stat = fs::read_to_string(task.path().join("stat")).ok()?;
             let (name, rest) = stat.rsplit_once(')')?;
-            // The kernel keeps 15 letters of it; a client's own thread is called after the client.
+            // The kernel keeps 15 characters of a name; a client's own thread is named after the client.
             let name = name.split_once('(')?.1;
             let fields: Vec<&str> = rest.split_whitespace().collect();
             let time = fields[11].parse::<u64>().ok()? + fields[12].parse::<u64>().ok()?;
@@ -246,17 +261,19 @@ fn used_by_bridge() -> Duration {
         })
         .collect();
     assert!((3..=4).contains(&ticks.len()), "the threads of one bridge: {}", ticks.len());
-    // Of a hundredth of a second.
+    // A tick is 10 ms.
     Duration::from_millis(10 * ticks.iter().sum::<u64>())
 }
 
-/// While the server is stopped, what is local goes on; the broker buffers what it publishes. Alone in its process.
+/// While the server is stopped, local subscriptions keep their rate and publishes are buffered. Run alone in its
+/// process.
 ///
 /// # Panics
-/// If that is slower, the memory grows, the bridge costs too much, or it does not go on soon after the server is back.
+/// If the rate falls by more than 5 %, the memory grows by 64 MiB, the bridge uses 5 % of a core, or the buffer is not
+/// sent soon after the server is back.
 pub fn stopped(broker: &Broker, stop: impl FnOnce(), start: impl FnOnce()) {
     let handled = count_local(broker);
-    // No slower than before: so many events that the buffer holds them, evenly.
+    // Evenly paced, and fewer events than the buffer holds.
     let time = load::down(Duration::from_secs(2));
     let published = (BUFFER - 1_000).min(2_000 * time.as_secs());
     let paced = |time: Duration| {
@@ -276,7 +293,7 @@ pub fn stopped(broker: &Broker, stop: impl FnOnce(), start: impl FnOnce()) {
     let (used, began) = (used_by_bridge(), Instant::now());
     let without = paced(time);
     let load = (used_by_bridge() - used).as_secs_f64() / began.elapsed().as_secs_f64();
-    // More than the buffer holds is refused, again and again.
+    // Publishes beyond the capacity of the buffer are rejected.
     let (before, mut refused) = (memory(), 0_u64);
     for _ in 0..20 * BUFFER {
         match broker.publish(event("local.it")) {
@@ -294,8 +311,8 @@ pub fn stopped(broker: &Broker, stop: impl FnOnce(), start: impl FnOnce()) {
     broker.publish(event("local.it")).expect("it is accepted");
     let back = back.elapsed();
     println!(
-        "the server stopped: {without:.0} events/s handled here of {with:.0} before, {:.2} % of a core for the bridge, \
-         {backlog} buffered and {refused} refused, {} KiB more memory, the first sent {first:?} after its return and all {back:?}",
+        "the server stopped: {without:.0} events/s handled locally, {with:.0} before; {:.2} % of a core for the bridge, \
+         {backlog} buffered, {refused} rejected, {} KiB more memory; the first sent {first:?} after its return, all {back:?}",
         load * 100.0,
         grown / 1024
     );
@@ -303,7 +320,7 @@ pub fn stopped(broker: &Broker, stop: impl FnOnce(), start: impl FnOnce()) {
     assert!(load < 0.05, "{load} of a core");
     assert!(backlog == BUFFER && refused > 0, "{backlog} are buffered, {refused} refused");
     assert!(grown < 64 << 20, "{grown} bytes");
-    // To send them all takes a release build's speed.
+    // Only a release build is fast enough to send all within the deadline.
     assert!(first < RECOVERY && (cfg!(debug_assertions) || back < RECOVERY), "{first:?}, {back:?}");
     assert!(broker.stop(PATIENCE).is_clean());
 }

@@ -1,15 +1,15 @@
-//! New folders among the temporary files.
+//! Temporary folders.
 
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::{env, fs, process};
 
-/// A new folder for something of that kind. One of the same name may be there: what a process that was killed has left behind, whose number another
-/// one has got since.
+/// Creates a folder named after a kind and this process. An existing one, left by a killed process with the same id, is
+/// skipped.
 ///
 /// # Panics
-/// If there is no room for it.
+/// If the folder cannot be created.
 pub fn new(kind: &str) -> PathBuf {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     loop {

@@ -1,7 +1,8 @@
-//! What the cases share: brokers, events, a record of calls, a gate that holds handlers.
+//! Helpers of the cases: brokers, events, a record of calls, and a gate that blocks handlers.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
@@ -9,20 +10,20 @@ use std::time::{Duration, Instant};
 
 use eventbroker::dead_letter::{DeadLetter, DeadLetterFilter};
 use eventbroker::{
-    Broker, BrokerBuilder, Delivery, Event, EventId, IntoOutcome, RetryPolicy, Source, Status, SubscribeOptions,
-    SubscriptionId, Verdict,
+    Broker, BrokerBuilder, Delivery, Event, EventId, HandlerError, IntoOutcome, RetryPolicy, Source, Status,
+    SubscribeOptions, SubscriptionId, Verdict,
 };
 
 use crate::Subject;
 
-/// Nothing that a case waits for takes this long, even on a busy machine and a slow back end.
+/// Deadline of every wait, generous for a busy machine and a slow back end.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
-/// For a stop that has to handle everything first.
+/// Deadline of a stop that drains.
 pub(crate) const DRAIN: Duration = Duration::from_secs(30);
 
 pub(crate) type Ids = BTreeSet<EventId>;
 
-/// The settings of all brokers here: few threads, quick retries.
+/// The settings of every broker of the suite: few workers, short retry delays.
 pub(crate) fn builder(instance: &str) -> BrokerBuilder {
     Broker::builder()
         .instance_id(instance)
@@ -30,12 +31,12 @@ pub(crate) fn builder(instance: &str) -> BrokerBuilder {
         .retry_policy(RetryPolicy::fixed(3, Duration::from_millis(5)))
 }
 
-/// A running broker of the subject.
+/// Starts a broker named `one` on the subject.
 pub(crate) fn start(subject: &dyn Subject) -> Broker {
     subject.broker(builder("one"))
 }
 
-/// Options with a name, which shared subscriptions need.
+/// Subscription options with a name, which a group subscription requires.
 pub(crate) fn named(name: &str, pattern: &str) -> SubscribeOptions {
     SubscribeOptions::new(pattern).name(name)
 }
@@ -66,7 +67,7 @@ pub(crate) fn publish_all(broker: &Broker, events: impl IntoIterator<Item = Even
 /// The events that a handler was called with.
 pub(crate) struct Calls {
     events: Receiver<Event>,
-    /// Events that came again while others were awaited.
+    /// Redelivered events that `read` received.
     repeated: RefCell<Vec<Event>>,
 }
 
@@ -84,7 +85,7 @@ pub(crate) fn listen_with<R: IntoOutcome>(
     let (sender, receiver) = channel();
     let id = broker
         .subscribe_with(options, move |delivery| {
-            // Nobody listens any more when the case has seen enough.
+            // The receiver is dropped when the case has ended.
             let _ = sender.send(delivery.event().clone());
             handler(delivery)
         })
@@ -97,43 +98,43 @@ impl Calls {
         self.events.recv_timeout(PATIENCE).expect("the handler is called")
     }
 
-    /// Reads until each of these events has come, in any order, and returns them in the order of their first call. Any other
-    /// event is a failure; one that comes again is none, since a back end may repeat it.
+    /// Reads until each of these events has arrived, in any order, and returns them in the order of their first call.
+    /// Panics at any other event. A redelivered event is allowed here.
     pub(crate) fn read(&self, ids: &Ids) -> Vec<Event> {
         let mut missing = ids.clone();
         let mut arrived = Vec::with_capacity(ids.len());
         while !missing.is_empty() {
             let Ok(event) = self.events.recv_timeout(PATIENCE) else {
-                panic!("{} of {} events did not come, the first is {:?}", missing.len(), ids.len(), missing.first());
+                panic!("{} of {} events did not arrive, the first is {:?}", missing.len(), ids.len(), missing.first());
             };
-            assert!(ids.contains(event.id()), "an event came that should not: {event:?}");
+            assert!(ids.contains(event.id()), "an unexpected event arrived: {event:?}");
             let first = missing.remove(event.id());
             if first { arrived.push(event) } else { self.repeated.borrow_mut().push(event) }
         }
         arrived
     }
 
-    /// Whatever was called meanwhile.
+    /// The calls that were not read yet.
     pub(crate) fn rest(&self) -> Vec<Event> {
         self.events.try_iter().collect()
     }
 
-    /// Nothing came that was not read, but for repetitions where the back end may make some.
+    /// Panics if a call was not read, unless it repeats one of `ids` and the provider is not exact.
     pub(crate) fn assert_no_more(&self, subject: &dyn Subject, ids: &Ids) {
         for event in self.rest().into_iter().chain(self.repeated.take()) {
-            assert!(ids.contains(event.id()), "an event came that should not: {event:?}");
-            assert!(!subject.abilities().exact, "an event came twice: {event:?}");
+            assert!(ids.contains(event.id()), "an unexpected event arrived: {event:?}");
+            assert!(!subject.abilities().exact, "an event was delivered twice: {event:?}");
         }
     }
 }
 
-/// Stops a broker that has handled everything.
+/// Stops a broker, and panics unless the drain was complete.
 pub(crate) fn finish(broker: &Broker) {
     let report = broker.stop(DRAIN);
-    assert!(report.is_clean(), "everything was handled before: {report:?}");
+    assert!(report.is_clean(), "the drain was incomplete: {report:?}");
 }
 
-/// A verdict.
+/// The verdict on one delivery.
 #[derive(Debug)]
 pub(crate) struct Settlement {
     pub(crate) id: EventId,
@@ -151,7 +152,7 @@ impl Settlements {
         let name = name.to_owned();
         broker.on_settled(move |settled| {
             if settled.name == name {
-                // As for calls.
+                // The receiver is dropped when the case has ended.
                 let _ = sender.send(Settlement {
                     id: settled.event.id().clone(),
                     verdict: settled.verdict,
@@ -168,7 +169,7 @@ impl Settlements {
     }
 }
 
-/// Holds handlers until it is opened.
+/// Blocks handlers until the gate is opened.
 #[derive(Clone, Default)]
 pub(crate) struct Gate(Arc<GateState>);
 
@@ -179,7 +180,7 @@ struct GateState {
 }
 
 impl Gate {
-    /// Waits until it is open; not for ever, so that a case that fails still ends.
+    /// Waits until the gate is open, at most 30 s, so that a failing case still ends.
     pub(crate) fn pass(&self) {
         let open = self.0.open.lock().expect("no panic under the lock");
         let waited = self.0.opened.wait_timeout_while(open, DRAIN, |open| !*open);
@@ -192,29 +193,44 @@ impl Gate {
     }
 }
 
-/// A place where handlers say that they have come so far.
+/// A sender with which a handler signals, and a function that waits for the signal.
 pub(crate) fn signal() -> (Sender<()>, impl Fn()) {
     let (sender, receiver) = channel();
     (sender, move || receiver.recv_timeout(PATIENCE).expect("a signal"))
 }
 
-/// Waits for something that gives no signal: it is looked at again and again.
+/// Polls a condition every 2 ms until it holds.
 pub(crate) fn eventually(what: &str, holds: impl Fn() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !holds() {
-        assert!(Instant::now() < deadline, "it did not come to pass: {what}");
+        assert!(Instant::now() < deadline, "timed out waiting until {what}");
         thread::sleep(Duration::from_millis(2));
     }
 }
 
-/// The status of an event, as the broker tells it.
+/// The status of an event, as the broker reports it.
 pub(crate) fn status(broker: &Broker, id: &EventId) -> Option<Status> {
     broker.get(id).expect("the back end answers").map(|event| event.status())
 }
 
-/// All dead letters, as soon as there are so many: a back end hears of them after the observers.
+/// Waits until there are `count` dead letters, and returns them. A back end records a dead letter after the observers
+/// ran.
 pub(crate) fn dead_letters(broker: &Broker, count: usize) -> Vec<DeadLetter> {
     let held = || broker.dead_letters(&DeadLetterFilter::default()).expect("the back end answers");
-    eventually("there are so many dead letters", || held().len() == count);
+    eventually("the dead letters are recorded", || held().len() == count);
     held()
+}
+
+/// Subscribes a handler that fails permanently until the returned flag is set.
+pub(crate) fn fragile(broker: &Broker, name: &str, pattern: &str) -> Arc<AtomicBool> {
+    let works = Arc::new(AtomicBool::new(false));
+    let mended = Arc::clone(&works);
+    listen_with(broker, named(name, pattern), move |_| {
+        if mended.load(Ordering::SeqCst) { Ok(()) } else { Err(HandlerError::permanent("not yet")) }
+    });
+    works
+}
+
+pub(crate) fn id_of(event: &Event) -> EventId {
+    event.id().clone()
 }

@@ -1,6 +1,6 @@
-//! One suite of tests for every provider: what the broker promises must hold whatever stands behind it.
+//! One suite of tests for every provider: the broker's guarantees must hold with any back end.
 //!
-//! A provider's own test file says how to get a back end, and what it is able to do:
+//! The test file of a provider defines how to create a back end, and its abilities:
 //!
 //! ```ignore
 //! use eventbroker::provider::Provider;
@@ -20,8 +20,8 @@
 //! conformance_tests!(|| Redis(Server::fresh()));
 //! ```
 //!
-//! That makes one `#[test]` per case, each with a subject of its own. A case that needs an ability which the subject does
-//! not have says so and passes. Brokers of one subject share its back end.
+//! The macro generates one `#[test]` per case, each with a subject of its own. A case that needs an ability that the
+//! subject lacks prints `skipped` and passes. All brokers of a subject share its back end.
 #![allow(clippy::missing_panics_doc, reason = "a test fails by panicking")]
 
 pub mod access;
@@ -63,19 +63,19 @@ use std::time::Duration;
 use eventbroker::provider::Provider;
 use eventbroker::{Broker, BrokerBuilder};
 
-/// No case takes longer, even on a busy machine; one that does hangs.
+/// Deadline of a case. It is generous for a busy machine: a case that exceeds it hangs.
 const CASE_LIMIT: Duration = Duration::from_secs(60);
 
-/// What a provider is able to do beyond what every one has to. The default is nothing.
+/// Optional abilities of a provider. The default has none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Abilities {
     /// One instance receives the events of a key in publish order.
     pub ordered: bool,
-    /// The same for all events of an ordered subscription.
+    /// One instance receives all events of an ordered subscription in publish order.
     pub whole_order: bool,
-    /// While a call of one instance runs, others can handle whatever else it had.
+    /// While one instance runs a call, other members can handle the rest of its deliveries.
     pub free_members: bool,
-    /// Without a fault, each subscription gets each event once. (With one, every provider may repeat some.)
+    /// Without a fault each subscription receives each event once. With one, every provider may redeliver some.
     pub exact: bool,
     /// Accepted events outlive the broker: they wait for a subscription of their name.
     pub durable: bool,
@@ -83,9 +83,9 @@ pub struct Abilities {
     pub across_instances: bool,
     /// Brokers share the subscriptions of a name: one of them handles each event.
     pub groups: bool,
-    /// A broadcast subscription of every broker gets each event.
+    /// A broadcast subscription receives each event on every broker.
     pub broadcast: bool,
-    /// A new subscription gets what was published before it.
+    /// A new subscription receives the events published before it.
     pub history: bool,
     /// Every accepted event can be listed.
     pub query: bool,
@@ -93,14 +93,14 @@ pub struct Abilities {
     pub start_positions: bool,
     /// A broadcast subscription can outlive its process.
     pub durable_broadcast: bool,
-    /// What operators ask for is answered for all instances: dead letters, replay, lag, streams.
+    /// Dead letters, replay, lag and streams cover all instances.
     pub operator: bool,
     /// The subject can [restart](Subject::restart) its back end.
     pub restart: bool,
 }
 
 impl Abilities {
-    /// Those of a durable back end that instances share: all but the whole history, and to be restarted by the suite.
+    /// The abilities of a durable back end shared by instances: all but `history` and `restart`.
     pub fn shared() -> Self {
         Self {
             ordered: true,
@@ -120,48 +120,48 @@ impl Abilities {
         }
     }
 
-    /// Those of one whose streams are divided into partitions, each of which has one owner.
+    /// The abilities of a back end with partitions, each of which has one owner.
     pub fn partitioned() -> Self {
         Self { whole_order: false, free_members: false, ..Self::shared() }
     }
 }
 
-/// A back end under test. Each case has one of its own, which holds nothing at the beginning.
+/// A back end under test. Each case gets one of its own, empty at the start.
 pub trait Subject: Send + Sync {
-    /// What it is able to do.
+    /// The abilities of the back end.
     fn abilities(&self) -> Abilities;
 
-    /// A new connection to this subject's back end.
+    /// Opens a new connection to the back end.
     fn provider(&self) -> Provider;
 
-    /// Finishes and starts a broker with a new connection.
+    /// Builds and starts a broker with a new connection.
     fn broker(&self, builder: BrokerBuilder) -> Broker {
         builder.provider(self.provider()).start().expect("it starts")
     }
 
-    /// Stops the back end and starts it again; what it held it still holds. Only called with that ability.
+    /// Restarts the back end without loss of data. Only called with the ability [`restart`](Abilities::restart).
     fn restart(&self) {}
 }
 
-/// An ability that a case may need: its name, and how to see it.
+/// An ability that a case needs: its name, and how to read it.
 type Need = (&'static str, fn(&Abilities) -> bool);
 
 /// One case of the suite.
 #[derive(Debug, Clone, Copy)]
 pub struct Case {
-    /// Its name, that of the function in [`cases`].
+    /// The name of the function in [`cases`].
     pub name: &'static str,
-    /// The abilities without which it is skipped.
+    /// The abilities that the case needs. Without one of them it is skipped.
     pub needs: &'static [Need],
     run: fn(&dyn Subject),
 }
 
-/// What became of a case that did not fail.
+/// The outcome of a case that did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// It has passed.
+    /// The case passed.
     Passed,
-    /// The subject does not have this ability.
+    /// The case was skipped, because the subject lacks this ability.
     Skipped(&'static str),
 }
 
@@ -181,7 +181,7 @@ impl Case {
             if missing.is_none() {
                 (self.run)(&subject);
             }
-            // The receiver has gone only if the case took too long.
+            // The receiver is dropped only if the case exceeded its deadline.
             let _ = sender.send(missing.map_or(Outcome::Passed, Outcome::Skipped));
         };
         let thread = Builder::new().name(self.name.to_owned()).spawn(body).expect("a thread");
@@ -194,14 +194,14 @@ impl Case {
             }
             Err(RecvTimeoutError::Disconnected) => match thread.join() {
                 Err(panic) => resume_unwind(panic),
-                Ok(()) => unreachable!("a case that ends tells its outcome"),
+                Ok(()) => unreachable!("a case that returns sends its outcome"),
             },
             Err(RecvTimeoutError::Timeout) => panic!("{} did not end within {CASE_LIMIT:?}", self.name),
         }
     }
 }
 
-/// Runs every case one after the other, each on a fresh subject. Stops at the first that fails, by panicking.
+/// Runs every case in turn, each on a fresh subject. Panics at the first failure.
 pub fn run_all<S: Subject>(subject: impl Fn() -> S + Clone + Send + 'static) -> Vec<(&'static str, Outcome)> {
     CASES.iter().map(|case| (case.name, case.run(subject.clone()))).collect()
 }
@@ -209,7 +209,7 @@ pub fn run_all<S: Subject>(subject: impl Fn() -> S + Clone + Send + 'static) -> 
 /// The suite.
 pub const CASES: &[Case] = for_each_case!(list_each_case,);
 
-/// Makes one test of each case. Takes a closure that makes a fresh [`Subject`].
+/// Generates one `#[test]` per case. Takes a closure that creates a fresh [`Subject`].
 #[macro_export]
 macro_rules! conformance_tests {
     ($subject:expr) => {
@@ -257,18 +257,18 @@ macro_rules! for_each_case {
     ($then:ident, $($args:tt)*) => {
         $crate::$then! { [$($args)*]
             every_event_arrives_unchanged [],
-            trace_contexts_travel [],
-            batches_and_receipts_arrive [],
-            a_new_subscription_starts_where_it_should [],
-            later_subscriptions_see_the_whole_history [history],
-            many_publishers_many_subscriptions [],
-            types_do_not_leak [],
-            patterns_mean_the_same [],
-            refused_events_leave_nothing [],
+            trace_context_reaches_the_handler [],
+            batch_and_async_publishes_are_delivered [],
+            a_new_subscription_starts_at_the_default_position [],
+            later_subscriptions_receive_the_whole_history [history],
+            concurrent_publishers_reach_every_subscription [],
+            subscriptions_receive_only_their_event_type [],
+            the_provider_matches_patterns_like_the_core [],
+            rejected_events_leave_no_trace [],
             duplicate_ids_are_idempotent [],
             duplicate_ids_are_idempotent_across_instances [across_instances durable groups],
 
-            failed_events_come_again [],
+            failed_attempts_are_retried [],
             a_panic_is_a_failed_attempt [],
             retries_end_with_a_dead_letter [],
             a_permanent_failure_is_not_retried [],
@@ -279,58 +279,58 @@ macro_rules! for_each_case {
             dead_letters_are_requeued [],
             handlers_may_publish [],
 
-            order_per_type_is_kept [whole_order],
+            an_ordered_subscription_keeps_publish_order [whole_order],
             order_per_key_is_kept [ordered],
-            a_waiting_retry_holds_back_the_next [whole_order],
+            a_waiting_retry_blocks_an_ordered_subscription [whole_order],
 
             subscribing_and_unsubscribing_lose_nothing [],
             unsubscribe_waits_for_the_running_call [],
-            a_name_goes_on_where_it_was_left [durable],
-            a_name_that_was_removed_begins_anew [durable groups],
-            a_name_has_one_pattern_unless_it_is_changed [across_instances durable groups],
-            a_paused_member_gives_back_what_it_has_not_begun [across_instances durable groups free_members],
+            a_subscription_resumes_its_backlog [durable],
+            a_removed_subscription_starts_without_a_backlog [durable groups],
+            a_second_pattern_is_refused_without_change_pattern [across_instances durable groups],
+            a_paused_member_releases_its_queued_deliveries [across_instances durable groups free_members],
 
-            statuses_follow_the_handling [],
-            retries_are_told_with_the_event [],
-            statuses_cover_shared_and_local_subscriptions [],
-            list_shows_each_event_once [query],
+            status_goes_from_pending_to_completed_or_failed [],
+            the_retry_count_is_stored_with_the_event [],
+            status_covers_shared_and_local_subscriptions [],
+            list_returns_each_event_once [query],
 
-            stop_handles_what_is_queued [],
+            stop_drains_the_queue [],
             stop_waits_for_running_handlers [],
-            stop_tells_a_handler_to_give_up [],
-            everyone_who_stops_gets_the_same_report [],
+            stop_cancels_running_handlers_at_its_deadline [],
+            concurrent_stops_return_the_same_report [],
             publishing_and_subscribing_race_with_stop [],
-            what_is_accepted_is_not_lost_by_stop [],
+            stop_loses_no_accepted_event [],
 
             events_reach_other_instances [across_instances groups],
             one_member_handles_each_event [across_instances groups],
-            each_name_gets_all [across_instances groups],
-            instances_need_not_have_the_same_subscriptions [across_instances groups],
-            local_subscriptions_hear_their_own_instance_only [across_instances groups],
+            every_subscription_receives_every_event [across_instances groups],
+            instances_may_have_different_subscriptions [across_instances groups],
+            local_subscriptions_receive_only_their_own_instance [across_instances groups],
             an_event_is_failed_if_any_instance_failed [across_instances groups query],
-            unfinished_events_go_to_another_member [across_instances groups durable],
-            events_wait_for_a_member [across_instances groups durable],
+            unsettled_deliveries_go_to_another_member [across_instances groups durable],
+            a_subscription_without_members_keeps_its_backlog [across_instances groups durable],
             broadcast_reaches_every_instance [across_instances broadcast],
-            nothing_accepted_is_lost_when_the_back_end_restarts [restart],
-            an_instance_has_its_name_for_itself [across_instances],
-            a_default_name_gets_a_suffix [across_instances],
+            a_back_end_restart_loses_no_accepted_event [restart],
+            an_instance_name_is_exclusive [across_instances],
+            a_default_instance_name_gets_a_suffix [across_instances],
 
-            buffered_events_arrive [],
-            a_new_name_starts_at_its_position [start_positions],
-            a_start_position_counts_once [start_positions],
+            buffered_publishes_are_delivered [],
+            a_new_subscription_starts_at_its_start_position [start_positions],
+            a_start_position_applies_only_to_a_new_subscription [start_positions],
             a_start_after_an_unknown_event_is_refused [start_positions],
-            a_durable_broadcast_goes_on_where_it_was [durable_broadcast],
-            dead_letters_are_found_by_what_is_known_of_them [],
-            dead_letters_are_those_of_every_instance [operator],
+            a_durable_broadcast_receives_missed_events [durable_broadcast],
+            dead_letters_are_filtered_and_paged [],
+            dead_letters_of_other_instances_are_listed_and_requeued [operator],
             dead_letters_outlive_their_instance [operator],
             dead_letters_are_purged [],
-            requeued_letters_that_die_again_are_new_ones [],
-            replay_delivers_a_range_again [operator],
-            replay_goes_on_where_it_stopped [operator],
-            replay_fits_the_subscription [operator],
-            lag_tells_what_waits [operator],
-            streams_show_every_instance [operator],
-            streams_begin_where_they_should [operator],
+            a_requeued_dead_letter_that_fails_again_gets_a_new_number [],
+            replay_redelivers_a_range [operator],
+            replay_continues_from_its_cursor [operator],
+            replay_skips_open_and_non_matching_events [operator],
+            lag_reports_ready_leased_and_dead_deliveries [operator],
+            streams_receive_the_events_of_every_instance [operator],
+            streams_start_at_their_position [operator],
         }
     };
 }

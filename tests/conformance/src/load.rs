@@ -1,4 +1,4 @@
-//! Publishers and a subscription that go on whatever happens, and the account of what they did.
+//! A load during faults: publishers and a subscription that run throughout, and the account of their events.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,24 +13,24 @@ use eventbroker::{Broker, Config, Event, PublishError, Source, SubscribeOptions}
 use crate::processes::ledger::Accepted;
 use crate::watch::{PATIENCE, RECOVERY, last_error, wait_until};
 
-/// How long a publish waits until it says that it does not know.
+/// The `sync_timeout`: after this time a publish is unknown.
 pub const DEADLINE: Duration = Duration::from_secs(1);
 const PUBLISHERS: u64 = 4;
 
-/// What a load has done so far.
+/// The counts of a running load.
 #[derive(Debug)]
 pub struct Load<'a> {
     broker: &'a Broker,
     accepted: Mutex<Accepted>,
     unknown: Mutex<BTreeSet<String>>,
     handled: Arc<AtomicU64>,
-    /// The longest publish.
+    /// Duration of the longest publish.
     slowest: Mutex<Duration>,
     resumed: Mutex<Duration>,
     payload: String,
 }
 
-/// Ends publishers when it is dropped, also by a panic: the scope of their threads waits for them.
+/// Stops the publishers on drop, also by a panic, so that the scope of their threads ends.
 pub(crate) struct Stop<'a>(pub(crate) &'a AtomicBool);
 
 impl Drop for Stop<'_> {
@@ -39,20 +39,21 @@ impl Drop for Stop<'_> {
     }
 }
 
-/// A broker whose publishes do not wait long.
+/// Starts a broker with a `sync_timeout` of [`DEADLINE`].
 pub fn start(provider: Provider) -> Broker {
     let mut config = Config::default();
     config.sync_timeout = DEADLINE;
     Broker::builder().config(config).provider(provider).start().expect("it starts")
 }
 
-/// Publishes from four threads, each with a key of its own and so many bytes of payload, and handles, while `faults` does its work. Panics
-/// if anything accepted was lost or out of order, anything was made up, a publish took longer than it may, or it went on too late.
+/// Publishes from four threads, each with its own key and `payload` bytes, and handles the events, while `faults` runs.
+/// Panics if an accepted event was lost or out of order, an event was made up, a publish exceeded its deadline, or the
+/// load resumed after more than [`RECOVERY`].
 pub fn run(name: &str, broker: &Broker, payload: usize, faults: impl FnOnce(&Load<'_>)) {
     run_within(RECOVERY, name, broker, payload, faults);
 }
 
-/// The same where it may take longer until everything goes on.
+/// As [`run`], with another deadline for resuming.
 pub fn run_within(recovery: Duration, name: &str, broker: &Broker, payload: usize, faults: impl FnOnce(&Load<'_>)) {
     let (sender, calls) = channel();
     let handled = Arc::new(AtomicU64::new(0));
@@ -60,7 +61,7 @@ pub fn run_within(recovery: Duration, name: &str, broker: &Broker, payload: usiz
     broker
         .subscribe_with(SubscribeOptions::new("load.*").name("all").concurrency(4), move |delivery| {
             counted.fetch_add(1, Ordering::SeqCst);
-            // Nobody listens any more when the test has seen enough.
+            // The receiver is dropped when the test has ended.
             let _ = sender.send(delivery.event().id().to_string());
         })
         .expect("a subscription");
@@ -88,7 +89,7 @@ pub fn run_within(recovery: Duration, name: &str, broker: &Broker, payload: usiz
         }
         let _stop = Stop(&stop);
         let enough = 200.min(3_000_000 / payload);
-        wait_until("it is under way", || load.counts().0 > enough);
+        wait_until("the load is running", || load.counts().0 > enough);
         faults(&load);
         load.goes_on();
     });
@@ -104,10 +105,10 @@ impl Load<'_> {
         let took = began.elapsed();
         match outcome {
             Ok(held) => {
-                // The answer to something else would be one.
+                // A mixed-up answer would report a duplicate or another id.
                 assert!(!held.duplicate && held.id == *event.id(), "it was published once");
                 self.accepted.lock().expect("no panic under the lock").enter(&event, number);
-                // The subscription can follow.
+                // Slow enough for the subscription to keep up.
                 thread::sleep(Duration::from_millis(1));
             }
             Err(PublishError::Unknown { event, .. }) => {
@@ -123,24 +124,24 @@ impl Load<'_> {
         (self.accepted.lock().expect("no panic under the lock").count(), self.handled.load(Ordering::SeqCst))
     }
 
-    /// Waits until more is published and handled than could be answered before.
+    /// Waits until more events are published and handled than could have been in flight before.
     pub fn goes_on(&self) {
         let before = self.counts();
         let goes_on = || {
             let now = self.counts();
             now.0 > before.0 + 2 * PUBLISHERS as usize && now.1 > before.1 + 2 * PUBLISHERS
         };
-        let took = wait_until("it goes on", goes_on);
+        let took = wait_until("publishing and handling resume", goes_on);
         let mut resumed = self.resumed.lock().expect("no panic under the lock");
         *resumed = took.max(*resumed);
     }
 
-    /// Publishes that did not learn what became of their event.
+    /// The number of publishes with the outcome unknown.
     pub fn unknown(&self) -> usize {
         self.unknown.lock().expect("no panic under the lock").len()
     }
 
-    /// What the bridge has told last.
+    /// The last error of the bridge.
     pub fn last_error(&self) -> String {
         last_error(self.broker)
     }
@@ -162,19 +163,19 @@ impl Load<'_> {
         let account = accepted.account(&calls);
         let (slowest, resumed) = (*self.slowest.lock().expect("here"), *self.resumed.lock().expect("here"));
         println!(
-            "{name}: {account}, unknown {}, slowest publish {slowest:?}, went on within {resumed:?}",
+            "{name}: {account}, unknown {}, slowest publish {slowest:?}, resumed within {resumed:?}",
             unknown.len()
         );
         account.check();
-        assert_eq!((lost.entries_lost, lost.losses_unknown), (0, 0), "{name}: no loss is told of");
-        assert!(account.repeated <= 8 + unknown.len(), "{name}: more than was under way");
-        assert!(resumed < recovery, "{name}: it went on after {resumed:?}");
+        assert_eq!((lost.entries_lost, lost.losses_unknown), (0, 0), "{name}: a loss is reported");
+        assert!(account.repeated <= 8 + unknown.len(), "{name}: more repeats than deliveries in flight");
+        assert!(resumed < recovery, "{name}: resumed after {resumed:?}");
         assert!(slowest < 2 * DEADLINE, "{name}: a publish took {slowest:?}");
     }
 }
 
-/// How long a fault lasts: as the test says, or so many seconds as `DOWN` does.
+/// How long a fault lasts: `otherwise`, or the seconds in `DOWN`.
 pub fn down(otherwise: Duration) -> Duration {
-    let set = std::env::var("DOWN").map(|text| text.parse().expect("DOWN is a number"));
+    let set = std::env::var("DOWN").map(|text| text.parse().expect("DOWN must be a number"));
     set.map_or(otherwise, Duration::from_secs)
 }

@@ -1,12 +1,12 @@
-//! A back end in this process, for tests: what several brokers would reach over a network is a log behind a mutex here.
+//! A back end in this process, for tests: a log behind a mutex takes the place of a server.
 //!
-//! It keeps events by id, a queue for each subscription name that was ever registered, and leases with tokens and an end. What
-//! operators ask of it is in `loopback/operator.rs`, the retries that it keeps in `loopback/deferred.rs`, what happens in it in
-//! `loopback/server.rs`, and the parts of a provider in `loopback/parts.rs`.
-//! It can be made to fail in the ways in which a real one fails. Everything that happens to it can be
-//! [waited for](Loopback::wait_until).
+//! It keeps events by id, a queue for each subscription name ever registered, and leases with a token and an end. The
+//! verbs of the server are in `loopback/server.rs`, the parts of a provider in `loopback/parts.rs`, the operator in
+//! `loopback/operator.rs`, deferred retries in `loopback/deferred.rs`, and the faults that a test can inject in
+//! `loopback/faults.rs`. Tests can [wait for](Loopback::wait_until) any state.
 
 mod deferred;
+mod faults;
 mod operator;
 mod parts;
 mod server;
@@ -21,12 +21,13 @@ use eventbroker::{Event, EventId, Pattern, Status};
 
 use crate::{Abilities, Subject};
 use deferred::Deferred;
+use faults::Faults;
 use parts::{Connection, LoopbackIngest, LoopbackSettler};
 
-/// How long a test waits for something to happen here, at most.
+/// Deadline of [`Loopback::wait_until`].
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// The back end. A clone is another handle to the same one.
+/// The back end. A clone is another handle to the same back end.
 #[derive(Debug, Clone, Default)]
 pub struct Loopback(Arc<Shared>);
 
@@ -36,67 +37,67 @@ struct Shared {
     changed: Condvar,
 }
 
-/// What the back end holds, and what happened to it. All counts only grow.
+/// The data of the back end, and counts of its calls. The counts only grow.
 #[derive(Debug)]
 pub struct Server {
     /// The events with their status, by id.
     pub events: BTreeMap<EventId, Event>,
-    /// What each subscription name has before it.
+    /// The queue of each subscription.
     pub queues: BTreeMap<String, Queue>,
     /// Calls of `settle`, failed ones included.
     pub settles: u64,
-    /// Marks that were made, and those that were taken back.
+    /// Marks set, and marks cleared.
     pub marks: (u64, u64),
     /// Calls of `send`, failed ones included.
     pub sends: u64,
-    /// Leases that were extended, each time counted.
+    /// Extensions of leases.
     pub extensions: u64,
-    /// Calls that were answered with an error.
+    /// Calls that returned an error.
     pub failures: u64,
-    /// Leases that were settled while they were held, in that order.
+    /// Leases that were settled while they were held, in order.
     pub settlements: Vec<Settlement>,
     /// The dead letters, by number.
     pub dead_letters: BTreeMap<u64, Dead>,
-    /// The ids of the events in the order in which they were stored.
+    /// The ids of the events in the order of storing.
     log: Vec<EventId>,
-    /// Which connection has the name of an instance.
+    /// The connection that holds each instance name.
     instances: BTreeMap<String, u64>,
-    /// What the statuses come from.
+    /// The progress of each event, from which its status is derived.
     units: BTreeMap<EventId, Units>,
     offers_broadcast: bool,
     keeps_no_retries: bool,
     lease_time: Duration,
     faults: Faults,
     leases: BTreeMap<LeaseToken, Leased>,
-    /// Deliveries that came back from a lost lease, by queue and number, with their crashes.
+    /// Deliveries returned by a lost lease, by queue and number, with their crash counts.
     suspects: BTreeMap<(String, u64), u32>,
     /// Retries that are not due yet.
     deferred: Vec<Deferred>,
-    /// What was tried of deliveries that were deferred and have not ended, by queue and number: calls, and what they failed of.
+    /// The attempts and errors of deferred deliveries that have not ended, by queue and number.
     tried: BTreeMap<(String, u64), (u32, Vec<AttemptError>)>,
-    /// Wake-ups of its ingests.
+    /// Calls of the wakers.
     wakes: u64,
-    /// Numbers queue entries, leases and members.
+    /// The last number given to a queue entry, a lease or a member.
     next: u64,
 }
 
 /// The deliveries of one subscription name.
 #[derive(Debug, Default)]
 pub struct Queue {
-    /// Connections that serve it.
+    /// Connections that serve the subscription.
     pub members: BTreeSet<u64>,
-    /// What nobody has leased, oldest first.
+    /// Deliveries that are not leased, oldest first.
     pub waiting: BTreeMap<u64, EventId>,
-    /// Leases that are held.
+    /// Leases held now.
     pub leased: usize,
-    /// The most that were held at once.
+    /// The highest value of `leased`.
     pub most_leased: usize,
-    /// Connections whose latest call asked for its deliveries.
+    /// Connections whose latest `receive` asked for this queue.
     pub asked_by: BTreeSet<u64>,
     pattern: Option<Pattern>,
-    /// The events that it was ever given, and whether their statuses depend on that.
+    /// Every event ever added, and whether its status depends on this delivery.
     given: BTreeMap<EventId, bool>,
-    /// How often dead letters of an event were requeued.
+    /// Requeues by event.
     requeues: BTreeMap<EventId, u32>,
 }
 
@@ -105,16 +106,16 @@ impl Queue {
         self.pattern.as_ref().is_some_and(|pattern| pattern.matches(event.event_type().as_str()))
     }
 
-    /// The number of the oldest that may be handed over.
+    /// The number of the oldest delivery that is not withheld.
     fn first(&self, faults: &Faults) -> Option<u64> {
         self.waiting.iter().find(|(_, id)| faults.withheld.as_ref() != Some(*id)).map(|(number, _)| *number)
     }
 }
 
-/// A delivery that died.
+/// A dead delivery.
 #[derive(Debug)]
 pub struct Dead {
-    /// What is told of it.
+    /// Its dead letter.
     pub letter: DeadLetter,
     queue: String,
 }
@@ -126,31 +127,31 @@ pub struct Settlement {
     pub name: String,
     /// The event.
     pub id: EventId,
-    /// How.
+    /// The outcome.
     pub outcome: LeaseOutcome,
 }
 
-/// What is known of the deliveries of one event.
+/// The progress of the deliveries of one event.
 #[derive(Debug)]
 struct Units {
-    /// The event as it was sent, and by which member.
+    /// The event as sent, and the member that sent it.
     sent: Event,
     origin: u64,
-    /// Deliveries that are waiting or leased, and those of them that are leased.
+    /// Deliveries that are waiting or leased, and how many of them are leased.
     open: usize,
     leased: usize,
     done: usize,
-    /// Those that died: of what, by the number of the dead letter.
+    /// The errors of dead deliveries, by the number of the dead letter.
     dead: BTreeMap<u64, String>,
-    /// What its member told of deliveries that were not leased.
+    /// The status that the sending member reported for deliveries without a lease.
     told: Option<(Status, Option<String>)>,
     retries: u32,
-    /// A delivery that had ended was made again, or one was deferred.
+    /// An ended delivery was repeated by a requeue or a replay, or a delivery was deferred.
     reopened: bool,
 }
 
 impl Units {
-    /// The event with the status that follows from all of it.
+    /// The event with the status derived from the progress.
     fn event(&self) -> Event {
         let is_open = |status: Status| matches!(status, Status::Pending | Status::Processing);
         let failed = self.told.iter().filter(|(status, _)| *status == Status::Failed);
@@ -177,23 +178,8 @@ struct Leased {
     number: u64,
     id: EventId,
     ends: Instant,
-    /// A call of it was marked and has not ended.
+    /// A call was marked as begun and has not ended.
     marked: bool,
-}
-
-#[derive(Debug, Default)]
-struct Faults {
-    unavailable: bool,
-    refusal: Option<String>,
-    answers_to_lose: u32,
-    sends_held: bool,
-    registrations_held: bool,
-    receives_held: bool,
-    settles_held: bool,
-    /// An event that nobody gets.
-    withheld: Option<EventId>,
-    /// What it hands over was asked for so long ago.
-    delay: Duration,
 }
 
 impl Default for Server {
@@ -226,27 +212,27 @@ impl Default for Server {
 }
 
 impl Loopback {
-    /// An empty one.
+    /// An empty back end without broadcast.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// An empty one that offers broadcast as well.
+    /// An empty back end with broadcast.
     pub fn with_broadcast() -> Self {
         let loopback = Self::default();
         loopback.change(|server| server.offers_broadcast = true);
         loopback
     }
 
-    /// An empty one that keeps no retries.
+    /// An empty back end without deferred retries.
     pub fn without_deferred_retries() -> Self {
         let loopback = Self::default();
         loopback.change(|server| server.keeps_no_retries = true);
         loopback
     }
 
-    /// A connection for one broker, with store, mirror, ingest and operator. It offers all there is; broadcast only if the loopback
-    /// was made with that.
+    /// A connection for one broker, with store, mirror, ingest, settler and operator. All capabilities; broadcast only
+    /// if the loopback was created with it.
     pub fn provider(&self) -> Provider {
         let mut capabilities = Capabilities::none().with_groups().with_durability().with_instances();
         capabilities = capabilities.with_order_per_subscription();
@@ -268,99 +254,22 @@ impl Loopback {
             .with_operator(Arc::new(Connection { shared: Arc::clone(&self.0), member }))
     }
 
-    /// How long a lease lasts. Default 5 s; it wants to be extended each third of that.
-    pub fn set_lease_time(&self, time: Duration) {
-        self.change(|server| server.lease_time = time);
-    }
-
-    /// From now on it can't be reached, or can be again.
-    pub fn set_unavailable(&self, unavailable: bool) {
-        self.change(|server| server.faults.unavailable = unavailable);
-    }
-
-    /// From now on it refuses each new event with this reason, or takes them again.
-    pub fn refuse(&self, reason: Option<&str>) {
-        self.change(|server| server.faults.refusal = reason.map(str::to_owned));
-    }
-
-    /// It stores the events of the next `count` sends, and the sender never learns of it.
-    pub fn lose_answers(&self, count: u32) {
-        self.change(|server| server.faults.answers_to_lose = count);
-    }
-
-    /// From now on a send waits before it stores anything, or goes on.
-    pub fn hold_sends(&self, hold: bool) {
-        self.change(|server| server.faults.sends_held = hold);
-    }
-
-    /// From now on a registration waits, or goes on.
-    pub fn hold_registrations(&self, hold: bool) {
-        self.change(|server| server.faults.registrations_held = hold);
-    }
-
-    /// From now on whoever asks for deliveries waits, or goes on.
-    pub fn hold_receives(&self, hold: bool) {
-        self.change(|server| server.faults.receives_held = hold);
-    }
-
-    /// From now on what it hands over was asked for so long ago: as if the process had stood still before it read the answer.
-    pub fn answer_late(&self, delay: Duration) {
-        self.change(|server| server.faults.delay = delay);
-    }
-
-    /// From now on a call of `settle` waits, or goes on.
-    pub fn hold_settles(&self, hold: bool) {
-        self.change(|server| server.faults.settles_held = hold);
-    }
-
-    /// Somebody else takes the name of an instance, also while it can't be reached from here.
-    pub fn take_name(&self, instance: &str) {
-        self.change(|server| {
-            let somebody = server.number();
-            server.instances.insert(instance.to_owned(), somebody);
-        });
-    }
-
-    /// All leases end at this moment, whoever holds them.
-    pub fn expire_leases(&self) {
-        self.change(|server| server.take_back(|_| true));
-    }
-
-    /// The leases on an event end before they should.
-    pub fn expire_lease(&self, id: &EventId) {
-        self.change(|server| server.take_back(|lease| lease.id == *id));
-    }
-
-    /// From now on nobody gets this event, or again everybody gets all.
-    pub fn withhold(&self, id: Option<&EventId>) {
-        self.change(|server| server.faults.withheld = id.cloned());
-    }
-
-    /// The holders of all leases have died `crashes` times of what they ran, and the leases end.
-    pub fn crash_holders(&self, crashes: u32) {
-        self.change(|server| {
-            let held = server.leases.values().map(|lease| ((lease.queue.clone(), lease.number), crashes));
-            server.suspects.extend(held.collect::<Vec<_>>());
-            server.take_back(|_| true);
-        });
-    }
-
-    /// Looks at something.
+    /// Reads the state under the lock.
     pub fn look<T>(&self, at: impl FnOnce(&Server) -> T) -> T {
         at(&self.0.lock())
     }
 
-    /// Waits until a condition holds. Panics if it does not come to pass.
+    /// Waits until a condition holds. Panics after 15 s.
     pub fn wait_until(&self, what: &str, holds: impl Fn(&Server) -> bool) {
         let (server, waited) = self
             .0
             .changed
             .wait_timeout_while(self.0.lock(), PATIENCE, |server| !holds(server))
             .expect("no panic under the lock");
-        assert!(!waited.timed_out(), "it did not come to pass: {what}; {server:#?}");
+        assert!(!waited.timed_out(), "timed out waiting until {what}; {server:#?}");
     }
 
-    /// The status that is noted for an event.
+    /// The status stored for an event.
     pub fn status(&self, id: &EventId) -> Option<Status> {
         self.look(|server| server.events.get(id).map(Event::status))
     }
@@ -372,7 +281,7 @@ impl Loopback {
     }
 }
 
-/// The suite's subject.
+/// The loopback as the subject of its own suite.
 impl Subject for Loopback {
     fn abilities(&self) -> Abilities {
         let broadcast = self.look(|server| server.offers_broadcast);
@@ -388,7 +297,7 @@ impl Subject for Loopback {
             server.faults.unavailable = true;
             server.failures
         });
-        self.wait_until("somebody notices that it has gone", |server| server.failures > before + 2);
+        self.wait_until("calls have failed", |server| server.failures > before + 2);
         self.change(|server| {
             server.faults.unavailable = false;
             server.take_back(|_| true);
@@ -401,7 +310,7 @@ impl Shared {
         self.server.lock().expect("no panic under the lock")
     }
 
-    /// Does what a client asks for, if it can be reached.
+    /// Runs a call of a client, or fails it if the back end is set unavailable.
     fn call<T>(&self, how: impl FnOnce(&mut Server) -> Result<T, BackendError>) -> Result<T, BackendError> {
         let mut server = self.lock();
         let result = if server.faults.unavailable { Err(server.away()) } else { how(&mut server) };

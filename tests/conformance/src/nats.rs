@@ -1,7 +1,7 @@
-//! A NATS server with JetStream for tests: in a temporary folder, on a free port of this machine, its streams in files. It ends with the
-//! process that has started it, however that ends.
+//! A NATS server with JetStream for tests, in a temporary folder, on a free local port, with file streams. It is killed
+//! when the process that started it ends, even by a kill.
 //!
-//! The program is `nats-server`, or what `NATS_SERVER` names. Several of them that are one are a [`Cluster`].
+//! The program is `nats-server`, or the one named by `NATS_SERVER`. Three servers form a [`Cluster`].
 
 mod cluster;
 
@@ -21,27 +21,27 @@ use crate::folder;
 
 pub use cluster::Cluster;
 
-/// Nothing takes longer, even on a busy machine.
+/// Deadline of every wait, generous for a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A running server. Dropped, it is killed and removed.
+/// A running server. Killed and removed on drop.
 #[derive(Debug)]
 pub struct Server {
     folder: PathBuf,
     host: String,
     port: u16,
-    /// What runs the program, if it is not run as it is.
+    /// The command prefix that runs the program, if any.
     runner: Vec<String>,
     guard: Mutex<Option<Child>>,
 }
 
 impl Server {
-    /// Starts one.
+    /// Starts a server.
     pub fn start() -> Self {
         Self::with("")
     }
 
-    /// Starts one with more settings, as lines of its configuration.
+    /// Starts a server with more settings, as lines of its configuration.
     pub fn with(settings: &str) -> Self {
         let server = Self::prepare("127.0.0.1", &[]);
         server.configure(settings);
@@ -49,7 +49,7 @@ impl Server {
         server
     }
 
-    /// Starts one at another address, through a program that becomes it.
+    /// Starts a server on another host, through a program that executes it.
     pub fn run_by(runner: &[&str], host: &str) -> Self {
         let server = Self::prepare(host, runner);
         server.configure("");
@@ -57,7 +57,7 @@ impl Server {
         server
     }
 
-    /// Starts one whose streams are in a folder that is there.
+    /// Starts a server whose streams are in an existing folder.
     pub fn in_store(store: &Path) -> Self {
         let server = Self::prepare("127.0.0.1", &[]);
         symlink(store, server.folder.join("store")).expect("a link");
@@ -73,7 +73,7 @@ impl Server {
         Self { folder, host: host.to_owned(), port, runner, guard: Mutex::default() }
     }
 
-    /// Starts one that speaks nothing but TLS, with a certificate of its own for the name `localhost`. Returns that.
+    /// Starts a server that requires TLS. Returns its self-signed certificate for `localhost` too.
     pub fn with_tls() -> (Self, Certificate) {
         let server = Self::prepare("127.0.0.1", &[]);
         let certificate = server.certificate("server");
@@ -83,17 +83,17 @@ impl Server {
         (server, certificate)
     }
 
-    /// A new certificate that nobody else has signed.
+    /// Creates a self-signed certificate.
     pub fn certificate(&self, name: &str) -> Certificate {
         Certificate::new(&self.folder, name)
     }
 
-    /// One that was good until yesterday.
+    /// Creates a self-signed certificate that expired yesterday.
     pub fn expired_certificate(&self, name: &str) -> Certificate {
         Certificate::expired(&self.folder, name)
     }
 
-    /// Other settings than those that it was started with; they count from the next start on.
+    /// Replaces the additional settings, from the next start on.
     pub fn configure(&self, settings: &str) {
         let store = self.folder.join("store").display().to_string();
         let config =
@@ -101,7 +101,7 @@ impl Server {
         fs::write(self.folder.join("config"), config).expect("a file");
     }
 
-    /// Starts the server after it was stopped; waits until it can be used.
+    /// Starts the server, and waits until it is ready.
     pub fn up(&self) {
         self.launch();
         let deadline = Instant::now() + PATIENCE;
@@ -111,10 +111,10 @@ impl Server {
         }
     }
 
-    /// Starts its program.
+    /// Starts the program without waiting.
     fn launch(&self) {
         let program = env::var("NATS_SERVER").unwrap_or_else(|_| "nats-server".to_owned());
-        // The shell's input ends with this process, also if that is killed; then so does the server.
+        // The shell's standard input closes when this process ends, even by a kill; then the shell kills the server.
         let script = r#""$@" >>log 2>&1 & server=$!; echo $server >pid; read -r _; kill -9 $server; wait $server"#;
         let mut guard = Command::new("sh");
         guard.args(["-c", script, "guard"]).args(&self.runner).args([&program, "-c", "config"]);
@@ -123,7 +123,7 @@ impl Server {
         *self.guard.lock().expect("no panic under the lock") = Some(guard);
     }
 
-    /// Kills it.
+    /// Kills the server.
     pub fn crash(&self) {
         if let Some(mut guard) = self.guard.lock().expect("no panic under the lock").take() {
             drop(guard.stdin.take());
@@ -131,13 +131,13 @@ impl Server {
         }
     }
 
-    /// Kills it and starts it again.
+    /// Kills the server and starts it again.
     pub fn restart(&self) {
         self.crash();
         self.up();
     }
 
-    /// Stops it where it is, and waits until it stands still; or has it go on.
+    /// Sends SIGSTOP and waits until the server is stopped, or sends SIGCONT.
     pub fn freeze(&self, frozen: bool) {
         let pid = fs::read_to_string(self.folder.join("pid")).expect("its number").trim().to_owned();
         let signal = if frozen { "-STOP" } else { "-CONT" };
@@ -148,11 +148,11 @@ impl Server {
         }
     }
 
-    /// Whether it answers: it has said who it is, and JetStream is there. Who has to log in first is told so, which is an answer too.
+    /// Whether the server answers: INFO was sent, and JetStream replies or an authorization error arrives.
     fn is_ready(&self) -> bool {
         let Ok(mut socket) = TcpStream::connect((self.host.as_str(), self.port)) else { return false };
         if fs::read_to_string(self.folder.join("config")).is_ok_and(|it| it.contains("\ntls {")) {
-            // It has said who it is when it can be asked; to ask takes more than this.
+            // INFO arrives before the TLS handshake, which this check leaves out.
             let mut line = String::new();
             let read = socket.set_read_timeout(Some(Duration::from_secs(1)));
             return read.and_then(|()| BufReader::new(socket).read_line(&mut line)).is_ok()
@@ -169,34 +169,34 @@ impl Server {
         lines.take(4).any(|line| line.starts_with("MSG ready") || line.starts_with("-ERR 'Authorization"))
     }
 
-    /// Its address.
+    /// The URL of the server.
     pub fn url(&self) -> String {
         format!("nats://{}:{}", self.host, self.port)
     }
 
-    /// Where it listens on this machine.
+    /// The local port of the server.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// A folder for files beside those of the server, which goes with it.
+    /// The server's temporary folder, for other files too.
     pub fn folder(&self) -> PathBuf {
         self.folder.clone()
     }
 
-    /// A name that nobody has used for a stream or its subjects.
+    /// A new name for a stream and its subjects.
     pub fn fresh_name(&self) -> String {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         format!("stream{}", NEXT.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// What the server has written down.
+    /// The log of the server.
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder.join("log")).unwrap_or_default()
     }
 }
 
-/// Free now; nobody on this machine asks for just this one.
+/// A port that is free now. Another program is unlikely to bind just this one before the server does.
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a free port").port()
 }
@@ -204,7 +204,7 @@ fn free_port() -> u16 {
 impl Drop for Server {
     fn drop(&mut self) {
         self.crash();
-        // It is in the folder for temporary files.
+        // On an error it stays in the temporary folder of the system.
         let _ = fs::remove_dir_all(&self.folder);
     }
 }

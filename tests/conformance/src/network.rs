@@ -1,8 +1,8 @@
-//! A link between this machine and a network namespace of its own, which can be taken down: then nothing arrives, and nobody is told.
+//! A veth link to a network namespace. When the link is down, packets are dropped without an error at either end.
 
 use std::process::{self, Command};
 
-/// Two ends: one here, one in the namespace. Removed when it is dropped.
+/// The link: one end on this host, one in the namespace. Removed on drop.
 #[derive(Debug)]
 pub struct Network {
     name: String,
@@ -11,7 +11,7 @@ pub struct Network {
 }
 
 impl Network {
-    /// Nothing where that is not permitted.
+    /// Creates the namespace and the link. `None` where that is not permitted.
     pub fn new() -> Option<Self> {
         let pid = process::id();
         let subnet = format!("10.{}.{}", 200 + pid % 50, pid / 50 % 250);
@@ -30,17 +30,17 @@ impl Network {
         steps.iter().all(|step| ip(step)).then_some(network)
     }
 
-    /// What has a program run in the namespace: it goes before the program's name.
+    /// The command prefix that runs a program in the namespace.
     pub fn runner(&self) -> [&str; 4] {
         ["ip", "netns", "exec", &self.name]
     }
 
-    /// The address of the namespace.
+    /// The IP address in the namespace.
     pub fn there(&self) -> &str {
         &self.there
     }
 
-    /// Takes the link down, or up again.
+    /// Sets the link up or down.
     pub fn set_up(&self, is_up: bool) {
         assert!(ip(&format!("link set {} {}", self.here, if is_up { "up" } else { "down" })));
     }
@@ -48,7 +48,7 @@ impl Network {
 
 impl Drop for Network {
     fn drop(&mut self) {
-        // Not all of it may have been made.
+        // Creation may have failed halfway.
         ip(&format!("netns delete {}", self.name));
         ip(&format!("link delete {}", self.here));
     }

@@ -1,5 +1,5 @@
-//! Partitions as settings: who has to say the same, what can be asked for with and without them, and how a stream is divided anew. The same for
-//! every provider that has them.
+//! Cases about partitions: all instances must agree on their number, subscriptions may ask only for an order that is
+//! kept, and a stream can be repartitioned. The same for every provider with partitions.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -11,24 +11,24 @@ use eventbroker::{Broker, Event, EventId, HandlerError, RetryPolicy, Source, Sub
 
 use crate::watch::{PATIENCE, wait_until};
 
-/// The settings of a stream that can be divided. A refusal is in the words of the bridge.
+/// The settings of a stream that can have partitions. Errors are the texts of the bridge.
 pub trait Divisible: Clone {
-    /// The same with so many partitions.
+    /// The same settings with this number of partitions.
     fn divided(&self, partitions: u32) -> Self;
 
-    /// The same with the partitions that are there, whatever is said.
+    /// The same settings with `adopt_partitions`.
     fn adopting(&self) -> Self;
 
-    /// Opens it.
+    /// Opens the stream.
     ///
     /// # Errors
-    /// A setting is refused; whatever else is wrong is a panic.
+    /// A setting is refused. Any other error panics.
     fn open(&self) -> Result<Provider, String>;
 
-    /// Divides it anew.
+    /// Repartitions the stream.
     ///
     /// # Errors
-    /// It is in use, or something waits in it.
+    /// The stream is in use, or deliveries wait in it.
     fn repartition(&self) -> Result<(), String>;
 }
 
@@ -49,10 +49,10 @@ fn publish(broker: &Broker, numbers: Range<usize>) -> BTreeSet<EventId> {
     numbers.map(|number| broker.publish(keyed(number)).expect("it is accepted").id).collect()
 }
 
-/// All instances say the same of a stream that nobody has used; it is called `name`.
+/// All instances must configure the same number of partitions. `stream` is a new one named `name`.
 ///
 /// # Panics
-/// If one that says something else can open it, or is not told why not.
+/// If an instance with another number opens the stream, or gets another error.
 pub fn said_by_all(stream: &impl Divisible, name: &str) {
     let divided = stream.divided(3);
     drop(divided.open().expect("it is the first"));
@@ -65,10 +65,11 @@ pub fn said_by_all(stream: &impl Divisible, name: &str) {
     assert_eq!(refusal(&divided.divided(65)), "partitions: is 65, at most 64 is allowed");
 }
 
-/// What cannot be kept is refused with the name of the setting. These are two streams that nobody has used.
+/// A subscription that asks for an order that is not kept is refused with the name of the setting. Both streams are
+/// new.
 ///
 /// # Panics
-/// If it is not refused, or what can be kept is.
+/// If such a subscription is accepted, or another one is refused.
 pub fn promised(one: &impl Divisible, several: &impl Divisible) {
     let (one, divided) = (start(one), start(&several.divided(2)));
     let options = |name: &str| SubscribeOptions::new("work.*").name(name);
@@ -83,11 +84,11 @@ pub fn promised(one: &impl Divisible, several: &impl Divisible) {
     }
 }
 
-/// A stream is divided anew when nobody uses it. What was handled, and dead letters, are there in whatever way it is divided; what is published in
-/// between reaches those who were subscribed before. It is one stream again at the end.
+/// A stream that is not in use can be repartitioned. Handled events and dead letters stay, and existing subscriptions
+/// receive the events published before their next member. At the end it is one stream again.
 ///
 /// # Panics
-/// If it is otherwise.
+/// If one of these does not hold.
 pub fn divided_anew(stream: &impl Divisible) {
     let mut all = BTreeSet::new();
     let mut letters = 0;
@@ -95,14 +96,14 @@ pub fn divided_anew(stream: &impl Divisible) {
         let divided = stream.divided(partitions);
         divided.repartition().expect("nobody uses it");
         let broker = start(&divided);
-        // Before anybody has subscribed again.
+        // Published before the first member has subscribed again.
         let ids = publish(&broker, 0..40);
         all.extend(ids.iter().cloned());
         let (sender, calls) = channel();
         let options = SubscribeOptions::new("work.*").name("all").retry(RetryPolicy::fixed(0, PATIENCE));
         broker
             .subscribe_with(options, move |delivery| {
-                // Nobody listens any more when the test has seen enough.
+                // The receiver is dropped when the test has ended.
                 let _ = sender.send(delivery.event().id().clone());
                 if delivery.event().payload_as::<usize>() == Ok(7) {
                     Err(HandlerError::permanent("seven"))
@@ -127,17 +128,17 @@ pub fn divided_anew(stream: &impl Divisible) {
             let filter = Filter { limit: Some(1_000), ..Filter::default() };
             let page = listed.list(&filter).expect("it answers");
             let held: BTreeSet<EventId> = page.events.iter().map(|event| event.id().clone()).collect();
-            assert_eq!(held, all, "what was before is held");
+            assert_eq!(held, all, "earlier events are held");
             assert!(listed.stop(PATIENCE).is_clean());
         }
     }
     drop(stream.divided(7).adopting().open().expect("it takes what is there"));
 }
 
-/// A stream in which something waits is not divided.
+/// A stream with waiting deliveries is not repartitioned.
 ///
 /// # Panics
-/// If it is, or nobody is told how much waits.
+/// If it is, or the error does not report the number of deliveries.
 pub fn not_divided_while_something_waits(stream: &impl Divisible) {
     let broker = start(stream);
     let id = broker.subscribe_with(SubscribeOptions::new("work.*").name("all"), |_| ()).expect("a subscription");

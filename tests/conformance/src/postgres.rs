@@ -1,8 +1,8 @@
-//! A PostgreSQL server for tests: a cluster of its own in a temporary folder, on a Unix socket there and on a free port of this machine.
-//! It ends with the process that has started it, however that ends.
+//! A PostgreSQL server for tests: a cluster in a temporary folder, on a Unix socket there and on a free local port. It
+//! is stopped when the process that started it ends, even by a kill.
 //!
-//! The programs are taken from `PG_BIN`, or from where Debian puts them. PostgreSQL refuses to run as root; a test that does runs it as
-//! the user `postgres`, or `nobody`.
+//! The programs are taken from `PG_BIN`, or from `/usr/lib/postgresql` (Debian). PostgreSQL refuses to run as root, so
+//! a test that runs as root starts it as the user `postgres` or `nobody`.
 
 use std::net::TcpListener;
 use std::os::unix::fs::chown;
@@ -15,12 +15,12 @@ use std::{env, fs, thread};
 
 use crate::folder;
 
-/// The password of the role `postgres`, which connections by TCP have to tell; those by the socket do not.
+/// The password of the role `postgres`. Required on TCP connections, not on the Unix socket.
 pub const PASSWORD: &str = "s3cret-of-the-server";
-/// Nothing takes longer, even on a busy machine.
+/// Deadline of every wait, generous for a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A running server. Dropped, it is stopped and removed.
+/// A running server. Stopped and removed on drop.
 #[derive(Debug)]
 pub struct Server {
     folder: PathBuf,
@@ -30,8 +30,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Makes a cluster and starts it. Its commits survive the death of the server, not that of the machine: `fsync` is off, so that tests do
-    /// not wait for each other's commits to reach the disk.
+    /// Creates a cluster and starts the server. `fsync` is off: commits survive the death of the server, not that of the machine, and
+    /// tests do not wait for each other's syncs.
     pub fn start() -> Self {
         Self::with("fsync = off\n")
     }
@@ -49,9 +49,9 @@ impl Server {
         }
         let password = folder.join("password");
         fs::write(&password, PASSWORD).expect("a file");
-        // Free now; nobody on this machine asks for just this one.
+        // A port that is free now. Another program is unlikely to bind just this one before the server does.
         let port = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a free port").port();
-        // Its input ends with this process, also if that is killed.
+        // The shell's standard input closes when this process ends, even by a kill; then the shell stops the server.
         let script = r#"read -r _; "$1" -D "$2/data" -m immediate stop; rm -rf "$2""#;
         let mut guard = command("sh", owner);
         guard.args(["-c", script, "guard"]).arg(program("pg_ctl")).arg(&folder).stdin(Stdio::piped());
@@ -72,9 +72,9 @@ impl Server {
         server
     }
 
-    /// Starts the server after it was stopped; waits until it can be used.
+    /// Starts the server, and waits until it is ready.
     pub fn up(&self) {
-        // A server that was just killed may still look alive.
+        // The first start after a crash may fail while processes of the old server still exit.
         let deadline = Instant::now() + PATIENCE;
         loop {
             let mut start = self.ctl("start");
@@ -87,35 +87,35 @@ impl Server {
         }
     }
 
-    /// Stops it as a crash would: nothing is written any more.
+    /// Stops the server as a crash does, without a checkpoint.
     pub fn crash(&self) {
         run(self.ctl("stop").args(["-m", "immediate"]));
     }
 
-    /// Stops all its processes where they are, or has them go on.
+    /// Sends SIGSTOP or SIGCONT to all processes of the server.
     ///
     /// # Panics
-    /// If it does not run.
+    /// If the server does not run.
     pub fn freeze(&self, frozen: bool) {
         let first = fs::read_to_string(self.folder.join("data/postmaster.pid")).expect("it runs");
         let first = first.lines().next().expect("its number").to_owned();
         let send = |pid: &str| {
             let signal = if frozen { "-STOP" } else { "-CONT" };
-            // A session may have ended meanwhile.
+            // A session may have ended since the listing.
             let _ = Command::new("kill").args([signal, pid]).stderr(Stdio::null()).status().expect("kill runs");
         };
         let parent = |pid: &str| {
             let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
             stat.rsplit(')').next()?.split_whitespace().nth(1).map(str::to_owned)
         };
-        // It makes no more sessions from then on.
+        // The postmaster first, so that it starts no more sessions.
         send(&first);
         let processes = fs::read_dir("/proc").expect("processes").flatten();
         let processes = processes.filter_map(|it| it.file_name().into_string().ok());
         processes.filter(|it| parent(it).as_ref() == Some(&first)).for_each(|it| send(&it));
     }
 
-    /// A new, empty database. Returns the address of it on the Unix socket.
+    /// Creates an empty database. Returns its URL on the Unix socket.
     pub fn database(&self) -> String {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let name = format!("test{}", NEXT.fetch_add(1, Ordering::Relaxed));
@@ -133,24 +133,24 @@ impl Server {
         self.url(&name)
     }
 
-    /// The address of a database on the Unix socket.
+    /// The URL of a database on the Unix socket.
     pub fn url(&self, database: &str) -> String {
         let folder = self.folder.to_str().expect("a path").replace('/', "%2F");
         format!("postgres://postgres@{folder}:{}/{database}", self.port)
     }
 
-    /// The address of the same database by TCP, for somebody who knows this password.
+    /// The URL of the same database by TCP, with a password.
     pub fn tcp(&self, url: &str, password: &str) -> String {
         let database = url.rsplit('/').next().expect("a database");
         format!("postgres://postgres:{password}@127.0.0.1:{}/{database}", self.port)
     }
 
-    /// Where it listens on this machine.
+    /// The local port of the server.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Has the server speak TLS too, with a certificate of its own for the name `localhost`. Returns the file that it is checked with.
+    /// Enables TLS with a self-signed certificate for `localhost`. Returns the file of the certificate.
     pub fn speak_tls(&self) -> PathBuf {
         let (certificate, key) = self.certificate("server");
         let settings =
@@ -162,7 +162,7 @@ impl Server {
         certificate
     }
 
-    /// A new certificate that nobody else has signed, and its key.
+    /// Creates a self-signed certificate and its key.
     pub fn certificate(&self, name: &str) -> (PathBuf, PathBuf) {
         let [certificate, key] = ["crt", "key"].map(|end| self.folder.join(format!("{name}.{end}")));
         let mut openssl = self.command("openssl");
@@ -177,7 +177,7 @@ impl Server {
         (certificate, key)
     }
 
-    /// What the server has written down.
+    /// The log of the server.
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder.join("log")).unwrap_or_default()
     }
@@ -199,12 +199,12 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         drop(self.guard.stdin.take());
-        // The guard stops the server and removes the folder; if it can't, there is nobody to tell.
+        // The guard stops the server and removes the folder. An error of the guard is ignored.
         let _ = self.guard.wait();
     }
 }
 
-/// The user that the server runs as, if not the one of this process.
+/// The user and group that the server runs as, if this process is root.
 fn owner() -> Option<(u32, u32)> {
     let me = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let is_root = me.lines().any(|line| line.starts_with("Uid:") && line.split_whitespace().nth(2) == Some("0"));
@@ -225,7 +225,7 @@ fn command(program: &str, owner: Option<(u32, u32)>) -> Command {
     command
 }
 
-/// Where a program of PostgreSQL is: the newest version that there is.
+/// The path of a PostgreSQL program, of the newest version installed.
 fn program(name: &str) -> String {
     if let Ok(folder) = env::var("PG_BIN") {
         return format!("{folder}/{name}");

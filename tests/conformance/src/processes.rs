@@ -1,6 +1,6 @@
-//! Processes that share a back end and die: the test's program starts itself again as a member, kills it by its handle, and holds
-//! what the members wrote down against what was accepted ([`ledger`]). The same for every provider, which says in a test without
-//! `harness` how its back end is made and opened:
+//! Fault tests with processes that share a back end: the test program starts itself again as a member, kills or freezes
+//! it, and compares the events that the members logged with the accepted ones ([`ledger`]). The cases are the same for
+//! every provider, whose test without `harness` defines how to create and open its back end:
 //!
 //! ```ignore
 //! fn main() {
@@ -8,8 +8,8 @@
 //! }
 //! ```
 //!
-//! Each case prints its figures. `SEED=n` repeats a run, `KILLS=100`, `INSTANCES=4` and `EVENTS=100000` make more of it, and a word
-//! among the arguments chooses the cases that have it in their names.
+//! Each case prints its figures. `SEED=n` repeats the random choices of a run. `KILLS=100`, `INSTANCES=4` and
+//! `EVENTS=100000` set its size. A word among the arguments selects the cases whose names contain it.
 
 mod cases;
 pub mod ledger;
@@ -26,37 +26,37 @@ use eventbroker::{Broker, SubscribeOptions};
 pub use ledger::Ledger;
 pub use members::{Folder, Member, Resources, is_member};
 
-/// Short, so that what a dead member held is taken over soon.
+/// The lease time of members. Short, so that the deliveries of a dead member are taken over soon.
 pub const LEASE: Duration = Duration::from_millis(600);
-/// Nothing takes longer, even on a busy machine.
+/// Deadline of every wait, generous for a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A kind of back end.
 pub trait Site: Sync {
-    /// A new one, empty, which is gone when this is dropped. Its address is what a member needs to find it.
+    /// Creates an empty back end, which is removed on drop. Members find it by its address.
     fn fresh(&self) -> Box<dyn Place>;
 
-    /// Opens the back end at an address, in whichever process.
+    /// Opens the back end at an address, in the parent or in a member.
     fn open(&self, address: &str, lease: Duration) -> Provider;
 
-    /// Without a fault, each event is handled once.
+    /// Whether each event is handled once without a fault. Default true.
     fn is_exact(&self) -> bool {
         true
     }
 
-    /// No event of a key is handled before an earlier one, whichever members handle them.
+    /// Whether the order of a key holds across members. Default true.
     fn keeps_order_across_members(&self) -> bool {
         true
     }
 
-    /// How long the name of a process that was killed may stay taken.
+    /// How long the instance name of a killed process may stay taken.
     fn name_stays(&self) -> Duration {
         LEASE
     }
 }
 
 impl dyn Site + '_ {
-    /// Panics unless nothing was lost or made up; and nothing out of order, where that is kept.
+    /// Panics if an event was lost or made up, or out of order where order is kept across members.
     pub(crate) fn check(&self, account: &ledger::Account) {
         if self.keeps_order_across_members() {
             account.check();
@@ -66,58 +66,58 @@ impl dyn Site + '_ {
     }
 }
 
-/// What happens to a back end.
+/// A fault of a back end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// Its server dies, and is started again after a while.
+    /// The server is killed, and started again after a while.
     Crash,
-    /// It stands still for a while.
+    /// The server is frozen for a while.
     Freeze,
-    /// It lets go of everybody who is connected.
+    /// The server closes all connections.
     Disconnect,
 }
 
-/// One back end, as long as it is there.
+/// One back end, removed on drop.
 pub trait Place {
-    /// Where it is.
+    /// The address by which members open it.
     fn address(&self) -> &str;
 
-    /// Panics if it was damaged.
+    /// Panics if the stored data is damaged.
     fn check(&self) {}
 
-    /// Stops the threads of a member where they are, but not where nobody else could go on.
+    /// Freezes a member, but not while it holds a lock that blocks all other members.
     fn freeze(&self, member: &Member) {
         member.freeze(true);
     }
 
-    /// What can be done to the back end, of which it recovers by itself.
+    /// The faults that the back end recovers from by itself.
     fn faults(&self) -> &'static [Fault] {
         &[]
     }
 
-    /// Does one of these, for so long. It is over when this returns.
+    /// Injects one of these faults for this long. Returns when the fault is over.
     fn suffer(&self, fault: Fault, _lasts: Duration) {
-        panic!("nobody is here who could suffer this: {fault:?}");
+        panic!("this back end has no such fault: {fault:?}");
     }
 
-    /// Where its server listens on this machine.
+    /// The local port of its server, if it has one.
     fn port(&self) -> Option<u16> {
         None
     }
 
-    /// Its address by way of another port of this machine, where a [proxy](crate::proxy) may listen.
+    /// Its address with another local port, on which a [proxy](crate::proxy) may listen.
     fn address_by(&self, port: u16) -> String {
-        panic!("there is no way by a port: {port}");
+        panic!("this back end has no port: {port}");
     }
 
-    /// What is known of each delivery, in an order that does not change: whose it is and how it ended. Nothing where one who has lost a
-    /// lease cannot be kept from settling.
+    /// The stored state of each delivery in a stable order: its holder and its outcome. Empty where the back end cannot
+    /// refuse the verdict of a lost lease.
     fn deliveries(&self) -> Vec<String> {
         Vec::new()
     }
 }
 
-/// What a case works with.
+/// The environment of a case.
 pub struct Scene<'a> {
     /// The kind of back end.
     pub site: &'a dyn Site,
@@ -125,16 +125,16 @@ pub struct Scene<'a> {
     pub place: Box<dyn Place>,
     /// A folder for the files of the case.
     pub folder: Folder,
-    /// Where the members write down what they handle.
+    /// The file to which members append the events that they handle.
     pub ledger: PathBuf,
-    /// The numbers of this run.
+    /// The random numbers of this run.
     pub random: Random,
 }
 
-/// A case: what it shows, and how.
+/// A case: its name, and its function.
 pub type Case = (&'static str, fn(&mut Scene<'_>));
 
-/// Runs the cases of every provider, and those of its own; or does the work of a member.
+/// Runs the common cases and those of the provider; in a member process, runs the member.
 ///
 /// # Panics
 /// If a case fails.
@@ -161,18 +161,18 @@ impl fmt::Debug for Scene<'_> {
 }
 
 impl Scene<'_> {
-    /// A broker of this process.
+    /// Starts a broker in this process.
     pub fn broker(&self) -> Broker {
         let provider = self.site.open(self.place.address(), LEASE);
         Broker::builder().worker_count(4).provider(provider).start().expect("it starts")
     }
 
-    /// A member in a role.
+    /// Starts a member in a role.
     pub fn member(&self, role: &str) -> Member {
         Member::start(role, self.place.address(), &self.ledger)
     }
 
-    /// Makes the subscription known, so that events of the parent have somewhere to go.
+    /// Registers the subscription, so that events published before the first member are kept for it.
     pub fn declare(&self) {
         let broker = self.broker();
         let id = broker.subscribe_with(work(), |_| ()).expect("a subscription");
@@ -186,29 +186,29 @@ pub fn work() -> SubscribeOptions {
     SubscribeOptions::new("work.**").name("work").concurrency(4)
 }
 
-/// Waits for something that gives no signal.
+/// Polls a condition every 5 ms until it holds.
 ///
 /// # Panics
 /// If it takes longer than [`PATIENCE`].
 pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !holds() {
-        assert!(Instant::now() < deadline, "it did not come to pass: {what}");
+        assert!(Instant::now() < deadline, "timed out waiting until {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
 
-/// Reproducible numbers.
+/// Reproducible pseudo-random numbers (xorshift64).
 #[derive(Debug)]
 pub struct Random(u64);
 
 impl Random {
-    /// The same numbers for the same seed.
+    /// A generator that yields the same numbers for the same seed.
     pub fn new(seed: u64) -> Self {
         Self(seed | 1)
     }
 
-    /// One below `bound`.
+    /// The next number, below `bound`.
     pub fn below(&mut self, bound: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -217,10 +217,10 @@ impl Random {
     }
 }
 
-/// `SEED` of the environment, or another one each time; printed.
+/// `SEED` of the environment, or the current time; prints it.
 ///
 /// # Panics
-/// If it is no number.
+/// If `SEED` is not a number.
 pub fn seed() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time after 1970").as_nanos() as u64;
     let seed = setting("SEED", now);
@@ -228,10 +228,10 @@ pub fn seed() -> u64 {
     seed
 }
 
-/// A number from the environment.
+/// A number from the environment, or a default.
 ///
 /// # Panics
-/// If it is none.
+/// If the variable is not a number.
 pub fn setting(name: &str, otherwise: u64) -> u64 {
-    env::var(name).map_or(otherwise, |value| value.parse().unwrap_or_else(|_| panic!("{name} is a number")))
+    env::var(name).map_or(otherwise, |value| value.parse().unwrap_or_else(|_| panic!("{name} is not a number")))
 }

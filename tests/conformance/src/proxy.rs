@@ -1,5 +1,5 @@
-//! A proxy between a bridge and its server on this machine, which breaks what passes: it cuts a connection instead of delivering an
-//! answer, lets nobody through, or lets answers through slowly. What was asked has reached the server all the same.
+//! A TCP proxy between a bridge and its local server that injects faults: it cuts a connection instead of passing an
+//! answer, accepts no connection, or slows answers down. Requests always reach the server.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-/// See the module's page. Its connections end with it.
+/// The proxy. Its connections are closed on drop.
 #[derive(Debug)]
 pub struct Proxy {
     port: u16,
@@ -20,17 +20,17 @@ struct Wires {
     server: AtomicU16,
     closed: AtomicBool,
     is_down: AtomicBool,
-    /// Answers that will not arrive.
+    /// The number of answers still to cut.
     to_cut: AtomicU64,
     connects: AtomicU64,
-    /// Bytes of answers that each connection lets through in a second; 0: as many as come.
+    /// Limit of answer bytes per second and connection; 0 for none.
     rate: AtomicU64,
     /// Both ends of every connection.
     open: Mutex<Vec<TcpStream>>,
 }
 
 impl Proxy {
-    /// A proxy to a port of this machine.
+    /// Starts a proxy to a local port.
     pub fn to(server: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let port = listener.local_addr().expect("its address").port();
@@ -50,17 +50,17 @@ impl Proxy {
         Self { port, wires }
     }
 
-    /// Where it listens.
+    /// The local port of the proxy.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Connections that were made so far, or tried while nobody was let through.
+    /// Connections accepted so far, including those closed while the proxy was down.
     pub fn connects(&self) -> u64 {
         self.wires.connects.load(Ordering::SeqCst)
     }
 
-    /// Cuts all connections and lets nobody through, or lets them through again.
+    /// Cuts all connections and closes new ones at once, or passes connections again.
     pub fn set_down(&self, is_down: bool) {
         self.wires.is_down.store(is_down, Ordering::SeqCst);
         if is_down {
@@ -68,22 +68,22 @@ impl Proxy {
         }
     }
 
-    /// From now on it is a proxy to another port; who is connected stays so.
+    /// Sends new connections to another port. Existing connections stay.
     pub fn lead_to(&self, server: u16) {
         self.wires.server.store(server, Ordering::SeqCst);
     }
 
-    /// The next so many answers of the server are not delivered: their connections are cut instead.
+    /// Cuts the connection instead of passing an answer, for the next `count` answers of the server.
     pub fn cut_answers(&self, count: u64) {
         self.wires.to_cut.fetch_add(count, Ordering::SeqCst);
     }
 
-    /// Each connection lets so many bytes of answers through in a second.
+    /// Limits answers to `rate` bytes per second and connection.
     pub fn slow_down(&self, rate: u64) {
         self.wires.rate.store(rate, Ordering::SeqCst);
     }
 
-    /// How many of these are still to come.
+    /// The number of answers still to cut.
     pub fn answers_to_cut(&self) -> u64 {
         self.wires.to_cut.load(Ordering::SeqCst)
     }
@@ -93,7 +93,7 @@ impl Drop for Proxy {
     fn drop(&mut self) {
         self.wires.closed.store(true, Ordering::SeqCst);
         self.wires.cut_all();
-        // Wakes the one that accepts; if that has ended, so much the better.
+        // Wakes the accepting thread. It may have ended already.
         let _ = TcpStream::connect(("127.0.0.1", self.port));
     }
 }
@@ -112,7 +112,7 @@ impl Wires {
         thread::spawn(move || shared.pass(to_client, client, true));
     }
 
-    /// Passes on what comes, until one of the two ends; then both do.
+    /// Copies bytes until one end closes; then closes both.
     fn pass(&self, mut from: TcpStream, mut to: TcpStream, is_answer: bool) {
         let mut buffer = [0; 16 * 1024];
         while let Ok(length @ 1..) = from.read(&mut buffer) {
@@ -127,14 +127,14 @@ impl Wires {
             }
         }
         for end in [from, to] {
-            // It may have ended before.
+            // The end may be closed already.
             let _ = end.shutdown(Shutdown::Both);
         }
     }
 
     fn cut_all(&self) {
         for end in self.open.lock().expect("no panic under the lock").drain(..) {
-            // As in `pass`.
+            // The end may be closed already.
             let _ = end.shutdown(Shutdown::Both);
         }
     }

@@ -1,7 +1,7 @@
-//! A Redis server for tests: in a temporary folder, on a Unix socket there and on a free port of this machine, every write on the disk before
-//! it is answered. It ends with the process that has started it, however that ends.
+//! A Redis server for tests, in a temporary folder, on a Unix socket there and on a free local port, with `appendonly
+//! yes` and `appendfsync everysec`. It is killed when the process that started it ends, even by a kill.
 //!
-//! The program is `redis-server`, or what `REDIS_SERVER` names.
+//! The program is `redis-server`, or the one named by `REDIS_SERVER`.
 
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
@@ -15,40 +15,40 @@ use std::{env, fs, thread};
 use crate::certificate::Certificate;
 use crate::folder;
 
-/// Nothing takes longer, even on a busy machine.
+/// Deadline of every wait, generous for a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A running server. Dropped, it is killed and removed.
+/// A running server. Killed and removed on drop.
 #[derive(Debug)]
 pub struct Server {
     folder: PathBuf,
     port: u16,
     tls_port: u16,
-    /// What runs the program, if it is not run as it is.
+    /// The command prefix that runs the program, if any.
     runner: Vec<String>,
     settings: Vec<String>,
     guard: Mutex<Option<Child>>,
 }
 
 impl Server {
-    /// Starts one.
+    /// Starts a server.
     pub fn start() -> Self {
         Self::with(&[])
     }
 
-    /// Starts one with more settings, as arguments.
+    /// Starts a server with more settings, as arguments.
     pub fn with(settings: &[&str]) -> Self {
         Self::run_by(&[], settings)
     }
 
-    /// Starts one through another program, which becomes it.
+    /// Starts a server through a program that executes it.
     pub fn run_by(runner: &[&str], settings: &[&str]) -> Self {
         let server = Self::prepare(runner, settings);
         server.up();
         server
     }
 
-    /// Starts one that speaks TLS too, with a certificate of its own for the name `localhost`. Returns that.
+    /// Starts a server with an additional TLS port. Returns its self-signed certificate for `localhost` too.
     pub fn with_tls() -> (Self, Certificate) {
         let mut server = Self::prepare(&[], &[]);
         let certificate = server.certificate("server");
@@ -63,27 +63,27 @@ impl Server {
 
     fn prepare(runner: &[&str], settings: &[&str]) -> Self {
         let folder = folder::new("redis");
-        // Free now; nobody on this machine asks for just these.
+        // Ports that are free now. Another program is unlikely to bind just these before the server does.
         let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
         let [port, tls_port] = listeners.map(|it| it.local_addr().expect("its address").port());
         let owned = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect();
         Self { folder, port, tls_port, runner: owned(runner), settings: owned(settings), guard: Mutex::default() }
     }
 
-    /// A new certificate that nobody else has signed.
+    /// Creates a self-signed certificate.
     pub fn certificate(&self, name: &str) -> Certificate {
         Certificate::new(&self.folder, name)
     }
 
-    /// One that was good until yesterday.
+    /// Creates a self-signed certificate that expired yesterday.
     pub fn expired_certificate(&self, name: &str) -> Certificate {
         Certificate::expired(&self.folder, name)
     }
 
-    /// Starts the server after it was stopped; waits until it can be used.
+    /// Starts the server, and waits until it is ready.
     pub fn up(&self) {
         let program = env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned());
-        // The shell's input ends with this process, also if that is killed; then so does the server.
+        // The shell's standard input closes when this process ends, even by a kill; then the shell kills the server.
         let script = r#""$@" >>log 2>&1 & server=$!; echo $server >pid; read -r _; kill -9 $server; wait $server"#;
         let mut guard = Command::new("sh");
         guard.args(["-c", script, "guard"]).args(&self.runner).arg(&program);
@@ -103,20 +103,20 @@ impl Server {
         }
     }
 
-    /// Kills it.
+    /// Kills the server.
     pub fn crash(&self) {
         if let Some(mut guard) = self.guard.lock().expect("no panic under the lock").take() {
             drop(guard.stdin.take());
             guard.wait().expect("it ends");
         }
-        // It may have been left behind.
+        // A killed server leaves its socket behind.
         let _ = fs::remove_file(self.folder.join("socket"));
     }
 
-    /// Stops it where it is, and waits until it stands still; or has it go on.
+    /// Sends SIGSTOP and waits until the server is stopped, or sends SIGCONT.
     ///
     /// # Panics
-    /// If it does not run.
+    /// If the server does not run.
     pub fn freeze(&self, frozen: bool) {
         let pid = fs::read_to_string(self.folder.join("pid")).expect("it runs").trim().to_owned();
         let signal = if frozen { "-STOP" } else { "-CONT" };
@@ -127,7 +127,7 @@ impl Server {
         }
     }
 
-    /// Whether it answers.
+    /// Whether the server answers PING.
     fn is_ready(&self) -> bool {
         use std::io::{Read as _, Write as _};
         use std::os::unix::net::UnixStream;
@@ -136,37 +136,37 @@ impl Server {
             socket.write_all(b"PING\r\n")?;
             socket.read_exact(&mut answer)
         });
-        // Who has to log in first is told so.
+        // A server with a password answers NOAUTH.
         asked.is_ok() && (&answer == b"+PONG\r\n" || answer.starts_with(b"-NOAUTH"))
     }
 
-    /// The address of the Unix socket.
+    /// The URL of the Unix socket.
     pub fn url(&self) -> String {
         format!("redis+unix://{}", self.folder.join("socket").display())
     }
 
-    /// Where it listens on this machine.
+    /// The local port of the server.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Where it listens on this machine, by TLS.
+    /// The local port for TLS.
     pub fn tls_port(&self) -> u16 {
         self.tls_port
     }
 
-    /// Where its files are.
+    /// The server's temporary folder.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// A name of a stream that nobody has used.
+    /// A new name for a stream.
     pub fn stream(&self) -> String {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         format!("stream{}", NEXT.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// What the server has written down.
+    /// The log of the server.
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder.join("log")).unwrap_or_default()
     }
@@ -175,7 +175,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.crash();
-        // It is in the folder for temporary files.
+        // On an error it stays in the temporary folder of the system.
         let _ = fs::remove_dir_all(&self.folder);
     }
 }

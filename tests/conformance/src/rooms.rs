@@ -11,13 +11,13 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 /// The room of the crate's root, where its public names are.
 const LIB: &str = "lib";
 
-/// The rooms that a document lists: the first cells, in code font, of the table below the heading `## Rooms`.
+/// The rooms that a document lists: the first cells, in code font, of the table below the heading `## Rooms`, up to the next heading.
 ///
 /// # Panics
 /// If there is no such table.
 pub fn listed_in(document: &str) -> Vec<String> {
     let section = document.split("\n## Rooms\n").nth(1).expect("a section `## Rooms`");
-    let section = section.split("\n## ").next().unwrap_or_default();
+    let section = section.split("\n#").next().unwrap_or_default();
     let cells = section.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
     let rooms: Vec<String> = cells.map(|(room, _)| room.to_owned()).collect();
     assert!(!rooms.is_empty(), "the section `## Rooms` lists none");
@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn the_rooms_of_a_document_are_the_first_cells_of_its_table() {
-        let document = "# Map\n\n## Rooms\n\nText.\n\n| room | has |\n|---|---|\n| `low` | `x` |\n| `high` | y |\n\n## More\n\n| `no` | |\n";
+        let document = "# Map\n\n## Rooms\n\nText.\n\n| room | has |\n|---|---|\n| `low` | `x` |\n| `high` | y |\n\n### More\n\n| `no` | |\n";
         assert_eq!(listed_in(document), ["low", "high"]);
     }
 }

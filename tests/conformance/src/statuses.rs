@@ -1,5 +1,5 @@
-//! What a bridge writes down of statuses, as its setting says, and what other brokers learn of it. The same for every provider that has the
-//! setting.
+//! Cases about stored statuses: which ones a bridge stores by its setting, and what other brokers read. The same for
+//! every provider with that setting.
 
 use std::time::Duration;
 
@@ -9,14 +9,14 @@ use eventbroker::{Broker, EventId, HandlerError, RetryPolicy, Status, SubscribeO
 
 use crate::watch::{PATIENCE, event, wait_until};
 
-/// What is to be written down.
+/// The statuses that are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kept {
-    /// How each event has ended.
+    /// The final status of each event.
     All,
-    /// What has failed, or was retried.
+    /// Only the status of events that failed or were retried.
     Failures,
-    /// Nothing.
+    /// No status.
     Nothing,
 }
 
@@ -24,7 +24,7 @@ fn start(provider: Provider) -> Broker {
     Broker::builder().provider(provider).start().expect("it starts")
 }
 
-/// One that is handled, one that is retried once, one that fails for good; their ids.
+/// Publishes three events: one is done, one is retried once, one fails permanently. Returns their ids.
 fn three(broker: &Broker) -> [EventId; 3] {
     let options = SubscribeOptions::new("a.*").name("all").retry(RetryPolicy::fixed(1, Duration::from_millis(1)));
     broker
@@ -40,10 +40,10 @@ fn three(broker: &Broker) -> [EventId; 3] {
     ids
 }
 
-/// `open` opens a back end of its own, `notes` is how many events there are notes about in it.
+/// `open` opens a back end of its own, `notes` counts the events with a stored status in it.
 ///
 /// # Panics
-/// If more or less is written down, or another broker learns something else of the events.
+/// If the number of stored statuses differs, or another broker reads other statuses.
 pub fn written_down(kept: Kept, open: impl Fn() -> Provider, notes: impl Fn() -> usize) {
     let (written, statuses, retries) = match kept {
         Kept::All => (3, [Status::Completed, Status::Completed, Status::Failed], [0, 1, 0]),
@@ -54,7 +54,7 @@ pub fn written_down(kept: Kept, open: impl Fn() -> Provider, notes: impl Fn() ->
     let ids = three(&broker);
     assert!(broker.stop(PATIENCE).is_clean());
     assert_eq!(notes(), written, "{kept:?}");
-    // Another one, which has none of them in its own store.
+    // Another broker, without these events in its own store.
     let reader = start(open());
     let events = ids.map(|id| reader.get(&id).expect("it answers").expect("it is held"));
     assert_eq!(events.each_ref().map(|event| event.status()), statuses, "{kept:?}");
@@ -67,10 +67,10 @@ pub fn written_down(kept: Kept, open: impl Fn() -> Provider, notes: impl Fn() ->
     assert!(reader.stop(PATIENCE).is_clean());
 }
 
-/// What is written down nowhere is handled again all the same.
+/// A dead letter can be requeued although no status is stored.
 ///
 /// # Panics
-/// If a dead letter is not requeued, or something is written down.
+/// If the dead letter is not requeued, or a status is stored.
 pub fn requeued_without_notes(provider: Provider, notes: impl Fn() -> usize) {
     let broker = start(provider);
     let [_, _, dead] = three(&broker);

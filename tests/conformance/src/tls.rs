@@ -1,4 +1,4 @@
-//! TLS as every provider does it: a server is known by its certificate and its name, which is checked at each connection.
+//! Cases about TLS: every connection verifies the server's certificate and name. The same for every provider.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,14 +11,14 @@ use eventbroker::{Broker, Config, SubscribeOptions};
 pub use crate::certificate::Certificate;
 use crate::watch::{PATIENCE, event, last_error, listen, wait_until};
 
-/// How soon everything goes on after a certificate was renewed.
+/// Deadline for recovery after a certificate was renewed.
 const RENEWED: Duration = Duration::from_secs(5);
 
-/// `open` opens the server by the name of a host, with certificates that it is checked with, or with those of the system; or says why not.
-/// Nobody has signed the server's certificate, so it is in the file `roots`; in the file `stranger` there is another one of that name.
+/// `open` opens the server by a host name, with a file of roots or with those of the system, or returns the error. The
+/// file `roots` has the server's self-signed certificate, the file `stranger` another one of the same name.
 ///
 /// # Panics
-/// If a server is taken for one that it is not, or that which it is not for it.
+/// If a wrong server is accepted, or the right one is refused.
 pub fn known_by_certificate(
     open: impl Fn(&str, Option<&Path>) -> Result<Provider, String>,
     roots: &Path,
@@ -29,7 +29,7 @@ pub fn known_by_certificate(
     assert!(error.contains("localhost") && error.contains("certificate"), "{error}");
     let error = refusal("127.0.0.1", Some(roots));
     assert!(error.contains("certificate"), "of another name: {error}");
-    // Nobody of this machine has signed it.
+    // The roots of the system did not sign the certificate.
     let error = refusal("localhost", None);
     assert!(error.contains("certificate") || error.contains("no secure connection"), "of the system: {error}");
     let broker = Broker::builder().provider(open("localhost", Some(roots)).expect("it opens"));
@@ -40,10 +40,10 @@ pub fn known_by_certificate(
     assert!(broker.stop(PATIENCE).is_clean());
 }
 
-/// `problem` is what is wrong with a file of certificates, `folder` is for files.
+/// `problem` returns the error of opening with a file of roots; `folder` is for temporary files.
 ///
 /// # Panics
-/// If it is not told.
+/// If the error does not name the file and its problem.
 pub fn files_are_checked(problem: impl Fn(&Path) -> String, folder: &Path) {
     let empty = folder.join("empty.pem");
     fs::write(&empty, "").expect("a file");
@@ -53,11 +53,11 @@ pub fn files_are_checked(problem: impl Fn(&Path) -> String, folder: &Path) {
     assert!(error.starts_with("tls_ca_file: /nowhere.pem: "), "{error}");
 }
 
-/// A certificate that expires while a broker runs, and is renewed: nothing is stored meanwhile, everything goes on then, and no `secret` is
-/// told. `of_server` is what the server presents when it is started by `restart`, `expired` what it is replaced by.
+/// A certificate expires while a broker runs, and is renewed. Nothing is stored in between, the broker recovers, and no
+/// `secret` is shown. The server presents `of_server` after `restart`; the test replaces it by `expired`.
 ///
 /// # Panics
-/// If it is otherwise.
+/// If one of these does not hold.
 pub fn expires(
     open: impl Fn(&Path) -> Provider,
     of_server: &Certificate,
@@ -68,7 +68,7 @@ pub fn expires(
     let beside = |end: &str| -> PathBuf { of_server.certificate.with_extension(end) };
     let valid = Certificate { certificate: beside("crt.valid"), key: beside("key.valid") };
     valid.replace_by(of_server);
-    // Both are trusted: it is only that one of them is too old.
+    // Both are trusted roots, so the only fault is the expiry.
     let (roots, text) = (beside("both"), |it: &Certificate| fs::read_to_string(&it.certificate).expect("a file"));
     fs::write(&roots, text(&valid) + &text(expired)).expect("a file");
     let mut config = Config::default();
@@ -81,15 +81,15 @@ pub fn expires(
     restart();
     let during = event("a.b");
     let refused = broker.publish(during.clone()).expect_err("it can't be stored");
-    wait_until("it is told", || last_error(&broker).to_lowercase().contains("expired"));
+    wait_until("the expiry is reported", || last_error(&broker).to_lowercase().contains("expired"));
     let shown = format!("{refused} {refused:?} {:?}", broker.stats());
     assert!(!shown.contains(secret), "{shown}");
     thread::sleep(Duration::from_secs(1));
-    assert!(calls.try_recv().is_err(), "nobody is spoken to");
+    assert!(calls.try_recv().is_err(), "nothing is delivered meanwhile");
     of_server.replace_by(&valid);
     restart();
-    let back = wait_until("it takes events again", || broker.publish(during.clone()).is_ok());
-    println!("a certificate expired: it goes on {back:?} after it was renewed");
+    let back = wait_until("events are accepted again", || broker.publish(during.clone()).is_ok());
+    println!("a certificate expired: recovered {back:?} after the renewal");
     assert!(back < RENEWED, "{back:?}");
     assert_eq!(calls.recv_timeout(PATIENCE).as_ref(), Ok(during.id()));
     assert!(broker.stop(PATIENCE).is_clean());

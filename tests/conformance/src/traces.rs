@@ -1,4 +1,4 @@
-//! What is traced, as text.
+//! A `tracing` subscriber that collects all spans and events as text.
 
 use std::fmt::{Debug, Write as _};
 use std::sync::{Arc, Mutex, Once, Weak};
@@ -8,7 +8,7 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::Interest;
 use tracing::{Event as Trace, Metadata, Subscriber};
 
-/// Everything that this process traces, as text, until this is dropped.
+/// The text of all traces of this process, collected until this is dropped.
 #[derive(Debug)]
 pub struct Traces(Arc<Mutex<String>>);
 
@@ -16,7 +16,7 @@ pub struct Traces(Arc<Mutex<String>>);
 static CURRENT: Mutex<Weak<Mutex<String>>> = Mutex::new(Weak::new());
 
 impl Traces {
-    /// Of everything in this process, from now on. The traces that recorded before this one record no more.
+    /// Collects everything that this process traces from now on. Earlier `Traces` collect no more.
     pub fn of_process() -> Self {
         static INSTALLED: Once = Once::new();
         INSTALLED.call_once(|| tracing::subscriber::set_global_default(Recorder).expect("no other subscriber"));
@@ -25,7 +25,7 @@ impl Traces {
         traces
     }
 
-    /// What was traced so far.
+    /// The text so far.
     pub fn text(&self) -> String {
         self.0.lock().expect("no panic under the lock").clone()
     }

@@ -1,4 +1,4 @@
-//! What tests of a bridge see of a broker from outside: events, what its handlers are called with, and waiting with a limit.
+//! Helpers of bridge tests: events, the calls of a handler, and waiting with a deadline.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,28 +8,28 @@ use std::time::{Duration, Instant};
 
 use eventbroker::{Broker, Delivery, Event, EventId, Scope, Source, SubscribeOptions};
 
-/// Nothing takes longer, even on a busy machine.
+/// Deadline of every wait, generous for a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
-/// So soon after a fault everything goes on.
+/// Deadline for publishing and handling to resume after a fault.
 pub const RECOVERY: Duration = Duration::from_secs(3);
 
-/// An event of a type.
+/// An event of a type, without a payload.
 pub fn event(event_type: &str) -> Event {
     Event::builder(Source::System, event_type).build().expect("a valid event")
 }
 
-/// The ids of the events that a subscription handles.
+/// Subscribes, and returns a channel of the ids handled.
 pub fn listen(broker: &Broker, options: SubscribeOptions) -> Receiver<EventId> {
     let (sender, calls) = channel();
     let handler = move |delivery: &Delivery| {
-        // Nobody listens any more when the test has seen enough.
+        // The receiver is dropped when the test has ended.
         let _ = sender.send(delivery.event().id().clone());
     };
     broker.subscribe_with(options, handler).expect("a subscription");
     calls
 }
 
-/// How many events a subscription of this process alone has handled.
+/// Subscribes locally to `local.*`, and returns the count of events handled.
 pub fn count_local(broker: &Broker) -> Arc<AtomicU64> {
     let count = Arc::new(AtomicU64::new(0));
     let shared = Arc::clone(&count);
@@ -41,16 +41,16 @@ pub fn count_local(broker: &Broker) -> Arc<AtomicU64> {
     count
 }
 
-/// What the bridge has told last; nothing if it has told nothing.
+/// The last error of the bridge; empty if there is none.
 pub fn last_error(broker: &Broker) -> String {
     broker.stats().bridge.and_then(|bridge| bridge.last_error).unwrap_or_default()
 }
 
-/// Waits for something that gives no signal, and returns how long it took. Panics after [`PATIENCE`].
+/// Polls a condition every 2 ms until it holds, and returns the time taken. Panics after [`PATIENCE`].
 pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) -> Duration {
     let began = Instant::now();
     while !holds() {
-        assert!(began.elapsed() < PATIENCE, "it did not come to pass: {what}");
+        assert!(began.elapsed() < PATIENCE, "timed out waiting until {what}");
         thread::sleep(Duration::from_millis(2));
     }
     began.elapsed()

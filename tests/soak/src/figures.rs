@@ -1,4 +1,4 @@
-//! What a proof measured, printed as it comes, and whether each bound held. And the small helpers that every proof needs.
+//! The figures of a proof, printed as they are measured, and whether each bound held; and helpers of the proofs.
 
 use std::fmt::Display;
 use std::time::{Duration, Instant};
@@ -13,33 +13,33 @@ pub(crate) struct Figures {
 }
 
 impl Figures {
-    /// For a short form, or a long one.
+    /// The figures of the short form, or of the long one.
     pub(crate) fn new(short: bool) -> Self {
         Self { broken: 0, short }
     }
 
-    /// A figure without a bound.
+    /// Prints a figure without a bound.
     pub(crate) fn note(&mut self, what: &str, value: impl Display) {
         println!("  {what:<58} {value}");
     }
 
-    /// A figure with a bound, in words, and whether it holds.
+    /// Prints a figure with the text of its bound, and records whether the bound holds.
     pub(crate) fn check(&mut self, what: &str, value: impl Display, bound: &str, holds: bool) {
         let verdict = if holds { "ok" } else { "BROKEN" };
         println!("  {what:<58} {value} ({bound}) {verdict}");
         self.broken += usize::from(!holds);
     }
 
-    /// A comparison of two rates or latencies, with a bound. A short form only shows it: it is too short to tell.
+    /// Checks a comparison of two rates or latencies. The short form only prints a miss: it is too short for a verdict.
     pub(crate) fn compared(&mut self, what: &str, value: impl Display, bound: &str, holds: bool) {
         if self.short && !holds {
-            println!("  {what:<58} {value} ({bound}) missed; the long form tells");
+            println!("  {what:<58} {value} ({bound}) missed; not enforced in the short form");
         } else {
             self.check(what, value, bound, holds);
         }
     }
 
-    /// A figure that must be exactly this.
+    /// Checks that a figure has exactly this value.
     pub(crate) fn exactly<T: Display + PartialEq>(&mut self, what: &str, value: T, wanted: T) {
         let bound = format!("must be {wanted}");
         let holds = value == wanted;
@@ -63,7 +63,7 @@ pub(crate) fn event(event_type: &str, payload: &impl EventPayload) -> Event {
     payload.put(Event::builder(Source::System, event_type)).build().expect("a valid event")
 }
 
-/// What the proofs put into payloads.
+/// A value that can be the payload of an event.
 pub(crate) trait EventPayload {
     fn put(&self, builder: EventBuilder) -> EventBuilder;
 }
@@ -80,7 +80,7 @@ impl EventPayload for (u64, u64) {
     }
 }
 
-/// Publishes an event, again and again while there is no room.
+/// Publishes an event, and retries while the queue is full.
 pub(crate) fn publish_until_accepted(broker: &Broker, mut event: Event) {
     loop {
         match broker.publish(event) {
@@ -111,7 +111,7 @@ pub(crate) fn resident_kib() -> u64 {
     line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number of KiB")
 }
 
-/// Runs `action` at a steady rate for a time; when it is late it catches up.
+/// Runs `action` at a steady rate for a time. A late call is made up for without a pause.
 pub(crate) fn at_rate(per_second: u64, duration: Duration, mut action: impl FnMut(u64)) {
     let (start, gap) = (Instant::now(), Duration::from_secs(1).div_f64(per_second as f64));
     for number in 0..(duration.as_secs_f64() * per_second as f64) as u64 {

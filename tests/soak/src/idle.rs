@@ -1,4 +1,4 @@
-//! How often an idle broker wakes the machine: voluntary context switches of its threads, from /proc.
+//! Wake-ups of an idle broker: voluntary context switches of its threads, from /proc.
 
 use std::fs;
 use std::thread;
@@ -29,7 +29,7 @@ pub(crate) fn run(short: bool, figures: &mut Figures) {
     for _ in 0..10 {
         broker.subscribe("idle.**", |_| ()).expect("a subscription");
     }
-    // It has been busy before.
+    // Idle after work, not only after the start.
     for number in 0..1_000 {
         broker.publish(event("idle.entry.create", &number)).expect("room");
         if number % 100 == 99 {
@@ -40,7 +40,7 @@ pub(crate) fn run(short: bool, figures: &mut Figures) {
     let (sleeps_before, ticks_before) = sleeps_and_ticks();
     thread::sleep(Duration::from_secs(seconds));
     let (sleeps, ticks) = sleeps_and_ticks();
-    // The thread that measures slept once itself.
+    // Without the one sleep of the measuring thread.
     let per_second = (sleeps - sleeps_before).saturating_sub(1) as f64 / seconds as f64;
     let per_second_ticks = (ticks - ticks_before) as f64 / seconds as f64;
     figures.note("workers", broker.stats().workers);

@@ -1,4 +1,4 @@
-//! Every event is entered when it is accepted and ticked off when it is handled: lost, repeated, out of order?
+//! Counts the calls of each accepted event: lost, repeated and out-of-order deliveries.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -12,14 +12,14 @@ use crate::figures::{Figures, event, publish_until_accepted, resident_kib, wait_
 
 const PUBLISHERS: u64 = 8;
 const KEYS_EACH: u64 = 16;
-/// What the store holds: `max_events` at its default.
+/// The capacity of the store: `max_events` at its default.
 const STORED: u64 = 10_000;
 
-/// What each event of each publisher went through.
+/// The calls of each event of each publisher.
 struct Ledger {
-    /// Handled so often, plus one: by publisher, by number. (Plus one, so that its memory is in use from the start.)
+    /// Calls plus one, by publisher and number. Plus one, so that the memory is resident from the start.
     handled: Vec<Vec<AtomicU8>>,
-    /// The last number handled of each key: by publisher, by key.
+    /// One more than the last number handled of each key, by publisher and key.
     last: Vec<Vec<AtomicU64>>,
     out_of_order: AtomicU64,
 }
@@ -33,7 +33,7 @@ impl Ledger {
         })
     }
 
-    /// An event was handled; each key must be seen in the order of its numbers.
+    /// Records a call. Within a key, numbers must grow.
     fn handle(&self, publisher: u64, number: u64) {
         self.handled[publisher as usize][number as usize].fetch_add(1, Ordering::SeqCst);
         let last = &self.last[publisher as usize][(number % KEYS_EACH) as usize];
@@ -59,11 +59,11 @@ impl Ledger {
     }
 }
 
-/// Publishes the events of all publishers, keyed; calls `meanwhile` now and then, as long as all of them are at it.
+/// Publishes the keyed events of all publishers. Calls `meanwhile` every 10 ms until the first publisher has finished.
 ///
-/// Each publisher first fills the store alone. What a thread allocates comes from an arena of its own, and the arena
-/// keeps the most that it ever held: here every arena has held a full store before memory is looked at. Without
-/// this, memory creeps up for minutes, whenever one publisher happens to own more of the store than ever before.
+/// Each publisher first fills the store alone. A thread allocates from an arena of its own, which keeps its peak size,
+/// so every arena has held a full store before memory is measured. Otherwise memory grows for minutes, whenever one
+/// publisher owns more of the store than before.
 fn publish_all(broker: &Broker, events_each: u64, mut meanwhile: impl FnMut()) {
     let stored = STORED.min(events_each);
     let (alone, together) = (Mutex::new(()), Barrier::new(PUBLISHERS as usize + 1));
@@ -115,7 +115,7 @@ pub(crate) fn plain(short: bool, figures: &mut Figures) {
     let stats = broker.stats();
     figures.exactly("completed", stats.completed, PUBLISHERS * events_each);
     figures.exactly("attempts", stats.attempts, PUBLISHERS * events_each);
-    // Memory must be flat once everything has been in use for a while; a short run hardly gets there.
+    // Memory must be flat in the second half of a long run. A short run may still be warming up.
     let half = &memory[memory.len() / 2..];
     if !half.is_empty() {
         let mean = half.iter().sum::<u64>() as f64 / half.len() as f64;
@@ -134,7 +134,7 @@ pub(crate) fn plain(short: bool, figures: &mut Figures) {
 
 pub(crate) fn panics(short: bool, figures: &mut Figures) {
     let events_each = if short { 1_250 } else { 125_000 };
-    // A panic prints a message; a million of them are of no use.
+    // Suppresses the message of each of the many panics.
     std::panic::set_hook(Box::new(|_| {}));
     let policy = RetryPolicy::fixed(3, Duration::from_millis(1));
     let broker = Broker::builder().worker_count(4).retry_policy(policy).start().expect("a broker");
@@ -167,7 +167,7 @@ pub(crate) fn panics(short: bool, figures: &mut Figures) {
     figures.check("stop", format!("{report:?}"), "must be clean", report.is_clean());
 }
 
-/// One subscription stays and must lose nothing; others come and go, some from inside a handler.
+/// One subscription stays and must lose nothing. Others are added and removed, some of them from inside their handler.
 pub(crate) fn churn(short: bool, figures: &mut Figures) {
     let runs: u64 = if short { 1_000 } else { 10_000 };
     let broker = Broker::builder().worker_count(4).start().expect("a broker");
@@ -199,7 +199,7 @@ pub(crate) fn churn(short: bool, figures: &mut Figures) {
                 move |delivery| {
                     counter.fetch_add(1, Ordering::SeqCst);
                     if from_inside && let Some(broker) = delivery.broker() {
-                        // Unknown if another call of this handler was faster.
+                        // An error if another call of this handler has removed it first.
                         let _ = broker.unsubscribe(delivery.subscription());
                     }
                 },

@@ -1,5 +1,5 @@
-//! `scripts/soak NAME [--short]`: runs one long proof, prints its figures, and exits with 1 if a bound does not hold. The short
-//! form checks every bound but those that compare two rates or latencies, which it shows.
+//! `scripts/soak NAME [--short]`: runs one long proof, prints its figures, and exits with 1 if a bound does not hold.
+//! The short form prints comparisons of two rates or latencies without enforcing them, and checks every other bound.
 
 mod figures;
 mod idle;
@@ -13,20 +13,20 @@ use std::process::ExitCode;
 
 use figures::Figures;
 
-/// A proof: its name, what it shows, and how to run it. Given `true` it runs its short form.
+/// A proof: its name, its claim, and its function. The argument `true` selects the short form.
 type Proof = (&'static str, &'static str, fn(bool, &mut Figures));
 
 const PROOFS: &[Proof] = &[
-    ("ledger", "8 publishers, 4 workers: nothing lost, nothing twice, keys in order, memory flat", ledger::plain),
+    ("ledger", "8 publishers, 4 workers: nothing lost or repeated, keys in order, memory flat", ledger::plain),
     ("panics", "1 % of the calls panic: nothing lost, attempts exact, workers unchanged", ledger::panics),
-    ("poison", "an event that always fails among 10,000: one dead letter, the others undisturbed", retries::poison),
+    ("poison", "one event among 10,000 always fails: one dead letter, the others undisturbed", retries::poison),
     ("reentrant", "handlers that publish into their own full queues never block", reentrant::run),
-    ("churn", "subscribe and unsubscribe under load: no call after it returned", ledger::churn),
-    ("stop", "stop with 64 blocked publishers: each gets its event back at once", stopping::run),
+    ("churn", "subscribe and unsubscribe under load: no call after unsubscribe has returned", ledger::churn),
+    ("stop", "stop with 64 blocked publishers: each gets its event back within 100 ms", stopping::run),
     ("slow-one", "100 subscriptions, one sleeps 100 ms per event: the others keep their rate", slow::one),
     ("slow-many", "20 subscriptions that sleep 1 s beside 10 healthy ones", slow::many),
     ("failing", "100 failing events a second beside 1,000 healthy ones", retries::failing),
-    ("idle", "an idle broker hardly wakes the machine", idle::run),
+    ("idle", "an idle broker wakes fewer than 20 times a second", idle::run),
 ];
 
 fn main() -> ExitCode {

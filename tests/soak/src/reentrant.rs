@@ -1,4 +1,4 @@
-//! Handlers that publish two events each into the queue that they are served from.
+//! Handlers that publish two events each into their own queue.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,7 +8,7 @@ use eventbroker::{Broker, Overflow, SubscribeOptions};
 
 use crate::figures::{Figures, event, wait_until_settled};
 
-/// How often an event gives rise to others.
+/// Generations of events: a handler of the last one publishes nothing.
 const GENERATIONS: u64 = 12;
 
 pub(crate) fn run(short: bool, figures: &mut Figures) {
@@ -60,7 +60,7 @@ pub(crate) fn run(short: bool, figures: &mut Figures) {
     figures.exactly("lost", lost, 0);
     let bound = Duration::from_secs(5);
     figures.check("longest round", format!("{longest_round:?}"), "at most 5 s", longest_round <= bound);
-    // A refusal takes microseconds; the machine may take the processor away meanwhile.
+    // A rejection takes microseconds; the bound allows for a preempted thread.
     let bound = Duration::from_millis(10);
     figures.check("longest refusal", format!("{refusal:?}"), "at most 10 ms", refusal <= bound);
 }

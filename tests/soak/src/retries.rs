@@ -9,7 +9,8 @@ use std::sync::Mutex;
 
 use crate::figures::{Figures, at_rate, event, quantile, wait_until_settled};
 
-/// A broker with one subscription, whose handler fails events of type `mixed.entry.fail`, and the latencies of the others.
+/// A broker with one subscription, whose handler fails `mixed.entry.fail` events and records the latencies of the
+/// others.
 struct Mixed {
     broker: Broker,
     latencies: Arc<Mutex<Vec<u64>>>,
@@ -35,7 +36,7 @@ impl Mixed {
         Self { broker, latencies, start }
     }
 
-    /// Publishes a healthy event; false if it was refused.
+    /// Publishes a healthy event; false if it was rejected.
     fn healthy(&self) -> bool {
         let now = self.start.elapsed().as_nanos() as u64;
         self.broker.publish(event("mixed.entry.ok", &now)).is_ok()
@@ -46,7 +47,7 @@ impl Mixed {
     }
 }
 
-/// The latency of healthy events may be this much above twice the run without failures: what waking a processor costs.
+/// Allowance above twice the latency without failures: the cost of waking a core.
 const SLACK: Duration = Duration::from_micros(200);
 
 pub(crate) fn poison(short: bool, figures: &mut Figures) {
@@ -78,7 +79,7 @@ pub(crate) fn poison(short: bool, figures: &mut Figures) {
 }
 
 pub(crate) fn failing(short: bool, figures: &mut Figures) {
-    let duration = Duration::from_secs(if short { 12 } else { 60 });
+    let duration = Duration::from_secs(if short { 2 } else { 60 });
     let run = |failures: bool| {
         let mixed = Mixed::new(RetryPolicy::default());
         let (mut refused, mut offered) = (0_u64, 0_u64);

@@ -10,29 +10,29 @@ use eventbroker::{Broker, Overflow, SubscribeOptions};
 use crate::figures::{Figures, at_rate, event, quantile};
 
 const SUBSCRIPTIONS: usize = 100;
-/// Subscriptions beside many slow ones.
+/// Healthy subscriptions beside the slow ones.
 const HEALTHY: usize = 10;
 /// Longer than any run.
 const PATIENT: Duration = Duration::from_secs(60);
 
-/// How one of a hundred subscriptions is slow.
+/// The settings of the slow one among a hundred subscriptions.
 #[derive(Clone, Copy)]
 struct Slow {
     overflow: Overflow,
-    /// It sleeps on one event in so many; the others are of a type that it does not receive.
+    /// It receives, and sleeps on, one event in this many. The others have a type that its pattern does not match.
     one_in: u64,
     sleep: Duration,
-    /// Events per second that are offered; `None`: as fast as it goes.
+    /// Events per second offered; `None` for no limit.
     offered: Option<u32>,
 }
 
-/// What a run of a hundred subscriptions came to.
+/// The counts of a run.
 struct Run {
     attempted: u64,
     accepted: u64,
     rejected: u64,
     dropped: u64,
-    /// Events per second that the slowest of the healthy subscriptions handled.
+    /// Events per second handled by the slowest of the healthy subscriptions.
     rate: f64,
 }
 
@@ -41,7 +41,7 @@ fn hundred(slow: Slow, duration: Duration) -> Run {
     let handled: Arc<Vec<AtomicU64>> = Arc::new((1..SUBSCRIPTIONS).map(|_| AtomicU64::new(0)).collect());
     for number in 1..SUBSCRIPTIONS {
         let handled = Arc::clone(&handled);
-        // A publisher that is faster than a hundred subscriptions has to wait for them.
+        // `Block`, because the publisher is faster than a hundred subscriptions.
         let options = SubscribeOptions::new("slow.**").overflow(Overflow::Block(Duration::from_secs(10)));
         broker
             .subscribe_with(options, move |_| {
@@ -72,19 +72,19 @@ fn hundred(slow: Slow, duration: Duration) -> Run {
 }
 
 pub(crate) fn one(short: bool, figures: &mut Figures) {
-    let duration = Duration::from_secs(if short { 3 } else { 30 });
+    let duration = Duration::from_millis(if short { 600 } else { 30_000 });
     let slow = |overflow, one_in, offered| Slow { overflow, one_in, sleep: Duration::from_millis(100), offered };
     let block = Overflow::Block;
     let cases = [
         ("DropOldest, sleeps on every event", slow(Overflow::DropOldest, 1, None)),
-        // How long one full queue may hold a publisher up is what `Block` is told: here a fraction of the time between two
-        // events that it takes, so the others go on. What finds no room in that time comes back, and is counted.
+        // `Block` bounds how long a full queue blocks a publisher: 1 ms is a fraction of the time between two of the
+        // slow one's events, so the others keep their rate. An event without a place by then is rejected and counted.
         ("Block for 1 ms, sleeps on 1 event in 1,000", slow(block(Duration::from_millis(1)), 1_000, None)),
-        // Five calls of 100 ms at a time are 50 events a second: 1 in 1,000 of what is offered here is less.
+        // Five concurrent calls of 100 ms handle 50 events a second; 1 in 1,000 of 40,000/s is 40.
         ("Block for 60 s, sleeps on 1 event in 1,000 of 40,000/s", slow(block(PATIENT), 1_000, Some(40_000))),
     ];
     for (name, case) in cases {
-        // The same without the sleep, before and after, tells the rate to compare with.
+        // The reference rate: the same without the sleep, before and after.
         let quick = Slow { sleep: Duration::ZERO, ..case };
         let before = hundred(quick, duration / 3).rate;
         let run = hundred(case, duration);
@@ -100,8 +100,8 @@ pub(crate) fn one(short: bool, figures: &mut Figures) {
         figures.exactly("  accepted + rejected", run.accepted + run.rejected, run.attempted);
         figures.note("  dropped by the slow one, refused", format!("{}, {}", run.dropped, run.rejected));
     }
-    // With all the patience in the world and no limit to what is offered, publishers are held to the pace of the slow one:
-    // that is what `Block` is for. Shown, because it is arithmetic: 50 of its events a second, and 999 others with each.
+    // With a block time of 60 s and no limit on the offered rate, the slow one sets the pace: 50 of its events a
+    // second, each with 999 others. Printed without a bound.
     let run = hundred(slow(block(PATIENT), 1_000, None), duration);
     figures.note("Block for 60 s, flat out: events/s", format!("{:.0}", run.rate));
     figures.exactly("  accepted + rejected", run.accepted + run.rejected, run.attempted);
@@ -111,7 +111,7 @@ pub(crate) fn one(short: bool, figures: &mut Figures) {
 }
 
 pub(crate) fn many(short: bool, figures: &mut Figures) {
-    let duration = Duration::from_secs(if short { 5 } else { 30 });
+    let duration = Duration::from_secs(if short { 3 } else { 30 });
     let broker = Broker::builder().start().expect("a broker");
     for number in 0..20 {
         let options = SubscribeOptions::new(format!("many.slow.{number}")).overflow(Overflow::DropOldest);

@@ -1,4 +1,4 @@
-//! Stop while publishers wait for room.
+//! Stop while publishers are blocked on a full queue.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
@@ -32,7 +32,7 @@ pub(crate) fn run(short: bool, figures: &mut Figures) {
                 counter.fetch_add(1, Ordering::SeqCst);
             })
             .expect("a subscription");
-        // One in the handler, four queued: from here on every publisher waits.
+        // One delivery in the handler, four queued: from here on every publisher blocks.
         let mut taken = 0;
         while taken < 5 {
             taken += u64::from(broker.publish_async(event("stop.entry.create", &0)).is_ok());

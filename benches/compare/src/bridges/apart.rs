@@ -1,4 +1,4 @@
-//! The way of an event from one process to another that share an SQLite file: this program starts itself as the other one.
+//! Latency between two processes that share an SQLite file. This program starts itself as the receiver.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -19,7 +19,7 @@ fn start(path: &str) -> Broker {
     Broker::builder().provider(Sqlite::new(path).open().expect("it opens")).start().expect("it starts")
 }
 
-/// What the other process does: handles, and tells how many nanoseconds each event took. Ends with its input.
+/// The receiving process: prints the latency of each event in nanoseconds, until its standard input closes.
 pub(crate) fn receive(path: &str) {
     let broker = start(path);
     let took = |created: SystemTime| SystemTime::now().duration_since(created).unwrap_or_default().as_nanos();
@@ -66,7 +66,7 @@ pub(super) fn latency(plan: &Plan, path: &str) -> Table {
     Table::new("from process to process", "ms", &[], vec![Row::named(BUSY, busy), Row::named(IDLE, idle)])
 }
 
-/// Its input ends, and so does it.
+/// Closes the input of the receiver, and waits for its end.
 fn end(mut other: Child) {
     drop(other.stdin.take());
     other.wait().expect("it ends");

@@ -1,5 +1,6 @@
-//! NATS JetStream: a server of this run's own, a stream for each turn. By hand is its own client, in a runtime of one thread: the same messages
-//! published with up to so many acknowledgements awaited, or fetched 1,000 at a time with an acknowledgement for each.
+//! NATS JetStream: one server per run, one stream per turn. By hand: the async-nats client in a runtime of one thread,
+//! which publishes the same messages with a bound on acknowledgements in flight, or fetches 1,000 at a time and
+//! acknowledges each.
 
 use std::collections::VecDeque;
 use std::future::{Future, IntoFuture as _};
@@ -20,7 +21,7 @@ use crate::report::{Bound, Goal, Section};
 const EIGHT: &str = "by hand, 8 in flight";
 const LARGE: &str = "by hand, 256 in flight";
 const LOOP: &str = "by hand, 1 loop";
-/// What the server knows an id for: what is published again and again has to be new each time.
+/// `max_age` of the streams, longer than any run.
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 struct Streams {
@@ -46,7 +47,7 @@ impl Site for Streams {
 }
 
 impl Streams {
-    /// Does something with the client by itself.
+    /// Runs work on the client in a runtime of one thread.
     fn on_client<T, F: Future<Output = T>>(&self, work: impl FnOnce(Context) -> F) -> T {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
@@ -86,8 +87,8 @@ pub(crate) fn run(plan: &Plan) -> Section {
     Section {
         name: "nats",
         title: "NATS JetStream",
-        method: "A server of its own on this machine, streams in files, a new one for each turn. By hand: its client in a runtime of one \
-                 thread, which publishes the same messages with so many acknowledgements awaited, or fetches 1,000 at a time from a \
+        method: "One local server, file streams, a new stream per turn. By hand: the async-nats client in a runtime of one thread, \
+                 which publishes the same messages with this many acknowledgements in flight, or fetches 1,000 at a time from a \
                  durable consumer and acknowledges each.",
         tables: vec![storing, handling, latency],
         goals,

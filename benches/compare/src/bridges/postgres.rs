@@ -1,4 +1,4 @@
-//! PostgreSQL: a server of this run's own, a database for each turn. By hand are the same rows, written and claimed with the same client.
+//! PostgreSQL: one server per run, one database per turn. By hand: the same client writes and claims the same rows.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -28,7 +28,7 @@ impl Site for Server {
         self.database()
     }
 
-    /// So that the server does not go on with a database that is not measured any more.
+    /// Drops the database, so that the server does no background work on it during later turns.
     fn remove(&self, address: &str) {
         let name = address.rsplit('/').next().expect("a database");
         let drop = format!("DROP DATABASE {name} WITH (FORCE)");
@@ -81,9 +81,9 @@ pub(crate) fn run(plan: &Plan) -> Section {
     Section {
         name: "postgres",
         title: "PostgreSQL",
-        method: "A server of its own on this machine, a new database for each turn. By hand: threads with a connection each that write \
-                 the same rows, or claim with the same functions, 1,000 at a time, and settle 256 at a time. The other instance \
-                 subscribes to something else, so that it has to be told of everything.",
+        method: "One local server, a new database per turn. By hand: threads with a connection each that write the same rows, or \
+                 claim 1,000 at a time with the same functions and settle 256 at a time. The other instance has a subscription \
+                 to other events, so that every commit is notified.",
         tables: vec![storing, handling, latency],
         goals,
     }
@@ -93,7 +93,7 @@ fn connect(url: &str) -> Client {
     Client::connect(url, NoTls).expect("it connects")
 }
 
-/// Another instance makes that each commit is told.
+/// Publishes beside another live instance, for which each commit is notified.
 fn publish_beside_another(server: &Server, url: &str, events: u64) -> f64 {
     prepare(server, url, 0);
     let brokers: [Broker; 2] = [(); 2].map(|()| start(server, url, Confirm::Confirmed));
@@ -103,7 +103,7 @@ fn publish_beside_another(server: &Server, url: &str, events: u64) -> f64 {
     rate
 }
 
-/// The same rows, by threads that have a connection each and do nothing else.
+/// Writes the same rows, from threads with a connection each.
 fn store_by_hand(server: &Server, url: &str, events: u64, threads: usize, batch: u64) -> f64 {
     const INSERT: &str = "INSERT INTO events \
         (id, source, type, payload, instance_id, schema, entity, operation, created_at, origin) \
@@ -125,7 +125,7 @@ fn store_by_hand(server: &Server, url: &str, events: u64, threads: usize, batch:
     })
 }
 
-/// The same functions in the same sizes, by loops that do nothing else.
+/// Claims and settles with the same functions and sizes, in bare loops.
 fn consume_by_hand(server: &Server, url: &str, events: u64, loops: usize) -> f64 {
     prepare(server, url, events);
     let clients: Vec<Client> = (0..loops).map(|_| connect(url)).collect();
@@ -143,7 +143,7 @@ fn consume_by_hand(server: &Server, url: &str, events: u64, loops: usize) -> f64
     events as f64 / began.elapsed().as_secs_f64()
 }
 
-/// Until nothing is ready any more. Returns how many it was.
+/// Claims and settles until no delivery is ready. Returns their number.
 fn claim_and_settle(client: &mut Client, holder: &str) -> u64 {
     const CLAIM: &str = "SELECT c.token, c.subscription, c.position, e.id, e.type, e.payload::text \
         FROM events_claim($1, interval '30 s', 10000, '{1}', '{1000}', $2) c CROSS JOIN LATERAL (SELECT (c.event).*) e";

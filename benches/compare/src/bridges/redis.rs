@@ -1,5 +1,5 @@
-//! Redis Streams: a server of this run's own, a stream for each turn. By hand are the same entries, appended in pipelines of 1,000 whose
-//! bytes are encoded once, and read and acknowledged 1,000 at a time.
+//! Redis Streams: one server per run, one stream per turn. By hand: the same entries, appended in pipelines encoded
+//! once, or read and acknowledged 1,000 at a time.
 
 use std::cell::{Cell, RefCell};
 use std::time::Instant;
@@ -84,9 +84,9 @@ pub(crate) fn run(plan: &Plan) -> Section {
     Section {
         name: "redis",
         title: "Redis Streams",
-        method: "A server of its own on this machine (appendonly, fsync every second) over its Unix socket, a new stream for each turn. By \
-                 hand: one connection that appends the same entries, so many per round trip, encoded once; or reads 1,000 at a time from \
-                 a consumer group and acknowledges them, or also writes the keys of `status: full`.",
+        method: "One local server (appendonly, fsync every second) over its Unix socket, a new stream per turn. By hand: one \
+                 connection that appends the same entries in pipelines encoded once, or reads 1,000 at a time from a consumer \
+                 group and acknowledges them, and in one case also writes the keys of `status: full`.",
         tables: vec![storing, handling, latency],
         goals,
     }

@@ -1,4 +1,4 @@
-//! SQLite: a file for each turn. By hand are the same rows, written and claimed by a loop with a connection of its own.
+//! SQLite: one file per turn. By hand: a loop with one connection writes and claims the same rows.
 
 use std::cell::Cell;
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ const BATCHES: &str = "by hand, 64 per transaction";
 const LARGE: &str = "by hand, 256 per transaction";
 const LOOP: &str = "by hand, 1 loop";
 
-/// Files in a folder, which goes with this.
+/// Database files in a temporary folder, removed on drop.
 struct Files {
     folder: PathBuf,
     next: Cell<u32>,
@@ -32,7 +32,7 @@ impl Site for Files {
 
     fn remove(&self, address: &str) {
         for end in ["", "-wal", "-shm"] {
-            // It goes with the folder at the latest.
+            // On an error the file is removed with the folder.
             let _ = fs::remove_file(format!("{address}{end}"));
         }
     }
@@ -44,7 +44,7 @@ impl Site for Files {
 
 impl Drop for Files {
     fn drop(&mut self) {
-        // It is in the folder for temporary files.
+        // On an error it stays in the temporary folder of the system.
         let _ = fs::remove_dir_all(&self.folder);
     }
 }
@@ -85,16 +85,16 @@ pub(crate) fn run(plan: &Plan) -> Section {
     Section {
         name: "sqlite",
         title: "SQLite",
-        method: "WAL, synchronous=FULL, a new file for each turn. By hand: one connection that writes the same rows, or claims with the \
-                 same statements, 1,000 at a time, and settles 256 at a time, without syncing that. Between processes: from the time in \
-                 the event to the wall clock in a handler of another process; after idle is the longest of events that come after \
-                 1.5 s of silence.",
+        method: "WAL, synchronous=FULL, a new file per turn. By hand: one connection that writes the same rows, or claims 1,000 at a \
+                 time with the same statements and settles 256 at a time, without syncing those. Between processes: from the time in \
+                 the event to the wall clock in a handler of another process; after idle: the longest of events published after \
+                 1.5 s without any.",
         tables: vec![storing, handling, inside, between],
         goals,
     }
 }
 
-/// The tables of a provider with a subscription and so many events.
+/// Creates the tables with a subscription and `events` events, and opens a connection.
 fn prepared(site: &Files, path: &str, events: u64, synchronous: &str) -> Connection {
     prepare(site, path, events);
     let connection = Connection::open(path).expect("it opens");
@@ -131,7 +131,7 @@ fn store_by_hand(site: &Files, path: &str, events: u64, batch: u64) -> f64 {
     (batches * batch) as f64 / began.elapsed().as_secs_f64()
 }
 
-/// The same changes in the same sizes, by a loop that does nothing else.
+/// Claims and settles with the same statements and sizes, in a bare loop.
 fn consume_by_hand(site: &Files, path: &str, events: u64) -> f64 {
     const SELECT: &str = "SELECT d.position, e.id, e.type, e.payload \
         FROM (SELECT position, subscription, key FROM events_deliveries \

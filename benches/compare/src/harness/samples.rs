@@ -1,4 +1,4 @@
-//! What the rounds of one contestant say: the middle, and how far they lie apart.
+//! Statistics of the rounds of one contestant: median and spread.
 
 use serde::Serialize;
 
@@ -6,7 +6,7 @@ use serde::Serialize;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Samples(Vec<f64>);
 
-/// The median of the rounds, and the least and the most of them.
+/// The median, minimum and maximum of the rounds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(crate) struct Spread {
     pub(crate) median: f64,
@@ -15,7 +15,7 @@ pub(crate) struct Spread {
 }
 
 impl Samples {
-    /// This one's figure by the other one's, round by round.
+    /// The ratio of these figures to those of `base`, round by round.
     pub(crate) fn ratio_to(&self, base: &Self) -> Self {
         Self(self.0.iter().zip(&base.0).map(|(mine, its)| mine / its).collect())
     }
@@ -41,7 +41,7 @@ impl Extend<f64> for Samples {
     }
 }
 
-/// The value below which `share` of the values lie. Sorts them.
+/// The value below which `share` of the values lie. Sorts the values.
 pub(crate) fn quantile(values: &mut [u64], share: f64) -> f64 {
     values.sort_unstable();
     let place = ((values.len() as f64 * share) as usize).min(values.len().saturating_sub(1));
@@ -53,7 +53,7 @@ mod tests {
     use super::{Samples, Spread, quantile};
 
     #[test]
-    fn the_median_of_an_even_number_lies_between_the_two_in_the_middle() {
+    fn the_median_of_an_even_number_is_the_mean_of_the_middle_two() {
         let samples: Samples = [4.0, 1.0, 3.0, 2.0].into_iter().collect();
         assert_eq!(samples.spread(), Spread { median: 2.5, min: 1.0, max: 4.0 });
     }

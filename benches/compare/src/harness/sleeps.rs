@@ -1,8 +1,8 @@
-//! How often threads of this process went to sleep, as Linux counts it.
+//! Sleeps of the threads of this process, as counted by Linux.
 
 use std::fs;
 
-/// Voluntary context switches of all threads that are alive now.
+/// Voluntary context switches so far of all threads alive now.
 pub(crate) fn sleeps() -> u64 {
     let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     tasks.filter_map(|task| fs::read_to_string(task.path().join("status")).ok()).filter_map(|it| voluntary(&it)).sum()

@@ -1,5 +1,5 @@
-//! The work that everybody does: publishers that build events in their loops, and handlers that count them. How an event
-//! gets from one to the other is the rival's business (`rivals`).
+//! The work of every contestant: publishers that build events in their loops, and handlers that count them. The
+//! transport between them is that of the rival (`rivals`).
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,22 +11,22 @@ use eventbroker::{Event, Payload, Source};
 
 use super::sleeps;
 
-/// The type of the events, unless a section wants others.
+/// The default type of the events.
 pub(crate) const EVENT_TYPE: &str = "bench.orders.create";
-/// What the subscriptions that are meant want.
+/// The pattern of the matching subscriptions.
 pub(crate) const PATTERN: &str = "bench.orders.*";
-/// How long handlers may take after the last publish before it is a fault.
+/// Deadline for handling all events after the last publish.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Who takes part, and how much room there is between them.
+/// The numbers of publishers, workers and subscriptions, and the capacity of the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Shape {
     pub(crate) publishers: usize,
     /// Threads that handle the events of one subscription.
     pub(crate) workers: usize,
-    /// Subscriptions, each of which gets every event.
+    /// Subscriptions, each of which receives every event.
     pub(crate) subscriptions: usize,
-    /// Of the queue, in events.
+    /// The capacity of the queue, in events.
     pub(crate) capacity: usize,
 }
 
@@ -36,7 +36,7 @@ impl Shape {
     }
 }
 
-/// What a subscription wants that no event is meant for.
+/// A pattern that matches no event.
 pub(crate) fn other_pattern(n: usize) -> String {
     format!("bench.other{n}.create")
 }
@@ -46,16 +46,16 @@ pub(crate) fn payload_json() -> String {
     format!("{{\"text\":\"{}\"}}", "x".repeat(89))
 }
 
-/// One sample's work. Clones are the same work.
+/// The work of one sample. Clones share its counts.
 #[derive(Debug, Clone)]
 pub(crate) struct Work {
     pub(crate) shape: Shape,
     pub(crate) events: u64,
-    /// Time between two events of a publisher; none means as fast as there is room.
+    /// Time between two events of a publisher; `None` for no limit.
     pub(crate) pace: Option<Duration>,
-    /// The types that the events have in turn.
+    /// The types of the events, in turn.
     types: Arc<[String]>,
-    /// The keys that the events have in turn; none means no key.
+    /// The keys of the events, in turn; empty for no key.
     keys: Arc<[String]>,
     tally: Arc<Tally>,
     sleeps: Arc<AtomicU64>,
@@ -84,25 +84,26 @@ impl Work {
         self
     }
 
-    /// An event every `pace`, and the latency of each is noted.
+    /// Publishes one event every `pace`, and records the latency of each.
     pub(crate) fn paced(mut self, pace: Duration) -> Self {
         self.pace = Some(pace);
         self.tally = Arc::new(Tally::with_latencies(self.events as usize));
         self
     }
 
-    /// What handlers call with each event.
+    /// The tally that handlers call with each event.
     pub(crate) fn tally(&self) -> Arc<Tally> {
         Arc::clone(&self.tally)
     }
 
-    /// Publishes from each publisher's thread, and waits until each event is handled by each subscription. Returns the time
-    /// from the first publish to the end of the last handler.
+    /// Publishes from each publisher's thread, and waits until each event is handled by each subscription. Returns the
+    /// time from the first publish to the end of the last handler.
     pub(crate) fn time<P: FnMut(Events<'_>) + Send>(&self, publisher: impl FnMut() -> P) -> Duration {
         self.time_until(publisher, |all_handled| all_handled)
     }
 
-    /// The same, but `settled` decides when everything is done. It is told whether everything is handled.
+    /// As [`time`](Self::time), but `settled` decides when the work is done. Its argument is whether every event is
+    /// handled.
     pub(crate) fn time_until<P>(&self, publisher: impl FnMut() -> P, settled: impl Fn(bool) -> bool) -> Duration
     where
         P: FnMut(Events<'_>) + Send,
@@ -121,7 +122,7 @@ impl Work {
         took
     }
 
-    /// Returns when the first publisher began, after all have ended.
+    /// Runs the publishers to their end. Returns the time at which the first one began.
     fn publish<P: FnMut(Events<'_>) + Send>(&self, mut publisher: impl FnMut() -> P) -> Instant {
         let count = self.shape.publishers as u64;
         if count == 1 {
@@ -156,11 +157,11 @@ impl Work {
     }
 }
 
-/// The events that one publisher publishes. Each is built when it is asked for: that is a part of the loop.
+/// The events of one publisher. Each is built by `next`, as a part of the publisher's loop.
 #[derive(Debug)]
 pub(crate) struct Events<'a> {
     work: &'a Work,
-    /// Checked once, and shared by all events of this publisher.
+    /// Validated once, and shared by all events of this publisher.
     payload: Payload,
     next: u64,
     left: u64,
@@ -168,12 +169,12 @@ pub(crate) struct Events<'a> {
 }
 
 impl Events<'_> {
-    /// How many are left, for who builds them in another way.
+    /// The number of events left, for publishers that build their events themselves.
     pub(crate) fn left(&self) -> u64 {
         self.left
     }
 
-    /// The one of these whose turn it is. A division would cost more than the choice between one.
+    /// The text of this turn. With one text the division is skipped, because it would cost more than the branch.
     fn turn<'t>(&self, texts: &'t [String]) -> &'t str {
         if texts.len() == 1 { &texts[0] } else { &texts[self.next as usize % texts.len()] }
     }
@@ -213,8 +214,8 @@ fn wait_until(due: Instant) {
     }
 }
 
-/// What handlers do: count, and if asked to, look at the clock.
-// On a cache line of its own.
+/// The work of a handler: counts, and records the latency of paced events.
+// Aligned to a cache line of its own.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub(crate) struct Tally {
@@ -237,7 +238,7 @@ impl Tally {
         self.count.fetch_add(1, Ordering::Release);
     }
 
-    /// Counts something that is no event of ours any more.
+    /// Counts an item of another type, for rivals that do not carry events.
     #[inline]
     pub(crate) fn handle_other<T>(&self, it: &T) {
         black_box(it);
@@ -245,7 +246,7 @@ impl Tally {
     }
 
     fn note_latency(&self, event: &Event) {
-        // A clock that was set back meanwhile counts as no time.
+        // The wall clock may have been set back since: counts as 0.
         let passed = SystemTime::now().duration_since(event.created_at()).unwrap_or_default();
         let place = self.noted.fetch_add(1, Ordering::Relaxed);
         self.latencies[place as usize].store(passed.as_nanos() as u64, Ordering::Relaxed);
@@ -255,7 +256,7 @@ impl Tally {
         self.count.load(Ordering::Acquire)
     }
 
-    /// From publish to handled, in nanoseconds.
+    /// The latencies from publish to handled, in nanoseconds.
     pub(crate) fn latencies(&self) -> Vec<u64> {
         self.latencies.iter().map(|nanos| nanos.load(Ordering::Relaxed)).collect()
     }

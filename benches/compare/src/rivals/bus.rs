@@ -9,7 +9,7 @@ use eventbroker::Event;
 use super::{Rival, Role};
 use crate::harness::{Events, Shape, Work};
 
-/// See the module's page.
+/// The rival `bus`.
 #[derive(Debug)]
 pub(crate) struct Bus;
 
@@ -23,7 +23,7 @@ impl Rival for Bus {
     }
 
     fn lacks(&self) -> &'static str {
-        "one publisher only; every reader gets everything, one thread each; no routing, store, status, retries, dead letters, \
+        "one publisher only; every reader receives every event, one thread each; no routing, store, status, retries, dead letters, \
          keys or panic guard"
     }
 

@@ -1,5 +1,5 @@
-//! A bare channel per subscription that hands over the same `Arc<Event>` and drops it at the receiver. Which channel is said in
-//! the file of each.
+//! A bare channel per subscription that passes the same `Arc<Event>`, which the receiver drops. Each channel has a file
+//! of its own.
 
 use std::sync::Arc;
 use std::thread;
@@ -10,20 +10,20 @@ use eventbroker::Event;
 use super::{Rival, Role};
 use crate::harness::{Events, Work};
 
-/// A bounded channel of many senders and many receivers.
+/// A bounded multi-producer, multi-consumer channel.
 pub(crate) trait Channel {
     const NAME: &'static str;
     type Sender: Clone + Send;
     type Receiver: Clone + Send;
 
     fn bounded(capacity: usize) -> (Self::Sender, Self::Receiver);
-    /// Waits for room.
+    /// Sends; blocks while the channel is full.
     fn send(sender: &Self::Sender, event: Arc<Event>);
-    /// Waits for an event; none when all senders have gone.
+    /// Receives; blocks until an event arrives. `None` when all senders are dropped.
     fn receive(receiver: &Self::Receiver) -> Option<Arc<Event>>;
 }
 
-/// A rival that is nothing but a channel.
+/// A rival that is only a channel.
 #[derive(Debug)]
 pub(crate) struct Bare<C>(pub(crate) C);
 
@@ -37,7 +37,7 @@ impl<C: Channel> Rival for Bare<C> {
     }
 
     fn lacks(&self) -> &'static str {
-        "only hands over: no routing, store, status, statistics, retries, dead letters, keys, panic guard, pool or policy"
+        "passes events only: no routing, store, status, statistics, retries, dead letters, keys, panic guard, pool or policy"
     }
 
     fn run(&self, work: &Work) -> Duration {

@@ -7,7 +7,7 @@ use eventbroker::Event;
 
 use super::channel::Channel;
 
-/// See the module's page.
+/// The rival `crossbeam-channel`.
 #[derive(Debug)]
 pub(crate) struct Crossbeam;
 

@@ -1,5 +1,5 @@
-//! A list of patterns and functions that the publisher goes through itself: what a program has before it has a bus. No thread, no
-//! queue.
+//! A list of patterns and functions that the publisher scans and calls itself, as a program without a bus does. No
+//! thread, no queue.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::harness::{Events, PATTERN, Work, other_pattern};
 
 type Handler = Box<dyn Fn(&Event) + Send + Sync>;
 
-/// With this many subscriptions beside those that match.
+/// The list, with this many subscriptions beside the matching ones.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Direct {
     pub(crate) others: usize,

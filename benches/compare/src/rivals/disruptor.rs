@@ -1,4 +1,4 @@
-//! disruptor: a ring of events that are written in place, the limit of what the technique gives.
+//! disruptor: a ring of events written in place, the limit of this technique.
 
 use std::thread;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use eventbroker::Event;
 use super::{Rival, Role};
 use crate::harness::{Events, Shape, Work};
 
-/// See the module's page. Its consumers spin, as its examples do, or give way to other threads.
+/// The rival `disruptor`. Its consumers spin, as in its examples, or yield to other threads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Disruptor {
     Spins,
@@ -30,11 +30,11 @@ impl Rival for Disruptor {
     }
 
     fn lacks(&self) -> &'static str {
-        "every consumer sees every event and burns a core, even when idle; consumers are fixed at the start; no routing, store, \
+        "every consumer receives every event and uses a core, even when idle; consumers are fixed at the start; no routing, store, \
          status, retries, dead letters, keys or panic guard"
     }
 
-    /// Spinning is only for machines with a core per thread.
+    /// Spinning needs a core per thread.
     fn fits(&self, shape: &Shape) -> bool {
         shape.subscriptions == 1 && shape.workers <= 2 && (*self == Self::Yields || shape.publishers == 1)
     }
@@ -60,7 +60,7 @@ type Slot = Option<Event>;
 
 fn run<W: WaitStrategy + 'static>(work: &Work, wait: W) -> Duration {
     let Shape { publishers, workers, capacity, .. } = work.shape;
-    // Each consumer sees everything: one of two takes every second event.
+    // Each consumer receives every event, so each of two handles every second one.
     let consumer = |n: i64, of: i64| {
         let tally = work.tally();
         move |slot: &Slot, sequence: Sequence, _end_of_batch: bool| {

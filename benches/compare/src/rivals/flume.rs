@@ -6,7 +6,7 @@ use eventbroker::Event;
 
 use super::channel::Channel;
 
-/// See the module's page.
+/// The rival `flume`.
 #[derive(Debug)]
 pub(crate) struct Flume;
 

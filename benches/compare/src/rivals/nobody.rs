@@ -1,11 +1,11 @@
-//! Nobody: the events are built and dropped. What the harness itself costs.
+//! No receiver: the events are built and dropped, which is the cost of the harness.
 
 use std::time::Duration;
 
 use super::{Rival, Role};
 use crate::harness::{Events, Work};
 
-/// See the module's page.
+/// The harness without a receiver.
 #[derive(Debug)]
 pub(crate) struct Nobody;
 

@@ -1,4 +1,4 @@
-//! This broker, with the settings that every user has.
+//! This broker, with default settings.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use eventbroker::{Broker, Event, Overflow, Payload, Source, SubscribeOptions};
 use super::{Rival, Role};
 use crate::harness::{EVENT_TYPE, Events, PATTERN, Shape, Work, other_pattern, payload_json};
 
-/// How long a publisher waits for room.
+/// How long a publish blocks on a full queue.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Events in a batch.
 const BATCH: usize = 64;
@@ -15,25 +15,25 @@ const BATCH: usize = 64;
 /// How events are published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
-    /// `publish`; the payload was checked once.
+    /// `publish` with a payload that was validated once.
     Publish,
     /// A `Publisher` of the type.
     Publisher,
-    /// `publish`, and every payload comes as bytes and is checked.
+    /// `publish`, with every payload validated from bytes.
     RawBytes,
     /// `publish_batch`.
     Batch,
-    /// `publish` without `Overflow::Block`: what is refused is published again, after a `yield_now`.
+    /// `publish` without `Overflow::Block`: a rejected event is published again after a `yield_now`.
     Again,
 }
 
-/// See the module's page.
+/// This broker as a contestant.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ours {
     way: Way,
-    /// Subscriptions beside those that match.
+    /// Subscriptions beside the matching ones.
     others: usize,
-    /// Events are counted by type.
+    /// Whether events are counted by type.
     metrics: bool,
 }
 
@@ -77,8 +77,8 @@ impl Ours {
         Self { others, ..self }
     }
 
-    /// A broker with the subscriptions of the work. All settings are the defaults but the queue's capacity, what happens when it is
-    /// full, and, if the shape says how many threads handle events, their number.
+    /// Starts a broker with the subscriptions of the work. All settings are defaults except the capacity of the queue,
+    /// its overflow policy and, if the shape sets it, the number of workers.
     fn open(self, work: &Work) -> Broker {
         let Shape { workers, subscriptions, .. } = work.shape;
         let builder = Broker::builder().metrics(self.metrics);
@@ -95,7 +95,7 @@ impl Ours {
         broker
     }
 
-    /// How those that match subscribe.
+    /// The options of the matching subscriptions.
     pub(crate) fn options(self, shape: Shape) -> SubscribeOptions {
         let mut options = SubscribeOptions::new(PATTERN).queue_capacity(shape.capacity);
         if shape.workers > 1 {
@@ -107,7 +107,8 @@ impl Ours {
         options
     }
 
-    /// Does the work on a broker that has its subscriptions. It is done when each event is handled and counted as completed.
+    /// Does the work on a broker with its subscriptions. The work is done when each event is handled and counted as
+    /// completed.
     pub(crate) fn run_on(self, broker: &Broker, work: &Work) -> Duration {
         let before = broker.stats();
         let completed = before.completed + work.events;

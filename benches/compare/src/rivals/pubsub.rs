@@ -1,7 +1,8 @@
-//! pubsub: channels by name, and a pool of threads that runs the subscribers. It carries text, so it gets the payload's.
+//! pubsub: named channels, and a thread pool that runs the subscribers. It carries text, so it receives the text of the
+//! payload.
 //!
-//! It can leave a message lying until the next one comes: its worker looks into the backlog, finds nothing, and says only after
-//! that that it has ended. So whoever waits here sends nudges, which are not counted.
+//! A message can stay in its backlog until the next one arrives: the worker finds the backlog empty, and only then
+//! marks itself as ended. So the waiting loop here sends nudges, which are not counted.
 
 use std::thread;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use crate::harness::{EVENT_TYPE, Events, Shape, Work};
 
 const NUDGE: &str = "";
 
-/// See the module's page.
+/// The rival `pubsub`.
 #[derive(Debug)]
 pub(crate) struct PubSub;
 
@@ -25,8 +26,8 @@ impl Rival for PubSub {
     }
 
     fn lacks(&self) -> &'static str {
-        "carries text and no events; channels are exact names; one handler call per subscription at a time; its queue has no \
-         bound (the publisher here waits); no store, status, retries, dead letters or keys; a message can lie until the next one comes"
+        "carries text, no events; channels are exact names; one handler call per subscription at a time; its queue is unbounded \
+         (the publisher here waits); no store, status, retries, dead letters or keys; a message can wait for the next one"
     }
 
     fn run(&self, work: &Work) -> Duration {
@@ -49,7 +50,7 @@ impl Rival for PubSub {
             let (pubsub, tally) = (pubsub.clone(), &tally);
             move |events: Events<'_>| {
                 for (n, event) in (0..).zip(events) {
-                    // Its share of the room, as if all publishers were equally quick.
+                    // An equal share of the capacity for each publisher.
                     while n > tally.count() / shares + room {
                         thread::yield_now();
                         pubsub.notify(EVENT_TYPE, NUDGE);

@@ -1,4 +1,4 @@
-//! qubit-event-bus with its local provider: the rival that is nearest to this broker in what it offers.
+//! qubit-event-bus with its local provider: the rival with the features closest to this broker's.
 
 use std::sync::Arc;
 use std::thread;
@@ -13,7 +13,7 @@ use qubit_event_bus::spi::ShutdownMode;
 use super::{Rival, Role};
 use crate::harness::{EVENT_TYPE, Events, Work};
 
-/// See the module's page.
+/// The rival `qubit-event-bus`.
 #[derive(Debug)]
 pub(crate) struct Qubit;
 
@@ -53,8 +53,8 @@ impl Rival for Qubit {
     }
 }
 
-/// A full queue refuses: the event is published again. With several subscriptions that would repeat it for those that had room,
-/// so the section of fan-out goes without this rival.
+/// A full queue rejects the event, which is then published again. With several subscriptions that would repeat it for
+/// those with room, so fan-out leaves this rival out.
 fn publish(bus: &EventBus, topic: &Topic<Arc<Event>>, events: Events<'_>) {
     for event in events {
         let event = Arc::new(event);

@@ -1,4 +1,4 @@
-//! tokio's broadcast channel, with the filter in the receiver: what programs build when they have tokio and want events.
+//! tokio's broadcast channel with a filter in each receiver, as tokio programs commonly build events.
 
 use std::sync::Arc;
 use std::thread;
@@ -10,7 +10,7 @@ use tokio::sync::broadcast::{self, Sender};
 use super::{Rival, Role};
 use crate::harness::{Events, PATTERN, Shape, Work, other_pattern};
 
-/// With this many subscriptions beside those that match.
+/// The channel, with this many subscriptions beside the matching ones.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct TokioBroadcast {
     pub(crate) others: usize,
@@ -26,7 +26,7 @@ impl Rival for TokioBroadcast {
     }
 
     fn lacks(&self) -> &'static str {
-        "every receiver sees every event; what is late is lost (the publisher here waits instead); one receiver per \
+        "every receiver sees every event; a late receiver loses events (the publisher here waits instead); one receiver per \
          subscription, so one thread; no store, status, retries, dead letters, keys or panic guard"
     }
 
@@ -57,8 +57,8 @@ impl Rival for TokioBroadcast {
     }
 }
 
-/// A receiver that is late loses events, so publishers look at the length. That takes the channel's lock: they do it once
-/// for so many events as are sure to fit.
+/// A late receiver loses events, so publishers check the length of the channel. This takes the channel's lock, so they
+/// check once for as many events as are sure to fit.
 fn publish(sender: &Sender<Arc<Event>>, events: Events<'_>, capacity: usize, publishers: usize) {
     let stride = (capacity / 4 / publishers).max(1);
     for (n, event) in events.enumerate() {

@@ -19,7 +19,7 @@ fn start(server: &Server, lease_time: Duration) -> (Broker, Proxy) {
 #[test]
 fn an_answer_that_is_lost_loses_nothing_and_repeats_nothing() {
     let server = Server::start();
-    let (broker, proxy) = start(&server, Duration::from_millis(600));
+    let (broker, proxy) = start(&server, faults::LEASE);
     faults::lost_answers(&broker, &proxy);
 }
 

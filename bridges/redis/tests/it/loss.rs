@@ -285,8 +285,11 @@ fn a_server_that_forgets_everything_is_told_of() {
         println!("{name}: {missing} lost, {:?} counted, {took:?} after", lost(&broker));
         assert!(missing > 100);
         assert_eq!(came.len() as u64, in_hand, "{name}: what was in hand was handled");
-        // Nothing was published after the last look.
-        assert_lost(&broker, (missing, 1));
+        // The members have read some entries since the last look, so the count is a lower bound.
+        a_cycle();
+        let (counted, unknown) = lost(&broker);
+        assert_eq!(unknown, 1, "{name}: it is counted once, and marked as a lower bound");
+        assert!((100..=missing).contains(&counted), "{name}: {counted} counted of {missing}");
         assert!(took < 2 * SOON, "{name}: {took:?}");
         assert!(broker.stop(PATIENCE).is_clean());
     }

@@ -1,4 +1,4 @@
-//! Handlers that fail, panic, hang; dead letters.
+//! Handlers that fail, panic or hang, and their dead letters.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -15,8 +15,8 @@ use crate::kit::{
     publish, publish_all, signal, start, status,
 };
 
-/// The first two attempts of the first deliveries fail; everything is handled in the end.
-pub fn failed_events_come_again(subject: &dyn Subject) {
+/// First and second attempts fail until 20 have failed; every delivery is done in the end.
+pub fn failed_attempts_are_retried(subject: &dyn Subject) {
     let broker = start(subject);
     let settlements = Settlements::of(&broker, "all");
     let failures = AtomicUsize::new(0);
@@ -37,13 +37,13 @@ pub fn failed_events_come_again(subject: &dyn Subject) {
     finish(&broker);
 }
 
-/// A panic counts as a failed attempt with its message, and the threads live on.
+/// A panic counts as a failed attempt with its message, and the worker survives.
 pub fn a_panic_is_a_failed_attempt(subject: &dyn Subject) {
     let broker = start(subject);
     let settlements = Settlements::of(&broker, "all");
     let options = named("all", "panic.*").retry(RetryPolicy::fixed(1, Duration::from_millis(1)));
     let (_, calls) = listen_with(&broker, options, |delivery| {
-        // Without the hook's report of the panic.
+        // `resume_unwind` does not call the panic hook, which would print a report.
         if delivery.event().event_type().as_str() == "panic.once" && delivery.attempt() == 1 {
             std::panic::resume_unwind(Box::new("once"));
         }
@@ -51,7 +51,7 @@ pub fn a_panic_is_a_failed_attempt(subject: &dyn Subject) {
             std::panic::resume_unwind(Box::new(format!("attempt {}", delivery.attempt())));
         }
     });
-    // More panics than there are threads.
+    // More panics than workers.
     let ids = publish_all(&broker, events("panic.once", 20));
     calls.read(&ids);
     for _ in 0..ids.len() {
@@ -64,7 +64,7 @@ pub fn a_panic_is_a_failed_attempt(subject: &dyn Subject) {
     finish(&broker);
 }
 
-/// So many retries as the policy says, then a dead letter with each error.
+/// The policy's number of retries, then a dead letter with the error of each attempt.
 pub fn retries_end_with_a_dead_letter(subject: &dyn Subject) {
     let broker = start(subject);
     let settlements = Settlements::of(&broker, "all");
@@ -84,7 +84,7 @@ pub fn retries_end_with_a_dead_letter(subject: &dyn Subject) {
     finish(&broker);
 }
 
-/// A handler can say that trying again is of no use.
+/// A permanent error ends a delivery at the first attempt.
 pub fn a_permanent_failure_is_not_retried(subject: &dyn Subject) {
     let broker = start(subject);
     let settlements = Settlements::of(&broker, "all");
@@ -99,7 +99,7 @@ pub fn a_permanent_failure_is_not_retried(subject: &dyn Subject) {
     assert_eq!(dead_letters(&broker, 1)[0].event.id(), &id);
 }
 
-/// Subscriptions that fail for a while, or for ever, don't change what another one gets.
+/// Subscriptions that fail for some attempts, or for all, do not change the deliveries of another one.
 pub fn failing_subscriptions_do_not_disturb_others(subject: &dyn Subject) {
     let broker = start(subject);
     for number in 0..3 {
@@ -122,7 +122,7 @@ pub fn failing_subscriptions_do_not_disturb_others(subject: &dyn Subject) {
     }
 }
 
-/// A handler that hangs holds up its own subscription only, even when that one is full.
+/// A handler that hangs blocks only its own subscription, even when the queue of that one is full.
 pub fn a_stuck_subscription_does_not_block_others(subject: &dyn Subject) {
     let broker = start(subject);
     let gate = Gate::default();
@@ -130,7 +130,7 @@ pub fn a_stuck_subscription_does_not_block_others(subject: &dyn Subject) {
     let (inside, wait_until_inside) = signal();
     let held = gate.clone();
     listen_with(&broker, options, move |_| {
-        // As for calls.
+        // The receiver is dropped when the case has ended.
         let _ = inside.send(());
         held.pass();
     });
@@ -148,7 +148,7 @@ fn one_that_fails_for_good(broker: &Broker) {
     listen_with(broker, named("bad", "poison.*"), |_| Err::<(), _>(HandlerError::permanent("poison")));
 }
 
-/// One event tells about each dead letter; a notice that dies itself makes no other.
+/// Each dead letter is announced by one event. A notice that becomes a dead letter itself is not announced.
 pub fn dead_letters_are_announced_once(subject: &dyn Subject) {
     let broker = start(subject);
     let settlements = Settlements::of(&broker, "notices");
@@ -175,7 +175,7 @@ pub fn dead_letters_are_announced_once(subject: &dyn Subject) {
     assert_eq!(broker.dead_letter_count().expect("the back end answers"), 10);
 }
 
-/// The letter matters, not the notice: if there is no room for that, it is counted, and the letter is kept.
+/// A notice that finds a full queue is dropped and counted. Its dead letter is kept.
 pub fn a_dead_letter_is_kept_when_its_notice_is_lost(subject: &dyn Subject) {
     let broker = start(subject);
     let settlements = Settlements::of(&broker, "bad");
@@ -196,7 +196,7 @@ pub fn a_dead_letter_is_kept_when_its_notice_is_lost(subject: &dyn Subject) {
     finish(&broker);
 }
 
-/// A dead letter can be delivered again, to the subscription that failed and to no other.
+/// A requeued dead letter is delivered to the subscription that failed, and to no other.
 pub fn dead_letters_are_requeued(subject: &dyn Subject) {
     let broker = start(subject);
     let settlements = Settlements::of(&broker, "mended");
@@ -212,7 +212,7 @@ pub fn dead_letters_are_requeued(subject: &dyn Subject) {
         assert_eq!(settlements.next().verdict, Verdict::Dead);
     }
     for id in &ids {
-        eventually("a dead delivery makes the event failed", || status(&broker, id) == Some(Status::Failed));
+        eventually("the event is failed by its dead delivery", || status(&broker, id) == Some(Status::Failed));
     }
     works.store(true, Ordering::SeqCst);
     let letters = dead_letters(&broker, 10);
@@ -225,7 +225,7 @@ pub fn dead_letters_are_requeued(subject: &dyn Subject) {
         assert_eq!(settlements.next().verdict, Verdict::Done);
     }
     for id in &ids {
-        eventually("a requeued delivery mends the event", || status(&broker, id) == Some(Status::Completed));
+        eventually("the event is completed after the requeue", || status(&broker, id) == Some(Status::Completed));
     }
     assert_eq!(broker.dead_letter_count().expect("the back end answers"), 0);
     finish(&broker);
@@ -233,7 +233,7 @@ pub fn dead_letters_are_requeued(subject: &dyn Subject) {
     others.assert_no_more(subject, &ids);
 }
 
-/// Each event makes its handler publish another one; the delivery succeeds only if that was accepted.
+/// A handler publishes another event for each delivery, which succeeds only if that event is accepted.
 pub fn handlers_may_publish(subject: &dyn Subject) {
     let broker = start(subject);
     let to_publish = Arc::new(Mutex::new(Some(broker.clone())));

@@ -6,6 +6,7 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use eventbroker::error::StartError;
 use eventbroker::{Broker, Event, HandlerError, PublishError, Scope, Source, Status};
 
 use crate::Subject;
@@ -18,7 +19,7 @@ fn two(subject: &dyn Subject) -> (Broker, Broker) {
     (start(subject), subject.broker(builder("two")))
 }
 
-/// What one publishes reaches the other, which has the only subscription, and says who published it.
+/// Events of one instance reach the subscription of another, with the publisher's instance id.
 pub fn events_reach_other_instances(subject: &dyn Subject) {
     let (one, two) = two(subject);
     let (_, calls) = listen(&two, named("there", "far.*"));
@@ -31,17 +32,17 @@ pub fn events_reach_other_instances(subject: &dyn Subject) {
     calls.assert_no_more(subject, &ids);
 }
 
-/// Two members of a name share the events: together they handle each, and both take part.
+/// Two members of a subscription share its events. Each event is handled by one of them, and both take part.
 pub fn one_member_handles_each_event(subject: &dyn Subject) {
     let (one, two) = two(subject);
     let (handled, calls) = channel();
-    // Neither goes on before both have something.
+    // The gate opens when both have received an event.
     let gate = Gate::default();
     for (instance, broker) in [(0, &one), (1, &two)] {
         let (handled, held) = (handled.clone(), gate.clone());
         let options = named("shared", "share.*").concurrency(1).queue_capacity(5);
         listen_with(broker, options, move |delivery| {
-            // As for calls.
+            // The receiver is dropped when the case has ended.
             let _ = handled.send((instance, delivery.event().id().clone()));
             held.pass();
         });
@@ -65,15 +66,15 @@ pub fn one_member_handles_each_event(subject: &dyn Subject) {
     }
 }
 
-/// Each name gets every event, however many instances share it.
-pub fn each_name_gets_all(subject: &dyn Subject) {
+/// Each subscription name receives every event, however many instances share it.
+pub fn every_subscription_receives_every_event(subject: &dyn Subject) {
     let (one, two) = two(subject);
     let (handled, calls) = channel();
     for broker in [&one, &two] {
         for name in ["mail", "audit"] {
             let handled = handled.clone();
             listen_with(broker, named(name, "order.*"), move |delivery| {
-                // As for calls.
+                // The receiver is dropped when the case has ended.
                 let _ = handled.send((delivery.name().to_owned(), delivery.event().id().clone()));
             });
         }
@@ -91,8 +92,8 @@ pub fn each_name_gets_all(subject: &dyn Subject) {
     finish(&two);
 }
 
-/// An instance gets the events of its own subscriptions; another one's are left to that.
-pub fn instances_need_not_have_the_same_subscriptions(subject: &dyn Subject) {
+/// An instance receives only the events of its own subscriptions.
+pub fn instances_may_have_different_subscriptions(subject: &dyn Subject) {
     let (one, two) = two(subject);
     let (_, mail) = listen(&one, named("mail", "order.*"));
     let (_, audit) = listen(&two, named("audit", "*.create"));
@@ -108,8 +109,8 @@ pub fn instances_need_not_have_the_same_subscriptions(subject: &dyn Subject) {
     audit.assert_no_more(subject, &for_audit);
 }
 
-/// A local subscription never sees what another instance publishes.
-pub fn local_subscriptions_hear_their_own_instance_only(subject: &dyn Subject) {
+/// A local subscription never receives an event that another instance published.
+pub fn local_subscriptions_receive_only_their_own_instance(subject: &dyn Subject) {
     let (one, two) = two(subject);
     let (_, local) = listen(&two, named("local", "where.*").scope(Scope::Local));
     let (_, shared) = listen(&two, named("shared", "where.*"));
@@ -123,8 +124,8 @@ pub fn local_subscriptions_hear_their_own_instance_only(subject: &dyn Subject) {
     local.assert_no_more(subject, &own);
 }
 
-/// What a member has begun and not finished when it stops is handled by another one.
-pub fn unfinished_events_go_to_another_member(subject: &dyn Subject) {
+/// Deliveries that a member has begun and not settled when it stops are handled by another member.
+pub fn unsettled_deliveries_go_to_another_member(subject: &dyn Subject) {
     let (one, two) = two(subject);
     let (_, begun) = listen_with(&one, named("work", "work.*").concurrency(1), |delivery| {
         let deadline = Instant::now() + PATIENCE;
@@ -141,8 +142,8 @@ pub fn unfinished_events_go_to_another_member(subject: &dyn Subject) {
     finish(&two);
 }
 
-/// Events of a name that nobody serves at the moment wait for the next one who does.
-pub fn events_wait_for_a_member(subject: &dyn Subject) {
+/// The events of a subscription without members wait for its next member.
+pub fn a_subscription_without_members_keeps_its_backlog(subject: &dyn Subject) {
     let (one, two) = two(subject);
     let (_, calls) = listen(&two, named("away", "wait.*"));
     calls.read(&publish_all(&one, events("wait.it", 5)));
@@ -156,7 +157,7 @@ pub fn events_wait_for_a_member(subject: &dyn Subject) {
     calls.assert_no_more(subject, &ids);
 }
 
-/// A broadcast subscription on each instance gets each event, its own included.
+/// A broadcast subscription receives each event on every instance, the publisher's included.
 pub fn broadcast_reaches_every_instance(subject: &dyn Subject) {
     let (one, two) = two(subject);
     let listeners = [&one, &two].map(|broker| listen(broker, named("all", "wide.*").scope(Scope::Broadcast)).1);
@@ -172,8 +173,8 @@ pub fn broadcast_reaches_every_instance(subject: &dyn Subject) {
     }
 }
 
-/// The status of an event covers the subscriptions of every instance: it is open until the last has ended, and failed if one
-/// failed, also when another one succeeds later.
+/// The status of an event covers the subscriptions of every instance. The event is open until the last delivery has
+/// ended, and failed if one failed, even if another succeeds later.
 pub fn an_event_is_failed_if_any_instance_failed(subject: &dyn Subject) {
     let (one, two) = two(subject);
     let gate = Gate::default();
@@ -186,7 +187,7 @@ pub fn an_event_is_failed_if_any_instance_failed(subject: &dyn Subject) {
     slow.next();
     assert_eq!(settled.next().id, id);
     finish(&two);
-    assert_eq!(status(&one, &id), Some(Status::Processing), "one of them still runs");
+    assert_eq!(status(&one, &id), Some(Status::Processing), "one delivery still runs");
     gate.open();
     assert_eq!(handled.next().id, id);
     finish(&one);
@@ -196,12 +197,12 @@ pub fn an_event_is_failed_if_any_instance_failed(subject: &dyn Subject) {
     finish(&three);
 }
 
-/// The same event published on another instance is the same event.
+/// An event published on two instances is delivered once.
 pub fn duplicate_ids_are_idempotent_across_instances(subject: &dyn Subject) {
     let (one, two) = two(subject);
     let (_, calls) = listen(&two, named("all", "twice.*"));
     let event = Event::builder(Source::System, "twice.it").id("the same").payload(&1).build().expect("a valid event");
-    // Neither publisher has seen what the other did.
+    // Neither publisher has the event in its own store.
     let three = subject.broker(builder("three"));
     one.publish(event.clone()).expect("it is accepted");
     three.publish(event.clone()).expect("it is accepted");
@@ -213,8 +214,8 @@ pub fn duplicate_ids_are_idempotent_across_instances(subject: &dyn Subject) {
     calls.assert_no_more(subject, &ids);
 }
 
-/// Publishers try again until they are accepted, while the back end goes away twice: all of it arrives.
-pub fn nothing_accepted_is_lost_when_the_back_end_restarts(subject: &dyn Subject) {
+/// Publishers retry until they are accepted, while the back end restarts twice. Every event is delivered.
+pub fn a_back_end_restart_loses_no_accepted_event(subject: &dyn Subject) {
     const PUBLISHERS: usize = 20;
     const EACH: usize = 15;
     let broker = start(subject);
@@ -222,7 +223,7 @@ pub fn nothing_accepted_is_lost_when_the_back_end_restarts(subject: &dyn Subject
     let held = gate.clone();
     let mut options = named("all", "again.*");
     if subject.abilities().groups {
-        // Most of it is at the back end when that goes away.
+        // A small queue, so that most events are in the back end when it restarts.
         options = options.queue_capacity(10);
     }
     let (_, calls) = listen_with(&broker, options, move |_| held.pass());
@@ -245,7 +246,7 @@ pub fn nothing_accepted_is_lost_when_the_back_end_restarts(subject: &dyn Subject
         };
         let publishers: Vec<_> = (0..PUBLISHERS).map(|_| scope.spawn(publisher)).collect();
         for share in [3, 2] {
-            crate::kit::eventually("part of it is published", || {
+            crate::kit::eventually("a part of the events is published", || {
                 accepted.load(Ordering::SeqCst) >= PUBLISHERS * EACH / share
             });
             subject.restart();
@@ -257,4 +258,25 @@ pub fn nothing_accepted_is_lost_when_the_back_end_restarts(subject: &dyn Subject
         assert!(number_of(&event) < EACH);
     }
     finish(&broker);
+}
+
+/// A second live broker with the same configured name does not start. It starts when the first has stopped.
+pub fn an_instance_name_is_exclusive(subject: &dyn Subject) {
+    let first = start(subject);
+    let second = builder("one").provider(subject.provider()).start();
+    assert_eq!(second.map(drop), Err(StartError::InstanceTaken { id: "one".to_owned() }));
+    finish(&first);
+    drop(first);
+    finish(&start(subject));
+}
+
+/// Brokers without a configured name get different names.
+pub fn a_default_instance_name_gets_a_suffix(subject: &dyn Subject) {
+    let [first, second, third] = [(); 3].map(|()| subject.broker(Broker::builder()));
+    let name = first.instance_id().to_owned();
+    assert_eq!(second.instance_id(), format!("{name}-2"));
+    assert_eq!(third.instance_id(), format!("{name}-3"));
+    for broker in [first, second, third] {
+        finish(&broker);
+    }
 }

@@ -11,17 +11,17 @@ use eventbroker::{Event, RetryPolicy, Source};
 use crate::Subject;
 use crate::kit::{Ids, PATIENCE, finish, listen_with, named, number_of, numbered, publish_all, start};
 
-/// An ordered subscription handles the events of all types in publish order, also when some take longer than others.
-pub fn order_per_type_is_kept(subject: &dyn Subject) {
+/// An ordered subscription handles events of all types in publish order, even if some take longer than others.
+pub fn an_ordered_subscription_keeps_publish_order(subject: &dyn Subject) {
     let broker = start(subject);
     let (handled, order) = channel();
     broker
         .subscribe_with(named("all", "order.*").ordered(), move |delivery| {
             if number_of(delivery.event()).is_multiple_of(7) {
-                // Long enough to be overtaken.
+                // Long enough for a later event to overtake this one, if the order were not kept.
                 thread::park_timeout(Duration::from_millis(2));
             }
-            // As for calls.
+            // The receiver is dropped when the case has ended.
             let _ = handled.send(delivery.event().clone());
         })
         .expect("a subscription");
@@ -36,10 +36,10 @@ pub fn order_per_type_is_kept(subject: &dyn Subject) {
     }
     assert_eq!(numbers, (0..100).collect::<Vec<_>>());
     finish(&broker);
-    assert!(!subject.abilities().exact || order.try_iter().count() == 0, "some came twice");
+    assert!(!subject.abilities().exact || order.try_iter().count() == 0, "some were delivered twice");
 }
 
-/// Events of a key are handled in publish order, although some fail at first, while different keys go their own ways.
+/// Events of a key are handled in publish order although some first attempts fail. Different keys are independent.
 pub fn order_per_key_is_kept(subject: &dyn Subject) {
     const KEYS: usize = 8;
     let broker = start(subject);
@@ -52,7 +52,7 @@ pub fn order_per_key_is_kept(subject: &dyn Subject) {
         if first_time && number_of(event).is_multiple_of(7) {
             return Err("later");
         }
-        // As for calls.
+        // The receiver is dropped when the case has ended.
         let _ = handled.send(event.clone());
         Ok(())
     });
@@ -75,8 +75,8 @@ pub fn order_per_key_is_kept(subject: &dyn Subject) {
     finish(&broker);
 }
 
-/// While the first of an ordered subscription waits for its retry, the second is held back.
-pub fn a_waiting_retry_holds_back_the_next(subject: &dyn Subject) {
+/// While the first event of an ordered subscription waits for a retry, the second is not delivered.
+pub fn a_waiting_retry_blocks_an_ordered_subscription(subject: &dyn Subject) {
     let broker = start(subject);
     let options = named("all", "hold.*").ordered().retry(RetryPolicy::fixed(3, Duration::from_millis(50)));
     let (_, calls) = listen_with(&broker, options, |delivery| {

@@ -1,14 +1,17 @@
-//! What is published arrives: all of it, unchanged, once, and only where it should.
+//! Publishing: every event is delivered unchanged, once, and only to matching subscriptions.
 
 use std::sync::Barrier;
 use std::thread;
+use std::time::Duration;
 
-use eventbroker::{Event, Pattern, Source};
+use eventbroker::{Confirm, Event, Pattern, Scope, Source, Status};
 
 use crate::Subject;
-use crate::kit::{Ids, PATIENCE, events, finish, listen, named, numbered, publish, publish_all, start, status};
+use crate::kit::{
+    Ids, PATIENCE, builder, events, eventually, finish, listen, named, numbered, publish, publish_all, start, status,
+};
 
-/// JSON that a careless back end would rewrite.
+/// JSON that a back end changes if it parses and serializes the payload.
 const PAYLOADS: [&str; 8] = [
     r#"{"b":1,"a":2,"b":3}"#,
     r#"{ "spaces" : [ 1 ,	2 ] }"#,
@@ -20,7 +23,7 @@ const PAYLOADS: [&str; 8] = [
     r#"[[],{},"",false,0.1]"#,
 ];
 
-/// Every field reaches the handler as it was published; the payload to the byte.
+/// The handler receives every field as published, and the payload byte by byte.
 pub fn every_event_arrives_unchanged(subject: &dyn Subject) {
     let broker = start(subject);
     let (_, calls) = listen(&broker, named("all", "shop.**"));
@@ -58,8 +61,8 @@ fn rich_event(number: usize) -> Event {
     builder.build().expect("a valid event")
 }
 
-/// The context of a trace reaches the handler as it was published; an event that is published again in another trace is the same.
-pub fn trace_contexts_travel(subject: &dyn Subject) {
+/// The handler receives the trace context as published. Publishing the event again in another trace is a duplicate.
+pub fn trace_context_reaches_the_handler(subject: &dyn Subject) {
     let broker = start(subject);
     let (_, calls) = listen(&broker, named("all", "traced.*"));
     let event = |trace: &str| {
@@ -78,8 +81,8 @@ pub fn trace_contexts_travel(subject: &dyn Subject) {
     calls.assert_no_more(subject, &ids);
 }
 
-/// The other ways to publish deliver as well, and answer for each event in order.
-pub fn batches_and_receipts_arrive(subject: &dyn Subject) {
+/// `publish_batch` and `publish_async` deliver every event, and report each outcome in order.
+pub fn batch_and_async_publishes_are_delivered(subject: &dyn Subject) {
     let broker = start(subject);
     let (_, calls) = listen(&broker, named("all", "batch.*"));
     let sent = events("batch.many", 200);
@@ -99,8 +102,8 @@ pub fn batches_and_receipts_arrive(subject: &dyn Subject) {
     calls.assert_no_more(subject, &ids);
 }
 
-/// With the ability `history` a new subscription gets what was published before it, else what is published after.
-pub fn a_new_subscription_starts_where_it_should(subject: &dyn Subject) {
+/// With the ability `history` a new subscription receives earlier events too, else only later ones.
+pub fn a_new_subscription_starts_at_the_default_position(subject: &dyn Subject) {
     let broker = start(subject);
     let earlier = publish_all(&broker, events("start.it", 10));
     let (_, calls) = listen(&broker, named("late", "start.*"));
@@ -113,8 +116,8 @@ pub fn a_new_subscription_starts_where_it_should(subject: &dyn Subject) {
     calls.assert_no_more(subject, &expected);
 }
 
-/// Each new name gets everything that was ever published.
-pub fn later_subscriptions_see_the_whole_history(subject: &dyn Subject) {
+/// Each new subscription name receives every event ever published.
+pub fn later_subscriptions_receive_the_whole_history(subject: &dyn Subject) {
     let broker = start(subject);
     let mut ids = Ids::new();
     for round in 0..3 {
@@ -125,8 +128,8 @@ pub fn later_subscriptions_see_the_whole_history(subject: &dyn Subject) {
     finish(&broker);
 }
 
-/// Ten publishers at once: each of ten subscriptions gets all that they sent, and nothing else.
-pub fn many_publishers_many_subscriptions(subject: &dyn Subject) {
+/// With ten concurrent publishers each of ten subscriptions receives all of their events, and no others.
+pub fn concurrent_publishers_reach_every_subscription(subject: &dyn Subject) {
     let broker = start(subject);
     let listeners: Vec<_> = (0..10).map(|number| listen(&broker, named(&format!("s{number}"), "many.*"))).collect();
     let at_once = Barrier::new(10);
@@ -148,8 +151,8 @@ pub fn many_publishers_many_subscriptions(subject: &dyn Subject) {
     }
 }
 
-/// Ten types at once, each with a subscription of its own that gets exactly that type.
-pub fn types_do_not_leak(subject: &dyn Subject) {
+/// Each of ten subscriptions receives exactly the event type that it subscribes to.
+pub fn subscriptions_receive_only_their_event_type(subject: &dyn Subject) {
     let broker = start(subject);
     let at_once = Barrier::new(10);
     let topic = |number: usize| {
@@ -173,8 +176,8 @@ pub fn types_do_not_leak(subject: &dyn Subject) {
     }
 }
 
-/// A pattern means to the provider what it means to [`Pattern::matches`].
-pub fn patterns_mean_the_same(subject: &dyn Subject) {
+/// The provider matches patterns as [`Pattern::matches`] does.
+pub fn the_provider_matches_patterns_like_the_core(subject: &dyn Subject) {
     let broker = start(subject);
     let patterns = [
         "*",
@@ -222,8 +225,8 @@ pub fn patterns_mean_the_same(subject: &dyn Subject) {
     }
 }
 
-/// An event that is refused comes back, and nobody ever sees it.
-pub fn refused_events_leave_nothing(subject: &dyn Subject) {
+/// A rejected event is returned in the error, is not stored and is not delivered.
+pub fn rejected_events_leave_no_trace(subject: &dyn Subject) {
     let broker = start(subject);
     let (_, calls) = listen(&broker, named("all", "refused.*"));
     let too_large = "x".repeat(1 << 20);
@@ -239,8 +242,8 @@ pub fn refused_events_leave_nothing(subject: &dyn Subject) {
     calls.assert_no_more(subject, &ids);
 }
 
-/// An id that is known is accepted again and delivered once, also while the first publish is under way. The same id with
-/// other content is an error.
+/// A known id is accepted again and delivered once, also while the first publish is in flight. The same id with other
+/// content is an error.
 pub fn duplicate_ids_are_idempotent(subject: &dyn Subject) {
     let broker = start(subject);
     let (_, calls) = listen(&broker, named("all", "twice.*"));
@@ -254,15 +257,41 @@ pub fn duplicate_ids_are_idempotent(subject: &dyn Subject) {
         let publishers: Vec<_> = (0..8).map(|_| scope.spawn(publisher)).collect();
         publishers.into_iter().map(|publisher| publisher.join().expect("a publisher")).sum()
     });
-    assert_eq!(firsts, 1, "all but one are told that the id was known");
+    assert_eq!(firsts, 1, "all but one publish report a duplicate");
     let ids = Ids::from([event.id().clone()]);
     calls.read(&ids);
     assert!(broker.publish(event).expect("it is accepted").duplicate);
     let other = Event::builder(Source::System, "twice.it").id("the same").payload(&2).build().expect("a valid event");
-    let error = broker.publish(other).expect_err("it says something else");
+    let error = broker.publish(other).expect_err("its content differs");
     assert!(["id_conflict", "rejected"].contains(&error.code()), "{error}");
     let last = publish(&broker, numbered("twice.other", 0));
     calls.read(&Ids::from([last]));
     finish(&broker);
     calls.assert_no_more(subject, &ids);
+}
+
+/// With `Confirm::Buffered` events are accepted before the back end holds them. They are delivered, and their status is
+/// stored.
+pub fn buffered_publishes_are_delivered(subject: &dyn Subject) {
+    let broker = subject.broker(builder("one").confirm(Confirm::Buffered));
+    let (_, shared) = listen(&broker, named("shared", "soon.*"));
+    let (_, local) = listen(&broker, named("local", "soon.*").scope(Scope::Local));
+    let events = events("soon.it", 300);
+    let ids: Ids = events.iter().map(|event| event.id().clone()).collect();
+    publish(&broker, events[0].clone());
+    for accepted in broker.publish_batch(events[1..250].to_vec()) {
+        assert!(!accepted.expect("it is accepted").duplicate);
+    }
+    for event in &events[250..] {
+        broker.publish_async(event.clone()).expect("there is room").wait(Duration::ZERO).expect("it is accepted");
+    }
+    assert!(broker.publish(events[7].clone()).expect("it is known").duplicate);
+    shared.read(&ids);
+    local.read(&ids);
+    for id in &ids {
+        eventually("both have handled it", || status(&broker, id) == Some(Status::Completed));
+    }
+    finish(&broker);
+    shared.assert_no_more(subject, &ids);
+    local.assert_no_more(subject, &ids);
 }

@@ -1,4 +1,4 @@
-//! What the broker tells about an event.
+//! The status, the retry count and the listing of events.
 
 use std::collections::BTreeMap;
 use std::thread;
@@ -13,8 +13,8 @@ use crate::kit::{
     status,
 };
 
-/// Pending, processing, then completed or failed with the error.
-pub fn statuses_follow_the_handling(subject: &dyn Subject) {
+/// An event is pending, processing, then completed, or failed with the error.
+pub fn status_goes_from_pending_to_completed_or_failed(subject: &dyn Subject) {
     let broker = start(subject);
     let gate = Gate::default();
     let held = gate.clone();
@@ -27,7 +27,7 @@ pub fn statuses_follow_the_handling(subject: &dyn Subject) {
     let bad = publish(&broker, numbered("status.it", 1));
     eventually("the first is processing", || status(&broker, &good) == Some(Status::Processing));
     let waiting = status(&broker, &bad).expect("it is known");
-    // A back end may count what it has handed over as begun.
+    // A back end may count a leased delivery as begun.
     assert!(waiting == Status::Pending || (subject.abilities().groups && waiting == Status::Processing), "{waiting}");
     gate.open();
     eventually("the first is completed", || status(&broker, &good) == Some(Status::Completed));
@@ -35,12 +35,12 @@ pub fn statuses_follow_the_handling(subject: &dyn Subject) {
     let failed = broker.get(&bad).expect("the back end answers").expect("it is known");
     assert_eq!(failed.error(), Some("it broke"));
     let unheard = publish(&broker, numbered("nobody.listens", 0));
-    eventually("what nobody wants is completed", || status(&broker, &unheard) == Some(Status::Completed));
+    eventually("an event without subscriptions is completed", || status(&broker, &unheard) == Some(Status::Completed));
     finish(&broker);
 }
 
-/// How often it was tried again is told also when that succeeded, of shared and of local subscriptions.
-pub fn retries_are_told_with_the_event(subject: &dyn Subject) {
+/// The retry count is reported also after success, for group and for local subscriptions.
+pub fn the_retry_count_is_stored_with_the_event(subject: &dyn Subject) {
     let broker = start(subject);
     let fails_twice =
         |delivery: &eventbroker::Delivery<'_>| if delivery.attempt() <= 2 { Err("not yet") } else { Ok(()) };
@@ -48,7 +48,7 @@ pub fn retries_are_told_with_the_event(subject: &dyn Subject) {
     listen_with(&broker, named("local", "local.*").scope(Scope::Local), fails_twice);
     for event_type in ["shared.it", "local.it"] {
         let id = publish(&broker, numbered(event_type, 0));
-        eventually("it is completed, after two retries", || {
+        eventually("the event is completed after two retries", || {
             let event = broker.get(&id).expect("the back end answers").expect("it is known");
             (event.status(), event.retry_count()) == (Status::Completed, 2)
         });
@@ -56,13 +56,13 @@ pub fn retries_are_told_with_the_event(subject: &dyn Subject) {
     finish(&broker);
 }
 
-/// An event that both a shared and a local subscription receive, whichever ends first, or fails.
-pub fn statuses_cover_shared_and_local_subscriptions(subject: &dyn Subject) {
+/// The status covers the deliveries of a group and of a local subscription, whichever ends first or fails.
+pub fn status_covers_shared_and_local_subscriptions(subject: &dyn Subject) {
     let broker = start(subject);
     let slow = |scope: Scope| {
         move |delivery: &eventbroker::Delivery<'_>| {
             let plan = number_of(delivery.event());
-            // Bit 0: which is the slower one; bit 1: the shared one fails; bit 2: the local one does.
+            // Bit 0: which subscription is slower; bit 1: the group one fails; bit 2: the local one fails.
             if (plan & 1 == 0) == (scope == Scope::Local) {
                 thread::sleep(Duration::from_millis(10));
             }
@@ -80,8 +80,8 @@ pub fn statuses_cover_shared_and_local_subscriptions(subject: &dyn Subject) {
     finish(&broker);
 }
 
-/// Pages show every event exactly once, in both directions, and what each says is what was published.
-pub fn list_shows_each_event_once(subject: &dyn Subject) {
+/// The pages contain every event exactly once, in both orders, with the payload as published.
+pub fn list_returns_each_event_once(subject: &dyn Subject) {
     let broker = start(subject);
     let (_, calls) = listen(&broker, named("all", "list.*"));
     let sent: BTreeMap<_, _> = events("list.it", 50).into_iter().map(|event| (event.id().clone(), event)).collect();

@@ -1,4 +1,4 @@
-//! Stop: what it waits for, what it refuses, and that nothing is lost.
+//! Stop: it drains queues, waits for calls, rejects later publishes, and loses no accepted event.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,17 +20,17 @@ fn assert_stopped(broker: &Broker) {
     let id = event.id().clone();
     match broker.publish(event) {
         Err(PublishError::NotRunning { event }) => assert_eq!(event.id(), &id),
-        other => panic!("a stopped broker takes nothing: {other:?}"),
+        other => panic!("a stopped broker rejects every publish: {other:?}"),
     }
     assert_eq!(broker.subscribe("late.*", |_| ()).expect_err("it has stopped"), SubscribeError::Stopped);
 }
 
-/// 300 queued events are handled before stop returns; after that nothing is accepted.
-pub fn stop_handles_what_is_queued(subject: &dyn Subject) {
+/// 300 queued events are handled before `stop` returns. After that, publish and subscribe are rejected.
+pub fn stop_drains_the_queue(subject: &dyn Subject) {
     let broker = start(subject);
     let gate = Gate::default();
     let held = gate.clone();
-    // What a back end keeps need not be handled here.
+    // Local scope: the events of a group subscription may stay in the back end.
     let (_, calls) = listen_with(&broker, named("all", "drain.*").scope(Scope::Local), move |_| held.pass());
     let ids = publish_all(&broker, events("drain.it", 300));
     let report = thread::scope(|scope| {
@@ -46,7 +46,7 @@ pub fn stop_handles_what_is_queued(subject: &dyn Subject) {
     assert_stopped(&broker);
 }
 
-/// A handler that runs is waited for.
+/// `stop` returns after the running handler.
 pub fn stop_waits_for_running_handlers(subject: &dyn Subject) {
     let broker = start(subject);
     let gate = Gate::default();
@@ -71,14 +71,14 @@ pub fn stop_waits_for_running_handlers(subject: &dyn Subject) {
     });
 }
 
-/// At stop's deadline a handler is told that nobody waits for it any more, and not before.
-pub fn stop_tells_a_handler_to_give_up(subject: &dyn Subject) {
+/// `Delivery::cancelled` becomes true at the deadline of `stop`, and not before.
+pub fn stop_cancels_running_handlers_at_its_deadline(subject: &dyn Subject) {
     let broker = start(subject);
     let (told, was_told) = channel();
     let (inside, wait_until_inside) = signal();
     listen_with(&broker, named("endless", "endless.*"), move |delivery| {
         let at_first = delivery.cancelled();
-        // As for calls.
+        // The receiver is dropped when the case has ended.
         let _ = inside.send(());
         let deadline = Instant::now() + PATIENCE;
         while !delivery.cancelled() && Instant::now() < deadline {
@@ -95,8 +95,8 @@ pub fn stop_tells_a_handler_to_give_up(subject: &dyn Subject) {
     assert_stopped(&broker);
 }
 
-/// Several threads may stop a broker at once, and again later.
-pub fn everyone_who_stops_gets_the_same_report(subject: &dyn Subject) {
+/// Several threads may stop a broker at once, and again later. All get the same report.
+pub fn concurrent_stops_return_the_same_report(subject: &dyn Subject) {
     let broker = start(subject);
     let (_, calls) = listen(&broker, named("all", "stop.*"));
     calls.read(&publish_all(&broker, events("stop.it", 20)));
@@ -111,7 +111,7 @@ pub fn everyone_who_stops_gets_the_same_report(subject: &dyn Subject) {
     assert_eq!(broker.stop(Duration::ZERO), reports[0]);
 }
 
-/// Publishing and subscribing while the broker stops either works or is refused as stopped; nothing panics or hangs.
+/// Publishing and subscribing while the broker stops either succeeds or is rejected as stopped, without panic or hang.
 pub fn publishing_and_subscribing_race_with_stop(subject: &dyn Subject) {
     for round in 0..15 {
         let broker = subject.broker(builder(&format!("round {round}")));
@@ -128,7 +128,7 @@ pub fn publishing_and_subscribing_race_with_stop(subject: &dyn Subject) {
                             Err(error) => panic!("publisher {publisher}: {error}"),
                         }
                         if number == 5 {
-                            // As for calls.
+                            // The receiver is dropped when the round has ended.
                             let _ = begun.send(());
                         }
                     }
@@ -151,8 +151,9 @@ pub fn publishing_and_subscribing_race_with_stop(subject: &dyn Subject) {
     }
 }
 
-/// Publishers go on until they are refused. All that was accepted is handled; where it outlives the broker, by the next.
-pub fn what_is_accepted_is_not_lost_by_stop(subject: &dyn Subject) {
+/// Publishers continue until they are rejected. Every accepted event is handled, with a durable back end by the next
+/// broker.
+pub fn stop_loses_no_accepted_event(subject: &dyn Subject) {
     let broker = start(subject);
     let (_, calls) = listen(&broker, named("all", "lost.*"));
     let (begun, wait_until_begun) = signal();
@@ -168,7 +169,7 @@ pub fn what_is_accepted_is_not_lost_by_stop(subject: &dyn Subject) {
                     Err(error) => panic!("{error}"),
                 }
                 if accepted.len() == 20 {
-                    // As for calls.
+                    // The receiver is dropped when the case has ended.
                     let _ = begun.send(());
                 }
                 event = numbered("lost.it", accepted.len());

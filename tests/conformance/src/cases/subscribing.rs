@@ -1,4 +1,4 @@
-//! Subscriptions that come and go.
+//! Subscribing, unsubscribing, removing and pausing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,7 @@ use crate::kit::{
     Gate, Ids, builder, events, eventually, finish, listen, listen_with, named, publish_all, start, status,
 };
 
-/// Subscriptions are made and removed all the time; a lasting one gets everything.
+/// While other subscriptions come and go, a lasting one receives every event.
 pub fn subscribing_and_unsubscribing_lose_nothing(subject: &dyn Subject) {
     let broker = start(subject);
     let (_, calls) = listen(&broker, named("lasting", "come.*"));
@@ -38,7 +38,7 @@ fn has(broker: &Broker, name: &str) -> bool {
     broker.stats().subscriptions.iter().any(|subscription| &*subscription.name == name)
 }
 
-/// When it returns, no call runs, and none begins any more.
+/// When `unsubscribe` returns, no call is running, and no further call begins.
 pub fn unsubscribe_waits_for_the_running_call(subject: &dyn Subject) {
     let broker = start(subject);
     let gate = Gate::default();
@@ -64,8 +64,8 @@ pub fn unsubscribe_waits_for_the_running_call(subject: &dyn Subject) {
     assert_eq!(calls.rest().len(), 0, "no call begins after unsubscribe");
 }
 
-/// What one subscription of a name leaves is there for the next of that name.
-pub fn a_name_goes_on_where_it_was_left(subject: &dyn Subject) {
+/// The backlog of a subscription is delivered to the next one with that name.
+pub fn a_subscription_resumes_its_backlog(subject: &dyn Subject) {
     let broker = start(subject);
     let (first, _calls) = listen(&broker, named("reader", "batch.*"));
     broker.unsubscribe(first).expect("it is there");
@@ -75,7 +75,7 @@ pub fn a_name_goes_on_where_it_was_left(subject: &dyn Subject) {
         let (id, calls) = listen(&broker, named("reader", "batch.*").concurrency(1).queue_capacity(10));
         for _ in 0..missing.len().min(10) {
             let event = calls.next();
-            assert!(ids.contains(event.id()), "an event came that should not: {event:?}");
+            assert!(ids.contains(event.id()), "an unexpected event arrived: {event:?}");
             missing.remove(event.id());
         }
         broker.unsubscribe(id).expect("it is there");
@@ -87,8 +87,8 @@ pub fn a_name_goes_on_where_it_was_left(subject: &dyn Subject) {
     broker.stop(crate::kit::DRAIN);
 }
 
-/// What waits for a name that is removed for good is gone with it; the next one of that name may have another pattern.
-pub fn a_name_that_was_removed_begins_anew(subject: &dyn Subject) {
+/// Removing a subscription drops its backlog. The next one with that name may have another pattern.
+pub fn a_removed_subscription_starts_without_a_backlog(subject: &dyn Subject) {
     let broker = start(subject);
     let (first, _calls) = listen(&broker, named("reader", "batch.*"));
     broker.remove_subscription("reader").expect_err("it is in use");
@@ -97,7 +97,9 @@ pub fn a_name_that_was_removed_begins_anew(subject: &dyn Subject) {
     assert_eq!(broker.remove_subscription("reader"), Ok(true));
     assert_eq!(broker.remove_subscription("reader"), Ok(false), "it is gone");
     for id in &gone {
-        eventually("nobody is waited for any more", || status(&broker, id) == Some(Status::Completed));
+        eventually("the event is completed without the removed subscription", || {
+            status(&broker, id) == Some(Status::Completed)
+        });
     }
     let (_, calls) = listen(&broker, named("reader", "other.*"));
     let ids = publish_all(&broker, events("other.it", 5));
@@ -106,8 +108,9 @@ pub fn a_name_that_was_removed_begins_anew(subject: &dyn Subject) {
     calls.assert_no_more(subject, &ids);
 }
 
-/// Another pattern under a known name is refused with both, unless it was asked for: then it counts for every member.
-pub fn a_name_has_one_pattern_unless_it_is_changed(subject: &dyn Subject) {
+/// Another pattern under a known name is refused with an error that shows both. With `change_pattern` it replaces the
+/// pattern for every member.
+pub fn a_second_pattern_is_refused_without_change_pattern(subject: &dyn Subject) {
     let (one, two) = (start(subject), subject.broker(builder("two")));
     let (first, old_calls) = listen(&one, named("reader", "old.*"));
     let error = two.subscribe_with(named("reader", "*.new"), |_| ()).expect_err("it has another pattern");
@@ -123,7 +126,7 @@ pub fn a_name_has_one_pattern_unless_it_is_changed(subject: &dyn Subject) {
     let others = publish_all(&two, events("old.it", 5));
     calls.read(&ids);
     for id in &others {
-        eventually("nobody receives it", || status(&two, id) == Some(Status::Completed));
+        eventually("the event is completed without a delivery", || status(&two, id) == Some(Status::Completed));
     }
     finish(&one);
     finish(&two);
@@ -132,15 +135,15 @@ pub fn a_name_has_one_pattern_unless_it_is_changed(subject: &dyn Subject) {
     assert_eq!(old_calls.rest().len(), 0);
 }
 
-/// A paused member takes no more turns: what it has not begun goes to another one, and it goes on when it is resumed.
-pub fn a_paused_member_gives_back_what_it_has_not_begun(subject: &dyn Subject) {
+/// A paused member begins no further calls. Its queued deliveries go to another member. It continues when resumed.
+pub fn a_paused_member_releases_its_queued_deliveries(subject: &dyn Subject) {
     let (one, two) = (start(subject), subject.broker(builder("two")));
     let gate = Gate::default();
     let held = gate.clone();
     let (id, first) = listen_with(&one, named("shared", "batch.*").concurrency(1), move |_| held.pass());
     let mut ids = publish_all(&one, events("batch.it", 20));
     let begun = first.next();
-    eventually("the rest is here too", || one.stats().subscriptions[0].queued == 19);
+    eventually("the rest is queued at this member", || one.stats().subscriptions[0].queued == 19);
     assert_eq!(one.pause(id), Ok(1));
     let (other, second) = listen(&two, named("shared", "batch.*"));
     ids.remove(begun.id());

@@ -1,4 +1,4 @@
-//! Retries that the loopback keeps until they are due.
+//! Deferred retries: the loopback keeps them until they are due.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use eventbroker::dead_letter::AttemptError;
 
 use super::{Leased, Loopback, Server};
 
-/// A delivery that failed.
+/// A failed delivery that waits for its retry.
 #[derive(Debug)]
 pub(super) struct Deferred {
     pub(super) queue: String,
@@ -17,19 +17,19 @@ pub(super) struct Deferred {
 }
 
 impl Loopback {
-    /// All retries that are kept are due at this moment.
+    /// Makes all deferred retries due now.
     pub fn end_delays(&self) {
         self.change(|server| server.bring_back(|_| true));
     }
 }
 
 impl Server {
-    /// Retries that are not due yet.
+    /// The number of retries that are not due yet.
     pub fn deferred(&self) -> usize {
         self.deferred.len()
     }
 
-    /// Keeps a delivery that was leased. Its event stays open, and has begun.
+    /// Defers a leased delivery. Its event stays open, with the status processing.
     pub(super) fn defer(&mut self, lease: Leased, delay: Duration, attempts: u32, errors: &[AttemptError]) {
         let counts = self.counts(&lease.queue, &lease.id);
         let Some(queue) = self.queues.get_mut(&lease.queue) else { return };
@@ -44,7 +44,7 @@ impl Server {
         self.deferred.push(Deferred { queue, id, due: Instant::now() + delay, number });
     }
 
-    /// Those of them wait for a member from now on.
+    /// Returns the matching retries to their queues.
     pub(super) fn bring_back(&mut self, which: impl Fn(&Deferred) -> bool) {
         let (due, kept) = std::mem::take(&mut self.deferred).into_iter().partition(which);
         self.deferred = kept;

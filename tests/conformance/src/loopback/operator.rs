@@ -1,4 +1,4 @@
-//! What operators ask of the loopback.
+//! The operator of the loopback: dead letters, replay, lag and tails.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,17 +11,17 @@ use eventbroker::{Event, EventId, Pattern, StartPosition};
 use super::parts::Connection;
 use super::{Queue, Server, Shared};
 
-/// The one group that there is.
+/// The only consumer group.
 const GROUP: &str = "loopback";
 
 impl Server {
-    /// The place of an event in the order in which they were stored.
+    /// The position of an event in the log.
     fn position(&self, id: &EventId) -> Result<usize, BackendError> {
         let position = self.log.iter().position(|stored| stored == id);
         position.ok_or_else(|| BackendError::Refused(format!("event {id} is not held")))
     }
 
-    /// The events from a position on.
+    /// The ids of the events from a start position on.
     pub(super) fn stored_from(&self, start: &StartPosition) -> Result<Vec<EventId>, BackendError> {
         let since = |time| move |id: &&EventId| self.events[*id].created_at() >= time;
         Ok(match start {
@@ -47,7 +47,7 @@ impl Server {
         true
     }
 
-    /// Whether a queue has an event waiting or leased.
+    /// Whether a queue has a delivery of an event waiting, deferred or leased.
     fn is_open(&self, key: &str, queue: &Queue, id: &EventId) -> bool {
         queue.waiting.values().any(|waiting| waiting == id)
             || self.deferred.iter().any(|deferred| deferred.queue == key && deferred.id == *id)
@@ -147,7 +147,7 @@ impl Operator for Connection {
 struct LoopbackTail {
     shared: Arc<Shared>,
     pattern: Pattern,
-    /// The place in the log that was not looked at yet.
+    /// The first position of the log that was not read yet.
     next: usize,
 }
 

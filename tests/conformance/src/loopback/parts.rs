@@ -1,4 +1,4 @@
-//! The parts of a provider on the loopback: store, mirror, ingest and settler of one broker. What they ask for is done by the server.
+//! The parts of a provider on the loopback: store, mirror, ingest and settler of one broker. They call the server.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use eventbroker::{Event, EventId, Pattern, Scope, Status};
 use super::server::{durable_queue, own_queue};
 use super::{Queue, Server, Shared};
 
-/// One of the connections of a broker.
+/// One connection of a broker.
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) shared: Arc<Shared>,
@@ -44,12 +44,12 @@ impl Mirror for Connection {
 #[derive(Debug)]
 pub(super) struct LoopbackIngest {
     pub(super) connection: Connection,
-    /// Wake-ups that it has heard.
+    /// The value of `Server::wakes` at the last check.
     pub(super) heard: u64,
 }
 
 impl LoopbackIngest {
-    /// Whether somebody has woken it since it was asked last.
+    /// Whether the waker was called since the last check.
     fn is_woken(&mut self, server: &Server) -> bool {
         std::mem::replace(&mut self.heard, server.wakes) != server.wakes
     }
@@ -86,7 +86,7 @@ impl Ingest for LoopbackIngest {
             if let Some(leases) = leases {
                 return Ok(leases);
             }
-            // A lease that runs out is seen at the next call.
+            // A lease that expires during this wait is noticed at the next call.
             let idle = |server: &mut Server| {
                 !server.faults.unavailable
                     && server.wakes == self.heard
@@ -108,7 +108,7 @@ impl Ingest for LoopbackIngest {
     }
 }
 
-/// Its connection is one that leaves when it is dropped.
+/// The settler. Dropping it removes the member from its subscriptions and frees the instance name.
 #[derive(Debug)]
 pub(super) struct LoopbackSettler {
     pub(super) connection: Connection,

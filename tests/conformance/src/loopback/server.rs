@@ -1,4 +1,4 @@
-//! What happens at the loopback: events come and go to queues, leases are taken, extended, settled and lost.
+//! The verbs of the loopback: store events, enqueue deliveries, and take, settle and expire leases.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -19,22 +19,22 @@ impl Server {
         BackendError::Unavailable("the loopback was switched off".to_owned())
     }
 
-    /// Leases that are held.
+    /// The number of leases held.
     pub fn leased(&self) -> usize {
         self.leases.len()
     }
 
-    /// Whether somebody has the name of an instance.
+    /// Whether a member holds the name of an instance.
     pub fn has_name(&self, instance: &str) -> bool {
         self.instances.contains_key(instance)
     }
 
-    /// How many leases of a name were settled as done.
+    /// The number of leases of a subscription settled as done.
     pub fn done(&self, name: &str) -> usize {
         self.count_settled(name, |outcome| matches!(outcome, LeaseOutcome::Done { .. }))
     }
 
-    /// How many leases of a name were given back.
+    /// The number of leases of a subscription that were released.
     pub fn released(&self, name: &str) -> usize {
         self.count_settled(name, |outcome| *outcome == LeaseOutcome::Released)
     }
@@ -64,7 +64,7 @@ impl Server {
         SendOutcome::Held
     }
 
-    /// Gives an event to a queue.
+    /// Enqueues a delivery of an event.
     pub(super) fn give(&mut self, key: &str, id: &EventId, counts: bool) {
         let number = self.number();
         let Some(queue) = self.queues.get_mut(key) else { return };
@@ -73,12 +73,12 @@ impl Server {
         self.update(id, |units| units.open += usize::from(counts));
     }
 
-    /// Whether the status of an event depends on its delivery to a queue: 1 if so, else 0.
+    /// 1 if the status of an event depends on its delivery to a queue, else 0.
     pub(super) fn counts(&self, key: &str, id: &EventId) -> usize {
         self.queues.get(key).and_then(|queue| queue.given.get(id)).map_or(0, |counts| usize::from(*counts))
     }
 
-    /// Notes something about the deliveries of an event. False if it is not known.
+    /// Changes the progress of an event, and derives its status. False if the event is not known.
     pub(super) fn update(&mut self, id: &EventId, how: impl FnOnce(&mut Units)) -> bool {
         let Some(units) = self.units.get_mut(id) else { return false };
         how(units);
@@ -86,7 +86,7 @@ impl Server {
         true
     }
 
-    /// Takes leases back, as if they had run out.
+    /// Expires the matching leases: their deliveries wait again, as suspects.
     pub(super) fn take_back(&mut self, which: impl Fn(&Leased) -> bool) {
         let (back, kept) = std::mem::take(&mut self.leases).into_iter().partition(|(_, lease)| which(lease));
         self.leases = kept;
@@ -105,7 +105,7 @@ impl Server {
         self.update(&lease.id, |units| units.leased -= counts);
     }
 
-    /// Removes a queue with all that is in it, leased or not.
+    /// Removes a queue with its waiting, deferred, leased and dead deliveries.
     pub(super) fn remove_queue(&mut self, key: &str) -> Option<Queue> {
         let queue = self.queues.remove(key)?;
         let counts = |id: &EventId| queue.given.get(id).map_or(0, |counts| usize::from(*counts));
@@ -128,7 +128,7 @@ impl Server {
         Some(queue)
     }
 
-    /// Ends a lease. False if it was lost before.
+    /// Settles a lease. False if it was lost before.
     pub(super) fn settle(&mut self, token: LeaseToken, outcome: &LeaseOutcome) -> bool {
         let Some(lease) = self.leases.remove(&token) else { return false };
         let settlement = Settlement { name: lease.name.clone(), id: lease.id.clone(), outcome: outcome.clone() };
@@ -180,7 +180,8 @@ impl Server {
         true
     }
 
-    /// A member serves a subscription no longer. A queue that it alone has goes with it, unless that is durable.
+    /// Removes a member from a subscription. The queue of a broadcast subscription is removed too, unless it is
+    /// durable.
     pub(super) fn leave(&mut self, member: u64, name: &str) {
         let key = self.queue_of(member, name);
         let Some(queue) = self.queues.get_mut(&key) else { return };
@@ -190,7 +191,7 @@ impl Server {
         }
     }
 
-    /// The queue of a subscription for a member.
+    /// The key of a member's queue of a subscription.
     pub(super) fn queue_of(&self, member: u64, name: &str) -> String {
         let instance = self.instances.iter().find(|(_, holder)| **holder == member);
         let durable = instance.map(|(instance, _)| durable_queue(name, instance));
@@ -202,7 +203,7 @@ impl Server {
             .unwrap_or_else(|| name.to_owned())
     }
 
-    /// What a member can have of a subscription.
+    /// Whether a member can lease a delivery of a subscription.
     pub(super) fn has_for(&self, member: u64, demand: &Demand) -> bool {
         let queue = self.queues.get(&self.queue_of(member, &demand.subscription));
         queue.is_some_and(|queue| queue.members.contains(&member) && queue.first(&self.faults).is_some())
@@ -235,12 +236,12 @@ impl Server {
     }
 }
 
-/// A broadcast subscription has a queue for each member.
+/// The key of a broadcast subscription's queue, one per member.
 pub(super) fn own_queue(name: &str, member: u64) -> String {
     format!("{name} at {member}")
 }
 
-/// A durable one has a queue for each instance.
+/// The key of a durable broadcast subscription's queue, one per instance.
 pub(super) fn durable_queue(name: &str, instance: &str) -> String {
     format!("{name} of {instance}")
 }

@@ -1,4 +1,4 @@
-//! Three NATS servers of this machine that are one cluster: each has its own folder and streams, and knows where the others are.
+//! A cluster of three NATS servers on this machine, each with its own folder and with routes to the others.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpStream;
@@ -7,19 +7,20 @@ use std::time::{Duration, Instant};
 
 use super::{PATIENCE, Server, free_port};
 
-/// How many they are: one may be away, and the others still agree.
+/// The number of servers. Two of three are a quorum.
 const SERVERS: usize = 3;
-/// A stream that is made and removed, to see whether all of them take part.
+/// A stream that is created and deleted at the start, to check that all servers take part.
 const TRIAL: &str = "trial";
 
-/// A running cluster. Dropped, all of it is killed and removed.
+/// A running cluster. Killed and removed on drop.
 #[derive(Debug)]
 pub struct Cluster {
     servers: Vec<Server>,
 }
 
 impl Cluster {
-    /// Starts one; waits until its servers have agreed on who leads them, each of them says so, and all of them are given streams.
+    /// Starts a cluster. Waits until every server knows the meta leader, and a stream with three replicas can be
+    /// created.
     pub fn start() -> Self {
         let routes: Vec<u16> = (0..SERVERS).map(|_| free_port()).collect();
         let others: Vec<String> = routes.iter().map(|port| format!("\"nats://127.0.0.1:{port}\"")).collect();
@@ -41,41 +42,41 @@ impl Cluster {
             ask(cluster.server(0), &format!("STREAM.{verb}.{TRIAL}"), body).is_some_and(|it| !it.contains("\"error\""))
         };
         while !(is_done("CREATE", &stream) && is_done("DELETE", "")) {
-            assert!(Instant::now() < deadline, "they are not all there: {}", cluster.server(0).log());
+            assert!(Instant::now() < deadline, "the cluster is not complete: {}", cluster.server(0).log());
             thread::sleep(Duration::from_millis(20));
         }
         cluster
     }
 
-    /// Waits until all of its servers know who leads them.
+    /// Waits until every server knows the meta leader.
     pub fn wait_for_leader(&self) {
         let deadline = Instant::now() + PATIENCE;
         for server in &self.servers {
             while ask(server, "INFO", "").is_none_or(|info| info.contains("\"error\"")) {
-                assert!(Instant::now() < deadline, "they have not agreed: {}", server.log());
+                assert!(Instant::now() < deadline, "no meta leader: {}", server.log());
                 thread::sleep(Duration::from_millis(20));
             }
         }
     }
 
-    /// The addresses of all servers, as the bridge takes them.
+    /// The URLs of all servers, comma-separated, as the bridge takes them.
     pub fn url(&self) -> String {
         let urls: Vec<String> = self.servers.iter().map(Server::url).collect();
         urls.join(",")
     }
 
-    /// One of its servers.
+    /// One of the servers.
     pub fn server(&self, number: usize) -> &Server {
         &self.servers[number]
     }
 
-    /// The numbers of its servers, those first that do not lead a stream. Waits until one leads it.
+    /// The numbers of the servers, the leader of a stream last. Waits until the stream has a leader.
     pub fn followers_and_leader(&self, stream: &str) -> [usize; SERVERS] {
         let leader = self.leader(&format!("STREAM.INFO.{stream}"));
         [(leader + 1) % SERVERS, (leader + 2) % SERVERS, leader]
     }
 
-    /// The number of the server that leads what a question of the API is about: a stream, a consumer. Waits until one leads it.
+    /// The number of the leader of a stream or consumer, by an INFO request of the API. Waits until there is a leader.
     pub fn leader(&self, question: &str) -> usize {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -86,7 +87,7 @@ impl Cluster {
             if let Some(leader) = (0..SERVERS).find(leads) {
                 return leader;
             }
-            assert!(Instant::now() < deadline, "nobody leads it: {question}: {told:?}");
+            assert!(Instant::now() < deadline, "no leader: {question}: {told:?}");
             thread::sleep(Duration::from_millis(20));
         }
     }
@@ -96,7 +97,7 @@ fn name(number: usize) -> String {
     format!("server{number}")
 }
 
-/// What a server says to a question of its API; nothing if it does not answer.
+/// Sends a request to the API of a server, and returns the reply; `None` if there is none within 1 s.
 fn ask(server: &Server, verb: &str, body: &str) -> Option<String> {
     let mut socket = TcpStream::connect((server.host.as_str(), server.port)).ok()?;
     socket.set_read_timeout(Some(Duration::from_secs(1))).ok()?;

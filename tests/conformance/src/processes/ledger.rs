@@ -1,5 +1,6 @@
-//! The ledger: what was accepted, what the members wrote down, and the account of the two. (That of Jepsen's queues: an event is
-//! known by publisher, number and key; lost is told as beginning, middle and end.)
+//! The ledger: the accepted events, the calls that members logged, and the account of the two. It follows Jepsen's
+//! queue tests: an event is identified by publisher, number and key, and losses are counted at the beginning, middle
+//! and end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -10,24 +11,24 @@ use std::sync::Mutex;
 
 use eventbroker::Event;
 
-/// Lines that survive whoever writes them, as long as the machine does.
+/// An append-only file of lines. They survive the death of the writing process, but not a crash of the machine.
 #[derive(Debug)]
 pub struct Ledger(Mutex<File>);
 
 impl Ledger {
-    /// Opens the file, or makes it.
+    /// Opens the file, or creates it.
     pub fn open(path: &Path) -> Self {
-        Self(Mutex::new(OpenOptions::new().append(true).create(true).open(path).expect("a file to write down in")))
+        Self(Mutex::new(OpenOptions::new().append(true).create(true).open(path).expect("a ledger file")))
     }
 
-    /// Writes a line down, as a whole.
+    /// Appends a line in one write.
     pub fn write(&self, line: &str) {
         let line = format!("{line}\n");
         self.0.lock().expect("no panic under the lock").write_all(line.as_bytes()).expect("a line is written");
     }
 }
 
-/// What was written down so far.
+/// The lines of a ledger so far.
 pub fn lines(path: &Path) -> Vec<String> {
     let mut text = String::new();
     if let Ok(mut file) = File::open(path) {
@@ -36,12 +37,12 @@ pub fn lines(path: &Path) -> Vec<String> {
     text.lines().map(str::to_owned).collect()
 }
 
-/// The ids of the calls that were written down, in their order.
+/// The ids of the logged calls, in order.
 pub fn calls(path: &Path) -> Vec<String> {
     lines(path).iter().map(|line| line.split(' ').next().unwrap_or_default().to_owned()).collect()
 }
 
-/// The events that were accepted, in the order in which their publisher published them.
+/// The accepted events, in the publish order of their publisher.
 #[derive(Debug, Default)]
 pub struct Accepted {
     events: BTreeMap<String, (String, u64)>,
@@ -49,34 +50,34 @@ pub struct Accepted {
 }
 
 impl Accepted {
-    /// Enters an event with its key and its number, which grow within a key.
+    /// Adds an event with its number. Numbers must grow within a key.
     pub fn enter(&mut self, event: &Event, number: u64) {
         self.enter_line(&event.id().to_string(), event.key().unwrap_or("-"), number);
     }
 
-    /// The same of an event that a member has published and written down.
+    /// Adds an event that a member has published and logged.
     pub fn enter_line(&mut self, id: &str, key: &str, number: u64) {
         self.events.insert(id.to_owned(), (key.to_owned(), number));
         self.order.push(id.to_owned());
     }
 
-    /// How many.
+    /// The number of accepted events.
     pub fn count(&self) -> usize {
         self.order.len()
     }
 
-    /// Whether this one is among them.
+    /// Whether an event was accepted.
     pub fn has(&self, id: &str) -> bool {
         self.events.contains_key(id)
     }
 
-    /// Whether all of it was handled.
+    /// Whether every accepted event was handled.
     pub fn is_handled(&self, calls: &[String]) -> bool {
         let calls: BTreeSet<&String> = calls.iter().collect();
         self.order.iter().all(|id| calls.contains(id))
     }
 
-    /// What became of it.
+    /// Compares the accepted events with the calls.
     pub fn account(&self, calls: &[String]) -> Account {
         let handled: BTreeSet<&String> = calls.iter().collect();
         let missing: Vec<bool> = self.order.iter().map(|id| !handled.contains(id)).collect();
@@ -88,7 +89,7 @@ impl Accepted {
             lost: [lost(&missing[..first]), lost(&missing[first..last]), lost(&missing[last..])],
             ..Account::default()
         };
-        // The first call of each event, in the order of the ledger, is in the order of its key.
+        // Order is checked on the first call of each event: within a key, numbers must grow.
         let (mut seen, mut latest) = (BTreeSet::new(), BTreeMap::new());
         for id in calls {
             let Some((key, number)) = self.events.get(id) else {
@@ -106,33 +107,33 @@ impl Accepted {
     }
 }
 
-/// What became of what was accepted.
+/// The account of the accepted events.
 #[derive(Debug, Default)]
 pub struct Account {
     accepted: usize,
-    /// Never handled: before the first that was, between, and after the last.
+    /// Events never handled: before the first handled one, between, and after the last.
     lost: [usize; 3],
-    /// Handled and never accepted.
+    /// Calls of events that were never accepted.
     pub extra: usize,
-    /// Calls beyond the first.
+    /// Calls of an event beyond the first.
     pub repeated: usize,
-    /// First calls that came after a later one of their key.
+    /// First calls that follow the first call of a later event of the same key.
     pub out_of_order: usize,
 }
 
 impl Account {
-    /// Accepted and never handled.
+    /// The number of accepted events that were never handled.
     pub fn lost(&self) -> usize {
         self.lost.iter().sum()
     }
 
-    /// Panics unless nothing was lost, made up or out of order.
+    /// Panics if an event was lost, made up or out of order.
     pub fn check(&self) {
         self.check_but_for_order();
         assert_eq!(self.out_of_order, 0, "{self}");
     }
 
-    /// The same where members share the events of a key.
+    /// Panics if an event was lost or made up. For back ends without order across members.
     pub fn check_but_for_order(&self) {
         assert_eq!((self.lost, self.extra), ([0; 3], 0), "{self}");
     }
@@ -167,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_lost_is_told_as_beginning_middle_and_end() {
+    fn losses_are_counted_at_the_beginning_middle_and_end() {
         let (accepted, ids) = accepted();
         let account = accepted.account(&[ids[1].clone(), ids[3].clone()]);
         assert_eq!((account.lost, account.repeated, account.extra), ([1, 1, 2], 0, 0));
@@ -176,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn repetitions_strangers_and_disorder_are_counted() {
+    fn repeated_extra_and_out_of_order_calls_are_counted() {
         let (accepted, ids) = accepted();
         let calls = [2, 0, 1, 1, 3, 5, 4].map(|at: usize| ids[at].clone());
         let account = accepted.account(&[&calls[..], &["stranger".to_owned()]].concat());

@@ -1,4 +1,4 @@
-//! The members: processes of the test's own program, what each role does, and how the parent kills and freezes them.
+//! The members: processes of the test's own program, the work of each role, and how the parent kills and freezes them.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -15,23 +15,23 @@ use eventbroker::{Broker, Event, HandlerError, RetryPolicy, Source};
 use super::ledger::Ledger;
 use super::{LEASE, Site, work};
 
-/// The name that a member of the role `named` holds, under a lease that is longer than anybody waits.
+/// The instance name that a member of the role `named` holds.
 pub(super) const NAME: &str = "shop-1";
 
-/// How long the retries of the role `flaky` wait, within a tenth.
+/// The retry delay of the role `flaky`, ±10 %.
 pub(super) const RETRY_AFTER: Duration = Duration::from_millis(300);
 
-/// A process of this program in another role, which is killed when it is dropped.
+/// A process of this program in a role. Killed on drop.
 #[derive(Debug)]
 pub struct Member(Child);
 
 impl Member {
-    /// Starts one.
+    /// Starts a member.
     pub fn start(role: &str, address: &str, ledger: &Path) -> Self {
         Self::spawn(Self::command(role, address, ledger))
     }
 
-    /// Starts one whose wall clock is as far off as the file says, in seconds. Its monotonic clock is right.
+    /// Starts a member whose wall clock is off by the seconds in the file `offset`. Its monotonic clock is right.
     pub fn with_clock(role: &str, address: &str, ledger: &Path, offset: &Path) -> Self {
         let mut command = Self::command(role, address, ledger);
         command.env("LD_PRELOAD", faketime()).env("FAKETIME_TIMESTAMP_FILE", offset);
@@ -49,14 +49,14 @@ impl Member {
         Self(command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().expect("a process"))
     }
 
-    /// Kills it, and waits until it has ended.
+    /// Kills the process, and waits until it has ended.
     pub fn kill(&mut self) {
-        // Killed before, or ended: both will do.
+        // The process may have ended before.
         let _ = self.0.kill();
         self.0.wait().expect("it ends");
     }
 
-    /// Stops its threads where they are, and waits until they stand still; or has them go on.
+    /// Sends SIGSTOP and waits until all threads are stopped, or sends SIGCONT.
     pub fn freeze(&self, frozen: bool) {
         let signal = if frozen { "-STOP" } else { "-CONT" };
         let sent = Command::new("kill").args([signal, &self.0.id().to_string()]).status().expect("kill runs");
@@ -66,27 +66,27 @@ impl Member {
         }
     }
 
-    /// What the kernel tells of each of its threads.
+    /// The `status` file of each thread.
     fn tasks(&self) -> impl Iterator<Item = String> + use<> {
         let tasks = fs::read_dir(format!("/proc/{}/task", self.0.id())).expect("the threads of the member");
-        // One may have ended meanwhile.
+        // A thread may have ended since the listing.
         tasks.flatten().filter_map(|task| fs::read_to_string(task.path().join("status")).ok())
     }
 
-    /// Whether it has ended by itself.
+    /// Whether the process has ended.
     pub fn has_ended(&mut self) -> bool {
         self.0.try_wait().expect("its state").is_some()
     }
 
-    /// The number of its process.
+    /// The process id.
     pub fn pid(&self) -> u32 {
         self.0.id()
     }
 
-    /// What it holds of the machine.
+    /// Its memory, descriptors and threads.
     ///
     /// # Panics
-    /// If it does not run.
+    /// If the process does not run.
     pub fn resources(&self) -> Resources {
         let folder = PathBuf::from(format!("/proc/{}", self.0.id()));
         let status = fs::read_to_string(folder.join("status")).expect("it runs");
@@ -98,7 +98,7 @@ impl Member {
         Resources { resident_kib: number("VmRSS:"), descriptors: descriptors as u64, threads: number("Threads:") }
     }
 
-    /// Waits until it ends by itself. Returns whether it says that it succeeded.
+    /// Waits until the process ends by itself. Returns whether its exit code is 0.
     pub fn join(&mut self) -> bool {
         self.0.wait().expect("it ends").success()
     }
@@ -113,7 +113,7 @@ impl Member {
     }
 }
 
-/// What a process holds of the machine.
+/// The resources of a process.
 #[derive(Debug, Clone, Copy)]
 pub struct Resources {
     /// Resident memory, in KiB.
@@ -130,28 +130,28 @@ impl Drop for Member {
     }
 }
 
-/// The library that stands between a process and its wall clock.
+/// The libfaketime library, which is preloaded to change the wall clock.
 fn faketime() -> PathBuf {
     let folders = fs::read_dir("/usr/lib").into_iter().flatten().flatten();
     let library = |folder: fs::DirEntry| folder.path().join("faketime/libfaketimeMT.so.1");
     folders.map(library).find(|it| it.exists()).expect("libfaketime; is the package faketime installed?")
 }
 
-/// A new folder for temporary files, removed at the end of the case.
+/// A temporary folder, removed on drop.
 #[derive(Debug)]
 pub struct Folder(PathBuf);
 
 impl Folder {
-    /// Makes it.
+    /// Creates the folder.
     ///
     /// # Panics
-    /// If there is no room for it.
-    #[allow(clippy::new_without_default, reason = "it does something to the disk")]
+    /// If it cannot be created.
+    #[allow(clippy::new_without_default, reason = "it writes to the disk")]
     pub fn new() -> Self {
         Self(folder::new("processes"))
     }
 
-    /// A file in it.
+    /// The path of a file in the folder.
     pub fn file(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
@@ -159,7 +159,7 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // It is in the folder for temporary files: what can't be removed now goes some day.
+        // On an error it stays in the temporary folder of the system.
         let _ = fs::remove_dir_all(&self.0);
     }
 }
@@ -169,7 +169,7 @@ pub fn is_member() -> bool {
     env::var_os("MEMBER").is_some()
 }
 
-/// Does the work of a member, until it is killed.
+/// Runs a member in a role until it is killed.
 pub(super) fn work_as(site: &dyn Site, role: &str, address: &str, ledger: Ledger) {
     let start = |lease| {
         let provider = site.open(address, lease);
@@ -196,7 +196,7 @@ pub(super) fn work_of_environment(site: &dyn Site) {
     work_as(site, &setting("MEMBER"), &setting("ADDRESS"), ledger);
 }
 
-/// A broker with the name of `named`.
+/// Starts a broker with the instance name of the role `named`.
 pub(super) fn take_name(site: &dyn Site, address: &str) -> Result<Broker, StartError> {
     let provider = site.open(address, site.name_stays().max(LEASE));
     Broker::builder().instance_id(NAME).worker_count(1).provider(provider).start()
@@ -208,11 +208,11 @@ fn sleep_for_ever() -> ! {
     }
 }
 
-/// Handles each event and writes its id down.
+/// Handles each event and logs its id.
 fn consume(broker: &Broker, ledger: Ledger) {
     broker
         .subscribe_with(work(), move |delivery| {
-            // So that a kill finds something begun.
+            // Calls take a millisecond, so that a kill hits running ones.
             thread::sleep(Duration::from_millis(1));
             ledger.write(&delivery.event().id().to_string());
         })
@@ -220,7 +220,7 @@ fn consume(broker: &Broker, ledger: Ledger) {
     sleep_for_ever()
 }
 
-/// Fails the first attempt on each event, and writes down after how many milliseconds the second began, by the monotonic clock.
+/// Fails the first attempt of each event, and logs the delay of the second in milliseconds by the monotonic clock.
 fn fail_once(broker: &Broker, ledger: Ledger) {
     let failed = Mutex::new(HashMap::new());
     broker
@@ -242,7 +242,7 @@ fn fail_once(broker: &Broker, ledger: Ledger) {
     sleep_for_ever()
 }
 
-/// The same with the settings of every day, and without a pause.
+/// Handles each event as `consume` does, but without a pause.
 fn stay_idle(broker: &Broker, ledger: Ledger) {
     broker
         .subscribe_with(work(), move |delivery| ledger.write(&delivery.event().id().to_string()))
@@ -250,7 +250,7 @@ fn stay_idle(broker: &Broker, ledger: Ledger) {
     sleep_for_ever()
 }
 
-/// The same, but one event kills the process.
+/// Handles each event as `consume` does, but aborts the process at an event of type `work.kill`.
 fn consume_until_killed(broker: &Broker, ledger: Ledger) {
     broker
         .subscribe_with(work(), move |delivery| {
@@ -264,7 +264,7 @@ fn consume_until_killed(broker: &Broker, ledger: Ledger) {
     sleep_for_ever()
 }
 
-/// Publishes from four threads, and writes down what was accepted.
+/// Publishes from four threads, and logs the accepted events.
 fn publish(broker: &Broker, ledger: &Ledger) {
     thread::scope(|scope| {
         for _ in 0..4 {

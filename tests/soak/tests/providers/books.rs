@@ -1,4 +1,4 @@
-//! The books of one back end: what its members have written down, held against each other and against the faults.
+//! The books of one back end: the logs of its members, compared with each other and with the faults.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
@@ -10,30 +10,31 @@ use eventbroker_conformance::processes::ledger::{Accepted, Account};
 
 use super::member::Files;
 
-/// A fault, from when to when, in milliseconds since 1970.
+/// A fault with its begin and end, in milliseconds since 1970.
 pub(crate) struct Struck {
     pub(crate) what: &'static str,
-    /// Whom it has struck, if not all.
+    /// The process id of the member concerned; none if it concerns all.
     pub(crate) victim: Option<u32>,
     pub(crate) began: u64,
     pub(crate) ended: u64,
 }
 
 impl Struck {
-    /// Whether this call was under way when it struck, so that it may be made again. A verdict is under way for `long` at most.
+    /// Whether a call was in flight at the fault, so that it may be repeated. A verdict is in flight for at most `long`
+    /// ms.
     fn reaches(&self, (by, at): (u32, u64), long: u64) -> bool {
         self.victim.is_none_or(|victim| victim == by) && self.began <= at + long && at <= self.ended + long
     }
 }
 
-/// A file that others write, as far as it was read.
+/// A log that other processes append to, and the position read so far.
 struct Tail {
     path: PathBuf,
     at: u64,
 }
 
 impl Tail {
-    /// The lines that are new and whole.
+    /// Returns the new complete lines.
     fn read(&mut self) -> Vec<String> {
         let mut text = String::new();
         if let Ok(mut file) = File::open(&self.path) {
@@ -46,38 +47,38 @@ impl Tail {
     }
 }
 
-/// See the module's page.
+/// The accepted events, the calls and the faults of one back end.
 pub(crate) struct Books {
     published: Tail,
     handled: Tail,
-    /// How long before a fault something has to have been handled, so that the back end knows it for good, in milliseconds.
+    /// The time after a call until its verdict is durable at the back end, in milliseconds.
     under_way: u64,
-    /// What was to be published and was not accepted so far: its key and number.
+    /// Events whose publish has begun and is not accepted yet: key and number by id.
     attempted: HashMap<String, (String, u64)>,
     accepted: Accepted,
-    /// What was accepted and is not handled.
+    /// Events accepted and not handled yet.
     pub(crate) open: BTreeSet<String>,
-    /// The ids of the calls, in the order in which they ended; by whom and when.
+    /// The ids of the calls, in the order of their ends, and the process and time of each.
     calls: Vec<String>,
     made: Vec<(u32, u64)>,
     handled_ids: BTreeSet<String>,
-    /// Publishes of which nobody knew, and so were tried again.
+    /// Publishes with the outcome unknown, which were repeated.
     pub(crate) unknown: u64,
-    /// Members that have started, and that publish no more.
+    /// Members that have started, and members that have stopped publishing.
     pub(crate) started: BTreeSet<u32>,
     pub(crate) silent: BTreeSet<u32>,
-    /// What should not be.
+    /// Unexpected lines, panics and timeouts.
     pub(crate) complaints: Vec<String>,
     pub(crate) faults: Vec<Struck>,
 }
 
-/// What the calls beyond the first come from.
+/// Calls beyond the first of an event.
 #[derive(Default)]
 pub(crate) struct Repeats {
     pub(crate) all: usize,
-    /// No fault was near the call before.
+    /// Repeats whose previous call was not in flight at a fault.
     pub(crate) unexplained: usize,
-    /// What was under way at the faults, and so might have been repeated.
+    /// Calls in flight at the faults, which may be repeated.
     pub(crate) under_way: usize,
 }
 
@@ -102,7 +103,7 @@ impl Books {
         }
     }
 
-    /// Reads on.
+    /// Reads the new lines of both logs.
     pub(crate) fn read(&mut self) {
         for line in self.published.read() {
             let words: Vec<&str> = line.split(' ').collect();
@@ -132,27 +133,27 @@ impl Books {
         }
     }
 
-    /// How many were accepted, and how many calls were made.
+    /// The numbers of accepted events and of calls.
     pub(crate) fn counts(&self) -> (usize, usize) {
         (self.accepted.count(), self.calls.len())
     }
 
-    /// What became of what was accepted.
+    /// The account of the accepted events.
     pub(crate) fn account(&self) -> Account {
         self.accepted.account(&self.calls)
     }
 
-    /// Handled and never published.
+    /// Events handled and never published.
     pub(crate) fn extra(&self) -> usize {
         self.handled_ids.iter().filter(|id| !self.attempted.contains_key(*id) && !self.accepted.has(id)).count()
     }
 
-    /// Whether something struck while a call was under way.
+    /// Whether a call was in flight at a fault.
     fn is_under_way(&self, made: (u32, u64)) -> bool {
         self.faults.iter().any(|fault| fault.reaches(made, self.under_way))
     }
 
-    /// Calls beyond the first of each event, whose call before was not under way when something struck; and the others.
+    /// Counts the calls beyond the first of each event, by whether the previous call was in flight at a fault.
     pub(crate) fn repeats(&self) -> Repeats {
         let reaches = |made: &(u32, u64)| self.is_under_way(*made);
         let (mut repeats, mut before) = (Repeats::default(), BTreeMap::new());
@@ -166,7 +167,7 @@ impl Books {
         repeats
     }
 
-    /// The calls of an event that was handled again for no reason that is known, for whoever looks into it.
+    /// Describes the calls of one event that was repeated without a known fault.
     pub(crate) fn unexplained(&self) -> Option<String> {
         let mut before = HashMap::new();
         for (id, &(by, at)) in self.calls.iter().zip(&self.made) {

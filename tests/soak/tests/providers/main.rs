@@ -1,10 +1,12 @@
-//! F34: every provider under random faults, a quarter of the time without any, all of them at the same time: `scripts/soak all`. For each,
-//! instances in processes of their own publish and handle; servers die, stand still and let go, answers are lost, members die. Checked in
-//! each quiet time and at the end: nothing lost, nothing made up, nothing handled again but what was under way at a fault, keys in order where
-//! that is promised, memory, descriptors and threads constant. It prints a table, and ends with 1 if a bound does not hold.
+//! F34: every provider under random faults at the same time, with a quarter of the time free of faults: `scripts/soak
+//! all`. Member processes publish and handle. Servers are killed and frozen and close their connections, answers are
+//! lost, members are killed and frozen. Checked in each quiet time and at the end: nothing is lost or made up, only
+//! deliveries in flight at a fault are repeated, keys are in order where promised, and memory, descriptors and threads
+//! are constant. Prints a table, and exits with 1 if a bound does not hold.
 //!
-//! `MINUTES=60` has it run so long; without, it is a short form of half a minute. What takes less than half an hour shows how memory grows, and does not
-//! judge it. `SEED=n` repeats the faults. A word among the arguments chooses the providers that have it in their names.
+//! `MINUTES=60` sets the duration; the default is a short form of half a minute. A run under half an hour prints the
+//! growth of memory without enforcing its bound. `SEED=n` repeats the faults. A word among the arguments selects the
+//! providers whose names contain it.
 
 mod books;
 #[path = "../../../../bridges/sql/tests/processes/databases.rs"]
@@ -29,7 +31,7 @@ use eventbroker_conformance::processes::{Place, Random, Site, is_member, seed, s
 
 use run::Plan;
 
-/// One process; what it holds goes with it.
+/// The memory provider: one process, whose events end with it.
 struct Memory;
 
 impl Site for Memory {
@@ -48,7 +50,7 @@ impl Place for Memory {
     }
 }
 
-/// How many handled entries a Redis stream keeps: few, so that it is trimmed all the time.
+/// Handled entries kept in a Redis stream. Few, so that the stream is trimmed all the time.
 const MAX_LEN: u64 = 1_000;
 
 static REDIS: redis_streams::Streams = redis_streams::Streams::new(0, MAX_LEN);
@@ -56,7 +58,7 @@ static REDIS_IN_PARTS: redis_streams::Streams = redis_streams::Streams::new(6, M
 static NATS: nats_streams::Streams = nats_streams::Streams::new(0);
 static NATS_IN_PARTS: nats_streams::Streams = nats_streams::Streams::new(6);
 
-/// A provider, how many instances share it, and how soon it knows for good what was handled.
+/// A provider, the number of its instances, and the time after which a verdict is durable.
 struct Subject {
     name: &'static str,
     site: &'static dyn Site,
@@ -64,10 +66,10 @@ struct Subject {
     under_way: Duration,
 }
 
-/// A verdict is with the server at once, and stays there when that dies.
+/// The server stores a verdict at once, and keeps it when killed.
 const AT_ONCE: Duration = Duration::from_secs(1);
-/// A server that dies while it writes down what was acknowledged forgets all of that; the members note it each half of a lease, up to the first
-/// that is not acknowledged, which is one that somebody's lease is on.
+/// A NATS server killed while it writes a consumer's state forgets acknowledgements. The members record the ack floor
+/// each half of a lease, up to the first message that is not acknowledged, which is under a lease.
 const NOTED: Duration = member::LEASE.saturating_mul(2);
 
 static SUBJECTS: [Subject; 7] = [
@@ -104,7 +106,7 @@ fn main() -> ExitCode {
             .collect();
         runs.into_iter().map(|run| run.join().ok()).collect()
     });
-    // A run that has panicked has said why; the others still have their figures.
+    // A run that panicked has printed its message; the figures of the others are still reported.
     let all_ended = reports.iter().all(Option::is_some);
     let reports: Vec<_> = reports.into_iter().flatten().collect();
     let held = report::print(&plan, &reports) && all_ended;

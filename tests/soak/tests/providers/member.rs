@@ -1,5 +1,4 @@
-//! A member: an instance that publishes and handles, and writes down what it does, until it is told that it is enough. It runs in a process
-//! of its own, since that is what dies; so do the brokers of all providers.
+//! A member: a process with one broker, which publishes and handles events and logs both, until files tell it to stop.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -9,46 +8,46 @@ use eventbroker::error::PublishError;
 use eventbroker::{Broker, Config, Delivery, Event, HandlerError, RetryPolicy, Source};
 use eventbroker_conformance::processes::{Ledger, PATIENCE, Site, work};
 
-/// So long nobody is taken for dead who lives, even on a busy machine.
+/// The lease time. Long enough that a live member does not lose a lease on a busy machine.
 pub(crate) const LEASE: Duration = Duration::from_secs(5);
 const PUBLISHERS: u64 = 2;
 const KEYS: u64 = 5;
 /// Time between two events of a publisher.
 const PACE: Duration = Duration::from_millis(100);
-/// A publisher waits no longer for a back end; then it does not know, and publishes the same again.
+/// The `sync_timeout`: after this time a publish is unknown and is repeated with the same id.
 const DEADLINE: Duration = Duration::from_secs(2);
-/// What an instance keeps of what is settled: little, so that its memory is in use soon.
+/// `max_events` of an instance. Small, so that its store is full soon.
 const STORED: usize = 1_000;
-/// One event in so many fails at first.
+/// One event in this many fails at its first attempt.
 const FAILS: u64 = 50;
 
-/// The files in which the members of one back end write down, and which tell them to end.
+/// The logs of the members of one back end, and the files that stop them.
 pub(crate) struct Files {
-    /// `S PID`: it has started. `A ID KEY NUMBER`: it is about to publish. `R ID`: it was accepted. `U ID`: nobody knows. `E PID`: it
-    /// publishes no more. `P …`: what should not be.
+    /// `S PID`: started. `A ID KEY NUMBER`: a publish begins. `R ID`: accepted. `U ID`: unknown. `E PID`: publishes no
+    /// more. `P …`: a panic or an unclean stop.
     pub(crate) published: PathBuf,
-    /// `ID PID TIME`, at the end of each call; the time in milliseconds since 1970.
+    /// `ID PID TIME` at the end of each call; the time in milliseconds since 1970.
     pub(crate) handled: PathBuf,
-    /// When it is there, nobody publishes any more.
+    /// Its existence stops all publishers.
     pub(crate) enough: PathBuf,
-    /// When it is there, all stop.
+    /// Its existence stops all members.
     pub(crate) end: PathBuf,
 }
 
 impl Files {
-    /// All of them, by the name of one.
+    /// The files beside the log of calls.
     pub(crate) fn beside(handled: &Path) -> Self {
         let file = |name| handled.with_extension(name);
         Self { published: file("published"), handled: handled.to_owned(), enough: file("enough"), end: file("end") }
     }
 }
 
-/// Milliseconds since 1970, which all processes agree upon.
+/// Milliseconds since 1970, the same in all processes.
 pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("a time after 1970").as_millis() as u64
 }
 
-/// Does the work of a member of this back end.
+/// Runs a member of this back end until it is stopped.
 pub(crate) fn run(site: &dyn Site) {
     let setting = |name| env::var(name).expect("the parent gives it");
     let files = Files::beside(Path::new(&setting("LEDGER")));
@@ -63,7 +62,7 @@ pub(crate) fn run(site: &dyn Site) {
     broker.subscribe_with(options, move |delivery| handle(delivery, &handled)).expect("a subscription");
     let published = Ledger::open(&files.published);
     published.write(&format!("S {}", process::id()));
-    // Of other processes' keys, and of those that had this number before.
+    // Distinguishes keys of other processes, also of earlier ones with the same process id.
     let boot = format!("{}-{}", process::id(), now());
     thread::scope(|scope| {
         for publisher in 0..PUBLISHERS {
@@ -89,7 +88,7 @@ pub(crate) fn run(site: &dyn Site) {
     }
 }
 
-/// Publishes an event, and again with the same id as long as nobody says that it is accepted.
+/// Publishes an event, and repeats it with the same id until it is accepted.
 fn publish(broker: &Broker, published: &Ledger, key: &str, number: u64) {
     let event = Event::builder(Source::System, "work.it").key(key).payload(&number).build();
     let mut event = event.expect("a valid event");
@@ -115,7 +114,7 @@ fn handle(delivery: &Delivery<'_>, handled: &Ledger) -> Result<(), HandlerError>
     if number % FAILS == 7 && delivery.attempt() == 1 {
         return Err(HandlerError::retry("not yet"));
     }
-    // So that a fault finds something begun.
+    // Calls of up to 3 ms, so that a fault hits running ones.
     thread::sleep(Duration::from_millis(number % 4));
     handled.write(&format!("{} {} {}", event.id(), process::id(), now()));
     Ok(())

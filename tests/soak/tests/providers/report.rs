@@ -1,4 +1,4 @@
-//! What came of the runs: a table of figures, one column for each provider, and whether each bound holds.
+//! The report of the runs: a table of figures with one column per provider, and whether each bound holds.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,22 +7,22 @@ use super::books::Books;
 use super::run::Plan;
 use super::samples::Samples;
 
-/// So soon after a fault it goes on.
+/// Deadline for publishing and handling to resume after a fault.
 const RECOVERY: Duration = Duration::from_secs(5);
-/// By so much memory may grow, in MiB per hour.
+/// The maximum growth of memory, in MiB per hour.
 const GROWTH: f64 = 1.0;
 
-/// What came of the run of one provider.
+/// The results of the run of one provider.
 pub(crate) struct Report {
     pub(crate) name: &'static str,
     pub(crate) promises_order: bool,
     pub(crate) books: Books,
     pub(crate) samples: Samples,
-    /// The longest time after a fault until it went on.
+    /// The longest time to resume after a fault.
     pub(crate) slowest: Duration,
-    /// What was accepted before a quiet time and not handled by its end.
+    /// Events accepted before a quiet time and not handled by its end.
     pub(crate) late: usize,
-    /// What was taken for a killer.
+    /// Dead letters of the crash guard.
     pub(crate) blamed: usize,
 }
 
@@ -47,7 +47,7 @@ impl Report {
         let mut kinds = BTreeMap::new();
         books.faults.iter().for_each(|fault| *kinds.entry(fault.what).or_insert(0) += 1);
         let kind = |what| note(kinds.get(what).copied().unwrap_or(0));
-        let deaths = kinds.get("member died").copied().unwrap_or(0);
+        let deaths = kinds.get("member killed").copied().unwrap_or(0);
         let allowed = repeats.under_way + books.unknown as usize;
         let order = if self.promises_order {
             check(account.out_of_order, account.out_of_order == 0)
@@ -62,38 +62,38 @@ impl Report {
         vec![
             ("accepted", note(books.counts().0)),
             ("faults", note(books.faults.len())),
-            ("  the back end died", kind("it died")),
-            ("  it stood still", kind("it stood still")),
-            ("  it let go of all connections", kind("it let go")),
-            ("  an answer was lost", kind("answer lost")),
-            ("  a member died", kind("member died")),
-            ("  a member stood still", kind("member stood still")),
+            ("  back end killed", kind("back end killed")),
+            ("  back end frozen", kind("back end frozen")),
+            ("  back end closed all connections", kind("connections closed")),
+            ("  answer lost", kind("answer lost")),
+            ("  member killed", kind("member killed")),
+            ("  member frozen", kind("member frozen")),
             ("lost (0)", check(lost, lost == 0)),
-            ("made up (0)", check(books.extra(), books.extra() == 0)),
-            ("taken for a killer (≤ deaths / 3)", check(self.blamed, self.blamed <= deaths / 3)),
+            ("handled, but never published (0)", check(books.extra(), books.extra() == 0)),
+            ("blamed by the crash guard (≤ kills / 3)", check(self.blamed, self.blamed <= deaths / 3)),
             ("handled again", note(repeats.all)),
-            ("  bound: under way at a fault, I", note(repeats.under_way)),
-            ("  bound: publishes of which nobody knew, U", note(books.unknown)),
+            ("  bound: in flight at a fault, I", note(repeats.under_way)),
+            ("  bound: publishes with unknown outcome, U", note(books.unknown)),
             ("  beyond I + U (0)", {
                 let beyond = repeats.all.saturating_sub(allowed);
                 check(beyond, beyond == 0)
             }),
-            ("  for no fault that is known (0)", check(repeats.unexplained, repeats.unexplained == 0)),
+            ("  without a known fault (0)", check(repeats.unexplained, repeats.unexplained == 0)),
             ("out of order within a key (0)", order),
             ("not handled by the end of a quiet time (0)", check(self.late, self.late == 0)),
-            ("went on after a fault within (5 s)", {
+            ("resumed after a fault within (5 s)", {
                 check(format!("{:.1} s", self.slowest.as_secs_f64()), self.slowest <= RECOVERY)
             }),
             ("memory, half-time → end, MiB", note(format!("{memory_from:.1} → {memory_to:.1}"))),
             ("  growth, MiB/h (≤ 1)", check(format!("{slope:+.2}"), !plan.is_long || slope <= GROWTH)),
             ("descriptors, begin → end", constant(descriptors)),
             ("threads, begin → end", constant(threads)),
-            ("what should not be (0)", check(books.complaints.len(), books.complaints.is_empty())),
+            ("other problems (0)", check(books.complaints.len(), books.complaints.is_empty())),
         ]
     }
 }
 
-/// Prints them. Returns whether every bound holds.
+/// Prints the reports. Returns whether every bound holds.
 pub(crate) fn print(plan: &Plan, reports: &[Report]) -> bool {
     let columns: Vec<_> = reports.iter().map(|report| report.figures(plan)).collect();
     let names: Vec<&str> = reports.iter().map(|report| report.name).collect();

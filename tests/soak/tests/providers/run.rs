@@ -18,21 +18,21 @@ use super::member::{self, Files, LEASE};
 use super::report::Report;
 use super::samples::Samples;
 
-/// How long, and how rough.
+/// The duration of a run, and the frequency and length of its faults.
 pub(crate) struct Plan {
     rounds: u64,
-    /// Of which the last quarter is quiet.
+    /// The duration of a round. Its last quarter has no faults.
     round: Duration,
-    /// Between two faults, in milliseconds: at least, and so much more at most.
+    /// The pause between two faults in milliseconds: the minimum, and the random part.
     pause: (u64, u64),
-    /// A server stands still, or is dead, for so long at most, in milliseconds.
+    /// The random part of a fault's duration, in milliseconds.
     longest: u64,
-    /// Whether it is long enough to tell how memory grows.
+    /// Whether the run is long enough to enforce the bound on the growth of memory.
     pub(crate) is_long: bool,
 }
 
 impl Plan {
-    /// 0 is the short form.
+    /// A plan of this many minutes; 0 for the short form.
     pub(crate) fn of_minutes(minutes: u64) -> Self {
         let round = Duration::from_secs(120);
         if minutes == 0 {
@@ -49,13 +49,13 @@ impl fmt::Display for Plan {
     }
 }
 
-/// One provider while it runs.
+/// The run of one provider.
 struct Run<'a> {
     subject: &'a Subject,
     address: String,
     proxy: Option<Proxy>,
     files: Files,
-    /// The first one lives from begin to end, and is looked at.
+    /// The first member is never killed, and is the one whose resources are sampled.
     members: Vec<Member>,
     books: Books,
     samples: Samples,
@@ -63,20 +63,20 @@ struct Run<'a> {
     late: usize,
     random: Random,
     place: Box<dyn Place>,
-    /// Goes last.
+    /// Declared last, so that it is dropped last.
     _folder: Folder,
 }
 
-/// What may happen.
+/// The kinds of faults.
 #[derive(Clone, Copy)]
 enum Trouble {
-    /// To the back end.
+    /// A fault of the back end.
     BackEnd(Fault),
-    /// An answer is lost, with its connection.
+    /// An answer is lost, and its connection is cut.
     Answer,
-    /// A member dies, and another one comes.
+    /// A member is killed, and replaced.
     Death,
-    /// A member stands still, for less than a lease.
+    /// A member is frozen, for less than a lease.
     Pause,
 }
 
@@ -122,7 +122,7 @@ impl<'a> Run<'a> {
         run
     }
 
-    /// A member that has started.
+    /// Starts a member, and waits until it has started.
     fn member(&mut self) -> Member {
         let member = Member::start(self.subject.name, &self.address, &self.files.handled);
         self.wait_for("a member starts", |books| books.started.contains(&member.pid()));
@@ -130,7 +130,7 @@ impl<'a> Run<'a> {
         member
     }
 
-    /// Reads on until it holds; if that takes too long, it is a complaint.
+    /// Reads the logs until a condition holds. A timeout is recorded as a complaint.
     fn wait_for(&mut self, what: &str, holds: impl Fn(&Books) -> bool) -> Duration {
         let began = Instant::now();
         loop {
@@ -147,7 +147,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Lets time pass, and looks at the first member.
+    /// Waits, and samples the resources of the first member.
     fn rest(&mut self, time: Duration) {
         let until = Instant::now() + time;
         loop {
@@ -160,7 +160,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// One fault after the other.
+    /// Three quarters of a round, with one fault after the other.
     fn rough(&mut self, plan: &Plan) {
         let until = Instant::now() + plan.round * 3 / 4;
         loop {
@@ -184,7 +184,7 @@ impl<'a> Run<'a> {
         let (what, victim) = match trouble {
             Trouble::BackEnd(fault) => {
                 self.place.suffer(fault, Duration::from_millis(lasts));
-                (["it died", "it stood still", "it let go"][fault as usize], None)
+                (["back end killed", "back end frozen", "connections closed"][fault as usize], None)
             }
             Trouble::Answer => {
                 let proxy = self.proxy.as_ref().expect("answers come through it");
@@ -199,14 +199,14 @@ impl<'a> Run<'a> {
                 let victim = 1 + self.random.below(self.members.len() as u64 - 1) as usize;
                 let pid = self.members[victim].pid();
                 self.members[victim].kill();
-                ("member died", Some(pid))
+                ("member killed", Some(pid))
             }
             Trouble::Pause => {
                 let victim = self.random.below(self.members.len() as u64) as usize;
                 self.place.freeze(&self.members[victim]);
                 thread::sleep(Duration::from_millis(lasts).min(LEASE / 2));
                 self.members[victim].freeze(false);
-                ("member stood still", Some(self.members[victim].pid()))
+                ("member frozen", Some(self.members[victim].pid()))
             }
         };
         let ended = member::now();
@@ -214,7 +214,7 @@ impl<'a> Run<'a> {
         self.books.read();
         let (accepted, calls) = self.books.counts();
         let goes_on =
-            self.wait_for("it goes on", |books| books.counts().0 > accepted + 2 && books.counts().1 > calls + 2);
+            self.wait_for("the load resumes", |books| books.counts().0 > accepted + 2 && books.counts().1 > calls + 2);
         self.slowest = self.slowest.max(goes_on);
         if matches!(trouble, Trouble::Death) {
             let dead = self.members.iter_mut().position(Member::has_ended).expect("it was killed");
@@ -222,15 +222,15 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// No fault: what was accepted before is handled by the end of it.
+    /// The quiet quarter of a round: events accepted before must be handled by its end.
     fn quiet(&mut self, plan: &Plan) {
         self.books.read();
         let before = self.books.open.clone();
         self.rest(plan.round / 4);
         self.books.read();
-        // In the short form a quarter is less than what a dead member's lease takes.
+        // In the short form a quarter is shorter than the lease of a killed member.
         if !plan.is_long {
-            self.wait_for("what was accepted before is handled", |books| before.is_disjoint(&books.open));
+            self.wait_for("earlier events are handled", |books| before.is_disjoint(&books.open));
         }
         self.late += before.intersection(&self.books.open).count();
         self.samples.take_quiet(&self.members[0]);
@@ -245,16 +245,16 @@ impl<'a> Run<'a> {
     fn end(mut self) -> Report {
         fs::write(&self.files.enough, "").expect("a file");
         let pids: Vec<u32> = self.members.iter().map(Member::pid).collect();
-        self.wait_for("nobody publishes any more", |books| pids.iter().all(|pid| books.silent.contains(pid)));
+        self.wait_for("all members have stopped publishing", |books| pids.iter().all(|pid| books.silent.contains(pid)));
         let blamed = self.wait_until_settled();
         fs::write(&self.files.end, "").expect("a file");
         for member in &mut self.members {
             if !member.join() {
-                self.books.complaints.push("a member did not end well".to_owned());
+                self.books.complaints.push("a member ended with an error".to_owned());
             }
         }
         self.books.read();
-        // What is wrong there is one figure among others.
+        // Damaged data is reported as a complaint, so that the other figures are still printed.
         if let Err(problem) = catch_unwind(AssertUnwindSafe(|| self.place.check())) {
             let said = problem.downcast_ref::<String>().map_or("it panicked", String::as_str).replace('\n', " ");
             self.books.complaints.push(format!("the back end: {said}"));
@@ -272,8 +272,9 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Waits until all that was accepted is handled and settled, and returns how much was taken for a killer: it ran alone each time
-    /// when its process was killed, so it is a dead letter. What is in a memory of others is not seen from here; there, to handle is to settle.
+    /// Waits until all accepted events are handled and settled. Returns the number of dead letters of the crash guard:
+    /// events that ran alone each time their process was killed. The memory provider's store is in the member, so only
+    /// its calls are checked.
     fn wait_until_settled(&mut self) -> usize {
         if self.subject.instances == 1 {
             self.wait_for("all are handled", |books| books.open.is_empty());

@@ -1,15 +1,15 @@
-//! What a process held of the machine, over time.
+//! Samples of a process's resources over time.
 
 use std::time::Instant;
 
 use eventbroker_conformance::processes::{Member, Resources};
 
-/// See the module's page.
+/// The samples of one run.
 pub(crate) struct Samples {
     began: Instant,
-    /// Hours since the begin, MiB.
+    /// Hours since the start, and resident MiB.
     memory: Vec<(f64, f64)>,
-    /// When everything was quiet.
+    /// The samples of the quiet times.
     quiet: Vec<Resources>,
 }
 
@@ -27,19 +27,19 @@ impl Samples {
         self.quiet.push(member.resources());
     }
 
-    /// Resident memory at the begin of the second half and at the end, in MiB.
+    /// Resident memory at half-time and at the end, in MiB.
     pub(crate) fn memory(&self) -> (f64, f64) {
         let at = |place: usize| self.memory.get(place).map_or(0.0, |it| it.1);
         (at(self.memory.len() / 2), at(self.memory.len().saturating_sub(1)))
     }
 
-    /// By how much it grows, in MiB per hour: by least squares over the second half.
+    /// The growth of memory in MiB per hour, by least squares over the second half.
     pub(crate) fn slope(&self) -> f64 {
         slope(&self.memory[self.memory.len() / 2..])
     }
 
-    /// What was held when all was quiet: the least in the first and in the last quarter of the run. (A connection that is just made again, or
-    /// a worker that is about to leave, is no growth.)
+    /// The minimum in quiet times of the first and of the last quarter of the run. The minimum ignores a connection
+    /// being reopened or a worker about to end.
     pub(crate) fn begin_and_end(&self, of: impl Fn(&Resources) -> u64) -> (u64, u64) {
         let quarter = self.quiet.len().div_ceil(4);
         let least = |part: &[Resources]| part.iter().map(&of).min().unwrap_or(0);

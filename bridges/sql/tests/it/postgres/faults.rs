@@ -28,7 +28,7 @@ fn start(lease_time: Duration) -> (Broker, Proxy) {
 
 #[test]
 fn an_answer_that_is_lost_loses_nothing_and_repeats_nothing() {
-    let (broker, proxy) = start(Duration::from_millis(600));
+    let (broker, proxy) = start(faults::LEASE);
     faults::lost_answers(&broker, &proxy);
 }
 
