@@ -3,9 +3,9 @@
 //!
 //! - No loops: a forwarded event has metadata with the fleet of its origin, and such an event is not forwarded again.
 //! - No repeats: an event keeps its id. An event forwarded again after a crash is a duplicate on the other side if it
-//! arrives within the `dedupe_window` there.
+//!   arrives within the `dedupe_window` there.
 //! - No losses: an event is acknowledged when the other side has accepted it. While the other side is away, the event
-//! waits, and so do later events of its key.
+//!   waits, and so do later events of its key.
 //!
 //! `cargo run -p eventbroker-example-two-fleets -- redis://localhost nats://localhost`
 
