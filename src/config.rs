@@ -32,7 +32,7 @@ pub enum Overflow {
     /// subscriber. The others keep their rate if the time is shorter than that subscription takes for an event.
     Block(Duration),
     /// Drops the oldest waiting event of the subscription, and counts it as dropped.
-    /// An event waits for a worker, or behind its key.
+    /// Waiting means: for a worker, or behind an earlier event of its key. At `max_waiting` the new event is dropped.
     DropOldest,
     /// Does not deliver the new event to this subscription, and counts it as dropped.
     DropNewest,

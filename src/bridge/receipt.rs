@@ -22,12 +22,12 @@ enum State {
     Pending(Arc<Confirmation>, Box<Event>),
 }
 
-type Outcome = Result<Accepted, PublishError>;
+type PublishOutcome = Result<Accepted, PublishError>;
 
 /// An outcome that a bridge thread will resolve.
 #[derive(Debug)]
 pub(crate) struct Confirmation {
-    outcome: Mutex<Option<Outcome>>,
+    outcome: Mutex<Option<PublishOutcome>>,
     gate: Arc<ConfirmationGate>,
 }
 
@@ -73,7 +73,7 @@ impl Confirmation {
     }
 
     /// Sets the outcome. The publisher that waits for it wakes when the gate is opened.
-    pub(crate) fn resolve(&self, outcome: Outcome) {
+    pub(crate) fn resolve(&self, outcome: PublishOutcome) {
         *self.outcome.lock() = Some(outcome);
         self.gate.is_due.store(true, Ordering::SeqCst);
     }

@@ -20,7 +20,11 @@ struct Suspects {
 
 impl SuspectQueue {
     /// Begins the turn of a delivery and returns it. `None` if another suspect runs: then the delivery waits here.
-    pub(crate) fn begin(&self, subscription: &Arc<Subscription>, delivery: QueuedDelivery) -> Option<QueuedDelivery> {
+    pub(crate) fn begin_or_wait(
+        &self,
+        subscription: &Arc<Subscription>,
+        delivery: QueuedDelivery,
+    ) -> Option<QueuedDelivery> {
         let mut suspects = self.0.lock();
         if suspects.running {
             suspects.waiting.push_back((Arc::clone(subscription), delivery));
@@ -36,7 +40,7 @@ impl SuspectQueue {
     }
 
     /// Takes the suspect that has waited longest, if none runs. Does not begin its turn.
-    pub(crate) fn next(&self) -> Option<(Arc<Subscription>, QueuedDelivery)> {
+    pub(crate) fn take_next(&self) -> Option<(Arc<Subscription>, QueuedDelivery)> {
         let mut suspects = self.0.lock();
         if suspects.running { None } else { suspects.waiting.pop_front() }
     }

@@ -148,7 +148,7 @@ impl Engine {
     }
 
     /// Whether `max_in_flight` is reached, by a cached sum of the settled counts, renewed only if it seems reached.
-    fn is_full_of_open_events(&self) -> bool {
+    fn reaches_max_in_flight(&self) -> bool {
         let (accepted, max) = (self.store.accepted_at_most(), self.config.max_in_flight as u64);
         if accepted.saturating_sub(self.telemetry.counters.settled_seen.load(Ordering::Relaxed)) < max {
             return false;
@@ -163,7 +163,7 @@ impl Engine {
 
     /// Reserves a place in each target, waiting for full ones where the policy is `Block`.
     fn reserve_places(&self, targets: &[Arc<Subscription>], may_block: bool) -> Result<Unreserved, FullLimit> {
-        if self.is_full_of_open_events() {
+        if self.reaches_max_in_flight() {
             return Err(FullLimit::InFlight { max: self.config.max_in_flight as u64 });
         }
         // The subscriptions that were found full, by index, each with the deadline of its `Block`.

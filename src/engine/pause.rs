@@ -34,8 +34,8 @@ impl Engine {
         Some(())
     }
 
-    /// Releases the leases of a subscription under which no call runs; those with earlier attempts only if `tried`.
-    pub(crate) fn release_leases(self: &Arc<Self>, subscription: &Arc<Subscription>, tried: bool) {
+    /// Releases the leases of a subscription under which no call runs; those with earlier attempts only if `retries`.
+    pub(crate) fn release_leases(self: &Arc<Self>, subscription: &Arc<Subscription>, retries: bool) {
         if self.bridge.is_none() {
             return;
         }
@@ -46,9 +46,9 @@ impl Engine {
         }
         let is_of =
             |of: &Subscription, delivery: &QueuedDelivery| of.id == subscription.id && delivery.lease().is_some();
-        let delayed = self.timer.delayed.take_if(|it| tried && is_of(&it.subscription, &it.delivery));
+        let delayed = self.timer.delayed.take_if(|it| retries && is_of(&it.subscription, &it.delivery));
         let delayed = delayed.into_iter().map(|waiting| waiting.delivery).chain(self.suspects_of(subscription));
-        for delivery in subscription.inbox.take_due_leases(tried).into_iter().chain(delayed) {
+        for delivery in subscription.inbox.take_due_leases(retries).into_iter().chain(delayed) {
             self.cancel(subscription, delivery);
         }
     }

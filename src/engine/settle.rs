@@ -1,5 +1,5 @@
 //! Settling: turns the outcome of an attempt into a verdict, a retry or a dead letter, records the verdict, and changes
-//! the event's status. [`decide`](Engine::decide) determines a retry's delay. Also requeues local dead letters.
+//! the event's status. [`decide`](Engine::decide) asks the retry policy for a delay. Also requeues local dead letters.
 
 use std::sync::Arc;
 use std::time::Duration;

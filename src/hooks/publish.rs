@@ -46,7 +46,7 @@ impl CrudHooksConfig {
     }
 }
 
-/// The counts of the publishing hooks. Dropping it does not remove these.
+/// The counts of the publishing hooks. Dropping it does not remove the hooks.
 #[derive(Debug, Clone)]
 pub struct CrudHooks {
     counts: Arc<Counts>,

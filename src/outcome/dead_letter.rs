@@ -21,7 +21,7 @@ pub enum DeadReason {
     Exhausted,
     /// The handler reported a permanent failure.
     Permanent,
-    /// The process crashed three times while it handled the event.
+    /// The process crashed while it handled the event, and three more times after the delivery came back.
     CrashLoop,
     /// The back end refused an event that was accepted into the buffer.
     /// See [`Confirm::Buffered`](crate::Confirm::Buffered).

@@ -58,7 +58,7 @@ struct PublisherSide {
     last_released: AtomicU64,
 }
 
-/// Publishers that wait for a place.
+/// The capacity of the queue, as publishers wait for it: those that wait for a place.
 ///
 /// A wake-up costs as much as hundreds of quick deliveries, so a publisher first waits for many places at once
 /// ([`MAX_WAKE_BATCH`]), for at most [`BATCH_WAIT`], and then for a single one.

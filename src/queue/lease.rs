@@ -17,7 +17,7 @@ pub(crate) struct Leases {
 
 impl Leases {
     /// Adds leases that came in together. One whose key has a lost lease that is not settled yet is lost as well: its
-    /// event may belong behind that one's, so the back end has to deliver both again, in order.
+    /// event may have to follow that of the lost lease, so the back end has to deliver both again, in order.
     pub(crate) fn take_in(&mut self, received: &[Arc<HeldLease>]) {
         for lease in received {
             self.open.insert(lease.token, Arc::clone(lease));

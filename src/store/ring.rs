@@ -13,7 +13,7 @@ use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 
 use super::SharedRecord;
 
-/// Positions start more than the ring's length above this one, which an index entry that was never written (0) maps to:
+/// An index entry that was never written (0) maps to this position. Positions start more than one ring length above it,
 /// so such an entry maps to no position in the ring.
 const FIRST: u64 = 1 << 32;
 

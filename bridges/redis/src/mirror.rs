@@ -1,4 +1,4 @@
-//! The way out. An event whose id nobody can have seen is simply appended, many in one transaction, with its id for those who come later; all
+//! The way out. An event that cannot exist yet is appended, many in one transaction, with its id for those who come later; all
 //! others by a script, so that nobody comes between looking for an id and storing it.
 
 use std::collections::BTreeMap;

@@ -63,7 +63,7 @@ impl Engine {
         }
         let is_suspect = lease.is_suspect();
         if is_suspect {
-            let Some(entered) = bridge.suspects.begin(subscription, delivery) else {
+            let Some(entered) = bridge.suspects.begin_or_wait(subscription, delivery) else {
                 match subscription.state() {
                     State::Open => {}
                     // A removal may have cancelled the waiting suspects before this one was added.
@@ -86,7 +86,7 @@ impl Engine {
 
     /// Enqueues the next waiting suspect, unless one runs. Called when a suspect has ended, with or without a turn.
     pub(crate) fn call_next_suspect(self: &Arc<Self>) {
-        let next = self.bridge.as_ref().and_then(|bridge| bridge.suspects.next());
+        let next = self.bridge.as_ref().and_then(|bridge| bridge.suspects.take_next());
         if let Some((subscription, delivery)) = next {
             subscription.inbox.push_due(delivery);
             self.after_enqueue(&subscription);
