@@ -1,4 +1,5 @@
-//! Event types and keys that are all different do not make memory grow without bound.
+//! Memory stays bounded however many distinct event types and keys are published. A process of its own, because it
+//! measures resident memory.
 
 #[path = "it/support.rs"]
 #[allow(dead_code, reason = "shared with the other tests")]
@@ -21,7 +22,7 @@ fn resident() -> u64 {
 
 #[test]
 fn distinct_types_and_keys_do_not_pile_up() {
-    // In each round, a leak of the type or the key alone would be more than 200 bytes for each event.
+    // A leak of the type or the key alone would be more than 200 bytes for each event.
     const EVENTS: u64 = 200_000;
     const WARM_UP: u64 = 40_000;
     let broker = Broker::builder()
@@ -35,7 +36,7 @@ fn distinct_types_and_keys_do_not_pile_up() {
     let options = SubscribeOptions::new("*").overflow(Overflow::Block(PATIENCE));
     broker
         .subscribe_with(options, move |delivery| {
-            // Some are retried, so that their keys wait.
+            // Some events are retried, so that the lanes of their keys wait.
             if delivery.attempt() == 1 && delivery.event().user_id() == Some(1) {
                 return Err(HandlerError::retry("once more"));
             }

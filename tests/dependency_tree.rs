@@ -1,8 +1,8 @@
-//! Whoever embeds the core gets no async runtime and no network stack with it.
+//! The core depends on no async runtime and no network stack. It runs `cargo tree`.
 
 use std::process::Command;
 
-/// Crates that bring an async runtime, an async ecosystem, or the network.
+/// Crates of async runtimes, of their ecosystems, and of network protocols.
 const FORBIDDEN: &[&str] = &[
     "tokio",
     "async-std",
@@ -56,7 +56,7 @@ fn normal_dependencies(features: &[&str]) -> Vec<String> {
 #[test]
 fn the_core_depends_on_no_async_and_no_network_crate() {
     let dependencies = normal_dependencies(&["--all-features"]);
-    // The list is the right one: these are in it.
+    // Crates that the core does depend on, to be sure that the list was parsed.
     for expected in ["eventbroker", "serde-json", "crossbeam-queue"] {
         assert!(dependencies.iter().any(|it| it == expected), "{expected} is not in {dependencies:?}");
     }

@@ -1,4 +1,5 @@
-//! The end of a scope of the global broker runs user code without a lock. It stands alone: where it fails, the place stays locked.
+//! The end of a scope of the global broker runs user code without holding a lock. A process of its own: if the test
+//! fails, the global broker stays locked.
 
 #[path = "it/support.rs"]
 #[allow(dead_code, reason = "shared with the other tests")]
@@ -10,25 +11,25 @@ use eventbroker::Broker;
 use eventbroker::global::{self, InitError};
 use support::{PATIENCE, in_time, receive};
 
-/// Asks for the place when it is dropped, and says what it was told.
-struct AsksWhenDropped(Sender<Result<(), InitError>>);
+/// Initialises the global broker when it is dropped, and sends the result.
+struct InitialisesWhenDropped(Sender<Result<(), InitError>>);
 
-impl Drop for AsksWhenDropped {
+impl Drop for InitialisesWhenDropped {
     fn drop(&mut self) {
-        // The test may have given up.
+        // The receiver is gone when the test has failed.
         let _ = self.0.send(global::init(Broker::builder()));
     }
 }
 
 #[test]
-fn what_a_scope_replaces_may_use_the_place_when_it_ends() {
-    global::disable().expect("the place is empty");
+fn a_handler_dropped_by_the_end_of_a_scope_may_call_the_global_broker() {
+    global::disable().expect("no global broker yet");
     let (sender, receiver) = channel();
     in_time("the scope's end", move || {
-        let scope = global::scope(Broker::builder().start().expect("it starts"));
+        let scope = global::scope(Broker::builder().start().expect("a running broker"));
         global::shutdown(PATIENCE);
-        global::init(Broker::builder()).expect("the place is empty");
-        let captured = AsksWhenDropped(sender);
+        global::init(Broker::builder()).expect("no global broker yet");
+        let captured = InitialisesWhenDropped(sender);
         global::subscribe("a", move |_| {
             let _ = &captured;
         })
@@ -36,5 +37,5 @@ fn what_a_scope_replaces_may_use_the_place_when_it_ends() {
         drop(scope);
     });
     assert_eq!(receive(&receiver, "the handler's end"), Err(InitError::AlreadyInitialised));
-    assert!(global::get().is_none(), "it is disabled as before");
+    assert!(global::get().is_none(), "the end of the scope restores the disabled state");
 }

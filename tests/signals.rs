@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT, sent to a real process: this test runs itself as that process.
+//! `run_until_signal` under SIGTERM and SIGINT. The test binary starts itself as the process that gets the signals.
 #![cfg(all(unix, feature = "signals"))]
 
 #[path = "it/support.rs"]
@@ -17,11 +17,11 @@ use eventbroker::error::PublishError;
 use eventbroker::{Broker, Overflow, SubscribeOptions, run_until_signal};
 use support::{Gate, PATIENCE, event, in_time, receive, wait_until};
 
-/// Tells this test's process what it is to be.
+/// The environment variable that names the part that a started process plays.
 const PART: &str = "EVENTBROKER_SIGNALS_PART";
 const PUBLISHERS: usize = 64;
 
-/// The other process. It does nothing when the tests are run as tests.
+/// The entry of the started process. It does nothing in a normal test run.
 #[test]
 fn the_other_process() {
     match std::env::var(PART).as_deref() {
@@ -36,7 +36,7 @@ fn the_other_process() {
 
 /// One event runs, one is queued, and 64 publishers wait for room.
 fn blocked_publishers() {
-    let broker = Broker::builder().worker_count(1).start().expect("it starts");
+    let broker = Broker::builder().worker_count(1).start().expect("a running broker");
     let gate = Gate::closed();
     let handler_gate = gate.clone();
     let handled = Arc::new(AtomicUsize::new(0));
@@ -59,22 +59,22 @@ fn blocked_publishers() {
         })
         .collect();
     wait_until("all publishers are blocked", || asleep("publisher") == PUBLISHERS);
-    // The handler goes on as soon as every publisher has its event back.
+    // The handler returns as soon as every publisher has its event back.
     let returned = std::thread::spawn(move || {
         let returned = publishers.into_iter().map(|it| it.join().expect("no panic")).filter(|it| *it).count();
         gate.open();
         returned
     });
-    say_ready_once_somebody_listens();
-    let report = run_until_signal(&broker, Duration::from_secs(60)).expect("it listens");
+    print_ready_when_waiting();
+    let report = run_until_signal(&broker, Duration::from_secs(60)).expect("signal handlers");
     let returned = returned.join().expect("no panic");
     let (handled, drained) = (handled.load(Ordering::SeqCst), report.drained);
     println!("returned {returned} handled {handled} drained {drained} clean {}", report.is_clean());
 }
 
-/// A handler that never ends, and one event behind it.
+/// A handler that never returns, and one queued event behind it.
 fn stuck_handler() {
-    let broker = Broker::builder().worker_count(1).start().expect("it starts");
+    let broker = Broker::builder().worker_count(1).start().expect("a running broker");
     let gate = Gate::closed();
     let handler_gate = gate.clone();
     broker.subscribe("*", move |_| handler_gate.pass()).expect("subscribed");
@@ -82,60 +82,60 @@ fn stuck_handler() {
     broker.publish(open[0].clone()).expect("accepted");
     gate.wait_for_arrival();
     broker.publish(open[1].clone()).expect("accepted");
-    say_ready_once_somebody_listens();
+    print_ready_when_waiting();
     let watched = broker.clone();
     std::thread::spawn(move || {
-        wait_until("the first signal has come", || !watched.stats().is_running);
+        wait_until("the first signal has stopped the broker", || !watched.stats().is_running);
         println!("draining");
     });
-    let report = run_until_signal(&broker, Duration::from_secs(600)).expect("it listens");
+    let report = run_until_signal(&broker, Duration::from_secs(600)).expect("signal handlers");
     let exact = report.abandoned.len() == 2 && open.iter().all(|it| report.abandoned.contains(it.id()));
     println!("drained {} abandoned exactly the open ones {exact} threads left {}", report.drained, report.threads_left);
-    // From here on a signal ends the process, as it would have without the library.
+    // From now on a signal has its default action: it terminates the process.
     std::thread::sleep(6 * PATIENCE);
 }
 
-/// One broker after the other, each until a signal.
+/// Two brokers, one after the other, each until a signal.
 fn twice() {
     for name in ["first", "second"] {
-        let broker = Broker::builder().start().expect("it starts");
-        let waiting = std::thread::spawn(move || run_until_signal(&broker, PATIENCE).expect("it listens"));
+        let broker = Broker::builder().start().expect("a running broker");
+        let waiting = std::thread::spawn(move || run_until_signal(&broker, PATIENCE).expect("signal handlers"));
         wait_for_listeners(1);
         println!("\n{name} waits");
         println!("{name} clean {}", waiting.join().expect("no panic").is_clean());
     }
 }
 
-/// Two brokers at once: one that drains at once, and one with a handler that never ends.
+/// Two brokers at once: one drains immediately, the other has a handler that never returns.
 fn both() {
-    let quick = Broker::builder().start().expect("it starts");
-    let slow = Broker::builder().worker_count(1).start().expect("it starts");
+    let quick = Broker::builder().start().expect("a running broker");
+    let slow = Broker::builder().worker_count(1).start().expect("a running broker");
     let gate = Gate::closed();
     let handler_gate = gate.clone();
     slow.subscribe("*", move |_| handler_gate.pass()).expect("subscribed");
     slow.publish(event("running")).expect("accepted");
     gate.wait_for_arrival();
     let patient = Duration::from_secs(600);
-    let quick = std::thread::spawn(move || run_until_signal(&quick, patient).expect("it listens"));
+    let quick = std::thread::spawn(move || run_until_signal(&quick, patient).expect("signal handlers"));
     let watched = slow.clone();
-    let slow = std::thread::spawn(move || run_until_signal(&slow, patient).expect("it listens"));
+    let slow = std::thread::spawn(move || run_until_signal(&slow, patient).expect("signal handlers"));
     wait_for_listeners(2);
     println!("\nready");
     println!("quick clean {}", quick.join().expect("no panic").is_clean());
-    wait_until("the first signal has come to the slow one too", || !watched.stats().is_running);
+    wait_until("the first signal has stopped the slow broker too", || !watched.stats().is_running);
     println!("slow drains");
     println!("slow abandoned {}", slow.join().expect("no panic").abandoned.len());
 }
 
-/// A broker, and nobody who asked for signal handlers.
+/// A broker without a call of `run_until_signal`.
 fn plain() {
-    let _broker = Broker::builder().start().expect("it starts");
+    let _broker = Broker::builder().start().expect("a running broker");
     println!("\nready");
     std::thread::sleep(6 * PATIENCE);
 }
 
-/// A signal that comes before anybody listens ends the process.
-fn say_ready_once_somebody_listens() {
+/// Prints "ready" once the signal handlers are installed; a signal before that terminates the process.
+fn print_ready_when_waiting() {
     std::thread::spawn(|| {
         wait_for_listeners(1);
         println!("\nready");
@@ -143,18 +143,18 @@ fn say_ready_once_somebody_listens() {
 }
 
 fn wait_for_listeners(count: usize) {
-    // The operating system keeps 15 bytes of a thread's name.
-    wait_until("somebody waits for signals", || asleep("eventbroker:sig") == count);
+    // Linux truncates thread names to 15 bytes.
+    wait_until("a thread waits for signals", || asleep("eventbroker:sig") == count);
 }
 
-/// How many threads of that name sleep.
+/// How many threads of this name are asleep.
 fn asleep(name: &str) -> usize {
-    let tasks = std::fs::read_dir("/proc/self/task").expect("Linux tells").flatten();
+    let tasks = std::fs::read_dir("/proc/self/task").expect("a Linux system").flatten();
     let stat = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
     tasks.map(stat).filter(|it| it.contains(&format!("({name}) S "))).count()
 }
 
-/// A process that plays a part, and what it says.
+/// A started process, and the lines that it prints.
 struct Process {
     child: Child,
     said: Receiver<String>,
@@ -173,15 +173,15 @@ impl Process {
             .env(PART, part)
             .stdout(Stdio::piped())
             .spawn()
-            .expect("it starts");
-        let lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+            .expect("a process");
+        let lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
         let (sender, said) = channel();
-        // To the last line, heard or not: a process whose output nobody takes would fail.
+        // Reads to the last line: the process would fail if its pipe were closed.
         std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| drop(sender.send(line))));
         Self { child, said }
     }
 
-    /// The next line that begins so; the test harness says things of its own.
+    /// The next line with this beginning; the test harness prints lines of its own.
     fn hear(&self, begin: &str) -> String {
         loop {
             let line = receive(&self.said, begin);
@@ -197,11 +197,11 @@ impl Process {
     }
 
     fn end(mut self) -> ExitStatus {
-        self.child.wait().expect("it ends")
+        self.child.wait().expect("the process ends")
     }
 }
 
-/// Nothing stays behind when a test fails.
+/// Kills the process when a test fails.
 impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.child.kill();
@@ -221,7 +221,7 @@ fn a_signal_drains_while_64_publishers_are_blocked_and_the_report_is_exact() {
 }
 
 #[test]
-fn the_second_signal_forces_the_end_and_the_third_is_the_usual_one() {
+fn the_second_signal_ends_the_drain_and_the_third_terminates_the_process() {
     let process = Process::play("stuck");
     process.send("TERM");
     process.hear("draining");
@@ -233,7 +233,7 @@ fn the_second_signal_forces_the_end_and_the_third_is_the_usual_one() {
 }
 
 #[test]
-fn a_second_wait_in_the_same_process_drains_as_the_first_did() {
+fn a_second_wait_in_the_same_process_drains_like_the_first() {
     let process = Process::begin("twice");
     for name in ["first", "second"] {
         process.hear(&format!("{name} waits"));
@@ -244,7 +244,7 @@ fn a_second_wait_in_the_same_process_drains_as_the_first_did() {
 }
 
 #[test]
-fn a_signal_stops_all_that_wait_and_the_second_one_those_that_still_drain() {
+fn a_signal_stops_all_waiting_brokers_and_the_second_those_that_still_drain() {
     let process = Process::play("both");
     process.send("TERM");
     assert_eq!(process.hear("quick"), "quick clean true");
@@ -255,15 +255,15 @@ fn a_signal_stops_all_that_wait_and_the_second_one_those_that_still_drain() {
 }
 
 #[test]
-fn the_library_installs_no_signal_handler_by_itself() {
+fn without_a_wait_the_library_installs_no_signal_handler() {
     let process = Process::play("plain");
     process.send("TERM");
     assert_eq!(in_time("the end of the process", move || process.end()).signal(), Some(15));
 }
 
 #[test]
-fn a_shutdown_callback_stops_as_often_as_it_is_called() {
-    let broker = Broker::builder().start().expect("it starts");
+fn a_shutdown_callback_can_be_called_again() {
+    let broker = Broker::builder().start().expect("a running broker");
     let callback = broker.shutdown_callback(PATIENCE);
     broker.publish(event("a")).expect("accepted");
     drop(broker);

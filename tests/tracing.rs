@@ -1,4 +1,5 @@
-//! What a tracing subscriber sees: a span for each publish and each attempt, tied together, and what goes wrong.
+//! Tracing: a span for each publish and each attempt, their relations, and the log records of failures. A process of
+//! its own, because it sets the global subscriber.
 
 #[path = "it/support.rs"]
 #[allow(dead_code, reason = "shared with the other tests")]
@@ -25,7 +26,7 @@ const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
 type Fields = BTreeMap<&'static str, String>;
 
-/// A span that the subscriber saw.
+/// A span that the subscriber recorded.
 #[derive(Debug, Clone)]
 struct Seen {
     id: u64,
@@ -36,7 +37,7 @@ struct Seen {
     closed: bool,
 }
 
-/// Something that was logged, in a span.
+/// A log record, with the span that it was written in.
 #[derive(Debug, Clone)]
 struct Logged {
     level: Level,
@@ -50,7 +51,7 @@ struct Log {
     logged: Vec<Logged>,
 }
 
-/// Everything that was seen in this process; the tests tell theirs by the types of their events.
+/// All spans and log records of this process; each test finds its own by the types of its events.
 static LOG: LazyLock<Arc<Mutex<Log>>> = LazyLock::new(|| {
     let log = Arc::new(Mutex::new(Log::default()));
     let subscriber = Registry::default().with(Recorder(Arc::clone(&log)));
@@ -72,14 +73,14 @@ impl Visit for Visitor<'_> {
     }
 }
 
-/// Ids are used again, so the number of a span is its own.
+/// The place of a span in the log. The registry reuses the ids of closed spans.
 struct Number(u64);
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Recorder {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
         let mut fields = Fields::new();
         attributes.record(&mut Visitor(&mut fields));
-        let span = context.span(id).expect("it is new");
+        let span = context.span(id).expect("a new span");
         let number =
             |span: tracing_subscriber::registry::SpanRef<'_, S>| span.extensions().get::<Number>().map(|it| it.0);
         let parent = span.parent().and_then(number);
@@ -116,12 +117,12 @@ fn spans(name: &str, event_type: &str) -> Vec<Seen> {
     LOG.lock().spans.iter().filter(about).cloned().collect()
 }
 
-/// What was logged about events of a type.
+/// The log records about events of a type.
 fn logged(event_type: &str) -> Vec<Logged> {
     logged_with("event_type", event_type)
 }
 
-/// What was logged with a field of this value.
+/// The log records with a field of this value.
 fn logged_with(field: &str, value: &str) -> Vec<Logged> {
     LOG.lock().logged.iter().filter(|it| it.fields.get(field).is_some_and(|it| it == value)).cloned().collect()
 }
@@ -132,7 +133,7 @@ fn event(event_type: &str) -> Event {
 
 fn broker() -> Broker {
     LazyLock::force(&LOG);
-    Broker::builder().retry_policy(RetryPolicy::fixed(1, Duration::from_millis(1))).start().expect("it starts")
+    Broker::builder().retry_policy(RetryPolicy::fixed(1, Duration::from_millis(1))).start().expect("a running broker")
 }
 
 fn assert_fields(seen: &Seen, expected: &[(&str, &str)]) {
@@ -198,26 +199,26 @@ fn a_handler_runs_inside_its_span_which_has_no_parent() {
 }
 
 #[test]
-fn a_synchronous_attempt_is_a_child_of_its_publish_on_whatever_thread() {
+fn a_synchronous_attempt_is_a_child_of_its_publish_on_every_thread() {
     let broker = broker();
     for name in ["one", "two"] {
         broker.subscribe_with(SubscribeOptions::new("sync.it").name(name), |_| ()).expect("subscribed");
     }
     let outer = tracing::info_span!("outer");
     outer.in_scope(|| broker.publish_sync(event("sync.it")).expect("handled"));
-    // The attempts keep their parent open.
+    // An open attempt keeps its parent open.
     broker.stop(DRAIN);
     let [publish] = &spans("publish", "sync.it")[..] else { panic!("one publish") };
     let parent = publish.parent.expect("the caller's span");
     assert_eq!(LOG.lock().spans[parent as usize].name, "outer");
     let attempts = spans("process", "sync.it");
     assert_eq!(attempts.iter().map(|it| it.parent).collect::<Vec<_>>(), [Some(publish.id); 2]);
-    // The record lives on in the store; the span does not.
+    // The store keeps the event, but not the span.
     assert!(publish.closed);
 }
 
 #[test]
-fn a_failed_attempt_warns_and_a_dead_letter_is_an_error_each_in_its_span() {
+fn a_failed_attempt_logs_a_warning_and_a_dead_letter_an_error_each_in_its_span() {
     let broker = broker();
     broker
         .subscribe_with(SubscribeOptions::new("failing.it").name("s"), |_| Err::<(), _>("no luck"))
@@ -236,7 +237,7 @@ fn a_failed_attempt_warns_and_a_dead_letter_is_an_error_each_in_its_span() {
 }
 
 #[test]
-fn a_permanent_failure_is_told_apart() {
+fn a_permanent_failure_has_an_error_type_of_its_own() {
     let broker = broker();
     broker.subscribe("permanent.it", |_| Err::<(), _>(HandlerError::permanent("never"))).expect("subscribed");
     broker.publish(event("permanent.it")).expect("accepted");
@@ -247,7 +248,7 @@ fn a_permanent_failure_is_told_apart() {
 }
 
 #[test]
-fn a_refused_publish_tells_why() {
+fn the_span_of_a_refused_publish_has_the_reason() {
     let broker = broker();
     broker.stop(DRAIN);
     broker.publish(event("refused.it")).expect_err("it has stopped");
@@ -270,7 +271,7 @@ fn every_way_to_publish_has_its_span_and_a_batch_has_one() {
     assert!(spans("publish", "ways.batch").is_empty());
 }
 
-/// Notes where it is called, and what it makes of it.
+/// Records the span of each of its calls, and their arguments.
 #[derive(Clone, Default)]
 struct Noted(Arc<Mutex<Vec<String>>>);
 
@@ -280,7 +281,7 @@ impl Propagator for Noted {
         self.0.lock().push(format!("inject in {name}"));
         set("traceparent", TRACE.to_owned());
         set("tracestate", "a=1".to_owned());
-        // Too large for metadata: left out.
+        // Too large for metadata, so the broker leaves it out.
         set("baggage", "x".repeat(70_000));
     }
 
@@ -292,11 +293,11 @@ impl Propagator for Noted {
 }
 
 #[test]
-fn a_propagator_gives_contexts_to_events_and_continues_them_in_attempts() {
+fn a_propagator_injects_contexts_into_events_and_extracts_them_in_attempts() {
     LazyLock::force(&LOG);
     let noted = Noted::default();
     let retry = RetryPolicy::fixed(1, Duration::from_millis(1));
-    let broker = Broker::builder().retry_policy(retry).propagator(noted.clone()).start().expect("it starts");
+    let broker = Broker::builder().retry_policy(retry).propagator(noted.clone()).start().expect("a running broker");
     broker.subscribe("carried.it", |delivery| if delivery.attempt() == 1 { Err("again") } else { Ok(()) }).expect("ok");
     broker.publish(event("carried.it")).expect("accepted");
     support::wait_until("it is handled", || broker.stats().completed == 1);
@@ -314,10 +315,10 @@ fn a_propagator_gives_contexts_to_events_and_continues_them_in_attempts() {
 }
 
 #[test]
-fn a_propagator_changes_no_context_and_leaves_synchronous_attempts_to_their_parent() {
+fn a_propagator_keeps_a_given_context_and_skips_synchronous_attempts() {
     LazyLock::force(&LOG);
     let noted = Noted::default();
-    let broker = Broker::builder().propagator(noted.clone()).start().expect("it starts");
+    let broker = Broker::builder().propagator(noted.clone()).start().expect("a running broker");
     broker.subscribe("own.it", |_| ()).expect("subscribed");
     let own = "00-11111111111111111111111111111111-2222222222222222-00";
     let event = Event::builder(Source::System, "own.it").traceparent(own).build().expect("valid");

@@ -1,4 +1,4 @@
-//! Every setting has the default that is documented, and a value outside its bounds is refused by name.
+//! Settings: each has its documented default, and a value outside its bounds is refused with the name of the setting.
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ fn retries_have_the_documented_defaults() {
 }
 
 #[test]
-fn the_growth_of_the_pool_follows_the_worker_count() {
+fn the_default_of_max_workers_follows_the_worker_count() {
     let mut config = Config::default();
     for (worker_count, max_workers) in [(1, 4), (3, 12), (1_024, 4_096)] {
         config.worker_count = worker_count;
@@ -89,7 +89,7 @@ fn the_default_concurrency_is_half_of_the_workers_and_at_least_one() {
 }
 
 #[test]
-fn the_overflow_policy_of_the_broker_is_that_of_subscriptions_that_name_none() {
+fn a_subscription_without_an_overflow_policy_uses_that_of_the_broker() {
     let mut config = Config::default();
     (config.buffer_size, config.overflow) = (1, Overflow::DropNewest);
     let broker = Broker::builder().config(config).start().expect("a running broker");
@@ -110,7 +110,7 @@ fn the_overflow_policy_of_the_broker_is_that_of_subscriptions_that_name_none() {
     broker.publish(event("a")).expect("accepted");
     gate.wait_for_arrival();
     broker.publish(event("a")).expect("accepted");
-    assert!(broker.publish(event("a")).expect_err("it names a policy of its own").is_full());
+    assert!(broker.publish(event("a")).expect_err("the policy of the subscription").is_full());
     gate.open();
 }
 

@@ -1,4 +1,4 @@
-//! What several tests share: events, a collector of verdicts, a gate that holds handlers.
+//! Helpers that tests share: events, a collector of verdicts, a gate that blocks handlers.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -8,7 +8,7 @@ use eventbroker::stats::SubscriptionStats;
 use eventbroker::{Broker, Event, EventId, ManualClock, Source, SubscribeOptions, Verdict};
 use parking_lot::{Condvar, Mutex};
 
-/// How long a test waits for something before it fails. Far more than any wait takes, even with many threads per core.
+/// How long a test waits before it fails: far longer than any wait takes, even with many threads per core.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An event of a type.
@@ -31,13 +31,13 @@ pub(crate) fn number_of(event: &Event) -> u64 {
     event.payload_as().expect("a numbered event")
 }
 
-/// The statistics of the subscription with a name.
+/// The statistics of the subscription of this name.
 pub(crate) fn stats_of(broker: &Broker, name: &str) -> SubscriptionStats {
     let subscriptions = broker.stats().subscriptions;
     subscriptions.into_iter().find(|it| &*it.name == name).expect("a subscription of this name")
 }
 
-/// One verdict, as an observer saw it.
+/// One verdict, as an observer received it.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Settlement {
     pub(crate) id: EventId,
@@ -48,7 +48,7 @@ pub(crate) struct Settlement {
     pub(crate) error: Option<String>,
 }
 
-/// Collects the verdicts of a broker.
+/// Collects the verdicts of a broker through an observer.
 pub(crate) struct Settlements(Receiver<Settlement>);
 
 impl Settlements {
@@ -79,18 +79,18 @@ impl Settlements {
         (0..count).map(|_| self.next()).collect()
     }
 
-    /// The verdicts that have come in and were not taken yet.
+    /// The verdicts that have arrived and were not taken yet.
     pub(crate) fn so_far(&self) -> Vec<Settlement> {
         self.0.try_iter().collect()
     }
 }
 
-/// Holds handlers until it is opened, and tells when one has arrived.
+/// Blocks handlers until it is opened, and signals each arrival.
 #[derive(Clone)]
 pub(crate) struct Gate(Arc<GateState>);
 
 struct GateState {
-    /// How many may pass.
+    /// How many handlers may pass.
     passes: Mutex<usize>,
     opened: Condvar,
     arrivals: Sender<()>,
@@ -104,7 +104,7 @@ impl Gate {
         Self(Arc::new(state))
     }
 
-    /// Called by handlers: waits until the gate is open.
+    /// Called by handlers: blocks until the gate lets one pass.
     pub(crate) fn pass(&self) {
         let _ = self.0.arrivals.send(());
         let deadline = Instant::now() + 3 * PATIENCE;
@@ -120,25 +120,25 @@ impl Gate {
         self.0.arrived.lock().recv_timeout(PATIENCE).expect("a handler should have arrived at the gate");
     }
 
-    /// How many handlers have arrived that were not waited for.
+    /// How many handlers have arrived beyond those that were waited for.
     pub(crate) fn arrivals(&self) -> usize {
         self.0.arrived.lock().try_iter().count()
     }
 
-    /// Lets everybody pass, from now on.
+    /// Lets all handlers pass from now on.
     pub(crate) fn open(&self) {
         *self.0.passes.lock() = usize::MAX / 2;
         self.0.opened.notify_all();
     }
 
-    /// Lets one pass.
+    /// Lets one handler pass.
     pub(crate) fn open_once(&self) {
         *self.0.passes.lock() += 1;
         self.0.opened.notify_one();
     }
 }
 
-/// Handlers of a test that has failed are not held any longer.
+/// A test that fails opens its gates, so that the broker can stop.
 impl Drop for Gate {
     fn drop(&mut self) {
         if std::thread::panicking() {
@@ -147,8 +147,8 @@ impl Drop for Gate {
     }
 }
 
-/// A clock that only the test moves. Long after any test has ended it runs away, so that one that has failed does not
-/// wait for ever for a broker that drains.
+/// A clock that only the test advances. After 4 minutes it advances by itself, so that a failed test does not wait for
+/// ever for a broker that drains.
 pub(crate) fn manual_clock() -> ManualClock {
     let clock = ManualClock::new();
     let runaway = clock.clone();
@@ -162,25 +162,24 @@ pub(crate) fn manual_clock() -> ManualClock {
     clock
 }
 
-/// Receives within the patience of a test.
+/// Receives a message within `PATIENCE`.
 pub(crate) fn receive<T>(receiver: &Receiver<T>, what: &str) -> T {
     receiver.recv_timeout(PATIENCE).unwrap_or_else(|error| match error {
         RecvTimeoutError::Timeout => panic!("timed out waiting for {what}"),
-        RecvTimeoutError::Disconnected => panic!("nobody will send {what}"),
+        RecvTimeoutError::Disconnected => panic!("the sender is gone before {what}"),
     })
 }
 
-/// Waits until a condition holds that no signal tells.
+/// Polls until a condition holds. For conditions that no channel or gate signals.
 pub(crate) fn wait_until(what: &str, condition: impl Fn() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !condition() {
         assert!(Instant::now() < deadline, "timed out waiting until {what}");
-        // Only for what can't be signalled.
         std::thread::sleep(Duration::from_millis(1));
     }
 }
 
-/// Runs something that might never return on a thread of its own, and waits for its result.
+/// Runs a call that might never return on a thread of its own, and waits for its result.
 pub(crate) fn in_time<T: Send + 'static>(what: &str, run: impl FnOnce() -> T + Send + 'static) -> T {
     let (sender, receiver) = channel();
     std::thread::spawn(move || {
@@ -189,7 +188,7 @@ pub(crate) fn in_time<T: Send + 'static>(what: &str, run: impl FnOnce() -> T + S
     receive(&receiver, what)
 }
 
-/// Waits until handlers have been called so many times in all, and so many deliveries wait for a retry.
+/// Waits until the broker counts `attempts` attempts in all, and `waiting` deliveries that wait for a retry.
 pub(crate) fn wait_for_retries(broker: &Broker, attempts: u64, waiting: u64) {
     wait_until(&format!("{waiting} deliveries wait after {attempts} attempts"), || {
         let stats = broker.stats();
@@ -197,13 +196,13 @@ pub(crate) fn wait_for_retries(broker: &Broker, attempts: u64, waiting: u64) {
     });
 }
 
-/// Subscribes; the ids of the calls come over the channel when they begin, and the calls wait at the gate.
+/// Subscribes a handler that sends the id of its event when it begins, and then waits at the gate.
 pub(crate) fn listen(broker: &Broker, options: SubscribeOptions, gate: &Gate) -> Receiver<EventId> {
     let (sender, calls) = channel();
     let gate = gate.clone();
     broker
         .subscribe_with(options, move |delivery| {
-            // Nobody listens any more when the test has seen enough.
+            // The receiver is gone when the test has received enough.
             let _ = sender.send(delivery.event().id().clone());
             gate.pass();
         })
@@ -211,7 +210,7 @@ pub(crate) fn listen(broker: &Broker, options: SubscribeOptions, gate: &Gate) ->
     calls
 }
 
-/// A gate that everybody passes.
+/// A gate that is open.
 pub(crate) fn open_gate() -> Gate {
     let gate = Gate::closed();
     gate.open();

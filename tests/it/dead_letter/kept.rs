@@ -1,4 +1,5 @@
-//! A delivery that failed for good is kept as a dead letter that tells everything, and the dead letters are bounded.
+//! A delivery that failed permanently is kept as a dead letter with its errors, and the number of dead letters is
+//! bounded.
 
 use std::time::Duration;
 
@@ -53,7 +54,7 @@ fn an_exhausted_delivery_leaves_every_error_with_its_time() {
 }
 
 #[test]
-fn a_permanent_failure_is_dead_at_once() {
+fn a_permanent_failure_is_a_dead_letter_after_one_attempt() {
     let broker = Broker::builder().start().expect("valid settings");
     broker.subscribe("x", |_| Outcome::Permanent("never".into())).expect("valid");
     let report = broker.publish_sync(event("x")).expect("room");
@@ -78,13 +79,13 @@ fn of_many_errors_the_first_and_the_latest_are_kept() {
 }
 
 #[test]
-fn each_condition_of_the_filter_selects_and_the_cursor_goes_on() {
+fn dead_letters_are_filtered_by_every_condition_and_read_in_pages() {
     let broker = Broker::builder().retry_policy(RetryPolicy::none()).start().expect("valid settings");
     broker.subscribe_with(SubscribeOptions::new("a.*").name("one"), |_| Err::<(), _>("no")).expect("valid");
     broker
         .subscribe_with(SubscribeOptions::new("a.b").name("two"), |_| Outcome::Permanent("no".into()))
         .expect("valid");
-    // One letter each of `one`, and one of `two` for each `a.b`.
+    // One dead letter of `one` for each event, and one of `two` for each `a.b`.
     for event_type in ["a.b", "a.c", "a.b"] {
         broker.publish_sync(event(event_type)).expect("room");
     }
@@ -121,7 +122,7 @@ fn each_condition_of_the_filter_selects_and_the_cursor_goes_on() {
 }
 
 #[test]
-fn the_oldest_fall_out_and_are_counted() {
+fn the_oldest_dead_letters_are_evicted_and_counted() {
     let mut config = Config::default();
     config.max_dead_letters = 5;
     config.retry_policy = RetryPolicy::none();
@@ -137,7 +138,7 @@ fn the_oldest_fall_out_and_are_counted() {
 }
 
 #[test]
-fn purging_forgets_what_matches_and_nothing_else() {
+fn purging_removes_exactly_the_matching_dead_letters() {
     let broker = Broker::builder().retry_policy(RetryPolicy::none()).start().expect("valid settings");
     for name in ["one", "two"] {
         broker.subscribe_with(SubscribeOptions::new("x").name(name), |_| Err::<(), _>("no")).expect("valid");
@@ -155,5 +156,5 @@ fn purging_forgets_what_matches_and_nothing_else() {
     assert!(left.len() == 2 && left.iter().all(|letter| &*letter.name == "two"));
     assert_eq!(broker.get(&id).expect("no back end").map(|event| event.status()), Some(Status::Failed));
     let stats = broker.stats();
-    assert_eq!((stats.dead_letters, stats.dead_letters_evicted), (2, 0), "purging is no eviction");
+    assert_eq!((stats.dead_letters, stats.dead_letters_evicted), (2, 0), "purged dead letters do not count as evicted");
 }

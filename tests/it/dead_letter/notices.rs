@@ -1,4 +1,4 @@
-//! Each dead letter is announced by one `eventbroker.dead_letter` event, and that event never by another one.
+//! Each dead letter is announced by one `eventbroker.dead_letter` event. A dead letter of a notice is not announced.
 
 use std::sync::mpsc::channel;
 
@@ -24,7 +24,7 @@ fn unread(stream: &EventStream) -> Vec<Event> {
 }
 
 #[test]
-fn a_notice_tells_which_delivery_died_and_why() {
+fn a_notice_names_the_failed_delivery_and_its_error() {
     let broker = Broker::builder().retry_policy(RetryPolicy::fixed(1, Default::default())).start().expect("valid");
     let (sender, notices) = channel();
     broker
@@ -50,11 +50,11 @@ fn a_notice_tells_which_delivery_died_and_why() {
     });
     assert_eq!(notice.payload_as::<Value>().expect("an object"), expected);
     wait_until("the notice is handled", || broker.stats().in_flight == 0);
-    assert!(notices.try_recv().is_err(), "one only");
+    assert!(notices.try_recv().is_err(), "there is one notice");
 }
 
 #[test]
-fn there_is_one_notice_for_each_letter() {
+fn each_dead_letter_has_one_notice() {
     let broker = Broker::builder().start().expect("valid settings");
     let stream = broker.stream(NOTICE).expect("valid");
     broker.subscribe("x", failing).expect("valid");
@@ -72,27 +72,27 @@ fn there_is_one_notice_for_each_letter() {
 }
 
 #[test]
-fn a_notice_that_dies_is_a_letter_without_a_notice() {
+fn a_notice_that_fails_becomes_a_dead_letter_without_a_notice() {
     let broker = Broker::builder().start().expect("valid settings");
     let stream = broker.stream(NOTICE).expect("valid");
-    // These fail for everything, notices included.
+    // Subscriptions that fail for every event, notices included.
     broker.subscribe("*", failing).expect("valid");
     broker.subscribe(NOTICE, failing).expect("valid");
     broker.publish_sync(event("x")).expect("room");
     wait_until("all are settled", || broker.stats().in_flight == 0);
-    // One letter for the event, and one for each subscription that received its notice.
+    // One dead letter for the event, and one for each subscription that received its notice.
     assert_eq!(broker.dead_letter_count().expect("the back end answers"), 3);
     assert_eq!(unread(&stream).len(), 1);
     assert_eq!(broker.stats().accepted, 2);
 
-    // The same for one that somebody else publishes under that name.
+    // The same for an event of this type that a user publishes.
     broker.publish_sync(event(NOTICE)).expect("room");
     wait_until("all are settled", || broker.stats().in_flight == 0);
     assert_eq!((broker.dead_letter_count().expect("the back end answers"), unread(&stream).len()), (5, 1));
 }
 
 #[test]
-fn a_notice_that_finds_no_room_is_counted_and_the_letter_is_kept() {
+fn a_notice_that_finds_no_place_is_counted_and_the_dead_letter_is_kept() {
     let broker = Broker::builder().start().expect("valid settings");
     let gate = Gate::closed();
     let pass = gate.clone();
@@ -101,7 +101,7 @@ fn a_notice_that_finds_no_room_is_counted_and_the_letter_is_kept() {
     broker.subscribe("x", failing).expect("valid");
     broker.publish_sync(event("x")).expect("room");
     gate.wait_for_arrival();
-    // The second notice takes the only place in the queue.
+    // The second notice takes the only place of the queue.
     (0..4).for_each(|_| drop(broker.publish_sync(event("x")).expect("room")));
     let stats = broker.stats();
     assert_eq!((stats.dead_letters, stats.dead_letter_notices_lost, stats.failed), (5, 3, 5));

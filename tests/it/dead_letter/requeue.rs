@@ -1,4 +1,5 @@
-//! A dead letter that is requeued is delivered again, with all its attempts, to the subscription that failed and no other.
+//! Requeue: a dead letter is delivered again to the subscription that failed, and only to it, with a full set of
+//! attempts.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +17,7 @@ fn all(broker: &Broker) -> Vec<DeadLetter> {
     broker.dead_letters(&DeadLetterFilter::default()).expect("the back end answers")
 }
 
-/// Fails until it is told otherwise.
+/// Makes handlers fail until it is mended.
 #[derive(Clone, Default)]
 struct Fuse(Arc<AtomicBool>);
 
@@ -30,7 +31,7 @@ impl Fuse {
     }
 }
 
-/// A broker whose handler fails until the fuse is mended, and then waits at the gate.
+/// A broker whose handler fails until the fuse is mended; after that it waits at the gate.
 fn held_when_mended() -> (Broker, Fuse, Gate) {
     let broker = Broker::builder().start().expect("valid settings");
     let (fuse, gate) = (Fuse::default(), Gate::closed());
@@ -46,7 +47,7 @@ fn held_when_mended() -> (Broker, Fuse, Gate) {
 }
 
 #[test]
-fn only_the_subscription_that_failed_gets_it_again() {
+fn a_requeued_event_reaches_only_the_subscription_that_failed() {
     let broker = Broker::builder().retry_policy(RetryPolicy::fixed(1, Duration::ZERO)).start().expect("valid settings");
     let (calls, called): (Sender<(String, u32)>, Receiver<_>) = channel();
     let fuse = Fuse::default();
@@ -69,7 +70,7 @@ fn only_the_subscription_that_failed_gets_it_again() {
     let settlements = Settlements::of(&broker);
     assert_eq!(all(&broker)[0].requeues, 0);
 
-    // It dies once more, with all its attempts from 1.
+    // The event fails again, after all attempts from 1.
     broker.requeue(all(&broker)[0].id).expect("the letter is there");
     let settled = settlements.next();
     assert_eq!((settled.id, settled.verdict, settled.attempts), (id, Verdict::Dead, 2));
@@ -85,17 +86,17 @@ fn only_the_subscription_that_failed_gets_it_again() {
     wait_until("all are settled", || broker.stats().in_flight == 0);
     let stats = broker.stats();
     assert_eq!((stats.deliveries.dead, stats.deliveries.done), (2, 2));
-    // The event and the notices of its two deaths.
+    // The event and the notices of its two dead letters.
     assert_eq!((stats.accepted, stats.completed, stats.failed), (3, 3, 0));
 }
 
 #[test]
-fn the_event_goes_from_failed_to_processing_to_completed_and_its_error_goes() {
+fn a_requeued_event_goes_from_failed_to_completed_and_its_error_is_cleared() {
     let (broker, fuse, gate) = held_when_mended();
     let settlements = Settlements::of(&broker);
     let id = broker.publish_sync(event("x")).expect("room").id;
     settlements.next();
-    let read = || broker.get(&id).expect("no back end").expect("it is in the store");
+    let read = || broker.get(&id).expect("no back end").expect("stored");
     let failed = read();
     assert_eq!((failed.status(), failed.error()), (Status::Failed, Some("broken")));
     assert_eq!((broker.stats().failed, broker.stats().in_flight), (1, 0));
@@ -126,7 +127,8 @@ fn an_event_stays_failed_while_another_of_its_deliveries_is_dead() {
     let id = broker.publish_sync(event("x")).expect("room").id;
     settlements.take(2);
     let status = || broker.get(&id).expect("no back end").map(|event| event.status());
-    let letter_of = |name: &str| all(&broker).into_iter().find(|letter| &*letter.name == name).expect("it died").id;
+    let letter_of =
+        |name: &str| all(&broker).into_iter().find(|letter| &*letter.name == name).expect("a dead letter").id;
     fuse.mend();
     broker.requeue(letter_of("one")).expect("the letter is there");
     settlements.next();
@@ -138,7 +140,7 @@ fn an_event_stays_failed_while_another_of_its_deliveries_is_dead() {
 }
 
 #[test]
-fn an_event_that_has_left_the_store_comes_back() {
+fn a_requeued_event_that_was_evicted_returns_to_the_store() {
     let broker = Broker::builder().max_events(2).start().expect("valid settings");
     let (fuse, gate) = (Fuse::default(), Gate::closed());
     let (mended, pass) = (fuse.clone(), gate.clone());
@@ -163,7 +165,7 @@ fn an_event_that_has_left_the_store_comes_back() {
     broker.requeue(letter.id).expect("the letter is there");
     gate.wait_for_arrival();
     let status = || broker.get(letter.event.id()).expect("no back end").map(|event| event.status());
-    assert_eq!(status(), Some(Status::Processing), "nothing that is open is untracked");
+    assert_eq!(status(), Some(Status::Processing), "an open event is in the store");
     let again = Event::builder(Source::System, "x").id("gone").build().expect("valid");
     assert!(broker.publish(again).expect("known").duplicate);
     gate.open();
@@ -175,7 +177,7 @@ fn an_event_that_has_left_the_store_comes_back() {
 }
 
 #[test]
-fn all_that_match_are_requeued_oldest_first() {
+fn all_matching_dead_letters_are_requeued_oldest_first() {
     let broker = Broker::builder().start().expect("valid settings");
     let fuse = Fuse::default();
     let mended = fuse.clone();
@@ -196,19 +198,19 @@ fn all_that_match_are_requeued_oldest_first() {
 }
 
 #[test]
-fn the_successor_of_the_same_name_gets_it() {
+fn a_later_subscription_of_the_same_name_receives_the_event() {
     let broker = Broker::builder().start().expect("valid settings");
     let options = || SubscribeOptions::new("x").name("mailer");
     let broken = broker.subscribe_with(options(), |_| Err::<(), _>(HandlerError::permanent("no"))).expect("valid");
     let id = broker.publish_sync(event("x")).expect("room").id;
-    broker.unsubscribe(broken).expect("it is there");
+    broker.unsubscribe(broken).expect("subscribed");
     let letter = all(&broker).remove(0);
 
-    let refused = broker.requeue(letter.id).expect_err("nobody would receive it");
+    let refused = broker.requeue(letter.id).expect_err("no subscription of this name");
     assert_eq!(refused, RequeueError::SubscriptionGone { id: letter.id, name: "mailer".into() });
     let text = format!("dead letter {}: subscription mailer does not exist any more", letter.id);
     assert_eq!(refused.to_string(), text);
-    assert_eq!(all(&broker), std::slice::from_ref(&letter), "it stays where it was");
+    assert_eq!(all(&broker), std::slice::from_ref(&letter), "the dead letter stays");
     assert_eq!(broker.requeue_matching(&DeadLetterFilter::default()), Ok(0));
     assert_eq!(broker.dead_letter_count().expect("the back end answers"), 1);
 
@@ -217,15 +219,15 @@ fn the_successor_of_the_same_name_gets_it() {
         let _ = sender.send(delivery.event().id().clone());
     };
     broker.subscribe_with(options(), handler).expect("valid");
-    broker.requeue(letter.id).expect("there is a successor");
+    broker.requeue(letter.id).expect("requeued");
     assert_eq!(receive(&received, "the event"), id);
-    wait_until("it is completed", || {
+    wait_until("the event is completed", || {
         broker.get(&id).expect("no back end").is_some_and(|event| event.status() == Status::Completed)
     });
 }
 
 #[test]
-fn what_is_not_there_or_comes_too_late_is_refused() {
+fn a_requeue_of_an_unknown_id_or_after_stop_is_refused() {
     let broker = Broker::builder().start().expect("valid settings");
     broker.subscribe("x", |_| Err::<(), _>(HandlerError::permanent("no"))).expect("valid");
     broker.publish_sync(event("x")).expect("room");
@@ -235,7 +237,7 @@ fn what_is_not_there_or_comes_too_late_is_refused() {
     assert!(broker.stop(PATIENCE).is_clean());
     assert_eq!(broker.requeue(letter.id), Err(RequeueError::NotRunning));
     assert_eq!(broker.requeue_matching(&DeadLetterFilter::default()), Err(RequeueError::NotRunning));
-    assert_eq!(all(&broker).len(), 1, "what died can still be seen");
+    assert_eq!(all(&broker).len(), 1, "dead letters can still be read");
 }
 
 #[test]
@@ -258,13 +260,13 @@ fn a_requeue_does_not_end_the_wait_of_a_publish_sync() {
     assert_eq!(settlements.next().verdict, Verdict::Done);
     gate.open();
     let report = receive(&report, "the report").expect("room");
-    assert!(report.open.is_empty(), "it waits for the slow one: {report:?}");
+    assert!(report.open.is_empty(), "publish_sync waits for the slow delivery: {report:?}");
     let verdicts: Vec<_> = report.settled.iter().map(|it| (&*it.name, it.verdict)).collect();
     assert_eq!(verdicts, [("fails", Verdict::Dead), ("slow", Verdict::Done)]);
 }
 
 #[test]
-fn a_requeued_delivery_takes_its_turn_behind_its_key() {
+fn a_requeued_delivery_waits_behind_its_key() {
     let (broker, fuse, gate) = held_when_mended();
     broker.publish_sync(keyed("x", "k")).expect("room");
     fuse.mend();
@@ -280,7 +282,7 @@ fn a_requeued_delivery_takes_its_turn_behind_its_key() {
 }
 
 #[test]
-fn a_letter_that_can_not_be_requeued_is_never_out_of_sight() {
+fn a_dead_letter_that_cannot_be_requeued_is_always_listed() {
     let mut config = Config::default();
     config.max_dead_letters = 3;
     let broker = Broker::builder().config(config).start().expect("valid settings");
@@ -288,8 +290,8 @@ fn a_letter_that_can_not_be_requeued_is_never_out_of_sight() {
     let gone = broker.subscribe_with(SubscribeOptions::new("gone"), fails).expect("valid");
     broker.subscribe_with(SubscribeOptions::new("here"), fails).expect("valid");
     (0..3).for_each(|_| drop(broker.publish_sync(event("gone")).expect("room")));
-    broker.unsubscribe(gone).expect("it is there");
-    // None of these can be requeued: each stays, and none is missing at any time.
+    broker.unsubscribe(gone).expect("subscribed");
+    // None of these can be requeued: each must be listed at every moment.
     in_time("the race", move || {
         std::thread::scope(|scope| {
             scope.spawn(|| {

@@ -1,4 +1,4 @@
-//! Ids: those that are made here ascend and are unique, those that are given come back exactly as they were.
+//! Event ids: generated ones ascend and are unique, given ones keep their exact text.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -49,7 +49,7 @@ fn ids_of_four_threads_are_unique_and_ascend_in_each() {
 }
 
 #[test]
-fn every_text_comes_back_exactly() {
+fn a_given_id_keeps_its_exact_text() {
     for text in [
         "0190b2c8-7b1e-7cc3-98c4-dc0c0c07398f",
         "0190B2C8-7B1E-7CC3-98C4-DC0C0C07398F",
@@ -82,7 +82,7 @@ fn an_id_has_1_to_255_bytes_without_control_characters() {
 }
 
 #[test]
-fn every_way_to_parse_gives_the_same_id() {
+fn every_form_of_parsing_gives_the_same_id() {
     let id = EventId::parse("a-1").expect("a valid id");
     assert_eq!("a-1".parse(), Ok(id.clone()));
     assert_eq!(EventId::try_from("a-1"), Ok(id.clone()));
@@ -92,7 +92,7 @@ fn every_way_to_parse_gives_the_same_id() {
     assert_eq!(format!("{id:>5}|{id:?}"), "  a-1|EventId(\"a-1\")");
 }
 
-/// Texts of which some are UUIDs in their usual form.
+/// Texts, some of them UUIDs in the hyphenated form.
 fn any_id() -> impl Strategy<Value = EventId> {
     prop_oneof![
         any::<u128>().prop_map(|bits| uuid::Uuid::from_u128(bits).to_string()),
@@ -105,7 +105,7 @@ fn any_id() -> impl Strategy<Value = EventId> {
 
 proptest! {
     #[test]
-    fn ids_are_ordered_as_their_texts_are(left in any_id(), right in any_id()) {
+    fn ids_are_ordered_like_their_texts(left in any_id(), right in any_id()) {
         prop_assert_eq!(left.cmp(&right), left.to_string().cmp(&right.to_string()));
         prop_assert_eq!(left == right, left.to_string() == right.to_string());
     }

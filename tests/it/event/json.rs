@@ -1,4 +1,5 @@
-//! The JSON of an event: the fields of the Go broker in its order, read back exactly, and safe whatever comes in.
+//! The JSON form of an event: the fields of the Go broker in its order, an exact round trip, and safe parsing of any
+//! input.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -20,12 +21,12 @@ fn refused(json: impl AsRef<[u8]>) -> (&'static str, Problem) {
     (invalid.field, invalid.problem)
 }
 
-/// A small valid event with other fields beside the required ones.
+/// A small valid event with the given fields beside the required ones.
 fn with(fields: &str) -> String {
     format!(r#"{{"id":"1","source":"system","type":"a.b.c",{fields}}}"#)
 }
 
-/// As the Go broker writes one: escapes for HTML, a local time zone, the key unknown.
+/// An event as the Go broker writes it: HTML escapes, a local time zone, no key.
 const FROM_GO: &str = r#"{"id":"f47ac10b-58cc-4372-a567-0e02b2c3d479","source":"database","type":"public.users.update","status":"failed","retry_count":2,"error":"handler failed after 3 attempts: \u003cboom\u003e","payload":{"id":7,"data":{"name":"A \u0026 B"}},"user_id":42,"session_id":"sess-1","instance_id":"web-1","schema":"public","entity":"users","operation":"update","created_at":"2025-12-30T23:36:11.12+02:00","processed_at":"2025-12-30T21:36:12Z","completed_at":"2025-12-30T21:36:13.000000001Z","metadata":{"table_name":"users","user_roles":["admin"]}}"#;
 
 #[test]
@@ -46,7 +47,7 @@ fn an_event_of_the_go_broker_is_read() {
 }
 
 #[test]
-fn it_is_written_with_the_same_fields_in_the_same_order() {
+fn an_event_is_written_with_the_fields_of_the_go_broker_in_its_order() {
     let event = Event::from_json(FROM_GO.as_bytes()).expect("a valid event");
     let expected = FROM_GO
         .replace(r"\u003cboom\u003e", "<boom>")
@@ -55,7 +56,7 @@ fn it_is_written_with_the_same_fields_in_the_same_order() {
 }
 
 #[test]
-fn what_is_not_set_is_written_as_the_go_broker_does() {
+fn unset_fields_are_written_as_the_go_broker_does() {
     let event = Event::builder(Source::System, "tick").id("1").created_at(UNIX_EPOCH).build().expect("valid");
     assert_eq!(
         text(&event),
@@ -80,7 +81,7 @@ fn only_id_source_and_type_are_required() {
 }
 
 #[test]
-fn null_and_empty_are_the_same_as_left_out() {
+fn null_and_empty_fields_are_read_as_absent() {
     let plain = Event::from_json(with(r#""x":0"#).as_bytes()).expect("valid");
     let texts = ["status", "error", "session_id", "instance_id", "schema", "entity", "operation", "key"];
     let times = ["created_at", "processed_at", "completed_at"];
@@ -100,14 +101,14 @@ fn null_and_empty_are_the_same_as_left_out() {
 }
 
 #[test]
-fn unknown_fields_are_ignored_in_any_place_and_depth() {
+fn unknown_fields_are_ignored_at_any_place_and_depth() {
     let deep = "[".repeat(100_000) + &"]".repeat(100_000);
     let json = format!(r#"{{"new":{deep},"id":"1","other":{{"id":2}},"source":"system","type":"a"}}"#);
     assert_eq!(Event::from_json(json.as_bytes()).expect("valid").id().to_string(), "1");
 }
 
 #[test]
-fn names_that_the_type_gives_stay_derived() {
+fn names_derived_from_the_type_stay_derived() {
     let derived = Event::from_json(with(r#""schema":"a","entity":"b","operation":"c""#).as_bytes()).expect("valid");
     assert_eq!(derived, Event::from_json(with(r#""schema":"""#).as_bytes()).expect("valid"));
     let other = Event::from_json(with(r#""schema":"z""#).as_bytes()).expect("valid");
@@ -116,7 +117,7 @@ fn names_that_the_type_gives_stay_derived() {
 }
 
 #[test]
-fn every_field_is_checked_as_in_the_builder() {
+fn every_field_is_checked_like_in_the_builder() {
     let long = "x".repeat(256);
     for field in ["session_id", "instance_id", "schema", "entity", "operation", "key"] {
         let (at, problem) = refused(with(&format!("\"{field}\":\"{long}\"")));
@@ -170,7 +171,7 @@ fn metadata_is_bounded_in_json_too() {
 }
 
 #[test]
-fn deep_json_is_refused_without_using_up_the_stack() {
+fn deep_json_is_refused_without_a_stack_overflow() {
     let lists = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
     let payload = |depth| with(&format!("\"payload\":{}", lists(depth)));
     let metadata = |depth| with(&format!("\"metadata\":{{\"a\":{}}}", lists(depth)));
@@ -189,7 +190,7 @@ fn deep_json_is_refused_without_using_up_the_stack() {
 }
 
 #[test]
-fn what_is_no_object_is_refused() {
+fn json_other_than_an_object_is_refused() {
     for json in ["", "null", "1", "\"a\"", "[]", "{", "{}}", "{\"id\":}", "{\"id\":\"1\",\"id\":\"2\"}"] {
         let (field, problem) = refused(json);
         assert_eq!(field, "event", "{json}");
@@ -209,7 +210,7 @@ fn serde_writes_the_same_json() {
     assert_eq!(serde_json::to_value(&event).expect("JSON"), value);
 }
 
-/// Any text of at most 255 bytes without control characters, odd ones included.
+/// Any text of at most 255 bytes without control characters.
 fn short_text() -> impl Strategy<Value = String> {
     prop_oneof![
         "\\PC{0,60}",

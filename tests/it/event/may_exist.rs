@@ -1,4 +1,5 @@
-//! An event knows whether a back end may hold it already; only what makes another copy of it changes that.
+//! `may_exist`: whether a back end may hold the event already. Only a second copy of the event makes it true; reading
+//! does not.
 
 use eventbroker::{Event, EventBuilder, Source};
 
@@ -7,7 +8,7 @@ fn builder() -> EventBuilder {
 }
 
 #[test]
-fn a_new_event_cannot_exist_and_reading_it_changes_nothing() {
+fn a_new_event_does_not_exist_and_reading_its_fields_changes_nothing() {
     let event = builder().payload(&1).build().expect("a valid event");
     assert!(!event.may_exist());
     let id = event.id().clone();
@@ -22,14 +23,14 @@ fn an_event_with_a_given_id_may_exist() {
 }
 
 #[test]
-fn of_two_copies_each_may_exist() {
+fn an_event_and_its_clone_may_exist() {
     let event = builder().build().expect("a valid event");
     let copy = event.clone();
     assert!(event.may_exist() && copy.may_exist());
 }
 
 #[test]
-fn an_event_that_was_written_as_json_may_exist_and_one_that_was_read() {
+fn an_event_that_was_written_as_json_or_read_from_it_may_exist() {
     for write in [|event: &Event| event.to_json(), |event: &Event| serde_json::to_vec(event).expect("JSON")] {
         let event = builder().build().expect("a valid event");
         let read = Event::from_json(&write(&event)).expect("an event");

@@ -1,4 +1,4 @@
-//! Payloads: JSON that is checked once, kept as it came, and bounded in depth.
+//! Payloads: JSON that is checked once, kept byte for byte, and bounded in depth.
 
 use std::collections::HashMap;
 
@@ -19,7 +19,7 @@ fn lists(depth: usize) -> String {
 }
 
 #[test]
-fn null_is_the_default_and_null_however_it_is_made() {
+fn every_form_of_null_is_the_default_payload() {
     let null = Payload::null();
     assert_eq!((null.as_str(), null.as_bytes(), null.len()), ("null", &b"null"[..], 4));
     for payload in [
@@ -36,7 +36,7 @@ fn null_is_the_default_and_null_however_it_is_made() {
 }
 
 #[test]
-fn bytes_are_kept_as_they_came_but_for_white_space_around_them() {
+fn raw_json_is_kept_byte_for_byte_without_surrounding_white_space() {
     let text = "{\"b\" : 1.50, \"a\":[ 1e400, \"\\u00e4ä\\ud800\" ],\n\"a\":0}";
     let payload = Payload::from_json(format!(" \r\n\t{text} \n")).expect("JSON");
     assert_eq!(payload.as_str(), text);
@@ -47,7 +47,7 @@ fn bytes_are_kept_as_they_came_but_for_white_space_around_them() {
 }
 
 #[test]
-fn what_is_not_json_is_refused() {
+fn text_other_than_json_is_refused() {
     for text in ["", " ", "{", "{\"a\":}", "[1,]", "nul", "01", "'a'", "1 2", "\"a\nb\"", "\"\\x\"", "\u{feff}1", "NaN"]
     {
         assert!(matches!(problem(text), Problem::NotJson(_)), "{text:?}");
@@ -102,7 +102,7 @@ impl Serialize for Objects {
 }
 
 #[test]
-fn values_may_be_nested_64_levels_and_no_value_uses_up_the_stack() {
+fn values_may_be_nested_64_levels_and_deeper_ones_overflow_no_stack() {
     let deep = |result: Result<Payload, _>| result.map_err(|invalid: eventbroker::error::Invalid| invalid.problem);
     assert_eq!(deep(Payload::from_serialize(&Lists(64))).expect("JSON").as_str(), lists(64));
     assert!(deep(Payload::from_serialize(&Objects(64))).is_ok());
@@ -110,13 +110,13 @@ fn values_may_be_nested_64_levels_and_no_value_uses_up_the_stack() {
         assert_eq!(deep(Payload::from_serialize(&Lists(depth))), Err(Problem::TooDeep { max: 64 }));
         assert_eq!(deep(Payload::from_serialize(&Objects(depth))), Err(Problem::TooDeep { max: 64 }));
     }
-    // One level after the other is not deep.
+    // Siblings do not add to the depth.
     let wide = vec![(vec![0], HashMap::from([("a", 1)])); 100];
     assert!(Payload::from_serialize(&wide).is_ok());
 }
 
 #[test]
-fn raw_json_inside_a_value_counts_its_levels_too() {
+fn levels_of_raw_json_inside_a_value_count() {
     let raw = RawValue::from_string(lists(63)).expect("JSON");
     assert!(Payload::from_serialize(&[&raw]).is_ok());
     let refused = Payload::from_serialize(&[[&raw]]).expect_err("65 levels");
@@ -131,7 +131,7 @@ fn a_value_without_a_json_form_is_refused() {
 }
 
 #[test]
-fn a_payload_parses_into_what_fits_and_may_be_borrowed_from() {
+fn a_payload_deserialises_into_owned_and_borrowed_types() {
     let event = Event::builder(Source::System, "a").payload_json(r#"{"name":"Ada"}"#).build().expect("valid");
     let borrowed: HashMap<&str, &str> = event.payload_as().expect("a map");
     assert_eq!(borrowed["name"], "Ada");

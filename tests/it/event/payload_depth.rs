@@ -1,4 +1,5 @@
-//! The bound on the depth of a payload, against a plain recursive measure, in texts where strings look like nesting.
+//! The depth bound of payloads, compared with a plain recursive measure on JSON whose strings contain brackets and
+//! quotes.
 
 use eventbroker::Payload;
 use proptest::prelude::*;
@@ -12,7 +13,7 @@ fn depth(value: &Value) -> usize {
     }
 }
 
-/// Strings of any length, so that everything else comes to stand anywhere, with all that could be taken for structure.
+/// Strings of any length with every structural character, so that the structure after them starts at any offset.
 fn string() -> impl Strategy<Value = String> {
     let part = prop_oneof![
         Just("]".to_owned()),
@@ -27,7 +28,7 @@ fn string() -> impl Strategy<Value = String> {
     prop::collection::vec(part, 0..6).prop_map(|parts| format!("\"{}\"", parts.concat()))
 }
 
-/// A value inside of so many lists and objects, with strings and shallow values beside it.
+/// A value nested in `depth` lists and objects, with strings and shallow values beside it.
 fn nested() -> impl Strategy<Value = String> {
     let level = (any::<bool>(), string(), any::<bool>());
     prop::collection::vec(level, 0..72).prop_flat_map(|levels| {
@@ -44,7 +45,7 @@ fn nested() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn a_payload_is_refused_exactly_if_it_is_deeper_than_the_bound(json in nested()) {
+    fn a_payload_is_refused_if_and_only_if_it_is_deeper_than_the_bound(json in nested()) {
         let value: Value = serde_json::from_str(&json).expect("JSON");
         prop_assert_eq!(Payload::from_json(&json).is_ok(), depth(&value) <= Payload::MAX_DEPTH);
     }

@@ -1,4 +1,5 @@
-//! The context of a trace is a part of an event's metadata: checked, kept, and no part of what the event says.
+//! The trace context of an event: checked, kept as metadata, and not part of the content that duplicates are compared
+//! by.
 
 use eventbroker::{Broker, Event, EventBuilder, Source};
 
@@ -9,7 +10,7 @@ fn event() -> EventBuilder {
 }
 
 #[test]
-fn it_is_metadata_and_survives_json() {
+fn a_traceparent_is_metadata_and_survives_json() {
     let event = event().traceparent(TRACE).build().expect("valid");
     assert_eq!((event.traceparent(), event.metadata()["traceparent"].as_str()), (Some(TRACE), Some(TRACE)));
     let read = Event::from_json(&event.to_json()).expect("valid");
@@ -17,13 +18,13 @@ fn it_is_metadata_and_survives_json() {
 }
 
 #[test]
-fn a_later_version_may_go_on() {
+fn a_later_version_may_have_further_fields() {
     let later = format!("cc{}-what-the-future-brings", &TRACE[2..]);
     assert_eq!(event().traceparent(&later).build().expect("valid").traceparent(), Some(&*later));
 }
 
 #[test]
-fn what_is_malformed_is_refused_and_ignored_when_it_comes_from_elsewhere() {
+fn the_builder_refuses_a_malformed_traceparent_and_a_reader_ignores_it() {
     for bad in [
         "",
         "00",
@@ -46,12 +47,12 @@ fn what_is_malformed_is_refused_and_ignored_when_it_comes_from_elsewhere() {
 }
 
 #[test]
-fn the_same_event_in_another_trace_is_a_duplicate_and_other_metadata_is_not() {
-    let broker = Broker::builder().start().expect("it starts");
+fn another_trace_context_makes_a_duplicate_and_other_metadata_a_conflict() {
+    let broker = Broker::builder().start().expect("a running broker");
     let build = || event().id("one").metadata("table", "users");
     broker.publish(build().traceparent(TRACE).build().expect("valid")).expect("accepted");
     let again = build().metadata("tracestate", "a=1").metadata("baggage", "b=2").build().expect("valid");
     assert!(broker.publish(again).expect("accepted").duplicate);
     let other = build().metadata("more", 1).build().expect("valid");
-    assert_eq!(broker.publish(other).expect_err("it says more").code(), "id_conflict");
+    assert_eq!(broker.publish(other).expect_err("other metadata").code(), "id_conflict");
 }

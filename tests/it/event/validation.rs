@@ -1,4 +1,4 @@
-//! What the builder refuses: each field at its bound and one beyond it, and how the builder comes back.
+//! Validation in the builder: each field at its bound and one beyond it, and the builder that a refusal returns.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -21,7 +21,7 @@ fn type_problem(text: &str) -> Problem {
 }
 
 #[test]
-fn a_new_event_is_pending_and_has_nothing_but_what_was_given() {
+fn a_new_event_is_pending_and_has_only_the_given_fields() {
     let before = SystemTime::now();
     let event = Event::builder(Source::Frontend, "click").build().expect("valid");
     assert_eq!((event.source(), event.status()), (Source::Frontend, Status::Pending));
@@ -35,7 +35,7 @@ fn a_new_event_is_pending_and_has_nothing_but_what_was_given() {
 }
 
 #[test]
-fn every_field_that_is_set_can_be_read() {
+fn every_set_field_can_be_read() {
     let time = UNIX_EPOCH + Duration::from_nanos(1_700_000_000_123_456_789);
     let event = builder()
         .id("id-1")
@@ -73,14 +73,14 @@ fn schema_entity_and_operation_come_from_a_type_of_three_segments() {
 }
 
 #[test]
-fn giving_a_name_that_the_type_gives_makes_no_difference() {
+fn setting_a_name_to_its_derived_value_changes_nothing() {
     let plain = builder().id("1").created_at(UNIX_EPOCH);
     let given = builder().id("1").created_at(UNIX_EPOCH).schema("public").entity("users").operation("create");
     assert_eq!(plain.build().expect("valid"), given.build().expect("valid"));
 }
 
 #[test]
-fn a_type_is_given_in_every_usual_form() {
+fn a_type_is_accepted_in_every_usual_form() {
     let parsed = EventType::parse("a.b").expect("valid");
     let text = "a.b".to_owned();
     for builder in [
@@ -132,7 +132,7 @@ fn a_type_has_no_wildcard_white_space_or_control_character() {
 }
 
 #[test]
-fn types_stay_right_however_many_there_are() {
+fn interned_types_stay_right_with_many_distinct_types() {
     let texts: Vec<_> = (0..1_000).map(|number| format!("many.types.{number}")).collect();
     for _ in 0..3 {
         for text in &texts {
@@ -166,7 +166,7 @@ fn optional_texts_have_at_most_255_bytes_without_control_characters() {
         assert_eq!(invalid(set(builder(), &"x".repeat(256))), Invalid { field, problem: too_long });
         let forbidden = Problem::Forbidden { character: '\u{1b}', offset: 1 };
         assert_eq!(invalid(set(builder(), "a\u{1b}")), Invalid { field, problem: forbidden });
-        // An empty text is none, also after another one.
+        // An empty text unsets the field, also after another text.
         let emptied = set(set(builder(), "x"), "").id("1").created_at(UNIX_EPOCH).build().expect("valid");
         assert_eq!(emptied, plain, "{field}");
     }
@@ -218,11 +218,11 @@ fn nested(depth: usize) -> Value {
 }
 
 #[test]
-fn metadata_values_may_be_nested_64_levels_and_no_value_uses_up_the_stack() {
+fn metadata_values_may_be_nested_64_levels_and_deeper_ones_overflow_no_stack() {
     let too_deep = Invalid { field: "metadata", problem: Problem::TooDeep { max: 64 } };
     assert!(builder().metadata("a", nested(64)).build().is_ok());
     assert_eq!(invalid(builder().metadata("a", nested(65))), too_deep);
-    // Built from the inside out, since a macro would copy it each time.
+    // Built from the inside out, since `json!` would copy the value at each level.
     let deepest = (1..100_000).fold(json!([]), |below, _| Value::Array(vec![below]));
     assert_eq!(invalid(builder().metadata("a", deepest)), too_deep);
     let deepest = (1..100_000).fold(json!([]), |below, _| Value::Array(vec![below]));
@@ -237,13 +237,13 @@ fn metadata_is_at_most_64_kib_of_json() {
     assert_eq!(serde_json::to_vec(event.metadata()).expect("JSON").len(), Event::MAX_METADATA_BYTES);
     let too_long = Problem::TooLong { max: 64 * 1024, actual: 64 * 1024 + 1 };
     assert_eq!(invalid(with(64 * 1024 + 1)), Invalid { field: "metadata", problem: too_long });
-    // What is replaced no longer counts.
+    // A replaced value no longer counts.
     let replaced = with(64 * 1024).metadata("b", "x").metadata("c", "x".repeat(60 * 1024)).build();
     assert_eq!(replaced.expect("valid").metadata().len(), 3);
 }
 
 #[test]
-fn the_first_error_is_reported_and_all_that_was_fine_comes_back() {
+fn the_first_error_is_reported_and_the_returned_builder_keeps_the_valid_fields() {
     let refused = builder().id("1").key("bad\n").user_id(7).session_id("x".repeat(300)).metadata("a", 1).build();
     let refused = refused.expect_err("two faults");
     assert_eq!(refused.invalid().field, "key");
@@ -258,14 +258,14 @@ fn the_first_error_is_reported_and_all_that_was_fine_comes_back() {
 }
 
 #[test]
-fn setting_a_field_again_settles_what_was_refused_of_it() {
+fn setting_a_field_again_clears_its_error() {
     let event = builder().id("").payload_json("{").key("\n").id("2").payload(&1).key("k").build().expect("valid");
     assert_eq!((event.id().to_string().as_str(), event.payload().as_str(), event.key()), ("2", "1", Some("k")));
     assert!(builder().key("good").key("\n").build().is_err());
 }
 
 #[test]
-fn a_refused_type_can_be_set_again_but_not_left_out() {
+fn a_refused_type_must_be_set_again() {
     let refused = Event::builder(Source::System, "a..b").user_id(1).build().expect_err("an empty segment");
     let refused = refused.into_builder().build().expect_err("no type");
     assert_eq!(refused.invalid(), &Invalid { field: "type", problem: Problem::Missing });
@@ -282,7 +282,7 @@ fn refused_metadata_leaves_the_other_entries() {
 }
 
 #[test]
-fn sources_and_statuses_have_the_names_of_the_json() {
+fn sources_and_statuses_have_their_names_in_json() {
     let sources = ["database", "websocket", "frontend", "system", "internal"];
     let statuses = ["pending", "processing", "completed", "failed"];
     for name in sources {

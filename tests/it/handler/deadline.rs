@@ -1,4 +1,4 @@
-//! `delivery.cancelled()` turns true when a call has run for its subscription's `handler_deadline`, and only for that call.
+//! `handler_deadline`: `delivery.cancelled()` becomes true once a call has run for this time, and only for that call.
 
 use std::sync::mpsc::channel;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use eventbroker::{Broker, SubscribeOptions, Verdict};
 use crate::support::{Gate, Settlements, event, manual_clock, receive};
 
 #[test]
-fn the_call_is_told_when_its_time_is_up_and_its_result_still_counts() {
+fn a_call_past_its_deadline_is_cancelled_and_its_result_still_counts() {
     let clock = manual_clock();
     let broker = Broker::builder().manual_clock(&clock).start().expect("valid settings");
     let gate = Gate::closed();
@@ -26,21 +26,21 @@ fn the_call_is_told_when_its_time_is_up_and_its_result_still_counts() {
     broker.publish(event("x")).expect("room");
     broker.publish(event("x")).expect("room");
     for _ in 0..2 {
-        // The time of each call counts from its own start.
-        assert!(!receive(&seen, "the first look"));
+        // The deadline of each call counts from its own start.
+        assert!(!receive(&seen, "the first reading"));
         clock.advance(Duration::from_millis(4_999));
         gate.open_once();
-        assert!(!receive(&seen, "the second look"));
+        assert!(!receive(&seen, "the second reading"));
         clock.advance(Duration::from_millis(1));
         gate.open_once();
-        assert!(receive(&seen, "the third look"));
+        assert!(receive(&seen, "the third reading"));
         gate.open_once();
         assert_eq!(settlements.next().verdict, Verdict::Done);
     }
 }
 
 #[test]
-fn without_one_a_call_may_take_its_time() {
+fn without_a_deadline_no_call_is_cancelled() {
     let clock = manual_clock();
     let broker = Broker::builder().manual_clock(&clock).start().expect("valid settings");
     let (sender, seen) = channel();
@@ -51,5 +51,5 @@ fn without_one_a_call_may_take_its_time() {
         })
         .expect("valid");
     broker.publish(event("x")).expect("room");
-    assert!(!receive(&seen, "the look"));
+    assert!(!receive(&seen, "the reading"));
 }

@@ -1,4 +1,4 @@
-//! Whatever form of result a handler returns, it means what it says: done, skipped, retry, retry later, or never.
+//! Handler results: each form of return value maps to done, skipped, retry, retry after a delay, or permanent failure.
 
 use std::error::Error;
 use std::fmt;
@@ -13,7 +13,7 @@ use eventbroker::{
 
 use crate::support::{Settlements, event, manual_clock, stats_of, wait_until};
 
-/// The end of an event for a handler: verdict, attempts, error. There is one retry, at once.
+/// The result of a delivery to a handler: verdict, attempts, error. The policy is one immediate retry.
 fn end<R: IntoOutcome>(handler: impl Fn(&Delivery<'_>) -> R + Send + Sync + 'static) -> (Verdict, u32, Option<String>) {
     end_of(event("a"), handler)
 }
@@ -39,12 +39,12 @@ fn skipped() -> (Verdict, u32, Option<String>) {
     (Verdict::Skipped, 1, None)
 }
 
-/// Tried twice.
+/// The error after two attempts.
 fn exhausted(error: &str) -> (Verdict, u32, Option<String>) {
     (Verdict::Dead, 2, Some(error.to_owned()))
 }
 
-/// Tried once.
+/// The error after one attempt.
 fn permanent(error: &str) -> (Verdict, u32, Option<String>) {
     (Verdict::Dead, 1, Some(error.to_owned()))
 }
@@ -62,7 +62,7 @@ impl fmt::Display for Unpaid {
 impl Error for Unpaid {}
 
 #[test]
-fn nothing_means_done() {
+fn the_unit_value_means_done() {
     assert_eq!(end(|_| ()), done());
     assert_eq!(end(|_| Ok::<(), String>(())), done());
     assert_eq!(end(|_| Ok::<(), HandlerError>(())), done());
@@ -70,7 +70,7 @@ fn nothing_means_done() {
 }
 
 #[test]
-fn every_outcome_by_itself() {
+fn a_plain_outcome_sets_the_verdict() {
     assert_eq!(end(|_| Outcome::Done), done());
     assert_eq!(end(|_| Outcome::Skip), skipped());
     assert_eq!(end(|_| Outcome::Retry("busy".into())), exhausted("busy"));
@@ -79,7 +79,7 @@ fn every_outcome_by_itself() {
 }
 
 #[test]
-fn every_outcome_in_a_result() {
+fn an_outcome_in_a_result_sets_the_verdict() {
     assert_eq!(end(|_| Ok::<_, String>(Outcome::Done)), done());
     assert_eq!(end(|_| Ok::<_, String>(Outcome::Skip)), skipped());
     assert_eq!(end(|_| Ok::<_, io::Error>(Outcome::Retry("busy".into()))), exhausted("busy"));
@@ -121,7 +121,7 @@ fn the_question_mark_turns_errors_into_retries() {
 }
 
 #[test]
-fn a_handler_error_says_what_follows() {
+fn a_handler_error_sets_the_verdict() {
     assert_eq!(end(|_| Err::<(), _>(HandlerError::retry("busy"))), exhausted("busy"));
     assert_eq!(end(|_| Err::<(), _>(HandlerError::retry_after(Duration::ZERO, "closed"))), exhausted("closed"));
     assert_eq!(end(|_| Err::<(), _>(HandlerError::permanent(Unpaid(3)))), permanent("order 3 is not paid"));
@@ -152,7 +152,7 @@ fn a_payload_that_does_not_decode_is_permanent() {
 }
 
 #[test]
-fn a_payload_that_does_not_decode_is_permanent_in_a_box_too() {
+fn a_payload_that_does_not_decode_is_permanent_as_a_boxed_error_too() {
     let (verdict, attempts, _) = end_of(numbered("\"seven\""), |delivery| -> Result<(), Box<dyn Error>> {
         delivery.event().payload_as::<u32>()?;
         Ok(())
@@ -178,11 +178,11 @@ fn an_error_that_cannot_be_displayed_is_a_failed_attempt() {
 }
 
 #[test]
-fn retry_after_takes_the_place_of_the_policy_s_delay() {
+fn retry_after_replaces_the_delay_of_the_policy() {
     let clock = manual_clock();
     let broker = Broker::builder().manual_clock(&clock).start().expect("a running broker");
     let settlements = Settlements::of(&broker);
-    // Its retry is due at once: when it has run, the timer has looked at the clock.
+    // A probe whose retry is due at once: after its second attempt, the timer has read the clock.
     broker
         .subscribe_with(SubscribeOptions::new("b").retry(RetryPolicy::fixed(1, Duration::ZERO)), |delivery| {
             if delivery.attempt() == 1 { Err("not yet") } else { Ok(()) }
@@ -198,13 +198,13 @@ fn retry_after_takes_the_place_of_the_policy_s_delay() {
         .expect("a subscription");
     broker.publish(event("a")).expect("accepted");
     for (attempt, delay) in [(1, 5), (2, 7)] {
-        wait_until("it waits", || {
+        wait_until("the retry waits", || {
             let stats = stats_of(&broker, "s");
             (stats.waiting, stats.attempts, stats.running) == (1, attempt, 0)
         });
         clock.advance(Duration::from_secs(delay) - Duration::from_nanos(1));
         assert!(broker.publish_sync(event("b")).expect("accepted").is_success());
-        assert_eq!(stats_of(&broker, "s").attempts, attempt, "it is not due yet");
+        assert_eq!(stats_of(&broker, "s").attempts, attempt, "the retry is not due yet");
         clock.advance(Duration::from_nanos(1));
     }
     let ends: Vec<_> = settlements.take(3).into_iter().map(|it| (it.event_type, it.verdict, it.attempts)).collect();
@@ -213,7 +213,7 @@ fn retry_after_takes_the_place_of_the_policy_s_delay() {
 }
 
 #[test]
-fn the_event_and_the_dead_letter_tell_what_happened() {
+fn the_event_and_the_dead_letter_record_the_error() {
     let broker = Broker::builder().start().expect("a running broker");
     let settlements = Settlements::of(&broker);
     let retry = RetryPolicy::fixed(2, Duration::ZERO);

@@ -1,4 +1,4 @@
-//! A panic of a handler is a failed attempt with the panic's message; the worker, its subscription and all others go on.
+//! A panic of a handler is a failed attempt with the panic's message. The worker and all subscriptions go on.
 
 use std::collections::HashMap;
 use std::panic::panic_any;
@@ -18,7 +18,7 @@ fn message_of(handler: impl Fn() + Send + Sync + 'static) -> Option<String> {
     broker.publish(event("a")).expect("accepted");
     let end = settlements.next();
     assert_eq!((end.verdict, end.attempts), (Verdict::Dead, 1));
-    // The only worker lives on.
+    // The only worker survives.
     broker.publish(event("b")).expect("accepted");
     assert_eq!(settlements.next().verdict, Verdict::Done);
     assert!(broker.stop(PATIENCE).is_clean());
@@ -39,7 +39,7 @@ fn the_message_of_every_kind_of_panic_is_kept() {
 }
 
 #[test]
-fn a_panic_while_the_panic_s_own_value_is_dropped_does_no_harm() {
+fn a_panic_in_the_drop_of_the_panic_s_value_is_caught() {
     struct Bomb;
     impl Drop for Bomb {
         fn drop(&mut self) {
@@ -51,7 +51,7 @@ fn a_panic_while_the_panic_s_own_value_is_dropped_does_no_harm() {
 }
 
 #[test]
-fn a_panic_is_retried_like_any_failure() {
+fn a_panic_is_retried_like_any_error() {
     let broker = Broker::builder().start().expect("a running broker");
     let settlements = Settlements::of(&broker);
     let options = SubscribeOptions::new("*").retry(RetryPolicy::fixed(2, Duration::ZERO));
@@ -64,13 +64,13 @@ fn a_panic_is_retried_like_any_failure() {
 }
 
 #[test]
-fn a_panic_on_the_publisher_s_thread_does_not_reach_the_publisher() {
+fn a_panic_on_a_lent_thread_does_not_reach_the_publisher() {
     let broker = Broker::builder().start().expect("a running broker");
     let options = SubscribeOptions::new("*").retry(RetryPolicy::none());
     broker.subscribe_with(options, |_| -> () { panic!("handler bug") }).expect("a subscription");
     let report = broker.publish_sync(event("a")).expect("accepted");
     assert_eq!((report.is_success(), report.error()), (false, Some("handler panicked: handler bug")));
-    // The thread is not taken for one that is inside of a handler.
+    // The thread no longer counts as one that runs a handler.
     assert!(broker.publish_sync(event("a")).is_ok());
 }
 
@@ -92,7 +92,7 @@ fn other_subscriptions_of_the_event_are_not_affected() {
 }
 
 #[test]
-fn an_observer_that_panics_does_no_harm() {
+fn a_panic_of_an_observer_is_caught() {
     let broker = Broker::builder().worker_count(1).max_workers(1).start().expect("a running broker");
     broker.on_settled(|_| panic!("observer bug"));
     let settlements = Settlements::of(&broker);
@@ -105,7 +105,7 @@ fn an_observer_that_panics_does_no_harm() {
 }
 
 #[test]
-fn of_ten_thousand_events_one_percent_panic_and_all_end_right() {
+fn with_panics_in_one_percent_of_10_000_calls_every_verdict_is_right() {
     const EVENTS: u64 = 10_000;
     const WORKERS: usize = 4;
     const KEYS: u64 = 5;
@@ -113,7 +113,7 @@ fn of_ten_thousand_events_one_percent_panic_and_all_end_right() {
     let settlements = Settlements::of(&broker);
     let handled: Arc<Mutex<HashMap<String, Vec<u64>>>> = Arc::default();
     let notes = Arc::clone(&handled);
-    // One percent panic: most of them once, ten always.
+    // One percent of the events panic: most of them once, ten always.
     let handler = move |delivery: &Delivery<'_>| {
         let number = number_of(delivery.event());
         if number % 100 == 50 && (delivery.attempt() == 1 || number % 1_000 == 50) {
@@ -128,7 +128,7 @@ fn of_ten_thousand_events_one_percent_panic_and_all_end_right() {
     };
     let options = SubscribeOptions::new("a").concurrency(WORKERS).queue_capacity(EVENTS as usize);
     broker.subscribe_with(options.retry(RetryPolicy::fixed(2, Duration::ZERO)), handler).expect("a subscription");
-    // Half of them have keys.
+    // Half of the events have keys.
     let events: Vec<Event> = (0..EVENTS)
         .map(|number| {
             let key = if number % 2 == 0 { (number % KEYS).to_string() } else { String::new() };
@@ -160,7 +160,7 @@ fn of_ten_thousand_events_one_percent_panic_and_all_end_right() {
     assert!(every_worker_lives(&broker, WORKERS));
 }
 
-/// Whether as many calls as there are workers run at once.
+/// Whether `workers` calls run at once.
 fn every_worker_lives(broker: &Broker, workers: usize) -> bool {
     let settlements = Settlements::of(broker);
     let together = Arc::new(Barrier::new(workers));

@@ -1,4 +1,4 @@
-//! The events that operations become: type, fields, payload, metadata.
+//! The events that CRUD hooks publish: type, fields, payload, metadata.
 
 use eventbroker::hooks::{CrudHooksConfig, HookContext, HookRegistry, HookUser, Operation, register_crud_hooks};
 use eventbroker::{Broker, Event, EventStream, Source, StreamItem};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::support::PATIENCE;
 
-/// A broker, a registry that publishes to it, and a look at its events.
+/// A broker, a registry that publishes to it, and a stream of its events.
 struct Shop {
     _broker: Broker,
     registry: HookRegistry,
@@ -91,7 +91,7 @@ fn reads_are_off_by_default_and_each_operation_can_be_turned_off() {
 }
 
 #[test]
-fn the_user_is_told_as_far_as_known() {
+fn the_event_has_the_user_of_the_context_if_known() {
     let shop = Shop::open(CrudHooksConfig::default());
     let event = shop.event(Operation::Create, &order().with_user(ada()));
     assert_eq!((event.user_id(), event.session_id()), (Some(7), Some("s-1")));
@@ -106,7 +106,7 @@ fn the_user_is_told_as_far_as_known() {
 }
 
 #[test]
-fn without_a_table_the_entity_names_it() {
+fn without_a_table_the_entity_is_the_table() {
     let shop = Shop::open(CrudHooksConfig::default());
     let event = shop.event(Operation::Delete, &HookContext::new("shop", "items"));
     assert_eq!(event.metadata()["table_name"], "items");
@@ -129,7 +129,7 @@ fn an_entity_with_dots_keeps_its_name() {
 }
 
 #[test]
-fn what_has_no_result_or_data_has_null() {
+fn absent_results_and_data_are_null() {
     let shop = Shop::open(CrudHooksConfig::default());
     let empty = HookContext::new("shop", "orders");
     assert_eq!(payload(&shop.event(Operation::Create, &empty)), Value::Null);
@@ -137,7 +137,7 @@ fn what_has_no_result_or_data_has_null() {
 }
 
 #[test]
-fn a_payload_that_cannot_be_written_says_so() {
+fn a_payload_that_cannot_be_serialised_is_replaced_by_an_error() {
     let shop = Shop::open(CrudHooksConfig::default());
     let lists_as_keys = std::collections::BTreeMap::from([(vec![1], 2)]);
     let said = json!({"error": "failed to serialize payload"});
@@ -149,7 +149,7 @@ fn a_payload_that_cannot_be_written_says_so() {
     }
     assert_eq!(payload(&shop.event(Operation::Delete, &context)), json!({"id": ""}));
 
-    // As deep as a payload may be, and inside an update one level deeper.
+    // At the depth bound of a payload, and inside an update one level deeper.
     let deep = (0..64).fold(json!(1), |inner, _| json!([inner]));
     let context = HookContext::new("shop", "orders").with_data(&deep).with_result(&deep);
     assert_eq!(payload(&shop.event(Operation::Create, &context)), deep);
@@ -157,7 +157,7 @@ fn a_payload_that_cannot_be_written_says_so() {
 }
 
 #[test]
-fn the_events_of_a_transaction_come_with_its_commit_in_its_order() {
+fn the_events_of_a_transaction_are_published_at_commit_in_order() {
     let shop = Shop::open(CrudHooksConfig::default());
     let mut transaction = shop.registry.transaction();
     for row in 0..5 {

@@ -1,4 +1,5 @@
-//! Publishing trouble is counted and logged, and the operation does not feel it.
+//! Refused events of hooks are counted, and never fail or block the operation. The log records are in
+//! `tests/tracing.rs`.
 
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
@@ -21,7 +22,7 @@ fn counts(published: &CrudHooks) -> (u64, u64) {
 }
 
 #[test]
-fn a_full_queue_loses_the_event_at_once_even_where_a_publisher_would_wait() {
+fn at_a_full_queue_the_event_is_lost_even_where_a_publisher_would_wait() {
     let broker = Broker::builder().start().expect("a running broker");
     let gate = Gate::closed();
     let (handler_gate, block) = (gate.clone(), Overflow::Block(AN_HOUR));
@@ -38,7 +39,7 @@ fn a_full_queue_loses_the_event_at_once_even_where_a_publisher_would_wait() {
     assert!(started.elapsed() < PATIENCE);
     assert_eq!(counts(&published), (2, 9));
     assert_eq!(broker.stats().rejected, 9);
-    assert_eq!(registry.after_failures(), 0, "losing an event is no failure of the hook");
+    assert_eq!(registry.after_failures(), 0, "a lost event is not a failure of the hook");
 
     gate.open();
     settlements.take(2);
@@ -47,23 +48,23 @@ fn a_full_queue_loses_the_event_at_once_even_where_a_publisher_would_wait() {
 }
 
 #[test]
-fn a_broker_that_does_not_run_loses_the_event() {
+fn at_a_broker_that_does_not_run_the_event_is_lost() {
     let broker = Broker::builder().build().expect("a broker");
     let (registry, published) = publishing_to(&broker);
     let order = HookContext::new("shop", "orders");
     registry.run_after(Operation::Create, &order);
-    broker.start().expect("it starts");
+    broker.start().expect("a running broker");
     registry.run_after(Operation::Create, &order);
     broker.stop(PATIENCE);
     registry.run_after(Operation::Create, &order);
     assert_eq!(counts(&published), (1, 2));
 }
 
-struct TellsItsEnd(Sender<()>);
+struct SendsWhenDropped(Sender<()>);
 
-impl Drop for TellsItsEnd {
+impl Drop for SendsWhenDropped {
     fn drop(&mut self) {
-        // The test may have ended already.
+        // The receiver is gone when the test has ended.
         let _ = self.0.send(());
     }
 }
@@ -72,14 +73,14 @@ impl Drop for TellsItsEnd {
 fn hooks_do_not_keep_the_broker_alive() {
     let broker = Broker::builder().start().expect("a running broker");
     let (sender, dropped) = channel();
-    let captured = TellsItsEnd(sender);
+    let captured = SendsWhenDropped(sender);
     let handler = move |_: &Delivery<'_>| {
         let _ = &captured;
     };
     broker.subscribe("*", handler).expect("a subscription");
     let (registry, published) = publishing_to(&broker);
     drop(broker);
-    receive(&dropped, "the end of the handler, which goes with the broker");
+    receive(&dropped, "the drop of the handler, with the broker");
     registry.run_after(Operation::Create, &HookContext::new("shop", "orders"));
     assert_eq!(counts(&published), (0, 1));
 }

@@ -1,4 +1,4 @@
-//! Which hooks are called, in which order, and what their failures do.
+//! The hook registry: the hooks that are called, their order, and the effect of their errors.
 
 use std::panic::panic_any;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use eventbroker::hooks::{HookContext, HookRegistry, Operation};
 use parking_lot::Mutex;
 
-/// What hooks have said, in the order in which they were called.
+/// The notes of hooks, in the order of their calls.
 #[derive(Clone, Default)]
 struct Calls(Arc<Mutex<Vec<String>>>);
 
@@ -51,7 +51,7 @@ fn hooks_are_called_for_their_operation_in_the_order_of_registration() {
 }
 
 #[test]
-fn an_error_before_stops_the_operation_and_names_the_hook() {
+fn an_error_of_a_before_hook_stops_the_operation_and_names_the_hook() {
     let (registry, calls) = (HookRegistry::new(), Calls::default());
     registry.before(Operation::Update, "fine", |_| Ok(()));
     registry.before(Operation::Update, "budget", |_| Err("the money is gone".into()));
@@ -63,7 +63,7 @@ fn an_error_before_stops_the_operation_and_names_the_hook() {
     let stopped = registry.run_before(Operation::Update, &mut context()).expect_err("a hook fails");
     assert_eq!(stopped.to_string(), "update stopped by hook budget: the money is gone");
     assert_eq!((stopped.operation, &*stopped.hook), (Operation::Update, "budget"));
-    assert!(calls.take().is_empty(), "hooks behind the one that failed were called");
+    assert!(calls.take().is_empty(), "hooks behind the failed one were called");
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn the_error_of_a_hook_keeps_its_type() {
 }
 
 #[test]
-fn a_hook_before_may_change_what_is_done() {
+fn a_before_hook_may_change_the_operation() {
     let registry = HookRegistry::new();
     registry.before(Operation::Create, "round", |context| {
         let total: f64 = context.data().parse()?;
@@ -92,7 +92,7 @@ fn a_hook_before_may_change_what_is_done() {
 }
 
 #[test]
-fn errors_after_are_counted_and_stop_nothing() {
+fn errors_of_after_hooks_are_counted_and_stop_nothing() {
     let (registry, calls) = (HookRegistry::new(), Calls::default());
     registry.after(Operation::Delete, "failing", |_| Err("no".into()));
     registry.after(Operation::Delete, "panicking", |_| panic!("oh no"));
@@ -108,7 +108,7 @@ fn errors_after_are_counted_and_stop_nothing() {
 }
 
 #[test]
-fn a_panic_before_is_an_error_with_its_message() {
+fn a_panic_of_a_before_hook_is_an_error_with_its_message() {
     let registry = HookRegistry::new();
     registry.before(Operation::Create, "literal", |_| panic!("oh no"));
     registry.before(Operation::Read, "formatted", |context| panic!("row {}", context.row_id));

@@ -1,4 +1,4 @@
-//! After-hooks speak only of what was committed.
+//! Hooks in transactions: after-hooks run for committed changes only.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -8,7 +8,7 @@ use eventbroker::hooks::{HookContext, HookRegistry, NoSavepoint, Operation, Tran
 use parking_lot::Mutex;
 use proptest::prelude::*;
 
-/// A registry whose after-hooks write down the row ids.
+/// A registry whose after-hooks record the operations and row ids.
 fn registry() -> (HookRegistry, Arc<Mutex<Vec<String>>>) {
     let (registry, heard) = (HookRegistry::new(), Arc::<Mutex<Vec<String>>>::default());
     for operation in Operation::ALL {
@@ -39,7 +39,7 @@ fn a_commit_calls_the_hooks_in_the_order_of_the_changes() {
 }
 
 #[test]
-fn rolling_back_and_dropping_forget() {
+fn rollback_and_drop_call_no_hook() {
     let (registry, heard) = registry();
     let mut rolled_back = registry.transaction();
     rolled_back.record(Operation::Create, row(1));
@@ -57,7 +57,7 @@ fn rolling_back_and_dropping_forget() {
 }
 
 #[test]
-fn savepoints_nest_and_the_youngest_of_a_name_is_meant() {
+fn savepoints_nest_and_a_name_means_the_latest() {
     let (registry, heard) = registry();
     let mut transaction = registry.transaction();
     transaction.record(Operation::Create, row(1));
@@ -68,7 +68,7 @@ fn savepoints_nest_and_the_youngest_of_a_name_is_meant() {
     transaction.savepoint("a");
     transaction.record(Operation::Create, row(4));
     transaction.rollback_to("a").expect("the younger a");
-    transaction.release("a").expect("it stays open after a rollback");
+    transaction.release("a").expect("the savepoint stays open after a rollback");
     transaction.record(Operation::Create, row(5));
     transaction.release("b").expect("b is open");
     assert_eq!(transaction.rollback_to("b"), Err(NoSavepoint { name: "b".to_owned() }));
@@ -77,7 +77,7 @@ fn savepoints_nest_and_the_youngest_of_a_name_is_meant() {
 }
 
 #[test]
-fn rolling_back_to_an_outer_savepoint_forgets_released_inner_ones_too() {
+fn a_rollback_to_an_outer_savepoint_covers_released_inner_ones() {
     let (registry, heard) = registry();
     let mut transaction = registry.transaction();
     transaction.savepoint("outer");
@@ -103,7 +103,7 @@ fn an_unknown_savepoint_is_an_error_and_changes_nothing() {
 }
 
 #[test]
-fn a_failing_hook_takes_nothing_from_the_changes_behind_it() {
+fn a_failing_hook_does_not_affect_later_changes() {
     let (registry, heard) = registry();
     registry.after(Operation::Create, "broken", |_| panic!("broken"));
     let mut transaction = registry.transaction();
@@ -131,7 +131,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What SQL says: every savepoint keeps a whole copy of what there was, youngest first.
+/// The rule of SQL in its plainest form: each savepoint keeps a copy of all changes before it, latest first.
 #[derive(Default)]
 struct Model {
     rows: Vec<String>,
@@ -170,7 +170,7 @@ impl Model {
 
 proptest! {
     #[test]
-    fn what_is_committed_is_what_sql_would_have_committed(steps in prop::collection::vec(step(), 0..40)) {
+    fn committed_changes_are_those_of_sql(steps in prop::collection::vec(step(), 0..40)) {
         let (registry, heard) = registry();
         let (mut transaction, mut model) = (registry.transaction(), Model::default());
         for (number, step) in steps.iter().enumerate() {

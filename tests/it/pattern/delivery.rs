@@ -1,4 +1,5 @@
-//! An event reaches exactly the subscriptions whose pattern matches its type, and a malformed pattern is refused.
+//! Routing: an event reaches exactly the subscriptions whose pattern matches its type, and a malformed pattern is
+//! refused.
 
 use std::collections::BTreeSet;
 
@@ -59,7 +60,7 @@ fn reached(broker: &Broker, event_type: &str) -> BTreeSet<String> {
     let report = broker.publish_sync(event(event_type)).expect("accepted");
     assert!(report.is_success());
     let names: BTreeSet<String> = report.settled.iter().map(|it| it.name.to_string()).collect();
-    assert_eq!(names.len(), report.settled.len(), "each receives it once");
+    assert_eq!(names.len(), report.settled.len(), "each subscription receives the event once");
     names
 }
 
@@ -73,7 +74,7 @@ fn each_event_reaches_the_subscriptions_that_match() {
     for (pattern, _) in PATTERNS {
         broker.subscribe_with(SubscribeOptions::new(pattern).name(pattern), |_| ()).expect("a subscription");
     }
-    // Again and again: the second time the route is known.
+    // From the second publish on, the route comes from the cache.
     for _ in 0..3 {
         for event_type in TYPES {
             assert_eq!(reached(&broker, event_type), expected(&PATTERNS, event_type), "{event_type}");
@@ -82,7 +83,7 @@ fn each_event_reaches_the_subscriptions_that_match() {
 }
 
 #[test]
-fn routes_that_are_known_follow_new_and_removed_subscriptions() {
+fn cached_routes_follow_new_and_removed_subscriptions() {
     let broker = Broker::builder().start().expect("a running broker");
     let mut ids = Vec::new();
     for count in 0..=PATTERNS.len() {
@@ -95,7 +96,7 @@ fn routes_that_are_known_follow_new_and_removed_subscriptions() {
         }
     }
     for (removed, id) in ids.into_iter().enumerate() {
-        broker.unsubscribe(id).expect("it exists");
+        broker.unsubscribe(id).expect("subscribed");
         for event_type in TYPES {
             assert_eq!(reached(&broker, event_type), expected(&PATTERNS[removed + 1..], event_type), "{event_type}");
         }
@@ -103,7 +104,7 @@ fn routes_that_are_known_follow_new_and_removed_subscriptions() {
 }
 
 #[test]
-fn the_definition_of_a_match_and_delivery_agree() {
+fn pattern_matches_and_delivery_agree() {
     let broker = Broker::builder().start().expect("a running broker");
     for (pattern, _) in PATTERNS {
         broker.subscribe_with(SubscribeOptions::new(pattern).name(pattern), |_| ()).expect("a subscription");
@@ -130,7 +131,7 @@ fn several_subscriptions_of_one_pattern_each_receive_the_event() {
 }
 
 #[test]
-fn a_malformed_pattern_is_refused_with_the_segment_at_fault() {
+fn a_malformed_pattern_is_refused_with_its_faulty_segment() {
     let broker = Broker::builder().start().expect("a running broker");
     let empty = |position| Problem::EmptySegment { position };
     let misplaced = |position| Problem::MisplacedWildcard { position };

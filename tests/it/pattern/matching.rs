@@ -1,4 +1,4 @@
-//! What a pattern matches, and which texts are no pattern.
+//! Patterns: the types that a pattern matches, and the texts that are refused as patterns.
 
 use std::collections::HashSet;
 
@@ -17,18 +17,18 @@ fn refusal(text: &str) -> Problem {
 }
 
 #[test]
-fn every_rule_of_matching() {
+fn a_pattern_matches_by_each_of_its_rules() {
     #[rustfmt::skip]
     let table: &[(&str, &[&str], &[&str])] = &[
-        // Literal: all of it, and case-sensitive.
+        // A literal matches the whole type, case-sensitively.
         ("a", &["a"], &["A", "b", "a.a", "aa"]),
         ("public.users.create", &["public.users.create"],
             &["public.users", "public.users.create.x", "public.users.Create", "public.users.created", "publicXusersXcreate"]),
         ("größe.überall", &["größe.überall"], &["größe.Überall", "grosse.überall"]),
-        // What means something elsewhere means nothing here.
+        // The wildcards of other systems are literals.
         ("a.?.[b]", &["a.?.[b]"], &["a.x.b", "a.x.[b]"]),
         ("a.>", &["a.>"], &["a.b"]),
-        // `*` is exactly one segment, anywhere.
+        // `*` matches exactly one segment, at any place.
         ("*.users.create", &["public.users.create", "x.users.create"],
             &["users.create", "a.b.users.create", "public.users.delete"]),
         ("public.*.create", &["public.users.create"], &["public.create", "public.a.b.create", "other.users.create"]),
@@ -36,9 +36,9 @@ fn every_rule_of_matching() {
         ("*.*", &["a.b"], &["a", "a.b.c"]),
         ("*.*.*", &["a.b.c"], &["a.b", "a.b.c.d"]),
         ("*.b.*", &["a.b.c", "b.b.b"], &["a.c.b"]),
-        // Alone, it is every event.
+        // `*` alone matches every event.
         ("*", &["a", "a.b", "a.b.c.d.e.f"], &[]),
-        // `**` at the end is one or more segments.
+        // `**` at the end matches one or more segments.
         ("a.**", &["a.b", "a.b.c", "a.b.c.d"], &["a", "b", "b.a", "aa.b"]),
         ("a.b.**", &["a.b.c", "a.b.c.d"], &["a.b", "a.c.d"]),
         ("a.*.**", &["a.b.c", "a.b.c.d"], &["a", "a.b"]),
@@ -57,7 +57,7 @@ fn every_rule_of_matching() {
 }
 
 #[test]
-fn every_way_to_be_malformed() {
+fn malformed_patterns_are_refused() {
     let segments = |count: usize| vec!["a"; count].join(".");
     let table = [
         ("".to_owned(), Problem::Empty),
@@ -92,7 +92,7 @@ fn every_way_to_be_malformed() {
 }
 
 #[test]
-fn the_bounds_themselves_are_allowed() {
+fn a_pattern_at_its_bounds_is_allowed() {
     assert_eq!(Pattern::MAX_BYTES, 255);
     assert_eq!(Pattern::MAX_SEGMENTS, 16);
     let longest = "a".repeat(255);
@@ -103,7 +103,7 @@ fn the_bounds_themselves_are_allowed() {
 }
 
 #[test]
-fn a_pattern_is_a_value() -> Result<(), Invalid> {
+fn a_pattern_compares_prints_and_parses() -> Result<(), Invalid> {
     let first: Pattern = "a.*".parse()?;
     let second = Pattern::try_from("a.*")?;
     let third = Pattern::try_from("a.**".to_owned())?;
@@ -121,7 +121,7 @@ fn a_pattern_is_a_value() -> Result<(), Invalid> {
 }
 
 #[test]
-fn only_a_lone_wildcard_matches_all() {
+fn only_a_lone_wildcard_matches_every_type() {
     for (text, all) in [("*", true), ("**", true), ("*.*", false), ("*.**", false), ("a", false), ("a.**", false)] {
         assert_eq!(pattern(text).is_match_all(), all, "{text}");
     }
@@ -138,7 +138,7 @@ fn segment() -> impl Strategy<Value = &'static str> {
 }
 
 proptest! {
-    /// A type matches itself, and every pattern that is made of it by widening.
+    /// A type matches itself, and every pattern that replaces some of its segments by wildcards.
     #[test]
     fn widening_a_type_keeps_it_matched(
         segments in prop::collection::vec((segment(), any::<bool>()), 1..=16),
@@ -155,7 +155,7 @@ proptest! {
         prop_assert!(pattern(&wide.join(".")).matches(&event_type));
     }
 
-    /// Whatever is accepted keeps its text and obeys the bounds; nothing panics.
+    /// An accepted pattern keeps its text and obeys the bounds; no text makes the parser panic.
     #[test]
     fn any_text_is_refused_or_kept(text in "[a*. \\n\\x00é]{0,40}|\\PC{0,300}", event_type in "\\PC{0,40}") {
         if let Ok(pattern) = Pattern::parse(&text) {

@@ -1,4 +1,4 @@
-//! No more calls of a subscription run at once than its concurrency allows, those on lent threads included.
+//! A subscription never runs more calls at once than its concurrency, calls on lent threads included.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -9,7 +9,7 @@ use eventbroker::{Broker, Delivery, Outcome, Overflow, RetryPolicy, SubscribeOpt
 
 use crate::support::{Gate, PATIENCE, event, keyed, stats_of, wait_until};
 
-/// Counts the calls that run, and keeps the highest count.
+/// Counts the running calls, and keeps the highest count.
 #[derive(Default)]
 struct Meter {
     running: AtomicUsize,
@@ -36,7 +36,7 @@ fn work_for(time: Duration) {
     }
 }
 
-/// Publishes from several threads, synchronously and not, with retries; calls take `time` now and then.
+/// Publishes from several threads, every other event synchronously, with retries. Every eighth call takes `time`.
 fn flood(options: SubscribeOptions, concurrency: usize, time: Duration, events: u64) {
     const PUBLISHERS: u64 = 4;
     let broker = Broker::builder().worker_count(4).start().expect("a running broker");
@@ -80,32 +80,32 @@ fn flood(options: SubscribeOptions, concurrency: usize, time: Duration, events: 
 }
 
 #[test]
-fn one_at_a_time() {
+fn concurrency_one_runs_one_call_at_a_time() {
     flood(SubscribeOptions::new("*").concurrency(1), 1, Duration::from_micros(100), 1_000);
 }
 
 #[test]
-fn two_at_a_time() {
+fn concurrency_two_runs_two_calls_at_a_time() {
     flood(SubscribeOptions::new("*").concurrency(2), 2, Duration::from_micros(100), 1_000);
 }
 
 #[test]
-fn three_at_a_time_with_slow_handlers() {
+fn concurrency_three_runs_three_slow_calls_at_a_time() {
     flood(SubscribeOptions::new("*").concurrency(3), 3, Duration::from_millis(6), 60);
 }
 
 #[test]
-fn one_at_a_time_if_ordered() {
+fn an_ordered_subscription_runs_one_call_at_a_time() {
     flood(SubscribeOptions::new("*").ordered(), 1, Duration::from_micros(100), 1_000);
 }
 
 #[test]
-fn as_many_as_it_has_threads_of_its_own() {
+fn a_dedicated_subscription_runs_a_call_per_thread() {
     flood(SubscribeOptions::new("*").dedicated(2), 2, Duration::from_micros(100), 1_000);
 }
 
 #[test]
-fn a_lent_thread_takes_a_slot() {
+fn a_call_on_a_lent_thread_takes_a_permit() {
     let broker = Broker::builder().start().expect("a running broker");
     let gate = Gate::closed();
     let handler_gate = gate.clone();
@@ -122,7 +122,7 @@ fn a_lent_thread_takes_a_slot() {
         assert_eq!((stats.running, stats.queued, gate.arrivals()), (2, 10, 0));
         gate.open_once();
         gate.wait_for_arrival();
-        wait_until("the one that ended has left", || stats_of(&broker, "s").running == 2);
+        wait_until("the call that ended is no longer counted", || stats_of(&broker, "s").running == 2);
         assert_eq!((stats_of(&broker, "s").queued, gate.arrivals()), (9, 0));
         gate.open();
         for thread in lent {
@@ -133,7 +133,7 @@ fn a_lent_thread_takes_a_slot() {
 }
 
 #[test]
-fn the_concurrency_of_one_subscription_is_not_that_of_another() {
+fn each_subscription_has_a_concurrency_of_its_own() {
     let broker = Broker::builder().start().expect("a running broker");
     let gate = Gate::closed();
     for concurrency in [1, 2, 4] {

@@ -1,4 +1,4 @@
-//! While a worker is idle, no event waits for another event's call to end.
+//! While a worker is idle, no event waits for the end of another event's call.
 
 use std::sync::mpsc::{Receiver, channel};
 
@@ -6,7 +6,7 @@ use eventbroker::{Broker, Delivery, SubscribeOptions};
 
 use crate::support::{Gate, event, receive};
 
-/// A broker whose handlers of "a" and "b" are held at the gate by an event of type "a.held", and tell of all others.
+/// A broker with subscriptions "a.*" and "b.*". The handler waits at the gate for "a.held", and sends any other type.
 fn running(gate: &Gate, concurrency: usize) -> (Broker, Receiver<String>) {
     let broker = Broker::builder().worker_count(4).max_workers(4).start().expect("a running broker");
     let (sender, handled) = channel();
@@ -23,24 +23,24 @@ fn running(gate: &Gate, concurrency: usize) -> (Broker, Receiver<String>) {
 }
 
 #[test]
-fn whatever_a_worker_was_about_to_do_when_the_event_came() {
+fn an_event_is_handled_beside_a_long_call_whatever_the_state_of_the_worker() {
     for concurrency in [1, 2] {
         let gate = Gate::closed();
         let (broker, handled) = running(&gate, concurrency);
         for round in 0..1_500 {
-            // A worker has just run something, and looks for more.
+            // A worker has just run a call, and polls for more.
             broker.publish(event("a.quick")).expect("accepted");
-            assert_eq!(receive(&handled, "the quick one"), "a.quick");
-            // Now come a long call and another subscription's event, in either order.
+            assert_eq!(receive(&handled, "the quick event"), "a.quick");
+            // A long call and an event of another subscription arrive, in either order.
             let types = if round % 2 == 0 { ["b.quick", "a.held"] } else { ["a.held", "b.quick"] };
             for event_type in types {
                 broker.publish(event(event_type)).expect("accepted");
             }
-            assert_eq!(receive(&handled, "the one that nothing holds up"), "b.quick", "round {round}");
+            assert_eq!(receive(&handled, "the event of the other subscription"), "b.quick", "round {round}");
             gate.wait_for_arrival();
             if concurrency > 1 {
                 broker.publish(event("a.quick")).expect("accepted");
-                assert_eq!(receive(&handled, "the one for the free slot"), "a.quick", "round {round}");
+                assert_eq!(receive(&handled, "the event for the free permit"), "a.quick", "round {round}");
             }
             gate.open_once();
         }

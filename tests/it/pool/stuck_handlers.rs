@@ -1,4 +1,4 @@
-//! A handler that runs longer than `max_handler_time` is reported as stuck for as long as it runs.
+//! A handler that runs longer than `max_handler_time` counts as stuck until it returns.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ fn stuck_and_back(options: SubscribeOptions) {
     broker.publish(event("x")).expect("room");
     gate.wait_for_arrival();
     let start = clock.elapsed();
-    wait_until("it counts as stuck", || {
+    wait_until("the call counts as stuck", || {
         let stuck = broker.stats().stuck_handlers;
         let passed = clock.elapsed() - start;
         assert!(stuck == 0 || passed >= LIMIT, "too early: after {passed:?}");
@@ -29,19 +29,19 @@ fn stuck_and_back(options: SubscribeOptions) {
         stuck == 1
     });
     gate.open();
-    wait_until("it counts no more", || {
+    wait_until("no call counts as stuck", || {
         clock.advance(Duration::from_millis(250));
         broker.stats().stuck_handlers == 0
     });
-    assert_eq!(broker.stats().deliveries.done, 1, "it was reported, not ended");
+    assert_eq!(broker.stats().deliveries.done, 1, "the stuck call was not interrupted");
 }
 
 #[test]
-fn on_a_shared_thread() {
+fn a_stuck_call_on_a_shared_worker_is_counted() {
     stuck_and_back(SubscribeOptions::new("x"));
 }
 
 #[test]
-fn on_a_thread_of_its_own() {
+fn a_stuck_call_on_a_dedicated_thread_is_counted() {
     stuck_and_back(SubscribeOptions::new("x").dedicated(1));
 }

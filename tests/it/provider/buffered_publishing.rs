@@ -1,4 +1,5 @@
-//! Publishing with `Confirm::Buffered`: what is accepted stands in this process, bounded, and goes to the back end by itself.
+//! `Confirm::Buffered`: an accepted event is in a bounded buffer of this process, and is sent to the back end in the
+//! background.
 
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
@@ -11,12 +12,12 @@ use eventbroker_conformance::loopback::Loopback;
 
 use crate::support::{PATIENCE, event, listen, open_gate, wait_until};
 
-/// The bound that the docs name.
+/// The documented bound of the buffer.
 const BUFFER: usize = 10_000;
 
 fn broker(loopback: &Loopback) -> Broker {
     let builder = Broker::builder().worker_count(2).confirm(Confirm::Buffered).provider(loopback.provider());
-    builder.start().expect("it starts")
+    builder.start().expect("a running broker")
 }
 
 fn listen_here(broker: &Broker) -> Receiver<EventId> {
@@ -28,33 +29,33 @@ fn letters(broker: &Broker) -> Vec<DeadLetter> {
 }
 
 #[test]
-fn an_event_is_accepted_and_handled_here_before_the_back_end_has_it() {
+fn an_event_is_accepted_and_handled_locally_before_the_back_end_has_it() {
     let loopback = Loopback::new();
     let broker = broker(&loopback);
     let calls = listen_here(&broker);
     loopback.hold_sends(true);
-    let accepted = broker.publish(event("soon.it")).expect("there is room");
+    let accepted = broker.publish(event("soon.it")).expect("accepted");
     assert_eq!((accepted.duplicate, accepted.deliveries), (false, 1));
     assert_eq!(calls.recv_timeout(PATIENCE).as_ref(), Ok(&accepted.id));
     assert!(loopback.look(|server| server.events.is_empty()));
-    let seen = broker.get(&accepted.id).expect("the back end answers").expect("it is found here");
+    let seen = broker.get(&accepted.id).expect("the back end answers").expect("found locally");
     assert_eq!(seen.id(), &accepted.id);
     let stats = broker.stats();
-    assert_eq!((stats.accepted, stats.in_flight), (1, 1), "it is open until the back end has it");
+    assert_eq!((stats.accepted, stats.in_flight), (1, 1), "the event is open until the back end has it");
     loopback.hold_sends(false);
-    loopback.wait_until("its status is told after it", |server| {
+    loopback.wait_until("the status follows the event", |server| {
         server.events.get(&accepted.id).is_some_and(|event| event.status() == Status::Completed)
     });
     assert!(broker.stop(PATIENCE).is_clean());
 }
 
 #[test]
-fn a_synchronous_publish_waits_for_the_handlers_and_not_for_the_back_end() {
+fn a_synchronous_publish_waits_for_handlers_and_not_for_the_back_end() {
     let loopback = Loopback::new();
     let broker = broker(&loopback);
     let calls = listen_here(&broker);
     loopback.hold_sends(true);
-    let report = broker.publish_sync(event("soon.it")).expect("there is room");
+    let report = broker.publish_sync(event("soon.it")).expect("accepted");
     assert_eq!((report.settled.len(), report.open.len()), (1, 0));
     assert_eq!(calls.recv_timeout(PATIENCE), Ok(report.id));
     loopback.hold_sends(false);
@@ -63,44 +64,44 @@ fn a_synchronous_publish_waits_for_the_handlers_and_not_for_the_back_end() {
 }
 
 #[test]
-fn the_buffer_is_bounded_and_what_is_in_it_reaches_a_back_end_that_was_away() {
+fn the_buffer_is_bounded_and_its_events_are_sent_after_an_outage() {
     let loopback = Loopback::new();
     let broker = broker(&loopback);
     loopback.set_unavailable(true);
     let mut ids = Vec::new();
     for _ in 0..BUFFER {
-        ids.push(broker.publish(event("soon.it")).expect("there is room").id);
+        ids.push(broker.publish(event("soon.it")).expect("accepted").id);
     }
     let refused = broker.publish(event("soon.it")).expect_err("the buffer is full");
     assert!(matches!(refused, PublishError::Full { limit: FullLimit::Mirror { max: BUFFER }, .. }), "{refused}");
     let refused = broker.publish_sync(event("soon.it")).expect_err("the buffer is full");
     assert!(refused.is_full(), "{refused}");
     loopback.set_unavailable(false);
-    loopback.wait_until("all arrive", |server| server.events.len() == BUFFER);
+    loopback.wait_until("all events arrive", |server| server.events.len() == BUFFER);
     assert!(broker.stop(PATIENCE).is_clean());
     assert!(ids.iter().all(|id| loopback.status(id) == Some(Status::Completed)));
 }
 
 #[test]
-fn what_the_back_end_refuses_for_good_becomes_a_dead_letter_that_can_be_tried_again() {
+fn an_event_that_the_back_end_refuses_becomes_a_dead_letter_that_can_be_requeued() {
     let loopback = Loopback::new();
     let broker = broker(&loopback);
     let calls = listen_here(&broker);
     loopback.refuse(Some("too large"));
-    let id = broker.publish(event("soon.it")).expect("there is room").id;
-    assert_eq!(calls.recv_timeout(PATIENCE).as_ref(), Ok(&id), "it was accepted");
-    wait_until("it is a dead letter", || letters(&broker).len() == 1);
+    let id = broker.publish(event("soon.it")).expect("accepted").id;
+    assert_eq!(calls.recv_timeout(PATIENCE).as_ref(), Ok(&id), "the event was accepted");
+    wait_until("the event is a dead letter", || letters(&broker).len() == 1);
     let letter = letters(&broker).remove(0);
     assert_eq!((letter.reason, &*letter.name, letter.subscription), (DeadReason::MirrorRejected, "mirror", None));
     assert_eq!((letter.event.id(), letter.errors[0].message.as_str()), (&id, "too large"));
-    wait_until("it counts as failed", || broker.stats().failed == 1);
-    broker.requeue(letter.id).expect("it is there");
-    wait_until("it is refused again", || letters(&broker).len() == 1);
+    wait_until("the event counts as failed", || broker.stats().failed == 1);
+    broker.requeue(letter.id).expect("requeued");
+    wait_until("the event is refused again", || letters(&broker).len() == 1);
     loopback.refuse(None);
     assert_eq!(broker.requeue_matching(&DeadLetterFilter::default()), Ok(1));
-    loopback.wait_until("it arrives", |server| server.events.contains_key(&id));
-    // Besides the notices of its two dead letters.
-    wait_until("it is mended", || (broker.stats().completed, broker.stats().failed) == (3, 0));
+    loopback.wait_until("the event arrives", |server| server.events.contains_key(&id));
+    // The event and the notices of its two dead letters.
+    wait_until("no event counts as failed", || (broker.stats().completed, broker.stats().failed) == (3, 0));
     assert_eq!(broker.requeue(letter.id), Err(RequeueError::NotFound { id: letter.id }));
     assert!(broker.stop(PATIENCE).is_clean());
 }
@@ -110,8 +111,8 @@ fn a_dead_letter_stays_while_the_buffer_is_full() {
     let loopback = Loopback::new();
     let broker = broker(&loopback);
     loopback.refuse(Some("not this one"));
-    broker.publish(event("soon.it")).expect("there is room");
-    wait_until("it is a dead letter", || letters(&broker).len() == 1);
+    broker.publish(event("soon.it")).expect("accepted");
+    wait_until("the event is a dead letter", || letters(&broker).len() == 1);
     let id = letters(&broker)[0].id;
     loopback.hold_sends(true);
     while broker.publish(event("soon.it")).is_ok() {}
@@ -124,31 +125,31 @@ fn a_dead_letter_stays_while_the_buffer_is_full() {
 }
 
 #[test]
-fn another_event_of_the_same_id_at_the_back_end_is_left_alone() {
+fn another_event_of_the_same_id_at_the_back_end_is_not_replaced() {
     let loopback = Loopback::new();
     let build = |payload: i32| {
         Event::builder(Source::System, "soon.it").id("the same").payload(&payload).build().expect("a valid event")
     };
-    let elsewhere = Broker::builder().provider(loopback.provider()).start().expect("it starts");
-    let id = elsewhere.publish(build(1)).expect("there is room").id;
+    let elsewhere = Broker::builder().provider(loopback.provider()).start().expect("a running broker");
+    let id = elsewhere.publish(build(1)).expect("accepted").id;
     let broker = broker(&loopback);
     let calls = listen_here(&broker);
     broker.publish(build(2)).expect("this process does not know it");
-    calls.recv_timeout(PATIENCE).expect("it was accepted");
-    wait_until("it is a dead letter", || letters(&broker).len() == 1);
+    calls.recv_timeout(PATIENCE).expect("the event was accepted");
+    wait_until("the event is a dead letter", || letters(&broker).len() == 1);
     assert_eq!(letters(&broker)[0].reason, DeadReason::MirrorRejected);
     assert!(broker.stop(PATIENCE).is_clean());
-    let held = elsewhere.get(&id).expect("the back end answers").expect("it is held");
+    let held = elsewhere.get(&id).expect("the back end answers").expect("stored");
     assert_eq!((held.payload().as_str(), held.status()), ("1", Status::Completed));
     assert!(elsewhere.stop(PATIENCE).is_clean());
 }
 
 #[test]
-fn a_stop_reports_what_the_back_end_never_got() {
+fn a_stop_reports_events_that_never_reached_the_back_end() {
     let loopback = Loopback::new();
     let broker = broker(&loopback);
     loopback.set_unavailable(true);
-    let ids: Vec<EventId> = (0..3).map(|_| broker.publish(event("soon.it")).expect("there is room").id).collect();
+    let ids: Vec<EventId> = (0..3).map(|_| broker.publish(event("soon.it")).expect("accepted").id).collect();
     let report = broker.stop(Duration::from_millis(50));
     let unflushed: Vec<EventId> = report.unflushed.iter().map(|event| event.id().clone()).collect();
     assert_eq!(unflushed, ids);

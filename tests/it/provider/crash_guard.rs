@@ -1,5 +1,5 @@
-//! What came back from a lost lease may have killed its holder: it runs alone, the back end is told before the call, and after three
-//! crashes it is a dead letter. Shown on a back end in this process.
+//! The crash guard: a delivery whose lease was lost may have crashed its holder. Such a suspect runs alone, its call is
+//! marked at the back end before it begins, and after three crashes it becomes a dead letter.
 
 use std::collections::BTreeSet;
 use std::thread;
@@ -15,14 +15,14 @@ use crate::support::{Gate, PATIENCE, event, listen, numbered, open_gate};
 fn broker(loopback: &Loopback) -> Broker {
     let retry = RetryPolicy::fixed(3, Duration::from_millis(5));
     let builder = Broker::builder().worker_count(8).retry_policy(retry);
-    builder.provider(loopback.provider()).start().expect("it starts")
+    builder.provider(loopback.provider()).start().expect("a running broker")
 }
 
 fn shared() -> SubscribeOptions {
     SubscribeOptions::new("guard.*").name("guarded").concurrency(8)
 }
 
-/// A broker that holds leases on `count` events, runs the first and takes no more.
+/// A broker that holds leases on `count` events, runs the first, and is full.
 fn holder(loopback: &Loopback, count: usize, gate: &Gate) -> (Broker, Vec<EventId>) {
     let holder = broker(loopback);
     let calls = listen(&holder, shared().concurrency(1).queue_capacity(count), gate);
@@ -31,11 +31,11 @@ fn holder(loopback: &Loopback, count: usize, gate: &Gate) -> (Broker, Vec<EventI
     calls.recv_timeout(PATIENCE).expect("the handler is called");
     loopback.wait_until("all are leased", |server| server.leased() == count);
     ids.push(holder.publish(event("guard.filler")).expect("room").id);
-    loopback.wait_until("it is full", |server| server.leased() == count + 1);
+    loopback.wait_until("the holder is full", |server| server.leased() == count + 1);
     (holder, ids)
 }
 
-/// Lets go of what the holder runs, and stops both.
+/// Releases the holder's call, and stops both brokers.
 fn end(held: &Gate, two: &Broker, holder: &Broker) {
     held.open();
     assert!(two.stop(PATIENCE).is_clean());
@@ -43,7 +43,7 @@ fn end(held: &Gate, two: &Broker, holder: &Broker) {
 }
 
 #[test]
-fn suspects_run_one_at_a_time_and_do_not_hold_up_others() {
+fn suspects_run_one_at_a_time_and_do_not_block_others() {
     let loopback = Loopback::new();
     let (held, gate) = (Gate::closed(), Gate::closed());
     let (one, ids) = holder(&loopback, 5, &held);
@@ -55,9 +55,9 @@ fn suspects_run_one_at_a_time_and_do_not_hold_up_others() {
     loopback.wait_until("the others are leased, too", |server| server.leased() == 6);
     for number in 0..3 {
         let fresh = two.publish(numbered("guard.fresh", number)).expect("room").id;
-        assert_eq!(calls.recv_timeout(PATIENCE), Ok(fresh), "only what nobody suspects runs beside it");
+        assert_eq!(calls.recv_timeout(PATIENCE), Ok(fresh), "an event that is no suspect runs beside it");
     }
-    assert_eq!(loopback.look(|server| server.marks), (1, 0), "the back end knows of the one call");
+    assert_eq!(loopback.look(|server| server.marks), (1, 0), "the back end has the mark of the one call");
     gate.open();
     loopback.wait_until("all are settled", |server| server.done("guarded") == 9);
     let rest: Vec<EventId> = calls.try_iter().collect();
@@ -67,25 +67,25 @@ fn suspects_run_one_at_a_time_and_do_not_hold_up_others() {
 }
 
 #[test]
-fn a_suspect_whose_lease_is_lost_before_its_turn_does_not_hold_up_those_behind_it() {
+fn a_suspect_that_loses_its_lease_while_it_waits_does_not_block_others() {
     let loopback = Loopback::new();
     loopback.set_lease_time(Duration::from_secs(30));
     let (held, gate, clock) = (Gate::closed(), Gate::closed(), ManualClock::new());
     let (one, _) = holder(&loopback, 5, &held);
     let builder = Broker::builder().worker_count(8).manual_clock(&clock);
-    let two = builder.provider(loopback.provider()).start().expect("it starts");
+    let two = builder.provider(loopback.provider()).start().expect("a running broker");
     loopback.expire_leases();
     let calls = listen(&two, shared(), &gate);
     calls.recv_timeout(PATIENCE).expect("the first suspect is called");
     loopback.wait_until("the others are leased, too", |server| server.leased() == 6);
     let fresh = two.publish(event("guard.fresh")).expect("room").id;
-    assert_eq!(calls.recv_timeout(PATIENCE), Ok(fresh), "those before it wait for their turn");
-    // While a verdict is under way, no lease is extended.
+    assert_eq!(calls.recv_timeout(PATIENCE), Ok(fresh), "the suspects before it wait");
+    // While a verdict is being settled, no lease is extended.
     loopback.hold_settles(true);
     let quick = listen(&two, SubscribeOptions::new("quick.*").name("quick"), &open_gate());
     two.publish(event("quick.it")).expect("room");
     quick.recv_timeout(PATIENCE).expect("the handler is called");
-    loopback.wait_until("it is being settled", |server| server.settles == 1);
+    loopback.wait_until("the verdict is being settled", |server| server.settles == 1);
     clock.advance(Duration::from_secs(21));
     gate.open();
     let cancelled = || two.stats().deliveries.cancelled;
@@ -95,8 +95,8 @@ fn a_suspect_whose_lease_is_lost_before_its_turn_does_not_hold_up_those_behind_i
     }
     let cancelled = cancelled();
     loopback.hold_settles(false);
-    assert_eq!(cancelled, 5, "each had its turn, and none has begun");
-    loopback.wait_until("they came back and are settled", |server| server.done("guarded") == 7);
+    assert_eq!(cancelled, 5, "no suspect with a lost lease has begun");
+    loopback.wait_until("the suspects are redelivered and settled", |server| server.done("guarded") == 7);
     assert_eq!(calls.try_iter().count(), 5);
     end(&held, &two, &one);
 }
@@ -109,7 +109,7 @@ fn three_crashes_make_a_dead_letter_without_another_call() {
     let two = broker(&loopback);
     loopback.crash_holders(3);
     let calls = listen(&two, shared(), &open_gate());
-    loopback.wait_until("they are dead", |server| {
+    loopback.wait_until("the events are dead letters", |server| {
         let dead = |it: &LeaseOutcome| matches!(it, LeaseOutcome::Dead { reason: DeadReason::CrashLoop, .. });
         server.settlements.iter().filter(|it| dead(&it.outcome)).count() == ids.len()
     });
@@ -120,24 +120,24 @@ fn three_crashes_make_a_dead_letter_without_another_call() {
     assert_eq!(dead, ids.iter().collect());
     assert_eq!(letters[0].reason.as_str(), "crash_loop");
     end(&held, &two, &one);
-    assert_eq!(calls.try_iter().count(), 0, "it never runs again");
+    assert_eq!(calls.try_iter().count(), 0, "no further call");
 }
 
 #[test]
-fn two_crashes_are_not_enough() {
+fn after_two_crashes_the_event_is_delivered() {
     let loopback = Loopback::new();
     let held = Gate::closed();
     let (one, _) = holder(&loopback, 1, &held);
     let two = broker(&loopback);
     loopback.crash_holders(2);
     let calls = listen(&two, shared(), &open_gate());
-    loopback.wait_until("they are handled", |server| server.done("guarded") == 2);
+    loopback.wait_until("the events are handled", |server| server.done("guarded") == 2);
     assert_eq!(calls.try_iter().count(), 2);
     end(&held, &two, &one);
 }
 
 #[test]
-fn a_call_that_fails_is_no_crash() {
+fn a_failed_call_does_not_count_as_a_crash() {
     let loopback = Loopback::new();
     let held = Gate::closed();
     let (one, ids) = holder(&loopback, 1, &held);
@@ -145,13 +145,13 @@ fn a_call_that_fails_is_no_crash() {
     loopback.crash_holders(2);
     two.subscribe_with(shared(), |delivery| if delivery.attempt() == 1 { Err("not yet") } else { Ok(()) })
         .expect("a subscription");
-    loopback.wait_until("they are handled", |server| server.done("guarded") == ids.len());
-    assert_eq!(loopback.look(|server| server.marks), (2, 2), "each mark was taken back when the call had ended");
+    loopback.wait_until("the events are handled", |server| server.done("guarded") == ids.len());
+    assert_eq!(loopback.look(|server| server.marks), (2, 2), "each mark was removed after its call");
     end(&held, &two, &one);
 }
 
 #[test]
-fn suspects_that_wait_go_back_when_their_subscription_goes() {
+fn waiting_suspects_are_released_by_unsubscribe() {
     let loopback = Loopback::new();
     let (held, gate) = (Gate::closed(), Gate::closed());
     let (one, ids) = holder(&loopback, 5, &held);
@@ -163,11 +163,11 @@ fn suspects_that_wait_go_back_when_their_subscription_goes() {
     let subscription = two.stats().subscriptions[0].id;
     thread::scope(|scope| {
         scope.spawn(|| assert_eq!(two.unsubscribe(subscription), Ok(0)));
-        loopback.wait_until("five came back", |server| server.leased() == 1);
+        loopback.wait_until("five are released", |server| server.leased() == 1);
         gate.open();
     });
-    loopback.wait_until("the one that ran is settled", |server| server.done("guarded") == 1);
-    assert_eq!(calls.try_iter().count(), 0, "nothing begins after that");
+    loopback.wait_until("the running call is settled", |server| server.done("guarded") == 1);
+    assert_eq!(calls.try_iter().count(), 0, "no call begins after unsubscribe");
     assert_eq!(loopback.look(|server| server.released("guarded")), ids.len() - 1);
     end(&held, &two, &one);
 }

@@ -1,5 +1,5 @@
-//! Retries that wait for longer than a lease lasts wait at the back end, unless something is behind them; attempts and errors count on.
-//! Shown on a back end in this process.
+//! Deferred retries: a retry whose delay is longer than a lease waits at the back end, unless events of its key are
+//! behind it. Its attempts and errors are kept.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
@@ -23,19 +23,19 @@ fn loopback() -> Loopback {
 }
 
 fn broker(loopback: &Loopback) -> Broker {
-    Broker::builder().worker_count(4).provider(loopback.provider()).start().expect("it starts")
+    Broker::builder().worker_count(4).provider(loopback.provider()).start().expect("a running broker")
 }
 
 fn failing() -> SubscribeOptions {
     SubscribeOptions::new("fail.*").name("failing").retry(RetryPolicy::fixed(2, LONGER))
 }
 
-/// The attempts of a subscription whose calls fail up to one of them.
+/// Subscribes a handler that fails up to an attempt. Returns the attempts.
 fn fail_before(broker: &Broker, options: SubscribeOptions, succeeds: u32) -> Receiver<u32> {
     let (sender, attempts) = channel();
     broker
         .subscribe_with(options, move |delivery| {
-            // Nobody listens any more when the test has seen enough.
+            // The receiver is gone when the test has received enough.
             let _ = sender.send(delivery.attempt());
             if delivery.attempt() < succeeds { Err(format!("no {}", delivery.attempt())) } else { Ok(()) }
         })
@@ -48,46 +48,46 @@ fn next(attempts: &Receiver<u32>) -> u32 {
 }
 
 fn wait_until_deferred(loopback: &Loopback) {
-    loopback.wait_until("its retry is deferred", |server| server.deferred() == 1);
+    loopback.wait_until("the retry is deferred", |server| server.deferred() == 1);
 }
 
 #[test]
-fn it_is_in_no_hands_until_any_member_tries_it_again() {
+fn a_deferred_retry_belongs_to_no_member_until_one_claims_it() {
     let loopback = loopback();
     let one = broker(&loopback);
     let at_one = fail_before(&one, failing(), 2);
-    let id = one.publish(event("fail.it")).expect("it is accepted").id;
+    let id = one.publish(event("fail.it")).expect("accepted").id;
     assert_eq!(next(&at_one), 1);
     wait_until_deferred(&loopback);
-    wait_until("nothing of it is left here", || one.stats().in_flight == 0);
+    wait_until("the event is no longer in flight here", || one.stats().in_flight == 0);
     let stats = one.stats();
     assert_eq!((stats.subscriptions[0].waiting, stats.bridge.map(|bridge| bridge.leases)), (0, Some(0)));
-    assert_eq!(stats.deliveries, DeliveryTotals::default(), "it has no verdict");
-    let lag = one.back_end_stats().expect("it answers").subscriptions.remove(0);
+    assert_eq!(stats.deliveries, DeliveryTotals::default(), "a deferred retry has no verdict");
+    let lag = one.back_end_stats().expect("the back end answers").subscriptions.remove(0);
     assert_eq!((lag.ready, lag.leased, lag.deferred), (0, 0, 1));
-    let known = one.get(&id).expect("it answers").expect("it is known");
-    assert_eq!((known.status(), known.retry_count()), (Status::Processing, 0), "it is open");
+    let known = one.get(&id).expect("the back end answers").expect("known");
+    assert_eq!((known.status(), known.retry_count()), (Status::Processing, 0), "the event is open");
 
     let report = one.stop(PATIENCE);
-    assert!(report.is_clean() && report.released == 0, "it is not waited for: {report:?}");
+    assert!(report.is_clean() && report.released == 0, "stop does not wait for a deferred retry: {report:?}");
     let two = broker(&loopback);
     let at_two = fail_before(&two, failing(), 2);
     loopback.end_delays();
     assert_eq!(next(&at_two), 2);
-    loopback.wait_until("it is handled", |server| server.done("failing") == 1);
-    let known = two.get(&id).expect("it answers").expect("it is known");
+    loopback.wait_until("the event is handled", |server| server.done("failing") == 1);
+    let known = two.get(&id).expect("the back end answers").expect("known");
     assert_eq!((known.status(), known.retry_count()), (Status::Completed, 1));
     assert!(two.stop(PATIENCE).is_clean());
-    assert_eq!((at_one.try_iter().count(), at_two.try_iter().count()), (0, 0), "each attempt was made once");
+    assert_eq!((at_one.try_iter().count(), at_two.try_iter().count()), (0, 0), "each attempt ran once");
 }
 
 #[test]
-fn its_attempts_are_used_up_over_all_members_and_its_dead_letter_has_every_error() {
+fn attempts_count_across_members_and_the_dead_letter_has_every_error() {
     let loopback = loopback();
     let id = {
         let first = broker(&loopback);
         let attempts = fail_before(&first, failing(), u32::MAX);
-        let id = first.publish(event("fail.it")).expect("it is accepted").id;
+        let id = first.publish(event("fail.it")).expect("accepted").id;
         assert_eq!(next(&attempts), 1);
         wait_until_deferred(&loopback);
         assert!(first.stop(PATIENCE).is_clean());
@@ -98,41 +98,41 @@ fn its_attempts_are_used_up_over_all_members_and_its_dead_letter_has_every_error
         let attempts = fail_before(&broker, failing(), u32::MAX);
         loopback.end_delays();
         assert_eq!(next(&attempts), attempt);
-        loopback.wait_until("it is settled", |server| server.settlements.len() == attempt as usize);
+        loopback.wait_until("the attempt is settled", |server| server.settlements.len() == attempt as usize);
         assert!(broker.stop(PATIENCE).is_clean());
         assert_eq!(attempts.try_iter().count(), 0);
     }
     let last = broker(&loopback);
-    let letters = last.dead_letters(&DeadLetterFilter::default()).expect("it answers");
+    let letters = last.dead_letters(&DeadLetterFilter::default()).expect("the back end answers");
     let [letter] = &letters[..] else { panic!("one letter: {letters:?}") };
     assert_eq!((letter.reason, letter.attempts), (DeadReason::Exhausted, 3));
     let errors: Vec<(u32, &str)> = letter.errors.iter().map(|it| (it.attempt, &*it.message)).collect();
     assert_eq!(errors, [(1, "no 1"), (2, "no 2"), (3, "no 3")]);
     assert_eq!(letter.first_failed_at, letter.errors[0].at);
-    let known = last.get(&id).expect("it answers").expect("it is known");
+    let known = last.get(&id).expect("the back end answers").expect("known");
     assert_eq!((known.status(), known.retry_count()), (Status::Failed, 2));
     assert_eq!(known.error(), Some("no 3"));
 }
 
 #[test]
-fn of_many_errors_the_first_and_the_latest_stay() {
+fn of_many_errors_the_first_and_the_latest_are_kept() {
     let loopback = loopback();
     let broker = broker(&loopback);
     let attempts = fail_before(&broker, failing().retry(RetryPolicy::fixed(24, LONGER)), u32::MAX);
-    broker.publish(event("fail.it")).expect("it is accepted");
+    broker.publish(event("fail.it")).expect("accepted");
     for attempt in 1..=25 {
         assert_eq!(next(&attempts), attempt);
-        loopback.wait_until("it is settled", |server| server.settlements.len() == attempt as usize);
+        loopback.wait_until("the attempt is settled", |server| server.settlements.len() == attempt as usize);
         loopback.end_delays();
     }
-    let letter = broker.dead_letters(&DeadLetterFilter::default()).expect("it answers").remove(0);
+    let letter = broker.dead_letters(&DeadLetterFilter::default()).expect("the back end answers").remove(0);
     let kept: Vec<u32> = letter.errors.iter().map(|it| it.attempt).collect();
     assert_eq!(kept, [1].into_iter().chain(7..=25).collect::<Vec<_>>());
     assert!(broker.stop(PATIENCE).is_clean());
 }
 
 #[test]
-fn only_what_nothing_is_behind_and_waits_for_longer_than_a_lease_is_deferred() {
+fn a_retry_is_deferred_only_beyond_the_lease_time_and_without_events_behind_it() {
     let plain = || event("fail.it");
     let retry = |delay| failing().retry(RetryPolicy::fixed(1, delay));
     let unable = Loopback::without_deferred_retries();
@@ -149,7 +149,7 @@ fn only_what_nothing_is_behind_and_waits_for_longer_than_a_lease_is_deferred() {
     for (what, loopback, options, event, is_deferred) in cases {
         let broker = broker(&loopback);
         let attempts = fail_before(&broker, options, 2);
-        broker.publish(event).expect("it is accepted");
+        broker.publish(event).expect("accepted");
         assert_eq!(next(&attempts), 1, "{what}");
         if is_deferred {
             wait_until_deferred(&loopback);
@@ -163,7 +163,7 @@ fn only_what_nothing_is_behind_and_waits_for_longer_than_a_lease_is_deferred() {
 }
 
 #[test]
-fn a_stop_hands_over_what_fails_meanwhile_and_waits_for_no_retry() {
+fn during_a_stop_a_failed_event_is_deferred_and_its_retry_not_waited_for() {
     let loopback = loopback();
     let broker = broker(&loopback);
     let gate = Gate::closed();
@@ -174,11 +174,11 @@ fn a_stop_hands_over_what_fails_meanwhile_and_waits_for_no_retry() {
             Err::<(), _>("no")
         })
         .expect("a subscription");
-    let id = broker.publish(event("fail.it")).expect("it is accepted").id;
+    let id = broker.publish(event("fail.it")).expect("accepted").id;
     gate.wait_for_arrival();
     let report = thread::scope(|scope| {
         let stopping = scope.spawn(|| broker.stop(PATIENCE));
-        wait_until("it stops", || !broker.stats().is_running);
+        wait_until("the stop has begun", || !broker.stats().is_running);
         gate.open();
         stopping.join().expect("no panic")
     });
@@ -188,7 +188,7 @@ fn a_stop_hands_over_what_fails_meanwhile_and_waits_for_no_retry() {
 }
 
 #[test]
-fn a_lease_that_was_lost_defers_nothing() {
+fn a_failure_after_the_loss_of_the_lease_defers_nothing() {
     let loopback = loopback();
     let broker = broker(&loopback);
     let (gate, (sender, calls)) = (Gate::closed(), channel());
@@ -204,27 +204,27 @@ fn a_lease_that_was_lost_defers_nothing() {
             Err("too late")
         })
         .expect("a subscription");
-    broker.publish(event("fail.it")).expect("it is accepted");
+    broker.publish(event("fail.it")).expect("accepted");
     assert_eq!(next(&calls), 1);
     loopback.expire_leases();
-    assert_eq!(next(&calls), 1, "it comes again, and nothing was tried of it that anybody told of");
-    loopback.wait_until("it is handled", |server| server.done("failing") == 1);
+    assert_eq!(next(&calls), 1, "the redelivery is the first attempt, because no attempt was recorded");
+    loopback.wait_until("the event is handled", |server| server.done("failing") == 1);
     gate.open();
-    wait_until("the verdict comes too late", || broker.stats().bridge.is_some_and(|bridge| bridge.leases_lost == 1));
+    wait_until("the late verdict is refused", || broker.stats().bridge.is_some_and(|bridge| bridge.leases_lost == 1));
     assert_eq!(loopback.look(|server| server.deferred()), 0);
     assert!(broker.stop(PATIENCE).is_clean());
 }
 
 #[test]
-fn a_suspect_that_fails_is_one_no_longer() {
+fn a_suspect_that_fails_is_no_longer_a_suspect() {
     let loopback = loopback();
     let (gate, one) = (Gate::closed(), broker(&loopback));
     let held = gate.clone();
     one.subscribe_with(failing(), move |_| held.pass()).expect("a subscription");
-    one.publish(event("fail.it")).expect("it is accepted");
+    one.publish(event("fail.it")).expect("accepted");
     gate.wait_for_arrival();
-    // The one that holds it would take it again at once.
-    one.pause(stats_of(&one, "failing").id).expect("it is known");
+    // Paused, because the holder would claim the event again.
+    one.pause(stats_of(&one, "failing").id).expect("known");
     loopback.crash_holders(2);
     let two = broker(&loopback);
     let attempts = fail_before(&two, failing(), 2);
@@ -232,7 +232,7 @@ fn a_suspect_that_fails_is_one_no_longer() {
     wait_until_deferred(&loopback);
     loopback.end_delays();
     assert_eq!(next(&attempts), 2);
-    loopback.wait_until("it is handled", |server| server.done("failing") == 1);
+    loopback.wait_until("the event is handled", |server| server.done("failing") == 1);
     assert_eq!(loopback.look(|server| server.marks), (1, 0), "the second call was not guarded");
     gate.open();
     assert!(two.stop(PATIENCE).is_clean());

@@ -1,4 +1,4 @@
-//! The name of an instance: one live process of a back end has it.
+//! Instance names: at a back end, one live process at a time has a name.
 
 use eventbroker::error::StartError;
 use eventbroker::{Broker, BrokerBuilder};
@@ -11,50 +11,53 @@ fn builder(loopback: &Loopback) -> BrokerBuilder {
 }
 
 #[test]
-fn a_configured_name_that_is_taken_is_an_error_and_free_again_when_its_holder_has_gone() {
+fn a_configured_name_that_is_taken_is_an_error_until_its_holder_stops() {
     let loopback = Loopback::new();
     let first = builder(&loopback).instance_id("shop-1").build().expect("the name is free");
-    let taken =
-        builder(&loopback).instance_id("shop-1").build().map(drop).expect_err("a broker that does not run yet has it");
+    let taken = builder(&loopback)
+        .instance_id("shop-1")
+        .build()
+        .map(drop)
+        .expect_err("a broker that does not run yet has the name");
     assert_eq!(taken, StartError::InstanceTaken { id: "shop-1".to_owned() });
     assert!(taken.to_string().contains("shop-1"));
     drop(first);
-    assert_eq!(builder(&loopback).instance_id("shop-1").build().expect("it is free").instance_id(), "shop-1");
+    assert_eq!(builder(&loopback).instance_id("shop-1").build().expect("the name is free").instance_id(), "shop-1");
 }
 
 #[test]
-fn a_default_name_that_is_taken_gets_a_number_and_events_carry_it() {
+fn a_default_name_that_is_taken_gets_a_number_which_events_carry() {
     let loopback = Loopback::new();
-    let [first, second] = [(); 2].map(|()| builder(&loopback).start().expect("it starts"));
+    let [first, second] = [(); 2].map(|()| builder(&loopback).start().expect("a running broker"));
     let name = first.instance_id().to_owned();
     assert_eq!(second.instance_id(), format!("{name}-2"));
     let id = second.publish(event("named.it")).expect("room").id;
-    let published = first.get(&id).expect("it answers").expect("it is held");
+    let published = first.get(&id).expect("the back end answers").expect("stored");
     assert_eq!(published.instance_id(), Some(second.instance_id()));
     drop(first);
-    let third = builder(&loopback).start().expect("it starts");
-    assert_eq!(third.instance_id(), name, "it is free again");
+    let third = builder(&loopback).start().expect("a running broker");
+    assert_eq!(third.instance_id(), name, "the name is free again");
 }
 
 #[test]
-fn a_back_end_that_is_away_is_asked_for_the_name_when_it_is_back() {
+fn a_name_is_claimed_after_an_outage_at_the_start() {
     let loopback = Loopback::new();
     loopback.set_unavailable(true);
     let first =
         builder(&loopback).instance_id("shop-1").start().expect("a back end that is away is no reason not to start");
     loopback.set_unavailable(false);
-    loopback.wait_until("it has the name", |server| server.has_name("shop-1"));
+    loopback.wait_until("the name is claimed", |server| server.has_name("shop-1"));
     assert!(first.stop(PATIENCE).is_clean());
 }
 
 #[test]
-fn a_name_that_was_taken_meanwhile_is_said() {
+fn a_name_that_was_taken_during_an_outage_is_reported() {
     let loopback = Loopback::new();
     loopback.set_unavailable(true);
-    let late = builder(&loopback).instance_id("shop-1").start().expect("it starts");
+    let late = builder(&loopback).instance_id("shop-1").start().expect("a running broker");
     loopback.take_name("shop-1");
     loopback.set_unavailable(false);
-    wait_until("it is said", || {
+    wait_until("the statistics report the name", || {
         let error = late.stats().bridge.and_then(|bridge| bridge.last_error);
         error.is_some_and(|error| error.contains("shop-1"))
     });

@@ -1,5 +1,5 @@
-//! Verdicts on leased deliveries: they wait for no delivery, travel together, and one that comes too late changes nothing. Shown on a
-//! back end in this process.
+//! Leases: verdicts share round trips and wait for no delivery, leases are extended while a handler runs, and a verdict
+//! after the loss of the lease changes nothing.
 
 use std::sync::mpsc::channel;
 use std::thread;
@@ -8,21 +8,21 @@ use std::time::{Duration, Instant};
 use eventbroker::{Broker, Config, EventId, ManualClock, PublishError, Scope, Status, SubscribeOptions};
 use eventbroker_conformance::loopback::Loopback;
 
-use crate::support::{Gate, PATIENCE, event, keyed, listen, manual_clock, numbered, open_gate, wait_until};
+use crate::support::{Gate, PATIENCE, event, keyed, listen, manual_clock, numbered, open_gate, stats_of, wait_until};
 
 const LEASE: Duration = Duration::from_secs(30);
 
 fn broker(loopback: &Loopback) -> Broker {
-    Broker::builder().worker_count(4).provider(loopback.provider()).start().expect("it starts")
+    Broker::builder().worker_count(4).provider(loopback.provider()).start().expect("a running broker")
 }
 
-/// A broker whose leases last 30 s by a clock that only the test moves.
+/// A broker with leases of 30 s on a manual clock.
 fn broker_with_clock(loopback: &Loopback, config: Config) -> (Broker, ManualClock) {
     loopback.set_lease_time(LEASE);
     let clock = manual_clock();
     let builder = Broker::builder().config(config).worker_count(4).manual_clock(&clock);
-    let broker = builder.provider(loopback.provider()).start().expect("it starts");
-    // For `settle_another`.
+    let broker = builder.provider(loopback.provider()).start().expect("a running broker");
+    // The subscription of `settle_another`.
     listen(&broker, SubscribeOptions::new("quick.*").name("quick"), &open_gate());
     (broker, clock)
 }
@@ -35,7 +35,12 @@ fn done(loopback: &Loopback, count: usize) {
     loopback.wait_until("they are settled", |server| server.done("shared") == count);
 }
 
-/// Lets the broker extend the leases that are due, `count` or more, and waits until it has read the answer.
+/// Waits until `count` leased deliveries are queued here. From then on the clock counts for their leases.
+fn wait_until_queued(broker: &Broker, count: u64) {
+    wait_until("the deliveries are queued", || stats_of(broker, "shared").queued == count);
+}
+
+/// Lets the broker extend the leases that are due, at least `count`, and waits until it has read the response.
 fn extend_leases(loopback: &Loopback, broker: &Broker, clock: &ManualClock, count: u64) {
     let before = loopback.look(|server| server.extensions);
     clock.advance(LEASE / 3);
@@ -47,7 +52,7 @@ fn extend_leases(loopback: &Loopback, broker: &Broker, clock: &ManualClock, coun
 
 fn settle_another(loopback: &Loopback, broker: &Broker) {
     let before = loopback.look(|server| server.done("quick"));
-    broker.publish(event("quick.it")).expect("it is accepted");
+    broker.publish(event("quick.it")).expect("accepted");
     loopback.wait_until("it is settled", |server| server.done("quick") == before + 1);
 }
 
@@ -57,13 +62,16 @@ fn a_verdict_does_not_wait_for_the_next_delivery() {
     let broker = broker(&loopback);
     let gate = Gate::closed();
     let calls = listen(&broker, shared(), &gate);
-    broker.publish(event("lease.it")).expect("it is accepted");
+    broker.publish(event("lease.it")).expect("accepted");
     calls.recv_timeout(PATIENCE).expect("the handler is called");
     loopback.hold_receives(true);
     gate.open();
     done(&loopback, 1);
     listen(&broker, SubscribeOptions::new("other.*").name("other"), &gate);
-    assert!(loopback.look(|server| server.queues.contains_key("other")), "nor does a registration");
+    assert!(
+        loopback.look(|server| server.queues.contains_key("other")),
+        "a registration does not wait for the next delivery either"
+    );
     loopback.hold_receives(false);
     assert!(broker.stop(PATIENCE).is_clean());
 }
@@ -74,11 +82,11 @@ fn verdicts_share_the_round_trips() {
     let broker = broker(&loopback);
     let calls = listen(&broker, shared(), &open_gate());
     loopback.hold_settles(true);
-    broker.publish(numbered("lease.it", 0)).expect("it is accepted");
+    broker.publish(numbered("lease.it", 0)).expect("accepted");
     calls.recv_timeout(PATIENCE).expect("the handler is called");
     loopback.wait_until("the first is being settled", |server| server.settles == 1);
     for number in 1..=100 {
-        broker.publish(numbered("lease.it", number)).expect("it is accepted");
+        broker.publish(numbered("lease.it", number)).expect("accepted");
         calls.recv_timeout(PATIENCE).expect("the handler is called");
     }
     wait_until("all are handled", || broker.stats().deliveries.done == 101);
@@ -100,20 +108,20 @@ fn leases_are_extended_while_a_handler_runs() {
         sender.send(delivery.cancelled()).expect("the test listens");
     })
     .expect("a subscription");
-    one.publish(event("lease.it")).expect("it is accepted");
+    one.publish(event("lease.it")).expect("accepted");
     gate.wait_for_arrival();
     let at_two = listen(&two, shared(), &open_gate());
-    // Beyond the first end of the lease.
+    // Four thirds of a lease: beyond its first end.
     (0..4).for_each(|_| extend_leases(&loopback, &one, &clock, 1));
     gate.open();
-    assert_eq!(at_one.recv_timeout(PATIENCE), Ok(false), "the lease is good");
+    assert_eq!(at_one.recv_timeout(PATIENCE), Ok(false), "the lease is valid");
     done(&loopback, 1);
     assert!(one.stop(PATIENCE).is_clean() && two.stop(PATIENCE).is_clean());
     assert_eq!(at_one.try_iter().count() + at_two.try_iter().count(), 0, "it was handled once");
 }
 
 #[test]
-fn a_handler_learns_that_its_lease_is_lost_and_its_verdict_changes_nothing() {
+fn a_call_whose_lease_is_lost_is_cancelled_and_its_verdict_changes_nothing() {
     let loopback = Loopback::new();
     let (broker, clock) = broker_with_clock(&loopback, Config::default());
     let (sender, calls) = channel();
@@ -121,7 +129,7 @@ fn a_handler_learns_that_its_lease_is_lost_and_its_verdict_changes_nothing() {
         .subscribe_with(shared().concurrency(1).queue_capacity(1), move |delivery| {
             let deadline = Instant::now() + PATIENCE;
             let mut cancelled = false;
-            // As in `listen`.
+            // The receiver is gone when the test has received enough.
             let _ = sender.send((delivery.event().id().clone(), false));
             while !cancelled && Instant::now() < deadline {
                 thread::park_timeout(Duration::from_millis(1));
@@ -131,36 +139,36 @@ fn a_handler_learns_that_its_lease_is_lost_and_its_verdict_changes_nothing() {
         })
         .expect("a subscription");
     let other = self::broker(&loopback);
-    let id = broker.publish(event("lease.it")).expect("it is accepted").id;
+    let id = broker.publish(event("lease.it")).expect("accepted").id;
     assert_eq!(calls.recv_timeout(PATIENCE), Ok((id.clone(), false)));
-    // It stands for one that takes no more.
-    let waits = broker.publish(event("lease.it")).expect("it is accepted").id;
-    loopback.wait_until("both are leased", |server| server.leased() == 2);
+    // The broker is full.
+    let waits = broker.publish(event("lease.it")).expect("accepted").id;
+    wait_until_queued(&broker, 1);
     let there = listen(&other, shared().concurrency(1), &open_gate());
     loopback.expire_leases();
     done(&loopback, 2);
-    // Two thirds of a lease after its start, its holder takes it for lost.
+    // The holder treats a lease as lost when two thirds of it have passed since the last extension.
     clock.advance(LEASE / 3 * 2);
-    assert_eq!(calls.recv_timeout(PATIENCE), Ok((id.clone(), true)), "the handler sees it");
+    assert_eq!(calls.recv_timeout(PATIENCE), Ok((id.clone(), true)), "the call is cancelled");
     let there: Vec<EventId> = there.try_iter().collect();
     assert_eq!(there, [id, waits], "another member has handled both");
-    wait_until("the late verdicts have come in", || broker.stats().bridge.is_some_and(|it| it.leases_lost == 2));
-    assert_eq!(loopback.look(|server| server.settlements.len()), 2, "they change nothing");
+    wait_until("the late verdicts are refused", || broker.stats().bridge.is_some_and(|it| it.leases_lost == 2));
+    assert_eq!(loopback.look(|server| server.settlements.len()), 2, "late verdicts change nothing");
     broker.stop(PATIENCE);
     assert!(other.stop(PATIENCE).is_clean());
-    assert_eq!(calls.try_iter().count(), 0, "what has not begun when the lease is lost does not begin");
+    assert_eq!(calls.try_iter().count(), 0, "no call begins after its lease is lost");
 }
 
 #[test]
-fn what_waits_behind_a_lost_lease_with_the_same_key_does_not_overtake_it() {
+fn an_event_queued_behind_a_lost_lease_of_its_key_does_not_overtake_it() {
     let loopback = Loopback::new();
     let (broker, clock) = broker_with_clock(&loopback, Config::default());
     let gate = Gate::closed();
     let calls = listen(&broker, shared().concurrency(1), &gate);
-    let runs = broker.publish(event("lease.it")).expect("it is accepted").id;
+    let runs = broker.publish(event("lease.it")).expect("accepted").id;
     assert_eq!(calls.recv_timeout(PATIENCE), Ok(runs));
-    let [first, second] = ["lease.it"; 2].map(|it| broker.publish(keyed(it, "one")).expect("it is accepted").id);
-    loopback.wait_until("all are leased", |server| server.leased() == 3);
+    let [first, second] = ["lease.it"; 2].map(|it| broker.publish(keyed(it, "one")).expect("accepted").id);
+    wait_until_queued(&broker, 2);
     loopback.expire_lease(&first);
     extend_leases(&loopback, &broker, &clock, 2);
     gate.open();
@@ -170,22 +178,22 @@ fn what_waits_behind_a_lost_lease_with_the_same_key_does_not_overtake_it() {
 }
 
 #[test]
-fn what_comes_while_a_lost_lease_is_not_given_back_does_not_overtake_it() {
+fn an_event_that_arrives_before_the_redelivery_of_its_key_does_not_overtake_it() {
     let loopback = Loopback::new();
     let (broker, clock) = broker_with_clock(&loopback, Config::default());
     let gate = Gate::closed();
     let calls = listen(&broker, shared().concurrency(1), &gate);
-    let runs = broker.publish(event("lease.it")).expect("it is accepted").id;
+    let runs = broker.publish(event("lease.it")).expect("accepted").id;
     assert_eq!(calls.recv_timeout(PATIENCE), Ok(runs));
-    let first = broker.publish(keyed("lease.it", "one")).expect("it is accepted").id;
-    loopback.wait_until("both are leased", |server| server.leased() == 2);
+    let first = broker.publish(keyed("lease.it", "one")).expect("accepted").id;
+    wait_until_queued(&broker, 1);
     loopback.withhold(Some(&first));
     loopback.expire_lease(&first);
     extend_leases(&loopback, &broker, &clock, 1);
-    let second = broker.publish(keyed("lease.it", "one")).expect("it is accepted").id;
-    loopback.wait_until("it comes before what was lost", |server| server.leased() == 2);
+    let second = broker.publish(keyed("lease.it", "one")).expect("accepted").id;
+    loopback.wait_until("the second event arrives before the lost one", |server| server.leased() == 2);
     loopback.withhold(None);
-    loopback.wait_until("all are here", |server| server.leased() == 3);
+    loopback.wait_until("all are leased", |server| server.leased() == 3);
     gate.open();
     done(&loopback, 3);
     assert_eq!(calls.try_iter().collect::<Vec<_>>(), [first, second]);
@@ -193,41 +201,41 @@ fn what_comes_while_a_lost_lease_is_not_given_back_does_not_overtake_it() {
 }
 
 #[test]
-fn a_lease_counts_from_when_it_was_asked_for() {
+fn a_lease_counts_from_its_request() {
     let loopback = Loopback::new();
     loopback.set_lease_time(LEASE);
     loopback.answer_late(LEASE + Duration::from_secs(1));
     let broker = broker(&loopback);
     let calls = listen(&broker, shared().concurrency(1), &open_gate());
-    let first = broker.publish(event("lease.it")).expect("it is accepted").id;
-    wait_until("it was handed over too late", || broker.stats().bridge.is_some_and(|bridge| bridge.ingested >= 3));
+    let first = broker.publish(event("lease.it")).expect("accepted").id;
+    wait_until("the event was delivered too late", || broker.stats().bridge.is_some_and(|bridge| bridge.ingested >= 3));
     loopback.answer_late(Duration::ZERO);
     done(&loopback, 1);
-    let last = broker.publish(event("lease.it")).expect("it is accepted").id;
+    let last = broker.publish(event("lease.it")).expect("accepted").id;
     done(&loopback, 2);
     let called: Vec<EventId> = calls.try_iter().collect();
-    assert_eq!(called, [first, last], "each is handled once, under a lease that is good");
+    assert_eq!(called, [first, last], "each event is handled once, under a valid lease");
     assert!(broker.stop(PATIENCE).is_clean());
 }
 
 #[test]
-fn a_stuck_handler_loses_its_lease() {
+fn the_lease_of_a_stuck_handler_is_not_extended() {
     let loopback = Loopback::new();
     let mut config = Config::default();
     config.max_handler_time = Duration::from_millis(1);
     let (one, clock) = broker_with_clock(&loopback, config);
     let gate = Gate::closed();
     let at_one = listen(&one, shared().concurrency(1).queue_capacity(1), &gate);
-    let id = one.publish(event("lease.it")).expect("it is accepted").id;
+    let id = one.publish(event("lease.it")).expect("accepted").id;
     assert_eq!(at_one.recv_timeout(PATIENCE), Ok(id.clone()));
-    one.publish(event("lease.filler")).expect("it is accepted");
-    loopback.wait_until("it is full", |server| server.leased() == 2);
+    one.publish(event("lease.filler")).expect("accepted");
+    wait_until_queued(&one, 1);
     let before = loopback.look(|server| server.extensions);
     extend_leases(&loopback, &one, &clock, 1);
     assert_eq!(
         loopback.look(|server| server.extensions),
         before + 1,
-        "only the lease of the one that waits is extended"
+        "only the lease of the waiting event is extended"
     );
     loopback.expire_lease(&id);
     let two = broker(&loopback);
@@ -239,19 +247,19 @@ fn a_stuck_handler_loses_its_lease() {
 }
 
 #[test]
-fn an_event_that_the_back_end_knows_is_a_duplicate_for_every_instance() {
+fn an_event_known_to_the_back_end_is_a_duplicate_for_every_instance() {
     let loopback = Loopback::new();
     let (one, two) = (broker(&loopback), broker(&loopback));
     let here = listen(&two, SubscribeOptions::new("lease.*").name("here").scope(Scope::Local), &open_gate());
     let sent = event("lease.it");
-    assert!(!one.publish(sent.clone()).expect("it is accepted").duplicate);
-    let again = two.publish(sent.clone()).expect("it is accepted");
+    assert!(!one.publish(sent.clone()).expect("accepted").duplicate);
+    let again = two.publish(sent.clone()).expect("accepted");
     assert_eq!((again.id, again.duplicate, again.deliveries), (sent.id().clone(), true, 0));
-    assert!(two.publish_sync(sent.clone()).expect("it is accepted").duplicate);
+    assert!(two.publish_sync(sent.clone()).expect("accepted").duplicate);
     let other = eventbroker::Event::builder(sent.source(), "lease.it").id(sent.id().clone()).payload("other").build();
     match two.publish(other.expect("a valid event")) {
         Err(PublishError::IdConflict { event }) => assert_eq!(event.id(), sent.id()),
-        other => panic!("its content is another: {other:?}"),
+        other => panic!("not an id conflict: {other:?}"),
     }
     assert_eq!(two.stats().duplicates, 2);
     assert!(one.stop(PATIENCE).is_clean() && two.stop(PATIENCE).is_clean());
@@ -259,7 +267,7 @@ fn an_event_that_the_back_end_knows_is_a_duplicate_for_every_instance() {
 }
 
 #[test]
-fn no_status_is_lost_in_an_outage_however_many_change() {
+fn no_status_is_lost_in_an_outage_with_thousands_of_changes() {
     const EVENTS: u64 = 12_000;
     let loopback = Loopback::new();
     let broker = broker(&loopback);
@@ -268,12 +276,12 @@ fn no_status_is_lost_in_an_outage_however_many_change() {
     let calls = listen(&broker, options, &gate);
     let receipts: Vec<_> = (0..EVENTS).map(|it| publish_when_there_is_room(&broker, it)).collect();
     for receipt in &receipts {
-        receipt.wait(PATIENCE).expect("it is accepted");
+        receipt.wait(PATIENCE).expect("accepted");
     }
     calls.recv_timeout(PATIENCE).expect("the handler is called");
     loopback.set_unavailable(true);
     gate.open();
-    wait_until("all are handled here", || broker.stats().deliveries.done == EVENTS);
+    wait_until("all are handled locally", || broker.stats().deliveries.done == EVENTS);
     loopback.set_unavailable(false);
     assert!(broker.stop(PATIENCE).is_clean());
     let completed =

@@ -1,5 +1,5 @@
-//! The seam to back ends: what is accepted the back end holds, what it hands out is settled after the handler, and whatever
-//! fails there is survived; shown on a back end in this process, which passes the suite of all providers as well.
+//! Brokers on the loopback, a back end inside this process, for the tests beside this file; and its run of the
+//! conformance suite.
 
 use std::collections::BTreeSet;
 use std::sync::mpsc::Receiver;
@@ -17,7 +17,7 @@ mod conformance {
     eventbroker_conformance::conformance_tests!(Loopback::with_broadcast);
 }
 
-/// How soon all works again when the back end is back.
+/// How long a broker takes at most to resume after an outage.
 pub(super) const RECOVERY: Duration = Duration::from_secs(3);
 
 pub(super) fn broker(loopback: &Loopback) -> Broker {
@@ -27,7 +27,7 @@ pub(super) fn broker(loopback: &Loopback) -> Broker {
 pub(super) fn broker_with(loopback: &Loopback, config: Config) -> Broker {
     let retry = RetryPolicy::fixed(3, Duration::from_millis(5));
     let builder = Broker::builder().config(config).worker_count(4).retry_policy(retry);
-    builder.provider(loopback.provider()).start().expect("it starts")
+    builder.provider(loopback.provider()).start().expect("a running broker")
 }
 
 pub(super) fn named(name: &str, pattern: &str) -> SubscribeOptions {
@@ -43,7 +43,7 @@ pub(super) fn next(calls: &Receiver<EventId>) -> EventId {
 }
 
 pub(super) fn bridge_stats(broker: &Broker) -> BridgeStats {
-    broker.stats().bridge.expect("there is a back end")
+    broker.stats().bridge.expect("a back end")
 }
 
 pub(super) fn finish(broker: &Broker) {

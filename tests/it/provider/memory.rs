@@ -1,4 +1,4 @@
-//! The memory provider passes the suite of all providers.
+//! The conformance suite of providers, for the memory provider.
 
 use eventbroker::provider::Provider;
 use eventbroker_conformance::{Abilities, Subject, conformance_tests};

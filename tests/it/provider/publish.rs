@@ -1,4 +1,5 @@
-//! Publishing to a back end: an event is accepted once the back end has it, and refusals, outages and lost answers are survived.
+//! Publishing to a back end: an event is accepted once the back end has it, and refusals, outages and lost answers are
+//! survived.
 
 use std::collections::BTreeSet;
 use std::sync::Barrier;
@@ -14,20 +15,20 @@ use super::loopback::{RECOVERY, bridge_stats, broker, broker_with, finish, local
 use crate::support::{PATIENCE, event, listen, numbered, open_gate};
 
 #[test]
-fn an_event_is_accepted_when_the_back_end_holds_it_and_not_before() {
+fn an_event_is_accepted_when_the_back_end_has_stored_it_and_not_before() {
     let loopback = Loopback::new();
     let broker = broker(&loopback);
     let calls = listen(&broker, local("here", "held.*"), &open_gate());
     loopback.hold_sends(true);
     let sent = event("held.it");
-    let receipt = broker.publish_async(sent.clone()).expect("there is room");
+    let receipt = broker.publish_async(sent.clone()).expect("accepted");
     loopback.wait_until("the event is being sent", |server| server.sends == 1);
     let early = receipt.wait(Duration::ZERO).expect_err("the back end has not answered");
     assert_eq!((early.code(), early.event()), ("unknown", &sent));
     assert_eq!(bridge_stats(&broker).mirror_backlog, 1);
-    assert!(calls.try_recv().is_err(), "it is dispatched only when it is accepted");
+    assert!(calls.try_recv().is_err(), "an event is dispatched only after it is accepted");
     loopback.hold_sends(false);
-    let accepted = receipt.wait(PATIENCE).expect("it is accepted");
+    let accepted = receipt.wait(PATIENCE).expect("accepted");
     assert_eq!((&accepted.id, accepted.duplicate, accepted.deliveries), (sent.id(), false, 1));
     assert!(loopback.look(|server| server.events.contains_key(sent.id())));
     assert_eq!(next(&calls), *sent.id());
@@ -35,16 +36,16 @@ fn an_event_is_accepted_when_the_back_end_holds_it_and_not_before() {
 }
 
 #[test]
-fn publishers_share_the_round_trips() {
+fn publishes_share_round_trips() {
     let loopback = Loopback::new();
     let broker = broker(&loopback);
     loopback.hold_sends(true);
-    let first = broker.publish_async(event("batch.first")).expect("there is room");
+    let first = broker.publish_async(event("batch.first")).expect("accepted");
     loopback.wait_until("the first is being sent", |server| server.sends == 1);
     let receipts: Vec<_> = (0..100).map(|it| broker.publish_async(numbered("batch.it", it)).expect("room")).collect();
     loopback.hold_sends(false);
     for receipt in receipts.iter().chain([&first]) {
-        receipt.wait(PATIENCE).expect("it is accepted");
+        receipt.wait(PATIENCE).expect("accepted");
     }
     assert_eq!(loopback.look(|server| (server.sends, server.events.len())), (2, 101));
     assert_eq!(bridge_stats(&broker).mirrored, 101);
@@ -52,7 +53,7 @@ fn publishers_share_the_round_trips() {
 }
 
 #[test]
-fn what_the_back_end_refuses_comes_back_and_leaves_nothing() {
+fn an_event_that_the_back_end_refuses_is_returned_and_leaves_nothing() {
     let loopback = Loopback::new();
     let broker = broker(&loopback);
     let calls = listen(&broker, local("here", "refused.*").queue_capacity(1), &open_gate());
@@ -64,44 +65,44 @@ fn what_the_back_end_refuses_comes_back_and_leaves_nothing() {
                 assert_eq!(*event, sent);
                 assert_eq!(reason, "no such stream");
             }
-            other => panic!("it is refused, and its room is free again: {other:?}"),
+            other => panic!("not refused: {other:?}"),
         }
     }
     assert_eq!(broker.get(sent.id()), Ok(None));
-    assert_eq!(broker.list(&Filter::default()).expect("it answers").events, []);
+    assert_eq!(broker.list(&Filter::default()).expect("the back end answers").events, []);
     let stats = broker.stats();
     assert_eq!((stats.accepted, stats.rejected), (0, 3));
     loopback.refuse(None);
-    assert!(!broker.publish(sent.clone()).expect("now it is accepted").duplicate);
+    assert!(!broker.publish(sent.clone()).expect("accepted").duplicate);
     assert_eq!(next(&calls), *sent.id());
     finish(&broker);
     assert_eq!(calls.try_iter().count(), 0);
 }
 
 #[test]
-fn a_publish_waits_for_a_back_end_that_is_away_and_goes_on_when_it_is_back() {
+fn a_publish_waits_for_an_unavailable_back_end_and_goes_on_after_the_outage() {
     let loopback = Loopback::new();
     let broker = broker(&loopback);
     let shared = listen(&broker, named("shared", "away.*"), &open_gate());
     loopback.set_unavailable(true);
     let sent = event("away.it");
-    let receipt = broker.publish_async(sent.clone()).expect("it never waits for the back end");
-    loopback.wait_until("it was tried again", |server| server.failures >= 6);
-    assert_eq!(receipt.wait(Duration::ZERO).expect_err("nobody knows yet").code(), "unknown");
+    let receipt = broker.publish_async(sent.clone()).expect("accepted without the back end");
+    loopback.wait_until("the send was retried", |server| server.failures >= 6);
+    assert_eq!(receipt.wait(Duration::ZERO).expect_err("no response yet").code(), "unknown");
     let stats = bridge_stats(&broker);
     assert!(stats.errors >= 1, "{stats:?}");
     let error = stats.last_error.expect("the last error");
     assert!(error.contains("the loopback was switched off"), "{error}");
     loopback.set_unavailable(false);
     let back = Instant::now();
-    receipt.wait(PATIENCE).expect("it is accepted");
+    receipt.wait(PATIENCE).expect("accepted");
     assert_eq!(next(&shared), *sent.id());
     assert!(back.elapsed() < RECOVERY, "it took {:?}", back.elapsed());
     finish(&broker);
 }
 
 #[test]
-fn a_publish_that_is_not_answered_in_time_is_unknown_and_can_be_repeated() {
+fn a_publish_without_a_response_in_time_is_unknown_and_can_be_repeated() {
     let loopback = Loopback::new();
     let config = {
         let mut config = Config::default();
@@ -112,10 +113,10 @@ fn a_publish_that_is_not_answered_in_time_is_unknown_and_can_be_repeated() {
     let calls = listen(&broker, named("shared", "late.*"), &open_gate());
     loopback.set_unavailable(true);
     let sent = event("late.it");
-    let unknown = broker.publish(sent.clone()).expect_err("nobody answers");
+    let unknown = broker.publish(sent.clone()).expect_err("no response");
     assert_eq!((unknown.code(), unknown.event()), ("unknown", &sent));
     loopback.set_unavailable(false);
-    loopback.wait_until("it is held after all", |server| server.events.contains_key(sent.id()));
+    loopback.wait_until("the event is stored after all", |server| server.events.contains_key(sent.id()));
     let deadline = Instant::now() + PATIENCE;
     while let Err(error) = broker.publish(unknown.event().clone()) {
         assert!(Instant::now() < deadline, "{error}");
@@ -123,18 +124,18 @@ fn a_publish_that_is_not_answered_in_time_is_unknown_and_can_be_repeated() {
     }
     assert_eq!(next(&calls), *sent.id());
     finish(&broker);
-    assert_eq!(calls.try_iter().count(), 0, "the repetition is the same event");
+    assert_eq!(calls.try_iter().count(), 0, "the repeated publish is a duplicate");
 }
 
 #[test]
-fn an_answer_that_is_lost_is_asked_for_again() {
+fn a_publish_whose_response_is_lost_is_repeated() {
     let loopback = Loopback::new();
     let broker = broker(&loopback);
     let here = listen(&broker, local("here", "lost.*"), &open_gate());
     let shared = listen(&broker, named("shared", "lost.*"), &open_gate());
     loopback.lose_answers(2);
     let sent = event("lost.it");
-    assert!(!broker.publish(sent.clone()).expect("it is accepted").duplicate);
+    assert!(!broker.publish(sent.clone()).expect("accepted").duplicate);
     assert_eq!(loopback.look(|server| (server.sends, server.events.len())), (3, 1));
     assert_eq!((next(&here), next(&shared)), (sent.id().clone(), sent.id().clone()));
     finish(&broker);
@@ -142,7 +143,7 @@ fn an_answer_that_is_lost_is_asked_for_again() {
 }
 
 #[test]
-fn local_subscriptions_get_what_comes_back_first() {
+fn local_and_shared_subscriptions_each_receive_every_event_once() {
     let loopback = Loopback::new();
     let broker = broker(&loopback);
     let here = listen(&broker, local("here", "race.*"), &open_gate());
@@ -150,7 +151,7 @@ fn local_subscriptions_get_what_comes_back_first() {
     let receipts: Vec<_> = (0..300).map(|it| broker.publish_async(numbered("race.it", it)).expect("room")).collect();
     let mut ids = BTreeSet::new();
     for receipt in receipts {
-        let accepted = receipt.wait(PATIENCE).expect("it is accepted");
+        let accepted = receipt.wait(PATIENCE).expect("accepted");
         assert_eq!((accepted.duplicate, accepted.deliveries), (false, 1));
         ids.insert(accepted.id);
     }
@@ -162,7 +163,7 @@ fn local_subscriptions_get_what_comes_back_first() {
 }
 
 #[test]
-fn a_synchronous_publish_runs_the_local_ones_after_the_back_end_has_it() {
+fn a_synchronous_publish_runs_local_subscriptions_after_the_back_end_has_the_event() {
     let loopback = Loopback::new();
     let broker = broker(&loopback);
     let held = loopback.clone();
@@ -174,22 +175,22 @@ fn a_synchronous_publish_runs_the_local_ones_after_the_back_end_has_it() {
         .expect("a subscription");
     let shared = listen(&broker, named("shared", "sync.*"), &open_gate());
     for number in 0..50 {
-        // Lost answers let it come back before the publisher knows.
+        // With a lost response, the event is delivered before the publisher has its result.
         loopback.lose_answers(number as u32 % 2);
-        let report = broker.publish_sync(numbered("sync.it", number)).expect("it is accepted");
+        let report = broker.publish_sync(numbered("sync.it", number)).expect("accepted");
         assert!(!report.duplicate && report.is_success(), "{report:?}");
         assert_eq!((report.settled.len(), report.settled[0].attempts), (1, 1));
         assert_eq!(next(&shared), report.id);
     }
     loopback.refuse(Some("no"));
-    let error = broker.publish_sync(event("sync.refused")).expect_err("it is refused");
+    let error = broker.publish_sync(event("sync.refused")).expect_err("refused");
     assert_eq!(error.code(), "rejected");
     finish(&broker);
     assert_eq!(shared.try_iter().count(), 0);
 }
 
 #[test]
-fn the_backlog_is_bounded() {
+fn the_backlog_of_unsent_events_is_bounded() {
     let loopback = Loopback::new();
     let broker = broker(&loopback);
     loopback.set_unavailable(true);
@@ -204,7 +205,7 @@ fn the_backlog_is_bounded() {
     assert!(matches!(full, PublishError::Full { limit: FullLimit::Mirror { .. }, .. }), "{full}");
     loopback.set_unavailable(false);
     for receipt in &accepted {
-        receipt.wait(PATIENCE).expect("it is accepted");
+        receipt.wait(PATIENCE).expect("accepted");
     }
     assert_eq!(loopback.look(|server| server.events.len()), accepted.len());
     finish(&broker);
@@ -222,7 +223,7 @@ fn concurrent_publishes_of_one_id_are_one_event() {
             let (broker, sent, at_once) = (&brokers[number % 2], sent.clone(), &at_once);
             scope.spawn(move || {
                 at_once.wait();
-                broker.publish(sent).expect("it is accepted");
+                broker.publish(sent).expect("accepted");
             });
         }
     });

@@ -12,11 +12,11 @@ use eventbroker_conformance::loopback::Loopback;
 use super::loopback::{broker, finish, named, next};
 use crate::support::{PATIENCE, event, listen, open_gate};
 
-/// So long nothing happens while the back end has not answered to a registration.
+/// How long a test checks that a call does not return before the back end has confirmed the registration.
 const A_WHILE: Duration = Duration::from_millis(100);
 
 #[test]
-fn subscribe_waits_until_the_back_end_knows() {
+fn subscribe_waits_for_the_registration_at_the_back_end() {
     let loopback = Loopback::new();
     let broker = broker(&loopback);
     loopback.hold_registrations(true);
@@ -26,17 +26,17 @@ fn subscribe_waits_until_the_back_end_knows() {
             let calls = listen(&broker, named("known", "known.*"), &open_gate());
             sender.send(calls).expect("the test waits");
         });
-        assert!(subscribed.recv_timeout(A_WHILE).is_err(), "it returned before the back end knew");
+        assert!(subscribed.recv_timeout(A_WHILE).is_err(), "returned before the registration");
         loopback.hold_registrations(false);
-        let calls = subscribed.recv_timeout(PATIENCE).expect("it returns");
-        let id = broker.publish(event("known.it")).expect("it is accepted").id;
+        let calls = subscribed.recv_timeout(PATIENCE).expect("returned");
+        let id = broker.publish(event("known.it")).expect("accepted").id;
         assert_eq!(next(&calls), id);
     });
     finish(&broker);
 }
 
 #[test]
-fn start_waits_until_the_back_end_knows_the_subscriptions_made_before() {
+fn start_waits_for_the_registration_of_earlier_subscriptions() {
     let loopback = Loopback::new();
     let broker = Broker::builder().provider(loopback.provider()).build().expect("valid settings");
     let all: Vec<_> = (0..20).map(|it| listen(&broker, named(&format!("s{it}"), "early.*"), &open_gate())).collect();
@@ -44,14 +44,14 @@ fn start_waits_until_the_back_end_knows_the_subscriptions_made_before() {
     let (sender, started) = channel();
     thread::scope(|scope| {
         scope.spawn(|| {
-            broker.start().expect("it starts");
+            broker.start().expect("a running broker");
             sender.send(()).expect("the test waits");
         });
-        assert!(started.recv_timeout(A_WHILE).is_err(), "it returned before the back end knew");
+        assert!(started.recv_timeout(A_WHILE).is_err(), "returned before the registration");
         loopback.hold_registrations(false);
-        started.recv_timeout(PATIENCE).expect("it returns");
+        started.recv_timeout(PATIENCE).expect("returned");
     });
-    let id = broker.publish(event("early.it")).expect("it is accepted").id;
+    let id = broker.publish(event("early.it")).expect("accepted").id;
     for calls in &all {
         assert_eq!(next(calls), id);
     }
@@ -59,7 +59,7 @@ fn start_waits_until_the_back_end_knows_the_subscriptions_made_before() {
 }
 
 #[test]
-fn unnamed_subscriptions_are_known_by_their_pattern() {
+fn unnamed_subscriptions_are_registered_under_their_pattern() {
     let loopback = Loopback::new();
     let (one, two) = (broker(&loopback), broker(&loopback));
     for pattern in ["a.*", "b.*"] {
@@ -70,32 +70,32 @@ fn unnamed_subscriptions_are_known_by_their_pattern() {
     }
     let members = loopback.look(|server| server.queues.values().map(|it| it.members.len()).collect::<Vec<_>>());
     assert_eq!(members, [2, 2], "each pattern is one subscription with two members");
-    let error = one.subscribe("a.*", |_| ()).expect_err("it would be the same subscription twice");
+    let error = one.subscribe("a.*", |_| ()).expect_err("the same subscription twice");
     assert!(matches!(error, SubscribeError::NameTaken { .. }), "{error}");
     finish(&one);
     finish(&two);
 }
 
 #[test]
-fn a_name_that_means_another_pattern_is_refused() {
+fn a_registered_name_with_another_pattern_is_refused() {
     let loopback = Loopback::new();
     let (one, two) = (broker(&loopback), broker(&loopback));
     let calls = listen(&one, named("mail", "order.*"), &open_gate());
-    let error = two.subscribe_with(named("mail", "user.*"), |_| ()).expect_err("it has another pattern");
+    let error = two.subscribe_with(named("mail", "user.*"), |_| ()).expect_err("another pattern");
     assert!(matches!(error, SubscribeError::Refused { .. }), "{error}");
     let text = error.to_string();
     assert!(text.contains("order.*") && text.contains("user.*") && text.contains("loopback"), "{text}");
     assert_eq!(two.stats().subscriptions, []);
     listen(&two, named("mail", "order.*"), &open_gate());
-    let id = one.publish(event("order.it")).expect("it is accepted").id;
-    loopback.wait_until("it is handled", |server| server.done("mail") == 1);
+    let id = one.publish(event("order.it")).expect("accepted").id;
+    loopback.wait_until("the event is handled", |server| server.done("mail") == 1);
     finish(&one);
     finish(&two);
     assert!(calls.try_iter().all(|call| call == id));
 }
 
 #[test]
-fn what_the_back_end_cannot_do_is_refused_at_subscribe() {
+fn options_that_the_back_end_does_not_support_are_refused_at_subscribe() {
     let loopback = Loopback::new();
     let broker = broker(&loopback);
     let error = broker
@@ -108,7 +108,7 @@ fn what_the_back_end_cannot_do_is_refused_at_subscribe() {
 }
 
 #[test]
-fn a_subscription_made_during_an_outage_is_registered_afterwards() {
+fn a_subscription_made_during_an_outage_is_registered_after_it() {
     let loopback = Loopback::new();
     let broker = Arc::new(broker(&loopback));
     let other = self::broker(&loopback);
@@ -116,11 +116,11 @@ fn a_subscription_made_during_an_outage_is_registered_afterwards() {
     let failures = loopback.look(|server| server.failures);
     let subscriber = Arc::clone(&broker);
     let made = thread::spawn(move || listen(&subscriber, named("patient", "patient.*"), &open_gate()));
-    loopback.wait_until("registering has failed", |server| server.failures > failures + 1);
+    loopback.wait_until("the registration has failed", |server| server.failures > failures + 1);
     loopback.set_unavailable(false);
-    loopback.wait_until("it is registered", |server| server.queues.contains_key("patient"));
+    loopback.wait_until("the subscription is registered", |server| server.queues.contains_key("patient"));
     let calls = made.join().expect("no panic");
-    let id = other.publish(event("patient.it")).expect("it is accepted").id;
+    let id = other.publish(event("patient.it")).expect("accepted").id;
     assert_eq!(next(&calls), id);
     finish(&broker);
     finish(&other);

@@ -10,25 +10,25 @@ use super::loopback::{RECOVERY, bridge_stats, broker, finish, ids_of, local, nam
 use crate::support::{Gate, event, listen, numbered, open_gate, wait_until};
 
 #[test]
-fn get_and_list_ask_the_back_end() {
+fn get_and_list_read_from_the_back_end() {
     let loopback = Loopback::new();
     let (one, two) = (broker(&loopback), broker(&loopback));
     let sent: Vec<Event> = (0..10).map(|it| numbered("look.it", it)).collect();
     for event in &sent {
-        one.publish(event.clone()).expect("it is accepted");
+        one.publish(event.clone()).expect("accepted");
     }
     for event in &sent {
-        let found = two.get(event.id()).expect("it answers").expect("the other has published it");
+        let found = two.get(event.id()).expect("the back end answers").expect("published by the other broker");
         assert_eq!((found.id(), found.payload()), (event.id(), event.payload()));
     }
-    let page = two.list(&Filter { limit: Some(7), ..Filter::default() }).expect("it answers");
+    let page = two.list(&Filter { limit: Some(7), ..Filter::default() }).expect("the back end answers");
     assert_eq!((page.events.len(), page.next.is_some()), (7, true));
-    let rest = two.list(&Filter { after: page.next, ..Filter::default() }).expect("it answers");
+    let rest = two.list(&Filter { after: page.next, ..Filter::default() }).expect("the back end answers");
     assert_eq!((rest.events.len(), rest.next), (3, None));
     assert_eq!(ids_of(&[page.events, rest.events].concat()), ids_of(&sent));
     loopback.set_unavailable(true);
-    two.list(&Filter::default()).expect_err("it is away");
-    two.get(event("look.other").id()).expect_err("it is away");
+    two.list(&Filter::default()).expect_err("unavailable");
+    two.get(event("look.other").id()).expect_err("unavailable");
     loopback.set_unavailable(false);
     finish(&one);
     finish(&two);
@@ -43,13 +43,17 @@ fn final_statuses_reach_the_back_end() {
         _ => Ok(()),
     })
     .expect("a subscription");
-    let good = one.publish(event("status.good")).expect("it is accepted").id;
-    let bad = one.publish(event("status.bad")).expect("it is accepted").id;
+    let good = one.publish(event("status.good")).expect("accepted").id;
+    let bad = one.publish(event("status.bad")).expect("accepted").id;
     loopback.wait_until("the good one is completed", |server| server.events[&good].status() == Status::Completed);
     loopback.wait_until("the bad one is failed", |server| server.events[&bad].status() == Status::Failed);
-    let failed = one.get(&bad).expect("it answers").expect("it is known");
-    assert_eq!((failed.status(), failed.error()), (Status::Failed, Some("it broke")), "the publisher sees it, too");
-    let unheard = one.publish(event("nobody.listens")).expect("it is accepted").id;
+    let failed = one.get(&bad).expect("the back end answers").expect("known");
+    assert_eq!(
+        (failed.status(), failed.error()),
+        (Status::Failed, Some("it broke")),
+        "the publisher reads the same status"
+    );
+    let unheard = one.publish(event("nobody.listens")).expect("accepted").id;
     finish(&one);
     finish(&two);
     assert_eq!(loopback.status(&unheard), Some(Status::Completed));
@@ -67,8 +71,8 @@ fn verdicts_of_local_subscriptions_reach_the_back_end() {
             Err::<(), _>(HandlerError::permanent("it broke"))
         })
         .expect("a subscription");
-    let id = broker.publish(event("told.it")).expect("it is accepted").id;
-    loopback.wait_until("it is processing", |server| server.events[&id].status() == Status::Processing);
+    let id = broker.publish(event("told.it")).expect("accepted").id;
+    loopback.wait_until("the event is processing", |server| server.events[&id].status() == Status::Processing);
     gate.open();
     finish(&broker);
     let failed = loopback.look(|server| server.events[&id].clone());
@@ -85,13 +89,13 @@ fn statuses_and_verdicts_survive_an_outage() {
     loopback.wait_until("all are leased", |server| server.leased() == 20);
     next(&calls);
     listen(&broker, local("here", "near.it"), &gate);
-    let near = broker.publish(event("near.it")).expect("it is accepted").id;
-    loopback.wait_until("it is processing", |server| server.events[&near].status() == Status::Processing);
+    let near = broker.publish(event("near.it")).expect("accepted").id;
+    loopback.wait_until("the event is processing", |server| server.events[&near].status() == Status::Processing);
     loopback.set_unavailable(true);
     gate.open();
     let (errors, failures) = (bridge_stats(&broker).errors, loopback.look(|server| server.failures));
-    wait_until("all are handled here", || broker.stats().deliveries.done == 21);
-    loopback.wait_until("telling it has failed", |server| server.failures > failures + 4);
+    wait_until("all are handled locally", || broker.stats().deliveries.done == 21);
+    loopback.wait_until("settling has failed", |server| server.failures > failures + 4);
     assert!(bridge_stats(&broker).errors > errors);
     assert_eq!(loopback.look(|server| server.settlements.len()), 0);
     loopback.set_unavailable(false);
@@ -105,14 +109,14 @@ fn statuses_and_verdicts_survive_an_outage() {
 }
 
 #[test]
-fn stats_count_what_went_out_and_came_in() {
+fn statistics_count_sent_and_received_events() {
     let loopback = Loopback::new();
     let broker = broker(&loopback);
     assert_eq!(bridge_stats(&broker), eventbroker::stats::BridgeStats::default());
     let calls = listen(&broker, named("shared", "count.yes"), &open_gate());
     for number in 0..10 {
-        broker.publish(numbered("count.yes", number)).expect("it is accepted");
-        broker.publish(numbered("count.no", number)).expect("it is accepted");
+        broker.publish(numbered("count.yes", number)).expect("accepted");
+        broker.publish(numbered("count.no", number)).expect("accepted");
     }
     (0..10).for_each(|_| drop(next(&calls)));
     finish(&broker);
@@ -123,6 +127,6 @@ fn stats_count_what_went_out_and_came_in() {
     assert_eq!(
         (totals.accepted, totals.completed, totals.in_flight),
         (20, 20, 0),
-        "an event that came back counts once"
+        "an event that is also delivered here counts once"
     );
 }

@@ -1,4 +1,5 @@
-//! Unsubscribe and stop with a back end: deliveries that have not begun are released, and the report names unsent events.
+//! Unsubscribe and stop with a back end: leases of deliveries that have not begun are released, and the report lists
+//! unsent events.
 
 use std::collections::BTreeSet;
 use std::sync::mpsc::channel;
@@ -12,7 +13,7 @@ use super::loopback::{broker, finish, ids_of, named, next};
 use crate::support::{Gate, PATIENCE, listen, numbered, open_gate};
 
 #[test]
-fn unsubscribe_gives_back_what_has_not_started() {
+fn unsubscribe_releases_deliveries_that_have_not_begun() {
     let loopback = Loopback::new();
     let (one, two) = (broker(&loopback), broker(&loopback));
     let gate = Gate::closed();
@@ -21,7 +22,7 @@ fn unsubscribe_gives_back_what_has_not_started() {
     let options = named("leaves", "leave.*").concurrency(1);
     let subscription = one
         .subscribe_with(options, move |delivery| {
-            // As in `listen`.
+            // The receiver is gone when the test has received enough.
             let _ = sender.send(delivery.event().id().clone());
             held.pass();
         })
@@ -31,10 +32,10 @@ fn unsubscribe_gives_back_what_has_not_started() {
     loopback.wait_until("all are leased", |server| server.leased() == 6);
     thread::scope(|scope| {
         scope.spawn(|| assert_eq!(one.unsubscribe(subscription), Ok(0)));
-        loopback.wait_until("five came back", |server| server.released("leaves") == 5);
-        loopback.wait_until("it has left", |server| server.queues["leaves"].members.is_empty());
+        loopback.wait_until("five are released", |server| server.released("leaves") == 5);
+        loopback.wait_until("the member has left", |server| server.queues["leaves"].members.is_empty());
         for id in ids.iter().filter(|id| **id != first) {
-            assert_eq!(loopback.status(id), Some(Status::Pending), "it is not handled yet");
+            assert_eq!(loopback.status(id), Some(Status::Pending), "a released event is not handled yet");
         }
         gate.open();
     });
@@ -48,12 +49,12 @@ fn unsubscribe_gives_back_what_has_not_started() {
 }
 
 #[test]
-fn stop_gives_back_what_has_not_started_and_says_so() {
+fn stop_releases_and_counts_deliveries_that_have_not_begun() {
     let loopback = Loopback::new();
     let (one, two) = (broker(&loopback), broker(&loopback));
     let (sender, at_one) = channel();
     one.subscribe_with(named("stops", "stop.*").concurrency(1), move |delivery| {
-        // As in `listen`.
+        // The receiver is gone when the test has received enough.
         let _ = sender.send(delivery.event().id().clone());
         let deadline = Instant::now() + PATIENCE;
         while !delivery.cancelled() && Instant::now() < deadline {
@@ -68,12 +69,16 @@ fn stop_gives_back_what_has_not_started_and_says_so() {
     assert_eq!((report.finished, report.threads_left), (true, 0));
     assert_eq!(report.released, 299);
     assert!(report.unflushed.is_empty());
-    assert!(report.abandoned.iter().all(|id| *id == first), "what goes back is not lost: {:?}", report.abandoned.len());
+    assert!(
+        report.abandoned.iter().all(|id| *id == first),
+        "released events are not abandoned: {:?}",
+        report.abandoned.len()
+    );
     let settled = loopback.look(|server| (server.released("stops"), server.done("stops")));
-    assert_eq!(settled, (299, 1), "the handler ended well in time");
+    assert_eq!(settled, (299, 1), "the running call ended in time");
     assert!(loopback.look(|server| server.queues["stops"].members.is_empty()));
     for id in ids.iter().filter(|id| **id != first) {
-        assert_eq!(loopback.status(id), Some(Status::Pending), "it is not handled yet");
+        assert_eq!(loopback.status(id), Some(Status::Pending), "a released event is not handled yet");
     }
     let at_two = listen(&two, named("stops", "stop.*"), &open_gate());
     let handled: BTreeSet<EventId> = (0..299).map(|_| next(&at_two)).collect();
@@ -83,7 +88,7 @@ fn stop_gives_back_what_has_not_started_and_says_so() {
 }
 
 #[test]
-fn a_clean_stop_leaves_nothing_unsettled() {
+fn a_clean_stop_settles_every_lease() {
     for _ in 0..5 {
         let loopback = Loopback::new();
         let broker = broker(&loopback);
@@ -102,18 +107,18 @@ fn a_clean_stop_leaves_nothing_unsettled() {
 }
 
 #[test]
-fn stop_reports_what_the_back_end_did_not_confirm() {
+fn stop_reports_events_that_the_back_end_did_not_confirm() {
     let loopback = Loopback::new();
     let broker = broker(&loopback);
     loopback.set_unavailable(true);
     let sent: Vec<Event> = (0..600).map(|it| numbered("unflushed.it", it)).collect();
-    let receipts: Vec<_> = sent.iter().map(|it| broker.publish_async(it.clone()).expect("there is room")).collect();
-    loopback.wait_until("it was tried", |server| server.failures >= 2);
+    let receipts: Vec<_> = sent.iter().map(|it| broker.publish_async(it.clone()).expect("accepted")).collect();
+    loopback.wait_until("a send was attempted", |server| server.failures >= 2);
     let report = broker.stop(Duration::from_millis(20));
     assert_eq!((report.finished, report.threads_left, report.is_clean()), (true, 0, false));
     assert_eq!(ids_of(&report.unflushed), ids_of(&sent));
     for receipt in &receipts {
-        assert_eq!(receipt.wait(Duration::ZERO).expect_err("nobody knows").code(), "unknown");
+        assert_eq!(receipt.wait(Duration::ZERO).expect_err("no response").code(), "unknown");
     }
     assert_eq!(broker.stop(PATIENCE), report);
 }
@@ -124,15 +129,15 @@ fn stop_does_not_wait_for_a_back_end_that_hangs() {
     let broker = broker(&loopback);
     loopback.hold_sends(true);
     let sent: Vec<Event> = (0..600).map(|it| numbered("hang.it", it)).collect();
-    let receipts: Vec<_> = sent.iter().map(|it| broker.publish_async(it.clone()).expect("there is room")).collect();
-    loopback.wait_until("it is being sent", |server| server.sends == 1);
+    let receipts: Vec<_> = sent.iter().map(|it| broker.publish_async(it.clone()).expect("accepted")).collect();
+    loopback.wait_until("the batch is being sent", |server| server.sends == 1);
     let report = broker.stop(Duration::from_millis(20));
     assert!(report.finished);
     assert_eq!(report.threads_left, 1);
-    assert_eq!(ids_of(&report.unflushed), ids_of(&sent), "those in the call, and those behind them");
+    assert_eq!(ids_of(&report.unflushed), ids_of(&sent), "the events of the hanging call, and those behind them");
     loopback.hold_sends(false);
     for receipt in &receipts {
-        // The back end may have taken the first batch after all.
+        // The back end may have stored the first batch after all.
         if let Err(error) = receipt.wait(PATIENCE) {
             assert_eq!(error.code(), "unknown");
         }

@@ -1,4 +1,4 @@
-//! Publishing an event again whose id is known does nothing; known means still in the store.
+//! Duplicates: a publish of an event whose id is still in the store is accepted and has no effect.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,11 +13,12 @@ use eventbroker::{
 
 use crate::support::{Gate, Settlements, event, receive};
 
-/// Ids that no broker of this process has made.
+/// Ids that were not generated in this process.
 const FOREIGN_IDS: [&str; 6] = [
     "invoice-42",
     "ключ 7",
-    // Version 4, version 7 of another process, the nil one, and one that is not written the usual way.
+    // A UUID of version 4, one of version 7 from another process, the nil UUID, and one that is not in the hyphenated
+    // form.
     "7d444840-9dc0-11d1-b245-5ffdce74fad2",
     "01890a5d-ac96-774b-bcce-b302099a8057",
     "00000000-0000-0000-0000-000000000000",
@@ -38,7 +39,7 @@ fn running() -> (Broker, Settlements) {
     (broker, settlements)
 }
 
-/// One event of an id that a broker makes, and one of each foreign id.
+/// One event with a generated id, and one of each foreign id.
 fn of_every_origin() -> Vec<Event> {
     let foreign = FOREIGN_IDS.iter().map(|id| build(of_id(id)));
     foreign.chain([event("a.b.c")]).collect()
@@ -89,7 +90,7 @@ fn an_event_is_known_while_it_runs_and_while_it_is_queued() {
 }
 
 #[test]
-fn a_failed_event_is_known_and_not_tried_again() {
+fn a_failed_event_is_known_and_not_attempted_again() {
     let (broker, settlements) = running();
     broker.subscribe("a.**", |_| Outcome::Permanent("no".into())).expect("a subscription");
     let sent = event("a.b");
@@ -140,7 +141,7 @@ fn other_content_under_a_known_id_is_an_error() {
 }
 
 #[test]
-fn when_and_where_an_event_was_made_is_no_content() {
+fn the_time_and_the_instance_of_an_event_are_not_part_of_its_content() {
     let (broker, _) = running();
     broker.publish(build(of_id("x").created_at(SystemTime::now()))).expect("accepted");
     let later = SystemTime::now() + Duration::from_secs(5);
@@ -187,14 +188,14 @@ fn an_event_that_left_the_store_is_new() {
                 settlements.next();
             }
         }
-        // With other content, too.
+        // An event with other content is new, too.
         let other = Event::builder(Source::System, "z").id(sent.id().clone()).build().expect("a valid event");
         assert!(!broker.publish(other).expect("accepted").duplicate);
     }
 }
 
 #[test]
-fn publishing_known_events_again_and_again_pushes_nothing_out_of_the_store() {
+fn repeated_duplicates_evict_nothing_from_the_store() {
     for sent in of_every_origin() {
         let broker = Broker::builder().max_events(4).start().expect("a running broker");
         let settlements = Settlements::of(&broker);
@@ -217,7 +218,7 @@ fn publishing_known_events_again_and_again_pushes_nothing_out_of_the_store() {
 }
 
 #[test]
-fn a_known_event_needs_no_room() {
+fn a_duplicate_needs_no_place_in_a_queue() {
     let an_hour = Duration::from_secs(3600);
     for (max_in_flight, overflow) in [
         (100, Overflow::Reject),
@@ -241,7 +242,7 @@ fn a_known_event_needs_no_room() {
         let (sender, outcomes) = channel();
         let publisher = broker.clone();
         thread::spawn(move || sender.send(publisher.publish_batch([running, queued])));
-        for outcome in receive(&outcomes, "answers without room") {
+        for outcome in receive(&outcomes, "results without a free place") {
             assert!(outcome.expect("a known event").duplicate, "{overflow:?}");
         }
         gate.open();
@@ -250,7 +251,7 @@ fn a_known_event_needs_no_room() {
 }
 
 #[test]
-fn of_many_concurrent_publishers_of_an_event_one_is_new() {
+fn one_of_many_concurrent_publishes_of_an_event_is_new() {
     const THREADS: usize = 4;
     const ROUNDS: usize = 300;
     let text_ids = (0..ROUNDS).map(|round| build(of_id(&format!("text {round}"))));

@@ -1,4 +1,4 @@
-//! What each form of publish answers: at once, with a receipt, or for many events at a time.
+//! The results of the forms of publish: `publish`, `publish_async` with a receipt, `publish_batch`.
 
 use std::sync::mpsc::channel;
 use std::thread;
@@ -11,7 +11,7 @@ use crate::support::{Gate, PATIENCE, Settlements, event, receive, wait_until};
 
 const AN_HOUR: Duration = Duration::from_secs(3600);
 
-/// A broker whose subscription "tight" to "tight.*" runs one call, which the gate holds, and has one place, which is taken.
+/// A broker whose subscription "tight" to "tight.*" is full: one call waits at the gate, and the only place is taken.
 fn with_a_full_subscription(overflow: Overflow) -> (Broker, Gate) {
     let broker = Broker::builder().start().expect("a running broker");
     let gate = Gate::closed();
@@ -25,7 +25,7 @@ fn with_a_full_subscription(overflow: Overflow) -> (Broker, Gate) {
 }
 
 #[test]
-fn publish_tells_the_id_and_who_receives_the_event() {
+fn publish_returns_the_id_and_the_number_of_deliveries() {
     let broker = Broker::builder().start().expect("a running broker");
     let settlements = Settlements::of(&broker);
     broker.subscribe("a.*", |_| ()).expect("a subscription");
@@ -40,7 +40,7 @@ fn publish_tells_the_id_and_who_receives_the_event() {
 }
 
 #[test]
-fn a_receipt_knows_the_outcome_at_once() {
+fn a_receipt_has_its_result_immediately() {
     let broker = Broker::builder().start().expect("a running broker");
     broker.subscribe("a.*", |_| ()).expect("a subscription");
     let sent = event("a.b");
@@ -53,12 +53,12 @@ fn a_receipt_knows_the_outcome_at_once() {
 }
 
 #[test]
-fn publish_async_is_refused_at_once_where_publish_would_wait_for_room() {
+fn publish_async_is_refused_where_publish_would_wait_for_a_place() {
     let (broker, gate) = with_a_full_subscription(Overflow::Block(AN_HOUR));
     let (sender, outcome) = channel();
     let publisher = broker.clone();
     let thread = thread::spawn(move || sender.send(publisher.publish_async(event("tight.third"))));
-    let refused = receive(&outcome, "an answer without room").expect_err("no room");
+    let refused = receive(&outcome, "a result without a free place").expect_err("no room");
     let expected = FullLimit::Subscription { name: "tight".into(), capacity: 1 };
     assert!(matches!(&refused, PublishError::Full { limit, .. } if *limit == expected), "{refused:?}");
     assert!(refused.is_full());
@@ -69,7 +69,7 @@ fn publish_async_is_refused_at_once_where_publish_would_wait_for_room() {
 }
 
 #[test]
-fn each_event_of_a_batch_has_its_own_outcome_in_order() {
+fn each_event_of_a_batch_has_its_own_result_in_order() {
     let (broker, gate) = with_a_full_subscription(Overflow::Reject);
     let known = event("other.known");
     broker.publish(known.clone()).expect("accepted");
@@ -105,14 +105,14 @@ fn each_event_of_a_batch_has_its_own_outcome_in_order() {
 }
 
 #[test]
-fn an_empty_batch_has_no_outcomes() {
+fn an_empty_batch_has_no_results() {
     let broker = Broker::builder().start().expect("a running broker");
     assert!(broker.publish_batch([]).is_empty());
     assert_eq!(broker.stats().accepted, 0);
 }
 
 #[test]
-fn a_batch_waits_for_room_as_publish_does() {
+fn a_batch_waits_for_places_like_publish() {
     let broker = Broker::builder().start().expect("a running broker");
     let options = SubscribeOptions::new("*").queue_capacity(2).overflow(Overflow::Block(AN_HOUR));
     broker.subscribe_with(options, |_| ()).expect("a subscription");

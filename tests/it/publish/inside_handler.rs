@@ -1,5 +1,5 @@
-//! A publish from inside a handler never waits, whatever the policy and however full the queues: it is accepted or
-//! refused at once, and nothing is lost.
+//! A publish inside a handler never blocks, whatever the overflow policy: it is accepted or refused immediately, and no
+//! event is lost.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,10 +11,10 @@ use crate::support::{Gate, PATIENCE, Settlements, event, number_of, numbered, wa
 
 const AN_HOUR: Duration = Duration::from_secs(3_600);
 
-/// Each event makes two of the generation below it.
+/// Each event publishes two of the next lower generation.
 const GENERATIONS: u64 = 8;
 
-/// Handlers that publish in a circle: "ping" to "pong" and back.
+/// Handlers that publish to each other: "ping" to "pong" and back.
 fn circle(workers: usize, capacity: usize, overflow: Overflow, dropping: bool) {
     let what = format!("{workers} workers, {capacity} places, {overflow:?}");
     let broker = Broker::builder().worker_count(workers).max_workers(workers).start().expect("a running broker");
@@ -23,7 +23,7 @@ fn circle(workers: usize, capacity: usize, overflow: Overflow, dropping: bool) {
         let (accepted, refused) = (Arc::clone(&accepted), Arc::clone(&refused));
         let handler = move |delivery: &Delivery<'_>| {
             let generation = number_of(delivery.event());
-            let broker = delivery.broker().expect("it is alive");
+            let broker = delivery.broker().expect("the broker lives");
             for _ in 0..if generation > 0 { 2 } else { 0 } {
                 match broker.publish(numbered(to, generation - 1)) {
                     Ok(_) => accepted.fetch_add(1, Ordering::SeqCst),
@@ -56,7 +56,7 @@ fn circle(workers: usize, capacity: usize, overflow: Overflow, dropping: bool) {
 }
 
 #[test]
-fn handlers_that_publish_to_full_queues_come_to_an_end() {
+fn handlers_that_publish_to_each_other_s_full_queues_do_not_block() {
     for workers in 1..=4 {
         for capacity in [1, 2, 3, 5, 8] {
             circle(workers, capacity, Overflow::Reject, false);
@@ -68,7 +68,7 @@ fn handlers_that_publish_to_full_queues_come_to_an_end() {
 }
 
 #[test]
-fn a_handler_is_refused_at_once_where_others_would_wait() {
+fn a_publish_inside_a_handler_is_refused_where_others_would_wait() {
     let broker = Broker::builder().start().expect("a running broker");
     let settlements = Settlements::of(&broker);
     let gate = Gate::closed();
@@ -76,7 +76,7 @@ fn a_handler_is_refused_at_once_where_others_would_wait() {
     let tight = SubscribeOptions::new("tight").concurrency(1).queue_capacity(1).overflow(Overflow::Block(AN_HOUR));
     broker.subscribe_with(tight, move |_| handler_gate.pass()).expect("a subscription");
     let forms = |delivery: &Delivery<'_>| {
-        let broker = delivery.broker().expect("it is alive");
+        let broker = delivery.broker().expect("the broker lives");
         let refusals = [
             broker.publish(event("tight")).expect_err("full"),
             broker.publish_async(event("tight")).map(|receipt| receipt.id().clone()).expect_err("full"),
@@ -93,14 +93,14 @@ fn a_handler_is_refused_at_once_where_others_would_wait() {
     broker.publish(event("try")).expect("accepted");
     let tried = settlements.next();
     assert_eq!((tried.event_type.as_str(), tried.attempts, tried.error), ("try", 1, None));
-    // The same on a thread that publish_sync lends.
+    // The same in a call on a lent thread.
     assert!(broker.publish_sync(event("try")).expect("accepted").is_success());
     assert_eq!(broker.stats().rejected, 8);
     gate.open();
 }
 
 #[test]
-fn a_handler_of_another_broker_does_not_wait_either() {
+fn a_publish_inside_a_handler_of_another_broker_does_not_wait() {
     let (full, other) = (Broker::builder().build().expect("a broker"), Broker::builder().build().expect("a broker"));
     let gate = Gate::closed();
     let handler_gate = gate.clone();
@@ -131,7 +131,7 @@ fn a_handler_may_publish_to_its_own_ordered_subscription() {
     let handler = |delivery: &Delivery<'_>| {
         let number = number_of(delivery.event());
         if number > 0 {
-            delivery.broker().expect("it is alive").publish(numbered("a", number - 1)).expect("accepted");
+            delivery.broker().expect("the broker lives").publish(numbered("a", number - 1)).expect("accepted");
         }
     };
     broker.subscribe_with(SubscribeOptions::new("a").ordered().queue_capacity(1), handler).expect("a subscription");

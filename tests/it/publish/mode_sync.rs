@@ -1,4 +1,4 @@
-//! In mode "sync", `publish` returns when the event has been handled; the other forms do what they always do.
+//! Mode "sync": `publish` returns when the event has been handled; the other forms are unchanged.
 
 use eventbroker::{Broker, Mode, Outcome, PublishError, Status, SubscribeOptions};
 
@@ -18,7 +18,7 @@ fn publish_returns_when_the_event_has_been_handled() {
         let good = broker.publish(event("good")).expect("accepted");
         assert_eq!((good.duplicate, good.deliveries), (false, 2));
         assert_eq!(status(&broker, &good.id), Status::Completed);
-        // That it failed is no refusal: the event is held, and says so.
+        // A failed delivery is not a refusal: the store has the event, with the status failed.
         let bad = broker.publish(event("bad")).expect("accepted");
         assert_eq!((bad.duplicate, bad.deliveries), (false, 2));
         assert_eq!(status(&broker, &bad.id), Status::Failed);
@@ -26,12 +26,12 @@ fn publish_returns_when_the_event_has_been_handled() {
 }
 
 #[test]
-fn publish_finds_duplicates_conflicts_and_deadlocks() {
+fn publish_reports_duplicates_conflicts_and_deadlocks() {
     let broker = Broker::builder().mode(Mode::Sync).start().expect("a running broker");
     let options = SubscribeOptions::new("nested").concurrency(1);
     broker
         .subscribe_with(options, |delivery| {
-            let broker = delivery.broker().expect("it is alive");
+            let broker = delivery.broker().expect("the broker lives");
             assert!(matches!(broker.publish(event("nested")), Err(PublishError::WouldDeadlock { .. })));
         })
         .expect("a subscription");
@@ -50,7 +50,7 @@ fn publish_async_and_batches_do_not_wait_for_handlers() {
     broker.subscribe("*", move |_| handler_gate.pass()).expect("a subscription");
     let publisher = broker.clone();
     let publish = move || (publisher.publish_async(event("a")), publisher.publish_batch([event("a"), event("a")]));
-    let (receipt, outcomes) = in_time("both return while the handler is held", publish);
+    let (receipt, outcomes) = in_time("both calls, while the handler waits at the gate", publish);
     let receipt = receipt.expect("accepted");
     assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 2);
     assert_eq!(broker.stats().completed, 0);

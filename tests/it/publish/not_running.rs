@@ -1,4 +1,4 @@
-//! A broker takes subscriptions before it runs, events only while it runs, and stopping is final.
+//! The life of a broker: subscriptions are accepted before it starts, events only while it runs, and a stop is final.
 
 use std::sync::mpsc::channel;
 
@@ -7,7 +7,7 @@ use eventbroker::{Broker, PublishError};
 
 use crate::support::{PATIENCE, event, receive};
 
-/// Offers one event by each form of publish; all must be refused, and each must come back as it was.
+/// Publishes one event by each form; each must be refused with `NotRunning` and return the unchanged event.
 fn assert_gives_every_event_back(broker: &Broker) {
     let sent = event("a.b.c");
     let refusals = [
@@ -29,7 +29,7 @@ fn assert_gives_every_event_back(broker: &Broker) {
 }
 
 #[test]
-fn before_start_events_are_refused_and_subscriptions_are_taken() {
+fn before_start_events_are_refused_and_subscriptions_are_accepted() {
     let broker = Broker::builder().build().expect("a broker");
     let (sender, received) = channel();
     broker.subscribe("a.**", move |delivery| sender.send(delivery.event().id().clone())).expect("a subscription");
@@ -68,11 +68,11 @@ fn starting_twice_is_an_error_and_changes_nothing() {
     assert_eq!(another_handle.start(), Err(StartError::AlreadyRunning));
     drop(another_handle);
     assert_eq!(broker.stats().workers, 2);
-    broker.publish(event("a.b.c")).expect("it still runs");
+    broker.publish(event("a.b.c")).expect("the broker still runs");
 }
 
 #[test]
-fn of_many_concurrent_starts_one_succeeds() {
+fn one_of_many_concurrent_starts_succeeds() {
     for _ in 0..20 {
         let broker = Broker::builder().worker_count(2).max_workers(2).build().expect("a broker");
         let starts: Vec<_> = std::thread::scope(|scope| {

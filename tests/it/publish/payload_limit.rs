@@ -1,4 +1,4 @@
-//! A payload beyond the broker's bound is refused, with the bound, by every form of publish; one at the bound passes.
+//! `max_payload`: every form of publish refuses a larger payload and names the bound; one at the bound is accepted.
 
 use eventbroker::error::Problem;
 use eventbroker::{Broker, Config, Event, Payload, PublishError, Source};

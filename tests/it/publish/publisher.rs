@@ -1,4 +1,4 @@
-//! A publisher of one type publishes what `publish` publishes, and sees subscriptions come and go.
+//! `Publisher`: publishes events of one type like `publish`, and follows new and removed subscriptions.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 
@@ -10,7 +10,7 @@ use crate::support::{PATIENCE, event};
 fn listen(broker: &Broker, pattern: &str) -> (eventbroker::SubscriptionId, Receiver<EventId>) {
     let (sender, receiver) = channel();
     let handler = move |delivery: &eventbroker::Delivery<'_>| {
-        // The test may have ended.
+        // The receiver is gone when the test has ended.
         let _ = sender.send(delivery.event().id().clone());
     };
     (broker.subscribe(pattern, handler).expect("a valid pattern"), receiver)
@@ -21,17 +21,17 @@ fn publish(publisher: &mut Publisher) -> EventId {
 }
 
 #[test]
-fn its_events_have_its_type_and_source() {
+fn events_of_a_publisher_have_its_type_and_source() {
     let broker = Broker::builder().start().expect("valid settings");
     let mut publisher = broker.publisher(Source::Frontend, "shop.orders.create").expect("a valid type");
     let id = publish(&mut publisher);
-    let event = broker.get(&id).expect("no back end").expect("it is held");
+    let event = broker.get(&id).expect("no back end").expect("stored");
     assert_eq!((event.event_type().as_str(), event.source()), ("shop.orders.create", Source::Frontend));
     assert_eq!(event.instance_id(), Some(broker.instance_id()));
 }
 
 #[test]
-fn it_sees_subscriptions_come_and_go() {
+fn a_publisher_follows_new_and_removed_subscriptions() {
     let broker = Broker::builder().start().expect("valid settings");
     let mut publisher = broker.publisher(Source::System, "a.b.c").expect("a valid type");
     publish(&mut publisher);
@@ -42,14 +42,18 @@ fn it_sees_subscriptions_come_and_go() {
     let two = publish(&mut publisher);
     assert_eq!(at_first.recv_timeout(PATIENCE).as_ref(), Ok(&two));
     assert_eq!(at_second.recv_timeout(PATIENCE).as_ref(), Ok(&two));
-    broker.unsubscribe(first).expect("it is there");
+    broker.unsubscribe(first).expect("subscribed");
     let three = publish(&mut publisher);
     assert_eq!(at_second.recv_timeout(PATIENCE).as_ref(), Ok(&three));
-    assert_eq!(at_first.recv_timeout(PATIENCE), Err(RecvTimeoutError::Disconnected), "its handler is gone");
+    assert_eq!(
+        at_first.recv_timeout(PATIENCE),
+        Err(RecvTimeoutError::Disconnected),
+        "the handler of the removed subscription is dropped"
+    );
 }
 
 #[test]
-fn it_publishes_events_of_other_types_too() {
+fn a_publisher_publishes_events_of_other_types_too() {
     let broker = Broker::builder().start().expect("valid settings");
     let (_, received) = listen(&broker, "other");
     let mut publisher = broker.publisher(Source::System, "mine").expect("a valid type");
@@ -63,7 +67,7 @@ fn it_publishes_events_of_other_types_too() {
 }
 
 #[test]
-fn in_mode_sync_it_returns_when_the_handler_has() {
+fn in_mode_sync_a_publisher_returns_when_the_handler_has_returned() {
     let broker = Broker::builder().mode(Mode::Sync).start().expect("valid settings");
     let (_, received) = listen(&broker, "now");
     let mut publisher = broker.publisher(Source::System, "now").expect("a valid type");
@@ -72,14 +76,14 @@ fn in_mode_sync_it_returns_when_the_handler_has() {
 }
 
 #[test]
-fn a_type_that_is_malformed_is_refused() {
+fn a_malformed_type_is_refused() {
     let broker = Broker::builder().start().expect("valid settings");
     let refused = broker.publisher(Source::System, "a..b").expect_err("an empty segment");
     assert_eq!(refused, Invalid { field: "type", problem: Problem::EmptySegment { position: 2 } });
 }
 
 #[test]
-fn it_keeps_the_broker_running_and_is_refused_after_stop() {
+fn a_publisher_keeps_the_broker_running_and_is_refused_after_stop() {
     let broker = Broker::builder().start().expect("valid settings");
     let mut publisher = broker.publisher(Source::System, "last").expect("a valid type");
     let copy = broker.clone();
@@ -87,7 +91,7 @@ fn it_keeps_the_broker_running_and_is_refused_after_stop() {
     publish(&mut publisher);
     copy.stop(PATIENCE);
     let event = publisher.event().build().expect("valid");
-    let refused = publisher.publish(event.clone()).expect_err("it has stopped");
+    let refused = publisher.publish(event.clone()).expect_err("the broker has stopped");
     assert!(matches!(&refused, PublishError::NotRunning { .. }), "{refused}");
     assert_eq!(refused.into_event(), event);
 }

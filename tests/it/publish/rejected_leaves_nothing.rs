@@ -1,4 +1,4 @@
-//! A refused event leaves nothing behind, in no subscription, store, stream or total, and comes back as it was.
+//! A refused event leaves nothing in any queue, store, stream or total, and is returned unchanged.
 
 use eventbroker::error::{FullLimit, StreamError};
 use eventbroker::{Broker, Overflow, PublishError, SubscribeOptions, Verdict};
@@ -11,8 +11,8 @@ struct Held {
     settlements: Settlements,
 }
 
-/// A broker with subscriptions of these names and capacities, in this order. Of each, one call is held, and one event is
-/// queued.
+/// A broker with subscriptions of these names and capacities, in this order. In each, one call waits at the gate, and
+/// one event is queued.
 fn held(subscriptions: &[(&str, usize, Overflow)]) -> Held {
     let broker = Broker::builder().start().expect("a running broker");
     let gate = Gate::closed();
@@ -38,7 +38,7 @@ fn when_one_subscription_is_full_no_other_receives_the_event() {
         assert_eq!((before.accepted, before.rejected), (2, 0));
         let sent = event("a.refused");
 
-        let refused = broker.publish(sent.clone()).expect_err("the tight one is full");
+        let refused = broker.publish(sent.clone()).expect_err("the subscription `tight` is full");
 
         let expected = FullLimit::Subscription { name: "tight".into(), capacity: 1 };
         assert!(matches!(&refused, PublishError::Full { limit, .. } if *limit == expected), "{refused:?}");
@@ -52,7 +52,7 @@ fn when_one_subscription_is_full_no_other_receives_the_event() {
 
         gate.open();
         assert!(settlements.take(4).iter().all(|it| it.verdict == Verdict::Done && it.id != *sent.id()));
-        let accepted = broker.publish(refused.into_event()).expect("there is room again");
+        let accepted = broker.publish(refused.into_event()).expect("accepted");
         assert!(!accepted.duplicate);
         let mut names: Vec<String> = settlements
             .take(2)
@@ -69,16 +69,16 @@ fn when_one_subscription_is_full_no_other_receives_the_event() {
 }
 
 #[test]
-fn room_that_was_reserved_for_a_refused_event_is_given_back() {
+fn places_reserved_for_a_refused_event_are_released() {
     let Held { broker, gate, settlements } = held(&[("roomy", 2, Overflow::Reject), ("tight", 1, Overflow::Reject)]);
     for _ in 0..100 {
-        broker.publish(event("a.refused")).expect_err("the tight one is full");
+        broker.publish(event("a.refused")).expect_err("the subscription `tight` is full");
     }
     assert_eq!(stats_of(&broker, "roomy").queued, 1);
     gate.open();
     settlements.take(4);
     for _ in 0..100 {
-        broker.publish(event("a.b")).expect("there is room again");
+        broker.publish(event("a.b")).expect("accepted");
         assert!(settlements.take(2).iter().all(|it| it.verdict == Verdict::Done));
     }
 }
@@ -87,7 +87,7 @@ fn room_that_was_reserved_for_a_refused_event_is_given_back() {
 fn nothing_is_dropped_for_an_event_that_is_refused() {
     let dropping = [("oldest", 1, Overflow::DropOldest), ("newest", 1, Overflow::DropNewest)];
     let Held { broker, gate, settlements } = held(&[dropping[0], dropping[1], ("tight", 1, Overflow::Reject)]);
-    broker.publish(event("a.refused")).expect_err("the tight one is full");
+    broker.publish(event("a.refused")).expect_err("the subscription `tight` is full");
     assert_eq!(settlements.so_far(), []);
     assert_eq!(broker.stats().deliveries.dropped, 0);
     gate.open();
@@ -96,7 +96,7 @@ fn nothing_is_dropped_for_an_event_that_is_refused() {
 }
 
 #[test]
-fn a_refused_event_comes_back_as_it_was() {
+fn a_refused_event_is_returned_unchanged() {
     let Held { broker, gate, .. } = held(&[("tight", 1, Overflow::Reject)]);
     let sent = event("a.refused");
     let refusals = [

@@ -1,5 +1,5 @@
-//! A synchronous publish takes its turn, runs on the calling thread where a subscription is free, and tells how every
-//! delivery ended, retries included.
+//! `publish_sync`: keeps the order of the queue, runs free subscriptions on the calling thread, and reports the verdict
+//! of every delivery after its retries.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
@@ -23,7 +23,7 @@ fn named(pattern: &str, name: &str) -> SubscribeOptions {
     SubscribeOptions::new(pattern).name(name)
 }
 
-/// Publishes on a thread of its own.
+/// Publishes synchronously on another thread.
 fn publish_elsewhere(broker: &Broker, event: Event) -> Receiver<Result<SyncReport, PublishError>> {
     let (sender, reports) = channel();
     let publisher = broker.clone();
@@ -39,19 +39,19 @@ fn told(report: &SyncReport) -> Vec<(&str, Verdict, u32, Option<&str>)> {
     told
 }
 
-/// Moves the clock until the report is there.
+/// Advances the clock until the report arrives.
 fn wait_with(clock: &ManualClock, step: Duration, reports: &Receiver<Result<SyncReport, PublishError>>) -> SyncReport {
     loop {
         match reports.recv_timeout(Duration::from_millis(2)) {
             Ok(report) => return report.expect("accepted"),
             Err(RecvTimeoutError::Timeout) => clock.advance(step),
-            Err(RecvTimeoutError::Disconnected) => panic!("the publisher is gone"),
+            Err(RecvTimeoutError::Disconnected) => panic!("the publishing thread has ended"),
         }
     }
 }
 
 #[test]
-fn a_free_subscription_is_run_on_the_calling_thread() {
+fn a_free_subscription_runs_on_the_calling_thread() {
     let broker = running();
     let threads: Arc<Mutex<Vec<ThreadId>>> = Arc::default();
     for options in [named("plain", "plain"), named("ordered", "ordered").ordered(), named("own", "own").dedicated(1)] {
@@ -66,7 +66,7 @@ fn a_free_subscription_is_run_on_the_calling_thread() {
 }
 
 #[test]
-fn one_event_at_a_time_runs_again_and_again_on_the_calling_thread() {
+fn publishes_one_after_the_other_all_run_on_the_calling_thread() {
     let broker = running();
     broker.subscribe_with(named("*", "s").concurrency(1), |_| ()).expect("a subscription");
     for _ in 0..1_000 {
@@ -77,7 +77,7 @@ fn one_event_at_a_time_runs_again_and_again_on_the_calling_thread() {
 }
 
 #[test]
-fn a_busy_subscription_is_waited_for_behind_what_is_queued() {
+fn for_a_busy_subscription_publish_sync_waits_behind_the_queue() {
     for ordered in [false, true] {
         let broker = running();
         let gate = Gate::closed();
@@ -95,8 +95,8 @@ fn a_busy_subscription_is_waited_for_behind_what_is_queued() {
         broker.publish(numbered("a", 3)).expect("accepted");
 
         let reports = publish_elsewhere(&broker, numbered("a", 4));
-        wait_until("it is queued", || stats_of(&broker, "s").queued == 3);
-        assert!(reports.try_recv().is_err(), "its turn has not come");
+        wait_until("the event is queued", || stats_of(&broker, "s").queued == 3);
+        assert!(reports.try_recv().is_err(), "the event is behind others");
         gate.open();
         let report = receive(&reports, "a report").expect("accepted");
         assert_eq!(told(&report), [("s", Verdict::Done, 1, None)]);
@@ -105,7 +105,7 @@ fn a_busy_subscription_is_waited_for_behind_what_is_queued() {
 }
 
 #[test]
-fn with_concurrency_one_events_are_handled_in_the_order_of_publishing_whatever_the_form() {
+fn with_concurrency_one_all_forms_of_publish_keep_the_order() {
     let broker = running();
     let handled: Arc<Mutex<Vec<u64>>> = Arc::default();
     let notes = Arc::clone(&handled);
@@ -123,7 +123,7 @@ fn with_concurrency_one_events_are_handled_in_the_order_of_publishing_whatever_t
 }
 
 #[test]
-fn it_waits_for_a_busy_key_and_not_for_another_one() {
+fn publish_sync_waits_for_its_own_key_and_not_for_others() {
     let broker = running();
     let gate = Gate::closed();
     let handler_gate = gate.clone();
@@ -136,15 +136,15 @@ fn it_waits_for_a_busy_key_and_not_for_another_one() {
     broker.publish(keyed("held", "k")).expect("accepted");
     gate.wait_for_arrival();
     let reports = publish_elsewhere(&broker, keyed("a", "k"));
-    wait_until("it is queued", || stats_of(&broker, "s").queued == 1);
+    wait_until("the event is queued", || stats_of(&broker, "s").queued == 1);
     assert!(broker.publish_sync(keyed("a", "another")).expect("accepted").is_success());
-    assert!(reports.try_recv().is_err(), "its turn has not come");
+    assert!(reports.try_recv().is_err(), "the event is behind others");
     gate.open();
     assert!(receive(&reports, "a report").expect("accepted").is_success());
 }
 
 #[test]
-fn the_report_tells_how_each_delivery_ended() {
+fn the_report_has_the_verdict_of_each_delivery() {
     let broker = running();
     broker.subscribe_with(named("a.*", "done"), |_| ()).expect("a subscription");
     broker.subscribe_with(named("a.*", "skipping"), |_| Outcome::Skip).expect("a subscription");
@@ -184,7 +184,7 @@ fn the_report_tells_how_each_delivery_ended() {
 }
 
 #[test]
-fn success_and_its_absence() {
+fn a_report_is_a_success_if_every_delivery_is_done_or_skipped() {
     let broker = running();
     broker.subscribe("good", |_| ()).expect("a subscription");
     broker.subscribe("good", |_| Outcome::Skip).expect("a subscription");
@@ -196,7 +196,7 @@ fn success_and_its_absence() {
 }
 
 #[test]
-fn an_event_that_nobody_receives_is_completed_at_once() {
+fn an_event_without_a_subscription_is_completed_immediately() {
     let broker = running();
     let sent = event("unheard");
     let report = broker.publish_sync(sent.clone()).expect("accepted");
@@ -206,7 +206,7 @@ fn an_event_that_nobody_receives_is_completed_at_once() {
 }
 
 #[test]
-fn delays_between_retries_are_waited_for() {
+fn publish_sync_waits_for_the_delays_of_retries() {
     let clock = manual_clock();
     let broker = Broker::builder().manual_clock(&clock).start().expect("a running broker");
     let policy = RetryPolicy { jitter: 0.0, ..RetryPolicy::default() };
@@ -223,7 +223,7 @@ fn delays_between_retries_are_waited_for() {
 }
 
 #[test]
-fn at_the_timeout_the_open_deliveries_are_listed_and_go_on() {
+fn at_the_timeout_open_deliveries_are_listed_and_go_on() {
     let clock = manual_clock();
     let broker = Broker::builder().manual_clock(&clock).start().expect("a running broker");
     let gate = Gate::closed();
@@ -246,7 +246,7 @@ fn at_the_timeout_the_open_deliveries_are_listed_and_go_on() {
     assert_eq!(report.open, ["held".into()]);
     assert!(!report.is_success() && report.error().is_none());
     gate.open();
-    assert_eq!(settlements.take(2)[1].id, *sent.id(), "it is still handled");
+    assert_eq!(settlements.take(2)[1].id, *sent.id(), "the open delivery is still handled");
     wait_until("both are completed", || broker.stats().completed == 2);
 }
 
@@ -268,7 +268,7 @@ fn a_delivery_that_waits_for_its_retry_is_open_at_the_timeout() {
 }
 
 #[test]
-fn observers_have_seen_every_verdict_when_it_returns() {
+fn observers_have_received_every_verdict_when_publish_sync_returns() {
     let broker = running();
     let settlements = Settlements::of(&broker);
     for _ in 0..5 {

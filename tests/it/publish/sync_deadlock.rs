@@ -1,5 +1,5 @@
-//! A synchronous publish that would wait for the handler that makes it is refused before anything runs; every other one
-//! is carried out.
+//! Deadlocks of `publish_sync`: a publish that would wait for its own handler is refused before anything runs. Every
+//! other nested publish runs.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
@@ -21,18 +21,18 @@ fn named(pattern: &str, name: &str, concurrency: usize) -> SubscribeOptions {
     SubscribeOptions::new(pattern).name(name).concurrency(concurrency)
 }
 
-/// A subscription whose handler publishes an event of type `next` synchronously, unless it handles a "leaf", and sends what
-/// came of it.
+/// A subscription whose handler publishes an event of type `next` synchronously and sends the result, unless it handles
+/// a "leaf".
 fn publishes(broker: &Broker, options: SubscribeOptions, next: &'static str, outcomes: &Sender<Outcome>) {
     let outcomes = outcomes.clone();
     let handler = move |delivery: &Delivery<'_>| {
-        let broker = delivery.broker().expect("it is alive");
+        let broker = delivery.broker().expect("the broker lives");
         outcomes.send(broker.publish_sync(event(next))).expect("received");
     };
     broker.subscribe_with(options, handler).expect("a subscription");
 }
 
-/// A subscription whose handler counts.
+/// A subscription whose handler counts its calls.
 fn counts(broker: &Broker, options: SubscribeOptions) -> Arc<AtomicU64> {
     let calls = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&calls);
@@ -51,22 +51,22 @@ fn assert_would_deadlock(outcome: &Outcome, culprit: &str) {
 }
 
 #[test]
-fn to_the_handler_s_own_subscription() {
+fn a_publish_to_the_handler_s_own_subscription_is_refused() {
     for (what, options) in [("concurrency 1", named("a.*", "self", 1)), ("ordered", named("a.*", "self", 4).ordered())]
     {
         let broker = running();
         let (sender, outcomes) = channel();
         publishes(&broker, options, "a.nested", &sender);
         let other = counts(&broker, named("a.nested", "other", 1));
-        // Once on a worker thread, once on this one.
+        // Once on a worker, once on this thread.
         broker.publish(event("a.first")).expect("accepted");
         let refused = receive(&outcomes, "a refusal");
         assert_would_deadlock(&refused, "self");
-        wait_until("the handler has ended", || broker.stats().completed == 1);
+        wait_until("the handler has returned", || broker.stats().completed == 1);
         assert!(broker.publish_sync(event("a.first")).expect("accepted").is_success(), "{what}");
         assert_would_deadlock(&receive(&outcomes, "a refusal"), "self");
 
-        assert_eq!(other.load(Ordering::SeqCst), 0, "{what}: nothing has run");
+        assert_eq!(other.load(Ordering::SeqCst), 0, "{what}: no handler has run");
         let nested = refused.expect_err("refused").into_event();
         assert_eq!(nested.event_type().as_str(), "a.nested");
         assert_eq!(broker.get(nested.id()).expect("the memory store"), None);
@@ -76,7 +76,7 @@ fn to_the_handler_s_own_subscription() {
 }
 
 #[test]
-fn across_subscriptions_that_publish_to_each_other() {
+fn a_deadlock_across_two_subscriptions_is_refused() {
     let broker = running();
     let (sender, outcomes) = channel();
     publishes(&broker, named("a", "first", 1), "b", &sender);
@@ -88,19 +88,19 @@ fn across_subscriptions_that_publish_to_each_other() {
 }
 
 #[test]
-fn across_threads() {
+fn a_deadlock_across_threads_is_refused() {
     let broker = running();
     let (sender, outcomes) = channel();
     let (gate, threads): (_, Arc<Mutex<Vec<_>>>) = (Gate::closed(), Arc::default());
     publishes(&broker, named("a", "first", 1), "b", &sender);
-    // The second one is busy when the first one publishes to it, so a worker runs it.
+    // The second subscription is busy when the first publishes to it, so a worker runs the call.
     let (handler_gate, notes, inner) = (gate.clone(), Arc::clone(&threads), sender);
     let second = move |delivery: &Delivery<'_>| {
         if delivery.event().metadata().contains_key("holds") {
             return handler_gate.pass();
         }
         notes.lock().expect("no panic").push(thread::current().id());
-        inner.send(delivery.broker().expect("it is alive").publish_sync(event("a"))).expect("received");
+        inner.send(delivery.broker().expect("the broker lives").publish_sync(event("a"))).expect("received");
     };
     broker.subscribe_with(named("b", "second", 1), second).expect("a subscription");
     let holding = eventbroker::Event::builder(eventbroker::Source::System, "b").metadata("holds", true).build();
@@ -109,19 +109,21 @@ fn across_threads() {
 
     let publisher = broker.clone();
     let first = thread::spawn(move || (thread::current().id(), publisher.publish_sync(event("a")).expect("accepted")));
-    wait_until("it waits for the second one", || crate::support::stats_of(&broker, "second").queued == 1);
+    wait_until("the event waits for the second subscription", || {
+        crate::support::stats_of(&broker, "second").queued == 1
+    });
     gate.open();
 
     assert_would_deadlock(&receive(&outcomes, "the inner outcome"), "first");
     assert!(receive(&outcomes, "the outer outcome").expect("accepted").is_success());
     let (thread, report) = first.join().expect("no panic");
     assert!(report.is_success());
-    assert!(!threads.lock().expect("no panic").contains(&thread), "another thread ran the second one");
+    assert!(!threads.lock().expect("no panic").contains(&thread), "another thread ran the second call");
     assert_eq!((broker.stats().rejected, broker.stats().completed), (1, 3));
 }
 
 #[test]
-fn across_brokers() {
+fn a_deadlock_across_brokers_is_refused() {
     let (one, two) = (running(), running());
     let (sender, outcomes) = channel();
     for (from, to, name) in [(&one, &two, "of one"), (&two, &one, "of two")] {
@@ -132,13 +134,13 @@ fn across_brokers() {
     one.publish(event("a")).expect("accepted");
     assert_would_deadlock(&receive(&outcomes, "the inner outcome"), "of one");
     assert!(receive(&outcomes, "the outer outcome").expect("accepted").is_success());
-    // Each holds a handle of the other one.
+    // Each handler holds a handle of the other broker.
     one.stop(PATIENCE);
     two.stop(PATIENCE);
 }
 
 #[test]
-fn through_three_subscriptions() {
+fn a_deadlock_through_three_subscriptions_is_refused() {
     let broker = running();
     let (sender, outcomes) = channel();
     publishes(&broker, named("a", "first", 1), "b", &sender);
@@ -151,14 +153,14 @@ fn through_three_subscriptions() {
 }
 
 #[test]
-fn a_free_slot_of_its_own_subscription_is_used() {
+fn a_free_permit_of_the_handler_s_own_subscription_is_used() {
     let broker = running();
     let (sender, outcomes) = channel();
     let depth = Arc::new(AtomicU64::new(0));
     let (deeper, nested) = (Arc::clone(&depth), sender);
     let handler = move |delivery: &Delivery<'_>| {
         deeper.fetch_add(1, Ordering::SeqCst);
-        nested.send(delivery.broker().expect("it is alive").publish_sync(event("a"))).expect("received");
+        nested.send(delivery.broker().expect("the broker lives").publish_sync(event("a"))).expect("received");
     };
     broker.subscribe_with(named("*", "self", 3), handler).expect("a subscription");
     broker.publish(event("a")).expect("accepted");
@@ -169,12 +171,12 @@ fn a_free_slot_of_its_own_subscription_is_used() {
 }
 
 #[test]
-fn only_its_own_key_is_in_its_way() {
+fn only_a_publish_of_the_handler_s_own_key_is_refused() {
     let broker = running();
     let (sender, outcomes) = channel();
     let handler = move |delivery: &Delivery<'_>| {
         if delivery.event().event_type().as_str() == "outer" {
-            let broker = delivery.broker().expect("it is alive");
+            let broker = delivery.broker().expect("the broker lives");
             sender.send(broker.publish_sync(keyed("inner", "k"))).expect("received");
             sender.send(broker.publish_sync(keyed("inner", "l"))).expect("received");
         }
@@ -186,7 +188,7 @@ fn only_its_own_key_is_in_its_way() {
 }
 
 #[test]
-fn to_another_subscription_it_is_carried_out() {
+fn a_publish_to_another_subscription_runs() {
     let broker = running();
     let (sender, outcomes) = channel();
     publishes(&broker, named("a", "outer", 1), "b", &sender);
@@ -199,7 +201,7 @@ fn to_another_subscription_it_is_carried_out() {
     }
 }
 
-/// A broker with one worker, and no more whatever happens. Its synchronous publishes end after 5 s.
+/// A broker whose pool stays at one worker. Its synchronous publishes time out after 5 s.
 fn with_one_worker() -> Broker {
     let mut config = Config::default();
     config.worker_count = 1;
@@ -210,7 +212,7 @@ fn with_one_worker() -> Broker {
 }
 
 #[test]
-fn the_only_worker_carries_out_what_its_handler_waits_for() {
+fn the_only_worker_runs_the_calls_that_its_handler_waits_for() {
     let broker = with_one_worker();
     let (sender, outcomes) = channel();
     publishes(&broker, named("a", "outer", 1), "b", &sender);
@@ -222,7 +224,7 @@ fn the_only_worker_carries_out_what_its_handler_waits_for() {
 }
 
 #[test]
-fn the_only_worker_carries_out_the_retries_that_its_handler_waits_for() {
+fn the_only_worker_runs_the_retries_that_its_handler_waits_for() {
     let broker = with_one_worker();
     let (sender, outcomes) = channel();
     publishes(&broker, named("a", "outer", 1), "b", &sender);
@@ -238,7 +240,7 @@ fn the_only_worker_carries_out_the_retries_that_its_handler_waits_for() {
 }
 
 #[test]
-fn what_has_just_arrived_behind_the_handler_s_key_is_no_reason_to_refuse_another_key() {
+fn an_event_queued_behind_the_handler_s_key_refuses_no_publish_of_another_key() {
     let broker = running();
     let gate = Gate::closed();
     let (sender, outcomes) = channel();
@@ -247,7 +249,7 @@ fn what_has_just_arrived_behind_the_handler_s_key_is_no_reason_to_refuse_another
         .subscribe_with(named("a.*", "keys", 4), move |delivery| {
             if delivery.event().event_type().as_str() == "a.first" {
                 handler_gate.pass();
-                let broker = delivery.broker().expect("it is alive");
+                let broker = delivery.broker().expect("the broker lives");
                 sender.send(broker.publish_sync(keyed("a.nested", "other"))).expect("received");
             }
         })

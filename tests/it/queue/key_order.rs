@@ -1,4 +1,5 @@
-//! Events of one key reach a subscription in the order of publishing, retries included, while other keys go on.
+//! Key order: a subscription handles the events of one key in the order of publishing, retries included. Other keys go
+//! on.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,7 +18,7 @@ fn keyed_number(key: &str, number: u64) -> Event {
 }
 
 #[test]
-fn what_is_behind_a_waiting_retry_waits_and_other_keys_go_on() {
+fn events_behind_a_waiting_retry_wait_and_other_keys_go_on() {
     let clock = manual_clock();
     let broker = Broker::builder().manual_clock(&clock).start().expect("a running broker");
     let settlements = Settlements::of(&broker);
@@ -30,7 +31,7 @@ fn what_is_behind_a_waiting_retry_waits_and_other_keys_go_on() {
         .expect("a subscription");
     let publish = |key: &str, number| broker.publish(keyed_number(key, number)).expect("accepted").id;
     let failing = publish("k", 1);
-    wait_until("it waits", || stats_of(&broker, "s").waiting == 1);
+    wait_until("the retry waits", || stats_of(&broker, "s").waiting == 1);
     let parked = [publish("k", 2), publish("k", 3)];
     let others = [publish("l", 4), publish("l", 5)];
     let unkeyed = broker.publish(crate::support::numbered("a", 6)).expect("accepted").id;
@@ -41,8 +42,8 @@ fn what_is_behind_a_waiting_retry_waits_and_other_keys_go_on() {
     assert_eq!(stats_of(&broker, "s").waiting, 3);
 
     clock.advance(Duration::from_secs(1));
-    wait_until("it has failed again", || stats_of(&broker, "s").attempts == 5);
-    wait_until("it waits again", || stats_of(&broker, "s").waiting == 3);
+    wait_until("the event has failed again", || stats_of(&broker, "s").attempts == 5);
+    wait_until("the retry waits again", || stats_of(&broker, "s").waiting == 3);
     let later = publish("k", 7);
     assert_eq!(settlements.so_far(), []);
 
@@ -53,7 +54,7 @@ fn what_is_behind_a_waiting_retry_waits_and_other_keys_go_on() {
 }
 
 #[test]
-fn a_dead_letter_lets_its_key_go_on() {
+fn a_dead_letter_does_not_block_its_key() {
     let broker = Broker::builder().start().expect("a running broker");
     let settlements = Settlements::of(&broker);
     let options = SubscribeOptions::new("a").retry(RetryPolicy::fixed(2, Duration::ZERO));
@@ -75,7 +76,7 @@ fn a_dead_letter_lets_its_key_go_on() {
 }
 
 #[test]
-fn keys_are_handled_in_parallel() {
+fn different_keys_are_handled_in_parallel() {
     let broker = Broker::builder().start().expect("a running broker");
     let settlements = Settlements::of(&broker);
     let together = Arc::new(Barrier::new(4));
@@ -91,7 +92,7 @@ fn keys_are_handled_in_parallel() {
 }
 
 #[test]
-fn a_busy_key_takes_one_slot_only() {
+fn a_busy_key_takes_one_permit_only() {
     let broker = Broker::builder().start().expect("a running broker");
     let settlements = Settlements::of(&broker);
     let gate = Gate::closed();
@@ -110,7 +111,7 @@ fn a_busy_key_takes_one_slot_only() {
         broker.publish(keyed_number(&format!("other {}", number % 7), number)).expect("accepted");
         assert_eq!(settlements.next().verdict, Verdict::Done);
     }
-    assert_eq!(gate.arrivals(), 0, "no second one of the busy key has begun");
+    assert_eq!(gate.arrivals(), 0, "no second call of the busy key has begun");
     gate.open();
     settlements.take(20);
 }
@@ -132,8 +133,8 @@ fn each_subscription_keeps_its_own_order() {
     assert!(settlements.take(50).iter().map(|it| &it.id).eq(&ids));
 }
 
-/// Publishes many events of several keys from several threads, each key from one of them, and checks the order in which
-/// each key was handled and that no two of a key were handled at once.
+/// Publishes events of several keys, each key from one of several threads. Checks the order of each key, and that no
+/// two calls of a key overlapped.
 fn stress(policy: RetryPolicy, concurrency: usize, dedicated: bool, overflow: Overflow) {
     const PUBLISHERS: u64 = 4;
     const KEYS: u64 = 4;
@@ -152,7 +153,7 @@ fn stress(policy: RetryPolicy, concurrency: usize, dedicated: bool, overflow: Ov
         if notes.running.lock().expect("no panic").insert(key.clone(), true) == Some(true) {
             notes.overlaps.fetch_add(1, Ordering::SeqCst);
         }
-        // One in seven fails once, one in 61 twice, one in 101 for good.
+        // One in seven fails once, one in 61 twice, one in 101 permanently.
         let failures = if number % 61 == 0 { 2 } else { u32::from(number % 7 == 0) };
         let outcome = match delivery.attempt() {
             _ if number % 101 == 100 => Outcome::Permanent("never".into()),
@@ -190,18 +191,18 @@ fn stress(policy: RetryPolicy, concurrency: usize, dedicated: bool, overflow: Ov
         let first = key[key.len() - 1..].parse().expect("a number");
         assert!(numbers.iter().copied().eq((first..EVENTS).step_by(KEYS as usize)), "{key}: {numbers:?}");
     }
-    assert_eq!(seen.overlaps.load(Ordering::SeqCst), 0, "two of a key at once");
+    assert_eq!(seen.overlaps.load(Ordering::SeqCst), 0, "two calls of a key at once");
     assert!(broker.stop(PATIENCE).is_clean());
 }
 
 #[test]
-fn under_load_with_retries_at_once() {
+fn order_holds_under_load_with_immediate_retries() {
     let block = Overflow::Block(6 * PATIENCE);
     stress(RetryPolicy::fixed(3, Duration::ZERO), 4, false, block);
     stress(RetryPolicy::fixed(3, Duration::ZERO), 3, true, block);
 }
 
 #[test]
-fn under_load_with_retries_after_a_delay() {
+fn order_holds_under_load_with_delayed_retries() {
     stress(RetryPolicy::fixed(3, Duration::from_micros(300)), 4, false, Overflow::Block(6 * PATIENCE));
 }

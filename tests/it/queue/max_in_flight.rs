@@ -1,4 +1,4 @@
-//! No more events than `max_in_flight` are open at a time: beyond it a publish is refused, until some are settled.
+//! `max_in_flight` bounds the open events: beyond it every publish is refused until some are settled.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -14,7 +14,7 @@ fn is_in_flight_limit(refused: &PublishError, expected: u64) -> bool {
 }
 
 #[test]
-fn one_more_is_refused_by_every_form_and_accepted_when_one_is_settled() {
+fn every_form_of_publish_is_refused_at_the_bound_until_an_event_is_settled() {
     let broker = Broker::builder().max_in_flight(3).start().expect("a running broker");
     let settlements = Settlements::of(&broker);
     let gate = Gate::closed();
@@ -41,7 +41,7 @@ fn one_more_is_refused_by_every_form_and_accepted_when_one_is_settled() {
     for _ in 0..3 {
         gate.open_once();
         settlements.next();
-        broker.publish(event("held")).expect("one was settled");
+        broker.publish(event("held")).expect("accepted after a verdict");
         assert!(is_in_flight_limit(&broker.publish(event("held")).expect_err("full again"), 3));
     }
     gate.open();
@@ -50,7 +50,7 @@ fn one_more_is_refused_by_every_form_and_accepted_when_one_is_settled() {
 }
 
 #[test]
-fn no_patience_helps_against_it() {
+fn the_policy_block_does_not_wait_at_this_bound() {
     let broker = Broker::builder().max_in_flight(1).start().expect("a running broker");
     let gate = Gate::closed();
     let handler_gate = gate.clone();
@@ -84,7 +84,7 @@ fn an_event_that_waits_for_a_retry_is_in_flight() {
 }
 
 #[test]
-fn an_event_that_nobody_receives_is_settled_at_once() {
+fn an_event_without_a_subscription_is_settled_immediately() {
     let broker = Broker::builder().max_in_flight(1).start().expect("a running broker");
     for _ in 0..100 {
         broker.publish(event("unheard")).expect("accepted");
@@ -94,7 +94,7 @@ fn an_event_that_nobody_receives_is_settled_at_once() {
 }
 
 #[test]
-fn of_many_publishers_at_once_each_gets_past_it_at_most_once() {
+fn concurrent_publishers_exceed_the_bound_by_at_most_one_event_each() {
     const MAX: usize = 5;
     const PUBLISHERS: u64 = 4;
     for _ in 0..100 {
@@ -118,7 +118,7 @@ fn of_many_publishers_at_once_each_gets_past_it_at_most_once() {
         });
         let stats = broker.stats();
         assert_eq!((stats.accepted, stats.rejected), (accepted.into_inner(), 10 * PUBLISHERS - stats.accepted));
-        // Those that were under way when it was reached.
+        // Publishes that were in progress when the bound was reached.
         let most = MAX as u64 + PUBLISHERS - 1;
         assert!((MAX as u64..=most).contains(&stats.in_flight), "{} are in flight", stats.in_flight);
         assert!(broker.publish(event("a")).is_err_and(|refused| is_in_flight_limit(&refused, MAX as u64)));

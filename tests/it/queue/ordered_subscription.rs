@@ -1,4 +1,4 @@
-//! An ordered subscription handles its events one at a time in the order of publishing, retries included.
+//! Ordered subscriptions: one event at a time, in the order of publishing, retries included.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -9,14 +9,14 @@ use eventbroker::{Broker, Delivery, Event, Outcome, Overflow, RetryPolicy, Sourc
 
 use crate::support::{PATIENCE, Settlements, manual_clock, number_of, numbered, stats_of, wait_until};
 
-/// Events with keys and without.
+/// An event, with a key for some numbers.
 fn any_event(number: u64) -> Event {
     let key = if number.is_multiple_of(3) { String::new() } else { format!("key {}", number % 3) };
     Event::builder(Source::System, "a").key(key).payload(&number).build().expect("a valid event")
 }
 
 #[test]
-fn everything_waits_behind_a_retry_but_other_subscriptions_do_not() {
+fn all_events_wait_behind_a_retry_and_other_subscriptions_go_on() {
     let clock = manual_clock();
     let broker = Broker::builder().manual_clock(&clock).start().expect("a running broker");
     let settlements = Settlements::of(&broker);
@@ -40,7 +40,7 @@ fn everything_waits_behind_a_retry_but_other_subscriptions_do_not() {
 }
 
 #[test]
-fn its_concurrency_is_one_whatever_was_asked_for() {
+fn an_ordered_subscription_has_concurrency_one_whatever_the_option_says() {
     let broker = Broker::builder().build().expect("a broker");
     broker.subscribe_with(SubscribeOptions::new("*").ordered().concurrency(8), |_| ()).expect("a subscription");
     assert_eq!(broker.stats().subscriptions[0].concurrency, 1);
@@ -88,7 +88,7 @@ fn under_load_the_order_of_each_publisher_is_kept() {
 }
 
 #[test]
-fn one_that_has_threads_of_its_own_keeps_order_too() {
+fn a_dedicated_ordered_subscription_keeps_order() {
     let broker = Broker::builder().start().expect("a running broker");
     let settlements = Settlements::of(&broker);
     let options = SubscribeOptions::new("*").ordered().dedicated(3).queue_capacity(1_000);

@@ -1,4 +1,4 @@
-//! With the policy "block", a publisher waits for room, but no longer than its patience.
+//! The policy `Block`: a publisher waits for a place, but no longer than the policy's patience.
 
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
@@ -9,7 +9,7 @@ use eventbroker::{Broker, BrokerBuilder, Overflow, PublishError, SubscribeOption
 
 use crate::support::{Gate, PATIENCE, Settlements, event, manual_clock, receive, wait_until};
 
-/// A broker whose only subscription, "tight", is full: one call is held, one event is queued.
+/// A broker whose only subscription, "tight", is full: one call waits at the gate, one event is queued.
 fn full(builder: BrokerBuilder, patience: Duration) -> (Broker, Gate, Settlements) {
     let broker = builder.start().expect("a running broker");
     let settlements = Settlements::of(&broker);
@@ -26,7 +26,7 @@ fn full(builder: BrokerBuilder, patience: Duration) -> (Broker, Gate, Settlement
 }
 
 #[test]
-fn a_publisher_is_refused_when_its_patience_is_over_and_not_before() {
+fn a_publisher_is_refused_after_its_patience_and_not_before() {
     let patience = Duration::from_secs(60);
     let clock = manual_clock();
     let (broker, gate, settlements) = full(Broker::builder().manual_clock(&clock), patience);
@@ -41,7 +41,7 @@ fn a_publisher_is_refused_when_its_patience_is_over_and_not_before() {
         match outcomes.recv_timeout(Duration::from_millis(2)) {
             Ok(answer) => break answer,
             Err(RecvTimeoutError::Timeout) => clock.advance(Duration::from_secs(1)),
-            Err(RecvTimeoutError::Disconnected) => panic!("the publisher is gone"),
+            Err(RecvTimeoutError::Disconnected) => panic!("the publishing thread has ended"),
         }
     };
     let refused = outcome.expect_err("no room");
@@ -56,7 +56,7 @@ fn a_publisher_is_refused_when_its_patience_is_over_and_not_before() {
 }
 
 #[test]
-fn without_patience_it_is_refused_at_once() {
+fn without_patience_a_publisher_is_refused_immediately() {
     let clock = manual_clock();
     let (broker, gate, _settlements) = full(Broker::builder().manual_clock(&clock), Duration::ZERO);
     let (sender, outcomes) = channel();
@@ -68,15 +68,15 @@ fn without_patience_it_is_refused_at_once() {
 }
 
 #[test]
-fn a_publisher_that_waits_is_accepted_as_soon_as_there_is_room() {
-    // The clock stands still: nobody's patience ends.
+fn a_waiting_publisher_is_accepted_as_soon_as_a_place_is_free() {
+    // The clock stands still, so no patience ends.
     let (broker, gate, settlements) = full(Broker::builder().manual_clock(&manual_clock()), Duration::MAX);
     let (sender, outcomes) = channel();
     for _ in 0..3 {
         let (publisher, sender) = (broker.clone(), sender.clone());
         thread::spawn(move || sender.send(publisher.publish(event("later"))));
     }
-    assert!(outcomes.recv_timeout(Duration::from_millis(50)).is_err(), "there is no room yet");
+    assert!(outcomes.recv_timeout(Duration::from_millis(50)).is_err(), "no place is free yet");
     gate.open();
     for _ in 0..3 {
         assert!(!receive(&outcomes, "an answer").expect("accepted").duplicate);
@@ -85,7 +85,7 @@ fn a_publisher_that_waits_is_accepted_as_soon_as_there_is_room() {
 }
 
 #[test]
-fn publishers_that_wait_for_each_other_s_room_are_all_accepted() {
+fn publishers_that_compete_for_places_in_several_queues_are_all_accepted() {
     const PUBLISHERS: u64 = 4;
     const EVENTS: u64 = 2_000;
     let broker = Broker::builder().start().expect("a running broker");
@@ -109,12 +109,12 @@ fn publishers_that_wait_for_each_other_s_room_are_all_accepted() {
 }
 
 #[test]
-fn a_synchronous_publisher_waits_for_room_too() {
+fn publish_sync_waits_for_a_place_too() {
     let (broker, gate, settlements) = full(Broker::builder(), 6 * PATIENCE);
     let (sender, outcomes) = channel();
     let publisher = broker.clone();
     thread::spawn(move || sender.send(publisher.publish_sync(event("third"))));
-    assert!(outcomes.recv_timeout(Duration::from_millis(50)).is_err(), "there is no room yet");
+    assert!(outcomes.recv_timeout(Duration::from_millis(50)).is_err(), "no place is free yet");
     gate.open();
     assert!(receive(&outcomes, "a report").expect("accepted").is_success());
     assert_eq!(settlements.take(3).len(), 3);

@@ -1,4 +1,4 @@
-//! With the policy "block", a publisher to several subscriptions waits no longer than its patience with each of them.
+//! The policy `Block` of several subscriptions: a publisher waits for each of them no longer than its patience.
 
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
@@ -9,11 +9,12 @@ use eventbroker::{Broker, Overflow, PublishError, SubscribeOptions};
 use crate::support::{Gate, event, manual_clock, stats_of, wait_until};
 
 #[test]
-fn queues_that_are_full_in_turn_do_not_renew_the_patience() {
+fn queues_that_are_full_alternately_do_not_renew_the_patience() {
     let patience = Duration::from_secs(60);
     let clock = manual_clock();
     let broker = Broker::builder().manual_clock(&clock).start().expect("valid settings");
-    // Both subscriptions are full: one call is held, one event is queued. Each has a type of its own, and they share one.
+    // Both subscriptions are full: one call waits at the gate, one event is queued. Each matches a type of its own, and
+    // both match "left.right".
     let sides = [("left", "left.*", "left.own"), ("right", "*.right", "own.right")];
     let gates = sides.map(|(name, pattern, own)| {
         let gate = Gate::closed();
@@ -38,13 +39,13 @@ fn queues_that_are_full_in_turn_do_not_renew_the_patience() {
     for round in 0..10 {
         let (name, _, own) = sides[round % 2];
         let gate = &gates[round % 2];
-        // A place is free, but only here, and not for long.
+        // One queue has a free place for a moment.
         gate.open_once();
         gate.wait_for_arrival();
         match outcomes.recv_timeout(Duration::from_millis(20)) {
             Ok(outcome) => answer = Some(outcome),
             Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => panic!("the publisher is gone"),
+            Err(RecvTimeoutError::Disconnected) => panic!("the publishing thread has ended"),
         }
         if answer.is_some() {
             break;

@@ -1,4 +1,4 @@
-//! Whatever the policy and however many publish at once, every event is accounted for exactly once.
+//! Accounting of overflow: under every policy and with concurrent publishers, each event is counted exactly once.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +13,7 @@ use crate::support::{event, keyed, wait_until};
 const PUBLISHERS: u64 = 4;
 const EVENTS: u64 = 2_500;
 
-/// Publishes from several threads to subscriptions that can't keep up, and takes stock.
+/// Publishes from several threads to subscriptions that are slower than the publishers, and checks all totals.
 fn flood(overflow: Overflow, publish: impl Fn(&Broker, u64) -> bool + Sync) -> (Broker, u64) {
     let broker = Broker::builder().worker_count(2).start().expect("a running broker");
     let settled: Arc<Mutex<Vec<(String, EventId, Verdict)>>> = Arc::default();
@@ -55,9 +55,13 @@ fn flood(overflow: Overflow, publish: impl Fn(&Broker, u64) -> bool + Sync) -> (
     }
     let settled = settled.lock().expect("no panic");
     let distinct: HashSet<_> = settled.iter().map(|(name, id, _)| (name, id)).collect();
-    assert_eq!((settled.len() as u64, distinct.len() as u64), (2 * accepted, 2 * accepted), "none is settled twice");
+    assert_eq!(
+        (settled.len() as u64, distinct.len() as u64),
+        (2 * accepted, 2 * accepted),
+        "no delivery is settled twice"
+    );
     let failed: HashSet<_> = settled.iter().filter(|it| it.2 == Verdict::Dropped).map(|it| &it.1).collect();
-    assert_eq!(stats.failed, failed.len() as u64, "an event fails if it was dropped anywhere");
+    assert_eq!(stats.failed, failed.len() as u64, "an event fails if any subscription dropped it");
     drop(settled);
     (broker, accepted)
 }
@@ -83,7 +87,7 @@ fn block_drops_nothing_and_refuses_only_after_its_patience() {
 }
 
 #[test]
-fn a_short_block_refuses_some_and_drops_none() {
+fn a_short_block_refuses_some_events_and_drops_none() {
     let overflow = Overflow::Block(Duration::from_micros(20));
     let (broker, accepted) = flood(overflow, |broker, _| broker.publish(event("a.b")).is_ok());
     assert_eq!((broker.stats().deliveries.dropped, broker.stats().deliveries.done), (0, 2 * accepted));

@@ -1,4 +1,4 @@
-//! With the policy "drop newest", a full subscription misses new events, which are counted; all others receive them.
+//! The policy `DropNewest`: a full subscription drops and counts new events; all others receive them.
 
 use std::time::Duration;
 
@@ -6,7 +6,8 @@ use eventbroker::{Broker, Event, Overflow, Status, SubscribeOptions, Verdict};
 
 use crate::support::{Gate, Settlements, event, stats_of};
 
-/// A broker whose subscription "tight" is full: one call is held, one event is queued. "roomy" takes everything.
+/// A broker whose subscription "tight" is full: one call waits at the gate, one event is queued. "roomy" accepts
+/// everything.
 fn full() -> (Broker, Gate, Settlements) {
     let broker = Broker::builder().start().expect("a running broker");
     let gate = Gate::closed();
@@ -28,7 +29,7 @@ fn status(broker: &Broker, event: &Event) -> Status {
 }
 
 #[test]
-fn a_new_event_is_accepted_and_dropped_only_where_there_is_no_room() {
+fn a_new_event_is_accepted_and_dropped_only_by_the_full_subscription() {
     let (broker, gate, settlements) = full();
     let sent: Vec<Event> = (0..10).map(|_| event("a.new")).collect();
     for event in &sent {

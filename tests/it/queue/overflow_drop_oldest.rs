@@ -1,4 +1,4 @@
-//! With the policy "drop oldest", each event beyond the capacity costs the oldest queued one its place, and nothing else.
+//! The policy `DropOldest`: each event beyond the capacity drops the oldest queued event, and nothing else.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,8 +13,8 @@ fn keyed_number(number: u64, key: &str) -> Event {
     Event::builder(Source::System, "a.b").key(key).payload(&number).build().expect("a valid event")
 }
 
-/// A broker with one subscription, "dropping", to "a.b". The handler notes the numbers of the events,
-/// is held at the gate by those in `held`, and fails the first attempt of those in `failing`.
+/// A broker with one subscription, "dropping", to "a.b". The handler records the numbers of the events, waits at the
+/// gate for those in `held`, and fails the first attempt of those in `failing`.
 struct Scene {
     gate: Gate,
     broker: Broker,
@@ -94,7 +94,7 @@ fn the_oldest_queued_event_is_dropped_counted_and_failed() {
 }
 
 #[test]
-fn an_ordered_subscription_drops_its_oldest_behind_the_running_one() {
+fn an_ordered_subscription_drops_the_oldest_behind_the_running_call() {
     let it = scene(Broker::builder(), capacity(2).ordered(), &[0], &[]);
     it.publish(numbered("a.b", 0));
     it.gate.wait_for_arrival();
@@ -108,7 +108,7 @@ fn an_ordered_subscription_drops_its_oldest_behind_the_running_one() {
 }
 
 #[test]
-fn the_oldest_is_dropped_whether_it_waits_for_a_worker_or_behind_its_key() {
+fn the_oldest_event_is_dropped_whether_it_waits_for_a_worker_or_behind_its_key() {
     let it = scene(Broker::builder(), capacity(3), &[0], &[]);
     it.publish(keyed_number(0, "k"));
     it.gate.wait_for_arrival();
@@ -124,7 +124,7 @@ fn the_oldest_is_dropped_whether_it_waits_for_a_worker_or_behind_its_key() {
 }
 
 #[test]
-fn events_behind_keys_are_dropped_oldest_first_whatever_the_key() {
+fn events_behind_busy_keys_are_dropped_oldest_first_across_keys() {
     let it = scene(Broker::builder(), capacity(3).concurrency(2), &[0, 10], &[]);
     it.publish(keyed_number(0, "k"));
     it.publish(keyed_number(10, "l"));
@@ -140,7 +140,7 @@ fn events_behind_keys_are_dropped_oldest_first_whatever_the_key() {
     assert_eq!((of_key(0), of_key(1)), (vec![0, 2, 3], vec![10, 13]));
 }
 
-/// The number of the event that was dropped next.
+/// The number of the next event that was dropped.
 fn number_of_drop(it: &Scene) -> u64 {
     let drop = it.settlements.next();
     assert_eq!(drop.verdict, Verdict::Dropped);
@@ -148,7 +148,7 @@ fn number_of_drop(it: &Scene) -> u64 {
 }
 
 #[test]
-fn a_dropped_head_of_a_key_does_not_hold_up_what_is_behind_it() {
+fn a_dropped_head_of_a_key_does_not_block_the_events_behind_it() {
     let it = scene(Broker::builder(), capacity(2), &[0], &[]);
     it.publish(numbered("a.b", 0));
     it.gate.wait_for_arrival();
@@ -178,7 +178,7 @@ fn a_waiting_retry_is_never_dropped() {
     }
     assert!(it.settlements.take(3).iter().all(|it| it.verdict == Verdict::Dropped));
     clock.advance(Duration::from_secs(1));
-    // Its retry is due, and cannot run yet: it is not dropped either.
+    // A due retry that cannot run yet is not dropped either.
     it.publish(numbered("a.b", 6));
     assert_eq!(number_of_drop(&it), 4);
     it.gate.open();
@@ -189,7 +189,7 @@ fn a_waiting_retry_is_never_dropped() {
 }
 
 #[test]
-fn what_is_parked_behind_a_waiting_retry_is_never_dropped() {
+fn events_parked_behind_a_waiting_retry_are_never_dropped() {
     let clock = manual_clock();
     let it = scene(Broker::builder().manual_clock(&clock), capacity(1).ordered(), &[], &[1]);
     it.publish(numbered("a.b", 1));
@@ -204,7 +204,7 @@ fn what_is_parked_behind_a_waiting_retry_is_never_dropped() {
 }
 
 #[test]
-fn what_was_parked_behind_a_retry_is_not_dropped_when_its_turn_has_come() {
+fn events_parked_behind_a_retry_are_not_dropped_when_they_become_ready() {
     let clock = manual_clock();
     let it = scene(Broker::builder().manual_clock(&clock), capacity(1), &[1, 2, 3], &[1, 2]);
     it.publish(keyed_number(1, "k"));
@@ -214,14 +214,18 @@ fn what_was_parked_behind_a_retry_is_not_dropped_when_its_turn_has_come() {
     it.publish(keyed_number(3, "k"));
     it.wait_for_waiting(3);
     clock.advance(Duration::from_secs(1));
-    it.gate.wait_for_arrival(); // 1 runs again, then 2 or 3, whichever the timer and the lane bring first
+    it.gate.wait_for_arrival(); // 1 runs again, then 2 or 3, whichever the timer and the lane enqueue first
     it.gate.open_once();
     it.gate.wait_for_arrival();
     assert_eq!(it.settlements.next().verdict, Verdict::Done);
-    // Now the other one could run, if this one were not held.
+    // The other one of 2 and 3 is ready, and waits for the one at the gate.
     it.publish(numbered("a.b", 4));
     it.publish(numbered("a.b", 5));
-    assert_eq!(number_of_drop(&it), 4, "what waited holds no place in the queue, so dropping it makes no room");
+    assert_eq!(
+        number_of_drop(&it),
+        4,
+        "a delivery that has waited holds no place in the queue, so dropping it would free none"
+    );
     it.gate.open();
     assert!(it.settlements.take(3).iter().all(|it| it.verdict == Verdict::Done));
     let mut handled = it.handled();
@@ -230,7 +234,7 @@ fn what_was_parked_behind_a_retry_is_not_dropped_when_its_turn_has_come() {
 }
 
 #[test]
-fn behind_what_waited_for_a_retry_the_oldest_queued_event_is_dropped() {
+fn the_oldest_queued_event_is_dropped_behind_deliveries_that_have_waited() {
     let clock = manual_clock();
     let it = scene(Broker::builder().manual_clock(&clock), capacity(2).ordered(), &[1], &[1]);
     it.publish(numbered("a.b", 1));

@@ -1,4 +1,4 @@
-//! An event without a key is never stuck behind a busy slot of its subscription while another slot is free.
+//! Events without a key: none waits behind a running call while its subscription has a free permit.
 
 use std::sync::{Arc, Barrier};
 
@@ -6,7 +6,7 @@ use eventbroker::{Broker, Delivery, SubscribeOptions, Verdict};
 
 use crate::support::{Gate, Settlements, event, keyed, manual_clock};
 
-/// A handler that is held at the gate by events of type "held".
+/// A handler that waits at the gate for events of type "held".
 fn held_by(gate: &Gate) -> impl Fn(&Delivery<'_>) + Send + Sync + 'static {
     let gate = gate.clone();
     move |delivery| {
@@ -24,10 +24,10 @@ fn others_go_on(options: SubscribeOptions, slots: usize) {
     for busy in 1..slots {
         broker.publish(event("held")).expect("accepted");
         gate.wait_for_arrival();
-        // One at a time, and many at once.
+        // One event at a time, then many at once.
         for _ in 0..20 {
             broker.publish(event("quick")).expect("accepted");
-            assert_eq!(settlements.next().event_type, "quick", "{busy} of {slots} slots are busy");
+            assert_eq!(settlements.next().event_type, "quick", "{busy} of {slots} permits are taken");
         }
         for _ in 0..200 {
             broker.publish(event("quick")).expect("accepted");
@@ -39,21 +39,21 @@ fn others_go_on(options: SubscribeOptions, slots: usize) {
 }
 
 #[test]
-fn while_one_slot_is_free_everything_else_goes_on() {
+fn with_one_free_permit_all_other_events_are_handled() {
     for slots in [2, 3, 5] {
         others_go_on(SubscribeOptions::new("*").concurrency(slots), slots);
     }
 }
 
 #[test]
-fn with_threads_of_its_own_too() {
+fn a_dedicated_subscription_with_a_free_thread_handles_all_other_events() {
     for slots in [2, 4] {
         others_go_on(SubscribeOptions::new("*").dedicated(slots), slots);
     }
 }
 
 #[test]
-fn busy_keys_do_not_hold_it_up_either() {
+fn busy_keys_do_not_block_events_without_a_key() {
     let broker = Broker::builder().start().expect("a running broker");
     let settlements = Settlements::of(&broker);
     let gate = Gate::closed();
@@ -72,8 +72,8 @@ fn busy_keys_do_not_hold_it_up_either() {
 }
 
 #[test]
-fn what_was_queued_before_the_slots_were_taken_is_not_stuck() {
-    // All at once: those in front are held, and one slot is left for the many behind them.
+fn events_queued_before_the_permits_were_taken_are_handled() {
+    // The two "held" events take two permits; the third runs the many events behind them.
     let broker = Broker::builder().start().expect("a running broker");
     let settlements = Settlements::of(&broker);
     let gate = Gate::closed();
@@ -87,7 +87,7 @@ fn what_was_queued_before_the_slots_were_taken_is_not_stuck() {
 }
 
 #[test]
-fn it_does_not_depend_on_the_clock() {
+fn events_are_handled_while_the_clock_stands_still() {
     let broker = Broker::builder().manual_clock(&manual_clock()).start().expect("a running broker");
     let settlements = Settlements::of(&broker);
     let gate = Gate::closed();
@@ -102,7 +102,7 @@ fn it_does_not_depend_on_the_clock() {
 }
 
 #[test]
-fn all_slots_can_be_busy_at_once() {
+fn all_permits_can_be_taken_at_once() {
     for (options, slots) in [
         (SubscribeOptions::new("*").concurrency(5), 5),
         (SubscribeOptions::new("*").dedicated(3), 3),

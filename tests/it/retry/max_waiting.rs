@@ -1,5 +1,5 @@
-//! Waiting retries hold no place in the queue and no thread; when too many wait, a subscription counts as full, and
-//! nothing that waits is given up.
+//! `max_waiting`: waiting retries hold no place in the queue and no thread. At the bound a subscription counts as full,
+//! and no waiting delivery is dropped.
 
 use std::collections::BTreeSet;
 use std::sync::mpsc::channel;
@@ -16,7 +16,7 @@ use crate::support::{Gate, PATIENCE, Settlements, manual_clock, number_of, numbe
 
 const DELAY: Duration = Duration::from_secs(10);
 
-/// Events from this number on are handled at once; those below fail at their first attempt.
+/// Events from this number on are handled; those below fail at their first attempt.
 const FINE: u64 = 1_000;
 
 fn handler(delivery: &Delivery<'_>) -> Outcome {
@@ -26,7 +26,7 @@ fn handler(delivery: &Delivery<'_>) -> Outcome {
     Outcome::Done
 }
 
-/// A broker with one subscription of which at most `max_waiting` deliveries may wait.
+/// A broker with one subscription, of which at most `max_waiting` deliveries may wait.
 fn scene(options: SubscribeOptions, max_waiting: usize) -> (Broker, ManualClock, Settlements) {
     let clock = manual_clock();
     let broker =
@@ -42,7 +42,7 @@ fn wait_for_waiting(broker: &Broker, count: u64) {
 }
 
 fn assert_full(outcome: Result<eventbroker::Accepted, PublishError>) {
-    let refused = outcome.expect_err("too many wait");
+    let refused = outcome.expect_err("max_waiting is reached");
     let is_expected =
         matches!(&refused, PublishError::Full { limit: FullLimit::Subscription { name, .. }, .. } if &**name == "s");
     assert!(is_expected, "{refused:?}");
@@ -52,7 +52,7 @@ fn assert_full(outcome: Result<eventbroker::Accepted, PublishError>) {
 fn a_waiting_retry_holds_no_place_and_no_thread() {
     let (broker, clock, settlements) = scene(SubscribeOptions::new("*").concurrency(1).queue_capacity(1), 100);
     for number in 0..20 {
-        // There is room for each: those before it wait, and the only worker is free.
+        // Each finds a free place, because its predecessors wait for their retry, and the only worker is free.
         broker.publish(numbered("a", number)).expect("accepted");
         wait_for_waiting(&broker, number + 1);
     }
@@ -68,7 +68,7 @@ fn a_waiting_retry_holds_no_place_and_no_thread() {
 }
 
 #[test]
-fn when_too_many_wait_new_events_are_refused_until_some_have_run() {
+fn at_max_waiting_new_events_are_refused_until_a_retry_has_run() {
     let (broker, clock, settlements) = scene(SubscribeOptions::new("*"), 3);
     for number in 0..3 {
         broker.publish(numbered("a", number)).expect("accepted");
@@ -87,12 +87,12 @@ fn when_too_many_wait_new_events_are_refused_until_some_have_run() {
 }
 
 #[test]
-fn what_is_parked_behind_a_waiting_retry_counts_too() {
+fn events_parked_behind_a_waiting_retry_count_too() {
     let (broker, clock, settlements) = scene(SubscribeOptions::new("*").ordered().queue_capacity(1), 3);
     broker.publish(numbered("a", 0)).expect("accepted");
     wait_for_waiting(&broker, 1);
     for number in 1..3 {
-        broker.publish(numbered("a", FINE + number)).expect("there is room, because the one before is parked");
+        broker.publish(numbered("a", FINE + number)).expect("a free place, because the event before is parked");
         wait_for_waiting(&broker, number + 1);
     }
     assert_eq!(stats_of(&broker, "s").queued, 0);
@@ -104,7 +104,7 @@ fn what_is_parked_behind_a_waiting_retry_counts_too() {
 }
 
 #[test]
-fn what_was_queued_behind_a_key_waits_with_it_and_gives_its_place_back() {
+fn an_event_queued_behind_a_waiting_key_waits_too_and_frees_its_place() {
     let clock = manual_clock();
     let broker = Broker::builder().manual_clock(&clock).start().expect("a running broker");
     let settlements = Settlements::of(&broker);
@@ -129,7 +129,7 @@ fn what_was_queued_behind_a_key_waits_with_it_and_gives_its_place_back() {
     gate.open();
     wait_for_waiting(&broker, 3);
     for number in 3..6 {
-        broker.publish(numbered("a", number)).expect("there is room, because the one before is parked");
+        broker.publish(numbered("a", number)).expect("a free place, because the event before is parked");
         wait_for_waiting(&broker, number + 1);
     }
     assert_eq!(stats_of(&broker, "s").queued, 0);
@@ -138,7 +138,7 @@ fn what_was_queued_behind_a_key_waits_with_it_and_gives_its_place_back() {
 }
 
 #[test]
-fn a_publisher_that_blocks_waits_until_fewer_wait() {
+fn a_blocking_publisher_waits_until_fewer_deliveries_wait() {
     let options = SubscribeOptions::new("*").overflow(Overflow::Block(1_000 * DELAY));
     let (broker, clock, settlements) = scene(options, 1);
     broker.publish(numbered("a", 0)).expect("accepted");
@@ -146,7 +146,7 @@ fn a_publisher_that_blocks_waits_until_fewer_wait() {
     let (sender, outcomes) = channel();
     let publisher = broker.clone();
     thread::spawn(move || sender.send(publisher.publish(numbered("a", FINE))));
-    assert!(outcomes.recv_timeout(Duration::from_millis(50)).is_err(), "there is no room yet");
+    assert!(outcomes.recv_timeout(Duration::from_millis(50)).is_err(), "the subscription still counts as full");
     clock.advance(DELAY);
     receive(&outcomes, "an answer").expect("accepted");
     assert!(settlements.take(2).iter().all(|it| it.verdict == Verdict::Done));
@@ -154,7 +154,7 @@ fn a_publisher_that_blocks_waits_until_fewer_wait() {
 }
 
 #[test]
-fn a_policy_that_drops_gives_up_one_event_for_a_new_one_and_nothing_that_waits() {
+fn a_dropping_policy_drops_one_event_per_new_one_and_no_waiting_retry() {
     for overflow in [Overflow::DropOldest, Overflow::DropNewest] {
         let clock = manual_clock();
         let broker = Broker::builder().manual_clock(&clock).start().expect("a running broker");
@@ -170,7 +170,8 @@ fn a_policy_that_drops_gives_up_one_event_for_a_new_one_and_nothing_that_waits()
         };
         let options = options.overflow(overflow).retry(RetryPolicy::fixed(1, DELAY));
         broker.subscribe_with(options, held).expect("a subscription");
-        // One is held, then come one that fails and ten that are fine. When the first two have run, one waits.
+        // The first event waits at the gate; behind it are one that fails and eleven that do not. After the first two
+        // have run, one delivery waits.
         let mut ids = Vec::new();
         for number in [FINE, 0, FINE] {
             ids.push(broker.publish(numbered("a", number)).expect("accepted").id);
@@ -215,10 +216,10 @@ fn the_bound_of_the_broker_holds_for_subscriptions_without_their_own() {
 }
 
 #[test]
-fn the_count_of_what_waits_is_right_at_every_moment() {
+fn the_count_of_waiting_deliveries_is_plausible_at_every_moment() {
     const EVENTS: u64 = 4_000;
     let broker = Broker::builder().worker_count(2).start().expect("a running broker");
-    // Keys whose heads go to wait and come back at once, while others arrive behind them.
+    // Keys whose head fails and is retried immediately, while further events arrive behind it.
     let options = SubscribeOptions::new("*").name("s").concurrency(2).queue_capacity(100_000);
     let options = options.retry(RetryPolicy::fixed(3, Duration::ZERO));
     broker
@@ -234,9 +235,7 @@ fn the_count_of_what_waits_is_right_at_every_moment() {
                 let broker = &broker;
                 scope.spawn(move || {
                     for _ in 0..EVENTS {
-                        broker
-                            .publish(crate::support::keyed("a", &key.to_string()))
-                            .expect("there is room all the time");
+                        broker.publish(crate::support::keyed("a", &key.to_string())).expect("a free place");
                     }
                 })
             })
@@ -246,7 +245,7 @@ fn the_count_of_what_waits_is_right_at_every_moment() {
         }
     });
     let most = seen.lock().expect("no panic").last().copied().unwrap_or(0);
-    assert!(most <= 2 * EVENTS, "{most} were said to wait");
+    assert!(most <= 2 * EVENTS, "{most} deliveries were reported to wait");
     wait_until("all are handled", || broker.stats().completed == 2 * EVENTS);
     assert_eq!(stats_of(&broker, "s").waiting, 0);
     assert!(broker.stop(PATIENCE).is_clean());

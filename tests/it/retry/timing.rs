@@ -1,4 +1,5 @@
-//! A failed delivery is tried again after its policy's delay, neither sooner nor later, and exactly as often as the policy says.
+//! Retry timing: a failed delivery is retried after the delay of its policy, neither earlier nor later, and exactly as
+//! often as the policy says.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use crate::support::{PATIENCE, Settlements, event, manual_clock, number_of, numb
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A broker whose clock the test moves, with a handler that always fails the same way.
+/// A broker on a manual clock, with a handler that always fails in the same way.
 struct Run {
     broker: Broker,
     clock: ManualClock,
@@ -40,10 +41,10 @@ impl Run {
         Self { broker, clock, attempts, settlements }
     }
 
-    /// Moves the clock, and returns when whatever is due then has been brought back.
+    /// Advances the clock, and returns when all due retries have been enqueued.
     fn advance(&self, by: Duration) {
         self.clock.advance(by);
-        // A retry that is due at this very moment comes after all that were due before.
+        // The probe's retry is due now, and is enqueued after all that were due before.
         self.broker.publish(event("probe")).expect("room");
         assert_eq!(self.settlements.next().event_type, "probe");
     }
@@ -52,7 +53,7 @@ impl Run {
         self.broker.stats().subscriptions[0].waiting == 1
     }
 
-    /// The next attempt comes after a delay within these bounds.
+    /// Asserts that the next attempt comes after a delay within these bounds.
     fn attempt_comes_within(&self, number: u32, earliest: Duration, latest: Duration) {
         wait_until("the retry waits", || self.waits());
         if !earliest.is_zero() {
@@ -78,7 +79,7 @@ fn delays_grow_by_the_factor_up_to_the_cap_within_the_jitter() {
     let settled = run.settlements.next();
     assert_eq!((settled.verdict, settled.attempts), (Verdict::Dead, 6));
     run.advance(3_600 * SECOND);
-    assert!(run.attempts.try_recv().is_err(), "six attempts and no more");
+    assert!(run.attempts.try_recv().is_err(), "there are six attempts");
 }
 
 #[test]
@@ -104,7 +105,7 @@ fn without_jitter_the_delay_is_exact() {
 }
 
 #[test]
-fn the_delay_that_the_handler_asks_for_is_kept_to_the_letter() {
+fn a_delay_requested_by_the_handler_is_exact() {
     let run = Run::new(RetryPolicy { max_retries: 1, ..RetryPolicy::default() }, || {
         HandlerError::retry_after(90 * SECOND, "closed")
     });
@@ -112,11 +113,11 @@ fn the_delay_that_the_handler_asks_for_is_kept_to_the_letter() {
     assert_eq!(receive(&run.attempts, "the first attempt"), 1);
     run.attempt_comes_within(2, 90 * SECOND, 90 * SECOND);
     let settled = run.settlements.next();
-    assert_eq!((settled.attempts, settled.error.as_deref()), (2, Some("closed")), "it counts as a retry");
+    assert_eq!((settled.attempts, settled.error.as_deref()), (2, Some("closed")), "the attempt counts as a retry");
 }
 
 #[test]
-fn the_delay_that_the_handler_asks_for_is_at_most_a_week() {
+fn a_delay_requested_by_the_handler_is_at_most_a_week() {
     let week = Duration::from_secs(7 * 24 * 3_600);
     let run = Run::new(RetryPolicy::fixed(1, SECOND), || HandlerError::retry_after(Duration::MAX, "never"));
     run.broker.publish(event("x")).expect("room");
@@ -125,7 +126,7 @@ fn the_delay_that_the_handler_asks_for_is_at_most_a_week() {
 }
 
 #[test]
-fn without_retries_the_first_failure_is_the_last() {
+fn without_retries_the_first_failure_is_final() {
     let run = Run::new(RetryPolicy::none(), || HandlerError::retry("no"));
     run.broker.publish(event("x")).expect("room");
     let settled = run.settlements.next();
@@ -140,11 +141,11 @@ fn jitter_spreads_retries_that_failed_at_the_same_moment() {
     let policy = RetryPolicy { max_retries: 1, jitter: 0.5, ..RetryPolicy::fixed(1, 10 * SECOND) };
     let run = Run::new(policy, || HandlerError::retry("no"));
     (0..EVENTS).for_each(|_| drop(run.broker.publish(event("x")).expect("room")));
-    wait_until("all wait", || run.broker.stats().subscriptions[0].waiting == EVENTS as u64);
+    wait_until("all retries wait", || run.broker.stats().subscriptions[0].waiting == EVENTS as u64);
     run.clock.advance(5 * SECOND - MILLISECOND);
     let mut due = Vec::new();
     for _ in 0..11 {
-        // By the time that one probe has come and gone, all that was due has been brought back.
+        // Once the probe has been retried, all due retries have been enqueued.
         run.clock.advance(SECOND);
         run.broker.publish(event("probe")).expect("room");
         let mut count = 0;
@@ -153,12 +154,12 @@ fn jitter_spreads_retries_that_failed_at_the_same_moment() {
         }
         due.push(count);
     }
-    assert!(due.iter().filter(|count| **count > 0).count() >= 4, "each second so many came: {due:?}");
+    assert!(due.iter().filter(|count| **count > 0).count() >= 4, "retries per second: {due:?}");
     wait_until("all are dead", || run.broker.stats().subscriptions[0].deliveries.dead == EVENTS as u64);
 }
 
 #[test]
-fn an_event_that_always_fails_is_tried_exactly_as_often_among_many_that_do_not() {
+fn among_many_events_one_that_always_fails_gets_exactly_its_attempts() {
     const EVENTS: u64 = 3_000;
     let policy = RetryPolicy::fixed(4, MILLISECOND);
     let broker = Broker::builder().worker_count(4).retry_policy(policy).start().expect("valid settings");
@@ -190,7 +191,7 @@ fn a_waiting_retry_holds_neither_a_worker_nor_a_place_in_the_queue() {
     let settlements = Settlements::of(&broker);
     for number in 0..5 {
         broker.publish(numbered("x", number)).expect("room");
-        wait_until("it waits", || broker.stats().subscriptions[0].waiting == number + 1);
+        wait_until("the retry waits", || broker.stats().subscriptions[0].waiting == number + 1);
         assert_eq!((broker.stats().subscriptions[0].queued, broker.stats().workers_busy), (0, 0));
     }
     broker.publish(numbered("x", 5)).expect("room");

@@ -1,4 +1,4 @@
-//! Publishers that wait for room get their event back at once when the broker stops.
+//! Publishers that wait for a place get their event back when the broker begins to stop.
 
 use std::sync::{Arc, Barrier};
 use std::thread;
@@ -8,7 +8,7 @@ use eventbroker::{Broker, Overflow, SubscribeOptions};
 
 use crate::support::{Gate, PATIENCE, event, in_time, wait_until};
 
-/// Publisher threads that the operating system has put to sleep.
+/// The number of publisher threads that are asleep.
 fn sleeping_publishers() -> usize {
     let tasks = std::fs::read_dir("/proc/self/task").expect("a Linux system");
     let stat = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
@@ -37,10 +37,10 @@ fn sixty_four_blocked_publishers_get_their_events_back() {
                 let event = event("x");
                 let id = event.id().clone();
                 ready.wait();
-                // Both forms wait for room.
+                // Both forms wait for a place.
                 let refused = match number % 2 {
-                    0 => broker.publish(event).expect_err("there is no room"),
-                    _ => broker.publish_sync(event).expect_err("there is no room"),
+                    0 => broker.publish(event).expect_err("no place is free"),
+                    _ => broker.publish_sync(event).expect_err("no place is free"),
                 };
                 assert_eq!(*refused.event().id(), id);
                 refused.code()
@@ -49,17 +49,17 @@ fn sixty_four_blocked_publishers_get_their_events_back() {
         })
         .collect();
     ready.wait();
-    wait_until("all of them wait", || sleeping_publishers() == PUBLISHERS);
+    wait_until("all publishers are blocked", || sleeping_publishers() == PUBLISHERS);
     assert!(publishers.iter().all(|publisher| !publisher.is_finished()));
 
     let stopper = broker.clone();
     let stopping = thread::spawn(move || stopper.stop(PATIENCE));
     for publisher in publishers {
-        // Only the stop wakes them: the handler is still at the gate, and their patience is an hour.
+        // Only the stop wakes them: the handler still waits at the gate, and the policy's patience is an hour.
         let code = in_time("a publisher's return", move || publisher.join().expect("no panic"));
         assert_eq!(code, "not_running");
     }
-    assert!(!stopping.is_finished(), "it drains what was accepted");
+    assert!(!stopping.is_finished(), "the stop drains accepted events");
     gate.open();
     let report = stopping.join().expect("no panic");
     assert!(report.is_clean() && report.drained == 3, "{report:?}");

@@ -1,4 +1,5 @@
-//! `stop` handles what was accepted, waits only for what can still be done in time, and reports exactly what became of it.
+//! `stop` drains: it handles accepted events, waits only for deliveries that can end before the deadline, and reports
+//! the rest.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,7 +15,7 @@ use crate::support::{Gate, PATIENCE, Settlements, event, in_time, manual_clock, 
 const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
-fn everything_that_was_queued_is_handled() {
+fn all_queued_events_are_handled() {
     let broker = Broker::builder().worker_count(2).start().expect("valid settings");
     let gate = Gate::closed();
     let (pass, handled) = (gate.clone(), Arc::new(AtomicU64::new(0)));
@@ -31,7 +32,7 @@ fn everything_that_was_queued_is_handled() {
     let stopper = broker.clone();
     let stopping = thread::spawn(move || stopper.stop(PATIENCE));
     wait_until("new events are refused", || !broker.stats().is_running);
-    let refused = broker.publish(event("x")).expect_err("it stops");
+    let refused = broker.publish(event("x")).expect_err("the broker stops");
     assert!(matches!(refused, PublishError::NotRunning { .. }), "{refused}");
     assert_eq!(broker.subscribe("x", |_| ()), Err(SubscribeError::Stopped));
     gate.open();
@@ -45,7 +46,7 @@ fn everything_that_was_queued_is_handled() {
 }
 
 #[test]
-fn a_second_stop_returns_the_first_report_also_at_the_same_time() {
+fn later_and_concurrent_stops_return_the_report_of_the_first() {
     let broker = Broker::builder().start().expect("valid settings");
     let gate = Gate::closed();
     let pass = gate.clone();
@@ -58,7 +59,7 @@ fn a_second_stop_returns_the_first_report_also_at_the_same_time() {
             thread::spawn(move || broker.stop(PATIENCE))
         })
         .collect();
-    wait_until("one of them has begun", || !broker.stats().is_running);
+    wait_until("a stop has begun", || !broker.stats().is_running);
     gate.open();
     let reports: Vec<_> = stops.into_iter().map(|stop| stop.join().expect("no panic")).collect();
     assert_eq!((reports[0].drained, reports[0].finished), (3, true));
@@ -67,7 +68,7 @@ fn a_second_stop_returns_the_first_report_also_at_the_same_time() {
 }
 
 #[test]
-fn a_broker_that_was_never_started_stops_at_once_and_for_good() {
+fn a_broker_that_was_never_started_stops_immediately_and_permanently() {
     let broker = Broker::builder().build().expect("valid settings");
     broker.subscribe("x", |_| ()).expect("valid");
     let report = in_time("stop", {
@@ -79,12 +80,12 @@ fn a_broker_that_was_never_started_stops_at_once_and_for_good() {
 }
 
 #[test]
-fn nothing_starts_again_after_it() {
+fn nothing_starts_after_a_stop() {
     let broker = Broker::builder().start().expect("valid settings");
     assert_eq!(broker.start(), Err(StartError::AlreadyRunning));
     let before = broker.publish(event("nobody")).expect("room").id;
     assert!(broker.stop(PATIENCE).is_clean());
-    let refused = broker.start().expect_err("stopping is final");
+    let refused = broker.start().expect_err("a stop is final");
     assert_eq!(
         (refused.clone(), refused.to_string().as_str()),
         (StartError::Stopped, "broker has stopped; build another one")
@@ -94,14 +95,14 @@ fn nothing_starts_again_after_it() {
     assert!(matches!(broker.publish_async(event("x")), Err(PublishError::NotRunning { .. })));
     assert_eq!(broker.subscribe("x", |_| ()), Err(SubscribeError::Stopped));
     assert_eq!(broker.subscribe_with(SubscribeOptions::new("x").dedicated(1), |_| ()), Err(SubscribeError::Stopped));
-    // Looking back is still possible.
+    // Events and statistics can still be read.
     assert_eq!(broker.get(&before).expect("no back end").map(|event| event.status()), Some(Status::Completed));
     let stats = broker.stats();
     assert_eq!((stats.is_running, stats.accepted, stats.rejected, stats.workers), (false, 1, 3, 0));
 }
 
 #[test]
-fn a_retry_that_is_due_within_the_deadline_is_waited_for() {
+fn stop_waits_for_a_retry_that_is_due_before_the_deadline() {
     let clock = manual_clock();
     let policy = RetryPolicy::fixed(1, SECOND);
     let broker = Broker::builder().retry_policy(policy).manual_clock(&clock).start().expect("valid settings");
@@ -110,7 +111,7 @@ fn a_retry_that_is_due_within_the_deadline_is_waited_for() {
     wait_for_retries(&broker, 1, 1);
     let stopper = broker.clone();
     let stopping = thread::spawn(move || stopper.stop(2 * SECOND));
-    wait_until("it has begun", || !broker.stats().is_running);
+    wait_until("the stop has begun", || !broker.stats().is_running);
     assert!(!stopping.is_finished());
     clock.advance(SECOND);
     let report = stopping.join().expect("no panic");
@@ -119,7 +120,7 @@ fn a_retry_that_is_due_within_the_deadline_is_waited_for() {
 }
 
 #[test]
-fn a_retry_that_is_due_too_late_is_given_up_at_once_and_listed() {
+fn a_retry_that_is_due_after_the_deadline_is_abandoned_immediately() {
     let clock = manual_clock();
     let policy = RetryPolicy::fixed(1, 10 * SECOND);
     let broker = Broker::builder().retry_policy(policy).manual_clock(&clock).start().expect("valid settings");
@@ -135,14 +136,14 @@ fn a_retry_that_is_due_too_late_is_given_up_at_once_and_listed() {
     let settlements = Settlements::of(&broker);
     let mut ids: Vec<_> = (0..2).map(|_| broker.publish(event("x")).expect("room").id).collect();
     wait_for_retries(&broker, 2, 2);
-    // This one fails, and would be retried, only when the stop is under way.
+    // This event fails, and would be retried, after the stop has begun.
     ids.push(broker.publish(event("late")).expect("room").id);
     gate.wait_for_arrival();
     let stopper = broker.clone();
     let stopping = thread::spawn(move || stopper.stop(5 * SECOND));
     assert!(settlements.take(2).iter().all(|it| it.verdict == Verdict::Cancelled && it.attempts == 1));
     gate.open();
-    // The clock stands still: it does not wait for the deadline.
+    // The clock stands still, so this stop does not wait for its deadline.
     let report = stopping.join().expect("no panic");
     ids.sort();
     assert_eq!((report.abandoned.clone(), report.threads_left, report.finished), (ids, 0, true));
@@ -151,7 +152,7 @@ fn a_retry_that_is_due_too_late_is_given_up_at_once_and_listed() {
 }
 
 #[test]
-fn a_handler_that_ignores_the_deadline_is_left_behind_and_named() {
+fn a_handler_that_ignores_the_deadline_is_reported_and_left_running() {
     let broker = Broker::builder().worker_count(2).start().expect("valid settings");
     let gate = Gate::closed();
     let (pass, cancelled) = (gate.clone(), Arc::new(AtomicBool::new(false)));
@@ -185,13 +186,13 @@ fn a_handler_that_ignores_the_deadline_is_left_behind_and_named() {
 
     gate.open();
     crate::support::receive(&ended, "the end of the handler");
-    assert!(cancelled.load(Ordering::SeqCst), "it was told");
+    assert!(cancelled.load(Ordering::SeqCst), "the call was cancelled");
     wait_until("its thread has ended", || broker.stats().workers == 0);
-    assert_eq!(broker.stop(PATIENCE), report, "the first report stands");
+    assert_eq!(broker.stop(PATIENCE), report, "later stops return the first report");
 }
 
 #[test]
-fn a_handler_that_looks_at_cancelled_ends_in_time() {
+fn a_handler_that_checks_cancelled_ends_in_time() {
     let broker = Broker::builder().start().expect("valid settings");
     let (sender, started) = channel();
     broker
@@ -211,7 +212,7 @@ fn a_handler_that_looks_at_cancelled_ends_in_time() {
 }
 
 #[test]
-fn what_handlers_publish_while_it_drains_is_refused_and_their_own_events_are_completed() {
+fn handlers_cannot_publish_during_the_drain_and_their_events_are_completed() {
     let broker = Broker::builder().start().expect("valid settings");
     let gate = Gate::closed();
     let (pass, (sender, answers)) = (gate.clone(), channel());
@@ -226,7 +227,7 @@ fn what_handlers_publish_while_it_drains_is_refused_and_their_own_events_are_com
     gate.wait_for_arrival();
     let stopper = broker.clone();
     let stopping = thread::spawn(move || stopper.stop(PATIENCE));
-    wait_until("it has begun", || !broker.stats().is_running);
+    wait_until("the stop has begun", || !broker.stats().is_running);
     gate.open();
     assert!(stopping.join().expect("no panic").is_clean());
     assert_eq!(crate::support::receive(&answers, "the answer"), Some(Err("not_running")));
@@ -234,7 +235,7 @@ fn what_handlers_publish_while_it_drains_is_refused_and_their_own_events_are_com
 }
 
 #[test]
-fn a_synchronous_publish_that_runs_is_waited_for() {
+fn stop_waits_for_a_running_synchronous_publish() {
     let broker = Broker::builder().mode(Mode::Sync).start().expect("valid settings");
     let gate = Gate::closed();
     let (pass, handled) = (gate.clone(), Arc::new(AtomicBool::new(false)));
@@ -250,9 +251,9 @@ fn a_synchronous_publish_that_runs_is_waited_for() {
     gate.wait_for_arrival();
     let stopper = broker.clone();
     let stopping = thread::spawn(move || (stopper.stop(PATIENCE), handled.load(Ordering::SeqCst)));
-    wait_until("it has begun", || !broker.stats().is_running);
+    wait_until("the stop has begun", || !broker.stats().is_running);
     gate.open();
     let (report, was_handled) = stopping.join().expect("no panic");
     assert!(report.is_clean() && report.drained == 1 && was_handled, "{report:?}");
-    publishing.join().expect("no panic").expect("it was accepted");
+    publishing.join().expect("no panic").expect("accepted");
 }

@@ -1,4 +1,4 @@
-//! Inside a handler, stopping and dropping the last handle only begin the stop, which ends by itself.
+//! Inside a handler, `stop` and the drop of the last handle only begin the stop, which then ends by itself.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::channel;
@@ -22,7 +22,7 @@ fn a_stop_inside_a_handler_returns_unfinished_and_ends_later() {
         .subscribe_with(SubscribeOptions::new("x").ordered(), move |delivery| {
             if count.fetch_add(1, Ordering::SeqCst) == 0 {
                 pass.pass();
-                let broker = delivery.broker().expect("it lives");
+                let broker = delivery.broker().expect("the broker lives");
                 let _ = sender.send((broker.stop(PATIENCE), broker.stop(PATIENCE)));
             }
         })
@@ -31,7 +31,7 @@ fn a_stop_inside_a_handler_returns_unfinished_and_ends_later() {
     gate.open();
     let (first, second): (StopReport, StopReport) = receive(&reports, "both reports");
     assert_eq!((first.finished, first.is_clean(), second.finished), (false, false, false));
-    // A caller from outside waits for it, and gets the real report.
+    // A caller outside of handlers waits for the end, and gets the final report.
     let stopper = broker.clone();
     let report = in_time("the report", move || stopper.stop(Duration::ZERO));
     assert!(report.is_clean(), "{report:?}");
@@ -41,11 +41,11 @@ fn a_stop_inside_a_handler_returns_unfinished_and_ends_later() {
 }
 
 #[test]
-fn a_stop_on_a_lent_thread_inside_a_handler_does_not_wait_either() {
+fn a_stop_inside_a_handler_on_a_lent_thread_does_not_wait_either() {
     let broker = Broker::builder().start().expect("valid settings");
     broker
         .subscribe("x", |delivery| {
-            assert!(!delivery.broker().expect("it lives").stop(PATIENCE).finished);
+            assert!(!delivery.broker().expect("the broker lives").stop(PATIENCE).finished);
         })
         .expect("valid");
     let report = in_time("publish_sync", {
@@ -58,14 +58,14 @@ fn a_stop_on_a_lent_thread_inside_a_handler_does_not_wait_either() {
 }
 
 #[test]
-fn a_handler_that_stops_without_any_patience_is_the_only_thread_left() {
+fn after_a_stop_with_deadline_zero_inside_a_handler_its_thread_is_the_only_one_left() {
     for _ in 0..5 {
         let broker = Broker::builder().worker_count(2).start().expect("valid settings");
         let gate = Gate::closed();
         let pass = gate.clone();
         broker
             .subscribe("x", move |delivery| {
-                let broker = delivery.broker().expect("it lives");
+                let broker = delivery.broker().expect("the broker lives");
                 assert!(!broker.stop(Duration::ZERO).finished);
                 pass.pass();
             })
@@ -80,7 +80,7 @@ fn a_handler_that_stops_without_any_patience_is_the_only_thread_left() {
     }
 }
 
-/// Says when it is dropped.
+/// Sets a flag when it is dropped.
 struct Dropped(Arc<Mutex<bool>>);
 
 impl Drop for Dropped {
@@ -90,7 +90,7 @@ impl Drop for Dropped {
 }
 
 #[test]
-fn dropping_the_last_handle_handles_what_was_accepted_and_ends_everything() {
+fn dropping_the_last_handle_drains_and_ends_all_threads() {
     let broker = Broker::builder().start().expect("valid settings");
     let (handled, released) = (Arc::new(AtomicU64::new(0)), Arc::new(Mutex::new(false)));
     let (count, dropped) = (Arc::clone(&handled), Dropped(Arc::clone(&released)));
@@ -104,7 +104,7 @@ fn dropping_the_last_handle_handles_what_was_accepted_and_ends_everything() {
     (0..500).for_each(|_| drop(broker.publish(event("x")).expect("room")));
     let other = broker.clone();
     drop(broker);
-    assert!(other.publish(event("x")).is_ok(), "another handle keeps it alive");
+    assert!(other.publish(event("x")).is_ok(), "another handle keeps the broker alive");
     in_time("the drop", move || drop(other));
     assert_eq!(handled.load(Ordering::SeqCst), 501);
     assert_eq!(stream.count(), 0, "the stream has ended");
@@ -123,7 +123,7 @@ fn the_last_handle_may_be_dropped_inside_a_handler() {
             let broker = delivery.broker();
             pass.pass();
             let had_one = broker.is_some();
-            // This is the last one: it begins the stop and does not wait for this very call.
+            // The last handle: its drop begins the stop, and does not wait for this call.
             drop(broker);
             let _ = sender.send((had_one, delivery.broker().is_none()));
         })
@@ -132,12 +132,12 @@ fn the_last_handle_may_be_dropped_inside_a_handler() {
     entered.wait_for_arrival();
     drop(broker);
     entered.open();
-    assert_eq!(receive(&seen, "what the handler saw"), (true, true));
-    wait_until("the handler is dropped, and with it everything", || *released.lock());
+    assert_eq!(receive(&seen, "the handler's readings"), (true, true));
+    wait_until("the handler is dropped", || *released.lock());
 }
 
 #[test]
-fn a_handler_that_holds_a_handle_by_way_of_the_delivery_only_does_not_keep_the_broker_alive() {
+fn a_handler_without_a_handle_of_its_own_does_not_keep_the_broker_alive() {
     let broker = Broker::builder().start().expect("valid settings");
     let marker = Arc::new(());
     let (weak, inside): (Weak<()>, Arc<()>) = (Arc::downgrade(&marker), marker);
@@ -152,7 +152,7 @@ fn a_handler_that_holds_a_handle_by_way_of_the_delivery_only_does_not_keep_the_b
         .expect("valid");
     broker.publish_sync(event("x")).expect("room");
     in_time("the drop", move || drop(broker));
-    wait_until("nothing is left", || weak.upgrade().is_none());
+    wait_until("the broker is dropped", || weak.upgrade().is_none());
 }
 
 #[test]
@@ -169,6 +169,6 @@ fn a_panic_that_unwinds_through_the_owner_stops_the_broker() {
         (0..50).for_each(|_| drop(broker.publish(event("x")).expect("room")));
         panic!("the owner fails");
     });
-    in_time("the owner", move || owner.join()).expect_err("it has panicked");
+    in_time("the owner", move || owner.join()).expect_err("a panic");
     assert_eq!(handled.load(Ordering::SeqCst), 50);
 }

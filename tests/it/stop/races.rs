@@ -1,5 +1,5 @@
-//! While publishers race with `stop`, each event is either refused, handled, or listed as abandoned: none is lost and none is
-//! both.
+//! Races of publish and `stop`: each event is refused, handled, or listed as abandoned. None is lost, and none is
+//! handled and abandoned.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Barrier};
@@ -14,7 +14,7 @@ use crate::support::{PATIENCE, event, in_time, keyed, wait_until};
 const ROUNDS: usize = 100;
 const PUBLISHERS: usize = 3;
 
-/// One round: publishers go on until they are refused. Returns what was accepted, handled, abandoned.
+/// One round: publishers publish until they are refused. Returns the accepted, handled and abandoned ids.
 fn round(number: usize, deadline: Duration) -> (BTreeSet<EventId>, Vec<EventId>, BTreeSet<EventId>) {
     let policy = RetryPolicy::fixed(2, Duration::from_millis(1));
     let broker = Broker::builder().worker_count(2).retry_policy(policy).start().expect("valid settings");
@@ -49,7 +49,7 @@ fn round(number: usize, deadline: Duration) -> (BTreeSet<EventId>, Vec<EventId>,
                     match answer {
                         Ok(id) => accepted.push(id),
                         Err(PublishError::NotRunning { .. }) => return accepted,
-                        // Only the one that does not wait for room.
+                        // Only `publish_async` does not wait for a place.
                         Err(PublishError::Full { .. }) if publisher == 2 => thread::yield_now(),
                         Err(error) => panic!("{error}"),
                     }
@@ -64,8 +64,8 @@ fn round(number: usize, deadline: Duration) -> (BTreeSet<EventId>, Vec<EventId>,
     let report = broker.stop(deadline);
     assert!(report.finished && (deadline.is_zero() || report.threads_left == 0), "{report:?}");
     let accepted = publishers.into_iter().flat_map(|it| it.join().expect("no panic")).collect();
-    // A call that ran at the deadline may end a moment later.
-    wait_until("everything has a verdict", || broker.stats().in_flight == 0);
+    // A call that runs at the deadline may end a moment later.
+    wait_until("all events have a verdict", || broker.stats().in_flight == 0);
     let stats = broker.stats();
     assert_eq!(stats.completed, stats.accepted);
     let handled = std::mem::take(&mut *handled.lock());
@@ -85,10 +85,13 @@ fn without_time_to_drain_every_accepted_event_is_handled_or_abandoned() {
     in_time_rounds(Duration::ZERO, |accepted, handled, abandoned| {
         let lost: Vec<_> = accepted.iter().filter(|id| !handled.contains(id) && !abandoned.contains(id)).collect();
         assert!(lost.is_empty(), "{} of {} are lost", lost.len(), accepted.len());
-        // A call that runs at the deadline is listed, and may still end well: nothing else is in both.
+        // Only a call that runs at the deadline can be abandoned and handled.
         let both = handled.intersection(&abandoned).count();
         assert!(both <= 2 + PUBLISHERS, "{both} were handled and abandoned");
-        assert!(handled.union(&abandoned).all(|id| accepted.contains(id)), "nothing that was refused is held");
+        assert!(
+            handled.union(&abandoned).all(|id| accepted.contains(id)),
+            "a refused event is neither handled nor abandoned"
+        );
     });
 }
 

@@ -1,4 +1,4 @@
-//! A broker may live in a thread-local variable: it stops when its thread ends, whatever the thread did before.
+//! A broker in a thread-local variable stops when its thread ends, whatever the thread did before.
 
 use std::cell::RefCell;
 use std::thread;
@@ -17,7 +17,8 @@ fn a_broker_in_a_thread_local_stops_with_its_thread() {
         let broker = Broker::builder().start().expect("valid settings");
         broker.subscribe("some", |_| {}).expect("a valid pattern");
         BROKER.set(Some(broker.clone()));
-        // Runs the handler on this thread, so the broker has variables of its own here, which end first.
+        // The handler runs on this thread, which creates thread-locals of the broker. They are destroyed before
+        // `BROKER`.
         let report = broker.publish_sync(event("some")).expect("room");
         assert!(report.open.is_empty());
         let found = broker.get(&report.id).expect("no back end");

@@ -1,16 +1,16 @@
-//! A backlog of open events beyond `max_events`: all of it is held, and of what ends, the latest `max_events` stay (in a
-//! large store, which evicts by the run, up to 64 fewer).
+//! A backlog of open events beyond `max_events`: the store holds all of them. Of the terminal events it keeps the
+//! latest `max_events`; a large store evicts by the run and keeps up to 64 fewer.
 
 use eventbroker::{Broker, EventId, Status, SubscribeOptions};
 
 use crate::support::{Gate, PATIENCE, Settlements, event};
 
-/// Large enough for a store that measures what is open only now and then.
+/// Large enough for a store that evicts by the run.
 const MAX_EVENTS: usize = 5_000;
 const BACKLOG: usize = 20_000;
 
 #[test]
-fn of_a_backlog_the_latest_that_ended_stay() {
+fn of_a_backlog_the_latest_terminal_events_are_kept() {
     let broker = Broker::builder().max_events(MAX_EVENTS).start().expect("valid settings");
     let gate = Gate::closed();
     let pass = gate.clone();
@@ -31,7 +31,7 @@ fn of_a_backlog_the_latest_that_ended_stay() {
     assert_eq!(store.events, store.completed);
     let stay = store.events as usize;
     assert!((MAX_EVENTS - 64..=MAX_EVENTS).contains(&stay), "{stay}");
-    // The one that was read took the place of the oldest of the others.
+    // The event that was read took the place of the oldest of the others.
     assert_eq!(status(&ids[BACKLOG / 2]), Some(Status::Completed));
     let held = |ids: &[EventId]| ids.iter().filter(|id| status(id) == Some(Status::Completed)).count();
     assert_eq!(held(&ids[BACKLOG - (stay - 1)..]), stay - 1);

@@ -1,4 +1,4 @@
-//! An open event is found at every moment, also while a large backlog moves it to the older generation.
+//! An open event can always be read, also while a large backlog moves it from the ring to the older generation.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -7,13 +7,13 @@ use eventbroker::{Broker, Event, EventId, SubscribeOptions};
 
 use crate::support::{Gate, event};
 
-/// More than the store keeps in the order of publication.
+/// More than the ring holds.
 const BACKLOG: usize = 180_000;
 const MAX_EVENTS: usize = 10;
 const PUBLISHERS: usize = 3;
 
 #[test]
-fn an_open_event_is_found_at_every_moment() {
+fn an_open_event_can_be_read_at_every_moment() {
     let broker = Broker::builder().max_events(MAX_EVENTS).max_in_flight(2 * BACKLOG).start().expect("valid settings");
     let gate = Gate::closed();
     let pass = gate.clone();
@@ -40,7 +40,7 @@ fn an_open_event_is_found_at_every_moment() {
         let reader = scope.spawn(|| {
             let mut missed = 0;
             while !done.load(Ordering::SeqCst) {
-                // Those that are about to move.
+                // The events that are about to move.
                 let oldest = next.load(Ordering::SeqCst).saturating_sub(ring + PUBLISHERS);
                 for index in oldest..(oldest + 2 * PUBLISHERS).min(BACKLOG) {
                     let is_published = published[index].load(Ordering::SeqCst);
@@ -56,5 +56,5 @@ fn an_open_event_is_found_at_every_moment() {
         reader.join().expect("no panic")
     });
     gate.open();
-    assert_eq!(missed, 0, "open events that were not found");
+    assert_eq!(missed, 0, "reads of open events found nothing");
 }

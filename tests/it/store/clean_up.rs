@@ -1,4 +1,4 @@
-//! Clean-up removes completed and failed events that are older than `max_age`, and never one that is open.
+//! Clean-up removes completed and failed events that are older than `max_age`, and never an open event.
 
 use std::time::{Duration, SystemTime};
 
@@ -26,7 +26,7 @@ fn held(broker: &Broker) -> usize {
 }
 
 #[test]
-fn terminal_events_beyond_their_age_go_and_open_ones_stay() {
+fn terminal_events_beyond_max_age_are_removed_and_open_ones_are_kept() {
     let clock = manual_clock();
     let broker = Broker::builder().config(config()).manual_clock(&clock).start().expect("valid settings");
     let gate = Gate::closed();
@@ -36,7 +36,7 @@ fn terminal_events_beyond_their_age_go_and_open_ones_stay() {
 
     let open = broker.publish(event("open")).expect("room").id;
     let failed = broker.publish_sync(event("bad")).expect("room").id;
-    // These push the first two out of the ring, so that both generations are cleaned up.
+    // These events push the first two out of the ring, so that both generations are cleaned up.
     (0..5).for_each(|_| drop(broker.publish(event("filler")).expect("room")));
     let done = broker.publish(event("nobody")).expect("room").id;
     let young = Event::builder(Source::System, "nobody").created_at(SystemTime::now() + 30 * MINUTE);
@@ -48,7 +48,7 @@ fn terminal_events_beyond_their_age_go_and_open_ones_stay() {
     }
 
     clock.advance(61 * MINUTE);
-    wait_until("only the young and the open are left", || held(&broker) == 3);
+    wait_until("only young and open events are left", || held(&broker) == 3);
     for gone in [&failed, &done] {
         assert_eq!(broker.get(gone).expect("no back end"), None);
     }
@@ -58,15 +58,15 @@ fn terminal_events_beyond_their_age_go_and_open_ones_stay() {
     assert_eq!(broker.dead_letter_count().expect("the back end answers"), 1, "dead letters have a bound of their own");
 
     gate.open();
-    wait_until("the open ones have ended", || broker.stats().in_flight == 0);
+    wait_until("the open events are settled", || broker.stats().in_flight == 0);
     clock.advance(MINUTE);
-    wait_until("they are cleaned up in their turn", || held(&broker) == 1);
+    wait_until("they are removed too", || held(&broker) == 1);
     let stats = broker.stats();
-    assert_eq!((stats.accepted, stats.completed, stats.failed), (11, 10, 1), "totals forget nothing");
+    assert_eq!((stats.accepted, stats.completed, stats.failed), (11, 10, 1), "clean-up does not change totals");
 }
 
 #[test]
-fn an_id_that_was_cleaned_up_is_new_again() {
+fn an_id_is_new_again_after_clean_up() {
     let clock = manual_clock();
     let broker = Broker::builder().config(config()).manual_clock(&clock).start().expect("valid settings");
     let [own, foreign] = [of_age("x", 61 * MINUTE), {
@@ -78,7 +78,7 @@ fn an_id_that_was_cleaned_up_is_new_again() {
         assert!(broker.publish(event.clone()).expect("room").duplicate);
     }
     clock.advance(MINUTE);
-    wait_until("both are gone", || held(&broker) == 0);
+    wait_until("both events are removed", || held(&broker) == 0);
     for event in [&own, &foreign] {
         assert!(!broker.publish(event.clone()).expect("room").duplicate);
         assert!(broker.get(event.id()).expect("no back end").is_some());

@@ -1,4 +1,4 @@
-//! What the store gives up first: nothing that is open, and of the rest what nobody asked for.
+//! Eviction: open events stay, and terminal events that were never read leave first.
 
 use eventbroker::query::Filter;
 use eventbroker::{Broker, EventId, HandlerError, Status, SubscribeOptions};
@@ -6,7 +6,7 @@ use eventbroker::{Broker, EventId, HandlerError, Status, SubscribeOptions};
 use crate::support::{Gate, PATIENCE, event};
 
 fn is_held(broker: &Broker, id: &EventId) -> bool {
-    // Listing, unlike `get`, is no use.
+    // `list`, unlike `get`, does not count as use.
     let page = broker.list(&Filter { limit: Some(Filter::MAX_LIMIT), ..Filter::default() }).expect("no back end");
     page.events.iter().any(|event| event.id() == id)
 }
@@ -24,7 +24,7 @@ fn open_events_are_never_evicted() {
     let open = publish(&broker, "open", 100);
     publish(&broker, "filler", 1_000);
     assert!(open.iter().all(|id| is_held(&broker, id)));
-    assert_eq!(broker.store_stats().events, 110, "those that are terminal have their own bound");
+    assert_eq!(broker.store_stats().events, 110, "the bound counts terminal events only");
     gate.open();
     assert!(broker.stop(PATIENCE).is_clean());
     let store = broker.store_stats();
@@ -32,7 +32,7 @@ fn open_events_are_never_evicted() {
 }
 
 #[test]
-fn the_oldest_goes_first_unless_it_was_read() {
+fn the_oldest_event_is_evicted_first_unless_it_was_read() {
     let broker = Broker::builder().max_events(10).start().expect("valid settings");
     let ids = publish(&broker, "x", 10);
     let read = &ids[0];
@@ -41,17 +41,17 @@ fn the_oldest_goes_first_unless_it_was_read() {
     assert!(is_held(&broker, read) && !is_held(&broker, &ids[1]));
     assert_eq!(broker.store_stats().events, 10);
     publish(&broker, "x", 1_000);
-    assert!(is_held(&broker, read), "nothing else was read, so nothing takes its place");
+    assert!(is_held(&broker, read), "no other event was read, so none takes its place");
 }
 
 #[test]
-fn of_those_that_were_read_the_one_that_was_not_used_for_the_longest_time_goes_first() {
+fn among_events_that_were_read_the_least_recently_used_is_evicted_first() {
     let broker = Broker::builder().max_events(4).start().expect("valid settings");
     let get = |id: &EventId| broker.get(id).expect("no back end");
     let ids = publish(&broker, "x", 2);
     assert!(ids.iter().all(|id| get(id).is_some()));
     publish(&broker, "x", 4);
-    // Both are in the older generation, which holds two.
+    // Both are in the older generation, which holds two events.
     assert!(get(&ids[0]).is_some());
     let third = publish(&broker, "x", 1).remove(0);
     assert!(get(&third).is_some());
@@ -69,7 +69,7 @@ fn failed_events_outlive_completed_ones() {
     for id in &failed {
         assert_eq!(broker.get(id).expect("no back end").map(|event| event.status()), Some(Status::Failed));
     }
-    // Of many, half of the places are left to the others.
+    // Failed events take at most half of the places.
     (0..100).for_each(|_| drop(broker.publish_sync(event("bad")).expect("room")));
     publish(&broker, "x", 10);
     let store = broker.store_stats();
@@ -77,7 +77,7 @@ fn failed_events_outlive_completed_ones() {
 }
 
 #[test]
-fn publishing_an_id_again_takes_no_place() {
+fn a_duplicate_takes_no_place() {
     let broker = Broker::builder().max_events(4).start().expect("valid settings");
     let ids = publish(&broker, "x", 3);
     let last = event("x");
@@ -86,6 +86,6 @@ fn publishing_an_id_again_takes_no_place() {
     }
     assert!(ids.iter().chain([last.id()]).all(|id| is_held(&broker, id)));
     publish(&broker, "x", 1);
-    assert!(!is_held(&broker, &ids[0]) && is_held(&broker, &ids[1]), "the oldest makes room");
+    assert!(!is_held(&broker, &ids[0]) && is_held(&broker, &ids[1]), "the oldest is evicted");
     assert_eq!(broker.store_stats().events, 4);
 }

@@ -1,4 +1,5 @@
-//! `list` returns what matches every condition of its filter, in the order of ids, in pages that join without a seam.
+//! `list` returns the events that match every condition of its filter, ordered by id, in pages without gaps or
+//! overlaps.
 
 use std::collections::BTreeSet;
 use std::slice;
@@ -23,7 +24,7 @@ fn builder(source: Source, event_type: &str) -> EventBuilder {
 }
 
 #[test]
-fn each_condition_selects_and_all_must_hold() {
+fn an_event_is_listed_if_it_matches_every_condition() {
     let broker = Broker::builder().instance_id("here").start().expect("valid settings");
     let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
     let a = publish(&broker, builder(Source::Database, "shop.orders.create").user_id(1).created_at(time));
@@ -48,7 +49,7 @@ fn each_condition_selects_and_all_must_hold() {
     check(Filter { operation: Some("create".into()), ..none() }, &[&a, &c]);
     check(Filter { instance_id: Some("here".into()), ..none() }, &[&a, &b, &d]);
     check(Filter { instance_id: Some("there".into()), ..none() }, &[&c]);
-    // Both ends are inclusive.
+    // Both bounds are inclusive.
     check(Filter { created_from: Some(later), ..none() }, &[&b, &c, &d]);
     check(Filter { created_to: Some(later), ..none() }, &[&a, &b]);
     check(Filter { created_from: Some(later), created_to: Some(later), ..none() }, &[&b]);
@@ -62,7 +63,7 @@ fn each_condition_selects_and_all_must_hold() {
 }
 
 #[test]
-fn each_status_selects_its_events() {
+fn a_status_filter_selects_its_events() {
     let broker = Broker::builder().worker_count(2).start().expect("valid settings");
     let gate = Gate::closed();
     let held = gate.clone();
@@ -91,7 +92,7 @@ fn each_status_selects_its_events() {
 }
 
 #[test]
-fn limits_have_a_default_a_floor_and_a_ceiling() {
+fn the_page_limit_has_a_default_a_minimum_and_a_maximum() {
     let broker = Broker::builder().max_events(25_000).start().expect("valid settings");
     let ids: Vec<EventId> = (0..23_000).map(|_| broker.publish(event("page")).expect("room").id).collect();
 
@@ -134,7 +135,7 @@ fn a_last_page_that_is_full_is_followed_by_an_empty_one() {
 }
 
 #[test]
-fn the_cursor_of_an_event_that_is_gone_still_holds_its_place() {
+fn the_cursor_of_an_evicted_event_still_marks_its_place() {
     let broker = Broker::builder().max_events(10).start().expect("valid settings");
     let ids: Vec<EventId> = (0..16).map(|_| broker.publish(event("page")).expect("room").id).collect();
     let gone = ids[2].clone();
@@ -143,14 +144,14 @@ fn the_cursor_of_an_event_that_is_gone_still_holds_its_place() {
     assert_eq!(list(&broker, &filter), ids[6..]);
     assert_eq!(list(&broker, &Filter { order: Order::NewestFirst, ..filter }), [] as [EventId; 0]);
 
-    // An id that never was: texts sort after and before UUIDs as their bytes do.
+    // An id that was never published: as a text it sorts after all UUIDs.
     let beyond = Filter { after: Some(EventId::parse("zzz").expect("valid")), ..Filter::default() };
     assert_eq!(list(&broker, &beyond), [] as [EventId; 0]);
     assert_eq!(list(&broker, &Filter { order: Order::NewestFirst, ..beyond }).len(), 10);
 }
 
 #[test]
-fn ids_of_other_origin_are_listed_in_the_same_order() {
+fn foreign_ids_are_listed_in_the_same_order() {
     let broker = Broker::builder().start().expect("valid settings");
     let mut expected = BTreeSet::new();
     for id in ["b", "a", "order-7", "0190163d-8694-739b-aea5-966c26f8ad91"] {

@@ -1,4 +1,4 @@
-//! Paging shows each event that was there throughout exactly once, while other threads publish and settle.
+//! Paging lists each event that stays in the store exactly once, while other threads publish and settle.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use eventbroker::{Broker, EventId, HandlerError, Overflow, SubscribeOptions};
 
 use crate::support::{Gate, PATIENCE, event};
 
-/// Walks through all pages. Returns the ids in the order in which they were shown.
+/// Reads all pages. Returns the ids in the order in which they were listed.
 fn walk(broker: &Broker, order: Order, limit: usize) -> Vec<EventId> {
     let mut filter = Filter { order, limit: Some(limit), ..Filter::default() };
     let mut seen = Vec::new();
@@ -26,7 +26,7 @@ fn walk(broker: &Broker, order: Order, limit: usize) -> Vec<EventId> {
 }
 
 #[test]
-fn each_event_that_stays_is_shown_exactly_once_while_others_come_and_go() {
+fn each_event_that_stays_is_listed_exactly_once_while_others_come_and_go() {
     let broker = Broker::builder().worker_count(2).max_events(300).start().expect("valid settings");
     let gate = Gate::closed();
     let held = gate.clone();
@@ -51,20 +51,20 @@ fn each_event_that_stays_is_shown_exactly_once_while_others_come_and_go() {
         })
         .collect();
 
-    // As long as it takes until the ring has been filled many times over.
+    // Until the ring has been filled many times over.
     let mut round = 0;
     while round < 12 || broker.stats().accepted < 10_000 {
         let order = if round % 2 == 0 { Order::OldestFirst } else { Order::NewestFirst };
         let before = stays.clone();
         if round < 12 {
-            // More of them arrive, which may or may not be shown this time.
+            // New events may or may not be listed in this round.
             stays.extend((0..10).map(|_| broker.publish(event("stays")).expect("room").id));
         }
         let seen = walk(&broker, order, 7 + 5 * (round % 12));
         let distinct: BTreeSet<EventId> = seen.iter().cloned().collect();
-        assert_eq!(distinct.len(), seen.len(), "an event was shown twice");
+        assert_eq!(distinct.len(), seen.len(), "an event was listed twice");
         let missing: Vec<_> = before.difference(&distinct).collect();
-        assert!(missing.is_empty(), "{} of {} were not shown: {missing:?}", missing.len(), before.len());
+        assert!(missing.is_empty(), "{} of {} were not listed: {missing:?}", missing.len(), before.len());
         round += 1;
     }
     over.store(true, Ordering::Relaxed);

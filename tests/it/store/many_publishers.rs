@@ -1,5 +1,5 @@
-//! A large store, which publishers fill by the run: whoever publishes, and however seldom, the latest events are held, none is
-//! accepted twice, and the bound holds.
+//! A large store, which publishers fill by the run: it holds the latest events of every publisher, accepts no id twice,
+//! and keeps its bound.
 
 use std::collections::HashSet;
 use std::sync::Barrier;
@@ -12,8 +12,9 @@ use eventbroker::{Broker, Event, EventId, Source};
 use crate::support::event;
 
 const MAX_EVENTS: usize = 8_192;
-/// Places that hold nothing: what publishers have taken in runs of 32 and what is evicted at once; and what a publisher has given up of its run
-/// that was held up while 16 times as many others went by. That may happen to each of them, but not to all of them all the time.
+/// Positions that hold no event: those of the runs of 32 that publishers have taken, of a run that is evicted at once,
+/// and of a run that its publisher gave up because 16 times as many others went by. The last may happen to each
+/// publisher, but not to all of them all the time.
 const SLACK: usize = PUBLISHERS * 32 + 64 + MAX_EVENTS / 16;
 const PUBLISHERS: usize = 6;
 
@@ -31,7 +32,7 @@ fn the_latest_of_all_publishers_are_held_and_no_more_than_the_bound() {
     };
     let all: Vec<Vec<EventId>> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..PUBLISHERS).map(|_| scope.spawn(publish)).collect();
-        threads.into_iter().map(|thread| thread.join().expect("it ends")).collect()
+        threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
     });
     assert_eq!(broker.stats().accepted, 20_000 * PUBLISHERS as u64);
     let stats = broker.store_stats();
@@ -39,23 +40,23 @@ fn the_latest_of_all_publishers_are_held_and_no_more_than_the_bound() {
     assert!((MAX_EVENTS - SLACK..=MAX_EVENTS).contains(&(stats.events as usize)), "{stats:?}");
     let held = |id: &&EventId| broker.get(id).expect("no back end").is_some();
     assert_eq!(all.iter().flatten().filter(held).count() as u64, stats.events);
-    // Whoever published last: its end is there, without a gap.
+    // The latest events of each publisher are held without a gap.
     let last = all.iter().max_by_key(|ids| ids.last().cloned()).expect("several");
     let latest = last.iter().rev().take_while(held).count();
     assert!(latest > 0);
     let older = last[..last.len() - latest].iter().filter(held).count();
-    assert_eq!(older, 0, "what is older than what has left is not there");
+    assert_eq!(older, 0, "no event is held that is older than an evicted one");
 }
 
 #[test]
-fn a_publisher_that_publishes_seldom_loses_nothing_early() {
+fn events_of_a_slow_publisher_are_not_evicted_early() {
     let broker = broker();
     let (ask, asked) = channel();
     let (tell, told) = channel();
     std::thread::scope(|scope| {
         let broker = &broker;
         scope.spawn(move || {
-            // Quick at first, so that it takes long runs.
+            // Quick at first, so that the publisher takes long runs.
             (0..1_000).for_each(|_| drop(broker.publish(event("store.seldom")).expect("room")));
             for () in asked {
                 tell.send(broker.publish(event("store.seldom")).expect("room").id).expect("the test waits for it");
@@ -72,7 +73,7 @@ fn a_publisher_that_publishes_seldom_loses_nothing_early() {
 }
 
 #[test]
-fn of_several_publishers_of_an_id_one_is_accepted() {
+fn one_of_several_publishers_of_an_id_is_accepted() {
     let broker = broker();
     let accepted = AtomicUsize::new(0);
     let start = Barrier::new(PUBLISHERS);
@@ -98,6 +99,6 @@ fn of_several_publishers_of_an_id_one_is_accepted() {
     let ids: HashSet<&EventId> = made.iter().map(Event::id).collect();
     let page = broker.list(&Filter { limit: Some(Filter::MAX_LIMIT), ..Filter::default() }).expect("no back end");
     let listed: HashSet<&EventId> = page.events.iter().map(Event::id).collect();
-    assert_eq!(listed.len(), page.events.len(), "each is listed once");
+    assert_eq!(listed.len(), page.events.len(), "each event is listed once");
     assert!(listed.is_subset(&ids));
 }

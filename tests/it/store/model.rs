@@ -1,9 +1,9 @@
-//! The store holds exactly what its rule says, whatever is published, read, settled and published again.
+//! The store against a model of its rule, under random sequences of publish, get, settle and republish.
 //!
-//! The rule: events leave the ring in publish order while more than `max_events` are terminal, in the ring and in the older
-//! generation together. If one is open, failed, or was read by `get` since its publication, it moves to the older generation, an
-//! LRU in which `get` is the use and whose terminal part holds at most half of `max_events`; else it is gone. Open events
-//! are never evicted.
+//! The rule: events leave the ring in publish order while more than `max_events` are terminal, in the ring and in the
+//! older generation together. If one is open, failed, or was read by `get` since its publication, it moves to the older
+//! generation, an LRU in which `get` is the use and whose terminal part holds at most half of `max_events`; else it is
+//! evicted. Open events are never evicted.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Sender, channel};
@@ -17,22 +17,22 @@ use proptest::prelude::*;
 
 use crate::support::{Settlements, event};
 
-/// What becomes of an event.
+/// How the deliveries of an event end.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Kind {
-    /// Nobody subscribes: completed at once.
+    /// Without a subscription: completed immediately.
     Plain,
-    /// Fails for good at once, and leaves a notice behind.
+    /// Fails permanently at the first attempt, and causes a notice.
     Failing,
-    /// Open until a gate lets it through.
+    /// Open until `Step::OpenGate`.
     Open,
 }
 
-/// Where an event's id comes from.
+/// The origin of an event's id.
 #[derive(Debug, Clone)]
 enum IdForm {
     New,
-    /// Made by this process long before the event is published.
+    /// Generated in this process long before the publish.
     Early(usize),
     Text(u8),
     OtherUuid(u128),
@@ -41,7 +41,7 @@ enum IdForm {
 #[derive(Debug, Clone)]
 enum Step {
     Publish(Kind, IdForm),
-    /// One of all events so far, the `n`th from the end.
+    /// Publishes one of the events so far again, the `n`th from the end.
     Republish(usize),
     Get(usize),
     OpenGate,
@@ -66,13 +66,13 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 const EARLY_IDS: usize = 150;
 
-/// The rule, written down plainly. Events are known by their place in the test's list of all events.
+/// The rule in its plainest form. An event is identified by its index in `Run::events`.
 struct Model {
     max_events: usize,
     /// In publish order.
     ring: VecDeque<Entry>,
     aged_open: Vec<Entry>,
-    /// The least recently used first.
+    /// Least recently used first.
     aged_terminal: Vec<Entry>,
 }
 
@@ -168,14 +168,14 @@ struct Run {
     early: Vec<EventId>,
     notices: EventStream,
     settlements: Settlements,
-    // Goes before the broker, so that no handler waits for it when a test fails.
+    // Dropped before the broker, so that no handler waits for it when a test fails.
     gate: Sender<()>,
     broker: Broker,
 }
 
 impl Run {
     fn new(max_events: usize) -> Self {
-        // More than a run publishes, and little, because the store makes room for all of them when it starts.
+        // More than a run publishes, and no more, because the store allocates a slot for each when it starts.
         let builder = Broker::builder().worker_count(1).max_events(max_events).max_in_flight(256);
         let broker = builder.start().expect("valid settings");
         let (gate, passes) = channel();
@@ -272,12 +272,12 @@ impl Run {
             }
         }
         if kind != Kind::Failing {
-            // A notice that is published again shows up in the stream too.
+            // The stream also yields a notice that is published again.
             while self.notices.try_recv().is_ok() {}
         }
     }
 
-    /// Compares everything that is held. Listing is no use.
+    /// Compares everything that the store holds. `list` does not count as use.
     fn compare(&self) {
         let filter = Filter { limit: Some(Filter::MAX_LIMIT), ..Filter::default() };
         let page = self.broker.list(&filter).expect("no back end");
@@ -298,7 +298,7 @@ impl Run {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
-    // Apart, so that they run at the same time.
+    // Three tests, so that they run in parallel.
     #[test]
     fn a_store_of_at_most_five_events_follows_its_rule(max_events in 1..=5_usize, steps in steps()) {
         follow(max_events, &steps);
@@ -320,7 +320,7 @@ fn follow(max_events: usize, steps: &[Step]) {
     for step in steps {
         run.step(step);
     }
-    // Whatever is still open can end, and then nothing is open.
+    // Settles the events that are still open.
     while !run.open.is_empty() {
         run.step(&Step::OpenGate);
     }

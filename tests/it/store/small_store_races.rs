@@ -1,4 +1,4 @@
-//! A store of one event: publishers that meet get through, however long what they published stays open.
+//! A store of one event: concurrent publishers make progress, however long their events stay open.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -10,14 +10,14 @@ use crate::support::{Gate, PATIENCE, event, in_time};
 const ROUNDS: usize = 300;
 
 #[test]
-fn an_event_for_nobody_gets_through_beside_one_that_stays_open() {
+fn a_publish_returns_while_a_concurrent_one_s_event_stays_open() {
     for _ in 0..ROUNDS {
         let broker = Broker::builder().max_events(1).max_in_flight(8).worker_count(1).start().expect("valid settings");
         let gate = Gate::closed();
         let pass = gate.clone();
         broker.subscribe("held", move |_| pass.pass()).expect("a valid pattern");
         let publishers = broker.clone();
-        in_time("both are through while the event is still open", move || {
+        in_time("both publishes, while one event is still open", move || {
             let arrived = AtomicUsize::new(0);
             thread::scope(|scope| {
                 for event_type in ["held", "unwanted"] {
@@ -25,7 +25,7 @@ fn an_event_for_nobody_gets_through_beside_one_that_stays_open() {
                     scope.spawn(move || {
                         arrived.fetch_add(1, Ordering::SeqCst);
                         while arrived.load(Ordering::SeqCst) < 2 {
-                            // Not a spin: on a busy core it would keep the other publisher from arriving.
+                            // A spin would keep a busy core from the other publisher.
                             thread::yield_now();
                         }
                         broker.publish(event).expect("room");

@@ -1,4 +1,4 @@
-//! The status of an event follows its deliveries, and every trace of it can be read with `get`.
+//! The status of an event follows its deliveries; `get` returns it with times, errors and counts.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -50,7 +50,7 @@ fn pending_then_processing_then_completed_with_the_times_of_each_step() {
 }
 
 #[test]
-fn an_event_that_nobody_subscribes_is_completed_at_once() {
+fn an_event_without_a_subscription_is_completed_immediately() {
     let broker = Broker::builder().start().expect("valid settings");
     let id = broker.publish(event("nobody.here")).expect("room").id;
     let done = read(&broker, &id);
@@ -106,7 +106,7 @@ fn retries_and_the_last_error_are_recorded() {
 }
 
 #[test]
-fn the_retry_count_does_not_add_up_over_subscriptions() {
+fn the_retry_count_is_not_summed_over_subscriptions() {
     let policy = RetryPolicy::fixed(2, Duration::ZERO);
     let broker = Broker::builder().retry_policy(policy).start().expect("valid settings");
     for _ in 0..3 {
@@ -131,7 +131,7 @@ fn a_skip_counts_as_success() {
 }
 
 #[test]
-fn one_dead_delivery_of_three_fails_the_event_with_the_error_of_the_first_that_died() {
+fn one_dead_delivery_fails_the_event_with_the_error_of_the_first_dead_letter() {
     let broker = Broker::builder().start().expect("valid settings");
     let gate = Gate::closed();
     let pass = gate.clone();
@@ -164,7 +164,7 @@ fn one_dead_delivery_of_three_fails_the_event_with_the_error_of_the_first_that_d
 }
 
 #[test]
-fn a_failing_subscription_neither_reruns_nor_delays_the_others() {
+fn a_failing_subscription_neither_repeats_nor_delays_the_others() {
     let clock = manual_clock();
     let policy = RetryPolicy::fixed(3, SECOND);
     let broker =
@@ -181,7 +181,7 @@ fn a_failing_subscription_neither_reruns_nor_delays_the_others() {
 
     for round in 1..=3 {
         let id = broker.publish(event("x")).expect("room").id;
-        // The clock stands still, so no retry is due: the other delivery ends all the same, on the only worker.
+        // The clock stands still, so no retry is due. The other delivery is still handled by the only worker.
         let settled = settlements.next();
         assert_eq!((settled.id, settled.verdict, settled.attempts), (id.clone(), Verdict::Done, 1));
         assert_eq!(calls.load(Ordering::SeqCst), round);
@@ -197,7 +197,7 @@ fn a_failing_subscription_neither_reruns_nor_delays_the_others() {
 }
 
 #[test]
-fn an_event_in_hand_does_not_change_when_its_status_does() {
+fn an_event_value_does_not_change_with_the_status() {
     let broker = Broker::builder().start().expect("valid settings");
     let gate = Gate::closed();
     let pass = gate.clone();
@@ -216,7 +216,7 @@ fn an_event_in_hand_does_not_change_when_its_status_does() {
     let processing = read(&broker, published.id());
     gate.open();
     settlements.next();
-    let (before, after) = receive(&handled, "what the handler saw");
+    let (before, after) = receive(&handled, "the handler's copies");
     assert_eq!(before, after);
     assert_eq!((published.status(), processing.status()), (Status::Pending, Status::Processing));
     let completed = read(&broker, published.id());

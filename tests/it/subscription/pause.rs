@@ -1,4 +1,4 @@
-//! `pause`: no call begins until `resume`; what runs goes on, what is published waits, order and bounds hold.
+//! `pause`: no call begins until `resume`. Running calls go on, new events wait, order and bounds hold.
 
 use std::sync::mpsc::channel;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::support::{
 };
 
 #[test]
-fn what_runs_goes_on_and_nothing_begins_until_it_is_resumed() {
+fn running_calls_go_on_and_none_begins_until_resume() {
     let broker = Broker::builder().start().expect("valid settings");
     let (gate, (sender, calls)) = (Gate::closed(), channel());
     let pass = gate.clone();
@@ -34,7 +34,7 @@ fn what_runs_goes_on_and_nothing_begins_until_it_is_resumed() {
         broker.publish(numbered("x", number)).expect("room");
     }
     gate.open();
-    // The other subscription has handled all, so the workers have looked.
+    // The other subscription has handled all its events, so the workers have polled the paused one.
     settlements.take(102);
     assert_eq!(calls.try_iter().count(), 0);
     assert_eq!((stats_of(&broker, "paused").queued, broker.pause(id)), (100, Ok(0)), "pausing twice changes nothing");
@@ -47,7 +47,7 @@ fn what_runs_goes_on_and_nothing_begins_until_it_is_resumed() {
 }
 
 #[test]
-fn order_holds_over_a_pause() {
+fn order_holds_across_a_pause() {
     let broker = Broker::builder().start().expect("valid settings");
     let (sender, calls) = channel();
     let options = SubscribeOptions::new("x").concurrency(4);
@@ -59,9 +59,9 @@ fn order_holds_over_a_pause() {
     };
     for round in 0..200 {
         publish(3 * round);
-        broker.pause(id).expect("it is there");
+        broker.pause(id).expect("subscribed");
         publish(3 * round + 1);
-        broker.resume(id).expect("it is there");
+        broker.resume(id).expect("subscribed");
         publish(3 * round + 2);
     }
     let came: Vec<u64> = (0..600).map(|_| receive(&calls, "a call")).collect();
@@ -73,18 +73,18 @@ fn order_holds_over_a_pause() {
 fn a_paused_subscription_is_full_like_any_other() {
     let broker = Broker::builder().start().expect("valid settings");
     let id = broker.subscribe_with(SubscribeOptions::new("x").queue_capacity(2), |_| ()).expect("valid");
-    broker.pause(id).expect("it is there");
+    broker.pause(id).expect("subscribed");
     broker.publish(event("x")).expect("room");
     broker.publish(event("x")).expect("room");
     let error = broker.publish(event("x")).expect_err("no room");
     assert!(matches!(error, PublishError::Full { .. }), "{error}");
-    broker.resume(id).expect("it is there");
-    wait_until("there is room", || broker.publish(event("x")).is_ok());
+    broker.resume(id).expect("subscribed");
+    wait_until("a place is free", || broker.publish(event("x")).is_ok());
     assert!(broker.stop(PATIENCE).is_clean());
 }
 
 #[test]
-fn a_retry_that_is_due_waits_too() {
+fn a_due_retry_waits_too() {
     let clock = manual_clock();
     let broker = Broker::builder().manual_clock(&clock).start().expect("valid settings");
     let subscribe = |name: &str, delay: u64| {
@@ -100,13 +100,13 @@ fn a_retry_that_is_due_waits_too() {
     let ((id, paused), (_, other)) = (subscribe("paused", 1), subscribe("other", 2));
     broker.publish(event("x")).expect("room");
     wait_for_retries(&broker, 2, 2);
-    broker.pause(id).expect("it is there");
-    // Both pass the same timer, one after the other.
+    broker.pause(id).expect("subscribed");
+    // The timer enqueues the retries of both subscriptions.
     clock.advance(Duration::from_millis(1_500));
     clock.advance(Duration::from_secs(1));
     assert_eq!([receive(&other, "an attempt"), receive(&other, "an attempt")], [1, 2]);
     assert_eq!(paused.try_iter().collect::<Vec<_>>(), [1]);
-    broker.resume(id).expect("it is there");
+    broker.resume(id).expect("subscribed");
     assert_eq!(receive(&paused, "the second attempt"), 2);
     assert!(broker.stop(PATIENCE).is_clean());
 }
@@ -117,22 +117,22 @@ fn publish_sync_waits_for_a_paused_subscription() {
     config.sync_timeout = Duration::from_millis(50);
     let broker = Broker::builder().config(config).start().expect("valid settings");
     let id = broker.subscribe("x", |_| ()).expect("valid");
-    broker.pause(id).expect("it is there");
+    broker.pause(id).expect("subscribed");
     let report = broker.publish_sync(event("x")).expect("room");
     assert_eq!((report.settled.len(), report.open.len()), (0, 1));
-    broker.resume(id).expect("it is there");
+    broker.resume(id).expect("subscribed");
     wait_until("it is handled", || broker.stats().completed == 1);
     assert!(broker.stop(PATIENCE).is_clean());
 }
 
 #[test]
-fn a_stop_does_not_wait_for_what_is_paused() {
+fn a_stop_does_not_wait_for_paused_deliveries() {
     let broker = Broker::builder().start().expect("valid settings");
     let id = broker.subscribe("x", |_| ()).expect("valid");
     let settlements = Settlements::of(&broker);
-    broker.pause(id).expect("it is there");
+    broker.pause(id).expect("subscribed");
     let waits = broker.publish(keyed("x", "k")).expect("room").id;
-    // It would wait that long.
+    // A stop waits that long for deliveries that can still run.
     let report = broker.stop(100 * PATIENCE);
     assert_eq!((report.abandoned.as_slice(), report.threads_left), ([waits].as_slice(), 0));
     assert_eq!(settlements.take(1)[0].verdict, Verdict::Cancelled);
@@ -157,7 +157,7 @@ fn an_observer_may_ask_the_broker_while_a_stop_cancels_what_is_paused() {
 fn an_unknown_subscription_is_an_error() {
     let broker = Broker::builder().start().expect("valid settings");
     let id = broker.subscribe("x", |_| ()).expect("valid");
-    broker.unsubscribe(id).expect("it is there");
+    broker.unsubscribe(id).expect("subscribed");
     assert_eq!(
         (broker.pause(id), broker.resume(id)),
         (Err(UnknownSubscription { id }), Err(UnknownSubscription { id }))

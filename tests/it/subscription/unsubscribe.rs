@@ -1,4 +1,4 @@
-//! `unsubscribe` waits for the running call, cancels and counts what waits, and lets go of the handler.
+//! `unsubscribe` waits for the running call, cancels and counts waiting deliveries, and drops the handler.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use crate::support::{Gate, PATIENCE, Settlements, event, keyed, manual_clock, receive, wait_for_retries, wait_until};
 
 #[test]
-fn it_returns_only_when_the_running_call_has_ended() {
+fn unsubscribe_returns_only_when_the_running_call_has_ended() {
     let broker = Broker::builder().start().expect("valid settings");
     let gate = Gate::closed();
     let (pass, ended) = (gate.clone(), Arc::new(AtomicU32::new(0)));
@@ -32,8 +32,8 @@ fn it_returns_only_when_the_running_call_has_ended() {
         let left = unsubscriber.unsubscribe(id);
         let _ = sender.send((left, seen.load(Ordering::SeqCst)));
     });
-    // The subscription is gone for everybody else long before the call returns.
-    wait_until("it is removed", || broker.stats().subscriptions.is_empty());
+    // The subscription is removed before the call returns.
+    wait_until("the subscription is removed", || broker.stats().subscriptions.is_empty());
     assert_eq!(broker.publish(event("x")).expect("room").deliveries, 0);
     assert!(returned.try_recv().is_err(), "the call still runs");
     gate.open();
@@ -41,7 +41,7 @@ fn it_returns_only_when_the_running_call_has_ended() {
 }
 
 #[test]
-fn what_is_queued_is_cancelled_and_counted() {
+fn queued_deliveries_are_cancelled_and_counted() {
     let broker = Broker::builder().start().expect("valid settings");
     let gate = Gate::closed();
     let pass = gate.clone();
@@ -62,12 +62,12 @@ fn what_is_queued_is_cancelled_and_counted() {
     let stats = broker.stats();
     assert_eq!((stats.deliveries.cancelled, stats.deliveries.done, stats.attempts), (5, 1, 1));
     assert_eq!((stats.accepted, stats.completed, stats.failed, stats.in_flight), (6, 6, 0, 0));
-    let status = broker.get(&queued[0]).expect("no back end").expect("it is in the store").status();
-    assert_eq!(status, Status::Completed, "a cancelled delivery is no failure");
+    let status = broker.get(&queued[0]).expect("no back end").expect("stored").status();
+    assert_eq!(status, Status::Completed, "a cancelled delivery is not a failure");
 }
 
 #[test]
-fn waiting_retries_and_what_is_parked_behind_them_are_cancelled() {
+fn waiting_retries_and_events_parked_behind_them_are_cancelled() {
     let clock = manual_clock();
     let broker = Broker::builder().manual_clock(&clock).start().expect("valid settings");
     let minute = Duration::from_secs(60);
@@ -82,7 +82,8 @@ fn waiting_retries_and_what_is_parked_behind_them_are_cancelled() {
     assert_eq!(broker.unsubscribe(id), Ok(0));
     let settled = settlements.take(2);
     assert!(settled.iter().all(|it| it.verdict == Verdict::Cancelled), "{settled:?}");
-    // A retry that is due at the same time shows that their time has come and gone.
+    // A retry of another subscription that is due at the same time: once it has run, the time of the cancelled ones is
+    // over.
     clock.advance(minute);
     assert_eq!(settlements.next().event_type, "other");
     let stats = broker.stats();
@@ -106,7 +107,7 @@ fn a_call_that_fails_after_its_subscription_was_removed_is_cancelled() {
     gate.wait_for_arrival();
     let unsubscriber = broker.clone();
     let waits = thread::spawn(move || unsubscriber.unsubscribe(id));
-    wait_until("it is removed", || broker.stats().subscriptions.is_empty());
+    wait_until("the subscription is removed", || broker.stats().subscriptions.is_empty());
     gate.open();
     assert_eq!(waits.join().expect("no panic"), Ok(0));
     let settled = settlements.next();
@@ -115,7 +116,7 @@ fn a_call_that_fails_after_its_subscription_was_removed_is_cancelled() {
 }
 
 #[test]
-fn inside_its_own_handler_it_does_not_wait_and_says_how_many_run() {
+fn inside_its_own_handler_unsubscribe_does_not_wait_and_returns_the_running_calls() {
     let broker = Broker::builder().worker_count(4).start().expect("valid settings");
     let own: Arc<Mutex<Option<SubscriptionId>>> = Arc::default();
     let gate = Gate::closed();
@@ -124,7 +125,7 @@ fn inside_its_own_handler_it_does_not_wait_and_says_how_many_run() {
     let handler = move |delivery: &eventbroker::Delivery<'_>| {
         pass.pass();
         let id = *me.lock();
-        let answer = id.map(|id| delivery.broker().expect("it lives").unsubscribe(id));
+        let answer = id.map(|id| delivery.broker().expect("the broker lives").unsubscribe(id));
         let _ = sender.send(answer);
     };
     let id = broker.subscribe_with(SubscribeOptions::new("x").concurrency(2), handler).expect("valid");
@@ -134,17 +135,17 @@ fn inside_its_own_handler_it_does_not_wait_and_says_how_many_run() {
     gate.wait_for_arrival();
     *own.lock() = Some(id);
     gate.open_once();
-    let left = receive(&returned, "the first answer").expect("it has an id").expect("it was there");
+    let left = receive(&returned, "the first answer").expect("the id is known").expect("subscribed");
     assert_eq!(left, 2, "this call and the other one");
     gate.open();
-    // The other call finds that it is gone already.
-    assert!(receive(&returned, "the second answer").expect("it has an id").is_err());
+    // In the other call the subscription is already unknown.
+    assert!(receive(&returned, "the second answer").expect("the id is known").is_err());
     assert_eq!(broker.publish(event("x")).expect("room").deliveries, 0);
     assert!(broker.stop(PATIENCE).is_clean());
 }
 
 #[test]
-fn inside_the_handler_of_another_subscription_it_does_not_wait() {
+fn inside_the_handler_of_another_subscription_unsubscribe_does_not_wait() {
     let broker = Broker::builder().worker_count(4).start().expect("valid settings");
     let gate = Gate::closed();
     let pass = gate.clone();
@@ -154,20 +155,22 @@ fn inside_the_handler_of_another_subscription_it_does_not_wait() {
     let (sender, returned) = channel();
     broker
         .subscribe("x", move |delivery| {
-            let _ = sender.send(delivery.broker().expect("it lives").unsubscribe(held));
+            let _ = sender.send(delivery.broker().expect("the broker lives").unsubscribe(held));
         })
         .expect("valid");
     broker.publish(event("x")).expect("room");
     assert_eq!(receive(&returned, "the answer"), Ok(1));
     gate.open();
-    // The same on a thread that is inside of a handler because it was lent.
+    // The same in a handler on a lent thread.
     let id = broker.subscribe("y", |_| ()).expect("valid");
-    broker.subscribe("z", move |it| assert!(it.broker().expect("it lives").unsubscribe(id).is_ok())).expect("valid");
+    broker
+        .subscribe("z", move |it| assert!(it.broker().expect("the broker lives").unsubscribe(id).is_ok()))
+        .expect("valid");
     assert!(broker.publish_sync(event("z")).expect("room").is_success());
 }
 
 #[test]
-fn the_values_of_the_handler_are_dropped_and_its_name_is_free() {
+fn unsubscribe_drops_the_handler_s_values_and_frees_the_name() {
     let broker = Broker::builder().start().expect("valid settings");
     let value = Arc::new(());
     for dedicated in [false, true] {
@@ -195,18 +198,18 @@ fn an_unknown_id_is_an_error_that_names_it() {
     let last = ids.pop().expect("nine");
     assert_eq!(last.to_string(), "sub-9");
     assert_eq!(broker.unsubscribe(last), Ok(0));
-    let unknown = broker.unsubscribe(last).expect_err("it is gone");
+    let unknown = broker.unsubscribe(last).expect_err("unknown");
     assert_eq!(unknown.to_string(), "subscription not found: sub-9");
     assert_eq!(unknown.id, last);
-    assert_eq!(broker.publish(event("x")).expect("room").deliveries, 8, "the others are still there");
+    assert_eq!(broker.publish(event("x")).expect("room").deliveries, 8, "the other subscriptions remain");
 }
 
 #[test]
-fn a_failing_handler_that_is_removed_leaves_its_dead_letters() {
+fn the_dead_letters_of_a_removed_subscription_are_kept() {
     let broker = Broker::builder().start().expect("valid settings");
     let id = broker.subscribe("x", |_| Err::<(), _>(HandlerError::permanent("no"))).expect("valid");
     broker.publish_sync(event("x")).expect("room");
-    broker.unsubscribe(id).expect("it is there");
+    broker.unsubscribe(id).expect("subscribed");
     let stats = broker.stats();
     assert_eq!((stats.dead_letters, stats.deliveries.dead, stats.attempts), (1, 1, 1));
 }

@@ -1,5 +1,5 @@
-//! However subscribing, unsubscribing and publishing interleave: no call starts after `unsubscribe` has returned, nothing hangs,
-//! and others lose nothing.
+//! Races of subscribe, unsubscribe and publish: no call begins after `unsubscribe` has returned, nothing hangs, and
+//! other subscriptions lose no event.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use crate::support::{PATIENCE, event, in_time, keyed, wait_until};
 
-/// Counts calls, and those that started when they must not.
+/// Counts calls, and those that began too late.
 #[derive(Default)]
 struct Calls {
     started: AtomicU64,
@@ -29,7 +29,7 @@ impl Calls {
 }
 
 #[test]
-fn no_call_starts_after_it_has_returned() {
+fn no_call_begins_after_unsubscribe_has_returned() {
     const ROUNDS: usize = 3_000;
     const PER_ROUND: usize = 8;
     let broker = Broker::builder().worker_count(2).start().expect("valid settings");
@@ -41,7 +41,7 @@ fn no_call_starts_after_it_has_returned() {
             count.fetch_add(1, Ordering::SeqCst);
         })
         .expect("valid");
-    // Each round lets each publisher publish a few, so that they stay busy and never outrun the rounds.
+    // Each round lets each publisher publish a few events, so that publishing and the rounds keep pace.
     let (rounds, turns): (Vec<_>, Vec<_>) = (0..2).map(|_| sync_channel(2)).unzip();
     let publishers: Vec<_> = (0_u64..)
         .zip(turns)
@@ -50,7 +50,7 @@ fn no_call_starts_after_it_has_returned() {
             thread::spawn(move || {
                 let mut published = 0_u64;
                 for _ in turns.iter().flat_map(|()| 0..PER_ROUND) {
-                    // With a key, so that lanes are taken down too; and now and then on the publisher's thread.
+                    // Keys create and remove lanes; `publish_sync` runs calls on the publisher's thread.
                     let event = if published.is_multiple_of(3) { keyed("x", "k") } else { event("x") };
                     if number == 0 && published.is_multiple_of(5) {
                         assert!(broker.publish_sync(event).expect("room").open.is_empty());
@@ -85,7 +85,7 @@ fn no_call_starts_after_it_has_returned() {
         called
     });
     let published: u64 = publishers.into_iter().map(|publisher| publisher.join().expect("no panic")).sum();
-    assert!(called > 0, "the race never met a publisher");
+    assert!(called > 0, "no event reached the racing subscription");
     wait_until("all are settled", || accepted.stats().in_flight == 0);
     assert_eq!(others.load(Ordering::SeqCst), published, "the other subscription got each event once");
     let stats = broker.stats();
@@ -95,7 +95,7 @@ fn no_call_starts_after_it_has_returned() {
 }
 
 #[test]
-fn no_call_starts_after_a_handler_has_removed_itself() {
+fn no_call_begins_after_a_handler_has_removed_itself() {
     const ROUNDS: usize = 500;
     let broker = Broker::builder().worker_count(3).start().expect("valid settings");
     let racer = broker.clone();
@@ -108,8 +108,8 @@ fn no_call_starts_after_a_handler_has_removed_itself() {
             let id = racer
                 .subscribe_with(SubscribeOptions::new("x").ordered(), move |delivery| {
                     handler.call();
-                    let id = me.lock().expect("known before it is unlocked");
-                    let left = delivery.broker().expect("it lives").unsubscribe(id);
+                    let id = me.lock().expect("set before the lock is released");
+                    let left = delivery.broker().expect("the broker lives").unsubscribe(id);
                     handler.gone.store(true, Ordering::SeqCst);
                     assert_eq!(left, Ok(1));
                 })
@@ -127,14 +127,14 @@ fn no_call_starts_after_a_handler_has_removed_itself() {
 }
 
 #[test]
-fn nothing_stays_open_when_a_subscription_with_threads_of_its_own_goes() {
+fn removing_a_dedicated_subscription_leaves_no_delivery_open() {
     const ROUNDS: usize = 500;
     let broker = Broker::builder().worker_count(1).start().expect("valid settings");
     let racer = broker.clone();
     in_time("the race", move || {
         for round in 0..ROUNDS {
             let id = racer.subscribe_with(SubscribeOptions::new("x").dedicated(1), |_| ()).expect("valid");
-            // One is being handled while the others are parked behind it.
+            // One event is being handled while the others are parked behind it.
             (0..4).for_each(|_| drop(racer.publish(keyed("x", "k")).expect("room")));
             (0..round % 16).for_each(|_| thread::yield_now());
             assert_eq!(racer.unsubscribe(id), Ok(0));

@@ -1,4 +1,4 @@
-//! Events are counted and timed by source and type, whatever becomes of them, and a flood of types is bounded.
+//! Metrics by source and type: every event is counted and timed, and the number of types is bounded.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ fn row(of: &TypeMetrics) -> Row {
 }
 
 #[test]
-fn each_event_counts_for_its_source_and_type() {
+fn each_event_is_counted_for_its_source_and_type() {
     let broker = Broker::builder().start().expect("a broker");
     let settlements = Settlements::of(&broker);
     broker
@@ -41,7 +41,7 @@ fn each_event_counts_for_its_source_and_type() {
     wait_until("all are done", || broker.stats().in_flight == 0);
 
     let metrics = broker.metrics();
-    // The dead letter's notice is an event too.
+    // The notice of the dead letter is an event too.
     let mut rows: Vec<Row> = metrics.types.iter().map(row).collect();
     rows.sort();
     assert_eq!(
@@ -60,7 +60,7 @@ fn each_event_counts_for_its_source_and_type() {
 }
 
 #[test]
-fn what_took_long_is_in_the_bucket_of_its_time() {
+fn a_slow_event_is_counted_in_the_bucket_of_its_processing_time() {
     const TOOK: Duration = Duration::from_millis(2_500);
     let clock = manual_clock();
     let broker = Broker::builder().manual_clock(&clock).start().expect("a broker");
@@ -79,7 +79,7 @@ fn what_took_long_is_in_the_bucket_of_its_time() {
     assert!(broker.metrics().oldest_open.is_some());
     clock.advance(TOOK);
     settlements.next();
-    wait_until("it is done", || broker.stats().completed == 1);
+    wait_until("the event is completed", || broker.stats().completed == 1);
 
     let took = broker.metrics().types[0].processing;
     let bucket = Histogram::BOUNDS.iter().position(|bound| *bound == TOOK).expect("a bound");
@@ -88,7 +88,7 @@ fn what_took_long_is_in_the_bucket_of_its_time() {
 }
 
 #[test]
-fn a_flood_of_types_is_counted_together() {
+fn types_beyond_the_bound_are_counted_together() {
     const TYPES: u64 = 20_000;
     let broker = Broker::builder().max_events(100).start().expect("a broker");
     std::thread::scope(|scope| {
@@ -110,7 +110,7 @@ fn a_flood_of_types_is_counted_together() {
 }
 
 #[test]
-fn several_threads_count_the_same_type_exactly() {
+fn concurrent_publishes_of_one_type_are_counted_exactly() {
     const EACH: u64 = 5_000;
     let broker = Broker::builder().start().expect("a broker");
     std::thread::scope(|scope| {

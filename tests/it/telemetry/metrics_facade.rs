@@ -1,4 +1,5 @@
-//! Metrics pushed through the facade of the crate `metrics`: counters and levels as they are, of histograms what is new.
+//! Metrics pushed through the facade of the crate `metrics`: counters and gauges as absolute values, histograms as new
+//! observations.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -11,13 +12,13 @@ use metrics::{
 
 use crate::support::{event, wait_until};
 
-/// What a recorder was told, by name and labels.
-type Told = Arc<Mutex<HashMap<String, f64>>>;
+/// The values that the recorder received, by name and labels.
+type Received = Arc<Mutex<HashMap<String, f64>>>;
 
 #[derive(Debug)]
 struct One {
     name: String,
-    told: Told,
+    told: Received,
 }
 
 impl One {
@@ -49,7 +50,7 @@ impl GaugeFn for One {
     }
 }
 
-/// Of a histogram, how many were recorded.
+/// Counts the observations of a histogram.
 impl HistogramFn for One {
     fn record(&self, _: f64) {
         self.change(|before| before + 1.0);
@@ -57,7 +58,7 @@ impl HistogramFn for One {
 }
 
 #[derive(Debug, Default)]
-struct Notes(Told);
+struct Notes(Received);
 
 impl Notes {
     fn one(&self, key: &Key) -> Arc<One> {
@@ -82,7 +83,7 @@ impl Recorder for Notes {
 }
 
 #[test]
-fn counters_and_levels_are_set_and_histograms_get_what_is_new() {
+fn counters_and_gauges_are_set_and_histograms_get_new_observations() {
     let broker = Broker::builder().start().expect("a broker");
     broker.subscribe("*", |_| ()).expect("a subscription");
     let notes = Notes::default();
@@ -92,7 +93,7 @@ fn counters_and_levels_are_set_and_histograms_get_what_is_new() {
             broker.publish(event("shop.sold")).expect("accepted");
         }
         wait_until("all are done", || broker.stats().in_flight == 0);
-        // Twice, because nothing is new the second time.
+        // Twice: the second push has no new observations.
         for _ in 0..2 {
             metrics::with_local_recorder(&notes, || push.push(&broker.metrics()));
             let told = notes.0.lock().expect("no panic");

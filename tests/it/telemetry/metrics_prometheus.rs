@@ -1,5 +1,5 @@
-//! The text for Prometheus: every series that is promised, the bound on their number, and what the shipped dashboard and alert rules
-//! ask for.
+//! The Prometheus text format: the documented series, the bound on their number, and the series that the dashboard and
+//! the alert rules query.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use eventbroker_conformance::loopback::Loopback;
 
 use crate::support::wait_until;
 
-/// A broker with a back end that has seen a little of everything.
+/// The metrics of a broker with a back end, after completed and failed events.
 fn text() -> String {
     let loopback = Loopback::new();
     let broker = Broker::builder().provider(loopback.provider()).start().expect("a broker");
@@ -22,7 +22,7 @@ fn text() -> String {
         let event = Event::builder(Source::Database, format!("shop.orders.{operation}"));
         broker.publish(event.build().expect("a valid event")).expect("accepted");
     }
-    wait_until("they are done", || {
+    wait_until("all events are settled", || {
         let stats = broker.stats();
         stats.deliveries.done == 2 && stats.deliveries.dead == 1 && stats.in_flight == 0
     });
@@ -35,7 +35,7 @@ fn series(text: &str) -> Vec<&str> {
     lines.map(|line| line.rsplit_once(' ').expect("a series and its value").0).collect()
 }
 
-/// What a series is called, without its labels.
+/// The names of the series, without their labels.
 fn names(text: &str) -> BTreeSet<&str> {
     series(text).into_iter().map(|series| series.split('{').next().expect("a name")).collect()
 }
@@ -60,7 +60,7 @@ fn the_series_of_the_original_have_their_names_and_labels() {
 }
 
 #[test]
-fn every_series_of_the_documentation_is_there_and_none_besides() {
+fn exactly_the_documented_series_exist() {
     let page = include_str!("../../../src/telemetry/metrics.rs");
     let rows = page.lines().filter_map(|line| line.strip_prefix("//! | `")).map(|row| row.split(" | ").next());
     let documented: BTreeSet<String> = rows
@@ -76,7 +76,7 @@ fn every_series_of_the_documentation_is_there_and_none_besides() {
 }
 
 #[test]
-fn a_flood_of_types_stays_under_two_thousand_series() {
+fn a_million_types_stay_under_two_thousand_series() {
     let broker = Broker::builder().start().expect("a broker");
     for number in 0..1_000_000 {
         let event = Event::builder(Source::System, format!("flood.{number}")).build().expect("a valid event");
@@ -89,7 +89,7 @@ fn a_flood_of_types_stays_under_two_thousand_series() {
 }
 
 #[test]
-fn whatever_the_dashboard_and_the_alert_rules_ask_for_exists() {
+fn every_series_that_the_dashboard_and_the_alert_rules_query_exists() {
     let text = text();
     let names = names(&text);
     for (file, asks) in [
@@ -98,9 +98,9 @@ fn whatever_the_dashboard_and_the_alert_rules_ask_for_exists() {
     ] {
         let words = asks.split(|character: char| !character.is_ascii_alphanumeric() && character != '_');
         let asked: BTreeSet<&str> = words.filter(|word| word.starts_with("eventbroker_")).collect();
-        assert!(asked.len() >= 4, "{file} asks for something");
+        assert!(asked.len() >= 4, "{file} queries series");
         for name in asked {
-            assert!(names.contains(name), "{file}: nothing is called {name}");
+            assert!(names.contains(name), "{file}: no series is called {name}");
         }
     }
 }

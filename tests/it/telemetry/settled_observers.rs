@@ -1,4 +1,4 @@
-//! Observers see each verdict exactly once, in time, and can harm nothing.
+//! `on_settled` observers receive each verdict exactly once and in time. They may panic and may use the broker.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use crate::support::{Gate, PATIENCE, Settlements, event, in_time, wait_until};
 
 #[test]
-fn every_verdict_is_seen_before_publish_sync_returns() {
+fn observers_receive_every_verdict_before_publish_sync_returns() {
     let broker = Broker::builder().retry_policy(RetryPolicy::fixed(1, Default::default())).start().expect("valid");
     let named = |name: &str| SubscribeOptions::new("x").name(name);
     broker.subscribe_with(named("done"), |_| ()).expect("valid");
@@ -39,11 +39,11 @@ fn every_verdict_is_seen_before_publish_sync_returns() {
     }
 }
 
-/// The verdicts of each delivery: event and subscription.
+/// The verdicts of each delivery, by event and subscription.
 type Seen = HashMap<(EventId, String), Vec<Verdict>>;
 
 #[test]
-fn each_delivery_is_seen_once_whatever_its_end() {
+fn observers_receive_each_delivery_once_with_any_verdict() {
     let broker = Broker::builder().worker_count(3).start().expect("valid settings");
     let seen: Arc<Mutex<Seen>> = Arc::default();
     let noted = Arc::clone(&seen);
@@ -65,15 +65,15 @@ fn each_delivery_is_seen_once_whatever_its_end() {
     gate.wait_for_arrival();
     let unsubscriber = broker.clone();
     let waits = std::thread::spawn(move || unsubscriber.unsubscribe(dropping));
-    wait_until("it is removed", || broker.stats().subscriptions.len() == 2);
+    wait_until("the subscription is removed", || broker.stats().subscriptions.len() == 2);
     gate.open();
-    waits.join().expect("no panic").expect("it was there");
+    waits.join().expect("no panic").expect("subscribed");
     wait_until("all are settled", || broker.stats().in_flight == 0);
     assert!(broker.stop(PATIENCE).is_clean());
 
     let seen = seen.lock();
     assert_eq!(seen.len(), 3 * EVENTS);
-    assert!(seen.values().all(|verdicts| verdicts.len() == 1), "each once");
+    assert!(seen.values().all(|verdicts| verdicts.len() == 1), "one verdict per delivery");
     let count = |verdict| seen.values().filter(|verdicts| verdicts[0] == verdict).count() as u64;
     let totals = broker.stats().deliveries;
     assert_eq!((count(Verdict::Done), count(Verdict::Dead)), (totals.done, totals.dead));
@@ -82,7 +82,7 @@ fn each_delivery_is_seen_once_whatever_its_end() {
 }
 
 #[test]
-fn an_observer_that_panics_harms_nothing() {
+fn a_panic_of_an_observer_affects_neither_workers_nor_other_observers() {
     let broker = Broker::builder().worker_count(1).start().expect("valid settings");
     let (before, after) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let count = Arc::clone(&before);
@@ -96,12 +96,12 @@ fn an_observer_that_panics_harms_nothing() {
     });
     broker.subscribe("x", |_| ()).expect("valid");
     for round in 0..3 {
-        // On the thread of the publisher, and on the only worker.
+        // Once on the thread of the publisher, once on the only worker.
         assert!(broker.publish_sync(event("x")).expect("room").is_success());
         broker.publish(event("x")).expect("room");
-        wait_until("it is settled", || broker.stats().completed == 2 * (round + 1));
+        wait_until("both events are completed", || broker.stats().completed == 2 * (round + 1));
     }
-    wait_until("all observers have seen all", || after.load(Ordering::SeqCst) == 6);
+    wait_until("the other observer has received all verdicts", || after.load(Ordering::SeqCst) == 6);
     assert_eq!(before.load(Ordering::SeqCst), 6);
     assert!(broker.stop(PATIENCE).is_clean());
 }
@@ -126,13 +126,13 @@ fn an_observer_may_use_the_broker() {
     broker.publish_sync(event("x")).expect("room");
     wait_until("both are settled", || broker.stats().in_flight == 0 && broker.stats().deliveries.done == 1);
     assert_eq!(published.load(Ordering::SeqCst), 1);
-    // The observer holds a handle of its own, so the last one never goes.
+    // The observer holds a handle of its own, so no drop stops the broker.
     assert!(broker.stop(PATIENCE).is_clean());
 }
 
 #[test]
-fn an_observer_may_remove_the_subscription_that_has_just_settled() {
-    // On a worker thread, and on one that `publish_sync` lends: there, too, the call is not over yet.
+fn an_observer_may_unsubscribe_the_subscription_of_the_verdict() {
+    // On a worker, and on a lent thread: in both cases the call has not ended yet.
     for lent in [false, true] {
         let broker = Broker::builder().start().expect("valid settings");
         let observing = broker.clone();
@@ -151,7 +151,7 @@ fn an_observer_may_remove_the_subscription_that_has_just_settled() {
                 publisher.publish(event("x")).expect("room");
             }
         });
-        wait_until("the observer has an answer", || answer.lock().is_some());
+        wait_until("unsubscribe has returned in the observer", || answer.lock().is_some());
         assert!(answer.lock().as_ref().is_some_and(Result::is_ok));
         assert!(broker.stats().subscriptions.is_empty());
         let stopper = broker.clone();

@@ -1,4 +1,4 @@
-//! Totals are exact once nothing moves, and never impossible while something does.
+//! Statistics: totals are exact once all events are settled, and consistent at every moment before.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +14,7 @@ use eventbroker::{Broker, Event, HandlerError, Outcome, Overflow, RetryPolicy, S
 use crate::support::{Gate, PATIENCE, event, in_time, number_of, numbered, wait_until};
 
 fn of<'a>(stats: &'a Stats, name: &str) -> &'a SubscriptionStats {
-    stats.subscriptions.iter().find(|it| &*it.name == name).expect("it is there")
+    stats.subscriptions.iter().find(|it| &*it.name == name).expect("subscribed")
 }
 
 fn verdicts(totals: &DeliveryTotals) -> [u64; 5] {
@@ -22,11 +22,12 @@ fn verdicts(totals: &DeliveryTotals) -> [u64; 5] {
 }
 
 #[test]
-fn every_total_is_exact_after_four_publishers_have_published_all_sorts() {
+fn every_total_is_exact_after_concurrent_publishes_with_all_verdicts() {
     const EACH: u64 = 500;
     let policy = RetryPolicy::fixed(2, Duration::ZERO);
     let broker = Broker::builder().worker_count(4).retry_policy(policy).start().expect("valid settings");
-    // By number: 0 is skipped, 1 is done at once, 2 at the second attempt, 3 never, 4 is hopeless.
+    // By the remainder: 0 is skipped, 1 is done, 2 is done at the second attempt, 3 exhausts its attempts, 4 fails
+    // permanently.
     broker
         .subscribe_with(SubscribeOptions::new("x").name("all").overflow(Overflow::Block(PATIENCE)), |delivery| {
             match (number_of(delivery.event()) % 5, delivery.attempt()) {
@@ -61,7 +62,7 @@ fn every_total_is_exact_after_four_publishers_have_published_all_sorts() {
                         broker.publish(event.clone()).expect("room");
                     }
                     match number % 50 {
-                        // Known, while it may still run; and known with other content.
+                        // A duplicate while the event may still run, and one with other content.
                         0 => assert!(broker.publish(event).expect("known").duplicate),
                         1 => {
                             let other = Event::builder(Source::System, "x").id(event.id().clone());
@@ -76,14 +77,14 @@ fn every_total_is_exact_after_four_publishers_have_published_all_sorts() {
         .collect();
     publishers.into_iter().for_each(|publisher| publisher.join().expect("no panic"));
     wait_until("all are settled", || broker.stats().in_flight == 0);
-    // Who has called is done with it a moment later.
-    wait_until("nobody calls any more", || broker.stats().subscriptions.iter().all(|it| it.running == 0));
+    // A worker decrements `running` a moment after the verdict.
+    wait_until("no call runs", || broker.stats().subscriptions.iter().all(|it| it.running == 0));
     over.store(true, Ordering::Relaxed);
     watcher.join().expect("no panic");
 
     let stats = broker.stats();
     let (events, fifth) = (4 * EACH, 4 * EACH / 5);
-    // Each dead letter is announced by an event, which nobody receives.
+    // Each dead letter is announced by an event without a subscription.
     let notices = 2 * fifth;
     assert_eq!((stats.accepted, stats.in_flight), (events + notices, 0));
     assert_eq!((stats.completed, stats.failed), (3 * fifth + notices, 2 * fifth));
@@ -103,12 +104,12 @@ fn every_total_is_exact_after_four_publishers_have_published_all_sorts() {
 }
 
 #[test]
-fn the_totals_of_removed_subscriptions_are_kept() {
+fn totals_include_removed_subscriptions() {
     let broker = Broker::builder().start().expect("valid settings");
     let id = broker.subscribe("x", |_| Err::<(), _>(HandlerError::permanent("no"))).expect("valid");
     broker.publish_sync(event("x")).expect("room");
     let before = broker.stats();
-    broker.unsubscribe(id).expect("it is there");
+    broker.unsubscribe(id).expect("subscribed");
     let after = broker.stats();
     assert!(after.subscriptions.is_empty());
     assert_eq!((after.deliveries, after.attempts), (before.deliveries, before.attempts));
@@ -116,7 +117,7 @@ fn the_totals_of_removed_subscriptions_are_kept() {
 }
 
 #[test]
-fn what_is_queued_runs_and_waits_is_shown() {
+fn queued_running_and_waiting_deliveries_are_counted() {
     let broker = Broker::builder().instance_id("here").worker_count(3).start().expect("valid settings");
     let gate = Gate::closed();
     let pass = gate.clone();
@@ -133,17 +134,17 @@ fn what_is_queued_runs_and_waits_is_shown() {
         gate.wait_for_arrival();
     }
     (0..3).for_each(|_| drop(broker.publish(event("x")).expect("room")));
-    assert_eq!(broker.publish(event("x")).expect_err("it is full").code(), "queue_full");
+    assert_eq!(broker.publish(event("x")).expect_err("full").code(), "queue_full");
     broker.publish(event("y")).expect("room");
     wait_until("the retry waits", || of(&broker.stats(), "retried").waiting == 1);
-    wait_until("its worker is done", || broker.stats().workers_busy == 2);
+    wait_until("the worker of the retried call is idle", || broker.stats().workers_busy == 2);
 
     let stats = broker.stats();
     assert_eq!((&*stats.instance_id, stats.is_running, stats.workers), ("here", true, 3));
     let held = of(&stats, "held");
     assert_eq!((held.running, held.queued, held.queue_capacity, held.concurrency), (2, 3, 3, 2));
     assert_eq!((stats.accepted, stats.in_flight, stats.rejected), (6, 6, 1));
-    assert!(stats.subscriptions.is_sorted_by_key(|it| it.id), "in the order of ids");
+    assert!(stats.subscriptions.is_sorted_by_key(|it| it.id), "ordered by id");
     gate.open();
     wait_until("only the retry is left", || broker.stats().in_flight == 1);
     let stats = broker.stop(Duration::ZERO);
@@ -151,7 +152,7 @@ fn what_is_queued_runs_and_waits_is_shown() {
 }
 
 #[test]
-fn each_event_is_counted_once_while_letters_are_requeued_and_die_again() {
+fn a_failed_event_is_counted_once_while_its_dead_letter_is_requeued_and_fails_again() {
     let broker = Broker::builder().worker_count(2).start().expect("valid settings");
     broker.subscribe("x", |_| Err::<(), _>(HandlerError::permanent("no"))).expect("valid");
     broker.publish_sync(event("x")).expect("room");
@@ -161,7 +162,7 @@ fn each_event_is_counted_once_while_letters_are_requeued_and_die_again() {
         thread::scope(|scope| {
             scope.spawn(|| {
                 for _ in 0..4_000 {
-                    racer.requeue_matching(&DeadLetterFilter::default()).expect("it runs");
+                    racer.requeue_matching(&DeadLetterFilter::default()).expect("the broker runs");
                 }
                 over.store(true, Ordering::Relaxed);
             });

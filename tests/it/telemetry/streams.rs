@@ -1,4 +1,4 @@
-//! A stream looks on: it yields accepted events, tells its gaps, holds up nobody, and decides nothing.
+//! Streams: a stream yields accepted events and reports its gaps. It blocks no publisher and affects no delivery.
 
 use std::sync::mpsc::channel;
 use std::thread;
@@ -24,7 +24,7 @@ fn numbers(items: &[StreamItem]) -> Vec<u64> {
 }
 
 #[test]
-fn it_yields_what_matches_from_its_creation_on_in_publish_order() {
+fn a_stream_yields_matching_events_from_its_creation_on_in_publish_order() {
     let broker = Broker::builder().start().expect("valid settings");
     broker.publish(numbered("a.b", 0)).expect("room");
     let stream = broker.stream("a.*").expect("valid");
@@ -39,7 +39,7 @@ fn it_yields_what_matches_from_its_creation_on_in_publish_order() {
 }
 
 #[test]
-fn the_forms_of_receiving_wait_as_they_say() {
+fn each_form_of_receiving_waits_as_documented() {
     let broker = Broker::builder().start().expect("valid settings");
     let stream = broker.stream("x").expect("valid");
     assert_eq!(stream.try_recv(), Err(StreamError::Timeout));
@@ -65,12 +65,12 @@ fn the_forms_of_receiving_wait_as_they_say() {
 }
 
 #[test]
-fn a_full_one_drops_the_oldest_reports_the_gap_and_counts_it() {
+fn a_full_stream_drops_the_oldest_events_reports_the_gap_and_counts_them() {
     let capacity = EventStream::CAPACITY as u64;
     let broker = Broker::builder().start().expect("valid settings");
     let full = broker.stream("x").expect("valid");
     let other = broker.stream("y").expect("valid");
-    // Nobody reads, and no publisher is held up.
+    // No thread reads, and no publisher blocks.
     for number in 0..capacity + 10 {
         broker.publish(numbered("x", number)).expect("room");
     }
@@ -78,7 +78,7 @@ fn a_full_one_drops_the_oldest_reports_the_gap_and_counts_it() {
     assert_eq!(full.recv(), Ok(StreamItem::Gap(10)));
     let kept = numbers(&unread(&full));
     assert_eq!(kept, (10..capacity + 10).collect::<Vec<u64>>());
-    // The next gap counts from here.
+    // The next gap starts at zero.
     broker.publish(numbered("x", 1)).expect("room");
     assert_eq!(numbers(&unread(&full)), [1]);
     for number in 0..capacity + 3 {
@@ -92,7 +92,7 @@ fn a_full_one_drops_the_oldest_reports_the_gap_and_counts_it() {
 }
 
 #[test]
-fn what_was_read_and_what_was_missed_add_up_while_others_publish() {
+fn read_and_missed_events_add_up_under_concurrent_publishes() {
     const EACH: u64 = 20_000;
     let broker = Broker::builder().start().expect("valid settings");
     let stream = broker.stream("x").expect("valid");
@@ -122,13 +122,13 @@ fn what_was_read_and_what_was_missed_add_up_while_others_publish() {
 }
 
 #[test]
-fn it_ends_when_the_broker_stops_after_everything_was_read() {
+fn a_stream_ends_after_the_stop_once_everything_was_read() {
     let broker = Broker::builder().start().expect("valid settings");
     let stream = broker.stream("x").expect("valid");
     let waiting = broker.stream("y").expect("valid");
     let end = thread::spawn(move || waiting.recv());
     (0..3).for_each(|number| drop(broker.publish(numbered("x", number)).expect("room")));
-    // Open streams never keep it from stopping.
+    // An open stream does not block the stop.
     let stopper = broker.clone();
     assert!(in_time("the stop", move || stopper.stop(PATIENCE)).is_clean());
     assert_eq!(in_time("the end", move || end.join()).expect("no panic"), Err(StreamError::Closed));
@@ -138,11 +138,11 @@ fn it_ends_when_the_broker_stops_after_everything_was_read() {
     assert_eq!(stream.recv(), Err(StreamError::Closed));
     assert_eq!(StreamError::Closed.to_string(), "the stream has ended: the broker has stopped");
     let late = broker.stream("x").expect("valid");
-    assert_eq!(late.try_recv(), Err(StreamError::Closed), "one that is made too late has ended already");
+    assert_eq!(late.try_recv(), Err(StreamError::Closed), "a stream that is created after the stop has ended");
 }
 
 #[test]
-fn dropping_one_removes_it_and_leaves_others_of_the_same_pattern() {
+fn dropping_a_stream_leaves_others_of_the_same_pattern() {
     let broker = Broker::builder().start().expect("valid settings");
     let capacity = EventStream::CAPACITY;
     let [first, second] = [(); 2].map(|()| broker.stream("x").expect("valid"));
@@ -150,13 +150,13 @@ fn dropping_one_removes_it_and_leaves_others_of_the_same_pattern() {
     (0..capacity as u64).for_each(|number| drop(broker.publish(numbered("x", number)).expect("room")));
     assert_eq!(unread(&second).len(), capacity);
     drop(second);
-    // Nothing is left that could be too full.
+    // No stream is left that could have a gap.
     (0..2 * capacity as u64).for_each(|number| drop(broker.publish(numbered("x", number)).expect("room")));
     assert_eq!(broker.stats().stream_gaps, 0);
 }
 
 #[test]
-fn it_sees_accepted_events_only_and_once_and_changes_nothing() {
+fn a_stream_yields_accepted_events_only_and_once_and_changes_no_status() {
     let broker = Broker::builder().start().expect("valid settings");
     let stream = broker.stream("*").expect("valid");
     let gate = Gate::closed();
@@ -167,7 +167,7 @@ fn it_sees_accepted_events_only_and_once_and_changes_nothing() {
     let mut accepted = vec![broker.publish(event("full")).expect("room").id];
     gate.wait_for_arrival();
     accepted.push(broker.publish(event("full")).expect("room").id);
-    broker.publish(event("full")).expect_err("it is full");
+    broker.publish(event("full")).expect_err("full");
     let known: Event = event("only.streamed");
     for duplicate in [false, true] {
         assert_eq!(broker.publish(known.clone()).expect("room").duplicate, duplicate);
@@ -185,13 +185,13 @@ fn it_sees_accepted_events_only_and_once_and_changes_nothing() {
     }
     assert_eq!(streamed, accepted);
     let status = |id| broker.get(id).expect("no back end").map(|event| event.status());
-    assert_eq!(status(known.id()), Some(Status::Completed), "looking on is no delivery");
-    assert_eq!(status(&failed), Some(Status::Failed), "and does not hide a failure");
+    assert_eq!(status(known.id()), Some(Status::Completed), "a stream is not a delivery");
+    assert_eq!(status(&failed), Some(Status::Failed), "a stream does not hide a failure");
     gate.open();
 }
 
 #[test]
-fn each_of_several_with_the_same_pattern_sees_everything() {
+fn each_of_several_streams_with_the_same_pattern_yields_every_event() {
     let broker = Broker::builder().start().expect("valid settings");
     let streams = [(); 3].map(|()| broker.stream("x").expect("valid"));
     (0..50).for_each(|number| drop(broker.publish(numbered("x", number)).expect("room")));
