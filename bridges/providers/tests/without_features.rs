@@ -1,4 +1,4 @@
-//! Without a back end's feature, a configuration that names the back end is refused with the name of the feature.
+//! A configuration that names a back end is rejected without the back end's feature. The error names the feature.
 #![cfg(not(any(feature = "nats", feature = "redis", feature = "sqlite", feature = "postgres")))]
 
 use eventbroker_providers::{Config, Loader, OpenError, open};

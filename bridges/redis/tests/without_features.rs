@@ -1,4 +1,4 @@
-//! Without the feature `tls`, an address that asks for TLS is refused: nothing goes over an insecure connection instead.
+//! Without the feature `tls`, a `rediss://` address is rejected: the bridge does not fall back to plain TCP.
 #![cfg(not(feature = "tls"))]
 
 use eventbroker_redis::{OpenError, Redis};

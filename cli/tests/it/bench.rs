@@ -1,4 +1,4 @@
-//! `bench` tells the rate and the latencies, and ends early at a signal.
+//! `bench` reports the rate and the latencies, and ends early on a signal.
 
 use std::io::Read;
 
@@ -28,7 +28,7 @@ fn people_get_a_table() {
 #[test]
 fn a_signal_ends_it_with_what_was_measured() {
     let mut child = command(&["bench", "--seconds", "3600", "--json"]).spawn().expect("it starts");
-    // Its threads tell that it has begun to listen for signals.
+    // The command handles signals once it runs at least 3 threads.
     let tasks = format!("/proc/{}/task", child.id());
     while std::fs::read_dir(&tasks).expect("it runs").count() < 3 {
         std::thread::yield_now();

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-/// A folder of its own, gone with the test.
+/// A temporary folder, removed on drop.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -16,7 +16,7 @@ impl Folder {
         Self(path)
     }
 
-    /// Runs the command in it, with nothing of this test's environment that could matter.
+    /// Runs `config` in the folder, without the environment of the test.
     fn run(&self, arguments: &[&str]) -> crate::support::Run {
         self.run_with(arguments, &[])
     }

@@ -1,4 +1,4 @@
-//! The demonstration adds up, however it ends, and notices when it does not.
+//! The figures of `demo` reconcile however it ends, and a discrepancy is reported.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,12 +10,12 @@ use eventbroker_conformance::{nats, postgres, redis};
 use rusqlite::Connection;
 use serde_json::Value;
 
-/// Nothing that a test waits for takes this long, even on a busy machine.
+/// The limit of every wait, generous for a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A run of the demonstration, with a temporary folder of its own.
+/// A run of `demo` in its own temporary folder.
 struct Demo {
-    /// None once it was waited for.
+    /// `None` after the process has been waited for.
     child: Option<Child>,
     folder: PathBuf,
 }
@@ -36,12 +36,12 @@ impl Demo {
         Self { child: Some(child), folder }
     }
 
-    /// Its database of this name, when there is something in the table.
+    /// Opens the database file `name` as soon as `table` has a row.
     fn database(&self, name: &str, table: &str) -> Connection {
         let deadline = Instant::now() + PATIENCE;
         loop {
             assert!(Instant::now() < deadline, "there is nothing in {table} of {name}");
-            // Only for what can't be signalled.
+            // Polls: the demo does not signal a new row.
             sleep(Duration::from_millis(10));
             let Some(Ok(made)) = fs::read_dir(&self.folder).expect("the test's folder").next() else { continue };
             let path = made.path().join(name);
@@ -63,7 +63,7 @@ impl Demo {
         assert!(sent.success());
     }
 
-    /// Waits for its end. It leaves nothing behind.
+    /// Waits for the process to end, and checks that it left no file.
     fn end(mut self) -> Output {
         let output = self.child.take().expect("it runs").wait_with_output().expect("it ends");
         let left = fs::read_dir(&self.folder).expect("the test's folder").count();
@@ -82,7 +82,7 @@ impl Drop for Demo {
     }
 }
 
-/// The report. Nothing else is on standard output, and nothing at all on standard error.
+/// Parses the report: standard output holds only this, and standard error is empty.
 fn report(output: &Output) -> Value {
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
     serde_json::from_slice(&output.stdout).expect("one JSON object")
@@ -92,7 +92,7 @@ fn number(report: &Value, path: &str) -> u64 {
     report.pointer(path).and_then(Value::as_u64).unwrap_or_else(|| panic!("no number at {path} in {report}"))
 }
 
-/// The names of the checks that fail.
+/// The names of the failed checks.
 fn failing(report: &Value) -> Vec<&str> {
     let checks = report["checks"].as_array().expect("a list of checks");
     assert!(checks.len() > 10, "{report}");
@@ -149,7 +149,7 @@ fn two_seconds_on_a_jetstream_add_up_too() {
     adds_up_on("nats", &["--url", &server.url()]);
 }
 
-/// The books agree with what the back end holds.
+/// Checks that the counts agree with the events in the back end.
 fn adds_up_on(provider: &str, arguments: &[&str]) {
     let arguments = [&["--seconds", "2", "--provider", provider, "--json"], arguments].concat();
     let output = Demo::start(provider, &arguments).end();

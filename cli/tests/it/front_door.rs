@@ -1,4 +1,4 @@
-//! Help, version, completions, and how wrong usage is told.
+//! Help, version, completions, and errors for wrong usage.
 
 use crate::support::run;
 

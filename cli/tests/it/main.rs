@@ -1,4 +1,4 @@
-//! The built command, run as its users run it.
+//! Runs the built command as a user does.
 
 mod bench;
 mod config;

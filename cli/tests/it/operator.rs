@@ -1,4 +1,4 @@
-//! The commands of operators, on an SQLite file, on a PostgreSQL, a Redis and a NATS server that other programs use as well.
+//! The operator commands, on an SQLite file and on PostgreSQL, Redis and NATS servers that other programs also use.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -13,20 +13,20 @@ use eventbroker_conformance::{nats, postgres, redis};
 use eventbroker_providers::{Config, Loader};
 use serde_json::{Value, json};
 
-/// Nothing that a test waits for takes this long, even on a busy machine.
+/// The limit of every wait, generous for a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Servers for all tests here; they go with this process.
+/// Servers shared by all tests of this file. They end with the process.
 static POSTGRES: LazyLock<postgres::Server> = LazyLock::new(postgres::Server::start);
 static REDIS: LazyLock<redis::Server> = LazyLock::new(redis::Server::start);
 
-/// Where the events of a test are: a file in a folder that goes with the test, or a database of a server.
+/// The events of a test: a file in a folder that is removed on drop, or a database of a server.
 struct Events {
     folder: PathBuf,
     url: String,
 }
 
-/// Checks the same on every back end.
+/// Runs the check on every back end.
 fn on_each(test: &str, check: impl Fn(&Events)) {
     check(&Events::new(test));
     let mut events = Events::new(&format!("{test}-postgres"));
@@ -36,7 +36,7 @@ fn on_each(test: &str, check: impl Fn(&Events)) {
     let mut events = Events::new(&format!("{test}-redis"));
     events.url = format!("{}?db={}", REDIS.url(), NEXT.fetch_add(1, Ordering::Relaxed));
     check(&events);
-    // A server holds one stream of these subjects.
+    // A NATS server holds one stream of these subjects, so each check has its own server.
     let server = nats::Server::start();
     let mut events = Events::new(&format!("{test}-nats"));
     events.url = server.url();
@@ -51,7 +51,7 @@ impl Events {
         Self { folder, url }
     }
 
-    /// Runs a command on it, with JSON as the output.
+    /// Runs a command on the events, with `--json`.
     fn run(&self, arguments: &[&str]) -> Run {
         self.run_with(arguments, "")
     }
@@ -60,7 +60,7 @@ impl Events {
         run(&[arguments, &["--json", "--url", &self.url]].concat(), input)
     }
 
-    /// The same for one that must succeed and prints one value.
+    /// Runs a command that must succeed, and parses the one value that it prints.
     fn value(&self, arguments: &[&str]) -> Value {
         let run = self.run(arguments);
         assert_eq!(run.code, Some(0), "{arguments:?}: {}", run.stderr);
@@ -79,7 +79,7 @@ impl Events {
         eventbroker_providers::start(&config).expect("it starts")
     }
 
-    /// Leaves a subscription `fragile` to `shop.**` behind, and a dead letter for each of so many events of type `shop.bad.it`.
+    /// Creates a subscription `fragile` to `shop.**` and `count` dead letters of type `shop.bad.it`.
     fn with_dead_letters(&self, count: usize) {
         let broker = self.broker();
         let options = SubscribeOptions::new("shop.**").name("fragile").retry(RetryPolicy::none());
@@ -100,7 +100,7 @@ impl Events {
 
 impl Drop for Events {
     fn drop(&mut self) {
-        // Whoever cleans the target folder finds what could not be removed.
+        // A folder that cannot be removed stays in the target folder.
         let _ = fs::remove_dir_all(&self.folder);
     }
 }

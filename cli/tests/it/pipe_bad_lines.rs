@@ -1,4 +1,4 @@
-//! A bad line is reported with its number and the field at fault; the rest goes on, and the exit code is 6.
+//! An invalid line is reported with its number and the faulty field. `pipe` processes the other lines and exits with 6.
 
 use crate::support::{event, run};
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ fn input() -> String {
         event("1", "a.b.c", &json!("something else")),
         event("4", "a.b.c", &"x".repeat(1 << 20).into()),
         " ".repeat(5 << 20) + "\n",
-        // The last line needs no end.
+        // The last line needs no line break.
         good("5").trim_end().to_owned(),
     ]
     .concat()

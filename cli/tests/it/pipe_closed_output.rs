@@ -1,4 +1,4 @@
-//! When the reader of the output has gone, `pipe` ends quietly.
+//! `pipe` exits with 0 and no message when its standard output is closed.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::thread;
@@ -10,7 +10,7 @@ use serde_json::json;
 fn it_ends_quietly() {
     let mut child = command(&["pipe", "--pattern", "*"]).spawn().expect("it starts");
     let mut stdin = child.stdin.take().expect("piped");
-    // Never the end of the input: only the closed output ends it.
+    // The input has no end: only the closed output ends `pipe`.
     let feeder = thread::spawn(move || {
         for number in 0_u64.. {
             if stdin.write_all(event(&number.to_string(), "a.b.c", &json!(number)).as_bytes()).is_err() {

@@ -1,4 +1,4 @@
-//! `--exec`: the command's exit code is the verdict, and what was done comes out.
+//! `--exec`: the exit code of the command settles the event. `pipe` prints the completed events.
 
 use crate::support::{event, run};
 use serde_json::json;
@@ -6,7 +6,7 @@ use serde_json::json;
 #[test]
 fn the_exit_code_is_the_verdict() {
     let input: String = ["ok", "later", "never"].iter().map(|id| event(id, "a.b.c", &json!(id))).collect();
-    // The command succeeds, fails for good, or asks for another try at first; the directory remembers.
+    // The command succeeds, fails permanently, or asks for one retry. The folder records the first attempt.
     let memory = std::env::temp_dir().join(format!("eventbroker-exec-{}", std::process::id()));
     std::fs::create_dir_all(&memory).expect("a temporary folder");
     let command = format!(
@@ -33,7 +33,7 @@ fn the_exit_code_is_the_verdict() {
         json!([{ "pattern": "*", "verdict": "failed", "attempts": 1, "error": "the command failed with exit code 3" }])
     );
     assert_eq!((out.code, statuses.len()), (Some(6), 3));
-    // Once: the broker's own notice of the dead letter is not part of the input.
+    // The command ran once for the failed event: the broker's dead-letter event is not part of the input.
     assert_eq!(out.stderr.matches("said on stdout").count(), 1, "{}", out.stderr);
 }
 
@@ -61,7 +61,7 @@ fn a_command_ended_by_a_signal_has_failed() {
 #[test]
 fn slow_commands_hold_the_input_up_and_lose_nothing() {
     let input: String = (0..24).map(|id| event(&id.to_string(), "a.b.c", &json!(id))).collect();
-    // Slower than the reader's patience with a full queue.
+    // Each command takes longer than the reader waits for room in a full queue.
     let out = run(&["pipe", "--pattern", "*", "--exec", "sleep 0.3"], &input);
     assert_eq!((out.code, out.lines().len()), (Some(0), 24), "{}", out.stderr);
 }

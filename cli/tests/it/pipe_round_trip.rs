@@ -1,4 +1,4 @@
-//! Events go through `pipe` in both forms and come back as they were.
+//! Events pass through `pipe` in both formats unchanged.
 
 use crate::support::{event, run};
 use serde_json::{Value, json};
@@ -45,7 +45,7 @@ fn a_foreign_cloud_event_survives_the_way_through_our_json() {
     assert_eq!((&ours["source"], &ours["metadata"]["ce_source"]), (&json!("websocket"), &foreign["source"]));
     let out = run(&["pipe", "--pattern", "*", "--cloudevents"], &middle.stdout);
     let mut back = out.lines().remove(0);
-    // What an eventbroker knows beside it.
+    // The attributes that the broker adds begin with `eb`.
     assert_eq!(back["ebsource"], "websocket");
     let added = back.as_object_mut().expect("an object");
     added.retain(|name, _| !name.starts_with("eb"));

@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM end `pipe` in good order, with what was done and exit code 130 or 143.
+//! SIGINT and SIGTERM drain `pipe`: it prints the completed events and exits with 130 or 143.
 
 use std::io::{BufRead, BufReader, Read, Write};
 
@@ -11,7 +11,7 @@ fn interrupted(name: &str, code: i32) {
     for number in 0..100 {
         stdin.write_all(event(&number.to_string(), "a.b.c", &json!(number)).as_bytes()).expect("it reads");
     }
-    // The input stays open, and the first line comes out nevertheless.
+    // `pipe` prints the first line while its input is still open.
     let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
     let mut lines = String::new();
     stdout.read_line(&mut lines).expect("a line");
@@ -37,7 +37,7 @@ fn sigterm() {
 
 #[test]
 fn commands_that_run_may_end_their_work() {
-    // Its output tells that the command runs, and it waits for a line that comes after the signal.
+    // The command prints a line when it runs, and waits for a line that the test writes after the signal.
     let fifo = std::env::temp_dir().join(format!("eventbroker-fifo-{}", std::process::id()));
     let made = std::process::Command::new("mkfifo").arg(&fifo).status().expect("mkfifo runs");
     assert!(made.success());
@@ -65,7 +65,7 @@ fn the_second_signal_ends_it_at_once() {
     let mut told = String::new();
     BufReader::new(child.stderr.take().expect("piped")).read_line(&mut told).expect("a line");
     let since = std::time::Instant::now();
-    // Signals that are pending together count as one.
+    // Pending signals of one kind merge, so the test sends the signal until the command ends.
     let status = loop {
         signal(&child, "TERM");
         if let Some(status) = child.try_wait().expect("it can be asked") {

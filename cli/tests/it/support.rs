@@ -1,4 +1,4 @@
-//! Runs the built command. What is expected of it stands in the tests.
+//! Helpers that run the built command.
 
 use std::io::Write;
 use std::process::{Child, Command, Stdio};
@@ -6,7 +6,7 @@ use std::thread;
 
 use serde_json::Value;
 
-/// What a run left behind.
+/// The exit code and the output of a run.
 pub(crate) struct Run {
     pub(crate) code: Option<i32>,
     pub(crate) stdout: String,
@@ -14,7 +14,7 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    /// The lines of standard output, as JSON.
+    /// Parses each line of standard output as JSON.
     pub(crate) fn lines(&self) -> Vec<Value> {
         self.stdout.lines().map(|line| serde_json::from_str(line).expect("each line is JSON")).collect()
     }
@@ -26,12 +26,12 @@ pub(crate) fn command(arguments: &[&str]) -> Command {
     command
 }
 
-/// Runs the command with this on its standard input, to its end.
+/// Runs the command to its end, with `input` on its standard input.
 pub(crate) fn run(arguments: &[&str], input: &str) -> Run {
     let mut child = command(arguments).spawn().expect("it starts");
     let mut stdin = child.stdin.take().expect("it is piped");
     let input = input.to_owned();
-    // It may end before it has read everything.
+    // The command may end before it has read all of its input.
     let feeder = thread::spawn(move || drop(stdin.write_all(input.as_bytes())));
     let output = child.wait_with_output().expect("it ends");
     feeder.join().expect("the feeder ends");
@@ -42,7 +42,7 @@ pub(crate) fn run(arguments: &[&str], input: &str) -> Run {
     }
 }
 
-/// An event in our JSON, on one line.
+/// An event in the broker's JSON format, on one line.
 pub(crate) fn event(id: &str, event_type: &str, payload: &Value) -> String {
     let event = serde_json::json!({
         "id": id, "source": "database", "type": event_type, "payload": payload, "instance_id": "here",
@@ -51,7 +51,7 @@ pub(crate) fn event(id: &str, event_type: &str, payload: &Value) -> String {
     format!("{event}\n")
 }
 
-/// Sends a signal, by its name.
+/// Sends the signal of this name.
 pub(crate) fn signal(child: &Child, name: &str) {
     let status = Command::new("kill").args(["-s", name, &child.id().to_string()]).status().expect("kill runs");
     assert!(status.success());

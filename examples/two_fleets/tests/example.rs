@@ -1,4 +1,4 @@
-//! Events of either fleet reach the other one once, even if the forwarding process is killed.
+//! Each event of a fleet reaches the other fleet once, even if the forwarding process is killed.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 struct Carrier(Child);
 
 impl Carrier {
-    /// Starts a process, and waits until it forwards.
+    /// Starts a process and waits until it forwards events.
     fn start(redis: &str, nats: &str) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_eventbroker-example-two-fleets"));
         let mut child =
@@ -39,7 +39,7 @@ impl Drop for Carrier {
     }
 }
 
-/// The calls of each event in a fleet, and its mark.
+/// The handler calls of each event in a fleet, and the event's origin mark.
 type Handled = Arc<Mutex<BTreeMap<String, (usize, Option<String>)>>>;
 
 fn listen(broker: &Broker) -> Handled {
@@ -96,7 +96,7 @@ fn events_of_either_fleet_reach_the_other_one_once() {
     wait_until("all are carried", || count(0) == 2 * EACH && count(1) == 2 * EACH);
     fleets.iter().for_each(|fleet| publish(fleet, EACH));
     wait_until("the last are carried", || count(0) == 2 * EACH + 2 && count(1) == 2 * EACH + 2);
-    // Including the events of the killed process, which are redelivered after its lease.
+    // The events that the killed process held are redelivered after its lease.
     let is_open = |status| {
         let filter = Filter { status: Some(status), ..Filter::default() };
         fleets.iter().any(|fleet| !fleet.list(&filter).expect("it answers").events.is_empty())

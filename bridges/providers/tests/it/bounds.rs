@@ -1,4 +1,4 @@
-//! What the configuration accepts, the broker accepts, at both ends of each bound.
+//! The broker accepts every value that the configuration accepts, at both ends of each bound.
 
 use eventbroker::Broker;
 use eventbroker_providers::{Config, Loader};
@@ -58,7 +58,7 @@ fn both_ends_of_each_bound_build_a_broker_and_what_is_outside_is_refused() {
         ("database.idle_expiry", "1s", "87600h", ["999ms", "87601h"]),
         ("database.max_backlog", "1", "9223372036854775807", ["0", "9223372036854775808"]),
     ] {
-        // Its high end takes memory at once.
+        // The upper bound of `store.max_events` would allocate its memory at start.
         for good in [low, if path == "store.max_events" { "100000" } else { high }] {
             let config = load(path, good).unwrap_or_else(|error| panic!("{path}: {error}"));
             let built = Broker::builder().config(config.broker()).build();

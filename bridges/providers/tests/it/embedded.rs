@@ -1,4 +1,4 @@
-//! The configuration is a part of a larger one that the program reads with serde.
+//! The configuration is embedded in a larger one that the program deserializes with serde.
 
 use eventbroker_providers::{Config, Loader, Origin};
 use serde::Deserialize;

@@ -1,4 +1,4 @@
-//! Variables overlay the file, each under the name that the original gave it.
+//! Environment variables override the file, under the names of the original.
 
 use eventbroker_providers::{Loader, Origin};
 

@@ -1,4 +1,4 @@
-//! Everything that is wrong is told at once, with file, line, column, excerpt, key, value and bound.
+//! One error reports all problems, each with its file, line, column, excerpt, key, value and bound.
 
 use eventbroker_providers::{ConfigError, Loader, Place};
 use proptest::prelude::*;

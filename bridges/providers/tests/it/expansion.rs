@@ -1,4 +1,5 @@
-//! `${NAME}`, `${NAME:-default}` and `${NAME:?message}` are expanded, quoted or not; an unset name without default is an error.
+//! `${NAME}`, `${NAME:-default}` and `${NAME:?message}` are expanded, quoted or not. An unset name without a default is
+//! an error.
 
 use eventbroker_providers::Loader;
 

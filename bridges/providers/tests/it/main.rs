@@ -1,4 +1,4 @@
-//! From a configuration to a provider: files, variables, the keys' bounds, and what each back end makes of them.
+//! From a configuration to a provider: files, variables, the bounds of the keys, and each back end's settings.
 
 mod bounds;
 mod embedded;

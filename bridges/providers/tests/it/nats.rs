@@ -1,4 +1,4 @@
-//! `provider: nats`: events that outlive the broker.
+//! `provider: nats`: events survive the broker.
 
 use std::sync::mpsc::channel;
 use std::time::Duration;
@@ -29,7 +29,7 @@ fn an_event_waits_in_the_stream_for_the_next_broker() {
     let (sender, received) = channel();
     second
         .subscribe_with(SubscribeOptions::new("a.b.c").name("once"), move |delivery| {
-            // The test may have ended.
+            // The receiver is dropped when the test has ended.
             let _ = sender.send(delivery.event().id().clone());
         })
         .expect("subscribed");

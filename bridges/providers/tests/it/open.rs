@@ -31,12 +31,12 @@ fn what_is_disabled_does_not_start() {
     assert_eq!(start(&config("")).expect_err("disabled"), OpenError::Disabled);
 }
 
-/// One test, because the global broker is one.
+/// A single test, because a process has one global broker.
 #[test]
 fn the_global_broker_follows_the_configuration() {
     init(&config("enabled: false")).expect("disabled");
     assert!(matches!(global::publish(event()), Err(PublishError::Disabled { .. })));
-    // To be disabled twice is no contradiction; to be enabled then is one.
+    // Until `shutdown`, `init` accepts a second disabled configuration, but no enabled one.
     init(&config("enabled: false")).expect("still disabled");
     let enabled = config("enabled: true, instance_id: first");
     assert_eq!(init(&enabled), Err(OpenError::Global(global::InitError::AlreadyInitialised)));
@@ -48,13 +48,13 @@ fn the_global_broker_follows_the_configuration() {
     );
     assert_eq!(global::get().expect("it is there").instance_id(), "first");
     assert!(global::publish(event()).is_ok());
-    // A handler that takes longer than the drain may: the configuration decides how long that is.
+    // A handler that outlasts the drain: `shutdown_timeout` sets its bound.
     let (sender, begun) = channel();
     let (release, gate) = channel::<()>();
     let gate = Mutex::new(gate);
     global::subscribe("held", move |_| {
         sender.send(()).expect("the test waits");
-        // Ends when the other end is dropped.
+        // Blocks until the test drops the sender.
         let _ = gate.lock().expect("nobody panics").recv();
     })
     .expect("subscribed");

@@ -1,11 +1,11 @@
-//! A configuration file of the original is accepted as it is, with the meaning that its values had.
+//! A configuration file of the original is accepted unchanged, and its values keep their meaning.
 
 use std::time::Duration;
 
 use eventbroker::Mode;
 use eventbroker_providers::{Config, Loader, ProviderKind, Storage};
 
-/// Every key that the original has, with values that are not the defaults, beside keys of the rest of the program.
+/// Every key of the original with a non-default value, and keys of other parts of the program.
 const FILE: &str = r#"
 server:
   addr: ":8080"

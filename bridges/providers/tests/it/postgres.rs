@@ -1,4 +1,4 @@
-//! `provider: database` with a `postgres:` URL: events that outlive the broker.
+//! `provider: database` with a `postgres:` URL: events survive the broker.
 
 use std::sync::mpsc::channel;
 use std::time::Duration;
@@ -31,7 +31,7 @@ fn an_event_waits_in_the_database_for_the_next_broker() {
     let (sender, received) = channel();
     third
         .subscribe_with(SubscribeOptions::new("a.b.c").name("once"), move |delivery| {
-            // The test may have ended.
+            // The receiver is dropped when the test has ended.
             let _ = sender.send(delivery.event().id().clone());
         })
         .expect("subscribed");

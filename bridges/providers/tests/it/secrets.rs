@@ -29,19 +29,19 @@ fn debug_and_show_hide_them() {
 #[test]
 fn no_error_shows_them() {
     for text in [
-        // A wrong value beside it, in the same line.
+        // An invalid value on the line of the secret.
         "event_broker: { redis: { password: hunter2, port: x } }",
         "event_broker: { redis: { port: x, password: hunter2 } }",
         "event_broker: { worker_count: x, redis: { password: \"hunter2\" } }",
         // A misspelt key.
         "event_broker:\n  redis:\n    pasword: hunter2\n",
         "event_broker:\n  redis:\n    pass: { a: hunter2 }\n",
-        // A secret of a wrong shape.
+        // A secret that is not a scalar, or a scalar in place of a section.
         "event_broker:\n  redis:\n    password: [hunter2, a]\n",
         "event_broker:\n  redis:\n    password: { hunter2: a }\n",
         "event_broker:\n  redis: hunter2\n",
         "event_broker: hunter2\n",
-        // No YAML.
+        // Invalid YAML, an unterminated variable, an unknown scheme.
         "event_broker:\n  redis:\n    password: \"hunter2\n",
         "event_broker:\n  redis:\n    password: [hunter2\n",
         "event_broker:\n  redis:\n    password: 'a'\n     hunter2: x\n",
@@ -71,12 +71,12 @@ fn no_error_of_serde_shows_them() {
 }
 
 proptest! {
-    /// Wherever a text is broken off or disturbed, what stood behind the key of the secret is not shown.
+    /// An error does not show the secret, wherever the file is cut off or junk is inserted.
     #[test]
     fn a_disturbed_file_shows_no_secret(at in 0_usize..100, junk in "[\\[\\]{}:,'\"*&!%@`|>\n\t -]{0,3}", cut in any::<bool>()) {
         let text = "event_broker:\n  worker_count: x\n  redis:\n    host: a\n    password: hunter2\n    port: 1\n  mode: y\n";
         let at = at.min(text.len());
-        // A disturbance inside the name of the key makes it another key.
+        // Junk inside the key or the value would make another key or another secret.
         let name = text.find("password").expect("it is there");
         prop_assume!(!(name..name + "password: hunter2".len()).contains(&at));
         let rest = if cut { "" } else { &text[at..] };

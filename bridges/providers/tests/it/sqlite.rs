@@ -1,4 +1,4 @@
-//! `provider: database` with a `sqlite:` URL: events that outlive the broker.
+//! `provider: database` with a `sqlite:` URL: events survive the broker.
 
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
@@ -31,7 +31,7 @@ fn an_event_waits_in_the_file_for_the_next_broker() {
         let (sender, received) = channel();
         third
             .subscribe_with(SubscribeOptions::new("a.b.c").name("once"), move |delivery| {
-                // The test may have ended.
+                // The receiver is dropped when the test has ended.
                 let _ = sender.send(delivery.event().id().clone());
             })
             .expect("subscribed");
@@ -70,7 +70,7 @@ fn a_completed_event_goes_when_the_configured_retention_is_over() {
     let file = folder.path().join("events.db");
     let url = format!("url: 'sqlite:{}'", file.display());
     let days = start(&config(&format!("database: {{ {url} }}"))).expect("it opens");
-    // Nobody is registered for it, so it is completed at once.
+    // No subscription matches the event, so it is completed at once.
     days.publish(Event::builder(Source::System, "a.b.c").build().expect("valid")).expect("the file holds it");
     assert!(days.stop(PATIENCE).is_clean());
     let moment = start(&config(&format!("database: {{ {url}, retention: 1ms }}"))).expect("it opens");

@@ -1,4 +1,4 @@
-//! The template and the JSON Schema follow the keys.
+//! The template and the JSON Schema contain exactly the keys of the configuration.
 
 use eventbroker_providers::{Config, Loader, schema, template};
 use serde_json::Value;
@@ -9,7 +9,7 @@ fn the_template_is_accepted_and_says_the_defaults() {
     expected.enabled = true;
     let load = |text: String| Loader::new().yaml("template", text).environment([]).load();
     assert_eq!(load(template()).expect("as it is").config, expected);
-    // With every key uncommented it says the same.
+    // The template with every key uncommented still holds the defaults.
     let is_key = |line: &str| {
         line.trim_start().strip_prefix("# ").is_some_and(|it| {
             it.split(':').next().is_some_and(|key| key.chars().all(|c| c.is_ascii_lowercase() || c == '_'))

@@ -1,4 +1,4 @@
-//! Values that went wrong in the original are accepted where they had a sane meaning, else refused with the reason.
+//! Values that failed in the original are accepted if they have a sane meaning. Others are rejected with the reason.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Passwords and rights that are wrong, and repaired later: the server is asked seldom meanwhile, everything goes on without a restart, and no
-//! secret is shown anywhere.
+//! Wrong passwords and missing rights, repaired later: the bridge retries at a bounded rate and recovers without a
+//! restart. No error, log or `Debug` text shows a secret.
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use eventbroker_conformance::redis::Server;
 use eventbroker_redis::{OpenError, Redis};
 use redis::Connection;
 
-/// A user with a password and every right on the keys of the broker; whoever is connected as it is thrown out.
+/// Sets the password and the rights of the user `broker`, and closes its connections.
 fn allow(admin: &RefCell<Connection>, password: &str, rights: &[&str]) {
     let (password, user) = (format!(">{password}"), ["ACL", "SETUSER", "broker", "on", "resetpass"]);
     let admin = &mut *admin.borrow_mut();
@@ -18,7 +18,7 @@ fn allow(admin: &RefCell<Connection>, password: &str, rights: &[&str]) {
     ask::<u64>(admin, &["CLIENT", "KILL", "USER", "broker"]);
 }
 
-/// Commands that the server has refused, and connections that were made.
+/// The number of commands that the server has rejected, and of connections that it has accepted.
 fn refused_and_connected(admin: &RefCell<Connection>) -> Vec<u64> {
     let number = |text: &str| text.split(|it: char| !it.is_ascii_digit()).find_map(|it| it.parse::<u64>().ok());
     let info: String = ask(&mut admin.borrow_mut(), &["INFO", "everything"]);

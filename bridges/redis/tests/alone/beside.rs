@@ -1,5 +1,5 @@
-//! A broker without a back end, in the same process as one whose server is stopped, is as fast as before. The rates are
-//! compared in a release build only.
+//! A broker without a back end keeps its rate while the server of another broker in the same process is stopped. Only a
+//! release build compares the rates.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -11,12 +11,12 @@ use eventbroker_redis::Redis;
 
 use crate::support::{PATIENCE, event};
 
-/// Events per second that a broker without a back end handles, as fast as it can.
+/// The events per second that a broker without a back end handles under constant load.
 fn rate(broker: &Broker, count: &AtomicU64, time: Duration) -> f64 {
     let (before, began) = (count.load(Ordering::SeqCst), Instant::now());
     while began.elapsed() < time {
         for _ in 0..100 {
-            // It may be full: the handler decides how fast it goes.
+            // A full queue rejects the publish: the handler limits the rate.
             let _ = broker.publish(event("local.it"));
         }
     }

@@ -1,4 +1,4 @@
-//! Tests that measure their whole process (processor time, memory, threads) or record all its traces: one at a time.
+//! Tests that measure the whole process (processor time, memory, threads) or record all its traces. One runs at a time.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -11,7 +11,7 @@ mod local;
 mod support;
 mod told;
 
-/// Holds the process for one test.
+/// Locks the process for one test.
 fn process() -> MutexGuard<'static, ()> {
     static PROCESS: Mutex<()> = Mutex::new(());
     PROCESS.lock().unwrap_or_else(PoisonError::into_inner)

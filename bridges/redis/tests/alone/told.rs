@@ -1,4 +1,4 @@
-//! A loss is told once, by one of the members, as an error.
+//! One member logs a loss, once, as an error.
 
 use std::time::Duration;
 
@@ -24,13 +24,13 @@ fn a_loss_is_told_once() {
     });
     let id = members[0].publish(event("a.b")).expect("it is accepted").id;
     wait_until("it is handled", || calls.iter().any(|calls| calls.try_iter().any(|came| came == id)));
-    // Nobody has read these when they are removed.
+    // No member has read these entries when they are trimmed.
     let mut script = redis::cmd("EVAL");
     script
         .arg("for _ = 1, 5 do redis.call('XADD', KEYS[1], '*', 'x', '') end redis.call('XTRIM', KEYS[1], 'MAXLEN', 0)");
     script.arg(1).arg("stream").query::<()>(&mut client).expect("an answer");
     wait_until("it is told", || traces.text().contains("data loss"));
-    // Several looks of both.
+    // Both members check for losses every quarter of a lease: 12 checks each.
     std::thread::sleep(3 * lease);
     let text = traces.text();
     assert_eq!(text.matches("data loss").count(), 1, "{text}");

@@ -1,4 +1,4 @@
-//! How much may wait for a subscription: beyond that a publish is refused.
+//! `max_backlog` bounds the backlog of a subscription: a publish beyond it is rejected.
 
 use crate::support::{PATIENCE, event, start, wait_until};
 use eventbroker::error::FullLimit;
@@ -6,7 +6,7 @@ use eventbroker::{PublishError, SubscribeOptions};
 use eventbroker_conformance::redis::Server;
 use eventbroker_redis::Redis;
 
-/// What waits for a subscription is bounded; what is known is a duplicate all the same, and it goes on when there is room.
+/// A known event is still accepted as a duplicate. Publishes are accepted again after the backlog shrinks.
 #[test]
 fn beyond_the_backlog_a_publish_is_refused() {
     for partitions in [0, 2] {

@@ -1,4 +1,5 @@
-//! With `cloud_events`, an entry is a CloudEvent to whoever reads the stream: its attributes are fields. Without, it is the original's.
+//! With `cloud_events`, each entry carries the attributes of a CloudEvent as fields.
+//! Without the setting, an entry has the fields of the original.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +8,7 @@ use eventbroker::{Event, Source, SubscribeOptions};
 use eventbroker_conformance::redis::Server;
 use eventbroker_redis::Redis;
 
-/// The fields of the newest entry, without the event itself, which is all of it.
+/// The fields of the newest entry, except `event`, which holds the whole event.
 fn newest(client: &mut redis::Connection) -> BTreeMap<String, String> {
     let entries: Vec<(String, Vec<(String, String)>)> =
         ask(client, &["XREVRANGE", "resolvespec:events", "+", "-", "COUNT", "1"]);
@@ -27,7 +28,7 @@ fn an_entry_is_a_cloud_event_to_others() {
         let event = Event::builder(Source::Database, "shop.orders.create").key("7").instance_id("here");
         event.payload_json(payload).build().expect("a valid event")
     };
-    // Plain commands append a new event; a script stores one that may exist already, because it was copied.
+    // Plain commands append a new event. A script stores a copied event, which may already exist.
     let (new, original) = (build(), build());
     let copy = original.clone();
     assert!(!new.may_exist() && original.may_exist());

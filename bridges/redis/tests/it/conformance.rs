@@ -1,4 +1,4 @@
-//! Redis passes the suite of all providers: brokers that share a stream, each with connections of its own.
+//! The suite of all providers, on brokers that share a stream. Each broker has its own connections.
 
 use std::time::Duration;
 

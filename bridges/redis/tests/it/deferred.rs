@@ -1,5 +1,5 @@
-//! Retries that wait for longer than a lease lasts: they wait at the server, whatever becomes of the member that has failed, and are tried
-//! again by any member when they are due.
+//! Retries with a delay longer than the lease wait at the server and survive the member that failed. Any member runs
+//! them when they are due.
 
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
@@ -169,7 +169,7 @@ fn it_counts_as_waiting() {
     wait_until("so many retries wait that nothing more is stored", || {
         refused = broker.publish(event("fail.it")).err();
         let stored = usize::from(refused.is_none());
-        // One at a time: nothing else waits.
+        // One event at a time: only deferred retries count towards the backlog.
         let before = attempts.try_iter().count();
         (before..stored).for_each(|_| _ = next(&attempts));
         wait_until("it is deferred", || site.pending() == 0);
@@ -180,7 +180,7 @@ fn it_counts_as_waiting() {
     assert_eq!(attempts.try_iter().count(), 0);
     assert!(broker.stop(PATIENCE).is_clean());
     let waits = site.later(UNIT);
-    // Nobody uses it any more, which is seen when the signs of life have expired.
+    // The stream counts as in use until the liveness keys of the stopped broker expire.
     let mut problem = String::new();
     wait_until("it can't be divided for what waits", || {
         problem = redis.clone().partitions(2).repartition().expect_err("something waits").to_string();

@@ -1,4 +1,4 @@
-//! Retries that wait at the server while others remove, claim or write what they should not, or its memory is full.
+//! Retries that wait at the server while other clients trim, claim or write entries, or the server's memory is full.
 
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
@@ -35,7 +35,7 @@ fn what_others_have_removed_meanwhile_is_deferred_all_the_same() {
             if delivery.attempt() > 1 {
                 return Ok(());
             }
-            // The member learns of it when it extends its lease.
+            // The member notices the trimmed entry when it extends its lease.
             wait_until("nothing of it is pending", || {
                 ask::<(usize, redis::Value, redis::Value, redis::Value)>(&mut client(&url), &["XPENDING", "S", UNIT]).0
                     == 0
@@ -111,7 +111,7 @@ fn a_suspect_that_fails_is_one_no_longer() {
     let away = broker.subscribe_with(failing(0, LONG), |_| ()).expect("a subscription");
     broker.unsubscribe(away).expect("it is there");
     broker.publish(event("fail.it")).expect("it is accepted");
-    // Somebody takes it, and is not heard of again.
+    // A consumer claims the delivery and never acks it.
     ask::<redis::Value>(&mut site.client(), &["XREADGROUP", "GROUP", UNIT, "dead", "STREAMS", "S", ">"]);
     let url = site.server.url();
     let (sender, marked) = channel();

@@ -1,4 +1,4 @@
-//! A disk that is full: the server refuses to write, nothing is lost, and it goes on by itself when there is room.
+//! The server refuses writes while its disk is full. No event is lost, and publishing resumes when the disk has room.
 
 use std::time::Duration;
 

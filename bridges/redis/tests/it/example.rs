@@ -1,4 +1,4 @@
-//! The example does what it says: two processes share the events of a stream, and each event is handled by one of them.
+//! Two processes of the example share the events of a stream, and one of them handles each event.
 
 use eventbroker_conformance::example;
 use eventbroker_conformance::redis::Server;

@@ -1,4 +1,4 @@
-//! A server that does not answer: what was asked may have been done, and is not done twice; and nobody hears of a connection that nobody used.
+//! A request whose answer is lost takes effect at most once. A connection cut while idle fails no call.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use eventbroker_conformance::proxy::Proxy;
 use eventbroker_conformance::redis::Server;
 use eventbroker_redis::Redis;
 
-/// A broker whose connections go through a proxy.
+/// A broker that connects through a proxy.
 fn start(server: &Server, lease_time: Duration) -> (Broker, Proxy) {
     let proxy = Proxy::to(server.port());
     let url = format!("redis://127.0.0.1:{}", proxy.port());

@@ -1,4 +1,4 @@
-//! Large events that have piled up: the first are handled before all are read.
+//! A backlog of large events: a member handles the first before it has read all.
 
 use std::sync::mpsc::channel;
 
@@ -33,7 +33,7 @@ fn the_first_of_many_large_events_is_handled_before_all_are_read() {
         let mut client = client(&url);
         let pending: Vec<redis::Value> =
             ask(&mut client, &["XPENDING", &key, "resolvespec-workers.all", "-", "+", "1000"]);
-        // Nobody listens any more when the test has seen enough.
+        // The test drops the receiver when it has enough.
         let _ = sender.send(pending.len());
     };
     broker.subscribe_with(options().concurrency(1), handler).expect("a subscription");

@@ -1,4 +1,4 @@
-//! What a member had in its hands when it died is taken by the next one of its name, all of it, and before anything newer.
+//! A new member with the name of a dead one claims all deliveries that the dead one held, before newer events.
 
 use std::time::Duration;
 

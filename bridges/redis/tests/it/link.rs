@@ -1,5 +1,5 @@
-//! A network that is down and says nothing: a link to a namespace of its own, where the machine allows that, else a proxy that cuts.
-//! `DOWN=60` has it down for so many seconds.
+//! A link that is down without an error at either end: a link to a network namespace, or a proxy that cuts where
+//! namespaces are not permitted. `DOWN=60` sets the seconds of the outage.
 
 use std::time::Duration;
 

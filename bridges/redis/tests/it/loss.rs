@@ -1,4 +1,5 @@
-//! Entries that others remove before they are handled: they are counted, exactly where that can be, and nothing else is.
+//! Entries that other clients remove before a subscription has read them are counted as lost, and no others. A count is
+//! exact, or marked as a lower bound.
 
 use std::collections::BTreeSet;
 use std::sync::mpsc::{Receiver, channel};
@@ -15,7 +16,7 @@ use redis::Connection;
 use crate::support::{PATIENCE, ask, client, event, listen, start, wait_for_look, wait_until};
 
 const LEASE: Duration = Duration::from_millis(600);
-/// A claim cycle, and what a busy machine adds.
+/// A claim cycle, plus the delay of a busy machine.
 const SOON: Duration = Duration::from_millis(1_500);
 const STREAM: &str = "stream";
 
@@ -23,7 +24,7 @@ fn redis(url: &str) -> Redis {
     Redis::new(url).stream_name(STREAM).lease_time(LEASE).max_len(0)
 }
 
-/// What keeps handlers waiting until it is opened.
+/// Blocks handlers until it is opened.
 #[derive(Clone, Default)]
 struct Gate(Arc<(Mutex<bool>, Condvar)>);
 
@@ -39,21 +40,21 @@ impl Gate {
     }
 }
 
-/// A subscription of which this process holds a few deliveries, and handles none until the gate is open.
+/// Subscribes with room for 6 deliveries. Its handlers wait until the gate is open.
 fn slow(broker: &Broker, name: &str, gate: &Gate) -> Receiver<EventId> {
     let (sender, calls) = channel();
     let gate = gate.clone();
     broker
         .subscribe_with(SubscribeOptions::new("a.*").name(name).queue_capacity(4).concurrency(2), move |delivery| {
             gate.pass();
-            // Nobody listens any more when the test has seen enough.
+            // The test drops the receiver when it has enough.
             let _ = sender.send(delivery.event().id().clone());
         })
         .expect("a subscription");
     calls
 }
 
-/// Waits until it runs two and has four in its queue: all that it takes.
+/// Waits until the subscription holds 6 leases: two running handlers and a queue of four.
 fn wait_for_full_hands(broker: &Broker) {
     wait_until("it has its hands full", || broker.stats().bridge.is_some_and(|bridge| bridge.leases == 6));
 }
@@ -68,7 +69,7 @@ fn lost(broker: &Broker) -> (u64, u64) {
     (stats.entries_lost, stats.losses_unknown)
 }
 
-/// Soon exactly that is counted, and nothing else later.
+/// Waits for this count within [`SOON`], and checks that it does not change in the next cycle.
 fn assert_lost(broker: &Broker, lost_and_unknown: (u64, u64)) {
     let began = Instant::now();
     while lost(broker) != lost_and_unknown && began.elapsed() < SOON {
@@ -78,7 +79,7 @@ fn assert_lost(broker: &Broker, lost_and_unknown: (u64, u64)) {
     assert_eq!(lost(broker), lost_and_unknown);
 }
 
-/// All that is still to come, up to one that is published now.
+/// All deliveries that are still outstanding, up to an event that this function publishes.
 fn rest(broker: &Broker, calls: &Receiver<EventId>) -> BTreeSet<EventId> {
     let last = broker.publish(event("a.b")).expect("it is accepted").id;
     let mut came = BTreeSet::new();
@@ -93,7 +94,7 @@ fn rest(broker: &Broker, calls: &Receiver<EventId>) -> BTreeSet<EventId> {
     }
 }
 
-/// Two looks.
+/// Two checks for losses: one every quarter of a lease.
 fn a_cycle() {
     thread::sleep(LEASE / 2);
 }
@@ -132,7 +133,7 @@ fn trimming_again_and_again_while_it_is_read_is_counted_exactly() {
     broker
         .subscribe_with(SubscribeOptions::new("a.*").name("all").queue_capacity(8).concurrency(2), move |delivery| {
             thread::sleep(Duration::from_micros(300));
-            // As in `slow`.
+            // The test drops the receiver when it has enough.
             let _ = sender.send(delivery.event().id().clone());
         })
         .expect("a subscription");
@@ -166,7 +167,7 @@ fn single_entries_that_are_deleted_are_counted_exactly() {
     for at in [0, 1, 50, 51, 99] {
         assert_eq!(ask::<u64>(&mut client, &["XDEL", STREAM, &names[at].0]), 1);
     }
-    // Two were handed over before: they are handled.
+    // Two of the five were delivered before, and are handled.
     wait_until("the loss is counted", || lost(&broker) == (3, 0));
     gate.open();
     let came = rest(&broker, &calls);
@@ -186,7 +187,7 @@ fn what_is_deleted_as_it_should_be_is_no_loss() {
     wait_for_full_hands(&broker);
     wait_for_look(&mut client, STREAM, 300);
     let store = redis(&server.url()).open().expect("it opens").store.expect("a store");
-    // The group has read some of them; one of these is given back, and one was never read.
+    // The group has read the first of the two and returned it. It has not read the second.
     let deleted: Vec<EventId> = [40, 299].iter().filter_map(|at| sent.iter().nth(*at).cloned()).collect();
     for id in &deleted {
         assert!(store.delete(id).expect("it answers"));
@@ -228,7 +229,7 @@ fn what_a_dead_member_had_and_is_deleted_is_no_longer_pending_and_counted() {
     assert!(broker.stop(PATIENCE).is_clean());
 }
 
-/// Neither members that come and go, nor our own trimming, nor a pattern that leaves events out.
+/// Joining and leaving members, the bridge's own trimming and unmatched events count as no loss.
 #[test]
 fn what_is_handled_is_no_loss() {
     let server = Server::start();
@@ -285,7 +286,7 @@ fn a_server_that_forgets_everything_is_told_of() {
         println!("{name}: {missing} lost, {:?} counted, {took:?} after", lost(&broker));
         assert!(missing > 100);
         assert_eq!(came.len() as u64, in_hand, "{name}: what was in hand was handled");
-        // The members have read some entries since the last look, so the count is a lower bound.
+        // The member has read entries since its last check, so the count is a lower bound.
         a_cycle();
         let (counted, unknown) = lost(&broker);
         assert_eq!(unknown, 1, "{name}: it is counted once, and marked as a lower bound");

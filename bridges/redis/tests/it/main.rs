@@ -1,4 +1,4 @@
-//! The Redis bridge against servers that the tests start. Tests that measure or change their whole process are in `tests/alone`.
+//! The Redis bridge against servers that the tests start. `tests/alone` holds the tests that measure the whole process.
 
 mod backlog;
 mod cloud_events;

@@ -1,4 +1,4 @@
-//! Partitions as settings: who has to say the same, what can be asked for with and without them, and how a stream is divided anew.
+//! The setting `partitions`: all instances must agree, the subscription options that it permits, and repartitioning.
 
 use crate::support::{ask, client};
 use eventbroker::provider::Provider;

@@ -1,4 +1,4 @@
-//! A server and its replica: with `min_replicas`, what was accepted is there when the replica takes over.
+//! A server and its replica. With `min_replicas`, every accepted event survives a failover to the replica.
 
 use std::collections::BTreeSet;
 use std::sync::mpsc::channel;
@@ -15,7 +15,7 @@ use redis::Connection;
 
 use crate::support::{PATIENCE, ask, client, event, listen, start, wait_for_look, wait_until};
 
-/// A server, its replica in step with it, and a client of the replica.
+/// A server, its synchronised replica, and a client of the replica.
 fn pair() -> (Server, Server, Connection) {
     let primary = Server::with(&["--repl-diskless-sync-delay", "0"]);
     let of = primary.port().to_string();
@@ -24,7 +24,7 @@ fn pair() -> (Server, Server, Connection) {
     wait_until("they are in step", || {
         ask::<String>(&mut to_replica, &["INFO", "replication"]).contains("master_link_status:up")
     });
-    // It says so before it receives anything.
+    // The link is reported as up before the replica receives writes.
     let mut to_primary = client(&primary.url());
     ask::<()>(&mut to_primary, &["SET", "x", ""]);
     assert_eq!(ask::<u64>(&mut to_primary, &["WAIT", "1", "10000"]), 1);
@@ -37,7 +37,7 @@ fn impatient() -> Config {
     config
 }
 
-/// 20 kB, which do not wait in a socket's buffer.
+/// An event of 20 kB: socket buffers cannot hold many.
 fn large(number: u64) -> Event {
     let event = Event::builder(Source::System, "a.b").payload(&(number, "x".repeat(20_000)));
     event.build().expect("a valid event")
@@ -51,7 +51,7 @@ fn what_was_accepted_is_there_after_the_replica_has_taken_over() {
     let redis = redis.replica_timeout(Duration::from_millis(200));
     let provider = redis.open().expect("it opens");
     let broker = Broker::builder().config(impatient()).provider(provider).start().expect("it starts");
-    // Nothing is handled before, and this process holds 8 events at most; the rest has to come from the replica.
+    // No handler ends before the failover, and this process holds at most 8 events. The replica must deliver the rest.
     let gate = Arc::new((Mutex::new(false), Condvar::new()));
     let (sender, handled) = channel();
     let shared = Arc::clone(&gate);
@@ -61,7 +61,7 @@ fn what_was_accepted_is_there_after_the_replica_has_taken_over() {
             let (open, opened) = &*shared;
             let open = open.lock().expect("no panic under the lock");
             drop(opened.wait_while(open, |open| !*open).expect("no panic under the lock"));
-            // Nobody listens any more when the test has seen enough.
+            // The test drops the receiver when it has enough.
             let _ = sender.send(delivery.event().id().to_string());
         })
         .expect("a subscription");
@@ -91,12 +91,12 @@ fn what_was_accepted_is_there_after_the_replica_has_taken_over() {
     primary.crash();
     replica.freeze(false);
     proxy.lead_to(replica.port());
-    // It reads only, and says so.
+    // A replica rejects writes with READONLY.
     wait_until("the replica refuses", || {
         broker.stats().bridge.and_then(|bridge| bridge.last_error).is_some_and(|error| error.contains("READONLY"))
     });
     ask::<()>(&mut to_replica, &["REPLICAOF", "NO", "ONE"]);
-    // A new replica of it, or nothing would be accepted.
+    // The promoted server needs a replica too: `min_replicas` is 1.
     let next = Server::with(&["--replicaof", "127.0.0.1", &replica.port().to_string()]);
     let promoted = Instant::now();
     let mut number = 10_000;
@@ -136,7 +136,7 @@ fn what_a_failover_has_lost_is_told() {
     let options = SubscribeOptions::new("a.*").name("all").queue_capacity(4).concurrency(1);
     broker
         .subscribe_with(options, move |_| {
-            // Until the other end is gone.
+            // Blocks until the test drops the sender.
             let _ = gate.lock().expect("no panic under the lock").recv();
         })
         .expect("a subscription");

@@ -1,5 +1,5 @@
-//! A server that is killed and started again, with either way of writing its log: nothing is lost, and everything goes on soon.
-//! `DOWN=60` has it away for so many seconds each time.
+//! The server is killed and started again, with two `appendfsync` settings. No event is lost, and the load resumes.
+//! `DOWN=60` sets the seconds of each outage.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! A server whose stream has a subscription that fails, and what is seen of its retries there.
+//! A stream with a subscription that fails, and queries for its retries at the server.
 
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ pub(crate) const DELAY: Duration = Duration::from_millis(1_500);
 /// Longer than a test takes.
 pub(crate) const LONG: Duration = Duration::from_secs(600);
 
-/// A server with a stream of a name, and what its other keys begin with.
+/// A server with a stream, and the prefix of the stream's other keys.
 pub(crate) struct Site {
     pub(crate) server: Server,
     pub(crate) redis: Redis,
@@ -39,7 +39,7 @@ impl Site {
         format!("{}:{name}", self.prefix)
     }
 
-    /// Retries that wait for a subscription.
+    /// The number of deferred retries of a subscription.
     pub(crate) fn later(&self, unit: &str) -> usize {
         ask(&mut self.client(), &["ZCARD", &self.key(&format!("later:{unit}"))])
     }
@@ -48,7 +48,7 @@ impl Site {
         wait_until("its retry is deferred", || self.later(UNIT) == 1);
     }
 
-    /// Entries of the streams, and of what was made again, that somebody has or that wait for a member.
+    /// The number of pending entries, in the streams and in the stream of repeated deliveries.
     pub(crate) fn pending(&self) -> usize {
         let mut client = self.client();
         let again = self.key(&format!("again:{UNIT}"));
@@ -63,7 +63,7 @@ impl Site {
         ask(&mut self.client(), &["EXISTS", &self.key(name)])
     }
 
-    /// Whether it is written down that a delivery of an event was made again.
+    /// Whether the status of an event marks a deferred or repeated delivery.
     pub(crate) fn is_again(&self, id: &EventId) -> bool {
         ask(&mut self.client(), &["HEXISTS", &self.key(&format!("status:{id}")), &format!("again:{UNIT}")])
     }
@@ -75,12 +75,12 @@ pub(crate) fn failing(retries: u32, delay: Duration) -> SubscribeOptions {
     SubscribeOptions::new("fail.*").name("failing").retry(RetryPolicy::fixed(retries, delay))
 }
 
-/// The attempts of a subscription whose calls fail up to one of them, and when each was made.
+/// Subscribes a handler that fails before the attempt `succeeds`. Returns each attempt and its time.
 pub(crate) fn fail_before(broker: &Broker, options: SubscribeOptions, succeeds: u32) -> Receiver<(u32, Instant)> {
     let (sender, attempts) = channel();
     broker
         .subscribe_with(options, move |delivery| {
-            // Nobody listens any more when the test has seen enough.
+            // The test drops the receiver when it has enough.
             let _ = sender.send((delivery.attempt(), Instant::now()));
             if delivery.attempt() < succeeds { Err(format!("no {}", delivery.attempt())) } else { Ok(()) }
         })

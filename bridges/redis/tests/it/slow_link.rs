@@ -1,4 +1,5 @@
-//! A link so slow that what a member reads at a time takes longer than its lease: it takes less then, so that something is in time.
+//! On a slow link, a full read would outlast the member's lease. The member reads fewer entries at a time, so that
+//! deliveries arrive within their lease.
 
 use std::time::Duration;
 
@@ -9,9 +10,9 @@ use eventbroker_conformance::redis::Server;
 use eventbroker_redis::Redis;
 
 const EVENTS: u32 = 30;
-/// Bytes of each.
+/// Bytes per event.
 const SIZE: usize = 50_000;
-/// Bytes per second: all of them take a lease.
+/// Bytes per second: all events together take one lease (1 s).
 const RATE: u64 = 1_500_000;
 
 #[test]
@@ -37,7 +38,7 @@ fn what_takes_longer_to_read_than_a_lease_is_handled_all_the_same() {
     proxy.slow_down(RATE);
     let handler = move |delivery: &eventbroker::Delivery| {
         let payload: String = delivery.event().payload().parse().expect("a text");
-        // Nobody listens any more when the test has failed.
+        // The receiver is gone if the test has failed.
         let _ = sender.send(payload.trim().parse::<u32>().expect("a number"));
     };
     broker.subscribe_with(options(), handler).expect("a subscription");

@@ -1,11 +1,11 @@
-//! What is written down of statuses, as the setting says.
+//! The setting `status` selects the statuses that the server stores.
 
 use crate::support::{ask, client};
 use eventbroker_conformance::redis::Server;
 use eventbroker_conformance::statuses::{self, Kept};
 use eventbroker_redis::{Redis, Status};
 
-/// How many events the server has notes about.
+/// The number of events with a stored status.
 fn notes(server: &Server) -> usize {
     ask::<Vec<String>>(&mut client(&server.url()), &["KEYS", "*:status:*"]).len()
 }

@@ -1,4 +1,4 @@
-//! What several tests need: a client of their own, and what tests of all bridges do.
+//! Shared helpers: a client of the server, and the helpers of all bridges' tests.
 
 use std::sync::OnceLock;
 
@@ -23,7 +23,7 @@ pub(crate) fn start(redis: &Redis) -> Broker {
     Broker::builder().provider(redis.open().expect("it opens")).start().expect("it starts")
 }
 
-/// Waits until the last look at every subscription of a stream has seen so many entries.
+/// Waits until the last loss check of every subscription of a stream has recorded `added` entries.
 pub(crate) fn wait_for_look(client: &mut Connection, stream: &str, added: usize) {
     let added = added.to_string();
     wait_until("it is looked at", || {
@@ -32,7 +32,7 @@ pub(crate) fn wait_for_look(client: &mut Connection, stream: &str, added: usize)
     });
 }
 
-/// The server of this process, for tests that leave it as it is and have a stream of their own.
+/// The shared server of this process, for tests that use their own stream and do not change the server.
 pub(crate) fn server() -> &'static Server {
     static SERVER: OnceLock<Server> = OnceLock::new();
     SERVER.get_or_init(Server::start)

@@ -1,4 +1,4 @@
-//! TLS: a server is known by its certificate and its name.
+//! TLS: the bridge verifies the server's certificate and host name.
 
 use std::path::Path;
 

@@ -1,5 +1,5 @@
-//! What can be wrong with a server, a user or a setting, and what others do to the stream: a clear error that shows no secret, nothing lost,
-//! and no panic.
+//! Faults of a server, a user or a setting, and changes to the stream by other clients. Each gives a clear error
+//! without secrets, loses no event and causes no panic.
 
 use std::collections::BTreeSet;
 use std::sync::mpsc::channel;
@@ -48,7 +48,7 @@ fn a_server_that_may_throw_keys_away_is_refused() {
     assert!(error.contains("allkeys-lru") && error.contains("noeviction"), "{error}");
 }
 
-/// The commands and keys that the documentation says suffice.
+/// The documented commands and keys are sufficient.
 #[test]
 fn a_user_needs_no_more_than_the_documented_rights() {
     let server = Server::start();
@@ -69,12 +69,12 @@ fn a_user_needs_no_more_than_the_documented_rights() {
     let id = sent.first().expect("one");
     wait_until("it is settled", || broker.get(id).is_ok_and(|it| it.is_none_or(|it| it.status() == Status::Completed)));
     broker.back_end_stats().expect("it may ask");
-    // Old entries are removed once a second.
+    // This `idle_expiry` makes the broker trim once a second.
     wait_until("it may trim", || ask::<u64>(&mut client, &["XLEN", "shop"]) <= 1);
     assert_eq!(broker.stats().bridge.map(|bridge| bridge.last_error), Some(None));
     assert!(broker.stop(PATIENCE).is_clean());
     ask::<()>(&mut client, &["ACL", "SETUSER", "broker", "-evalsha"]);
-    // A server that refuses now may not later: the broker starts, and says what is wrong.
+    // The server may permit the command later, so the broker starts and reports the error.
     let broker = Broker::builder().provider(redis.open().expect("it opens")).start().expect("it starts");
     let error = broker.stats().bridge.and_then(|bridge| bridge.last_error).expect("an error");
     assert!(error.contains("NOPERM") && !error.contains("s3cret"), "{error}");
@@ -129,7 +129,7 @@ fn a_full_memory_refuses_and_loses_nothing() {
     ask::<()>(&mut client, &["CONFIG", "SET", "maxmemory", "100mb"]);
     let again = refused.into_event();
     sent.insert(again.id().clone());
-    // It may have been stored meanwhile.
+    // The first publish may have stored the event.
     wait_until("it is accepted", || broker.publish(again.clone()).is_ok());
     let mut came = BTreeSet::new();
     wait_until("all are handled", || {
@@ -164,7 +164,7 @@ fn trimming_eats_nothing_that_is_unread() {
     let server = Server::start();
     let mut client = client(&server.url());
     let redis = Redis::new(server.url()).stream_name("stream").max_len(10).lease_time(Duration::from_millis(300));
-    // It looks as often as subscriptions may expire.
+    // The clean-up runs once per `idle_expiry`, so every second.
     let second = Duration::from_secs(1);
     let looking = Redis::new(server.url()).stream_name("stream").max_len(10).lease_time(second).idle_expiry(second);
     let broker = start(&redis);
@@ -175,7 +175,7 @@ fn trimming_eats_nothing_that_is_unread() {
     let sent: BTreeSet<EventId> = (0..50).map(|_| broker.publish(event("a.b")).expect("it is accepted").id).collect();
     let came: BTreeSet<EventId> = sent.iter().map(|_| calls.recv_timeout(PATIENCE).expect("it is called")).collect();
     assert_eq!(came, sent);
-    // As if it had been served all the time.
+    // A last use in the far future: the subscription does not expire.
     ask::<()>(&mut client, &["HSET", "stream:used", "resolvespec-workers.away", "9999999999999"]);
     let other = Broker::builder().provider(looking.open().expect("it opens")).start().expect("it starts");
     thread::sleep(Duration::from_millis(2_500));
@@ -188,7 +188,7 @@ fn trimming_eats_nothing_that_is_unread() {
     assert!(broker.stop(PATIENCE).is_clean());
 }
 
-/// Consumers of those who have gone are removed, but not before somebody else has handled what they held.
+/// Consumers of dead members are removed, but only after another member has handled their deliveries.
 #[test]
 fn consumers_that_have_gone_are_removed_and_what_they_held_is_not() {
     let server = Server::start();
@@ -218,7 +218,8 @@ fn consumers_that_have_gone_are_removed_and_what_they_held_is_not() {
     assert!(broker.stop(PATIENCE).is_clean());
 }
 
-/// Entries as the original writes them are handled, ours have the fields that it reads, and its group is left alone.
+/// The bridge handles entries of the original, writes the fields that the original reads, and does not read for the
+/// original's group.
 #[test]
 fn a_stream_is_shared_with_the_original() {
     const THEIRS: &str = r#"{"id":"7b9c1b0e-5f6e-4c0e-9a53-0f6a4e9d7c11","source":"database","type":"public.users.create","status":"pending","retry_count":0,"payload":{"name":"Ada"},"user_id":7,"session_id":"s1","instance_id":"go-1","schema":"public","entity":"users","operation":"create","created_at":"2026-01-02T03:04:05.123456789Z","metadata":{"table_name":"users"}}"#;
@@ -229,7 +230,7 @@ fn a_stream_is_shared_with_the_original() {
     let (sender, calls) = channel();
     broker
         .subscribe_with(all("public.*.*"), move |delivery| {
-            // Nobody listens any more when the test has seen enough.
+            // The test drops the receiver when it has enough.
             let _ = sender.send(delivery.event().clone());
         })
         .expect("a subscription");

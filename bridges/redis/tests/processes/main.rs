@@ -1,5 +1,5 @@
-//! Processes that share a Redis stream and die (the cases of every provider), and a server that dies or stops for a while; on one
-//! stream, and at the same time on a stream with six partitions, which keeps the order of each key whichever members come and go.
+//! Processes that share a Redis stream and die (the cases of every provider), and a server that crashes or freezes. A
+//! second run uses six partitions at the same time: these keep the order of each key while members join and leave.
 
 mod streams;
 
@@ -8,7 +8,7 @@ use std::thread;
 use eventbroker_conformance::processes::{is_member, run};
 use streams::Streams;
 
-/// A member opens either kind by its address.
+/// Either site opens both kinds of stream: the address holds the number of partitions.
 fn main() {
     let (one, partitioned) = (Streams::new(0, 0), Streams::new(6, 0));
     if is_member() {

@@ -1,4 +1,4 @@
-//! Streams of one server, for processes that share one of them: divided into so many partitions, or not at all.
+//! Streams of one server, with or without partitions, for processes that share one of them.
 
 use std::sync::{Arc, OnceLock};
 use std::thread;
@@ -9,12 +9,12 @@ use eventbroker_conformance::processes::{Fault, Place, Site};
 use eventbroker_conformance::redis::Server;
 use eventbroker_redis::Redis;
 
-/// See the module's page.
+/// A factory of streams with these settings.
 pub(crate) struct Streams {
     partitions: u32,
-    /// How many handled entries are kept; 0: all.
+    /// The number of handled entries that the stream keeps. 0 keeps all.
     max_len: u64,
-    /// Started when it is needed: not by members.
+    /// Started with the first stream. Members do not start a server.
     server: OnceLock<Arc<Server>>,
 }
 
@@ -24,7 +24,7 @@ impl Streams {
     }
 }
 
-/// The server's address, the name of a stream, its partitions and how many entries are kept; and the server.
+/// An address (server, stream, partitions, `max_len`) and its server.
 struct Stream(String, Arc<Server>);
 
 impl Site for Streams {
@@ -50,7 +50,7 @@ impl Place for Stream {
         &self.0
     }
 
-    /// Whatever dies, nobody counts a loss.
+    /// The server has recorded no loss.
     fn check(&self) {
         let [url, stream, partitions, _] = parts(&self.0);
         let streams = match partitions.parse().expect("a number") {
