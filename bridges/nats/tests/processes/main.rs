@@ -1,5 +1,5 @@
-//! The cases of every provider with processes that die and a server that crashes or freezes. They run on a stream and at
-//! the same time on one with six partitions, which keeps the order of each key while members join and leave.
+//! The cases of every provider with processes that die and a server that crashes or freezes. They run on a stream and
+//! at the same time on one with six partitions, which keeps the order of each key while members join and leave.
 
 mod streams;
 
