@@ -1,4 +1,4 @@
-//! Without the feature `tls`, an address that asks for TLS is refused: nothing goes over an insecure connection instead.
+//! Without the feature `tls`, an address that requires TLS is refused; the bridge does not fall back to plain text.
 #![cfg(not(feature = "tls"))]
 
 use eventbroker_conformance::nats::Server;

@@ -1,5 +1,5 @@
-//! Passwords and rights that are wrong, and repaired later: the server is asked seldom meanwhile, everything goes on without a restart of the
-//! broker, and no secret is shown anywhere.
+//! Wrong passwords and missing rights that are repaired later. The bridge retries at a bounded rate, recovers without a
+//! restart of the broker, and shows no secret.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use eventbroker_conformance::access::{self, Fault, SECRETS};
 use eventbroker_conformance::nats::Server;
 use eventbroker_nats::{Nats, OpenError};
 
-/// A user with a password and, if something is said, rights; counts from now on.
+/// Configures a user with a password and optional rights, and restarts the server to apply them.
 fn allow(server: &Server, password: &str, rights: &str) {
     server.configure(&user(password, rights));
     server.restart();
@@ -17,7 +17,7 @@ fn user(password: &str, rights: &str) -> String {
     format!("debug: true\nauthorization {{ users: [ {{ user: \"broker\", password: \"{password}\" {rights} }} ] }}")
 }
 
-/// Connections that were made.
+/// The number of connections that the server has accepted.
 fn connected(server: &Server) -> u64 {
     server.log().matches("Client connection created").count() as u64
 }

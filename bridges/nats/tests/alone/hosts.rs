@@ -1,4 +1,4 @@
-//! Where a broker may be dropped: inside an async host, in a handler, while a panic unwinds. Nothing hangs, and no thread is left.
+//! A broker may be dropped in an async host, in a handler, and while a panic unwinds: no hang, and no thread is left.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::channel;
@@ -44,7 +44,6 @@ fn it_may_be_dropped_anywhere() {
         .subscribe_with(SubscribeOptions::new("a.*").name("last"), move |_| {
             let last = given.lock().expect("no panic under the lock").recv_timeout(PATIENCE).expect("the broker");
             drop(last);
-            // The test waits for it.
             sender.send(()).expect("the test listens");
         })
         .expect("a subscription");
@@ -61,7 +60,7 @@ fn it_may_be_dropped_anywhere() {
     unwound.expect_err("it has panicked");
     wait_until_none_is_left("while unwinding");
 
-    // A server that has gone makes nobody wait for long.
+    // The drop takes less than 10 s without a server.
     let broker = start(&server);
     server.crash();
     let began = Instant::now();

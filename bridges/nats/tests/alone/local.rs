@@ -1,5 +1,5 @@
-//! While the server is stopped, what needs no server goes on as before: the memory is bounded, the bridge's threads cost nearly nothing, and
-//! all is well soon after it is back. `DOWN=60` has it away for so many seconds.
+//! While the server is stopped, local subscriptions keep their rate, memory is bounded, and the bridge's threads use
+//! little processor time. The buffer is sent soon after the server is back. `DOWN=60` sets the seconds of the outage.
 
 use eventbroker::{Broker, Confirm};
 use eventbroker_conformance::faults;

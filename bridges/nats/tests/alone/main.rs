@@ -1,4 +1,4 @@
-//! Tests that measure their whole process (processor time, memory, threads) or record all its traces: one at a time.
+//! Tests that measure their whole process (processor time, memory, threads, traces). They run one at a time.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -7,7 +7,7 @@ mod away;
 mod hosts;
 mod local;
 
-/// Holds the process for one test.
+/// Locks the process for one test.
 fn process() -> MutexGuard<'static, ()> {
     static PROCESS: Mutex<()> = Mutex::new(());
     PROCESS.lock().unwrap_or_else(PoisonError::into_inner)

@@ -1,5 +1,5 @@
-//! A server that has lost what a consumer had acknowledged, as one has that is killed while it writes that down: what the members have noted is not
-//! handled again, and what comes then arrives.
+//! A server that is killed while it writes a consumer's state may lose the acknowledgements. Messages that the members
+//! have recorded as acknowledged are not handled again, and later messages are delivered.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use eventbroker_nats::Nats;
 
 const EVENTS: u64 = 300;
 
-/// The files in which the server keeps what consumers have acknowledged.
+/// The files in which the server stores the state of its consumers.
 fn states(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).expect("a folder").flatten().map(|it| it.path());
     let (folders, files): (Vec<_>, Vec<_>) = entries.partition(|it| it.is_dir());

@@ -1,5 +1,5 @@
-//! A cluster of three servers that keep everything three times: one of them may die, whichever it is. Without two of them nothing is accepted, and
-//! nothing is lost.
+//! A cluster of three servers with three replicas. The broker works without any one of them. Without two of them no
+//! publish is accepted, and no event is lost.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
@@ -19,14 +19,15 @@ use crate::support::client::Client;
 use crate::support::{PATIENCE, event, last_error, listen, start, wait_until};
 
 const EVENTS: &str = "RESOLVESPEC_EVENTS";
-/// What has a leader, each for itself.
+/// The info requests of the streams and consumers, each of which has its own leader.
 const LED: [&str; 4] = [
     "STREAM.INFO.RESOLVESPEC_EVENTS",
     "STREAM.INFO.RESOLVESPEC_EVENTS_STATE",
     "CONSUMER.INFO.RESOLVESPEC_EVENTS.resolvespec-workers==all",
     "CONSUMER.INFO.RESOLVESPEC_EVENTS_STATE.resolvespec-workers==all",
 ];
-/// So soon everything goes on when all have leaders. How long that takes is the servers' affair: they wait 4 to 9 s, and again if they do not agree.
+/// The load resumes within this time once every stream and consumer has a leader. The servers start an election after
+/// 4 to 9 s, and another one if they do not agree.
 const LED_FOR: Duration = Duration::from_secs(10);
 
 fn nats(cluster: &Cluster) -> Nats {
@@ -70,13 +71,13 @@ fn the_death_of_a_server_loses_nothing() {
             dying.up();
             cluster.wait_for_leader();
             load.goes_on();
-            // The consumers have leaders of their own.
+            // The consumers elect their own leaders.
             wait_until("it tells how far all have come", || broker.back_end_stats().is_ok());
         }
     });
 }
 
-/// Whichever server one is connected to, also if another one leads the stream.
+/// Reads see earlier writes through every server, also when another server leads the stream.
 #[test]
 fn what_was_written_is_read_at_once() {
     const EVENTS_EACH: usize = 25;
@@ -123,7 +124,7 @@ fn without_one_it_works_and_without_two_it_waits() {
     one.crash();
     let takes = |sent: &mut BTreeSet<EventId>| match confirmed.publish(event("a.b")) {
         Ok(held) => sent.insert(held.id),
-        // It is tried again, whatever became of it.
+        // The bridge retries the event, whether or not the server stored it.
         Err(error) => !sent.insert(error.into_event().id().clone()),
     };
     println!("one has died: it takes events after {:?}", wait_until("it takes events", || takes(&mut sent)));
@@ -160,7 +161,7 @@ fn without_one_it_works_and_without_two_it_waits() {
     assert!(confirmed.stop(PATIENCE).is_clean() && buffered.stop(PATIENCE).is_clean());
 }
 
-/// Whatever one may ask of a broker.
+/// Uses each operation of a broker once: publish, handle, stream, dead letters, list and remove.
 fn works(broker: &Broker) {
     let calls = listen(broker, SubscribeOptions::new("b.*").name("good"));
     let refuse = |_: &Delivery<'_>| Err::<(), _>(HandlerError::permanent("no"));

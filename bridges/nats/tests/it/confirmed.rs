@@ -1,4 +1,4 @@
-//! With `confirm_acks` the server is asked about each acknowledgement, not only about the last one of a batch.
+//! With `confirm_acks` the bridge requests an answer to each acknowledgement, not only to the last one of a batch.
 
 use std::sync::{Arc, Condvar, Mutex};
 
@@ -10,7 +10,7 @@ use eventbroker_nats::Nats;
 
 const EVENTS: usize = 200;
 
-/// How many acknowledgements are sent, and to how many of them an answer is asked for.
+/// The number of acknowledgements sent, and the number of them that request an answer.
 fn acknowledged(nats: impl Fn(Nats) -> Nats) -> (usize, usize) {
     let server = Server::start();
     let mut client = Client::of(&server);

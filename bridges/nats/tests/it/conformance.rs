@@ -1,4 +1,4 @@
-//! NATS passes the suite of all providers: brokers that share a stream, each with a connection of its own.
+//! The suite of all providers on NATS: brokers that share a stream, each with its own connection.
 
 use std::time::Duration;
 

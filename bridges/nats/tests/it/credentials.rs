@@ -1,4 +1,4 @@
-//! A login by a file of credentials: the JWT of a user, which an account has signed, and the user's seed.
+//! A login with a credentials file: a user's JWT, signed by an account, and the user's seed.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use eventbroker_conformance::nats::Server;
 use eventbroker_nats::{Nats, OpenError};
 use nkeys::KeyPair;
 
-/// A JWT about `subject`, signed by `issuer`.
+/// A JWT for `subject`, signed by `issuer`.
 fn jwt(issuer: &KeyPair, subject: &KeyPair, rights: &str) -> String {
     let (issued_by, of) = (issuer.public_key(), subject.public_key());
     let claims =
@@ -20,7 +20,7 @@ fn jwt(issuer: &KeyPair, subject: &KeyPair, rights: &str) -> String {
     format!("{head}.{claims}.{}", BASE64URL_NOPAD.encode(&signature))
 }
 
-/// An account; that of the system may have no streams.
+/// The claims of an account. The system account must not have streams.
 fn account(streams: &str) -> String {
     let bounds = r#""subs":-1,"data":-1,"payload":-1,"imports":-1,"exports":-1,"wildcards":true,"conn":-1,"leaf":-1"#;
     format!(

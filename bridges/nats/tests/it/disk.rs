@@ -1,5 +1,5 @@
-//! A disk that is full: the server does not answer to publishes, nothing is lost, and everything goes on when there is room and the server was
-//! started again.
+//! With a full disk the server does not answer publishes. No event is lost, and the load resumes when the disk has
+//! space and the server has restarted.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The example does what it says: two processes share the events of a stream, and each event is handled by one of them.
+//! The example: two processes share the events of a stream, and each event is handled by one of them.
 
 use eventbroker_conformance::example;
 use eventbroker_conformance::nats::Server;

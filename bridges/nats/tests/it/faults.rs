@@ -1,4 +1,5 @@
-//! A server that does not answer: what was asked may have been done, and is not done twice; and nobody hears of a connection that nobody used.
+//! A request whose answer is lost may have taken effect, and does not take effect twice. The loss of an idle connection
+//! fails no call.
 
 use std::time::Duration;
 

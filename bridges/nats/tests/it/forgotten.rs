@@ -1,4 +1,4 @@
-//! A server that has crashed may be behind what it had delivered. What it has forgotten is not handled again by who has it, and stops nothing.
+//! A crashed server may forget deliveries. The member that holds them handles them once, and delivery continues.
 
 use std::path::Path;
 use std::process::Command;
@@ -29,14 +29,14 @@ fn deliveries_that_the_server_has_forgotten_stop_nothing() {
     let calls = Arc::clone(&handled);
     broker
         .subscribe_with(SubscribeOptions::new("a.*").name("all").queue_capacity(EVENTS), move |delivery| {
-            // From then on nobody waits.
+            // Once `open` is dropped, each call returns at once.
             let _ = opened.lock().expect("no panic under the lock").recv_timeout(PATIENCE);
             calls.lock().expect("no panic under the lock").push(delivery.event().id().clone());
         })
         .expect("a subscription");
     let consumer = server.folder().join("store/jetstream/$G/streams/RESOLVESPEC_EVENTS/obs");
     let kept = server.folder().join("kept");
-    // As it was before anything was delivered.
+    // The state of the consumer before the first delivery.
     server.crash();
     copy(&consumer, &kept);
     server.up();
@@ -50,7 +50,7 @@ fn deliveries_that_the_server_has_forgotten_stop_nothing() {
     server.crash();
     std::fs::remove_dir_all(&consumer).expect("it is there");
     copy(&kept, &consumer);
-    // What is handled now is told when the server is back.
+    // Deliveries handled during the outage are acknowledged when the server is back.
     drop(open);
     wait_until("all are handled", || handled.lock().expect("no panic under the lock").len() == EVENTS);
     server.up();

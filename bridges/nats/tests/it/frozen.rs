@@ -1,5 +1,5 @@
-//! A server that stands still with all its connections, and goes on: late answers are not taken for those of other questions.
-//! `DOWN=60` has it stand still for so many seconds.
+//! A server that is frozen with its connections open, and continues. Late answers are not taken for answers to other
+//! requests. `DOWN=60` sets the seconds of the freeze.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Events so large that reading all that wait takes longer than a lease: they are handed out bit by bit, each once and in order.
+//! Events so large that reading the backlog takes longer than a lease: each is delivered once and in order.
 
 use std::sync::mpsc::channel;
 use std::time::Duration;

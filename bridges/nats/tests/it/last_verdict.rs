@@ -1,4 +1,4 @@
-//! A call that still runs when its subscription is removed: its verdict counts, also where partitions have owners.
+//! The verdict of a handler that still runs when its subscription is removed counts, also when partitions have owners.
 
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
@@ -34,7 +34,7 @@ fn a_verdict_counts_after_the_subscription_was_removed() {
         while !broker.stats().subscriptions.is_empty() {
             thread::yield_now();
         }
-        // Each is registered behind what was asked for before it: by the last of them the removal was told.
+        // The bridge works in the order of the calls: once these are registered, it has received the removal.
         for name in ["one", "two", "three"] {
             listen(&broker, SubscribeOptions::new("other.*").name(name));
         }

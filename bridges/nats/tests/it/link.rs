@@ -1,5 +1,5 @@
-//! A network that is down and says nothing: a link to a namespace of its own, where the machine allows that, else a proxy that cuts.
-//! `DOWN=60` has it down for so many seconds.
+//! A network that is down without an error: a link to a network namespace where the machine permits one, else a proxy
+//! that cuts connections. `DOWN=60` sets the seconds of the outage.
 
 use std::time::Duration;
 

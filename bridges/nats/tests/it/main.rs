@@ -1,4 +1,4 @@
-//! The NATS bridge against servers that the tests start. Tests that measure or change their whole process are in `tests/alone`.
+//! The NATS bridge against real servers. Tests that measure or change their whole process are in `tests/alone`.
 
 mod begun_anew;
 mod cluster;

@@ -1,5 +1,5 @@
-//! Owners of partitions: who comes and goes gets and gives his share without a wait for a lease, and nothing of a partition is handled before
-//! what somebody else has of it is back.
+//! Owners of partitions. A member that joins or leaves gets or gives up its share without waiting for a lease. A new
+//! owner handles nothing of a partition while another client still holds messages of it.
 
 use std::collections::BTreeSet;
 use std::sync::mpsc::{Receiver, channel};
@@ -11,9 +11,9 @@ use eventbroker::{Broker, Delivery, Event, Source, SubscribeOptions};
 use eventbroker_conformance::nats::Server;
 use eventbroker_nats::Nats;
 
-/// What is lost to another one comes back after this.
+/// A message that another client pulled is redelivered after this lease.
 const LEASE: Duration = Duration::from_secs(2);
-/// Nobody waits for this to end.
+/// No test waits for this lease to expire.
 const LONG_LEASE: Duration = Duration::from_secs(600);
 
 fn start(nats: &Nats, name: &str) -> Broker {
@@ -24,11 +24,11 @@ fn options() -> SubscribeOptions {
     SubscribeOptions::new("work.*").name("all").ordered_across_instances()
 }
 
-/// The numbers of the events that a broker handles.
+/// Subscribes, and returns the numbers of the events that the broker handles.
 fn listen(broker: &Broker) -> Receiver<u64> {
     let (sender, calls) = channel();
     let handler = move |delivery: &Delivery| {
-        // Nobody listens any more when the test has seen enough.
+        // The receiver is dropped when the test has ended.
         let _ = sender.send(delivery.event().payload_as().expect("a number"));
     };
     broker.subscribe_with(options(), handler).expect("a subscription");
@@ -40,7 +40,7 @@ fn publish(broker: &Broker, key: &str, number: u64) {
     broker.publish(event).expect("it is accepted");
 }
 
-/// Another program takes messages of the only partition, and never tells what becomes of them.
+/// Another client pulls messages of the only partition, and never settles them.
 fn steal(server: &Server, count: usize) {
     let mut client = Client::of(server);
     for _ in 0..count {
@@ -80,7 +80,7 @@ fn partitions_are_shared_out_again_when_members_come_and_go() {
     };
     wait_until("both have a share", || round(&here, &[&by_here, &by_there]).iter().all(|count| *count > 5));
     assert!(here.stop(PATIENCE).is_clean());
-    // What the one had is the other's at once, not when a lease of ten minutes has ended.
+    // The remaining member takes over at once, not after the lease of ten minutes.
     assert_eq!(round(&there, &[&by_there]), [keys.len()]);
     assert!(there.stop(PATIENCE).is_clean());
 }
@@ -99,7 +99,7 @@ fn an_owner_that_always_has_something_in_hand_gives_up_what_is_too_much() {
     let (mut published, mut handled) = (0, 0);
     let mut go_on = || {
         handled += by_here.try_iter().count();
-        // More than it takes at a time of each.
+        // A backlog larger than the member fetches at a time from all partitions.
         if published < handled + 2_000 {
             (0..200).for_each(|number| publish(&here, &format!("key {number}"), number));
             published += 200;
@@ -130,7 +130,7 @@ fn an_owner_begins_with_what_others_have_had() {
     assert!(broker.stop(PATIENCE).is_clean());
 }
 
-/// The server hands one of the messages to somebody who has asked while the owner has, too.
+/// The server delivers one message to another client whose pull request is pending beside the owner's.
 #[test]
 fn what_is_handed_to_somebody_else_holds_up_what_is_behind_it() {
     let server = Server::start();
@@ -142,7 +142,7 @@ fn what_is_handed_to_somebody_else_holds_up_what_is_behind_it() {
     let publisher = std::thread::spawn({
         let broker = start(&nats, "there");
         move || {
-            // Whoever has asked for one gets one sooner or later.
+            // The other client's pull request gets a message sooner or later.
             (1..400).for_each(|number| publish(&broker, "one", number));
             assert!(broker.stop(PATIENCE).is_clean());
         }

@@ -1,4 +1,5 @@
-//! Partitions as settings: who has to say the same, what can be asked for with and without them, and how a stream is divided anew.
+//! Partitions as settings. All instances configure the same number, a subscription with an order that is not kept is
+//! refused, and an unused stream can be repartitioned.
 
 use eventbroker::provider::Provider;
 use eventbroker_conformance::nats::Server;

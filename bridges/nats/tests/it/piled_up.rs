@@ -1,4 +1,4 @@
-//! What has piled up in a partition is handled without a pause, although a member takes no more than a little of it at a time.
+//! A partition's backlog is handled without a pause, although a member fetches only 256 messages of it at a time.
 
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use eventbroker::{Event, Source, SubscribeOptions};
 use eventbroker_conformance::nats::Server;
 use eventbroker_nats::Nats;
 
-/// Eighty times what a member has of a partition in hand.
+/// Eighty times the messages of a partition that a member fetches at a time.
 const EVENTS: u64 = 20_480;
 
 #[test]
@@ -30,7 +30,7 @@ fn what_has_piled_up_in_a_partition_is_handled_without_a_pause() {
     broker.subscribe_with(options(), move |_| sender.send(()).expect("somebody counts")).expect("a subscription");
     (0..EVENTS).for_each(|_| calls.recv_timeout(PATIENCE).expect("the handler is called"));
     let took = began.elapsed();
-    // Without a pause it takes a second or two. Who looks only when a time is over needs more than this.
+    // Without a pause this takes 1 to 2 s. A member that polls only at intervals needs more than 10 s.
     assert!(took < Duration::from_secs(10), "{took:?}");
     assert!(broker.stop(PATIENCE).is_clean());
 }

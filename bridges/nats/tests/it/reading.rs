@@ -1,4 +1,4 @@
-//! What only reads is asked once more when its connection is lost: whoever asks hears an answer.
+//! A read request whose connection is lost is sent once more, so that the caller gets an answer.
 
 use crate::support::{PATIENCE, event, start, wait_until};
 use eventbroker::query::Filter;

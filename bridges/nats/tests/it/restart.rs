@@ -1,5 +1,5 @@
-//! A server that is killed and started again, its streams in files: nothing is lost, and everything goes on soon.
-//! `DOWN=60` has it away for so many seconds the last time.
+//! A server with streams in files is killed and started again. No event is lost, and the load resumes soon.
+//! `DOWN=60` sets the seconds of the last outage.
 
 use std::time::Duration;
 

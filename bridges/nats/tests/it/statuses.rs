@@ -1,11 +1,11 @@
-//! What is written down of statuses, as the setting says.
+//! The `status` setting decides which statuses the bridge writes to the server.
 
 use crate::support::client::Client;
 use eventbroker_conformance::nats::Server;
 use eventbroker_conformance::statuses::{self, Kept};
 use eventbroker_nats::{Nats, Status};
 
-/// How many events the server has notes about.
+/// The number of events with a status record on the server.
 fn notes(server: &Server) -> usize {
     let asked = r#"{"subjects_filter":"events-state.status.>"}"#;
     let info = Client::of(server).ask("$JS.API.STREAM.INFO.RESOLVESPEC_EVENTS_STATE", "", asked);

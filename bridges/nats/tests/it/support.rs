@@ -1,4 +1,4 @@
-//! What several tests need: a client of their own, and what tests of all bridges do.
+//! Helpers of several tests: a plain client, and the helpers of all bridges.
 
 pub(crate) mod client;
 
@@ -14,7 +14,7 @@ pub(crate) fn start(nats: &Nats) -> Broker {
     Broker::builder().instance_id("here").provider(nats.open().expect("it opens")).start().expect("it starts")
 }
 
-/// The server of this process, for tests that leave it as it is and have a stream of their own.
+/// The shared server of this process, for tests that do not change or stop it and use their own stream.
 pub(crate) fn server() -> &'static Server {
     static SERVER: OnceLock<Server> = OnceLock::new();
     SERVER.get_or_init(Server::start)

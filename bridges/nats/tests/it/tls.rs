@@ -1,4 +1,4 @@
-//! TLS: a server is known by its certificate and its name.
+//! TLS: a client verifies the server's certificate and its name.
 
 use std::path::Path;
 
@@ -41,7 +41,7 @@ fn a_plain_server_that_is_asked_for_tls_is_refused_soon() {
     let server = Server::start();
     let error = Nats::new(format!("tls://u:s3cret@localhost:{}", server.port())).open().expect_err("it can't");
     assert!(matches!(error, OpenError::Server(_)) && !error.to_string().contains("s3cret"), "{error:?}");
-    // One secure address is enough for all.
+    // One `tls://` address makes TLS mandatory for all addresses.
     let plain = format!("nats://127.0.0.1:{}, tls://localhost:1", server.port());
     assert!(matches!(Nats::new(plain).open(), Err(OpenError::Server(_))), "nobody is spoken to in the clear");
 }

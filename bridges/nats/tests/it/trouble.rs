@@ -1,5 +1,5 @@
-//! What can be wrong with a server, a login or a setting, and what others do to the stream: a clear error that shows no secret, nothing lost,
-//! and no panic.
+//! Faults of a server, a login or a setting, and changes to the stream by other programs. The error is clear and shows
+//! no secret, no event is lost, and nothing panics.
 
 use std::collections::BTreeSet;
 use std::sync::mpsc::{Receiver, channel};
@@ -18,7 +18,7 @@ fn listen(broker: &Broker, name: &str, pattern: &str) -> Receiver<Event> {
     let (sender, calls) = channel();
     broker
         .subscribe_with(SubscribeOptions::new(pattern).name(name), move |delivery| {
-            // Nobody listens any more when the test has seen enough.
+            // The receiver is dropped when the test has ended.
             let _ = sender.send(delivery.event().clone());
         })
         .expect("a subscription");
@@ -133,7 +133,7 @@ fn a_stream_with_other_settings_is_refused_unless_it_is_adopted() {
     assert!(broker.stop(PATIENCE).is_clean());
 }
 
-/// Which throws away what nobody has read, to make room for something new.
+/// With `discard: old` a full stream drops unread messages to make room for new ones.
 #[test]
 fn a_stream_that_throws_away_the_unread_is_refused() {
     let server = Server::start();
@@ -161,7 +161,7 @@ fn what_is_too_large_is_refused_and_the_connection_stays() {
     assert!(broker.stop(PATIENCE).is_clean());
 }
 
-/// Types that hold what means something in a subject go where they belong, and nowhere else.
+/// Event types with characters that are special in a NATS subject reach the matching subscriptions only.
 #[test]
 fn no_type_is_a_wildcard() {
     let server = Server::start();
@@ -186,13 +186,13 @@ fn no_type_is_a_wildcard() {
     assert!(broker.stop(PATIENCE).is_clean());
 }
 
-/// What the original writes: an event, and the marks that it puts beside it.
+/// The original program writes an event, and status and deletion marks beside it.
 #[test]
 fn entries_of_the_original_are_read_and_its_marks_are_not() {
     const ID: &str = "3f2f0c4e-8a52-4f0e-9f3b-2d1f1a1f5f11";
     let server = Server::start();
     let mut client = Client::of(&server);
-    // As the original makes it.
+    // The stream as the original creates it.
     let config = r#"{"name":"RESOLVESPEC_EVENTS","subjects":["events.>"],"retention":"limits","discard":"old","max_age":604800000000000,"storage":"file","num_replicas":1}"#;
     assert!(!client.ask("$JS.API.STREAM.CREATE.RESOLVESPEC_EVENTS", "", config).contains("error"));
     let broker = start(&Nats::new(server.url()));
@@ -257,7 +257,7 @@ fn a_stream_that_somebody_removes_is_made_again() {
     }
 }
 
-/// What nobody has read is never thrown away for something new; what everybody has handled makes room.
+/// A full stream keeps unread messages and rejects new ones. Messages that every subscription has handled make room.
 #[test]
 fn a_full_stream_refuses_and_loses_nothing() {
     let server = Server::start();
@@ -282,7 +282,7 @@ fn a_full_stream_refuses_and_loses_nothing() {
     assert!(broker.stop(PATIENCE).is_clean());
 }
 
-/// Longer than the server knows an id: what was sent twice is stored twice, and nothing is lost.
+/// The outage is longer than the duplicate window. An event sent twice may be stored twice, and no event is lost.
 #[test]
 fn an_outage_longer_than_the_duplicate_window_loses_nothing() {
     let server = Server::start();
@@ -305,7 +305,7 @@ fn an_outage_longer_than_the_duplicate_window_loses_nothing() {
     assert!(broker.stop(PATIENCE).is_clean());
 }
 
-/// Names that no consumer could have.
+/// Subscription names that are not valid as JetStream consumer names.
 #[test]
 fn any_name_is_possible() {
     let server = Server::start();
@@ -325,7 +325,7 @@ fn any_name_is_possible() {
     assert!(broker.stop(PATIENCE).is_clean());
 }
 
-/// The subjects that the documentation says suffice.
+/// The rights are the subjects listed in `docs/nats.md`.
 #[test]
 fn a_user_needs_no_more_than_the_documented_rights() {
     let page = include_str!("../../../../docs/nats.md");
@@ -351,7 +351,7 @@ fn a_user_needs_no_more_than_the_documented_rights() {
         assert_eq!(came, sent);
         sent
     };
-    // As long as a quarter of the stream is free, nothing is removed.
+    // Nothing is removed while a quarter of the stream is free.
     let sent = publish(20);
     stream.recv_timeout(PATIENCE).expect("it sees them too");
     wait_until("all are dead", || broker.dead_letter_count() == Ok(20));
@@ -363,7 +363,7 @@ fn a_user_needs_no_more_than_the_documented_rights() {
     broker.unsubscribe(id.expect("a subscription")).expect("it is there");
     assert_eq!(broker.remove_subscription("bad"), Ok(true));
     publish(5);
-    // Handled messages are removed once a second, since the stream is nearly full.
+    // Handled messages are removed once a second when less than a quarter of the stream is free.
     wait_until("it may remove", || broker.list(&Filter::default()).is_ok_and(|page| page.events.len() < 25));
     assert_eq!(broker.stats().bridge.map(|bridge| bridge.last_error), Some(None));
     assert!(broker.stop(PATIENCE).is_clean());

@@ -1,5 +1,5 @@
-//! Processes that share a JetStream stream and die (the cases of every provider), and a server that dies or stops for a while; on one
-//! stream, and at the same time on a stream with six partitions, which keeps the order of each key whichever members come and go.
+//! The cases of every provider with processes that die and a server that crashes or freezes. They run on a stream and
+//! at the same time on one with six partitions, which keeps the order of each key while members join and leave.
 
 mod streams;
 
@@ -8,7 +8,7 @@ use std::thread;
 use eventbroker_conformance::processes::{is_member, run};
 use streams::Streams;
 
-/// A member opens either kind by its address.
+/// Members open a stream of either kind by its address.
 fn main() {
     let (one, partitioned) = (Streams::new(0), Streams::new(6));
     if is_member() {

@@ -1,4 +1,4 @@
-//! Streams of one server, for processes that share one of them: divided into so many partitions, or not at all.
+//! Streams of one server, for processes that share one of them, with or without partitions.
 
 use std::sync::{Arc, OnceLock};
 use std::thread;
@@ -9,10 +9,10 @@ use eventbroker_conformance::nats::Server;
 use eventbroker_conformance::processes::{Fault, Place, Site};
 use eventbroker_nats::Nats;
 
-/// See the module's page.
+/// Creates streams with `partitions` partitions, or with none if it is 0.
 pub(crate) struct Streams {
     partitions: u32,
-    /// Started when it is needed: not by members.
+    /// Started on first use; members do not use it.
     server: OnceLock<Arc<Server>>,
 }
 
@@ -22,7 +22,7 @@ impl Streams {
     }
 }
 
-/// The server's address, the name of a stream and its partitions; and the server.
+/// The server's address, the stream's name and its number of partitions in one text, and the server.
 struct Stream(String, Arc<Server>);
 
 impl Site for Streams {

@@ -1,11 +1,11 @@
-//! A test that measures the processor time of its whole process.
+//! Tests that measure the processor time of their whole process.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 #[cfg(feature = "postgres")]
 mod postgres_away;
 
-/// Holds the process for one test.
+/// Locks the process for one test.
 fn process() -> MutexGuard<'static, ()> {
     static PROCESS: Mutex<()> = Mutex::new(());
     PROCESS.lock().unwrap_or_else(PoisonError::into_inner)

@@ -1,4 +1,4 @@
-//! A server that is away is asked seldom, and costs nearly nothing.
+//! While the server is unreachable, the bridge reconnects at a bounded rate and uses almost no processor time.
 
 use eventbroker::Broker;
 use eventbroker_conformance::faults;

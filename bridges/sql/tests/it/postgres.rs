@@ -1,4 +1,4 @@
-//! PostgreSQL: each test has a database of its own on the server of this process.
+//! PostgreSQL: each test uses its own database on the shared server of this process.
 
 mod claims;
 mod conformance;
@@ -12,7 +12,8 @@ use std::sync::OnceLock;
 
 use eventbroker_conformance::postgres::Server;
 
-/// The server of this process. A test that changes its settings, stops it or counts its connections starts one of its own.
+/// The shared server of this process. A test that changes settings, stops the server or counts its connections starts
+/// its own server.
 fn server() -> &'static Server {
     static SERVER: OnceLock<Server> = OnceLock::new();
     SERVER.get_or_init(Server::start)

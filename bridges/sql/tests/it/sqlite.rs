@@ -1,4 +1,4 @@
-//! SQLite: each test has a file of its own.
+//! SQLite: each test uses its own file.
 
 mod conformance;
 mod inserted;

@@ -1,11 +1,11 @@
-//! What the tests share: a folder that goes away with its test.
+//! A temporary folder for one test.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use eventbroker_conformance::folder;
 
-/// A new folder, removed at the end of the test.
+/// A new folder, removed on drop.
 pub(crate) struct Folder(PathBuf);
 
 impl Folder {
@@ -24,7 +24,7 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // It is in the folder for temporary files: what can't be removed now goes some day.
+        // The system cleans up its temporary directory if the removal fails.
         let _ = fs::remove_dir_all(&self.0);
     }
 }

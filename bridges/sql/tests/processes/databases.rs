@@ -10,13 +10,13 @@ use eventbroker_conformance::processes::{Fault, Place, Site};
 use eventbroker_sql::Postgres;
 use postgres::{Client, NoTls};
 
-/// One server, started when it is needed: not by members.
+/// The server, started on first use; members do not start it.
 static SERVER: OnceLock<Server> = OnceLock::new();
 
-/// See the module's page.
+/// Creates databases on the server.
 pub(crate) struct Databases;
 
-/// Its address.
+/// The address of a database.
 struct Database(String);
 
 impl Site for Databases {

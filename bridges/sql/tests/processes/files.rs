@@ -1,4 +1,4 @@
-//! SQLite files in folders of their own, for processes that share one of them.
+//! SQLite files, each in its own folder, for processes that share one of them.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -8,10 +8,10 @@ use eventbroker_conformance::processes::{Fault, Folder, Member, PATIENCE, Place,
 use eventbroker_sql::Sqlite;
 use rusqlite::Connection;
 
-/// Files, in folders of their own.
+/// Creates files, each in its own folder.
 pub(crate) struct Files;
 
-/// A file, and the folder that goes with it.
+/// A file, and its folder, which is removed on drop.
 struct OneFile {
     path: String,
     _folder: Folder,
@@ -28,7 +28,7 @@ impl Site for Files {
         Sqlite::new(address).lease_time(lease).open().expect("it opens")
     }
 
-    /// The process is seen to have gone, however long its lease is.
+    /// Other members detect the end of the process through `/proc`, so its lease does not matter.
     fn name_stays(&self) -> Duration {
         Duration::ZERO
     }
@@ -45,7 +45,7 @@ impl Place for OneFile {
         assert_eq!(check, "ok");
     }
 
-    /// One that is frozen while it writes holds the lock of the file, and nobody can do anything about that.
+    /// A member that is frozen while it writes holds the file's lock, so it is frozen again until the lock is free.
     fn freeze(&self, member: &Member) {
         let connection = Connection::open(&self.path).expect("it opens");
         connection.busy_timeout(Duration::from_millis(200)).expect("a setting");
@@ -59,7 +59,7 @@ impl Place for OneFile {
         }
     }
 
-    /// Another program holds the lock of the file.
+    /// The fault is another program that holds the file's lock.
     fn faults(&self) -> &'static [Fault] {
         &[Fault::Freeze]
     }

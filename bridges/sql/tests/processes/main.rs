@@ -1,5 +1,5 @@
-//! Processes that share an SQLite file, and at the same time others that share a PostgreSQL database, and die: the cases of every provider, and
-//! one that only a file has.
+//! The cases of every provider with processes that die and share an SQLite file, and at the same time with others that
+//! share a PostgreSQL database. One case is for the file only.
 
 #[cfg(feature = "postgres")]
 mod databases;
@@ -15,7 +15,7 @@ use eventbroker_conformance::processes::ledger::calls;
 use eventbroker_conformance::processes::{PATIENCE, Place, Scene, Site, is_member, run, wait_until};
 use rusqlite::Connection;
 
-/// Opens either kind for a member, by its address.
+/// Opens a file or a database for a member, by its address.
 struct Either;
 
 impl Site for Either {

@@ -1,11 +1,11 @@
-//! Another program at the same server, which speaks to it by hand.
+//! Another client of the same server, which writes the NATS protocol itself.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 
 use eventbroker_conformance::nats::Server;
 
-/// See the module's page.
+/// A connection that subscribes to the subject `answers`.
 pub(crate) struct Client(BufReader<TcpStream>);
 
 impl Client {
@@ -19,7 +19,7 @@ impl Client {
         self.0.get_mut().write_all(text.as_bytes()).expect("it is sent");
     }
 
-    /// Publishes something and returns the server's answer.
+    /// Publishes a message and returns the server's answer.
     pub(crate) fn ask(&mut self, subject: &str, headers: &str, body: &str) -> String {
         let head = if headers.is_empty() { String::new() } else { format!("NATS/1.0\r\n{headers}\r\n") };
         let all = head.len() + body.len();
@@ -31,7 +31,7 @@ impl Client {
         lines.next().expect("what it says")
     }
 
-    /// Asks a consumer for one message, and returns the line that it comes with.
+    /// Pulls one message from a consumer, and returns its `HMSG` line.
     pub(crate) fn take(&mut self, consumer: &str) -> String {
         let body = r#"{"batch":1}"#;
         self.write(&format!("PUB $JS.API.CONSUMER.MSG.NEXT.{consumer} answers {}\r\n{body}\r\n", body.len()));
@@ -40,23 +40,23 @@ impl Client {
         String::from_utf8_lossy(&line).into_owned()
     }
 
-    /// What the server tells of a consumer or a stream.
+    /// Sends the API request `what`, such as the info of a consumer or a stream, and returns the answer.
     pub(crate) fn info(&mut self, what: &str) -> String {
         self.ask(&format!("$JS.API.{what}"), "", "")
     }
 
-    /// Hears what is published on a subject from now on.
+    /// Subscribes to a subject, and waits until the server has processed the subscription.
     pub(crate) fn listen(&mut self, subject: &str) {
         self.write(&format!("SUB {subject} 2\r\nPING\r\n"));
         let mut lines = self.0.by_ref().lines().map(|line| line.expect("an answer"));
         lines.find(|line| line == "PONG").expect("an answer");
     }
 
-    /// Whether the next message that is heard asks for an answer.
+    /// Whether the next message of that subscription has a reply subject.
     pub(crate) fn next_asks_for_an_answer(&mut self) -> bool {
         let mut lines = self.0.by_ref().lines().map(|line| line.expect("a message"));
         let head = lines.find(|line| line.starts_with("MSG ") && line.split(' ').nth(2) == Some("2"));
-        // The subject, the subscription, where the answer goes, the length.
+        // `MSG`, subject, subscription id, reply subject, length.
         head.expect("a message").split(' ').count() == 5
     }
 }

@@ -1,5 +1,5 @@
-//! What a claim costs does not depend on what PostgreSQL knows of the tables: it knows nothing of new ones for a minute, and nothing of
-//! how far a queue has filled since it looked.
+//! The cost of a claim does not depend on PostgreSQL's table statistics. New tables have none for a minute, and a queue
+//! may have filled since the last analyze.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,7 +10,7 @@ use eventbroker_conformance::watch::{PATIENCE, event, wait_until};
 use eventbroker_sql::Postgres;
 use postgres::{Client, NoTls};
 
-/// So many claims of a few deliveries come first: with the sixth, PostgreSQL keeps its plan.
+/// Claims of single deliveries that come first. From the sixth execution on, PostgreSQL keeps its plan.
 const FEW: usize = 10;
 const MANY: usize = 20_000;
 
@@ -21,7 +21,7 @@ fn a_queue_that_fills_up_is_taken_from_by_its_oldest_end() {
     }
 }
 
-/// `looked` is what is done while the tables are empty; nothing looks at them afterwards.
+/// Executes the SQL `looked` while the tables are empty. Autovacuum is off, so that the statistics stay as they are.
 fn fill_up(server: &Server, looked: &str) {
     let url = server.database();
     let broker = Broker::builder().provider(Postgres::new(&url).open().expect("it opens")).start().expect("it starts");
@@ -47,7 +47,7 @@ fn fill_up(server: &Server, looked: &str) {
     }
     broker.resume(subscription).expect("it is there");
     wait_until("all are handled", || handled.load(Ordering::SeqCst) == FEW + MANY);
-    // What a session has read is counted when it ends.
+    // PostgreSQL counts the reads of a session when the session ends.
     assert!(broker.stop(PATIENCE).is_clean());
     drop(broker);
     let sessions = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()";

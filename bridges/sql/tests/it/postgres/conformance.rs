@@ -1,4 +1,4 @@
-//! PostgreSQL passes the suite of all providers: brokers that share a database, each with connections of its own.
+//! The suite of all providers on PostgreSQL: brokers that share a database, each with its own connections.
 
 use std::time::Duration;
 

@@ -1,6 +1,7 @@
-//! The example does what it says: two processes share the events of a database, and each event is handled by one of them.
+//! The example: two processes share the events of a database, and each event is handled by one of them.
 //!
-//! A run of all tests of the package builds it; a run of this one needs `cargo build -p eventbroker-sql --features postgres --example postgres` first.
+//! A run of all tests of the package builds the example. A run of this test alone needs this command first:
+//! `cargo build -p eventbroker-sql --features postgres --example postgres`.
 
 use eventbroker_conformance::example;
 

@@ -1,5 +1,5 @@
-//! A server that does not answer: what was asked may have been done, and is not done twice; what is held while it is away stays held, and
-//! nobody hears of a connection that nobody used.
+//! A request whose answer is lost may have taken effect, and does not take effect twice. Leases survive an outage, and
+//! the loss of an idle connection fails no call.
 
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -38,7 +38,7 @@ fn what_was_cut_while_nobody_used_it_fails_no_call() {
     faults::cut_while_idle(&broker, &proxy);
 }
 
-/// Nobody could extend a lease, so nobody is taken for dead: what is held is handled once.
+/// No member can extend a lease during the outage, so none counts as dead, and leased deliveries are handled once.
 #[test]
 fn who_lives_keeps_its_leases_when_the_server_was_away_for_longer() {
     const EVENTS: usize = 50;
@@ -50,7 +50,7 @@ fn who_lives_keeps_its_leases_when_the_server_was_away_for_longer() {
     broker
         .subscribe_with(SubscribeOptions::new("held.*").name("all").concurrency(1), move |_| {
             called.fetch_add(1, Ordering::SeqCst);
-            // It passes when the gate is gone.
+            // `recv` returns when the test drops the gate.
             let _ = passes.lock().expect("no panic under the lock").recv();
         })
         .expect("a subscription");
@@ -60,7 +60,7 @@ fn who_lives_keeps_its_leases_when_the_server_was_away_for_longer() {
     thread::sleep(2 * lease_time);
     proxy.set_down(false);
     wait_until("it takes events again", || broker.publish(event("held.it")).is_ok());
-    // By then whoever was taken for dead would have lost everything.
+    // By then a member that counted as dead would have lost its deliveries.
     thread::sleep(3 * lease_time);
     drop(gate);
     let completed = Filter { status: Some(Status::Completed), ..Filter::default() };

@@ -29,13 +29,13 @@ fn start(url: &str) -> Broker {
         .expect("it starts")
 }
 
-/// A broker with a subscription to everything, and what comes to that.
+/// A broker with a subscription to all events, and the events that the subscription receives.
 fn listening(url: &str) -> (Broker, Receiver<Event>) {
     let broker = start(url);
     let (sender, calls) = channel();
     broker
         .subscribe_with(SubscribeOptions::new("*").name("all"), move |delivery| {
-            // Nobody listens any more when the test has seen enough.
+            // The receiver is dropped when the test has ended.
             let _ = sender.send(delivery.event().clone());
         })
         .expect("a subscription");
@@ -65,7 +65,7 @@ fn a_row_that_is_no_event_fails_by_itself() {
     let insert = "INSERT INTO events (id, source, type, payload) VALUES ('a', 'database', 'good.it', '1'),
          ('b', 'database', 'a type with spaces', '1'), ('d', 'nowhere', 'good.it', '1'), ('e', 'database', 'good.it', '1')";
     other.batch_execute(insert).expect("some rows");
-    // Without a key, in whichever order.
+    // Events without a key arrive in any order.
     let good = [(); 2].map(|()| calls.recv_timeout(PATIENCE).expect("it is delivered").id().to_string());
     assert_eq!(BTreeSet::from(good), ["a", "e"].map(str::to_owned).into());
     assert!(broker.stop(PATIENCE).is_clean());
@@ -103,7 +103,7 @@ fn what_is_committed_arrives_and_what_is_rolled_back_does_not() {
     assert_eq!(calls.try_iter().count(), 0, "and nothing else");
 }
 
-/// Fifty writers at a time, each of which commits when it likes, beside one that has written and does nothing any more.
+/// Fifty concurrent writers commit at varying times beside an idle transaction that has inserted a row.
 #[test]
 fn nothing_is_lost_when_transactions_commit_out_of_order_beside_an_idle_one() {
     const WRITERS: usize = 50;
@@ -125,7 +125,7 @@ fn nothing_is_lost_when_transactions_commit_out_of_order_beside_an_idle_one() {
                     let mut transaction = client.transaction().expect("a transaction");
                     let event = Event::builder(Source::System, "work.it").payload(&(writer, number)).build();
                     publish_in(&mut transaction, &event.expect("a valid event")).expect("it is stored");
-                    // The order of the commits is not that of the positions.
+                    // The transactions commit in another order than that of the positions.
                     thread::sleep(Duration::from_micros((writer * 7919 + number * 104_729) as u64 % 4_000));
                     transaction.commit().expect("it is committed");
                 }
@@ -143,7 +143,7 @@ fn nothing_is_lost_when_transactions_commit_out_of_order_beside_an_idle_one() {
     assert!(so_long < age && age < so_long + PATIENCE, "{age:?}, at least {so_long:?}");
     open.commit().expect("it is committed");
     assert_eq!(calls.recv_timeout(PATIENCE).expect("it is delivered").id(), kept_back.id());
-    // Those of other tests are younger.
+    // The transactions of other tests are younger.
     assert!(oldest().is_none_or(|left| left < age));
     assert!(broker.stop(PATIENCE).is_clean());
 }
@@ -176,7 +176,7 @@ fn an_outbox_checks_its_table() {
     assert!(error.to_string().contains("table_name"), "{error}");
 }
 
-/// A member whose lease was lost a moment ago may still hold the row's lock when the next one claims.
+/// A member that has just lost its lease may still hold the row's lock when the next member claims.
 #[test]
 fn while_a_row_is_locked_what_is_behind_it_in_its_key_waits_too() {
     let url = database();
@@ -195,13 +195,13 @@ fn while_a_row_is_locked_what_is_behind_it_in_its_key_waits_too() {
     let lock = "SELECT 1 FROM events_deliveries d JOIN events e USING (position) WHERE e.id = $1 FOR UPDATE OF d";
     assert_eq!(held.query(lock, &[&first.to_string()]).expect("it is locked").len(), 1);
     let (sender, calls) = channel();
-    // Nobody listens any more when the test has seen enough.
+    // The receiver is dropped when the test has ended.
     broker
         .subscribe_with(options(), move |delivery| _ = sender.send(delivery.event().id().clone()))
         .expect("it is free");
     let next = || calls.recv_timeout(PATIENCE).expect("it is delivered");
     assert_eq!(next(), other);
-    // What could be claimed before this one has been.
+    // All deliveries that can be claimed before `later` have been claimed.
     let later = publish(None);
     assert_eq!(next(), later);
     held.rollback().expect("it is over");
@@ -209,7 +209,7 @@ fn while_a_row_is_locked_what_is_behind_it_in_its_key_waits_too() {
     assert!(broker.stop(PATIENCE).is_clean());
 }
 
-/// By a client that knows texts and numbers and nothing of ours.
+/// The client executes the statement with text and integer parameters only.
 #[test]
 fn the_statement_stores_the_same_event_through_any_client() {
     let url = database();

@@ -1,4 +1,5 @@
-//! What can be wrong with a server, a role or a setting: a clear error that names it and shows no secret, nothing lost, and no panic.
+//! Faults of a server, a role or a setting. The error names the fault and shows no secret, no event is lost, and
+//! nothing panics.
 
 use std::sync::mpsc::channel;
 use std::time::Duration;
@@ -61,7 +62,7 @@ fn addresses_that_are_none_are_told_without_their_secrets() {
     }
 }
 
-/// This server does not speak TLS, so what insists on it fails, and nothing was sent in the clear.
+/// The server has no TLS, so an address with `sslmode=require` is refused and no password is sent in plain text.
 #[test]
 fn a_password_goes_to_another_machine_only_over_tls() {
     let url = server().database();
@@ -191,7 +192,7 @@ fn many_may_make_the_tables_at_once() {
     });
 }
 
-/// What the documentation grants is enough, and without it the error names what is missing.
+/// The documented grants suffice. Without them the error names the missing right.
 #[test]
 fn a_role_needs_the_rights_that_are_documented_and_no_more() {
     let url = server().database();
@@ -226,7 +227,7 @@ fn a_role_needs_the_rights_that_are_documented_and_no_more() {
     assert_eq!(eventbroker_sql::postgres::publish_in(&mut transaction, &sold), Ok(true));
     transaction.commit().expect("it is committed");
     assert_eq!(&calls.recv_timeout(PATIENCE).expect("it is delivered"), sold.id());
-    // Taken away while it runs: nothing is accepted that is not stored, and it goes on when the right is there again.
+    // The right is revoked while the broker runs. The event is stored and delivered once the right is granted again.
     owner.batch_execute(&format!("REVOKE INSERT ON events FROM {poor}")).expect("a right");
     let unknown = broker.publish(event()).expect_err("it can't be stored");
     assert!(matches!(unknown, PublishError::Unknown { .. }), "{unknown}");
@@ -249,7 +250,7 @@ fn a_server_that_may_only_be_read_is_told() {
     assert!(error.contains("read-only"), "{error}");
 }
 
-/// An async program may open, ask, stop and drop on its own threads: the connections are elsewhere.
+/// An async program may open, query, stop and drop on its own threads; the connections use other threads.
 #[test]
 fn it_works_inside_an_async_program() {
     let url = server().database();

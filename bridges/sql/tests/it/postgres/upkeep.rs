@@ -1,5 +1,4 @@
-//! What the provider sees to by itself on a server: old events go, and what nobody reads has
-//! a bound.
+//! Housekeeping on PostgreSQL: events are removed after their retention, and the backlog is bounded.
 
 use std::time::Duration;
 

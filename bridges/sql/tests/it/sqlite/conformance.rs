@@ -1,4 +1,4 @@
-//! SQLite passes the suite of all providers: brokers that share a file, each with connections of its own.
+//! The suite of all providers on SQLite: brokers that share a file, each with its own connections.
 
 use std::time::Duration;
 

@@ -22,7 +22,7 @@ fn a_plain_insert_is_delivered_with_what_it_says_and_defaults_for_the_rest() {
     let (sender, calls) = channel();
     broker
         .subscribe_with(SubscribeOptions::new("public.*.create").name("all"), move |delivery| {
-            // Nobody listens any more when the test has seen enough.
+            // The receiver is dropped when the test has ended.
             let _ = sender.send(delivery.event().clone());
         })
         .expect("a subscription");
@@ -53,7 +53,7 @@ fn a_row_that_is_no_event_fails_by_itself() {
     let (sender, calls) = channel();
     broker
         .subscribe_with(SubscribeOptions::new("*").name("all"), move |delivery| {
-            // As above.
+            // The receiver is dropped when the test has ended.
             let _ = sender.send(delivery.event().id().to_string());
         })
         .expect("a subscription");
@@ -65,7 +65,7 @@ fn a_row_that_is_no_event_fails_by_itself() {
              ('c', 'database', 'good.it', 'no JSON'), ('d', 'nowhere', 'good.it', '1'), ('e', 'database', 'good.it', '1')",
         )
         .expect("some rows");
-    // Without a key, in whichever order.
+    // Events without a key arrive in any order.
     let good = [(); 2].map(|()| calls.recv_timeout(PATIENCE).expect("it is delivered"));
     assert_eq!(BTreeSet::from(good), ["a", "e"].map(str::to_owned).into());
     assert!(broker.stop(PATIENCE).is_clean());
@@ -92,7 +92,7 @@ fn what_another_client_executes_is_the_same_event() {
     let (sender, calls) = channel();
     broker
         .subscribe_with(SubscribeOptions::new("shop.**").name("all"), move |delivery| {
-            // Nobody listens any more when the test has seen enough.
+            // The receiver is dropped when the test has ended.
             let _ = sender.send(delivery.event().clone());
         })
         .expect("a subscription");
@@ -106,7 +106,7 @@ fn what_another_client_executes_is_the_same_event() {
         .expect("a valid event");
     let outbox = Outbox::new("events").expect("a name");
     let (sql, values) = outbox.statement(&event);
-    // As a client would that knows nothing of ours.
+    // Another client binds the values with the types of its own library.
     let values = values.map(|value| match value {
         SqlValue::Null => Value::Null,
         SqlValue::Integer(number) => Value::Integer(number),

@@ -1,4 +1,4 @@
-//! What can be wrong with a file or a setting: a clear error that names it, nothing lost, and no panic.
+//! Faults of a file or a setting. The error names the fault, no event is lost, and nothing panics.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -42,7 +42,7 @@ fn values_with_quotes_are_values() {
     let (sender, calls) = channel();
     broker
         .subscribe_with(SubscribeOptions::new("it's.\"*\".*").name("na'me\"; --"), move |delivery| {
-            // Nobody listens any more when the test has seen enough.
+            // The receiver is dropped when the test has ended.
             let _ = sender.send(delivery.event().clone());
         })
         .expect_err("a wildcard is a whole segment");
@@ -130,12 +130,12 @@ fn many_may_open_a_new_file_at_once() {
     });
 }
 
-/// Runs a command of the system; false if it fails, or is not allowed.
+/// Runs a system command. Returns false if the command fails or is not permitted.
 fn run(command: &str, arguments: &[&str]) -> bool {
     Command::new(command).args(arguments).status().is_ok_and(|status| status.success())
 }
 
-/// A small file system of its own, unmounted at the end.
+/// A small tmpfs, unmounted on drop.
 struct SmallDisk<'a>(&'a Path);
 
 impl<'a> SmallDisk<'a> {
@@ -150,7 +150,7 @@ impl<'a> SmallDisk<'a> {
 
 impl Drop for SmallDisk<'_> {
     fn drop(&mut self) {
-        // Lazily: the broker may still hold files.
+        // Lazy, because the broker may still have files open.
         run("umount", &["-l", self.0.to_str().expect("a path")]);
     }
 }
@@ -203,7 +203,7 @@ fn a_file_that_may_only_be_read_is_refused_at_the_start() {
     let broker = Broker::builder().provider(Sqlite::new(&path).open().expect("it opens")).start().expect("it starts");
     let id = broker.publish(event(1)).expect("it is accepted").id;
     broker.stop(PATIENCE);
-    // It has the file open to look events up.
+    // The broker keeps the file open for queries until it is dropped.
     drop(broker);
     fs::set_permissions(&path, fs::Permissions::from_mode(0o444)).expect("a change");
     disk.remount("ro");

@@ -1,5 +1,5 @@
-//! What the provider sees to by itself: old events go, open ones stay, so does what a provider that is gone has left behind not, and
-//! what nobody reads has a bound.
+//! Housekeeping on SQLite: ended events are removed after the retention and open ones stay, subscriptions of dead
+//! brokers are removed, and the backlog is bounded.
 
 use std::sync::mpsc::channel;
 use std::thread;
@@ -85,7 +85,7 @@ fn a_broadcast_subscription_goes_with_its_broker_and_with_one_that_died() {
     let (sender, calls) = channel();
     for broker in [&one, &two] {
         let sender = sender.clone();
-        // Nobody listens any more when the test has seen enough.
+        // The receiver is dropped when the test has ended.
         broker.subscribe_with(wide(), move |_| _ = sender.send(())).expect("a subscription");
     }
     let connection = Connection::open(folder.file("events.db")).expect("it opens");
@@ -103,7 +103,7 @@ fn a_broadcast_subscription_goes_with_its_broker_and_with_one_that_died() {
         )
         .expect("a row");
     wait_until("the one of the dead is gone", || subscriptions() == 1);
-    // More than ten leases: the living shows that it lives.
+    // Longer than ten leases: the running broker extends `alive_until` of its subscription.
     thread::sleep(Duration::from_millis(2_500));
     one.publish(event("wide.it")).expect("it is accepted");
     calls.recv_timeout(PATIENCE).expect("it is called");
@@ -200,7 +200,7 @@ fn while_a_subscription_is_too_far_behind_nothing_more_is_stored() {
     assert!(matches!(&error, PublishError::Full { limit: FullLimit::Backlog { max: 10 }, .. }), "{error}");
     assert!(error.to_string().contains("max_backlog 10"), "{error}");
     assert_eq!(status(&broker, refused.id()), None);
-    // Another broker does not know it from its own store.
+    // The other broker does not have the event in its own store.
     let other = start(&sqlite);
     wait_until("it is full there too", || other.publish(event("another.it")).is_err());
     let again = other.publish(first.clone()).expect("it is stored already");
