@@ -29,7 +29,7 @@ fn the_rest_goes_on() {
     let expected = [
         "line 2: event: is not JSON",
         "line 4: type: segment 2 is empty",
-        "line 5: time: is not a time",
+        "line 5: time: is not an RFC 3339 time",
         "line 6: id: is the id of an earlier event",
         "line 7: payload: is 1048578 bytes long, at most 1048576",
         "line 8: event: is longer than 4194304 bytes",
