@@ -72,7 +72,7 @@ pub(crate) struct Outgoing {
     pub(crate) on_confirmed: OnConfirmed,
 }
 
-/// What the mirror thread does with the back end's answer.
+/// The step of the mirror thread that follows the back end's answer.
 pub(crate) enum OnConfirmed {
     /// Resolves the confirmation that a publisher waits for.
     Answer {

@@ -23,8 +23,8 @@ use crate::watch::{PATIENCE, RECOVERY, count_local, event, wait_until};
 /// The documented capacity of the buffer of published events.
 const BUFFER: u64 = 10_000;
 
-/// The lease of a broker whose answers are cut. A claim whose answer is lost holds its deliveries for one lease; a member on a busy machine
-/// must be able to extend its own leases within it.
+/// The lease of a broker whose answers are cut. A claim whose answer is lost holds its deliveries for one lease; a member
+/// on a busy machine must be able to extend its own leases within it.
 pub const LEASE: Duration = Duration::from_secs(2);
 /// The most events of [`lost_answers`] that wait: publishers do not outrun the handlers.
 const AHEAD: u64 = 200;
@@ -35,7 +35,7 @@ const AHEAD: u64 = 200;
 /// # Panics
 /// If an event was lost, repeated or out of order, or the load resumed too late.
 pub fn lost_answers(broker: &Broker, proxy: &Proxy) {
-    let cuts = setting("CUTS", 20);
+    let cuts = setting("CUTS", 60);
     let (sender, handled) = channel();
     let count = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&count);
@@ -92,10 +92,8 @@ pub fn lost_answers(broker: &Broker, proxy: &Proxy) {
     let account = accepted.account(&calls);
     println!("{cuts} answers cut, resumed within {slowest:?}: {account}");
     account.check();
-    // A machine that stalls for a whole lease makes a member lose deliveries; the member counts them.
-    let leases_lost = broker.stats().bridge.map_or(0, |bridge| bridge.leases_lost);
-    assert!(account.repeated as u64 <= leases_lost, "{account}, of {leases_lost} lost leases");
-    assert!(slowest < RECOVERY + LEASE, "resumed after {slowest:?}");
+    assert_eq!(account.repeated, 0, "{account}");
+    assert!(slowest < RECOVERY, "resumed after {slowest:?}");
 }
 
 /// Idle connections are cut, as a firewall does: the next call does not fail.
@@ -190,14 +188,12 @@ pub fn away(broker: &Broker, proxy: &Proxy) {
 /// # Panics
 /// If an event was lost or out of order, or the load resumed too late.
 pub fn link_down(name: &str, provider: Provider, set_up: impl Fn(bool)) {
-    let down = load::down(Duration::from_secs(3));
-    // The kernel sends again after pauses that double: the one that lasts when the link is back may be as long as the link was down. After
-    // about 6 s without an answer a bridge makes a new connection instead.
-    let recovery = RECOVERY + down.min(Duration::from_secs(6));
     let broker = load::start(provider);
-    load::run_within(recovery, name, &broker, 100, |load| {
+    load::run(name, &broker, 100, |load| {
         set_up(false);
-        thread::sleep(down);
+        // TCP retransmits about 0.2, 0.6, 1.4, 3.0 and 6.2 s after the first loss. The link is up again between two of
+        // these times, not at one of them.
+        thread::sleep(load::down(Duration::from_secs(2)));
         set_up(true);
         load.goes_on();
         assert!(load.unknown() > 0, "nobody waits longer than the deadline");

@@ -144,7 +144,7 @@ mod tests {
     use super::*;
     use crate::folder;
 
-    /// What is wrong with sources that stand in `lib.rs`, `low.rs`, `low/part.rs` and `high.rs`, in this order from below: low, high, lib.
+    /// The violations of sources that stand in `lib.rs`, `low.rs`, `low/part.rs` and `high.rs`, in this order from below: low, high, lib.
     fn wrong_with(files: [&str; 4]) -> Vec<String> {
         let src = folder::new("rooms");
         fs::create_dir(src.join("low")).expect("a folder");
