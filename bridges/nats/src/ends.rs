@@ -18,7 +18,7 @@ use crate::names::token;
 use crate::registry::DEAD;
 use crate::runtime::Session;
 use crate::state::{number, write};
-use crate::status::note;
+use crate::status::{self, note};
 
 /// A dead letter, as it is stored.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -57,6 +57,7 @@ pub(crate) async fn tell(session: &Session, database: &Database, end: &End) -> R
                     note.retries = note.retries.max(retries);
                     if held.leg.again {
                         note.again.remove(&held.leg.unit);
+                        note.dead.remove(&held.leg.unit);
                     }
                     if keeps == Status::Full {
                         note.done.insert(held.leg.unit.clone(), now);
@@ -69,13 +70,26 @@ pub(crate) async fn tell(session: &Session, database: &Database, end: &End) -> R
             }
         }
         LeaseOutcome::Dead { attempts, error, .. } => {
-            bury(session, database, held, outcome).await?;
-            if keeps != Status::Off || held.leg.again {
+            let dead = |note: &mut status::Note| {
+                if keeps != Status::Off {
+                    note.retries = note.retries.max(attempts.saturating_sub(1));
+                    note.dead.insert(held.leg.unit.clone(), error.clone());
+                }
+            };
+            // A dead letter may be requeued as soon as it is published; the requeue sets `again`. A requeued delivery has that mark from its
+            // own requeue, so its note is written before. For another delivery the mark says that this letter was requeued already.
+            if held.leg.again {
                 note(session, database, held.event.id(), |note| {
                     note.again.remove(&held.leg.unit);
-                    if keeps != Status::Off {
-                        note.retries = note.retries.max(attempts.saturating_sub(1));
-                        note.dead.insert(held.leg.unit.clone(), error.clone());
+                    dead(note);
+                })
+                .await?;
+            }
+            bury(session, database, held, outcome).await?;
+            if !held.leg.again && keeps != Status::Off {
+                note(session, database, held.event.id(), |note| {
+                    if !note.again.contains(&held.leg.unit) {
+                        dead(note);
                     }
                 })
                 .await?;

@@ -261,7 +261,8 @@ fn a_requeue_does_not_end_the_wait_of_a_publish_sync() {
     gate.open();
     let report = receive(&report, "the report").expect("room");
     assert!(report.open.is_empty(), "publish_sync waits for the slow delivery: {report:?}");
-    let verdicts: Vec<_> = report.settled.iter().map(|it| (&*it.name, it.verdict)).collect();
+    let mut verdicts: Vec<_> = report.settled.iter().map(|it| (&*it.name, it.verdict)).collect();
+    verdicts.sort_unstable_by_key(|it| it.0);
     assert_eq!(verdicts, [("fails", Verdict::Dead), ("slow", Verdict::Done)]);
 }
 

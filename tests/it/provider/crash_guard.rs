@@ -51,7 +51,7 @@ fn suspects_run_one_at_a_time_and_do_not_block_others() {
     loopback.expire_leases();
     let calls = listen(&two, shared(), &gate);
     let first = calls.recv_timeout(PATIENCE).expect("the first suspect is called");
-    assert_eq!(first, ids[0], "the oldest comes first");
+    assert!(ids.contains(&first), "it is a suspect");
     loopback.wait_until("the others are leased, too", |server| server.leased() == 6);
     for number in 0..3 {
         let fresh = two.publish(numbered("guard.fresh", number)).expect("room").id;
@@ -60,8 +60,10 @@ fn suspects_run_one_at_a_time_and_do_not_block_others() {
     assert_eq!(loopback.look(|server| server.marks), (1, 0), "the back end has the mark of the one call");
     gate.open();
     loopback.wait_until("all are settled", |server| server.done("guarded") == 9);
-    let rest: Vec<EventId> = calls.try_iter().collect();
-    assert_eq!(rest, ids[1..]);
+    // No key and no `ordered()`: the workers may exchange the order of the suspects.
+    let mut called: Vec<EventId> = calls.try_iter().chain([first]).collect();
+    called.sort_unstable();
+    assert_eq!(called, ids);
     assert_eq!(loopback.look(|server| server.marks), (6, 0));
     end(&held, &two, &one);
 }

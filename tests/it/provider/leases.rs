@@ -89,7 +89,7 @@ fn verdicts_share_the_round_trips() {
         broker.publish(numbered("lease.it", number)).expect("accepted");
         calls.recv_timeout(PATIENCE).expect("the handler is called");
     }
-    wait_until("all are handled", || broker.stats().deliveries.done == 101);
+    wait_until("all verdicts wait for the back end", || broker.stats().in_flight == 0);
     loopback.hold_settles(false);
     done(&loopback, 101);
     assert_eq!(loopback.look(|server| server.settles), 2);

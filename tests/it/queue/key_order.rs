@@ -11,7 +11,7 @@ use eventbroker::{
     Broker, Delivery, Event, HandlerError, Outcome, Overflow, RetryPolicy, Source, SubscribeOptions, Verdict,
 };
 
-use crate::support::{Gate, PATIENCE, Settlements, manual_clock, number_of, stats_of, wait_until};
+use crate::support::{Gate, PATIENCE, Settlements, manual_clock, number_of, stats_of, wait_for_retries, wait_until};
 
 fn keyed_number(key: &str, number: u64) -> Event {
     Event::builder(Source::System, "a").key(key).payload(&number).build().expect("a valid event")
@@ -42,8 +42,7 @@ fn events_behind_a_waiting_retry_wait_and_other_keys_go_on() {
     assert_eq!(stats_of(&broker, "s").waiting, 3);
 
     clock.advance(Duration::from_secs(1));
-    wait_until("the event has failed again", || stats_of(&broker, "s").attempts == 5);
-    wait_until("the retry waits again", || stats_of(&broker, "s").waiting == 3);
+    wait_for_retries(&broker, 5, 3);
     let later = publish("k", 7);
     assert_eq!(settlements.so_far(), []);
 

@@ -40,7 +40,9 @@ fn flood(overflow: Overflow, publish: impl Fn(&Broker, u64) -> bool + Sync) -> (
             .collect();
         publishers.into_iter().map(|publisher| publisher.join().expect("no panic")).sum()
     });
-    wait_until("all are settled", || broker.stats().in_flight == 0);
+    wait_until("all are settled and reported", || {
+        broker.stats().in_flight == 0 && settled.lock().expect("no panic").len() as u64 >= 2 * accepted
+    });
 
     let stats = broker.stats();
     assert_eq!((stats.accepted, stats.rejected), (accepted, PUBLISHERS * EVENTS - accepted));

@@ -55,8 +55,12 @@ impl Scene {
     }
 
     /// Waits until this many deliveries wait for a retry, or behind one.
+    /// Waits until `count` deliveries wait for a retry. Those parked behind one have left the queue.
     fn wait_for_waiting(&self, count: u64) {
-        wait_until("the deliveries wait", || stats_of(&self.broker, "dropping").waiting == count);
+        wait_until("the deliveries wait", || {
+            let stats = stats_of(&self.broker, "dropping");
+            (stats.waiting, stats.queued) == (count, 0)
+        });
     }
 
     fn dropped(&self) -> u64 {

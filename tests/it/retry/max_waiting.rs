@@ -37,8 +37,12 @@ fn scene(options: SubscribeOptions, max_waiting: usize) -> (Broker, ManualClock,
     (broker, clock, settlements)
 }
 
+/// Waits until `count` deliveries wait for a retry, and no other one is queued or running.
 fn wait_for_waiting(broker: &Broker, count: u64) {
-    wait_until("the retries wait", || stats_of(broker, "s").waiting == count);
+    wait_until("the retries wait", || {
+        let stats = stats_of(broker, "s");
+        (stats.waiting, stats.queued, stats.running) == (count, 0, 0)
+    });
 }
 
 fn assert_full(outcome: Result<eventbroker::Accepted, PublishError>) {
@@ -58,7 +62,7 @@ fn a_waiting_retry_holds_no_place_and_no_thread() {
     }
     let stats = stats_of(&broker, "s");
     assert_eq!((stats.queued, stats.running, stats.waiting, stats.attempts), (0, 0, 20, 20));
-    assert_eq!(broker.stats().workers_busy, 0);
+    wait_until("the only worker is free", || broker.stats().workers_busy == 0);
     let fine = broker.publish(numbered("a", FINE)).expect("accepted");
     assert_eq!(settlements.next().id, fine.id);
 

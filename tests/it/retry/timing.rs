@@ -191,8 +191,10 @@ fn a_waiting_retry_holds_neither_a_worker_nor_a_place_in_the_queue() {
     let settlements = Settlements::of(&broker);
     for number in 0..5 {
         broker.publish(numbered("x", number)).expect("room");
-        wait_until("the retry waits", || broker.stats().subscriptions[0].waiting == number + 1);
-        assert_eq!((broker.stats().subscriptions[0].queued, broker.stats().workers_busy), (0, 0));
+        wait_until("the retry waits, the queue is empty, and the worker is free", || {
+            let stats = broker.stats();
+            (stats.subscriptions[0].waiting, stats.subscriptions[0].queued, stats.workers_busy) == (number + 1, 0, 0)
+        });
     }
     broker.publish(numbered("x", 5)).expect("room");
     assert_eq!(settlements.next().verdict, Verdict::Done);

@@ -25,7 +25,6 @@ fn of_a_backlog_the_latest_terminal_events_are_kept() {
 
     gate.open();
     ids.iter().for_each(|id| assert_eq!(settlements.next().id, *id));
-    // The last verdict is reported before its event counts as settled.
     assert!(broker.stop(PATIENCE).is_clean());
     let store = broker.store_stats();
     assert_eq!(store.events, store.completed);

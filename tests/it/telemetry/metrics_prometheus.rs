@@ -24,7 +24,7 @@ fn text() -> String {
     }
     wait_until("all events are settled", || {
         let stats = broker.stats();
-        stats.deliveries.done == 2 && stats.deliveries.dead == 1 && stats.in_flight == 0
+        stats.deliveries.done == 2 && stats.deliveries.dead == 1 && (stats.in_flight, stats.workers_busy) == (0, 0)
     });
     broker.metrics().to_prometheus()
 }

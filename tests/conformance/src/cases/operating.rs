@@ -29,9 +29,9 @@ pub fn lag_reports_ready_leased_and_dead_deliveries(subject: &dyn Subject) {
     publish_all(&broker, sent.iter().cloned());
     calls.next();
     dead_letters(&broker, 10);
-    eventually("all deliveries are leased by `busy`", || {
-        let busy = lag_of(&broker, "busy");
-        (busy.ready, busy.leased) == (0, 10)
+    eventually("all deliveries are leased by `busy`, and `dead` holds none", || {
+        let (busy, dead) = (lag_of(&broker, "busy"), lag_of(&broker, "dead"));
+        (busy.ready, busy.leased, dead.leased) == (0, 10, 0)
     });
     let (away, dead) = (lag_of(&broker, "away"), lag_of(&broker, "dead"));
     assert_eq!((away.pattern.as_str(), away.ready, away.leased, away.dead), ("lag.*", 10, 0, 0));
