@@ -1,7 +1,8 @@
 //! A NATS server with JetStream for tests, in a temporary folder, on a free local port, with file streams. It is killed
 //! when the process that started it ends, even by a kill.
 //!
-//! The program is `nats-server`, or the one named by `NATS_SERVER`. Three servers form a [`Cluster`].
+//! The program is the one that `scripts/nats-server` downloads, or the one named by `NATS_SERVER`. Three servers form a
+//! [`Cluster`].
 
 mod cluster;
 
@@ -11,7 +12,7 @@ use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
@@ -113,11 +114,10 @@ impl Server {
 
     /// Starts the program without waiting.
     fn launch(&self) {
-        let program = env::var("NATS_SERVER").unwrap_or_else(|_| "nats-server".to_owned());
         // The shell's standard input closes when this process ends, even by a kill; then the shell kills the server.
         let script = r#""$@" >>log 2>&1 & server=$!; echo $server >pid; read -r _; kill -9 $server; wait $server"#;
         let mut guard = Command::new("sh");
-        guard.args(["-c", script, "guard"]).args(&self.runner).args([&program, "-c", "config"]);
+        guard.args(["-c", script, "guard"]).args(&self.runner).arg(program()).args(["-c", "config"]);
         guard.current_dir(&self.folder).stdin(Stdio::piped());
         let guard = guard.stdout(Stdio::null()).stderr(Stdio::null()).process_group(0).spawn().expect("a shell");
         *self.guard.lock().expect("no panic under the lock") = Some(guard);
@@ -194,6 +194,20 @@ impl Server {
     pub fn log(&self) -> String {
         fs::read_to_string(self.folder.join("log")).unwrap_or_default()
     }
+}
+
+/// The program of the server.
+fn program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        if let Some(program) = env::var_os("NATS_SERVER") {
+            return program.into();
+        }
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/nats-server");
+        let output = Command::new(script).output().expect("a shell");
+        assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("a path").trim_end().into()
+    })
 }
 
 /// A port that is free now. Another program is unlikely to bind just this one before the server does.
