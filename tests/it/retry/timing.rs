@@ -145,14 +145,18 @@ fn jitter_spreads_retries_that_failed_at_the_same_moment() {
     run.clock.advance(5 * SECOND - MILLISECOND);
     let mut due = Vec::new();
     for _ in 0..11 {
-        // Once the probe has been retried, all due retries have been enqueued.
+        // Once the probe has been retried, all due retries have been enqueued. Then they are settled.
         run.clock.advance(SECOND);
         run.broker.publish(event("probe")).expect("room");
         let mut count = 0;
         while run.settlements.next().event_type != "probe" {
             count += 1;
         }
-        due.push(count);
+        wait_until("all due retries are settled", || {
+            let stats = run.broker.stats().subscriptions.swap_remove(0);
+            (stats.queued, stats.running) == (0, 0)
+        });
+        due.push(count + run.settlements.so_far().len());
     }
     assert!(due.iter().filter(|count| **count > 0).count() >= 4, "retries per second: {due:?}");
     wait_until("all are dead", || run.broker.stats().subscriptions[0].deliveries.dead == EVENTS as u64);
