@@ -138,28 +138,27 @@ fn without_retries_the_first_failure_is_final() {
 #[test]
 fn jitter_spreads_retries_that_failed_at_the_same_moment() {
     const EVENTS: usize = 40;
+    let clock = manual_clock();
+    let broker = Broker::builder().manual_clock(&clock).start().expect("valid settings");
     let policy = RetryPolicy { max_retries: 1, jitter: 0.5, ..RetryPolicy::fixed(1, 10 * SECOND) };
-    let run = Run::new(policy, || HandlerError::retry("no"));
-    (0..EVENTS).for_each(|_| drop(run.broker.publish(event("x")).expect("room")));
-    wait_until("all retries wait", || run.broker.stats().subscriptions[0].waiting == EVENTS as u64);
-    run.clock.advance(5 * SECOND - MILLISECOND);
+    let fail = |delivery: &Delivery<'_>| match delivery.event().event_type().as_str() {
+        "j.probe" => Err::<(), _>(HandlerError::retry_after(Duration::ZERO, "again")),
+        _ => Err(HandlerError::retry("no")),
+    };
+    broker.subscribe_with(SubscribeOptions::new("j.*").retry(policy).concurrency(1), fail).expect("valid");
+    let settlements = Settlements::of(&broker);
+    (0..EVENTS).for_each(|_| drop(broker.publish(event("j.x")).expect("room")));
+    wait_until("all retries wait", || broker.stats().subscriptions[0].waiting == EVENTS as u64);
+    clock.advance(5 * SECOND - MILLISECOND);
     let mut due = Vec::new();
     for _ in 0..11 {
-        // Once the probe has been retried, all due retries have been enqueued. Then they are settled.
-        run.clock.advance(SECOND);
-        run.broker.publish(event("probe")).expect("room");
-        let mut count = 0;
-        while run.settlements.next().event_type != "probe" {
-            count += 1;
-        }
-        wait_until("all due retries are settled", || {
-            let stats = run.broker.stats().subscriptions.swap_remove(0);
-            (stats.queued, stats.running) == (0, 0)
-        });
-        due.push(count + run.settlements.so_far().len());
+        clock.advance(SECOND);
+        // The retry of the probe is due now, so it comes behind all that were due before.
+        broker.publish(event("j.probe")).expect("room");
+        due.push(std::iter::from_fn(|| Some(settlements.next())).take_while(|it| it.event_type != "j.probe").count());
     }
     assert!(due.iter().filter(|count| **count > 0).count() >= 4, "retries per second: {due:?}");
-    wait_until("all are dead", || run.broker.stats().subscriptions[0].deliveries.dead == EVENTS as u64);
+    assert_eq!(due.iter().sum::<usize>(), EVENTS, "retries per second: {due:?}");
 }
 
 #[test]
