@@ -17,8 +17,10 @@ use crate::watch::Watch;
 
 /// How long those who live may take to show it when the server is back: their connections' pauses, and those of their threads.
 const RETURN: Duration = Duration::from_secs(2);
-/// How long it waits for the server at a time: so late it sees that it was woken.
+/// The first wait at the server, and so the latency of the waker.
 const WAIT: Duration = Duration::from_millis(100);
+/// The longest wait while nothing comes. Each is twice as long as the one before, so that an idle member seldom wakes.
+const IDLE_WAIT: Duration = Duration::from_millis(250);
 
 #[derive(Debug)]
 pub(crate) struct RedisIngest {
@@ -84,12 +86,14 @@ impl RedisIngest {
     /// Waits until something is stored after these entries, somebody rings or wakes it, or there is something to see to.
     fn wait(&mut self, lasts: &Lasts, deadline: Instant) -> Result<(), BackendError> {
         let until = deadline.min(self.next_care).min(self.upkeep.next()).min(self.watch.next());
+        let mut longest = WAIT;
         loop {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() || self.database.woken.load(Ordering::SeqCst) {
                 return Ok(());
             }
-            let block = left.min(WAIT).as_millis().max(1) as u64;
+            let block = left.min(longest).as_millis().max(1) as u64;
+            longest = (2 * longest).min(IDLE_WAIT);
             let heard = self.link.wait(|connection| {
                 let mut read = redis::cmd("XREAD");
                 read.arg("COUNT").arg(1).arg("BLOCK").arg(block).arg("STREAMS");
