@@ -18,7 +18,9 @@ use crate::bell::Bell;
 use crate::names::TableName;
 
 /// How long a statement waits for another process.
-const BUSY: Duration = Duration::from_secs(5);
+pub(super) const BUSY: Duration = Duration::from_secs(5);
+/// The pause between two tries. Transactions are short; SQLite's own pauses grow to 100 ms.
+pub(super) const PAUSE: Duration = Duration::from_micros(500);
 /// Prepared statements that a connection keeps.
 const STATEMENTS: usize = 64;
 
@@ -144,9 +146,8 @@ fn connect(path: &Path, read_only: bool) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// Another process writes: its transactions are short, so it is asked again soon. SQLite's own pauses grow to 100 ms.
+/// Waits while another process writes.
 fn wait_while_busy(tries: i32) -> bool {
-    const PAUSE: Duration = Duration::from_micros(500);
     if PAUSE * u32::try_from(tries).unwrap_or(0) > BUSY {
         return false;
     }

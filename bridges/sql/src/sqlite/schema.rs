@@ -1,9 +1,12 @@
 //! The tables: how they are made and brought up to date.
 
 use std::path::Path;
+use std::thread;
+use std::time::Instant;
 
-use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params};
 
+use super::connection::{BUSY, PAUSE};
 use super::{OpenError, clock, pattern};
 use crate::names::TableName;
 
@@ -23,7 +26,7 @@ fn migration(text: &str, table: &TableName) -> String {
 /// Makes the tables or brings them up to date. Several processes may do so at the same time.
 pub(super) fn prepare(connection: &mut Connection, table: &TableName, path: &Path) -> Result<(), OpenError> {
     let file = |error: rusqlite::Error| OpenError::file(path, &error);
-    let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(file)?;
+    let mode = switch_to_wal(connection).map_err(file)?;
     if mode != "wal" {
         let reason = format!(
             "its journal mode is {mode}, and can't be WAL, without which nobody could read while it is written"
@@ -33,6 +36,20 @@ pub(super) fn prepare(connection: &mut Connection, table: &TableName, path: &Pat
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(file)?;
     migrate(&transaction, table, path)?;
     transaction.commit().map_err(file)
+}
+
+/// Switches the file to WAL, and returns the mode that it has then. Where two connections that switch could wait for each other, SQLite
+/// reports a busy file without calling the busy handler; so the switch is tried again.
+fn switch_to_wal(connection: &Connection) -> rusqlite::Result<String> {
+    let deadline = Instant::now() + BUSY;
+    loop {
+        match connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)) {
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && Instant::now() < deadline => {
+                thread::sleep(PAUSE);
+            }
+            mode => return mode,
+        }
+    }
 }
 
 fn migrate(transaction: &Transaction<'_>, table: &TableName, path: &Path) -> Result<(), OpenError> {
