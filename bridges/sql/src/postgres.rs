@@ -27,25 +27,13 @@
 //! GRANT UPDATE (status, completed_at) ON events TO publisher;
 //! ```
 
-mod address;
-mod connection;
-mod error;
-mod ingest;
-mod link;
-mod listener;
-mod mirror;
-mod operator;
-mod pattern;
+mod consume;
+mod publish;
 mod query;
-mod rows;
 mod schema;
-mod settler;
+mod settle;
 mod statements;
-mod store;
-mod tail;
-#[cfg(feature = "tls")]
-mod tls;
-mod transaction;
+mod transport;
 
 use std::fmt;
 use std::sync::Arc;
@@ -55,10 +43,10 @@ use eventbroker::provider::{BackendError, Capabilities, Provider};
 
 use crate::names::{InvalidName, TableName};
 use crate::settings;
-use address::Address;
-use connection::Database;
-use link::{Link, Sync};
-pub use transaction::{Outbox, publish_in};
+pub use publish::transaction::{Outbox, publish_in};
+use transport::address::Address;
+use transport::connection::Database;
+use transport::link::{Link, Sync};
 
 /// The channel of notifications, unless another one is chosen.
 const CHANNEL: &str = "resolvespec_events";
@@ -200,12 +188,12 @@ impl Postgres {
         let capabilities = capabilities.with_order_per_subscription();
         let capabilities = capabilities.with_start_positions().with_durable_broadcast().with_replay().with_tail();
         Ok(Provider::new("postgres", capabilities)
-            .with_store(Arc::new(store::PostgresStore::new(&database)))
-            .with_operator(Arc::new(operator::PostgresOperator::new(&database)))
-            .with_mirror(Box::new(mirror::PostgresMirror::new(&database)))
+            .with_store(Arc::new(query::store::PostgresStore::new(&database)))
+            .with_operator(Arc::new(query::operator::PostgresOperator::new(&database)))
+            .with_mirror(Box::new(publish::mirror::PostgresMirror::new(&database)))
             .with_ingest(
-                Box::new(ingest::PostgresIngest::new(&database)),
-                Box::new(settler::PostgresSettler::new(&database)),
+                Box::new(consume::PostgresIngest::new(&database)),
+                Box::new(settle::PostgresSettler::new(&database)),
             ))
     }
 }

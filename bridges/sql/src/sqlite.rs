@@ -11,21 +11,14 @@
 //! waits for a lock inside the process waits in turn, not in SQLite's busy loop. A publish is synced to the disk before it is
 //! accepted. Claims and verdicts are not synced, because a power loss may undo them: then they happen once more.
 
-mod clock;
-mod connection;
-mod ingest;
-mod mirror;
-mod operator;
-mod pattern;
-mod process;
-mod rows;
+mod consume;
+mod membership;
+mod publish;
+mod query;
 mod schema;
-mod settler;
+mod settle;
 mod statements;
-mod store;
-mod tail;
-mod transaction;
-mod watcher;
+mod transport;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -36,8 +29,8 @@ use eventbroker::provider::{Capabilities, Provider};
 
 use crate::names::{InvalidName, TableName};
 use crate::settings;
-use connection::Database;
-pub use transaction::{Outbox, publish_in};
+pub use publish::transaction::{Outbox, publish_in};
+use transport::connection::Database;
 
 /// The settings of a provider on an SQLite file.
 ///
@@ -140,16 +133,16 @@ impl Sqlite {
         settings::check(&self.consumer_group, self.lease_time, self.idle_expiry, self.max_backlog)
             .map_err(OpenError::Setting)?;
         let database = Arc::new(Database::open(self, &table)?);
-        let ingest = ingest::SqliteIngest::new(&database)?;
+        let ingest = consume::SqliteIngest::new(&database)?;
         let capabilities =
             Capabilities::none().with_durability().with_instances().with_groups().with_broadcast().with_order_per_key();
         let capabilities = capabilities.with_order_per_subscription();
         let capabilities = capabilities.with_start_positions().with_durable_broadcast().with_replay().with_tail();
         Ok(Provider::new("sqlite", capabilities)
-            .with_store(Arc::new(store::SqliteStore::new(&database)?))
-            .with_operator(Arc::new(operator::SqliteOperator::new(&database)?))
-            .with_mirror(Box::new(mirror::SqliteMirror::new(&database)))
-            .with_ingest(Box::new(ingest), Box::new(settler::SqliteSettler::new(&database))))
+            .with_store(Arc::new(query::store::SqliteStore::new(&database)?))
+            .with_operator(Arc::new(query::operator::SqliteOperator::new(&database)?))
+            .with_mirror(Box::new(publish::mirror::SqliteMirror::new(&database)))
+            .with_ingest(Box::new(ingest), Box::new(settle::SqliteSettler::new(&database))))
     }
 }
 

@@ -2,9 +2,9 @@
 
 use postgres::Error;
 
-use super::link::{Session, TIMEOUTS};
-use super::pattern;
 use crate::names::TableName;
+use crate::postgres::statements::pattern;
+use crate::postgres::transport::link::{Session, TIMEOUTS};
 
 /// The migrations, in order; the version of a schema is how many of them it has seen.
 const MIGRATIONS: &[&str] = &[include_str!("schema.sql")];
@@ -22,7 +22,7 @@ fn meta(table: &TableName) -> String {
 }
 
 /// All statements that make the tables.
-pub(super) fn text(table: &TableName) -> String {
+pub(crate) fn text(table: &TableName) -> String {
     let migrations = MIGRATIONS.iter().map(|text| migration(text, table)).collect::<String>();
     let (events, version) = (table.as_str(), MIGRATIONS.len());
     format!("{}{migrations}INSERT INTO {events}_meta VALUES ('version', {version});\n", meta(table))
@@ -30,7 +30,7 @@ pub(super) fn text(table: &TableName) -> String {
 
 /// Makes the tables or brings them up to date. Several instances may do so at the same time. If they are as they should be, no right to
 /// change them is needed.
-pub(super) fn prepare(session: &mut Session, table: &TableName) -> Result<Result<(), Problem>, Error> {
+pub(crate) fn prepare(session: &mut Session, table: &TableName) -> Result<Result<(), Problem>, Error> {
     let encoding: String = session.client.query_one("SHOW server_encoding", &[])?.try_get(0)?;
     if encoding != "UTF8" {
         return Ok(Err(format!("the database has the encoding {encoding}; UTF8 is required")));

@@ -1,12 +1,15 @@
 //! Every statement that is used on the tables, with the table's name in it. What is more than one step is a function of the database
 //! (`schema.sql`), so that it is one round trip. There is told why tables are joined by `BETWEEN x AND x`, and what `+ 0` is for.
 
-use super::pattern;
-use super::rows::{event_columns, progress_columns};
+pub(crate) mod pattern;
+pub(crate) mod rows;
+pub(crate) mod select;
+
 use crate::names::TableName;
+use crate::postgres::statements::rows::{event_columns, progress_columns};
 
 /// Selects the dead letters of a group; conditions may follow.
-pub(super) const SELECT_LETTER: &str = concat!(
+pub(crate) const SELECT_LETTER: &str = concat!(
     "SELECT ",
     progress_columns!(),
     ", d.dead_letter, s.name, d.reason, d.attempts, d.settled_at, d.errors, d.requeues FROM {events}_deliveries d \
@@ -16,57 +19,57 @@ pub(super) const SELECT_LETTER: &str = concat!(
 
 /// The statements. What they do is told where they are used.
 #[derive(Debug)]
-pub(super) struct Statements {
-    pub(super) insert: String,
-    pub(super) insert_one: String,
-    pub(super) by_id: String,
-    pub(super) select: String,
-    pub(super) position: String,
-    pub(super) claim: String,
-    pub(super) rescue: String,
-    pub(super) is_full: String,
-    pub(super) settle: String,
-    pub(super) mark: String,
-    pub(super) unmark: String,
-    pub(super) extend: String,
-    pub(super) tell: String,
-    pub(super) subscription: String,
-    pub(super) subscriptions: String,
-    pub(super) subscribe: String,
-    pub(super) change_pattern: String,
-    pub(super) backfill: String,
-    pub(super) note_missed: String,
-    pub(super) catch_up: String,
-    pub(super) caught_up: String,
-    pub(super) serve: String,
-    pub(super) unsubscribe: String,
-    pub(super) forget: String,
-    pub(super) orphans: String,
-    pub(super) gone: String,
-    pub(super) own: String,
-    pub(super) unused: String,
-    pub(super) name: String,
-    pub(super) unname: String,
-    pub(super) others: String,
-    pub(super) show_life: String,
-    pub(super) used: String,
-    pub(super) delete: String,
-    pub(super) counts: String,
-    pub(super) expire: String,
-    pub(super) count: String,
-    pub(super) counted: String,
-    pub(super) requeue: String,
-    pub(super) purge: String,
-    pub(super) replay: String,
-    pub(super) lag: String,
-    pub(super) dead: String,
-    pub(super) oldest_transaction: &'static str,
+pub(crate) struct Statements {
+    pub(crate) insert: String,
+    pub(crate) insert_one: String,
+    pub(crate) by_id: String,
+    pub(crate) select: String,
+    pub(crate) position: String,
+    pub(crate) claim: String,
+    pub(crate) rescue: String,
+    pub(crate) is_full: String,
+    pub(crate) settle: String,
+    pub(crate) mark: String,
+    pub(crate) unmark: String,
+    pub(crate) extend: String,
+    pub(crate) tell: String,
+    pub(crate) subscription: String,
+    pub(crate) subscriptions: String,
+    pub(crate) subscribe: String,
+    pub(crate) change_pattern: String,
+    pub(crate) backfill: String,
+    pub(crate) note_missed: String,
+    pub(crate) catch_up: String,
+    pub(crate) caught_up: String,
+    pub(crate) serve: String,
+    pub(crate) unsubscribe: String,
+    pub(crate) forget: String,
+    pub(crate) orphans: String,
+    pub(crate) gone: String,
+    pub(crate) own: String,
+    pub(crate) unused: String,
+    pub(crate) name: String,
+    pub(crate) unname: String,
+    pub(crate) others: String,
+    pub(crate) show_life: String,
+    pub(crate) used: String,
+    pub(crate) delete: String,
+    pub(crate) counts: String,
+    pub(crate) expire: String,
+    pub(crate) count: String,
+    pub(crate) counted: String,
+    pub(crate) requeue: String,
+    pub(crate) purge: String,
+    pub(crate) replay: String,
+    pub(crate) lag: String,
+    pub(crate) dead: String,
+    pub(crate) oldest_transaction: &'static str,
     /// The name of the table itself, for statements that depend on what is asked.
-    pub(super) events: String,
+    pub(crate) events: String,
 }
 
 impl Statements {
-    pub(super) fn new(table: &TableName) -> Self {
+    pub(crate) fn new(table: &TableName) -> Self {
         let fill = |text: &str| {
             text.replace("{matches:e.type}", &pattern::condition("e.type")).replace("{events}", table.as_str())
         };

@@ -4,14 +4,16 @@ use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
-use super::{OpenError, clock, pattern};
 use crate::names::TableName;
+use crate::sqlite::OpenError;
+use crate::sqlite::statements::pattern;
+use crate::sqlite::transport::clock;
 
 /// The migrations, in order; the version of a schema is how many of them it has seen.
 const MIGRATIONS: &[&str] = &[include_str!("schema.sql")];
 
 /// All migrations as one text.
-pub(super) fn text(table: &TableName) -> String {
+pub(crate) fn text(table: &TableName) -> String {
     MIGRATIONS.iter().map(|text| migration(text, table)).collect::<Vec<_>>().join("\n")
 }
 
@@ -21,7 +23,7 @@ fn migration(text: &str, table: &TableName) -> String {
 }
 
 /// Makes the tables or brings them up to date. Several processes may do so at the same time.
-pub(super) fn prepare(connection: &mut Connection, table: &TableName, path: &Path) -> Result<(), OpenError> {
+pub(crate) fn prepare(connection: &mut Connection, table: &TableName, path: &Path) -> Result<(), OpenError> {
     let file = |error: rusqlite::Error| OpenError::file(path, &error);
     let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(file)?;
     if mode != "wal" {

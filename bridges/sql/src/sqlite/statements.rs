@@ -1,6 +1,8 @@
 //! Every statement that is used on the tables, with the table's name in it.
 
-use super::pattern;
+pub(crate) mod pattern;
+pub(crate) mod rows;
+
 use crate::names::TableName;
 
 /// The columns that a select of an event names, in the order in which `rows` reads them.
@@ -12,7 +14,7 @@ macro_rules! event_columns {
 }
 
 /// Selects the dead letters of a group; conditions may follow.
-pub(super) const SELECT_LETTER: &str = concat!(
+pub(crate) const SELECT_LETTER: &str = concat!(
     "SELECT ",
     event_columns!(),
     ", e.status, e.retry_count, e.processed_at, e.completed_at, e.error, d.dead_letter, s.name, d.reason, d.attempts, \
@@ -22,65 +24,65 @@ pub(super) const SELECT_LETTER: &str = concat!(
 
 /// The statements, with the name of the table in them. What they do is told where they are used.
 #[derive(Debug)]
-pub(super) struct Statements {
-    pub(super) insert: String,
-    pub(super) by_id: String,
-    pub(super) select: String,
-    pub(super) ready: String,
-    pub(super) claim: String,
-    pub(super) lease: String,
-    pub(super) begin: String,
-    pub(super) rescue: String,
-    pub(super) is_full: String,
-    pub(super) count: String,
-    pub(super) counted: String,
-    pub(super) finish: String,
-    pub(super) bury: String,
-    pub(super) retried: String,
-    pub(super) unreadable: String,
-    pub(super) release: String,
-    pub(super) has_token: String,
-    pub(super) mark: String,
-    pub(super) unmark: String,
-    pub(super) extend: String,
-    pub(super) complete: String,
-    pub(super) is_open: String,
-    pub(super) refresh: String,
-    pub(super) subscription: String,
-    pub(super) subscribe: String,
-    pub(super) change_pattern: String,
-    pub(super) backfill: String,
-    pub(super) position: String,
-    pub(super) serve: String,
-    pub(super) unsubscribe: String,
-    pub(super) forget_deliveries: String,
-    pub(super) alive: String,
-    pub(super) gone: String,
-    pub(super) own: String,
-    pub(super) used: String,
-    pub(super) unused: String,
-    pub(super) named: String,
-    pub(super) name: String,
-    pub(super) keep_name: String,
-    pub(super) unname: String,
-    pub(super) tell: String,
-    pub(super) delete_deliveries: String,
-    pub(super) delete: String,
-    pub(super) counts: String,
-    pub(super) expired: String,
-    pub(super) requeue: String,
-    pub(super) reopen: String,
-    pub(super) purge: String,
-    pub(super) replay: String,
-    pub(super) lag: String,
-    pub(super) dead: String,
-    pub(super) last_position: String,
+pub(crate) struct Statements {
+    pub(crate) insert: String,
+    pub(crate) by_id: String,
+    pub(crate) select: String,
+    pub(crate) ready: String,
+    pub(crate) claim: String,
+    pub(crate) lease: String,
+    pub(crate) begin: String,
+    pub(crate) rescue: String,
+    pub(crate) is_full: String,
+    pub(crate) count: String,
+    pub(crate) counted: String,
+    pub(crate) finish: String,
+    pub(crate) bury: String,
+    pub(crate) retried: String,
+    pub(crate) unreadable: String,
+    pub(crate) release: String,
+    pub(crate) has_token: String,
+    pub(crate) mark: String,
+    pub(crate) unmark: String,
+    pub(crate) extend: String,
+    pub(crate) complete: String,
+    pub(crate) is_open: String,
+    pub(crate) refresh: String,
+    pub(crate) subscription: String,
+    pub(crate) subscribe: String,
+    pub(crate) change_pattern: String,
+    pub(crate) backfill: String,
+    pub(crate) position: String,
+    pub(crate) serve: String,
+    pub(crate) unsubscribe: String,
+    pub(crate) forget_deliveries: String,
+    pub(crate) alive: String,
+    pub(crate) gone: String,
+    pub(crate) own: String,
+    pub(crate) used: String,
+    pub(crate) unused: String,
+    pub(crate) named: String,
+    pub(crate) name: String,
+    pub(crate) keep_name: String,
+    pub(crate) unname: String,
+    pub(crate) tell: String,
+    pub(crate) delete_deliveries: String,
+    pub(crate) delete: String,
+    pub(crate) counts: String,
+    pub(crate) expired: String,
+    pub(crate) requeue: String,
+    pub(crate) reopen: String,
+    pub(crate) purge: String,
+    pub(crate) replay: String,
+    pub(crate) lag: String,
+    pub(crate) dead: String,
+    pub(crate) last_position: String,
     /// The name of the table itself, for statements that depend on what is asked.
-    pub(super) events: String,
+    pub(crate) events: String,
 }
 
 impl Statements {
-    pub(super) fn new(table: &TableName) -> Self {
+    pub(crate) fn new(table: &TableName) -> Self {
         let fill = |text: &str| text.replace("{events}", table.as_str());
         Self {
             insert: fill(

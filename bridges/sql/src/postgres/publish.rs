@@ -1,0 +1,4 @@
+//! Events out.
+
+pub(crate) mod mirror;
+pub(crate) mod transaction;

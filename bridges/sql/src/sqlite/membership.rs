@@ -1,0 +1,3 @@
+//! Instances and their names.
+
+pub(crate) mod process;

@@ -1,0 +1,5 @@
+//! The way to the database.
+
+pub(crate) mod clock;
+pub(crate) mod connection;
+pub(crate) mod watcher;
