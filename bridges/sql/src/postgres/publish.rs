@@ -1,4 +1,7 @@
-//! Events out.
+//! Events out: through the broker, and in a transaction of the program.
 
-pub(crate) mod mirror;
-pub(crate) mod transaction;
+mod mirror;
+mod transaction;
+
+pub(crate) use mirror::Mirror;
+pub use transaction::{Outbox, publish_in};

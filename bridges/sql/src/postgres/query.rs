@@ -1,5 +1,8 @@
-//! Looking up and operating.
+//! Reads: looks events up and lists them, answers operators, and follows the events as they come.
 
-pub(crate) mod operator;
-pub(crate) mod store;
-pub(crate) mod tail;
+mod operator;
+mod store;
+mod tail;
+
+pub(crate) use operator::Operator;
+pub(crate) use store::Store;

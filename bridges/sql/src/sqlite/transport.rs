@@ -1,5 +1,9 @@
-//! The way to the database.
+//! The way to the file: its connections, the clock that its processes share, and the detection of other processes' commits.
 
-pub(crate) mod clock;
-pub(crate) mod connection;
-pub(crate) mod watcher;
+mod clock;
+mod connection;
+mod watcher;
+
+pub(crate) use clock::{boot_id, deadline, now_millis};
+pub(crate) use connection::{DatabaseFile, Reader, Sync, backend_error, file_error};
+pub(crate) use watcher::Watcher;

@@ -1,110 +1,115 @@
-//! Events as they come. Positions are given when an event is stored, and seen when its transaction is committed, which may be later
-//! than that of a higher position. So a tail goes by the order of transactions, and only up to the oldest one that is still open.
+//! Follows the events as they come. An event gets its position when it is stored, and is visible when its transaction is committed,
+//! which may be after a higher position. So a tail reads in the order of transactions, up to the oldest one that is still open.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use eventbroker::provider::{BackendError, Tail};
+use eventbroker::provider::{self, BackendError};
 use eventbroker::{Event, Pattern, StartPosition};
 
-use crate::bell::{Bell, Heard};
-use crate::postgres::statements::rows;
-use crate::postgres::statements::select::Query;
-use crate::postgres::transport::connection::Database;
-use crate::postgres::transport::link::{Link, Sync};
+use crate::notify::{Notified, Notify};
+use crate::postgres::statements::{PROGRESS_COLUMNS, Select, Tables, event_with_progress};
+use crate::postgres::transport::Notifier;
 
-/// Time between two looks after something was heard of: it may be behind a transaction that is about to end.
+/// The first pause after a notification: the event may be behind a transaction that is about to end.
 const SHORTEST_POLL: Duration = Duration::from_millis(5);
 
+/// Reads on from a transaction and a position in it.
 #[derive(Debug)]
-pub(crate) struct PostgresTail {
-    database: Arc<Database>,
-    link: Link,
-    bell: Arc<Bell>,
+pub(crate) struct Tail {
+    tables: Tables,
+    poll_interval: Duration,
+    /// Keeps the listener alive, which notifies `notify`.
+    _notifier: Arc<Notifier>,
+    notify: Arc<Notify>,
     pattern: Pattern,
     start: StartPosition,
-    /// Everything up to here was read: a transaction, and a position in it.
-    read: (i64, i64),
-    poll: Duration,
+    /// The last transaction that was read, and the last position in it.
+    read_until: (i64, i64),
+    /// The current pause between two polls.
+    pause: Duration,
 }
 
-impl PostgresTail {
+impl Tail {
+    /// `tables` has a connection for this tail alone.
     pub(crate) fn new(
-        database: &Arc<Database>,
+        tables: Tables,
+        poll_interval: Duration,
+        notifier: &Arc<Notifier>,
         pattern: &Pattern,
         start: &StartPosition,
     ) -> Result<Self, BackendError> {
-        let unavailable = |error: std::io::Error| BackendError::Unavailable(error.to_string());
-        let link = Link::start("tail", &database.address, Sync::Later).map_err(unavailable)?;
-        database.listen();
-        let (sql, wanted) = (Arc::clone(&database.sql), start.clone());
-        let read = link.call(move |session| {
-            let (query, id) = match &wanted {
+        notifier.listen();
+        let wanted = start.clone();
+        let read_until = tables.call(move |session, sql| {
+            Ok(match &wanted {
+                // All transactions that have begun by now.
                 StartPosition::New => {
-                    ("SELECT 0::bigint, pg_snapshot_xmax(pg_current_snapshot())::text::bigint - 1", None)
+                    let rows = session.query(&sql.last_transaction, &[])?;
+                    rows.first().map(|row| Ok((row.try_get(0)?, i64::MAX))).transpose()?
                 }
-                StartPosition::After(id) => (sql.position.as_str(), Some(id.to_string())),
-                _ => return Ok(Some((0, 0))),
-            };
-            let rows = match &id {
-                Some(id) => session.query(query, &[id])?,
-                // Everything that is committed by now, or begins to be.
-                None => session.query(query, &[])?,
-            };
-            let place = rows.first().map(|row| Ok((row.try_get(1)?, row.try_get(0)?)));
-            let place: Option<(i64, i64)> = place.transpose()?;
-            Ok(place.map(|(xid, position)| (xid, if id.is_some() { position } else { i64::MAX })))
+                StartPosition::After(id) => {
+                    let rows = session.query(&sql.position, &[&id.to_string()])?;
+                    rows.first().map(|row| Ok((row.try_get(1)?, row.try_get(0)?))).transpose()?
+                }
+                _ => Some((0, 0)),
+            })
         })?;
-        let read = read.ok_or_else(|| BackendError::Refused(format!("the event of {start:?} is not held")))?;
-        let (database, bell) = (Arc::clone(database), database.bells.add());
-        Ok(Self { database, link, bell, pattern: pattern.clone(), start: start.clone(), read, poll: SHORTEST_POLL })
+        let read_until =
+            read_until.ok_or_else(|| BackendError::Refused(format!("the event of {start:?} is not held")))?;
+        Ok(Self {
+            tables,
+            poll_interval,
+            notify: notifier.add_waiter(),
+            _notifier: Arc::clone(notifier),
+            pattern: pattern.clone(),
+            start: start.clone(),
+            read_until,
+            pause: SHORTEST_POLL,
+        })
     }
 
     fn read(&mut self, max: usize) -> Result<Vec<Event>, BackendError> {
-        let select = self.database.sql.select.replacen(" FROM ", ", e.xid::text::bigint, e.position FROM ", 1);
-        let (xid, position) = self.read;
-        let mut query = Query::new(
-            format!(
-                "{select} AND e.xid < pg_snapshot_xmin(pg_current_snapshot()) AND (e.xid, e.position) > ($1::text::xid8, $2)"
-            ),
-            vec![Box::new(xid.to_string()), Box::new(position)],
+        let (transaction, position) = self.read_until;
+        let mut select = Select::with_condition(
+            self.tables.sql.tail.clone(),
+            vec![Box::new(transaction.to_string()), Box::new(position)],
         );
         if let StartPosition::From(time) = &self.start {
-            query.and_created(">=", Some(*time));
+            select.and_created(">=", Some(*time));
         }
-        query.and_matches(&self.pattern);
-        query.text.push_str(" ORDER BY e.xid, e.position");
-        query.limit(max);
-        let (rows, place) = self.link.call(move |session| {
-            let rows = session.query(&query.text, &query.values())?;
-            let last = rows
-                .last()
-                .map(|row| Ok((row.try_get(rows::PROGRESS_COLUMNS)?, row.try_get(rows::PROGRESS_COLUMNS + 1)?)));
+        select.and_matches(&self.pattern);
+        select.order_by("e.xid, e.position");
+        select.limit(max);
+        let (rows, last) = self.tables.call(move |session, _| {
+            let rows = select.read(session)?;
+            let last = rows.last().map(|row| Ok((row.try_get(PROGRESS_COLUMNS)?, row.try_get(PROGRESS_COLUMNS + 1)?)));
             let last: Option<(i64, i64)> = last.transpose()?;
             Ok((rows, last))
         })?;
-        self.read = place.unwrap_or(self.read);
-        // As in a listing, what is no event is not shown.
-        Ok(rows.iter().filter_map(|row| rows::event_with_progress(row).ok()).collect())
+        self.read_until = last.unwrap_or(self.read_until);
+        // A row of another program that is not an event is left out.
+        Ok(rows.iter().filter_map(|row| event_with_progress(row).ok()).collect())
     }
 }
 
-impl Tail for PostgresTail {
+impl provider::Tail for Tail {
     fn next(&mut self, max: usize, wait: Duration) -> Result<Vec<Event>, BackendError> {
         let deadline = Instant::now() + wait;
         loop {
             let events = self.read(max)?;
             if !events.is_empty() {
-                self.poll = SHORTEST_POLL;
+                self.pause = SHORTEST_POLL;
                 return Ok(events);
             }
             let now = Instant::now();
             if now >= deadline {
                 return Ok(Vec::new());
             }
-            let heard = self.bell.wait((now + self.poll).min(deadline));
-            self.poll =
-                if heard == Heard::Nothing { (self.poll * 2).min(self.database.poll_interval) } else { SHORTEST_POLL };
+            self.pause = match self.notify.wait((now + self.pause).min(deadline)) {
+                Notified::TimedOut => (self.pause * 2).min(self.poll_interval),
+                _ => SHORTEST_POLL,
+            };
         }
     }
 }

@@ -1,8 +1,8 @@
-//! The SQL form of a pattern for PostgreSQL: a `LIKE`, and a count of dots.
+//! A pattern in PostgreSQL: a `LIKE`, and a number of dots.
 
 use eventbroker::Pattern;
 
-use crate::pattern::Form;
+use crate::pattern::PatternColumns;
 
 /// The condition that a row `s` of the subscriptions matches an event's type.
 pub(crate) fn condition(event_type: &str) -> String {
@@ -15,16 +15,16 @@ pub(crate) fn condition(event_type: &str) -> String {
     )
 }
 
-/// The form of a pattern.
-pub(crate) fn form(pattern: &Pattern) -> Form {
-    Form::of(pattern, "%", |literal| literal.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_"))
+/// A pattern as the table holds it.
+pub(crate) fn columns(pattern: &Pattern) -> PatternColumns {
+    PatternColumns::of(pattern, "%", |literal| literal.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_"))
 }
 
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
 
-    use super::{condition, form};
+    use super::{columns, condition};
     use crate::pattern::cases::{event_types, patterns};
     use eventbroker::Pattern;
     use eventbroker_conformance::postgres::Server;
@@ -33,14 +33,14 @@ mod tests {
     use proptest::test_runner::TestRunner;
 
     fn postgres_matches(client: &mut Client, pattern: &Pattern, event_types: &[String]) -> Vec<bool> {
-        let form = form(pattern);
+        let columns = columns(pattern);
         let query = format!(
             "SELECT {} FROM (SELECT $1::boolean AS final_rest, $2::integer AS dots, $3::text AS glob, $4::text AS literals) s, \
              unnest($5::text[]) WITH ORDINALITY AS e(type, number) ORDER BY e.number",
             condition("e.type")
         );
-        let dots = form.dots as i32;
-        let rows = client.query(&query, &[&form.final_rest, &dots, &form.glob, &form.literals, &event_types]);
+        let dots = columns.dots as i32;
+        let rows = client.query(&query, &[&columns.final_rest, &dots, &columns.glob, &columns.literals, &event_types]);
         let matched = |row: &Row| row.get::<_, Option<bool>>(0).expect("true or false");
         rows.expect("a condition").iter().map(matched).collect()
     }

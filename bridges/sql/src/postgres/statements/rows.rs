@@ -4,34 +4,33 @@ use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
 use eventbroker::dead_letter::DeadLetter;
+use eventbroker::provider::BackendError;
 use eventbroker::{Event, EventId, Status};
 use postgres::Row;
+use postgres::types::ToSql;
 
 use crate::columns::{Columns, Unreadable, errors, metadata_text};
 
-/// The columns that a select of an event names, in the order in which [`event`] reads them.
+/// The columns of an event, in the order in which [`event`] reads them.
 macro_rules! event_columns {
     () => {
         "e.id, e.source, e.type, e.payload::text, e.user_id, e.session_id, e.instance_id, e.schema, e.entity, e.operation, \
          e.created_at, e.created_nanos, e.metadata::text, e.key"
     };
 }
-/// The same, and how far its handling has come.
+/// The columns of an event and its progress, in the order in which [`event_with_progress`] reads them.
 macro_rules! progress_columns {
     () => {
-        concat!(
-            crate::postgres::statements::rows::event_columns!(),
-            ", e.status, e.retry_count, e.processed_at, e.completed_at, e.error"
-        )
+        concat!(event_columns!(), ", e.status, e.retry_count, e.processed_at, e.completed_at, e.error")
     };
 }
 pub(crate) use {event_columns, progress_columns};
 
-/// So many columns have these two.
-pub(crate) const EVENT_COLUMNS: usize = 14;
+/// The number of columns in `event_columns` and in `progress_columns`.
+const EVENT_COLUMNS: usize = 14;
 pub(crate) const PROGRESS_COLUMNS: usize = EVENT_COLUMNS + 5;
 
-/// A time as PostgreSQL keeps it, and the nanoseconds that it leaves out.
+/// A time in the microseconds that PostgreSQL keeps, and the nanoseconds behind them.
 pub(crate) fn split_time(time: SystemTime) -> (SystemTime, i16) {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let rest = since.subsec_nanos() % 1_000;
@@ -42,23 +41,23 @@ pub(crate) fn split_time(time: SystemTime) -> (SystemTime, i16) {
 #[derive(Default)]
 pub(crate) struct Batch<'a> {
     pub(crate) ids: Vec<String>,
-    pub(crate) sources: Vec<&'a str>,
-    pub(crate) types: Vec<&'a str>,
-    pub(crate) payloads: Vec<Option<&'a str>>,
-    pub(crate) user_ids: Vec<Option<i64>>,
-    pub(crate) session_ids: Vec<Option<&'a str>>,
-    pub(crate) instance_ids: Vec<Option<&'a str>>,
-    pub(crate) schemas: Vec<Option<&'a str>>,
-    pub(crate) entities: Vec<Option<&'a str>>,
-    pub(crate) operations: Vec<Option<&'a str>>,
-    pub(crate) created: Vec<SystemTime>,
-    pub(crate) nanos: Vec<i16>,
-    pub(crate) metadata: Vec<Option<String>>,
-    pub(crate) keys: Vec<Option<&'a str>>,
+    sources: Vec<&'a str>,
+    types: Vec<&'a str>,
+    payloads: Vec<Option<&'a str>>,
+    user_ids: Vec<Option<i64>>,
+    session_ids: Vec<Option<&'a str>>,
+    instance_ids: Vec<Option<&'a str>>,
+    schemas: Vec<Option<&'a str>>,
+    entities: Vec<Option<&'a str>>,
+    operations: Vec<Option<&'a str>>,
+    created: Vec<SystemTime>,
+    nanos: Vec<i16>,
+    metadata: Vec<Option<String>>,
+    keys: Vec<Option<&'a str>>,
 }
 
 impl<'a> Batch<'a> {
-    pub(crate) fn push(&mut self, event: &'a Event) {
+    fn push(&mut self, event: &'a Event) {
         let (created, nanos) = split_time(event.created_at());
         self.ids.push(event.id().to_string());
         self.sources.push(event.source().as_str());
@@ -75,14 +74,43 @@ impl<'a> Batch<'a> {
         self.metadata.push(metadata_text(event));
         self.keys.push(event.key());
     }
+
+    /// The values of the statement `insert`.
+    pub(crate) fn values(&'a self, origin: &'a Option<&str>) -> [&'a (dyn ToSql + Sync); 15] {
+        [
+            &self.ids,
+            &self.sources,
+            &self.types,
+            &self.payloads,
+            &self.user_ids,
+            &self.session_ids,
+            &self.instance_ids,
+            &self.schemas,
+            &self.entities,
+            &self.operations,
+            &self.created,
+            &self.nanos,
+            &self.metadata,
+            &self.keys,
+            origin,
+        ]
+    }
 }
 
-/// A text for people, as PostgreSQL can hold it.
+impl<'a> FromIterator<&'a Event> for Batch<'a> {
+    fn from_iter<T: IntoIterator<Item = &'a Event>>(events: T) -> Self {
+        let mut batch = Self::default();
+        events.into_iter().for_each(|event| batch.push(event));
+        batch
+    }
+}
+
+/// A text without NUL, which PostgreSQL cannot store.
 pub(crate) fn storable(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }
 
-/// Reads an event whose columns begin at `first`. How far its handling has come is not read.
+/// Reads an event whose columns begin at `first`, without its progress.
 pub(crate) fn event(row: &Row, first: usize) -> Result<Event, Unreadable> {
     let nanos: i16 = get(row, first + 11)?;
     let created: SystemTime = get(row, first + 10)?;
@@ -104,7 +132,7 @@ pub(crate) fn event(row: &Row, first: usize) -> Result<Event, Unreadable> {
     columns.into_event()
 }
 
-/// Reads an event with its progress, of a select that begins with it.
+/// Reads an event with its progress from a select that begins with `progress_columns`.
 pub(crate) fn event_with_progress(row: &Row) -> Result<Event, Unreadable> {
     let status = parsed::<Status>(&get::<String>(row, EVENT_COLUMNS)?)?;
     let retries: i32 = get(row, EVENT_COLUMNS + 1)?;
@@ -113,12 +141,12 @@ pub(crate) fn event_with_progress(row: &Row) -> Result<Event, Unreadable> {
     Ok(event(row, 0)?.with_progress(status, retries.try_into().unwrap_or(0), processed, completed, error))
 }
 
-/// The id of an event in a column.
-pub(crate) fn id(row: &Row, column: usize) -> Result<EventId, Unreadable> {
-    parsed(&get::<String>(row, column)?)
+/// Reads the id of an event from the first column.
+pub(crate) fn id(row: &Row) -> Result<EventId, Unreadable> {
+    parsed(&get::<String>(row, 0)?)
 }
 
-/// A dead letter, of a select that begins with its event and goes on with what is told of it.
+/// Reads a dead letter from a row of the statement `dead_letters`.
 pub(crate) fn dead_letter(row: &Row) -> Result<DeadLetter, Unreadable> {
     const FIRST: usize = PROGRESS_COLUMNS;
     let reason: String = get(row, FIRST + 2)?;
@@ -131,6 +159,11 @@ pub(crate) fn dead_letter(row: &Row) -> Result<DeadLetter, Unreadable> {
     letter.first_failed_at = letter.errors.first().map_or(letter.dead_at, |first| first.at);
     letter.requeues = get::<i32>(row, FIRST + 6)?.try_into().unwrap_or(0);
     Ok(letter)
+}
+
+/// The error of a row that another program has written or changed.
+pub(crate) fn unreadable(problem: &Unreadable) -> BackendError {
+    BackendError::Unavailable(format!("PostgreSQL: a row can't be read: {problem}"))
 }
 
 fn get<'a, T: postgres::types::FromSql<'a>>(row: &'a Row, column: usize) -> Result<T, Unreadable> {

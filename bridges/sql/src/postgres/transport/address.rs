@@ -1,4 +1,4 @@
-//! Where the server is, and how it may be spoken to: a password never goes to another machine in the clear unless the address says so.
+//! The address of the server. A password is sent to another machine without TLS only if the address says so.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -8,28 +8,29 @@ use eventbroker::provider::Backoff;
 use postgres::config::{Host, SslMode};
 use postgres::{Client, Config, Error, NoTls};
 
-use crate::postgres::OpenError;
 #[cfg(feature = "tls")]
-use crate::postgres::transport::tls;
+use super::tls;
+use crate::OpenError;
 
-/// How long one connection may take to be made, and how long sent data may stay unanswered.
+/// How long connecting may take.
 const CONNECT: Duration = Duration::from_secs(5);
+/// How long sent data may stay unanswered.
 const SILENCE: Duration = Duration::from_secs(5);
 const FORM: &str = "url: is not of the form postgres://USER:PASSWORD@HOST:PORT/DATABASE";
 
-/// A server and a database, and how to log in. Shown without user and password.
+/// A server, a database and a login. Shown without user and password.
 pub(crate) struct Address {
     config: Config,
-    /// When it may be tried again.
+    /// The pauses between attempts to connect.
     pub(crate) backoff: Backoff,
-    /// Where the certificates are that the server's is checked against, if not with those of the system.
+    /// TLS, if the address asks for it.
     #[cfg(feature = "tls")]
     tls: Option<tls::Connector>,
 }
 
 impl Address {
-    /// Reads an address. `sslmode` is `disable`, `prefer`, `require`, `verify-ca` or `verify-full`: with TLS the certificate is
-    /// always checked, name included. To another machine, `prefer` and no `sslmode` mean `require`.
+    /// Parses an address. `sslmode` is `disable`, `prefer`, `require`, `verify-ca` or `verify-full`. With TLS the certificate is always
+    /// checked, name included. For another machine, `prefer` and a missing `sslmode` mean `require`.
     pub(crate) fn parse(url: &str) -> Result<Self, OpenError> {
         let setting = |problem: &str| OpenError::Setting(problem.to_owned());
         if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
@@ -50,7 +51,7 @@ impl Address {
             }
         }
         let url = if kept.is_empty() { base.to_owned() } else { format!("{base}?{}", kept.join("&")) };
-        // The parser's own words may hold a part of the address, and with it a secret.
+        // The parser's message may contain a part of the address, and with it a secret.
         let mut config: Config = url.parse().map_err(|_| setting(FORM))?;
         if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
             return Err(setting("url: names no host"));
@@ -84,7 +85,7 @@ impl Address {
         })
     }
 
-    /// Connects. Must be called on a thread of ours.
+    /// Connects. Must not be called inside an async runtime.
     pub(crate) fn connect(&self) -> Result<Client, Error> {
         #[cfg(feature = "tls")]
         if let Some(tls) = &self.tls {

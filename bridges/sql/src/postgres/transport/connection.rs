@@ -1,188 +1,115 @@
-//! One provider's hold on the database: a connection for each of its parts, and who is told when something was stored.
+//! A connection to the server, with the statements that it has prepared.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
-use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant};
 
 use eventbroker::provider::BackendError;
-use parking_lot::Mutex;
-use postgres::Error;
+use postgres::types::ToSql;
+use postgres::{Client, Error, Row, Statement};
 
-use crate::backlog::Backlog;
-use crate::bell::Bell;
-use crate::names::TableName;
-use crate::postgres::Postgres;
-use crate::postgres::statements::Statements;
-use crate::postgres::transport::address::Address;
-use crate::postgres::transport::link::{Link, Session, Sync};
-use crate::postgres::transport::listener::Listener;
+use super::address::Address;
+use super::error;
 
-/// The longest time that is put into a statement: PostgreSQL's own bounds are not far above.
-const FOR_EVER: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
-/// Rows that are forgotten in one transaction.
-const FORGET: i32 = 5_000;
+/// The limits of the server on a statement and on the wait for a lock.
+const TIMEOUTS: &str = "SET statement_timeout = '10s'; SET lock_timeout = '5s'";
+/// A connection that was idle for this long is checked before its next use.
+const IDLE: Duration = Duration::from_secs(2);
+/// How long such a check may take.
+const CHECK_LIMIT: Duration = Duration::from_secs(5);
+/// The number of prepared statements that a connection keeps.
+const STATEMENTS: usize = 64;
 
-/// What all parts of a provider share.
-#[derive(Debug)]
-pub(crate) struct Database {
-    pub(crate) address: Arc<Address>,
-    pub(crate) sql: Arc<Statements>,
-    pub(crate) group: String,
-    pub(crate) lease_time: Duration,
-    pub(crate) retention: Duration,
-    pub(crate) idle_expiry: Duration,
-    pub(crate) backlog: Backlog,
-    pub(crate) poll_interval: Duration,
-    pub(crate) channel: String,
-    /// Tells this provider from all others.
-    pub(crate) member: String,
-    /// The subscriptions that this provider serves, by name, and the instance that each belongs to.
-    pub(crate) served: Mutex<HashMap<Arc<str>, String>>,
-    /// What the leases that are held belong to.
-    pub(crate) leases: Mutex<HashMap<u64, Row>>,
-    /// Number of the next lease. Together with `member` it is that of no other.
-    pub(crate) next_token: AtomicU64,
-    /// A new subscription may still miss events of transactions that were open when it was made.
-    pub(crate) catching_up: AtomicBool,
-    pub(crate) bells: Arc<Bells>,
-    listener: OnceLock<Listener>,
-    /// A notification is under way.
-    notifying: Arc<AtomicBool>,
-    /// Events out.
-    pub(crate) out: Link,
-    /// Deliveries in.
-    pub(crate) claims: Link,
-    /// Verdicts back.
-    pub(crate) verdicts: Link,
-    /// Looking up, and what operators ask for.
-    pub(crate) lookups: Link,
-}
-
-/// A row of the deliveries.
+/// Whether a commit has reached the server's disk when it returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Row {
-    pub(crate) position: i64,
-    pub(crate) subscription: i64,
+pub(crate) enum Sync {
+    Full,
+    Later,
 }
 
-/// Those in this process who want to hear when something was stored.
-#[derive(Debug, Default)]
-pub(crate) struct Bells {
-    bells: Mutex<Vec<Weak<Bell>>>,
-    /// Others than this provider want to hear too.
-    pub(crate) others: AtomicBool,
+/// A connection, and the statements that it has prepared.
+pub(crate) struct Session {
+    pub(crate) client: Client,
+    prepared: HashMap<String, Statement>,
+    used: Instant,
 }
 
-impl Bells {
-    pub(crate) fn add(&self) -> Arc<Bell> {
-        let bell = Arc::<Bell>::default();
-        let mut bells = self.bells.lock();
-        bells.retain(|bell| bell.strong_count() > 0);
-        bells.push(Arc::downgrade(&bell));
-        bell
+impl Session {
+    /// Connects, unless the backoff has not passed.
+    pub(crate) fn open(address: &Address, sync: Sync) -> Result<Self, BackendError> {
+        let connect = || Self::connect(address, sync).map_err(|error| format!("{address}: {}", error::text(&error)));
+        address.backoff.attempt(connect)
     }
 
-    pub(crate) fn ring(&self) {
-        self.bells.lock().iter().filter_map(Weak::upgrade).for_each(|bell| bell.stored());
-    }
-}
-
-impl Database {
-    pub(crate) fn new(
-        settings: &Postgres,
-        address: &Arc<Address>,
-        table: &TableName,
-        lookups: Link,
-    ) -> io::Result<Self> {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
-        let (pid, number) = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let random = RandomState::new().hash_one((pid, now));
-        let link = |name, sync| Link::start(name, address, sync);
-        Ok(Self {
-            sql: Arc::new(Statements::new(table)),
-            group: settings.consumer_group.clone(),
-            lease_time: settings.lease_time,
-            retention: settings.retention,
-            idle_expiry: settings.idle_expiry,
-            backlog: Backlog::new(settings.max_backlog),
-            poll_interval: settings.poll_interval,
-            channel: settings.channel.clone(),
-            member: format!("{pid}-{number}-{random:016x}"),
-            served: Mutex::default(),
-            leases: Mutex::default(),
-            next_token: AtomicU64::new(1),
-            // Another instance may have left something.
-            catching_up: AtomicBool::new(true),
-            bells: Arc::default(),
-            listener: OnceLock::new(),
-            notifying: Arc::default(),
-            out: link("out", Sync::Full)?,
-            // A claim or a verdict that a crash of the server undoes is made again.
-            claims: link("in", Sync::Later)?,
-            verdicts: link("back", Sync::Later)?,
-            lookups,
-            address: Arc::clone(address),
-        })
-    }
-
-    /// From now on the bells ring for what others store, too.
-    pub(crate) fn listen(&self) {
-        self.listener.get_or_init(|| Listener::start(&self.address, &self.channel, &self.sql.events, &self.bells));
-    }
-
-    /// Something was stored or given back: tells those who wait, here and elsewhere. What is told elsewhere is one notification for all
-    /// that happens until it is sent, and none if nobody is there.
-    pub(crate) fn stored(&self) {
-        self.bells.ring();
-        if !self.bells.others.load(Ordering::Relaxed) || self.notifying.swap(true, Ordering::SeqCst) {
-            return;
+    fn connect(address: &Address, sync: Sync) -> Result<Self, Error> {
+        let mut client = address.connect()?;
+        // The statistics of tables that fill and empty mislead the planner. Every statement finds its rows by an index.
+        client.batch_execute(TIMEOUTS)?;
+        client.batch_execute(
+            "SET idle_in_transaction_session_timeout = '15s'; SET client_min_messages = 'warning'; SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off; \
+             SET timezone = 'UTC'",
+        )?;
+        match sync {
+            Sync::Later => client.batch_execute("SET synchronous_commit = off")?,
+            // A stricter setting of the role stays.
+            Sync::Full => client.batch_execute(
+                "SELECT set_config('synchronous_commit', 'on', false) \
+                 WHERE current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')",
+            )?,
         }
-        let notifying = Arc::clone(&self.notifying);
-        let (channel, payload) = (self.channel.clone(), self.sql.events.clone());
-        self.claims.hint(move |session| {
-            notifying.store(false, Ordering::SeqCst);
-            session.map_or(Ok(()), |session| notify(session, &channel, &payload))
-        });
+        Ok(Self { client, prepared: HashMap::new(), used: Instant::now() })
     }
-}
 
-impl Drop for Database {
-    fn drop(&mut self) {
-        if let Some(listener) = self.listener.get() {
-            listener.stop();
-            // It sees that sooner if it hears something.
-            let (channel, payload) = (self.channel.clone(), format!("{} left", self.sql.events));
-            self.claims.hint(move |session| session.map_or(Ok(()), |session| notify(session, &channel, &payload)));
+    /// Whether the connection can be used. An idle one may have been cut silently, and the next call should not fail for that.
+    pub(crate) fn is_alive(&mut self) -> bool {
+        let is_idle = self.used.elapsed() >= IDLE;
+        self.used = Instant::now();
+        !self.client.is_closed() && (!is_idle || self.client.is_valid(CHECK_LIMIT).is_ok())
+    }
+
+    fn prepared(&mut self, query: &str) -> Result<Statement, Error> {
+        if let Some(statement) = self.prepared.get(query) {
+            return Ok(statement.clone());
         }
-    }
-}
-
-/// Tells every instance.
-pub(crate) fn notify(session: &mut Session, channel: &str, payload: &str) -> Result<(), Error> {
-    session.execute("SELECT pg_notify($1, $2)", &[&channel, &payload]).map(drop)
-}
-
-/// Removes a subscription, and what is open or dead of it.
-pub(crate) fn forget(session: &mut Session, sql: &Statements, id: i64) -> Result<(), Error> {
-    session.execute(&sql.unsubscribe, &[&id])?;
-    loop {
-        let rows = session.query(&sql.forget, &[&id, &FORGET])?;
-        if rows.first().map_or(Ok(0), |row| row.try_get::<_, i64>(0))? == 0 {
-            return Ok(());
+        if self.prepared.len() >= STATEMENTS {
+            self.prepared.clear();
         }
+        let statement = self.client.prepare(query)?;
+        self.prepared.insert(query.to_owned(), statement.clone());
+        Ok(statement)
     }
-}
 
-/// Seconds, as `make_interval` takes them.
-pub(crate) fn seconds(time: Duration) -> f64 {
-    time.min(FOR_EVER).as_secs_f64()
-}
+    /// Runs a statement, which is prepared once. Returns its rows.
+    pub(crate) fn query(
+        &mut self,
+        query: &str,
+        values: &[&(dyn ToSql + std::marker::Sync)],
+    ) -> Result<Vec<Row>, Error> {
+        let statement = self.prepared(query)?;
+        self.client.query(&statement, values)
+    }
 
-/// A row that is not what it should be: somebody has changed it.
-pub(crate) fn unreadable(problem: &crate::columns::Unreadable) -> BackendError {
-    BackendError::Unavailable(format!("PostgreSQL: a row can't be read: {problem}"))
+    /// Runs a statement, which is prepared once. Returns the number of changed rows.
+    pub(crate) fn execute(&mut self, query: &str, values: &[&(dyn ToSql + std::marker::Sync)]) -> Result<u64, Error> {
+        let statement = self.prepared(query)?;
+        self.client.execute(&statement, values)
+    }
+
+    /// Runs `work` in one transaction, whose commit has reached the disk when the call returns.
+    pub(crate) fn transaction<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, Error>) -> Result<T, Error> {
+        self.client.batch_execute("BEGIN; SET LOCAL synchronous_commit = on")?;
+        let result = work(self).and_then(|result| self.client.batch_execute("COMMIT").map(|()| result));
+        if result.is_err() && !self.client.is_closed() {
+            // The first error is returned. If the rollback fails too, the connection is lost.
+            let _ = self.client.batch_execute("ROLLBACK");
+        }
+        result
+    }
+
+    /// Runs `work` with one minute for each statement and each lock.
+    pub(crate) fn patiently<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, Error>) -> Result<T, Error> {
+        self.client.batch_execute("SET lock_timeout = '60s'; SET statement_timeout = '60s'")?;
+        let result = work(self)?;
+        self.client.batch_execute(TIMEOUTS)?;
+        Ok(result)
+    }
 }

@@ -1,68 +1,46 @@
-//! A connection with a thread of its own, so that it is never used inside anybody's async runtime, and so that a caller can give up on
-//! a server that does not answer. What is asked runs there one after the other.
+//! A connection with its own thread, which runs calls one after the other. So the connection is never used inside an async runtime of
+//! the program, and a caller can give up on a server that does not answer.
 //!
-//! It connects when it is first asked, and again after it was lost, at most as often as the backoff allows. A call that nobody waits
-//! for any more does not begin.
+//! The thread connects at the first call, and again after the connection was lost, as often as the backoff allows. A call whose caller
+//! has given up does not begin.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use eventbroker::provider::BackendError;
 use parking_lot::Mutex;
-use postgres::types::ToSql;
-use postgres::{Client, Error, Row, Statement};
+use postgres::Error;
 
-use crate::postgres::transport::address::Address;
-use crate::postgres::transport::error::{self, backend_error, is_lost};
+use super::address::Address;
+use super::connection::{Session, Sync};
+use super::error::{backend_error, is_lost};
 
-/// How long a caller waits for an answer, the statements' own limit included.
+/// How long a caller waits for an answer. Longer than the server's own limit on a statement.
 pub(crate) const CALL_LIMIT: Duration = Duration::from_secs(15);
-/// How long the server may work on a statement, and wait for a lock.
-pub(crate) const TIMEOUTS: &str = "SET statement_timeout = '10s'; SET lock_timeout = '5s'";
-/// A connection that was not used for so long is asked first whether it is still there, and how long it may take to say so.
-const IDLE: Duration = Duration::from_secs(2);
-const ALIVE_WITHIN: Duration = Duration::from_secs(5);
-/// Prepared statements that a connection keeps.
-const STATEMENTS: usize = 64;
-/// How long the end of a thread is waited for: one whose server does not answer ends when the system gives its connection up.
+/// How long a drop waits for the end of the thread. If the server does not answer, the thread ends when the system gives up the connection.
 const END_LIMIT: Duration = Duration::from_secs(1);
-
-/// Whether a commit has reached the server's disk when it returns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Sync {
-    Full,
-    Later,
-}
 
 type Job = Box<dyn FnOnce(&mut Worker) + Send>;
 
-/// A handle on the thread, which ends with it.
+/// A handle on the thread. The thread ends when the handle is dropped.
 #[derive(Debug)]
 pub(crate) struct Link {
     jobs: Option<Sender<Job>>,
     ended: Mutex<Receiver<()>>,
 }
 
-/// What the thread has.
+/// The state of the thread.
 struct Worker {
     address: Arc<Address>,
     sync: Sync,
     session: Option<Session>,
 }
 
-/// A connection, and the statements that it has prepared.
-pub(crate) struct Session {
-    pub(crate) client: Client,
-    prepared: HashMap<String, Statement>,
-    used: Instant,
-}
-
 impl Link {
-    /// Starts the thread, which connects when it is asked for something.
+    /// Starts the thread. It connects at the first call.
     pub(crate) fn start(name: &str, address: &Arc<Address>, sync: Sync) -> std::io::Result<Self> {
         let (jobs, queue) = channel::<Job>();
         let (end, ended) = sync_channel::<()>(0);
@@ -77,14 +55,7 @@ impl Link {
         Ok(Self { jobs: Some(jobs), ended: Mutex::new(ended) })
     }
 
-    /// Has the thread do something, and waits for it.
-    pub(crate) fn call<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&mut Session) -> Result<T, Error> + Send + 'static,
-    ) -> Result<T, BackendError> {
-        self.call_within(CALL_LIMIT, work)
-    }
-
+    /// Runs `work` on the thread, and waits for it at most `limit`.
     pub(crate) fn call_within<T: Send + 'static>(
         &self,
         limit: Duration,
@@ -95,7 +66,7 @@ impl Link {
         let given_up = Arc::clone(&is_given_up);
         self.post(Box::new(move |worker| {
             if !given_up.load(Ordering::SeqCst) {
-                // Who has asked may have given up meanwhile.
+                // The caller may have given up meanwhile.
                 let _ = answer.send(worker.run(work));
             }
         }));
@@ -105,10 +76,10 @@ impl Link {
         })
     }
 
-    /// Has the thread do something when it has time, with its connection if it has one then; nobody waits for it.
+    /// Runs `work` on the thread later, with the connection if there is one then. The caller does not wait.
     pub(crate) fn hint(&self, work: impl FnOnce(Option<&mut Session>) -> Result<(), Error> + Send + 'static) {
         self.post(Box::new(move |worker| {
-            // A hint that fails is none.
+            // A lost hint does no harm.
             let _ = match worker.session {
                 Some(_) => worker.run(|session| work(Some(session))),
                 None => work(None).map_err(|error| backend_error(&error)),
@@ -118,7 +89,7 @@ impl Link {
 
     fn post(&self, job: Job) {
         if let Some(jobs) = &self.jobs {
-            // If the thread has ended by a panic, the caller's wait ends at once.
+            // If the thread has panicked, the caller's wait ends at once.
             let _ = jobs.send(job);
         }
     }
@@ -151,78 +122,5 @@ impl Worker {
             Some(session) => Ok(session),
             none => Ok(none.insert(Session::open(&self.address, self.sync)?)),
         }
-    }
-}
-
-impl Session {
-    /// Connects, unless the last try was too recent.
-    pub(crate) fn open(address: &Address, sync: Sync) -> Result<Self, BackendError> {
-        let connect = || Self::connect(address, sync).map_err(|error| format!("{address}: {}", error::text(&error)));
-        address.backoff.attempt(connect)
-    }
-
-    fn connect(address: &Address, sync: Sync) -> Result<Self, Error> {
-        let mut client = address.connect()?;
-        // The planner may not go by what it knows of tables that fill and empty: everything here is looked up by an index.
-        client.batch_execute(TIMEOUTS)?;
-        client.batch_execute(
-            "SET idle_in_transaction_session_timeout = '15s'; SET client_min_messages = 'warning'; SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off; \
-             SET timezone = 'UTC'",
-        )?;
-        match sync {
-            Sync::Later => client.batch_execute("SET synchronous_commit = off")?,
-            // Whoever has asked for more than this keeps it.
-            Sync::Full => client.batch_execute(
-                "SELECT set_config('synchronous_commit', 'on', false) \
-                 WHERE current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')",
-            )?,
-        }
-        Ok(Self { client, prepared: HashMap::new(), used: Instant::now() })
-    }
-
-    /// Whether it can be used. One that has been idle may have been cut without a word, and a call should not fail for that.
-    fn is_alive(&mut self) -> bool {
-        let is_idle = self.used.elapsed() >= IDLE;
-        self.used = Instant::now();
-        !self.client.is_closed() && (!is_idle || self.client.is_valid(ALIVE_WITHIN).is_ok())
-    }
-
-    fn prepared(&mut self, query: &str) -> Result<Statement, Error> {
-        if let Some(statement) = self.prepared.get(query) {
-            return Ok(statement.clone());
-        }
-        if self.prepared.len() >= STATEMENTS {
-            self.prepared.clear();
-        }
-        let statement = self.client.prepare(query)?;
-        self.prepared.insert(query.to_owned(), statement.clone());
-        Ok(statement)
-    }
-
-    /// Runs a statement, which is prepared once.
-    pub(crate) fn query(
-        &mut self,
-        query: &str,
-        values: &[&(dyn ToSql + std::marker::Sync)],
-    ) -> Result<Vec<Row>, Error> {
-        let statement = self.prepared(query)?;
-        self.client.query(&statement, values)
-    }
-
-    /// The same for one of which only the number of changed rows counts.
-    pub(crate) fn execute(&mut self, query: &str, values: &[&(dyn ToSql + std::marker::Sync)]) -> Result<u64, Error> {
-        let statement = self.prepared(query)?;
-        self.client.execute(&statement, values)
-    }
-
-    /// Runs statements in one transaction, whose commit has reached the disk when this returns.
-    pub(crate) fn transaction<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, Error>) -> Result<T, Error> {
-        self.client.batch_execute("BEGIN; SET LOCAL synchronous_commit = on")?;
-        let result = work(self).and_then(|result| self.client.batch_execute("COMMIT").map(|()| result));
-        if result.is_err() && !self.client.is_closed() {
-            // The error that led here is the one to tell; if this fails too, the connection is lost.
-            let _ = self.client.batch_execute("ROLLBACK");
-        }
-        result
     }
 }

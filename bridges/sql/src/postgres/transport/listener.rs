@@ -1,4 +1,4 @@
-//! Hears of what others have stored, by `LISTEN`. A hint only: what it misses is found by looking.
+//! Receives the notifications of other instances by `LISTEN`. They are hints: events whose notification is lost are found by polling.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,54 +11,55 @@ use parking_lot::Mutex;
 use postgres::Error;
 use postgres::fallible_iterator::FallibleIterator;
 
-use crate::postgres::transport::address::Address;
-use crate::postgres::transport::connection::Bells;
-use crate::postgres::transport::error::backend_error;
-use crate::postgres::transport::link::{Session, Sync};
+use super::address::Address;
+use super::connection::{Session, Sync};
+use super::error::backend_error;
+use super::notifier::Waiters;
 
-/// How soon it sees that it should end, if it hears nothing. Each look wakes the machine twice.
+/// How soon the listener sees a stop without a notification. Each wait wakes the machine twice.
 const WAIT: Duration = Duration::from_millis(500);
-/// Time between two tries.
-const AGAIN_AFTER: Duration = Duration::from_secs(1);
-/// A connection may fall silent without a word: so often it is asked whether it is there.
+/// The time between two attempts to connect.
+const RECONNECT_AFTER: Duration = Duration::from_secs(1);
+/// The time between two checks of the connection, which may have been cut silently.
 const CHECK_EVERY: Duration = Duration::from_secs(5);
-/// How long its end is waited for; one that connects at that moment ends later.
+/// How long a drop waits for the end of the thread. A thread that is connecting ends later.
 const END_LIMIT: Duration = Duration::from_secs(1);
 
-/// The thread; it ends with this.
+/// A handle on the thread. The thread ends when the handle is dropped.
 #[derive(Debug)]
 pub(crate) struct Listener {
     stop: Arc<AtomicBool>,
     ended: Mutex<Receiver<()>>,
 }
 
-struct Ears {
+struct Receiving {
     address: Arc<Address>,
     channel: String,
     table: String,
-    bells: Arc<Bells>,
+    waiters: Arc<Waiters>,
     stop: Arc<AtomicBool>,
 }
 
 impl Listener {
-    pub(crate) fn start(address: &Arc<Address>, channel: &str, table: &str, bells: &Arc<Bells>) -> Self {
+    pub(crate) fn start(address: &Arc<Address>, channel: &str, table: &str, waiters: &Arc<Waiters>) -> Self {
         let stop = Arc::<AtomicBool>::default();
         let (end, ended) = sync_channel(0);
-        let ears = Ears {
+        let receiving = Receiving {
             address: Arc::clone(address),
             channel: channel.to_owned(),
             table: table.to_owned(),
-            bells: Arc::clone(bells),
+            waiters: Arc::clone(waiters),
             stop: Arc::clone(&stop),
         };
-        if let Err(error) = thread::Builder::new().name("eventbroker-pg-listen".to_owned()).spawn(move || ears.run(end))
+        if let Err(error) =
+            thread::Builder::new().name("eventbroker-pg-listen".to_owned()).spawn(move || receiving.run(end))
         {
-            tracing::warn!(%error, "no thread for notifications: events of others are found by looking alone");
+            tracing::warn!(%error, "the thread for notifications could not be started: events of others are found by polling");
         }
         Self { stop, ended: Mutex::new(ended) }
     }
 
-    /// It shall end.
+    /// Asks the thread to end.
     pub(crate) fn stop(&self) {
         self.stop.store(true, Ordering::SeqCst);
     }
@@ -72,12 +73,12 @@ impl Drop for Listener {
     }
 }
 
-impl Ears {
+impl Receiving {
     fn run(self, _end: SyncSender<()>) {
         while !self.stop.load(Ordering::SeqCst) {
             if let Err(error) = self.listen() {
                 tracing::debug!(%error, "the connection for notifications was lost");
-                let until = Instant::now() + AGAIN_AFTER;
+                let until = Instant::now() + RECONNECT_AFTER;
                 while Instant::now() < until && !self.stop.load(Ordering::SeqCst) {
                     thread::sleep(WAIT.min(until.saturating_duration_since(Instant::now())));
                 }
@@ -87,21 +88,21 @@ impl Ears {
 
     fn listen(&self) -> Result<(), BackendError> {
         let session = Session::open(&self.address, Sync::Later)?;
-        self.hear(session).map_err(|error| backend_error(&error))
+        self.receive(session).map_err(|error| backend_error(&error))
     }
 
-    fn hear(&self, session: Session) -> Result<(), Error> {
+    fn receive(&self, session: Session) -> Result<(), Error> {
         let mut client = session.client;
         client.batch_execute(&format!("LISTEN \"{}\"", self.channel.replace('"', "\"\"")))?;
-        // For what came before.
-        self.bells.ring();
+        // Events may have been stored before the connection listened.
+        self.waiters.stored();
         let mut next_check = Instant::now() + CHECK_EVERY;
         while !self.stop.load(Ordering::SeqCst) {
-            while let Some(heard) = client.notifications().timeout_iter(WAIT).next()? {
-                if let Some(rest) = heard.payload().strip_prefix(&self.table) {
+            while let Some(notification) = client.notifications().timeout_iter(WAIT).next()? {
+                if let Some(rest) = notification.payload().strip_prefix(&self.table) {
                     match rest {
-                        "" => self.bells.ring(),
-                        " joined" => self.bells.others.store(true, Ordering::Relaxed),
+                        "" => self.waiters.stored(),
+                        " joined" => self.waiters.has_others.store(true, Ordering::Relaxed),
                         _ => {}
                     }
                 }

@@ -1,4 +1,4 @@
-//! TLS: which certificates a server's is checked against.
+//! TLS: the certificates that the server's certificate is checked with.
 
 use std::fs;
 use std::sync::Arc;
@@ -8,11 +8,11 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::postgres::OpenError;
+use crate::OpenError;
 
 pub(crate) type Connector = MakeRustlsConnect;
 
-/// Checks with the certificates of a PEM file, or with those of the system.
+/// A connector that checks with the certificates of a PEM file, or with those of the system.
 pub(crate) fn connector(roots: Option<&str>) -> Result<Connector, OpenError> {
     let mut store = RootCertStore::empty();
     let found = match roots {

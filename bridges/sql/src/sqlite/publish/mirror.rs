@@ -1,54 +1,63 @@
-//! The way out: a batch of events is one transaction, which is on the disk when it is answered. So publishers share its sync.
+//! Stores batches of events. A batch is one transaction, which is on the disk when the call returns, so the publishers of a batch share
+//! one sync.
 
 use std::sync::Arc;
 
 use eventbroker::Event;
-use eventbroker::provider::{BackendError, Mirror, SendOutcome};
-use rusqlite::{OptionalExtension, Transaction};
+use eventbroker::provider::{self, BackendError, SendOutcome};
+use rusqlite::{OptionalExtension, Transaction, params_from_iter};
 
-use crate::sqlite::statements::rows;
-use crate::sqlite::transport::connection::{Database, Sync};
+use crate::backlog::Backlog;
+use crate::notify::Notify;
+use crate::sqlite::statements::{Tables, event, values};
+use crate::sqlite::transport::Sync;
 
-#[derive(Debug)]
-pub(crate) struct SqliteMirror(Arc<Database>);
-
-impl SqliteMirror {
-    pub(crate) fn new(database: &Arc<Database>) -> Self {
-        Self(Arc::clone(database))
-    }
+/// Stores events.
+#[derive(Debug, Clone)]
+pub(crate) struct Mirror {
+    tables: Tables,
+    member: Arc<str>,
+    backlog: Arc<Backlog>,
+    notify: Arc<Notify>,
 }
 
-impl Mirror for SqliteMirror {
-    fn send(&mut self, batch: &[Event], _meanwhile: &mut dyn FnMut()) -> Result<Vec<SendOutcome>, BackendError> {
-        let database = &*self.0;
-        let outcomes = database.write(Sync::Full, |transaction| store(database, transaction, batch))?;
-        database.bell.stored();
+impl Mirror {
+    pub(crate) fn new(tables: &Tables, member: &Arc<str>, backlog: &Arc<Backlog>, notify: &Arc<Notify>) -> Self {
+        let (member, backlog, notify) = (Arc::clone(member), Arc::clone(backlog), Arc::clone(notify));
+        Self { tables: tables.clone(), member, backlog, notify }
+    }
+
+    /// Stores a batch and notifies the ingest.
+    pub(crate) fn store(&self, batch: &[Event]) -> Result<Vec<SendOutcome>, BackendError> {
+        let outcomes = self.tables.file.write(Sync::Full, |transaction| self.insert(transaction, batch))?;
+        self.notify.stored();
+        Ok(outcomes)
+    }
+
+    fn insert(&self, transaction: &Transaction<'_>, batch: &[Event]) -> rusqlite::Result<Vec<SendOutcome>> {
+        let mut insert = transaction.prepare_cached(&self.tables.sql.insert)?;
+        let mut by_id = transaction.prepare_cached(&self.tables.sql.by_id)?;
+        let refusal = self.backlog.refusal();
+        let mut outcomes = Vec::with_capacity(batch.len());
+        for new in batch {
+            if refusal.is_none() && insert.execute(params_from_iter(values(new, Some(&self.member))))? > 0 {
+                outcomes.push(SendOutcome::Held);
+                continue;
+            }
+            // An event that was stored before is not refused while the backlog is full.
+            let known = by_id.query_row([new.id().to_string()], |row| event(row, 0)).optional()?;
+            outcomes.push(match (known, &refusal) {
+                (Some(known), _) if known.same_content(new) => SendOutcome::Known,
+                (None, Some(refusal)) => refusal.clone(),
+                _ => SendOutcome::Conflict,
+            });
+        }
         Ok(outcomes)
     }
 }
 
-/// Stores events in a transaction.
-pub(crate) fn store(
-    database: &Database,
-    transaction: &Transaction<'_>,
-    events: &[Event],
-) -> rusqlite::Result<Vec<SendOutcome>> {
-    let mut insert = transaction.prepare_cached(&database.sql.insert)?;
-    let mut by_id = transaction.prepare_cached(&database.sql.by_id)?;
-    let refusal = database.backlog.refusal();
-    let mut outcomes = Vec::with_capacity(events.len());
-    for event in events {
-        if refusal.is_none() && rows::insert(&mut insert, event, Some(&database.member))? {
-            outcomes.push(SendOutcome::Held);
-            continue;
-        }
-        // Also while nothing more is stored: what was stored before is no new event.
-        let known = by_id.query_row([event.id().to_string()], |row| rows::event(row, 0)).optional()?;
-        outcomes.push(match (known, &refusal) {
-            (Some(known), _) if known.same_content(event) => SendOutcome::Known,
-            (None, Some(refusal)) => refusal.clone(),
-            _ => SendOutcome::Conflict,
-        });
+impl provider::Mirror for Mirror {
+    fn send(&mut self, batch: &[Event], _meanwhile: &mut dyn FnMut()) -> Result<Vec<SendOutcome>, BackendError> {
+        self.store(batch)
     }
-    Ok(outcomes)
 }

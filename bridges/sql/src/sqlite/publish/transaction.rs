@@ -1,34 +1,39 @@
-//! Publishing inside a transaction of the program's own: the event is delivered if that is committed, and never if it is not.
+//! Publishes in a transaction of the program: the event is delivered if the transaction is committed, and never if it is rolled back.
+
+use std::sync::LazyLock;
 
 use eventbroker::Event;
-use rusqlite::Transaction;
+use eventbroker::provider::BackendError;
+use rusqlite::{Transaction, params_from_iter};
 
 use crate::names::{InvalidName, TableName};
-use crate::sqlite::statements::Statements;
-use crate::sqlite::statements::rows;
-use crate::sqlite::transport::connection::backend_error;
+use crate::sqlite::statements::{Statements, execute, values};
+use crate::sqlite::transport::backend_error;
 use crate::value::SqlValue;
-use eventbroker::provider::BackendError;
 
-/// Writes events into the tables of a database that a provider serves, through any connection to the same file.
+/// Writes events into the tables of a provider, through any connection to the same file.
 #[derive(Debug, Clone)]
 pub struct Outbox {
     insert: String,
 }
 
 impl Outbox {
-    /// For the events' table of this name, as given to [`Sqlite::table_name`](crate::sqlite::Sqlite::table_name).
+    /// For the events' table of this name, as given to [`Sqlite::table_name`](crate::Sqlite::table_name).
     ///
     /// # Errors
-    /// The name could not be a table's.
+    /// The name is not allowed for a table.
     pub fn new(table_name: &str) -> Result<Self, InvalidName> {
-        Ok(Self { insert: Statements::new(&TableName::parse(table_name)?).insert })
+        TableName::parse(table_name).map(|table| Self::of(&table))
     }
 
-    /// Stores an event as a part of the transaction. True if it is new, false if its id is known.
+    fn of(table: &TableName) -> Self {
+        Self { insert: Statements::new(table).insert }
+    }
+
+    /// Stores an event as a part of the transaction. True if the event is new, false if its id is known.
     ///
-    /// It is delivered as soon as the transaction is committed, to the subscriptions that the table knew at this call; local
-    /// subscriptions do not receive it. The broker that serves the file notices by itself, also after a crash in between.
+    /// The event is delivered as soon as the transaction is committed, to the subscriptions that the table has at this call. Local
+    /// subscriptions do not receive it. The broker that serves the file detects the commit by itself, also after a crash in between.
     ///
     /// ```no_run
     /// # use eventbroker::{Event, Source};
@@ -43,16 +48,15 @@ impl Outbox {
     /// ```
     ///
     /// # Errors
-    /// [`BackendError`] as SQLite answers; whether the transaction can go on is SQLite's to say.
+    /// [`BackendError`] with SQLite's message. SQLite decides whether the transaction can go on.
     pub fn publish_in(&self, transaction: &Transaction<'_>, event: &Event) -> Result<bool, BackendError> {
-        transaction
-            .prepare_cached(&self.insert)
-            .and_then(|mut insert| rows::insert(&mut insert, event, None))
-            .map_err(|error| backend_error(&error))
+        let inserted = execute(transaction, &self.insert, params_from_iter(values(event, None)));
+        inserted.map(|rows| rows > 0).map_err(|error| backend_error(&error))
     }
 
-    /// What [`publish_in`](Self::publish_in) executes, for those who reach the file by another client than rusqlite: the statement
-    /// with the parameters `?1` to `?14`, and their values in this order. It changes one row, or none if the id is known.
+    /// The statement that [`publish_in`](Self::publish_in) executes, for programs that reach the file through another client than
+    /// rusqlite: its text with the parameters `?1` to `?14`, and their values in this order. It changes one row, or none if the id is
+    /// known.
     ///
     /// ```
     /// # use eventbroker::{Event, Source};
@@ -65,15 +69,15 @@ impl Outbox {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn statement<'a>(&'a self, event: &'a Event) -> (&'a str, [SqlValue<'a>; 14]) {
-        (&self.insert, rows::values(event, None))
+        (&self.insert, values(event, None))
     }
 }
 
 /// [`Outbox::publish_in`] for the table `events`.
 ///
 /// # Errors
-/// As there.
+/// See [`Outbox::publish_in`].
 pub fn publish_in(transaction: &Transaction<'_>, event: &Event) -> Result<bool, BackendError> {
-    let insert = Statements::new(&TableName::default()).insert;
-    Outbox { insert }.publish_in(transaction, event)
+    static EVENTS: LazyLock<Outbox> = LazyLock::new(|| Outbox::of(&TableName::default()));
+    EVENTS.publish_in(transaction, event)
 }

@@ -1,96 +1,66 @@
-//! Looking events up, listing them, and the statuses that come from elsewhere than from leases.
+//! Looks events up, lists and deletes them, and records the statuses of local deliveries.
 
 use std::collections::BTreeSet;
+use std::slice;
 use std::sync::Arc;
 
 use eventbroker::provider::{BackendError, EventStore, SendOutcome, StatusChange};
 use eventbroker::query::{Filter, Order, Page};
 use eventbroker::stats::StoreStats;
 use eventbroker::{Event, EventId, Status};
-use parking_lot::Mutex;
-use rusqlite::types::Value;
-use rusqlite::{Connection, OptionalExtension, Transaction, params, params_from_iter};
+use rusqlite::{OptionalExtension, params};
 
-use crate::sqlite::OpenError;
-use crate::sqlite::publish::mirror;
-use crate::sqlite::settle::DEAD;
-use crate::sqlite::statements::rows;
-use crate::sqlite::transport::connection::{Database, Sync, backend_error};
+use crate::OpenError;
+use crate::columns::store_stats;
+use crate::sqlite::publish::Mirror;
+use crate::sqlite::statements::{Select, Tables, event_with_progress, id, time_text};
+use crate::sqlite::transport::{Reader, Sync, backend_error};
 
+/// The events of one file.
 #[derive(Debug)]
-pub(crate) struct SqliteStore {
-    database: Arc<Database>,
-    reader: Mutex<Connection>,
+pub(crate) struct Store {
+    tables: Tables,
+    member: Arc<str>,
+    mirror: Mirror,
+    reader: Reader,
 }
 
-impl SqliteStore {
-    pub(crate) fn new(database: &Arc<Database>) -> Result<Self, OpenError> {
-        Ok(Self { database: Arc::clone(database), reader: Mutex::new(database.reader()?) })
-    }
-
-    fn read<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, BackendError> {
-        work(&self.reader.lock()).map_err(|error| backend_error(&error))
-    }
-}
-
-impl Database {
-    /// Removes an event with its deliveries. Returns whether it was there, and how many dead letters it had.
-    pub(crate) fn delete(&self, transaction: &Transaction<'_>, id: &EventId) -> rusqlite::Result<(bool, i64)> {
-        let id = id.to_string();
-        let mut deliveries = transaction.prepare_cached(&self.sql.delete_deliveries)?;
-        let states = deliveries.query_map([&id], |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()?;
-        let dead = states.into_iter().filter(|state| *state == DEAD).count() as i64;
-        Ok((transaction.prepare_cached(&self.sql.delete)?.execute([&id])? > 0, dead))
+impl Store {
+    pub(crate) fn new(tables: &Tables, member: &Arc<str>, mirror: &Mirror) -> Result<Self, OpenError> {
+        let (reader, tables) = (tables.file.reader()?, tables.clone());
+        Ok(Self { tables, member: Arc::clone(member), mirror: mirror.clone(), reader })
     }
 }
 
-/// The conditions of a filter, and what they are about. One statement answers each filter: it walks an index in the order of ids.
-fn conditions(filter: &Filter) -> (String, Vec<Value>) {
-    let mut values = Vec::new();
-    let mut text = String::new();
-    let mut add = |condition: &str, value: Value| {
-        values.push(value);
-        let join = if values.len() == 1 { "WHERE" } else { "AND" };
-        text.push_str(&format!(" {join} {condition} ?{}", values.len()));
-    };
-    let given = |text: &Option<String>| text.clone().map(Value::Text);
-    let equal = [
-        ("e.source =", filter.source.map(|source| Value::Text(source.as_str().to_owned()))),
-        ("e.status =", filter.status.map(|status| Value::Text(status.as_str().to_owned()))),
-        ("e.user_id =", filter.user_id.map(Value::Integer)),
-        ("e.schema =", given(&filter.schema)),
-        ("e.entity =", given(&filter.entity)),
-        ("e.operation =", given(&filter.operation)),
-        ("e.instance_id =", given(&filter.instance_id)),
-        ("e.created_at >=", filter.created_from.map(|time| Value::Text(rows::time_text(time)))),
-        ("e.created_at <=", filter.created_to.map(|time| Value::Text(rows::time_text(time)))),
-    ];
-    for (condition, value) in equal {
-        value.into_iter().for_each(|value| add(condition, value));
-    }
+/// The select of a filter: it walks an index in the order of ids.
+fn select(all: &str, filter: &Filter) -> Select {
+    let mut select = Select::new(all);
+    select.and_if("e.source =", filter.source.map(|source| source.as_str().to_owned()));
+    select.and_if("e.status =", filter.status.map(|status| status.as_str().to_owned()));
+    select.and_if("e.user_id =", filter.user_id);
+    select.and_if("e.schema =", filter.schema.clone());
+    select.and_if("e.entity =", filter.entity.clone());
+    select.and_if("e.operation =", filter.operation.clone());
+    select.and_if("e.instance_id =", filter.instance_id.clone());
+    select.and_if("e.created_at >=", filter.created_from.map(time_text));
+    select.and_if("e.created_at <=", filter.created_to.map(time_text));
     if filter.status.is_some_and(|status| status != Status::Completed) {
-        // So that the partial index serves, whatever value is bound.
-        text.push_str(" AND e.status <> 'completed'");
+        // The planner takes the partial index only if its condition stands in the text.
+        select.and("e.status <> 'completed'");
     }
-    let mut add = |condition: &str, value: Value| {
-        values.push(value);
-        let join = if values.len() == 1 { "WHERE" } else { "AND" };
-        text.push_str(&format!(" {join} {condition} ?{}", values.len()));
+    let (after, order) = match filter.order {
+        Order::OldestFirst => ("e.id >", "e.id ASC"),
+        Order::NewestFirst => ("e.id <", "e.id DESC"),
     };
-    if let Some(after) = &filter.after {
-        let beyond = if filter.order == Order::OldestFirst { "e.id >" } else { "e.id <" };
-        add(beyond, Value::Text(after.to_string()));
-    }
-    (text, values)
+    select.and_if(after, filter.after.as_ref().map(EventId::to_string));
+    select.order_by(order);
+    select.limit(filter.effective_limit());
+    select
 }
 
-impl EventStore for SqliteStore {
+impl EventStore for Store {
     fn put(&self, event: &Event) -> Result<(), BackendError> {
-        let database = &*self.database;
-        let events = std::slice::from_ref(event);
-        let outcomes = database.write(Sync::Full, |transaction| mirror::store(database, transaction, events))?;
-        database.bell.stored();
-        match outcomes.first() {
+        match self.mirror.store(slice::from_ref(event))?.first() {
             Some(SendOutcome::Conflict) => {
                 Err(BackendError::Refused(format!("event {} is known with other content", event.id())))
             }
@@ -99,68 +69,45 @@ impl EventStore for SqliteStore {
     }
 
     fn get(&self, id: &EventId) -> Result<Option<Event>, BackendError> {
-        self.read(|reader| {
-            let mut statement = reader.prepare_cached(&self.database.sql.by_id)?;
-            statement.query_row([id.to_string()], rows::event_with_progress).optional()
+        self.reader.read(|reader| {
+            let mut by_id = reader.prepare_cached(&self.tables.sql.by_id)?;
+            by_id.query_row([id.to_string()], event_with_progress).optional()
         })
     }
 
     fn list(&self, filter: &Filter) -> Result<Page, BackendError> {
-        let limit = filter.effective_limit();
-        let (conditions, mut values) = conditions(filter);
-        let order = if filter.order == Order::OldestFirst { "ASC" } else { "DESC" };
-        values.push(Value::Integer(limit as i64));
-        let select = &self.database.sql.select;
-        let query = format!("{select}{conditions} ORDER BY e.id {order} LIMIT ?{}", values.len());
-        let found = self.read(|reader| {
-            let mut statement = reader.prepare_cached(&query)?;
-            let rows = statement
-                .query_map(params_from_iter(values), |row| Ok((rows::id(row), rows::event_with_progress(row))))?;
-            rows.collect::<rusqlite::Result<Vec<_>>>()
-        })?;
-        let last = found.last().filter(|_| found.len() == limit);
+        let select = select(&self.tables.sql.select, filter);
+        let found = self.reader.read(|reader| select.read(reader, |row| Ok((id(row), event_with_progress(row)))))?;
+        let last = found.last().filter(|_| found.len() == filter.effective_limit());
         let next = last.map(|(id, _)| id.as_ref().cloned().map_err(backend_error)).transpose()?;
-        // What somebody else has inserted and is no event is not shown, and hides no other.
+        // A row of another program that is not an event is left out.
         let events = found.into_iter().filter_map(|(_, event)| event.ok()).collect();
         Ok(Page::new(events, next))
     }
 
     fn update_statuses(&self, changes: &[StatusChange]) -> Result<(), BackendError> {
-        let database = &*self.database;
-        database.write(Sync::Later, |transaction| {
+        self.tables.file.write(Sync::Later, |transaction| {
             let mut positions = BTreeSet::new();
+            let mut record = transaction.prepare_cached(&self.tables.sql.record_local_status)?;
             for change in changes {
-                let status = change.status.as_str();
-                let told = params![change.id.to_string(), database.member, status, change.error, change.retry_count];
-                let mut tell = transaction.prepare_cached(&database.sql.tell)?;
-                positions.extend(tell.query_row(told, |row| row.get::<_, i64>(0)).optional()?);
+                let (id, status) = (change.id.to_string(), change.status.as_str());
+                let values = params![id, self.member, status, change.error, change.retry_count];
+                positions.extend(record.query_row(values, |row| row.get::<_, i64>(0)).optional()?);
             }
-            database.refresh(transaction, &positions)
+            self.tables.refresh_statuses(transaction, &positions)
         })
     }
 
     fn delete(&self, id: &EventId) -> Result<bool, BackendError> {
-        let database = &*self.database;
-        database.write(Sync::Later, |transaction| Ok(database.delete(transaction, id)?.0))
+        self.tables.file.write(Sync::Later, |transaction| Ok(self.tables.delete_event(transaction, id)?.0))
     }
 
     fn stats(&self) -> Result<StoreStats, BackendError> {
-        let counts = self.read(|reader| {
-            let mut statement = reader.prepare_cached(&self.database.sql.counts)?;
-            let counts = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)? as u64)))?;
-            counts.collect::<rusqlite::Result<Vec<_>>>()
+        let counts = self.reader.read(|reader| {
+            let mut counts = reader.prepare_cached(&self.tables.sql.count_by_status)?;
+            let counts = counts.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            counts.collect::<rusqlite::Result<Vec<(String, i64)>>>()
         })?;
-        let mut stats = StoreStats::default();
-        for (status, count) in counts {
-            stats.events += count;
-            match status.parse() {
-                Ok(Status::Pending) => stats.pending = count,
-                Ok(Status::Processing) => stats.processing = count,
-                Ok(Status::Completed) => stats.completed = count,
-                Ok(Status::Failed) => stats.failed = count,
-                Err(_) => {}
-            }
-        }
-        Ok(stats)
+        Ok(store_stats(counts))
     }
 }

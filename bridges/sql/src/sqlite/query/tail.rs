@@ -1,91 +1,74 @@
-//! Events as they come. SQLite has one writer at a time, so positions are committed in their order, and nothing appears behind a
+//! Follows the events as they come. SQLite has one writer at a time, so positions are committed in order: no event appears behind a
 //! position that was read.
 
-use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use eventbroker::provider::{BackendError, Tail};
+use eventbroker::provider::{self, BackendError};
 use eventbroker::{Event, Pattern, StartPosition};
+use rusqlite::Connection;
 use rusqlite::types::Value;
-use rusqlite::{Connection, params_from_iter};
 
-use crate::sqlite::query::operator::matches;
-use crate::sqlite::statements::rows;
-use crate::sqlite::transport::connection::{Database, backend_error};
-use crate::sqlite::transport::watcher::Watcher;
+use crate::sqlite::statements::{Select, Tables, event_with_progress, id, time_text};
+use crate::sqlite::transport::{Watcher, backend_error};
 
+/// Reads on from a position.
 #[derive(Debug)]
-pub(crate) struct SqliteTail {
-    database: Arc<Database>,
+pub(crate) struct Tail {
+    tables: Tables,
     reader: Connection,
     watcher: Watcher,
-    query: String,
-    /// What the query is bound to, behind the two positions, the time and the limit.
-    values: Vec<Value>,
-    /// Nothing before this time is shown.
-    since: String,
-    /// Everything up to here was read.
+    /// The first two values are set for each read: the bounds of the positions.
+    select: Select,
+    /// The last position that was read.
     position: i64,
 }
 
-impl SqliteTail {
-    pub(crate) fn new(
-        database: &Arc<Database>,
-        pattern: &Pattern,
-        start: &StartPosition,
-    ) -> Result<Self, BackendError> {
-        let reader = database.reader().map_err(|error| BackendError::Unavailable(error.to_string()))?;
+impl Tail {
+    pub(crate) fn new(tables: &Tables, pattern: &Pattern, start: &StartPosition) -> Result<Self, BackendError> {
+        let reader = tables.file.connect_reader().map_err(|error| BackendError::Unavailable(error.to_string()))?;
         let position = match start {
-            StartPosition::New => database.last_position(&reader).map(Some),
-            StartPosition::After(id) => database.position(&reader, id),
+            StartPosition::New => tables.last_position(&reader).map(Some),
+            StartPosition::After(id) => tables.position(&reader, id),
             _ => Ok(Some(0)),
         };
         let position = position.map_err(|error| backend_error(&error))?;
         let position = position.ok_or_else(|| BackendError::Refused(format!("the event of {start:?} is not held")))?;
-        let since = if let StartPosition::From(time) = start { rows::time_text(*time) } else { String::new() };
-        // The first four are set anew for each call.
-        let mut values = vec![Value::Null; 4];
-        let matching = matches("e.type", pattern, &mut values);
-        let select = &database.sql.select;
-        let query = format!(
-            "{select} WHERE e.position > ?1 AND e.position <= ?2 AND e.created_at >= ?3 AND {matching} \
-             ORDER BY e.position LIMIT ?4"
+        let since = if let StartPosition::From(time) = start { time_text(*time) } else { String::new() };
+        let mut select = Select::with_condition(
+            format!("{} WHERE e.position > ?1 AND e.position <= ?2 AND e.created_at >= ?3", tables.sql.select),
+            vec![Value::Null, Value::Null, Value::Text(since)],
         );
-        let database = Arc::clone(database);
-        Ok(Self { database, reader, watcher: Watcher::default(), query, values, since, position })
+        select.and_matches(pattern);
+        select.order_by("e.position");
+        Ok(Self { tables: tables.clone(), reader, watcher: Watcher::default(), select, position })
     }
 
     fn read(&mut self, max: usize) -> rusqlite::Result<Vec<Event>> {
         let reader = self.reader.unchecked_transaction()?;
-        let last = self.database.last_position(&reader)?;
-        let mut values = self.values.clone();
-        values[0] = Value::Integer(self.position);
-        values[1] = Value::Integer(last);
-        values[2] = Value::Text(self.since.clone());
-        values[3] = Value::Integer(max as i64);
-        let mut statement = reader.prepare_cached(&self.query)?;
-        let rows =
-            statement.query_map(params_from_iter(values), |row| Ok((rows::id(row), rows::event_with_progress(row))))?;
-        let rows = rows.collect::<rusqlite::Result<Vec<_>>>()?;
+        let last = self.tables.last_position(&reader)?;
+        let mut select = self.select.clone();
+        (select.values[0], select.values[1]) = (self.position.into(), last.into());
+        select.limit(max);
+        let rows = select.read(&reader, |row| Ok((id(row), event_with_progress(row))))?;
         self.position = match rows.last().filter(|_| rows.len() == max) {
-            Some((Ok(id), _)) => self.database.position(&reader, id)?.unwrap_or(last),
+            Some((Ok(id), _)) => self.tables.position(&reader, id)?.unwrap_or(last),
             _ => last,
         };
-        // As in a listing, what is no event is not shown.
+        // A row of another program that is not an event is left out.
         Ok(rows.into_iter().filter_map(|(_, event)| event.ok()).collect())
     }
 }
 
-impl Tail for SqliteTail {
+impl provider::Tail for Tail {
     fn next(&mut self, max: usize, wait: Duration) -> Result<Vec<Event>, BackendError> {
         let deadline = Instant::now() + wait;
         loop {
-            // Before the look at the table, so that what comes after that is noticed.
-            self.watcher.is_changed(&self.reader).map_err(|error| backend_error(&error))?;
+            // The poll comes before the read, so that the next poll detects commits after the read.
+            self.watcher.poll(&self.reader).map_err(|error| backend_error(&error))?;
             let events = self.read(max).map_err(|error| backend_error(&error))?;
             if !events.is_empty() {
-                self.watcher.found();
+                self.watcher.reset_pause();
                 return Ok(events);
             }
             loop {
@@ -94,7 +77,7 @@ impl Tail for SqliteTail {
                     return Ok(Vec::new());
                 }
                 thread::sleep(self.watcher.pause().min(left));
-                if self.watcher.is_changed(&self.reader).map_err(|error| backend_error(&error))? {
+                if self.watcher.poll(&self.reader).map_err(|error| backend_error(&error))? {
                     break;
                 }
             }

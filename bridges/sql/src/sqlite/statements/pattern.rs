@@ -1,8 +1,8 @@
-//! The SQL form of a pattern for SQLite: a `GLOB`, and a count of dots.
+//! A pattern in SQLite: a `GLOB`, and a number of dots.
 
 use eventbroker::Pattern;
 
-use crate::pattern::Form;
+use crate::pattern::PatternColumns;
 
 /// The condition that a row `s` of the subscriptions matches an event's type.
 pub(crate) fn condition(event_type: &str) -> String {
@@ -17,26 +17,26 @@ pub(crate) fn condition(event_type: &str) -> String {
     )
 }
 
-/// The form of a pattern.
-pub(crate) fn form(pattern: &Pattern) -> Form {
-    Form::of(pattern, "*", |literal| literal.replace('[', "[[]").replace('?', "[?]"))
+/// A pattern as the table holds it.
+pub(crate) fn columns(pattern: &Pattern) -> PatternColumns {
+    PatternColumns::of(pattern, "*", |literal| literal.replace('[', "[[]").replace('?', "[?]"))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{condition, form};
+    use super::{columns, condition};
     use crate::pattern::cases::{event_types, patterns};
     use eventbroker::Pattern;
     use proptest::prelude::*;
     use rusqlite::{Connection, params};
 
     fn sqlite_matches(connection: &Connection, pattern: &Pattern, event_type: &str) -> bool {
-        let form = form(pattern);
+        let columns = columns(pattern);
         let query = format!(
             "SELECT {} FROM (SELECT ?1 AS final_rest, ?2 AS dots, ?3 AS glob, ?4 AS literals, ?5 AS event_type) s",
             condition("s.event_type")
         );
-        let values = params![form.final_rest, form.dots as i64, form.glob, form.literals, event_type];
+        let values = params![columns.final_rest, columns.dots as i64, columns.glob, columns.literals, event_type];
         let matched: Option<bool> = connection.query_row(&query, values, |row| row.get(0)).expect("a condition");
         matched.expect("true or false")
     }

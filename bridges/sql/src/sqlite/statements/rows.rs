@@ -7,41 +7,39 @@ use eventbroker::dead_letter::DeadLetter;
 use eventbroker::{Event, EventId, Status};
 use jiff::Timestamp;
 use rusqlite::types::Type;
-use rusqlite::{Error, Row, Statement, params_from_iter};
+use rusqlite::{Error, Row};
 
-use crate::columns::{Columns, errors, metadata_text};
+use crate::columns::{Columns, errors, metadata_text, row_values};
 pub(crate) use crate::columns::{errors_text, time_text};
 use crate::value::SqlValue;
 
-/// The columns of an event in a select.
-pub(crate) const EVENT_COLUMNS: usize = 13;
+/// The columns of an event, in the order in which [`event`] reads them.
+macro_rules! event_columns {
+    () => {
+        "e.id, e.source, e.type, e.payload, e.user_id, e.session_id, e.instance_id, e.schema, e.entity, e.operation, \
+         e.created_at, e.metadata, e.key"
+    };
+}
+/// The columns of an event and its progress, in the order in which [`event_with_progress`] reads them.
+macro_rules! progress_columns {
+    () => {
+        concat!(event_columns!(), ", e.status, e.retry_count, e.processed_at, e.completed_at, e.error")
+    };
+}
+pub(crate) use {event_columns, progress_columns};
 
-/// An event as the values of the columns that `insert` names.
+/// The number of columns in `event_columns` and in `progress_columns`.
+const EVENT_COLUMNS: usize = 13;
+const PROGRESS_COLUMNS: usize = EVENT_COLUMNS + 5;
+
+/// An event as the values of the statement `insert`.
 pub(crate) fn values<'a>(event: &'a Event, origin: Option<&'a str>) -> [SqlValue<'a>; 14] {
-    [
-        event.id().to_string().into(),
-        Some(event.source().as_str()).into(),
-        Some(event.event_type().as_str()).into(),
-        (!event.payload().is_null()).then(|| event.payload().as_str()).into(),
-        event.user_id().map_or(SqlValue::Null, SqlValue::Integer),
-        event.session_id().into(),
-        event.instance_id().into(),
-        event.schema().into(),
-        event.entity().into(),
-        event.operation().into(),
-        time_text(event.created_at()).into(),
-        metadata_text(event).map_or(SqlValue::Null, SqlValue::from),
-        event.key().into(),
-        origin.into(),
-    ]
+    let created = time_text(event.created_at()).into();
+    let metadata = metadata_text(event).map_or(SqlValue::Null, SqlValue::from);
+    row_values(event, [created, metadata, event.key().into(), origin.into()])
 }
 
-/// Inserts an event. False if its id is known.
-pub(crate) fn insert(statement: &mut Statement<'_>, event: &Event, origin: Option<&str>) -> rusqlite::Result<bool> {
-    Ok(statement.execute(params_from_iter(values(event, origin)))? > 0)
-}
-
-/// Reads an event whose columns begin at `first`. How far its handling has come is not read.
+/// Reads an event whose columns begin at `first`, without its progress.
 pub(crate) fn event(row: &Row<'_>, first: usize) -> rusqlite::Result<Event> {
     let columns = Columns {
         id: row.get(first)?,
@@ -61,7 +59,7 @@ pub(crate) fn event(row: &Row<'_>, first: usize) -> rusqlite::Result<Event> {
     columns.into_event().map_err(|error| unreadable(first, error))
 }
 
-/// Reads an event with its progress, of a select that begins with it.
+/// Reads an event with its progress from a select that begins with `progress_columns`.
 pub(crate) fn event_with_progress(row: &Row<'_>) -> rusqlite::Result<Event> {
     let status: String = row.get(EVENT_COLUMNS)?;
     let status = parsed::<Status>(EVENT_COLUMNS, &status)?;
@@ -70,19 +68,19 @@ pub(crate) fn event_with_progress(row: &Row<'_>) -> rusqlite::Result<Event> {
     Ok(event(row, 0)?.with_progress(status, row.get(EVENT_COLUMNS + 1)?, processed, completed, error))
 }
 
-/// The id of an event, of a select that begins with it.
+/// Reads the id of an event from the first column.
 pub(crate) fn id(row: &Row<'_>) -> rusqlite::Result<EventId> {
     id_at(row, 0)
 }
 
-/// The id of an event in a column.
+/// Reads the id of an event from a column.
 pub(crate) fn id_at(row: &Row<'_>, column: usize) -> rusqlite::Result<EventId> {
     parsed(column, &row.get::<_, String>(column)?)
 }
 
-/// A dead letter, of a select that begins with its event and goes on with what is told of it.
+/// Reads a dead letter from a row of the statement `dead_letters`.
 pub(crate) fn dead_letter(row: &Row<'_>) -> rusqlite::Result<DeadLetter> {
-    const FIRST: usize = EVENT_COLUMNS + 5;
+    const FIRST: usize = PROGRESS_COLUMNS;
     let reason: String = row.get(FIRST + 2)?;
     let name: String = row.get(FIRST + 1)?;
     let number = row.get::<_, i64>(FIRST)? as u64;
@@ -107,7 +105,7 @@ fn parsed<T: FromStr<Err: std::error::Error + Send + Sync + 'static>>(
     text.parse().map_err(|error| unreadable(column, error))
 }
 
-/// A row that somebody else has written, and not as we would.
+/// The error of a row that another program has written or changed.
 fn unreadable(column: usize, error: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::FromSqlConversionFailure(column, Type::Text, Box::new(error))
 }
