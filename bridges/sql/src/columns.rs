@@ -1,15 +1,18 @@
-//! An event as values of columns, and back: what both databases store alike.
+//! An event as values of columns, and back, as far as both databases store it alike.
 
 use std::error::Error;
 use std::fmt;
 use std::time::SystemTime;
 
 use eventbroker::dead_letter::AttemptError;
-use eventbroker::{Event, Source};
+use eventbroker::stats::StoreStats;
+use eventbroker::{Event, Source, Status};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-/// The columns of one event as they were read. How far its handling has come is not among them.
+use crate::value::SqlValue;
+
+/// The columns of one event as they were read, without its progress.
 #[derive(Debug)]
 pub(crate) struct Columns {
     pub(crate) id: String,
@@ -27,7 +30,7 @@ pub(crate) struct Columns {
     pub(crate) key: Option<String>,
 }
 
-/// A row that somebody else has written, and not as we would: what is wrong with it.
+/// Why a row is not an event or a dead letter: another program has written or changed it.
 #[derive(Debug)]
 pub(crate) struct Unreadable(String);
 
@@ -57,7 +60,28 @@ impl Columns {
     }
 }
 
-/// The metadata of an event as JSON; none if it has none.
+/// The values of one row: the first columns of the table, from the id to the operation, and then `others`.
+pub(crate) fn row_values<'a, const N: usize>(
+    event: &'a Event,
+    others: impl IntoIterator<Item = SqlValue<'a>>,
+) -> [SqlValue<'a>; N] {
+    let first = [
+        event.id().to_string().into(),
+        Some(event.source().as_str()).into(),
+        Some(event.event_type().as_str()).into(),
+        (!event.payload().is_null()).then(|| event.payload().as_str()).into(),
+        event.user_id().map_or(SqlValue::Null, SqlValue::Integer),
+        event.session_id().into(),
+        event.instance_id().into(),
+        event.schema().into(),
+        event.entity().into(),
+        event.operation().into(),
+    ];
+    let mut values = first.into_iter().chain(others);
+    std::array::from_fn(|_| values.next().unwrap_or(SqlValue::Null))
+}
+
+/// The metadata of an event as a JSON object, or `NULL` if it has none.
 pub(crate) fn metadata_text(event: &Event) -> Option<String> {
     let metadata = event.metadata();
     (!metadata.is_empty()).then(|| Value::from(metadata.clone()).to_string())
@@ -68,13 +92,13 @@ pub(crate) fn time_text(time: SystemTime) -> String {
     Timestamp::try_from(time).map_or_else(|_| String::new(), |time| format!("{time:.9}"))
 }
 
-/// The errors of attempts as they stand in the table: `[{"attempt": 1, "at": TIME, "message": TEXT}]`.
+/// The errors of attempts as the table holds them: `[{"attempt": 1, "at": TIME, "message": TEXT}]`.
 pub(crate) fn errors_text(errors: &[AttemptError]) -> String {
     let error = |error: &AttemptError| serde_json::json!({"attempt": error.attempt, "at": time_text(error.at), "message": error.message});
     Value::from_iter(errors.iter().map(error)).to_string()
 }
 
-/// And back.
+/// Reads the errors of attempts.
 pub(crate) fn errors(text: &str) -> Result<Vec<AttemptError>, Unreadable> {
     let errors: Vec<Value> = serde_json::from_str(text).map_err(Unreadable::new)?;
     let error = |error: &Value| {
@@ -83,6 +107,23 @@ pub(crate) fn errors(text: &str) -> Result<Vec<AttemptError>, Unreadable> {
         Ok(AttemptError::new(attempt, at.into(), error["message"].as_str().unwrap_or_default()))
     };
     errors.iter().map(error).collect()
+}
+
+/// The counts of events by status.
+pub(crate) fn store_stats(counts: impl IntoIterator<Item = (String, i64)>) -> StoreStats {
+    let mut stats = StoreStats::default();
+    for (status, count) in counts {
+        let count = count as u64;
+        stats.events += count;
+        match status.parse() {
+            Ok(Status::Pending) => stats.pending = count,
+            Ok(Status::Processing) => stats.processing = count,
+            Ok(Status::Completed) => stats.completed = count,
+            Ok(Status::Failed) => stats.failed = count,
+            Err(_) => {}
+        }
+    }
+    stats
 }
 
 impl Unreadable {

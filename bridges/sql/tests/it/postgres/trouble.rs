@@ -36,7 +36,7 @@ fn start(url: &str) -> Broker {
 fn a_wrong_password_is_told_and_not_shown() {
     let url = server().database();
     let error = refusal(&Postgres::new(server().tcp(&url, "wr0ng-password")));
-    assert!(matches!(error, OpenError::Server(_)), "{error:?}");
+    assert!(matches!(error, OpenError::Unavailable(_)), "{error:?}");
     let text = format!("{error} {error:?}");
     assert!(text.contains("127.0.0.1") && text.contains("password authentication failed"), "{text}");
     assert!(!text.contains("wr0ng"), "{text}");

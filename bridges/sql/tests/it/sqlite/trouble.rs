@@ -112,10 +112,10 @@ fn a_file_that_is_no_database_is_left_alone() {
     let path = folder.file("notes.txt");
     fs::write(&path, "not a database, but long enough to have a header that could be one".repeat(40)).expect("a file");
     let error = refusal(&Sqlite::new(&path));
-    assert!(matches!(error, OpenError::File { .. }), "{error:?}");
+    assert!(matches!(error, OpenError::Unavailable(_)), "{error:?}");
     assert!(error.to_string().contains("notes.txt"), "{error}");
     let error = refusal(&Sqlite::new(folder.path().join("no such folder").join("events.db")));
-    assert!(matches!(error, OpenError::File { .. }), "{error:?}");
+    assert!(matches!(error, OpenError::Unavailable(_)), "{error:?}");
 }
 
 #[test]
@@ -208,7 +208,7 @@ fn a_file_that_may_only_be_read_is_refused_at_the_start() {
     fs::set_permissions(&path, fs::Permissions::from_mode(0o444)).expect("a change");
     disk.remount("ro");
     let error = refusal(&Sqlite::new(&path));
-    assert!(matches!(error, OpenError::File { .. }), "{error:?}");
+    assert!(matches!(error, OpenError::Unavailable(_)), "{error:?}");
     assert!(error.to_string().contains("events.db"), "{error}");
     disk.remount("rw");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("a change");

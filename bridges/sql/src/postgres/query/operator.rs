@@ -1,0 +1,173 @@
+//! Answers operators: dead letters, replays, the lag of the subscriptions, and tails.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use eventbroker::dead_letter::{DeadLetter, DeadLetterFilter};
+use eventbroker::provider::{self, BackendError, Replay, Replayed};
+use eventbroker::stats::{BackEndStats, SubscriptionLag};
+use eventbroker::{EventId, Pattern, StartPosition};
+use postgres::{Error, Row};
+
+use super::tail::Tail;
+use crate::postgres::statements::{Select, Statements, Tables, dead_letter, unreadable};
+use crate::postgres::transport::{Address, Link, Notifier, Session, Sync};
+use crate::settings::Settings;
+use crate::subscriptions::LocalSubscriptions;
+
+/// Answers operators.
+#[derive(Debug)]
+pub(crate) struct Operator {
+    tables: Tables,
+    settings: Arc<Settings>,
+    poll_interval: Duration,
+    local: Arc<LocalSubscriptions>,
+    notifier: Arc<Notifier>,
+    address: Arc<Address>,
+}
+
+/// The subscription and the events of a replay: their positions and ids. An error says why the replay is refused.
+type Found = Result<(i64, Vec<(i64, String)>), String>;
+
+impl Operator {
+    pub(crate) fn new(
+        tables: &Tables,
+        (settings, poll_interval): (&Arc<Settings>, Duration),
+        local: &Arc<LocalSubscriptions>,
+        notifier: &Arc<Notifier>,
+        address: &Arc<Address>,
+    ) -> Self {
+        Self {
+            tables: tables.clone(),
+            settings: Arc::clone(settings),
+            poll_interval,
+            local: Arc::clone(local),
+            notifier: Arc::clone(notifier),
+            address: Arc::clone(address),
+        }
+    }
+}
+
+/// Finds the events of a replay, oldest first.
+fn find(session: &mut Session, sql: &Statements, group: &str, instance: &str, replay: &Replay) -> Result<Found, Error> {
+    let known = session.query(&sql.subscription, &[&group, &replay.subscription, &instance])?;
+    let Some(known) = known.first() else {
+        return Ok(Err(format!("there is no subscription {:?} in the group {group:?}", replay.subscription)));
+    };
+    let (subscription, pattern): (i64, String) = (known.try_get(0)?, known.try_get(1)?);
+    let mut select = Select::with_condition(sql.replayable.clone(), vec![Box::new(subscription)]);
+    for (condition, id) in [("e.position >", &replay.after), ("e.position <=", &replay.until)] {
+        let Some(id) = id else { continue };
+        let rows = session.query(&sql.position, &[&id.to_string()])?;
+        let Some(row) = rows.first() else {
+            return Ok(Err(format!("the event {id} is not held")));
+        };
+        select.and_if(condition, Some(row.try_get::<_, i64>(0)?));
+    }
+    select.and_created(">=", replay.from);
+    select.and_created("<=", replay.to);
+    // A pattern in the table was parsed when it was registered.
+    let own = Pattern::parse(&pattern).ok();
+    own.iter().chain(&replay.event_type).for_each(|pattern| select.and_matches(pattern));
+    select.order_by("e.position");
+    select.limit(replay.limit);
+    let found = select.read(session)?;
+    let found = found.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect::<Result<Vec<_>, Error>>()?;
+    Ok(Ok((subscription, found)))
+}
+
+fn lag(row: &Row) -> Result<SubscriptionLag, Error> {
+    let mut lag = SubscriptionLag::default();
+    (lag.group, lag.name, lag.pattern) = (row.try_get(0)?, row.try_get(1)?, row.try_get(3)?);
+    lag.instance = Some(row.try_get::<_, String>(2)?).filter(|instance| !instance.is_empty());
+    let count = |column: usize| row.try_get::<_, i64>(column).map(|count| count as u64);
+    (lag.ready, lag.leased, lag.dead) = (count(4)?, count(5)?, count(6)?);
+    let nanos = row.try_get::<_, Option<i16>>(8)?.unwrap_or(0);
+    let oldest: Option<SystemTime> = row.try_get(7)?;
+    lag.oldest_ready = oldest.map(|time| time + Duration::from_nanos(nanos.try_into().unwrap_or(0)));
+    Ok(lag)
+}
+
+fn numbers(dead_letters: &[u64]) -> Vec<i64> {
+    dead_letters.iter().map(|number| i64::try_from(*number).unwrap_or(i64::MAX)).collect()
+}
+
+impl provider::Operator for Operator {
+    fn dead_letters(&self, filter: &DeadLetterFilter) -> Result<Vec<DeadLetter>, BackendError> {
+        let group = Box::new(self.settings.consumer_group.clone());
+        let mut select = Select::with_condition(self.tables.sql.dead_letters.clone(), vec![group]);
+        select.and_if("d.dead_letter >", filter.after.map(|after| i64::try_from(after).unwrap_or(i64::MAX)));
+        select.and_if("s.name =", filter.name.clone());
+        select.and_if("d.reason =", filter.reason.map(|reason| reason.as_str()));
+        select.and_if("e.id =", filter.event_id.as_ref().map(EventId::to_string));
+        filter.event_type.iter().for_each(|pattern| select.and_matches(pattern));
+        select.order_by("d.dead_letter");
+        select.limit(filter.effective_limit());
+        let rows = self.tables.call(move |session, _| select.read(session))?;
+        rows.iter().map(|row| dead_letter(row).map_err(|error| unreadable(&error))).collect()
+    }
+
+    fn requeue(&self, dead_letters: &[u64]) -> Result<Vec<u64>, BackendError> {
+        let (group, numbers) = (self.settings.consumer_group.clone(), numbers(dead_letters));
+        let requeued = self.tables.call(move |session, sql| {
+            let rows = session.query(&sql.requeue, &[&group, &numbers])?;
+            rows.iter().map(|row| row.try_get::<_, i64>(0).map(|number| number as u64)).collect::<Result<_, _>>()
+        })?;
+        self.notifier.stored();
+        Ok(requeued)
+    }
+
+    fn purge(&self, dead_letters: &[u64]) -> Result<u64, BackendError> {
+        let (group, numbers) = (self.settings.consumer_group.clone(), numbers(dead_letters));
+        self.tables.call(move |session, sql| session.execute(&sql.purge, &[&group, &numbers]))
+    }
+
+    fn replay(&self, replay: &Replay, dry_run: bool) -> Result<Replayed, BackendError> {
+        let (group, wanted) = (self.settings.consumer_group.clone(), replay.clone());
+        let instance = self.local.instance_of(&replay.subscription).unwrap_or_default();
+        let found = self.tables.call(move |session, sql| {
+            session.transaction(|session| {
+                let found = find(session, sql, &group, &instance, &wanted)?;
+                if let (Ok((subscription, events)), false) = (&found, dry_run) {
+                    let positions: Vec<i64> = events.iter().map(|(position, _)| *position).collect();
+                    session.query(&sql.replay, &[subscription, &positions])?;
+                }
+                Ok(found)
+            })
+        })?;
+        let (_, events) = found.map_err(BackendError::Refused)?;
+        self.notifier.stored();
+        let next = events.last().filter(|_| events.len() == replay.limit).and_then(|(_, id)| id.parse().ok());
+        Ok(Replayed::new(events.len() as u64, next))
+    }
+
+    fn stats(&self) -> Result<BackEndStats, BackendError> {
+        let group = self.settings.consumer_group.clone();
+        self.tables.call(move |session, sql| {
+            let mut stats = BackEndStats::default();
+            if let Some(row) = session.query(&sql.count_dead_letters, &[&group])?.first() {
+                stats.dead_letters = row.try_get::<_, i64>(0)? as u64;
+                stats.newest_dead_letter = row.try_get::<_, i64>(1)? as u64;
+            }
+            let mut counter = |name: &str| -> Result<u64, Error> {
+                let rows = session.query(&sql.counter, &[&name])?;
+                rows.first().map_or(Ok(0), |row| row.try_get::<_, i64>(0).map(|count| count as u64))
+            };
+            stats.dead_letters_expired = counter("dead_letters_expired")?;
+            stats.subscriptions_expired = counter("subscriptions_expired")?;
+            if let Some(row) = session.query(&sql.oldest_transaction, &[])?.first() {
+                let age = row.try_get::<_, Option<f64>>(0)?;
+                stats.oldest_transaction = age.map(|seconds| Duration::from_secs_f64(seconds.max(0.0)));
+            }
+            stats.subscriptions = session.query(&sql.lag, &[])?.iter().map(lag).collect::<Result<_, _>>()?;
+            Ok(stats)
+        })
+    }
+
+    fn tail(&self, pattern: &Pattern, start: &StartPosition) -> Result<Box<dyn provider::Tail>, BackendError> {
+        let unavailable = |error: std::io::Error| BackendError::Unavailable(error.to_string());
+        let link = Arc::new(Link::start("tail", &self.address, Sync::Later).map_err(unavailable)?);
+        let tables = Tables { link, sql: Arc::clone(&self.tables.sql) };
+        Ok(Box::new(Tail::new(tables, self.poll_interval, &self.notifier, pattern, start)?))
+    }
+}

@@ -1,0 +1,16 @@
+//! The way to the server: its address, connections with a thread each, and notifications.
+
+mod address;
+mod connection;
+mod error;
+mod link;
+mod listener;
+mod notifier;
+#[cfg(feature = "tls")]
+mod tls;
+
+pub(crate) use address::Address;
+pub(crate) use connection::{Session, Sync};
+pub(crate) use error::backend_error;
+pub(crate) use link::{CALL_LIMIT, Link};
+pub(crate) use notifier::Notifier;
