@@ -20,30 +20,15 @@
 //!
 //! Members of a group compete for the stream, so the events of a key are in order within an instance, and not across instances.
 
-mod answer;
-mod claim;
-mod connection;
-mod ends;
-mod entry;
-mod ingest;
-mod mirror;
-mod operator;
-mod read;
-mod repartition;
-mod resp;
+mod consume;
+mod housekeeping;
+mod partitions;
+mod publish;
+mod query;
 mod scripts;
-mod settler;
-mod share;
-mod socket;
-mod store;
+mod settle;
 mod subscriptions;
-mod tail;
-#[cfg(feature = "tls")]
-mod tls;
-mod upkeep;
-mod walk;
-mod watch;
-mod wire;
+mod transport;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -52,7 +37,8 @@ use std::time::Duration;
 
 use eventbroker::provider::{BackendError, Capabilities, Provider};
 
-use connection::{Database, Link};
+use partitions::repartition;
+use transport::link::{Database, Link, check_eviction};
 
 /// The settings of a provider on a Redis server.
 #[derive(Clone)]
@@ -243,7 +229,7 @@ impl Redis {
         }
         let database = Arc::new(Database::new(self)?);
         let mut link = Link::new(&database);
-        link.call(connection::check_eviction).map_err(OpenError::of)?.map_err(OpenError::Setting)?;
+        link.call(check_eviction).map_err(OpenError::of)?.map_err(OpenError::Setting)?;
         self.check_partitions(&mut link)?;
         let capabilities = Capabilities::none().with_durability().with_instances().with_groups().with_broadcast();
         let capabilities = capabilities.with_start_positions().with_durable_broadcast().with_replay().with_tail();
@@ -253,12 +239,12 @@ impl Redis {
             _ => capabilities.with_order_per_key(),
         };
         Ok(Provider::new("redis", capabilities)
-            .with_store(Arc::new(store::RedisStore::new(&database)))
-            .with_operator(Arc::new(operator::RedisOperator::new(&database)))
-            .with_mirror(Box::new(mirror::RedisMirror::new(&database)))
+            .with_store(Arc::new(query::store::RedisStore::new(&database)))
+            .with_operator(Arc::new(query::operator::RedisOperator::new(&database)))
+            .with_mirror(Box::new(publish::mirror::RedisMirror::new(&database)))
             .with_ingest(
-                Box::new(ingest::RedisIngest::new(&database)),
-                Box::new(settler::RedisSettler::new(&database)),
+                Box::new(consume::ingest::RedisIngest::new(&database)),
+                Box::new(settle::settler::RedisSettler::new(&database)),
             ))
     }
 

@@ -1,10 +1,13 @@
 //! What is more than one command is a script, so that it is one round trip, and nobody comes in between.
 
+pub(crate) mod entry;
+pub(crate) mod merge_scan;
+
 use std::sync::OnceLock;
 
 use redis::{RedisResult, Value};
 
-use crate::socket::Connection;
+use crate::transport::socket::Connection;
 
 /// A script, and what the server calls it.
 #[derive(Debug)]
@@ -20,30 +23,30 @@ macro_rules! script {
     };
 }
 
-script!(PUBLISH, "publish");
-script!(REGISTER, "register");
-script!(CLAIM, "matches", "entries", "claim");
-script!(ACK, "ack");
-script!(BACK, "back");
-script!(OWN, "own");
-script!(WAITS, "waits");
-script!(LOOK, "held", "later", "due", "behind", "look");
-script!(REAP, "reap");
-script!(RELEASE, "held", "release");
-script!(BURY, "held", "failed", "bury");
-script!(DEFER, "held", "defer");
-script!(MARK, "held", "mark");
-script!(EXTEND, "extend");
-script!(ALIVE, "alive");
-script!(TELL, "failed", "tell");
-script!(STATUS, "matches", "entries", "status");
-script!(FIND, "find");
-script!(AGAIN, "held", "letters", "failed", "again");
-script!(PURGE, "letters", "purge");
-script!(REPLAY, "held", "letters", "failed", "replay");
-script!(WATCH, "entries", "watch");
-script!(DELETE, "entries", "later", "delete");
-script!(FORGET, "letters", "later", "forget");
+script!(STORE_EVENTS, "store_events");
+script!(REGISTER_SUBSCRIPTION, "register_subscription");
+script!(CLAIM_DELIVERIES, "match_pattern", "compare_entries", "claim_deliveries");
+script!(ACK_ENTRIES, "ack_entries");
+script!(RELEASE_LEASE, "release_lease");
+script!(HOLD_PARTITIONS, "hold_partitions");
+script!(COUNT_WAITING, "count_waiting");
+script!(CHECK_BACKLOG, "find_holder", "parse_retry", "redeliver_due", "backlog_size", "check_backlog");
+script!(REMOVE_CONSUMERS, "remove_consumers");
+script!(RELEASE_HELD, "find_holder", "release_held");
+script!(ADD_DEAD_LETTER, "find_holder", "note_failed", "add_dead_letter");
+script!(DEFER_RETRY, "find_holder", "defer_retry");
+script!(MARK_SUSPECT, "find_holder", "mark_suspect");
+script!(EXTEND_LEASES, "extend_leases");
+script!(SEND_HEARTBEAT, "send_heartbeat");
+script!(RECORD_OUTCOME, "note_failed", "record_outcome");
+script!(READ_STATUSES, "match_pattern", "compare_entries", "read_statuses");
+script!(FIND_ENTRY, "find_entry");
+script!(REDELIVER, "find_holder", "take_dead_letter", "note_failed", "redeliver");
+script!(PURGE_DEAD_LETTERS, "take_dead_letter", "purge_dead_letters");
+script!(REPLAY_EVENTS, "find_holder", "take_dead_letter", "note_failed", "replay_events");
+script!(CHECK_LOSSES, "compare_entries", "check_losses");
+script!(DELETE_ENTRY, "compare_entries", "parse_retry", "delete_entry");
+script!(REMOVE_SUBSCRIPTIONS, "take_dead_letter", "parse_retry", "remove_subscriptions");
 
 impl Script {
     /// Runs it on keys.

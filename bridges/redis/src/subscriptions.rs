@@ -1,12 +1,12 @@
-//! What is known of subscriptions, and how one becomes known. Who serves them is told in [`settler`](crate::settler).
+//! What is known of subscriptions, and how one becomes known. Who serves them is told in [`settler`](crate::settle::settler).
 
 use eventbroker::provider::BackendError;
 use redis::Value;
 use serde::{Deserialize, Serialize};
 
-use crate::connection::{Link, Served};
-use crate::entry::{list, number, text, unexpected};
 use crate::scripts;
+use crate::scripts::entry::{list, number, text, unexpected};
+use crate::transport::link::{Link, Served};
 
 /// What is known of a subscription.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -44,7 +44,7 @@ pub(crate) fn make(
     let info = serde_json::to_string(&served.info).unwrap_or_default();
     let mut arguments = [&*served.unit, &info, if change { "1" } else { "0" }].map(str::as_bytes).to_vec();
     arguments.extend(start.iter().map(String::as_bytes));
-    let [made, told] = <[Value; 2]>::try_from(list(link.run(&scripts::REGISTER, &arguments)?)?)
+    let [made, told] = <[Value; 2]>::try_from(list(link.run(&scripts::REGISTER_SUBSCRIPTION, &arguments)?)?)
         .map_err(|it| unexpected(&Value::Array(it)))?;
     if number(made)? == 1 { Ok(None) } else { text(told).map(Some) }
 }

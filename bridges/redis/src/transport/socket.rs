@@ -1,5 +1,5 @@
 //! One connection to the server: how it is made, and what is said and read over it. The client library packs commands and makes values of
-//! answers; the connection is our own, because what is read by the thousand is read where it lies ([`resp`](crate::resp)).
+//! answers; the connection is our own, because what is read by the thousand is read where it lies ([`resp`](crate::transport::reply)).
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use redis::io::tcp::socket2::SockRef;
 use redis::{ConnectionAddr, ConnectionInfo, ConnectionLike, ErrorKind, RedisError, RedisResult, Value, cmd};
 
-use crate::resp::{Piece, Reader};
+use crate::transport::reply::{Piece, Reader};
 #[cfg(feature = "tls")]
-use crate::tls::{Stream as TlsStream, Tls};
+use crate::transport::tls::{Stream as TlsStream, Tls};
 
 /// How long connecting, and one call, may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);

@@ -1,5 +1,5 @@
 //! The way back: subscriptions and verdicts. What tells a member that it has lost a delivery is who the consumer group says it belongs to. What
-//! is written down of a verdict is told in [`ends`](crate::ends).
+//! is written down of a verdict is told in [`ends`](crate::settle::outcome).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,11 +10,13 @@ use eventbroker::query::Order;
 use eventbroker::{Pattern, Scope, StartPosition};
 use redis::Value;
 
-use crate::connection::{Database, Held, Link, Served, millis};
-use crate::entry::{list, number, since_epoch, text, texts, unexpected};
+use crate::partitions::ownership as share;
+use crate::query::store;
+use crate::scripts;
+use crate::scripts::entry::{list, number, since_epoch, text, texts, unexpected};
+use crate::scripts::merge_scan::places_at;
 use crate::subscriptions::{Info, make};
-use crate::walk::places_at;
-use crate::{scripts, share, store};
+use crate::transport::link::{Database, Held, Link, Served, millis};
 
 /// A broadcast subscription whose provider shows no sign of life for so many lease times is forgotten.
 const FORGET_AFTER: u32 = 10;
@@ -48,7 +50,7 @@ impl RedisSettler {
         let units: Vec<Arc<str>> = database.served.lock().values().map(|served| served.unit.clone()).collect();
         let mut arguments: Vec<&[u8]> = [name, &database.boot, &lease, &kept].map(str::as_bytes).to_vec();
         arguments.extend(units.iter().map(|unit| unit.as_bytes()));
-        Ok(number(self.link.run(&scripts::ALIVE, &arguments)?)? == 1)
+        Ok(number(self.link.run(&scripts::SEND_HEARTBEAT, &arguments)?)? == 1)
     }
 
     /// Others take over what this provider owns of a subscription, now and not when its hold ends.
@@ -118,7 +120,7 @@ impl Settler for RedisSettler {
     fn unregister(&mut self, name: &str) -> Result<(), BackendError> {
         let served = self.database.served.lock().get(name).cloned();
         if let Some(served) = served.filter(|served| served.unit.ends_with(&self.database.boot)) {
-            self.link.run(&scripts::FORGET, &[served.unit.as_bytes()])?;
+            self.link.run(&scripts::REMOVE_SUBSCRIPTIONS, &[served.unit.as_bytes()])?;
         }
         let served = self.database.served.lock().remove(name);
         self.leave(served)?;
@@ -127,7 +129,7 @@ impl Settler for RedisSettler {
 
     fn remove(&mut self, name: &str) -> Result<bool, BackendError> {
         let units = [String::new(), self.database.member()].map(|owner| self.database.unit(name, &owner));
-        Ok(number(self.link.run(&scripts::FORGET, &units.each_ref().map(String::as_bytes))?)? > 0)
+        Ok(number(self.link.run(&scripts::REMOVE_SUBSCRIPTIONS, &units.each_ref().map(String::as_bytes))?)? > 0)
     }
 
     fn settle(&mut self, settlements: &[Settlement]) -> Result<Vec<LeaseToken>, BackendError> {
@@ -180,13 +182,13 @@ impl Settler for RedisSettler {
         for ((key, unit), entries) in acknowledged {
             let mut arguments = vec![unit.as_bytes()];
             arguments.extend(entries.iter().map(String::as_bytes));
-            self.link.call(|connection| scripts::ACK.run(connection, &[&key], &arguments))?;
+            self.link.call(|connection| scripts::ACK_ENTRIES.run(connection, &[&key], &arguments))?;
         }
         if !tokens.is_empty() {
             // Before they can be claimed.
             database.released.lock().extend(units);
             let arguments: Vec<&[u8]> = released.iter().map(String::as_bytes).collect();
-            let found = list(self.link.run(&scripts::RELEASE, &arguments)?)?;
+            let found = list(self.link.run(&scripts::RELEASE_HELD, &arguments)?)?;
             for index in found {
                 lost.extend(tokens.get(number(index)? as usize));
             }
@@ -203,7 +205,7 @@ impl Settler for RedisSettler {
         }
         let (member, key) = (self.database.member(), self.database.stream_of(&held));
         let arguments = [&*member, &held.unit, &key, &held.entry, if begun { "1" } else { "0" }].map(str::as_bytes);
-        let is_held = number(self.link.run(&scripts::MARK, &arguments)?)? == 1;
+        let is_held = number(self.link.run(&scripts::MARK_SUSPECT, &arguments)?)? == 1;
         if is_held
             && !begun
             && let Some(held) = self.database.leases.lock().get_mut(&token.0)
@@ -248,7 +250,8 @@ impl Settler for RedisSettler {
             for some in held.chunks(EXTEND) {
                 let mut arguments: Vec<&[u8]> = [&*member, &unit, &life_key, &known].map(str::as_bytes).to_vec();
                 arguments.extend(some.iter().map(|(_, entry)| entry.as_bytes()));
-                let answer = self.link.call(|connection| scripts::EXTEND.run(connection, &[&key], &arguments))?;
+                let answer =
+                    self.link.call(|connection| scripts::EXTEND_LEASES.run(connection, &[&key], &arguments))?;
                 let [others, gone, life] =
                     <[Value; 3]>::try_from(list(answer)?).map_err(|it| unexpected(&Value::Array(it)))?;
                 let (others, gone) = (texts(others)?, texts(gone)?);
@@ -278,7 +281,7 @@ impl Drop for RedisSettler {
         // A server that is away forgets all this by itself.
         let told = (|| {
             if !arguments.is_empty() {
-                self.link.run(&scripts::FORGET, &arguments)?;
+                self.link.run(&scripts::REMOVE_SUBSCRIPTIONS, &arguments)?;
             }
             self.leave(served)?;
             let holder: Option<String> = self.link.call(|it| redis::cmd("GET").arg(&key).query(it))?;

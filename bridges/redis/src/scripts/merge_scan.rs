@@ -8,8 +8,8 @@ use eventbroker::provider::BackendError;
 use eventbroker::query::Order;
 use redis::Value;
 
-use crate::connection::{Database, Link};
-use crate::entry::{Fields, entries, event_of, parts};
+use crate::scripts::entry::{Fields, entries, event_of, parts};
+use crate::transport::link::{Database, Link};
 
 /// Entries of one step.
 const STEP: usize = 500;

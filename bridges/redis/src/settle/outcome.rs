@@ -1,5 +1,5 @@
 //! How a delivery ends that is more than acknowledged: what is written down of one that was handled, dead letters, and retries that wait here.
-//! What became of which lease is told in [`settler`](crate::settler).
+//! What became of which lease is told in [`settler`](crate::settle::settler).
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -10,9 +10,9 @@ use jiff::Timestamp;
 use redis::{Pipeline, Value};
 use serde::{Deserialize, Serialize};
 
-use crate::connection::{Held, millis};
-use crate::entry::{entries, number, since_epoch, to_json};
-use crate::settler::RedisSettler;
+use crate::scripts::entry::{entries, number, since_epoch, to_json};
+use crate::settle::settler::RedisSettler;
+use crate::transport::link::{Held, millis};
 use crate::{Status, scripts};
 
 /// What the attempts at a delivery have failed of, as it is stored: which attempt, when, and of what.
@@ -133,7 +133,7 @@ impl RedisSettler {
             told,
         ]
         .map(str::as_bytes);
-        Ok(number(self.link.run(&scripts::BURY, &arguments)?)? == 1)
+        Ok(number(self.link.run(&scripts::ADD_DEAD_LETTER, &arguments)?)? == 1)
     }
 
     /// Has a delivery that failed wait until its retry is due. False if it was lost before.
@@ -158,6 +158,6 @@ impl RedisSettler {
         let retries = attempts.saturating_sub(1).to_string();
         let arguments = [&*member, &held.unit, &key, &held.entry, &id, &delay, &later, &kept, &retries, gone, told]
             .map(str::as_bytes);
-        Ok(number(self.link.run(&scripts::DEFER, &arguments)?)? == 1)
+        Ok(number(self.link.run(&scripts::DEFER_RETRY, &arguments)?)? == 1)
     }
 }

@@ -13,10 +13,11 @@ use eventbroker::{Event, EventId, Status};
 use parking_lot::Mutex;
 use redis::Value;
 
-use crate::connection::{Database, Link, millis};
-use crate::entry::{Group, bytes, earliest, from_json, list, made, number, since_epoch, text};
-use crate::walk::{Found, Step, Walk};
-use crate::{mirror, scripts};
+use crate::publish::mirror;
+use crate::scripts;
+use crate::scripts::entry::{Group, bytes, earliest, from_json, list, made, number, since_epoch, text};
+use crate::scripts::merge_scan::{Found, Step, Walk};
+use crate::transport::link::{Database, Link, millis};
 
 /// Entries that one listing looks at; its cursor goes on behind them.
 const SCAN: usize = 10_000;
@@ -49,7 +50,7 @@ pub(crate) fn find(link: &mut Link, id: &EventId) -> Result<Option<Found>, Backe
     if let Some((at, off)) = &time {
         arguments.extend([at.as_bytes(), off.as_bytes()]);
     }
-    let found = list(link.run(&scripts::FIND, &arguments)?)?;
+    let found = list(link.run(&scripts::FIND_ENTRY, &arguments)?)?;
     let Ok([stream, entry, event]) = <[Value; 3]>::try_from(found) else { return Ok(None) };
     let number = number(stream)?.try_into().unwrap_or(0);
     // What is no event is not shown.
@@ -68,7 +69,7 @@ pub(crate) fn with_statuses(link: &mut Link, found: Vec<Found>) -> Result<Vec<Ev
         let instance = event.instance_id().unwrap_or_default();
         arguments.extend([entry, event.event_type().as_str(), id, instance, number].map(str::as_bytes));
     }
-    let answers = list(link.run(&scripts::STATUS, &arguments)?)?;
+    let answers = list(link.run(&scripts::READ_STATUSES, &arguments)?)?;
     let mut events = Vec::with_capacity(found.len());
     for ((_, _, event), answer) in found.into_iter().zip(answers) {
         let mut answer = list(answer)?.into_iter();
@@ -147,7 +148,7 @@ impl EventStore for RedisStore {
             let error = change.error.as_deref().unwrap_or_default();
             arguments.extend([id.as_str(), change.status.as_str(), error, retries].map(str::as_bytes));
         }
-        self.link.lock().run(&scripts::TELL, &arguments).map(drop)
+        self.link.lock().run(&scripts::RECORD_OUTCOME, &arguments).map(drop)
     }
 
     fn delete(&self, id: &EventId) -> Result<bool, BackendError> {
@@ -155,7 +156,7 @@ impl EventStore for RedisStore {
         let Some((number_of, entry, _)) = find(&mut link, id)? else { return Ok(false) };
         let (id, stream) = (id.to_string(), &self.database.streams[number_of - 1]);
         let arguments = [entry.as_bytes(), id.as_bytes()];
-        let removed = link.call(|it| scripts::DELETE.run(it, &[&self.database.prefix, stream], &arguments))?;
+        let removed = link.call(|it| scripts::DELETE_ENTRY.run(it, &[&self.database.prefix, stream], &arguments))?;
         Ok(number(removed)? > 0)
     }
 

@@ -13,14 +13,15 @@ use eventbroker::{Event, EventId, Pattern, StartPosition};
 use parking_lot::Mutex;
 use redis::Value;
 
-use crate::connection::{Database, Link};
-use crate::ends::{Letter, from_stored};
-use crate::entry::{Group, earliest, entries, event_of, from_json, list, number, text, texts, to_json};
+use crate::query::store;
+use crate::query::tail::RedisTail;
+use crate::scripts;
 use crate::scripts::Script;
+use crate::scripts::entry::{Group, earliest, entries, event_of, from_json, list, number, text, texts, to_json};
+use crate::scripts::merge_scan::{Walk, places_at};
+use crate::settle::outcome::{Letter, from_stored};
 use crate::subscriptions::Info;
-use crate::tail::RedisTail;
-use crate::walk::{Walk, places_at};
-use crate::{scripts, store};
+use crate::transport::link::{Database, Link};
 
 /// Letters, and entries, of one answer.
 const STEP: usize = 500;
@@ -165,12 +166,12 @@ impl Operator for RedisOperator {
     }
 
     fn requeue(&self, dead_letters: &[u64]) -> Result<Vec<u64>, BackendError> {
-        let done = texts(self.on_letters(&scripts::AGAIN, dead_letters)?)?;
+        let done = texts(self.on_letters(&scripts::REDELIVER, dead_letters)?)?;
         Ok(done.iter().filter_map(|number| number.parse().ok()).collect())
     }
 
     fn purge(&self, dead_letters: &[u64]) -> Result<u64, BackendError> {
-        let purged = number(self.on_letters(&scripts::PURGE, dead_letters)?)?;
+        let purged = number(self.on_letters(&scripts::PURGE_DEAD_LETTERS, dead_letters)?)?;
         Ok(purged.try_into().unwrap_or(0))
     }
 
@@ -215,7 +216,7 @@ impl Operator for RedisOperator {
                 let flag = if dry_run { "1" } else { "0" };
                 let keys = [&*self.database.prefix, &self.database.streams[number_of - 1]];
                 let arguments = [&*self.database.group, &unit, flag, &name, &id, &json].map(str::as_bytes);
-                if number(link.call(|it| scripts::REPLAY.run(it, &keys, &arguments))?)? > 0 {
+                if number(link.call(|it| scripts::REPLAY_EVENTS.run(it, &keys, &arguments))?)? > 0 {
                     (done, last_id) = (done + 1, Some(event.id().clone()));
                     if done == replay.limit {
                         break;

@@ -1,8 +1,8 @@
 //! Dividing a stream anew: into more or fewer partitions, or into one stream that members compete for. Nobody may use it meanwhile, and nothing
 //! may wait in it, or what waits would be handled out of order.
 
-use crate::connection::{Database, Link};
-use crate::entry::number;
+use crate::scripts::entry::number;
+use crate::transport::link::{Database, Link};
 use crate::{OpenError, scripts};
 
 /// Where it is written down into how many partitions a stream is divided.
@@ -18,7 +18,8 @@ pub(crate) fn divide(link: &mut Link, name: &str, from: &Database, to: &Database
     if !used.is_empty() {
         return refused(format!("{} instances use it, or did so less than ten leases ago", used.len().div_ceil(2)));
     }
-    let waits = number(link.run_for(from, &scripts::WAITS, &[]).map_err(OpenError::of)?).map_err(OpenError::of)?;
+    let waits =
+        number(link.run_for(from, &scripts::COUNT_WAITING, &[]).map_err(OpenError::of)?).map_err(OpenError::of)?;
     if waits > 0 {
         return refused(format!("{waits} deliveries wait"));
     }

@@ -2,8 +2,8 @@
 
 use redis::{RedisResult, Value};
 
-use crate::resp::{Piece, damaged, refusal};
-use crate::socket::Connection;
+use crate::transport::reply::{Piece, damaged, refusal};
+use crate::transport::socket::Connection;
 
 /// What a question has found.
 pub(crate) struct Answer {

@@ -14,12 +14,12 @@ use eventbroker::provider::{BackendError, Backoff, partition_of};
 use parking_lot::Mutex;
 use redis::{ConnectionAddr, IntoConnectionInfo as _, RedisError, RedisResult, Value};
 
-use super::{OpenError, Redis, Status};
 use crate::scripts::Script;
-use crate::socket::{Address, Connection};
 use crate::subscriptions::Info;
+use crate::transport::socket::{Address, Connection};
 #[cfg(feature = "tls")]
-use crate::tls::Tls;
+use crate::transport::tls::Tls;
+use crate::{OpenError, Redis, Status};
 
 /// A connection that was not used for so long may have been cut without a word, and a call should not fail for that.
 const IDLE: Duration = Duration::from_secs(2);

@@ -1,6 +1,8 @@
 //! What nobody else sees to: retries that are due, subscriptions that nobody serves, dead letters that are too old, entries that everybody has
 //! handled, and whether so much is unread that nothing more is stored.
 
+pub(crate) mod losses;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,11 +11,12 @@ use std::time::{Duration, Instant, SystemTime};
 use eventbroker::provider::BackendError;
 use redis::Value;
 
-use crate::connection::{Database, Link, millis};
-use crate::ends::Letter;
-use crate::entry::{earliest, entries, latest, list, number, since_epoch, unexpected};
+use crate::query::store;
+use crate::scripts;
+use crate::scripts::entry::{earliest, entries, latest, list, number, since_epoch, unexpected};
+use crate::settle::outcome::Letter;
 use crate::subscriptions::Info;
-use crate::{scripts, store};
+use crate::transport::link::{Database, Link, millis};
 
 /// Time between two looks for what is old.
 const CLEAN_UP_EVERY: Duration = Duration::from_secs(10);
@@ -54,7 +57,7 @@ impl Upkeep {
         let unused = self.database.lease_time.saturating_mul(REAP_AFTER);
         if now >= self.next_reap {
             self.next_reap = now + unused;
-            link.run(&scripts::REAP, &[millis(unused).as_bytes()])?;
+            link.run(&scripts::REMOVE_CONSUMERS, &[millis(unused).as_bytes()])?;
         }
         if now >= self.next_clean_up {
             self.next_clean_up = now + CLEAN_UP_EVERY.min(self.database.idle_expiry);
@@ -74,7 +77,7 @@ impl Upkeep {
         let most = DUE.to_string();
         let mut arguments = vec![if max_backlog > 0 { "1" } else { "0" }.as_bytes(), most.as_bytes()];
         arguments.extend(units.iter().map(|unit| unit.as_bytes()));
-        let answer = list(link.run(&scripts::LOOK, &arguments)?)?;
+        let answer = list(link.run(&scripts::CHECK_BACKLOG, &arguments)?)?;
         let [behind, due] = <[Value; 2]>::try_from(answer).map_err(|it| unexpected(&Value::Array(it)))?;
         if max_backlog > 0 {
             self.database.is_full.store(number(behind)?.unsigned_abs() >= max_backlog, Ordering::SeqCst);
@@ -107,7 +110,7 @@ impl Upkeep {
                 link.call(|it| redis::cmd("HINCRBY").arg(expired).arg("subscriptions").arg(1).query::<()>(it))?;
             }
             if is_gone || is_unused {
-                link.run(&scripts::FORGET, &[unit.as_bytes()])?;
+                link.run(&scripts::REMOVE_SUBSCRIPTIONS, &[unit.as_bytes()])?;
             }
         }
         self.expire_letters(link)?;
@@ -136,7 +139,7 @@ impl Upkeep {
         tracing::warn!(dead = old.len(), retention = ?database.retention, "dead letters were too old");
         let mut arguments: Vec<&[u8]> = vec![database.group.as_bytes()];
         arguments.extend(old.iter().map(String::as_bytes));
-        let gone = number(link.run(&scripts::PURGE, &arguments)?)?;
+        let gone = number(link.run(&scripts::PURGE_DEAD_LETTERS, &arguments)?)?;
         let expired = database.key("expired");
         link.call(|it| redis::cmd("HINCRBY").arg(expired).arg("dead_letters").arg(gone).query::<()>(it))
     }

@@ -7,8 +7,8 @@ use std::time::Instant;
 use eventbroker::provider::BackendError;
 use redis::Value;
 
-use crate::connection::{Database, Link, Served};
-use crate::entry::{list, number, text, unexpected};
+use crate::scripts::entry::{list, number, text, unexpected};
+use crate::transport::link::{Database, Link, Served};
 use crate::{scripts, subscriptions};
 
 /// What the last looks have told, for the case that the server itself forgets it.
@@ -81,7 +81,7 @@ impl Watch {
         let name = format!("{}-{}", self.database.boot, self.database.next_number());
         let arguments = [unit, &life, &added, &waiting, &name].map(str::as_bytes);
         let stream = self.database.streams[of - 1].clone();
-        let answer = list(link.call(|connection| scripts::WATCH.run(connection, &[&stream], &arguments))?)?;
+        let answer = list(link.call(|connection| scripts::CHECK_LOSSES.run(connection, &[&stream], &arguments))?)?;
         if answer.is_empty() {
             return Ok(false);
         }

@@ -11,13 +11,13 @@ use eventbroker::Event;
 use eventbroker::provider::{BackendError, BusyPoll, Mirror, SendOutcome};
 use redis::{RedisResult, Value};
 
-use crate::connection::{Database, Link, millis};
-use crate::entry::{Made, bytes, cloud_event, content_of, list, made, unexpected};
-use crate::resp::{Piece, refusal};
+use crate::query::store::MAX_DELAY;
 use crate::scripts;
-use crate::socket::Connection;
-use crate::store::MAX_DELAY;
-use crate::wire::Request;
+use crate::scripts::entry::{Made, bytes, cloud_event, content_of, list, made, unexpected};
+use crate::transport::command::Request;
+use crate::transport::link::{Database, Link, millis};
+use crate::transport::reply::{Piece, refusal};
+use crate::transport::socket::Connection;
 
 #[derive(Debug)]
 pub(crate) struct RedisMirror {
@@ -187,7 +187,7 @@ pub(crate) fn send(database: &Database, link: &mut Link, batch: &[Event]) -> Res
         arguments.extend(rest.each_ref().map(Vec::as_slice));
     }
     let mut outcomes = Vec::with_capacity(batch.len());
-    for (answer, [_, _, content, ..]) in list(link.run(&scripts::PUBLISH, &arguments)?)?.into_iter().zip(&owned) {
+    for (answer, [_, _, content, ..]) in list(link.run(&scripts::STORE_EVENTS, &arguments)?)?.into_iter().zip(&owned) {
         let answer = bytes(answer)?;
         outcomes.push(match answer.strip_prefix(b"=") {
             None if answer == b"!" => SendOutcome::Full { max_backlog: database.max_backlog },

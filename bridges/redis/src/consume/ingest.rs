@@ -1,5 +1,5 @@
 //! The way in: claims what is ready, waits for more, and sees to what nobody else does. How one subscription's deliveries are claimed is told in
-//! [`claim`](crate::claim), what is seen to beside that in [`upkeep`](crate::upkeep) and [`watch`](crate::watch).
+//! [`claim`](crate::consume::claimer), what is seen to beside that in [`upkeep`](crate::housekeeping) and [`watch`](crate::housekeeping::losses).
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use eventbroker::provider::{BackendError, Demand, Ingest, Lease, Waker};
 use redis::Value;
 
-use crate::claim::{Claimer, Haul, Lasts, is_gone};
-use crate::connection::{Database, Link};
+use crate::consume::claimer::{Claimer, Haul, Lasts, is_gone};
+use crate::housekeeping::Upkeep;
+use crate::housekeeping::losses::Watch;
 use crate::subscriptions;
-use crate::upkeep::Upkeep;
-use crate::watch::Watch;
+use crate::transport::link::{Database, Link};
 
 /// How long those who live may take to show it when the server is back: their connections' pauses, and those of their threads.
 const RETURN: Duration = Duration::from_secs(2);

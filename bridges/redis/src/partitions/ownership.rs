@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use eventbroker::provider::BackendError;
 
-use crate::connection::{Database, Link, millis};
-use crate::entry::{list, number};
 use crate::scripts;
+use crate::scripts::entry::{list, number};
+use crate::transport::link::{Database, Link, millis};
 
 /// If it still has something of a stream in its hands after a lease, retries that wait long for example, it goes on with it for so many
 /// leases before it tries again: what is behind should not stand still.
@@ -103,5 +103,5 @@ fn ask(database: &Database, link: &mut Link, unit: &str, takes_part: &str) -> Re
     let mut arguments = vec![unit, &database.boot, &lease, &streams, takes_part];
     arguments.extend(idle.iter().map(String::as_str));
     let arguments: Vec<&[u8]> = arguments.into_iter().map(str::as_bytes).collect();
-    list(link.run(&scripts::OWN, &arguments)?)?.into_iter().map(number).collect()
+    list(link.run(&scripts::HOLD_PARTITIONS, &arguments)?)?.into_iter().map(number).collect()
 }

@@ -1,5 +1,5 @@
 //! Claiming for one subscription. What goes before what is new (what was given back, what others have lost, what an answer that was lost has
-//! handed over) is taken by a script; what is new is read by a plain command ([`read`](crate::read)). Where each stream has one owner,
+//! handed over) is taken by a script; what is new is read by a plain command ([`read`](crate::consume::reader)). Where each stream has one owner,
 //! the script does both, because only it can see in the same moment whose the stream is.
 
 use std::collections::BTreeMap;
@@ -10,12 +10,12 @@ use std::time::Instant;
 use eventbroker::provider::{BackendError, Demand, Lease, LeaseToken};
 use redis::Value;
 
-use crate::connection::{Database, Held, Link, Served, millis};
-use crate::ends::from_stored;
-use crate::entry::{bytes, earliest, from_json, list, number, text, texts, unexpected};
-use crate::read::Known;
+use crate::consume::reader::Known;
+use crate::partitions::ownership::Share;
 use crate::scripts;
-use crate::share::Share;
+use crate::scripts::entry::{bytes, earliest, from_json, list, number, text, texts, unexpected};
+use crate::settle::outcome::from_stored;
+use crate::transport::link::{Database, Held, Link, Served, millis};
 
 /// Reads in a row that find hardly anything that matches.
 const READS: usize = 8;
@@ -254,7 +254,7 @@ impl Claimer {
             [unit, &member, &count, &lease, flag(haul.take_over), before, read, owner].map(str::as_bytes).to_vec();
         arguments.extend(told.iter().map(String::as_bytes));
         haul.ask();
-        let answer = link.call(|connection| scripts::CLAIM.run(connection, &keys, &arguments))?;
+        let answer = link.call(|connection| scripts::CLAIM_DELIVERIES.run(connection, &keys, &arguments))?;
         let [taken, more, seen] = <[Value; 3]>::try_from(list(answer)?).map_err(|it| unexpected(&Value::Array(it)))?;
         let more = number(more)?;
         self.behind = more > 0;
@@ -333,11 +333,11 @@ impl Claimer {
         for (key, entries) in [&again, &database.streams[0]].into_iter().zip(mem::take(&mut haul.surplus)) {
             if !entries.is_empty() {
                 self.behind = true;
-                run(&scripts::BACK, key, entries)?;
+                run(&scripts::RELEASE_LEASE, key, entries)?;
             }
         }
         for (number, entries) in mem::take(&mut haul.strangers) {
-            run(&scripts::ACK, &database.streams[number - 1], entries)?;
+            run(&scripts::ACK_ENTRIES, &database.streams[number - 1], entries)?;
         }
         Ok(())
     }

@@ -9,10 +9,10 @@ use eventbroker::query::Order;
 use eventbroker::{Event, Pattern, StartPosition};
 use redis::Value;
 
-use crate::connection::{Database, Link};
-use crate::entry::{entries, event_of, list, since_epoch, text, unexpected};
-use crate::store::{find, with_statuses};
-use crate::walk::{merge, places_at};
+use crate::query::store::{find, with_statuses};
+use crate::scripts::entry::{entries, event_of, list, since_epoch, text, unexpected};
+use crate::scripts::merge_scan::{merge, places_at};
+use crate::transport::link::{Database, Link};
 
 /// The longest wait for the server at a time, which is less than a call may take.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);

@@ -3,7 +3,7 @@
 
 use redis::RedisResult;
 
-use crate::socket::Connection;
+use crate::transport::socket::Connection;
 
 /// Sends questions, one ahead of the answer that is read. `read` reads each answer while the server works on the next one, and says whether to
 /// go on, or what was refused. Fails with the first refusal, once all answers are read.

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use eventbroker::Pattern;
 use eventbroker::provider::BackendError;
 
-use crate::answer::{Answer, Entry};
-use crate::claim::{Claimer, Haul, Taken};
-use crate::connection::Link;
-use crate::entry::parts;
+use crate::consume::batch_reply::{Answer, Entry};
+use crate::consume::claimer::{Claimer, Haul, Taken};
+use crate::scripts::entry::parts;
 use crate::subscriptions::Info;
-use crate::wire::{Request, exchange};
+use crate::transport::command::{Request, exchange};
+use crate::transport::link::Link;
 
 /// The least that is read at a time, if it is not too large: most of it may not match.
 const LEAST: usize = 100;

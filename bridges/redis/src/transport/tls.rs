@@ -13,7 +13,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
-use super::OpenError;
+use crate::OpenError;
 
 pub(crate) type Stream = StreamOwned<ClientConnection, TcpStream>;
 

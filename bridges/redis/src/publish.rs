@@ -1,0 +1,3 @@
+//! Publishing: the mirror stores batches of events.
+
+pub(crate) mod mirror;
