@@ -1,6 +1,9 @@
-//! Consuming: deliveries are claimed and read.
+//! Consuming: the ingest claims deliveries for each subscription, and waits for more.
 
-pub(crate) mod batch_reply;
-pub(crate) mod claimer;
-pub(crate) mod ingest;
-pub(crate) mod reader;
+mod batch_reply;
+mod claim_batch;
+mod claimer;
+mod ingest;
+mod reader;
+
+pub(crate) use ingest::RedisIngest;

@@ -1,160 +1,190 @@
-//! What nobody else sees to: retries that are due, subscriptions that nobody serves, dead letters that are too old, entries that everybody has
-//! handled, and whether so much is unread that nothing more is stored.
+//! The chores of a provider, between its claims: due retries, the backlog, expired subscriptions and dead letters, idle consumers,
+//! trimming, and the check for losses.
 
-pub(crate) mod losses;
+mod losses;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
 use eventbroker::provider::BackendError;
 use redis::Value;
 
-use crate::query::store;
-use crate::scripts;
-use crate::scripts::entry::{earliest, entries, latest, list, number, since_epoch, unexpected};
-use crate::settle::outcome::Letter;
-use crate::subscriptions::Info;
-use crate::transport::link::{Database, Link, millis};
+use crate::publish::BacklogLimit;
+use crate::scripts::{
+    CHECK_BACKLOG, Layout, PURGE_DEAD_LETTERS, REMOVE_CONSUMERS, REMOVE_SUBSCRIPTIONS, earliest, entries, first_open,
+    fixed, flag, latest, millis, number, since_epoch,
+};
+use crate::settings::Redis;
+use crate::settle::StoredLetter;
+use crate::subscriptions::{LocalSubscriptions, SubscriptionRecord};
+use crate::transport::Link;
+use losses::LossCheck;
 
-/// Time between two looks for what is old.
+/// The time between two clean-ups.
 const CLEAN_UP_EVERY: Duration = Duration::from_secs(10);
-/// Time between two looks at how much is unread, and for retries that are due: so late they come.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Retries that one script makes deliveries again of.
+/// The time between two measurements of the backlog, and between two polls for due retries, which are late by up to this time.
+const POLL_EVERY: Duration = Duration::from_secs(1);
+/// The most retries of one poll.
 const DUE: i64 = 100;
-/// So many leases after its last sign of life, a consumer that holds nothing is removed.
-const REAP_AFTER: u32 = 10;
-/// Entries that are looked at to find out which may go.
+/// A consumer that is idle for this many leases and holds nothing is removed.
+const REMOVE_AFTER: u32 = 10;
+/// The most entries, and dead letters, that one clean-up looks at.
 const LOOK: usize = 1_000;
 
 #[derive(Debug)]
-pub(crate) struct Upkeep {
-    database: Arc<Database>,
+pub(crate) struct Housekeeping {
+    settings: Arc<Redis>,
+    layout: Arc<Layout>,
+    local: Arc<LocalSubscriptions>,
+    backlog: Arc<BacklogLimit>,
+    losses: LossCheck,
     next_clean_up: Instant,
-    next_look: Instant,
-    next_reap: Instant,
+    next_poll: Instant,
+    next_removal: Instant,
 }
 
-impl Upkeep {
-    pub(crate) fn new(database: &Arc<Database>) -> Self {
+impl Housekeeping {
+    pub(crate) fn new(
+        settings: &Arc<Redis>,
+        layout: &Arc<Layout>,
+        local: &Arc<LocalSubscriptions>,
+        backlog: &Arc<BacklogLimit>,
+    ) -> Self {
         let now = Instant::now();
-        Self { database: Arc::clone(database), next_clean_up: now, next_look: now, next_reap: now }
-    }
-
-    /// When there is something to see to again.
-    pub(crate) fn next(&self) -> Instant {
-        self.next_clean_up.min(self.next_look).min(self.next_reap)
-    }
-
-    pub(crate) fn see_to(&mut self, link: &mut Link) -> Result<(), BackendError> {
-        let now = Instant::now();
-        if now >= self.next_look {
-            self.next_look = now + LOOK_EVERY;
-            self.look(link)?;
+        Self {
+            settings: Arc::clone(settings),
+            layout: Arc::clone(layout),
+            local: Arc::clone(local),
+            backlog: Arc::clone(backlog),
+            losses: LossCheck::new(layout, local, settings.lease_time),
+            next_clean_up: now,
+            next_poll: now,
+            next_removal: now,
         }
-        let unused = self.database.lease_time.saturating_mul(REAP_AFTER);
-        if now >= self.next_reap {
-            self.next_reap = now + unused;
-            link.run(&scripts::REMOVE_CONSUMERS, &[millis(unused).as_bytes()])?;
+    }
+
+    /// The time of the next chore.
+    pub(crate) fn next(&self) -> Instant {
+        self.next_clean_up.min(self.next_poll).min(self.next_removal).min(self.losses.next())
+    }
+
+    pub(crate) fn check_losses(&mut self, link: &mut Link) -> Result<(), BackendError> {
+        self.losses.check(link)
+    }
+
+    pub(crate) fn check_losses_soon(&mut self) {
+        self.losses.check_soon();
+    }
+
+    /// Runs the chores that are due, except the check for losses, which follows the claims.
+    pub(crate) fn run(&mut self, link: &mut Link) -> Result<(), BackendError> {
+        let now = Instant::now();
+        if now >= self.next_poll {
+            self.next_poll = now + POLL_EVERY;
+            self.poll(link)?;
+        }
+        let idle = self.settings.lease_time.saturating_mul(REMOVE_AFTER);
+        if now >= self.next_removal {
+            self.next_removal = now + idle;
+            self.layout.run(link, &REMOVE_CONSUMERS, &[millis(idle)])?;
         }
         if now >= self.next_clean_up {
-            self.next_clean_up = now + CLEAN_UP_EVERY.min(self.database.idle_expiry);
-            self.clean_up(link)?;
+            self.next_clean_up = now + CLEAN_UP_EVERY.min(self.settings.idle_expiry);
+            self.expire_subscriptions(link)?;
+            self.expire_dead_letters(link)?;
+            self.trim(link)?;
         }
         Ok(())
     }
 
-    /// Looks whether some subscription is so far behind that nothing more is stored (what its pattern does not match counts too until it is read),
-    /// and makes deliveries again whose retry is due, of the subscriptions that this provider serves.
-    fn look(&mut self, link: &mut Link) -> Result<(), BackendError> {
-        let units: Vec<Arc<str>> = self.database.served.lock().values().map(|served| served.unit.clone()).collect();
-        let max_backlog = self.database.max_backlog;
-        if units.is_empty() && max_backlog == 0 {
+    /// Measures the backlog, and redelivers due retries of the local subscriptions.
+    fn poll(&mut self, link: &mut Link) -> Result<(), BackendError> {
+        let xgroups = self.local.xgroups();
+        let has_limit = self.backlog.max > 0;
+        if xgroups.is_empty() && !has_limit {
             return Ok(());
         }
-        let most = DUE.to_string();
-        let mut arguments = vec![if max_backlog > 0 { "1" } else { "0" }.as_bytes(), most.as_bytes()];
-        arguments.extend(units.iter().map(|unit| unit.as_bytes()));
-        let answer = list(link.run(&scripts::CHECK_BACKLOG, &arguments)?)?;
-        let [behind, due] = <[Value; 2]>::try_from(answer).map_err(|it| unexpected(&Value::Array(it)))?;
-        if max_backlog > 0 {
-            self.database.is_full.store(number(behind)?.unsigned_abs() >= max_backlog, Ordering::SeqCst);
-        }
-        if number(due)? >= DUE {
-            // There may be more.
-            self.next_look = Instant::now();
+        let due = DUE.to_string();
+        let mut arguments = vec![flag(has_limit), &due];
+        arguments.extend(xgroups.iter().map(|it| &**it));
+        let [backlog, done] = fixed(self.layout.run(link, &CHECK_BACKLOG, &arguments)?)?;
+        self.backlog.measured(number(backlog)?.unsigned_abs());
+        if number(done)? >= DUE {
+            // More may be due.
+            self.next_poll = Instant::now();
         }
         Ok(())
     }
 
-    /// Removes what nobody asks for any more.
-    fn clean_up(&mut self, link: &mut Link) -> Result<(), BackendError> {
-        let database = Arc::clone(&self.database);
-        let (subscriptions, used) = (database.key("subscriptions"), database.key("used"));
-        let known: HashMap<String, String> = link.call(|it| redis::cmd("HGETALL").arg(subscriptions).query(it))?;
-        let used: HashMap<String, u64> = link.call(|it| redis::cmd("HGETALL").arg(used).query(it))?;
+    /// Removes subscriptions that no instance has served for `idle_expiry`, and those whose provider is gone.
+    fn expire_subscriptions(&mut self, link: &mut Link) -> Result<(), BackendError> {
+        let (layout, idle_expiry) = (&self.layout, self.settings.idle_expiry);
+        let hash = |name: &str| redis::cmd("HGETALL").arg(layout.key(name)).to_owned();
+        let records: HashMap<String, String> = link.call(|it| hash("subscriptions").query(it))?;
+        let used: HashMap<String, u64> = link.call(|it| hash("used").query(it))?;
         let now = since_epoch(SystemTime::now());
-        for (unit, info) in &known {
-            let owner = serde_json::from_str::<Info>(info).map(|info| info.owner).unwrap_or_default();
-            let is_gone = !owner.is_empty() && {
-                let boot = database.key(&format!("boot:{owner}"));
-                !link.call(|connection| redis::cmd("EXISTS").arg(boot).query::<bool>(connection))?
-            };
-            let last_use = used.get(unit).map(|at| Duration::from_millis(*at));
-            let is_unused = last_use.is_some_and(|at| at + database.idle_expiry < now);
+        for (xgroup, record) in &records {
+            let owner = serde_json::from_str::<SubscriptionRecord>(record).map(|it| it.owner).unwrap_or_default();
+            let boot = layout.key_of("boot", &owner);
+            let is_gone = !owner.is_empty() && !link.call(|it| redis::cmd("EXISTS").arg(boot).query::<bool>(it))?;
+            let is_unused = used.get(xgroup).is_some_and(|at| Duration::from_millis(*at) + idle_expiry < now);
             if is_unused {
-                tracing::warn!(unit, idle_expiry = ?database.idle_expiry, "nobody used a subscription: it is removed");
-                let expired = database.key("expired");
-                link.call(|it| redis::cmd("HINCRBY").arg(expired).arg("subscriptions").arg(1).query::<()>(it))?;
+                tracing::warn!(
+                    subscription = xgroup,
+                    ?idle_expiry,
+                    "a subscription that no instance serves is removed"
+                );
+                self.count_expired(link, "subscriptions", 1)?;
             }
             if is_gone || is_unused {
-                link.run(&scripts::REMOVE_SUBSCRIPTIONS, &[unit.as_bytes()])?;
+                layout.run(link, &REMOVE_SUBSCRIPTIONS, &[xgroup])?;
             }
         }
-        self.expire_letters(link)?;
-        self.trim(link)
+        Ok(())
     }
 
-    /// Removes dead letters of this group that are too old.
-    fn expire_letters(&mut self, link: &mut Link) -> Result<(), BackendError> {
-        let database = Arc::clone(&self.database);
-        let of_group = database.key(&format!("letters:of:{}", database.group));
+    fn count_expired(&self, link: &mut Link, field: &str, count: i64) -> Result<(), BackendError> {
+        let key = self.layout.key("expired");
+        link.call(|it| redis::cmd("HINCRBY").arg(key).arg(field).arg(count).query(it))
+    }
+
+    /// Removes dead letters of this group that are older than `retention`.
+    fn expire_dead_letters(&mut self, link: &mut Link) -> Result<(), BackendError> {
+        let (layout, group, retention) = (&self.layout, &self.settings.consumer_group, self.settings.retention);
+        let of_group = layout.key_of("letters:of", group);
         let oldest: Vec<u64> = link.call(|it| redis::cmd("ZRANGE").arg(of_group).arg(0).arg(LOOK - 1).query(it))?;
         if oldest.is_empty() {
             return Ok(());
         }
         let letters: Vec<Option<String>> =
-            link.call(|it| redis::cmd("HMGET").arg(database.key("letters")).arg(&oldest).query(it))?;
+            link.call(|it| redis::cmd("HMGET").arg(layout.key("letters")).arg(&oldest).query(it))?;
         let is_old = |text: &String| {
-            serde_json::from_str::<Letter>(text)
-                .is_ok_and(|letter| SystemTime::from(letter.dead_at) + database.retention < SystemTime::now())
+            serde_json::from_str::<StoredLetter>(text)
+                .is_ok_and(|letter| SystemTime::from(letter.dead_at) + retention < SystemTime::now())
         };
         let old = oldest.iter().zip(&letters).filter(|(_, letter)| letter.as_ref().is_some_and(is_old));
-        let old: Vec<String> = old.map(|(number, _)| number.to_string()).collect();
-        if old.is_empty() {
+        let mut arguments = vec![group.clone()];
+        arguments.extend(old.map(|(number, _)| number.to_string()));
+        if arguments.len() == 1 {
             return Ok(());
         }
-        tracing::warn!(dead = old.len(), retention = ?database.retention, "dead letters were too old");
-        let mut arguments: Vec<&[u8]> = vec![database.group.as_bytes()];
-        arguments.extend(old.iter().map(String::as_bytes));
-        let gone = number(link.run(&scripts::PURGE_DEAD_LETTERS, &arguments)?)?;
-        let expired = database.key("expired");
-        link.call(|it| redis::cmd("HINCRBY").arg(expired).arg("dead_letters").arg(gone).query::<()>(it))
+        tracing::warn!(dead_letters = arguments.len() - 1, ?retention, "dead letters past their retention are removed");
+        let purged = number(layout.run(link, &PURGE_DEAD_LETTERS, &arguments)?)?;
+        self.count_expired(link, "dead_letters", purged)
     }
 
-    /// Removes entries that everybody has handled, if they are too old or too many.
+    /// Removes entries that every subscription has acknowledged, if they are too old or too many; and old ids of failed events.
     fn trim(&mut self, link: &mut Link) -> Result<(), BackendError> {
-        let database = Arc::clone(&self.database);
-        let too_old = since_epoch(SystemTime::now()).saturating_sub(database.retention);
-        let (forgotten, seconds) = (database.key("failed"), too_old.as_secs());
-        link.call(|it| redis::cmd("ZREMRANGEBYSCORE").arg(forgotten).arg("-inf").arg(seconds).query::<()>(it))?;
-        for stream in &database.streams {
-            let handled = store::first_open(link, stream)?;
+        let (layout, max_len) = (&self.layout, self.settings.max_len);
+        let too_old = since_epoch(SystemTime::now()).saturating_sub(self.settings.retention);
+        let (failed, seconds) = (layout.key("failed"), too_old.as_secs());
+        link.call(|it| redis::cmd("ZREMRANGEBYSCORE").arg(failed).arg("-inf").arg(seconds).query::<()>(it))?;
+        for stream in &layout.streams {
+            let open = first_open(link, stream)?;
             let mut before = format!("{}-0", too_old.as_millis());
             let length: usize = link.call(|it| redis::cmd("XLEN").arg(stream).query(it))?;
-            let max_len = database.max_len.div_ceil(database.streams.len() as u64);
+            let max_len = max_len.div_ceil(layout.streams.len() as u64);
             let surplus = length.saturating_sub(max_len.try_into().unwrap_or(usize::MAX));
             if max_len > 0 && surplus > 0 {
                 let look = surplus.min(LOOK) + 1;
@@ -164,10 +194,10 @@ impl Upkeep {
                     before = latest(before, first_to_stay);
                 }
             }
-            let before = handled.map_or(before.clone(), |handled| earliest(before, handled));
-            let gone: usize = link.call(|it| redis::cmd("XTRIM").arg(stream).arg("MINID").arg(before).query(it))?;
-            if gone >= LOOK {
-                // There may be more.
+            let before = open.map_or(before.clone(), |open| earliest(before, open));
+            let removed: usize = link.call(|it| redis::cmd("XTRIM").arg(stream).arg("MINID").arg(before).query(it))?;
+            if removed >= LOOK {
+                // More may be removable.
                 self.next_clean_up = Instant::now();
             }
         }

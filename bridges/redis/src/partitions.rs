@@ -1,4 +1,8 @@
-//! Partitions: one owner each, and their number.
+//! Partitions: their assignment to members, the partitions that this provider owns, and their number.
 
-pub(crate) mod ownership;
-pub(crate) mod repartition;
+mod assignment;
+mod ownership;
+mod repartition;
+
+pub(crate) use ownership::{Ownership, leave};
+pub(crate) use repartition::{check_partitions, divide, stored_partitions};

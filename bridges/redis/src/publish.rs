@@ -1,3 +1,9 @@
-//! Publishing: the mirror stores batches of events.
+//! Publishing: batches of events are stored, and the outcome of each is returned.
 
-pub(crate) mod mirror;
+mod backlog;
+mod mirror;
+mod store;
+
+pub(crate) use backlog::BacklogLimit;
+pub(crate) use mirror::RedisMirror;
+pub(crate) use store::{Publishing, store};

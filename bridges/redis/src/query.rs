@@ -1,5 +1,10 @@
-//! Lookups: events, statuses, statistics, streams.
+//! Queries: events with their statuses, dead letters, statistics, and streams of events.
 
-pub(crate) mod operator;
-pub(crate) mod store;
-pub(crate) mod tail;
+mod lag;
+mod operator;
+mod status;
+mod store;
+mod tail;
+
+pub(crate) use operator::RedisOperator;
+pub(crate) use store::RedisStore;

@@ -1,4 +1,8 @@
-//! Settling: the outcome of each delivery reaches the server.
+//! Settling: registrations, verdicts and extensions reach the server.
 
-pub(crate) mod outcome;
-pub(crate) mod settler;
+mod outcome;
+mod settler;
+mod stored;
+
+pub(crate) use settler::RedisSettler;
+pub(crate) use stored::{StoredLetter, from_stored};

@@ -1,8 +1,13 @@
-//! The connection to the server: sockets, TLS, commands as bytes, replies as they are read.
+//! The connection to the server: sockets, TLS, commands as bytes, replies as they are read, and a link that reconnects.
 
-pub(crate) mod command;
-pub(crate) mod link;
-pub(crate) mod reply;
-pub(crate) mod socket;
+mod command;
+mod link;
+mod reply;
+mod socket;
 #[cfg(feature = "tls")]
-pub(crate) mod tls;
+mod tls;
+
+pub(crate) use command::{Request, exchange};
+pub(crate) use link::{Link, Server};
+pub(crate) use reply::{Piece, damaged, refusal};
+pub(crate) use socket::Connection;

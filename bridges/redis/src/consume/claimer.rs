@@ -1,349 +1,293 @@
-//! Claiming for one subscription. What goes before what is new (what was given back, what others have lost, what an answer that was lost has
-//! handed over) is taken by a script; what is new is read by a plain command ([`read`](crate::consume::reader)). Where each stream has one owner,
-//! the script does both, because only it can see in the same moment whose the stream is.
+//! Claiming for one subscription. A script claims what goes before new entries: released deliveries, expired leases of others, and
+//! deliveries whose claim got no reply. Plain commands read new entries ([`reader`](super::reader)). With partitions the script does both,
+//! because only a script sees in the same moment who owns the stream.
 
-use std::collections::BTreeMap;
-use std::mem;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use eventbroker::provider::{BackendError, Demand, Lease, LeaseToken};
+use eventbroker::provider::BackendError;
 use redis::Value;
 
-use crate::consume::reader::Known;
-use crate::partitions::ownership::Share;
-use crate::scripts;
-use crate::scripts::entry::{bytes, earliest, from_json, list, number, text, texts, unexpected};
-use crate::settle::outcome::from_stored;
-use crate::transport::link::{Database, Held, Link, Served, millis};
+use super::batch_reply::{BatchReply, NewEntry};
+use super::claim_batch::{ClaimBatch, Claimed};
+use super::reader::Reader;
+use crate::membership::Member;
+use crate::partitions::Ownership;
+use crate::scripts::{CLAIM_DELIVERIES, Layout, bytes, fixed, flag, list, millis, number, text, texts};
+use crate::subscriptions::{HeldDeliveries, LocalSubscription, PatternHistory};
+use crate::transport::Link;
 
-/// Reads in a row that find hardly anything that matches.
+/// The most reads in a row that find hardly any match.
 const READS: usize = 8;
-/// Bytes of events that are read for a subscription before those that it has got are handed over.
-const BYTES: usize = 4 << 20;
-/// Bytes of an event, before one was seen.
-const UNSEEN: usize = 1 << 20;
+/// The least entries of a read, unless they are too large: most of them may not match.
+const LEAST: usize = 100;
 
-/// The last entry of each stream, by its key: what comes after it was not seen.
-pub(crate) type Lasts = BTreeMap<String, String>;
-
-/// What this provider knows of a subscription that it claims for.
+/// Claims for one subscription.
 #[derive(Debug)]
-pub(crate) struct Claimer {
-    database: Arc<Database>,
-    served: Served,
-    /// It has taken what was left from before it began.
-    begun: bool,
-    /// A claim got no answer: it may have handed something over all the same.
-    unsure: bool,
-    /// Something may wait that goes before what is new.
-    pub(crate) behind: bool,
-    /// The last entry of the bell when that was looked at.
-    pub(crate) bell: String,
-    /// Entries that were read and are not counted at the server yet, which wants to know what was read if the stream is removed.
-    pub(crate) read: usize,
-    pub(crate) known: Known,
-    /// Bytes of events that it reads at a time.
-    budget: usize,
-    /// Bytes of an event, as of those that were handed over last.
-    size: usize,
-    /// The streams of deliveries that it has claimed since this was last asked.
-    took: Vec<usize>,
-    share: Share,
-    /// The server was away until now: others may have to say first that they are alive.
-    pub(crate) others_return: bool,
+pub(super) struct Claimer {
+    layout: Arc<Layout>,
+    member: Arc<Member>,
+    held: Arc<HeldDeliveries>,
+    lease_time: Duration,
+    subscription: LocalSubscription,
+    ownership: Ownership,
+    patterns: PatternHistory,
+    budget: Budget,
+    /// Whether it has claimed the deliveries that its consumer held before it began.
+    has_begun: bool,
+    /// Whether a claim got no reply: its deliveries may belong to this member without being in hand.
+    is_unsure: bool,
+    /// Whether a delivery may wait that goes before new entries.
+    is_behind: bool,
+    /// The last entry of the bell when it was last looked at.
+    bell: String,
 }
 
-/// What one claim is for, and what it has brought.
-pub(crate) struct Haul<'a> {
-    pub(crate) demand: &'a Demand,
-    /// What others have lost is taken as well.
-    pub(crate) take_over: bool,
-    /// Deliveries that there is still room for.
-    pub(crate) left: usize,
-    /// Bytes of events that are still read.
+/// How much a claim reads.
+#[derive(Debug)]
+struct Budget {
+    /// Bytes of events per claim.
     bytes: usize,
-    /// When the server was asked last.
-    asked: Instant,
-    /// What was claimed, also if the claim fails in the end.
-    leases: &'a mut Vec<Lease>,
-    lasts: &'a mut Lasts,
-    /// Entries that are for nobody here, by the number of their stream: they are ended.
-    pub(crate) strangers: BTreeMap<usize, Vec<String>>,
-    /// Entries that were read and for which there is no room, made again and of the stream: they go back.
-    pub(crate) surplus: [Vec<String>; 2],
+    /// Bytes of an event: the average of the last read.
+    event_size: usize,
 }
 
-/// A delivery as it was handed over.
-pub(crate) struct Taken {
-    pub(crate) number: usize,
-    pub(crate) entry: String,
-    pub(crate) event: Vec<u8>,
-    pub(crate) suspect: bool,
-    pub(crate) crashes: u32,
-    /// Of a retry that has waited: the calls before it, and what they failed of, as JSON.
-    pub(crate) attempts: u32,
-    pub(crate) errors: Vec<u8>,
-}
+impl Budget {
+    const MOST: usize = 4 << 20;
+    /// Bytes of an event, before one was read.
+    const UNKNOWN_SIZE: usize = 1 << 20;
 
-impl<'a> Haul<'a> {
-    pub(crate) fn new(demand: &'a Demand, take_over: bool, leases: &'a mut Vec<Lease>, lasts: &'a mut Lasts) -> Self {
-        let (strangers, surplus) = (BTreeMap::new(), Default::default());
-        let asked = Instant::now();
-        Self { demand, take_over, left: demand.deliveries, bytes: BYTES, asked, leases, lasts, strangers, surplus }
+    /// The most events that the rest of a claim reads.
+    fn events(&self, batch: &ClaimBatch<'_>) -> usize {
+        (batch.bytes / self.event_size).max(1)
     }
 
-    /// The server is asked now, or a little later.
-    pub(crate) fn ask(&mut self) {
-        self.asked = Instant::now();
+    fn spend(&mut self, batch: &mut ClaimBatch<'_>, events: usize, bytes: usize) {
+        batch.bytes = batch.bytes.saturating_sub(bytes);
+        if let Some(size) = bytes.checked_div(events) {
+            self.event_size = size.max(1);
+        }
     }
 
-    /// What comes after this entry of a stream was not seen.
-    pub(crate) fn note(&mut self, key: &str, last: String) {
-        let last = match self.lasts.remove(key) {
-            Some(other) => earliest(other, last),
-            None => last,
-        };
-        self.lasts.insert(key.to_owned(), last);
+    /// A claim that takes half a lease reads less the next time, so that deliveries arrive within their leases.
+    fn adapt(&mut self, is_late: bool) {
+        self.bytes = if is_late { (self.bytes / 2).max(1) } else { (self.bytes * 2).min(Self::MOST) };
     }
 }
 
 impl Claimer {
-    pub(crate) fn new(database: &Arc<Database>, served: Served) -> Self {
+    pub(super) fn new(
+        layout: &Arc<Layout>,
+        member: &Arc<Member>,
+        held: &Arc<HeldDeliveries>,
+        lease_time: Duration,
+        subscription: LocalSubscription,
+    ) -> Self {
         Self {
-            database: Arc::clone(database),
-            share: Share::new(&served.unit),
-            took: Vec::new(),
-            others_return: false,
-            served,
-            begun: false,
-            unsure: false,
-            behind: true,
+            ownership: Ownership::new(layout, member, held, lease_time, &subscription.xgroup),
+            layout: Arc::clone(layout),
+            member: Arc::clone(member),
+            held: Arc::clone(held),
+            lease_time,
+            subscription,
+            patterns: PatternHistory::default(),
+            budget: Budget { bytes: Budget::MOST, event_size: Budget::UNKNOWN_SIZE },
+            has_begun: false,
+            is_unsure: false,
+            is_behind: true,
             bell: String::new(),
-            read: 0,
-            known: Known::default(),
-            budget: BYTES,
-            size: UNSEEN,
         }
     }
 
-    pub(crate) fn database(&self) -> Arc<Database> {
-        Arc::clone(&self.database)
+    pub(super) fn subscription(&self) -> &LocalSubscription {
+        &self.subscription
     }
 
-    pub(crate) fn served(&self) -> &Served {
-        &self.served
+    /// Whether deliveries that have not begun should be released.
+    pub(super) fn take_wants_back(&mut self) -> bool {
+        self.ownership.take_wants_back()
     }
 
-    /// The streams of the deliveries that it has claimed since this was last asked.
-    pub(crate) fn took(&mut self) -> Vec<usize> {
-        mem::take(&mut self.took)
-    }
-
-    /// Whether what it has in its hands and has not begun should be given back.
-    pub(crate) fn wants_back(&mut self) -> bool {
-        self.share.wants_back()
-    }
-
-    /// Without room there is no next question that tells the server how much was read.
-    pub(crate) fn tell_reads(&mut self, link: &mut Link) -> Result<(), BackendError> {
-        let read = mem::take(&mut self.read);
-        if read == 0 {
+    /// Without room: a member that holds nothing is paused, and leaves its partitions to others; a member that holds something may have to
+    /// give up some partitions.
+    pub(super) fn release_idle(&mut self, link: &mut Link, others_return: bool) -> Result<(), BackendError> {
+        if self.layout.partitions == 0 {
             return Ok(());
         }
-        let key = format!("{}:read", self.database.streams[0]);
-        link.call(|it| redis::cmd("HINCRBY").arg(key).arg(&*self.served.unit).arg(read).query::<()>(it))
+        if self.held.streams(&self.subscription.xgroup).is_empty() {
+            return self.ownership.leave(link);
+        }
+        self.ownership.claimable(link, others_return).map(drop)
     }
 
-    /// There is no room. If it has nothing in its hands either, it is paused, and others do without it; else it may have to give up some.
-    pub(crate) fn stand_aside(&mut self, link: &mut Link) -> Result<(), BackendError> {
-        if self.database.partitions == 0 {
-            return Ok(());
-        }
-        if self.database.in_hand(&self.served.unit).is_empty() {
-            return self.share.leave(&self.database, link);
-        }
-        self.share.claimable(&self.database, link, self.others_return).map(drop)
-    }
-
-    /// Claims what there is room for.
-    pub(crate) fn claim(&mut self, link: &mut Link, haul: &mut Haul<'_>) -> Result<(), BackendError> {
-        self.behind |= self.database.released.lock().remove(&self.served.unit) || haul.take_over;
-        haul.bytes = self.budget;
-        let before = haul.leases.len();
-        let result = self.claim_all(link, haul);
-        // The first of them was asked for first.
-        let age = haul.leases.get(before).map(|lease| lease.asked.elapsed());
-        let is_late = age.is_some_and(|age| age >= self.database.lease_time / 2);
-        // Who needs that long to read takes less the next time, or nothing would ever be in time.
-        self.budget = if is_late { (self.budget / 2).max(1) } else { (self.budget * 2).min(BYTES) };
+    /// Claims as many deliveries as there is room for. With `others_return`, because the server was away, expired holds of others count.
+    pub(super) fn claim(
+        &mut self,
+        link: &mut Link,
+        batch: &mut ClaimBatch<'_>,
+        others_return: bool,
+    ) -> Result<(), BackendError> {
+        self.is_behind |= self.held.take_released(&self.subscription.xgroup) || batch.take_over;
+        batch.bytes = self.budget.bytes;
+        let before = batch.leases.len();
+        let result = self.claim_all(link, batch, others_return);
+        // The first lease is the oldest.
+        let age = batch.leases.get(before).map(|lease| lease.asked.elapsed());
+        let is_late = age.is_some_and(|age| age >= self.lease_time / 2);
+        self.budget.adapt(is_late);
         if is_late {
-            // Of what was handed over so long ago others may have something by now: what is still here is asked for again, in its order.
-            let mut held = self.database.leases.lock();
-            haul.leases.drain(before..).for_each(|lease| _ = held.remove(&lease.token.0));
-            (self.unsure, self.behind) = (self.begun, true);
+            // Other members may have taken over some of these. The next claim takes the rest again, in its order.
+            self.held.remove_all(batch.leases.drain(before..).map(|lease| lease.token));
+            (self.is_unsure, self.is_behind) = (self.has_begun, true);
         }
         if let Err(error) = &result {
-            self.unsure = self.begun && !is_gone(error);
-            self.behind = true;
+            self.is_unsure = self.has_begun && !is_gone(error);
+            self.is_behind = true;
         }
         result
     }
 
-    fn claim_all(&mut self, link: &mut Link, haul: &mut Haul<'_>) -> Result<(), BackendError> {
-        if self.database.partitions > 0 {
-            let streams = self.share.claimable(&self.database, link, self.others_return)?;
-            if self.share.has_grown() {
-                // Another one of its name may have had something of it.
-                (self.begun, self.behind) = (false, true);
+    fn claim_all(
+        &mut self,
+        link: &mut Link,
+        batch: &mut ClaimBatch<'_>,
+        others_return: bool,
+    ) -> Result<(), BackendError> {
+        if self.layout.partitions > 0 {
+            let streams = self.ownership.claimable(link, others_return)?.to_vec();
+            if self.ownership.take_has_grown() {
+                // An earlier member of the same name may have held deliveries of the new partitions.
+                (self.has_begun, self.is_behind) = (false, true);
             }
-            haul.take_over |= self.behind;
-            return self.ask(link, haul, Some(streams));
+            batch.take_over |= self.is_behind;
+            return self.claim_by_script(link, batch, &streams);
         }
-        if self.behind || self.unsure || !self.begun {
-            self.ask(link, haul, None)?;
+        if self.is_behind || self.is_unsure || !self.has_begun {
+            self.claim_by_script(link, batch, &[1])?;
         }
         for _ in 0..READS {
-            if haul.bytes == 0 {
+            if batch.bytes == 0 {
                 break;
             }
-            if haul.left == 0 || self.behind || !self.read(link, haul)? {
+            if batch.left == 0 || self.is_behind || !self.read(link, batch)? {
                 return Ok(());
             }
         }
-        // There is more of it, perhaps for this subscription: nothing is waited for.
-        haul.note(&self.database.streams[0], "0-0".to_owned());
+        // More entries are there, perhaps matching ones: the next claim must not wait.
+        batch.note_last(&self.layout.streams[0], "0-0".to_owned());
         Ok(())
     }
 
-    /// How many events are read at a time at most.
-    pub(crate) fn fits(&self, haul: &Haul<'_>) -> usize {
-        (haul.bytes / self.size).max(1)
-    }
-
-    /// So many events were read, of so many bytes.
-    pub(crate) fn note_size(&mut self, haul: &mut Haul<'_>, events: usize, bytes: usize) {
-        haul.bytes = haul.bytes.saturating_sub(bytes);
-        if let Some(size) = bytes.checked_div(events) {
-            self.size = size.max(1);
-        }
-    }
-
-    /// Asks the script; of streams that it owns also for what is new.
-    fn ask(&mut self, link: &mut Link, haul: &mut Haul<'_>, owned: Option<Vec<usize>>) -> Result<(), BackendError> {
-        let database = Arc::clone(&self.database);
-        let (member, lease, count) =
-            (database.member(), millis(database.lease_time), haul.left.min(self.fits(haul)).to_string());
-        let before = match (self.begun, self.unsure) {
+    /// Claims by the script, from the streams of these numbers; with partitions new entries as well.
+    fn claim_by_script(
+        &mut self,
+        link: &mut Link,
+        batch: &mut ClaimBatch<'_>,
+        numbers: &[usize],
+    ) -> Result<(), BackendError> {
+        let (member, lease, xgroup) = (self.member.name(), millis(self.lease_time), &self.subscription.xgroup);
+        let count = batch.left.min(self.budget.events(batch)).to_string();
+        let earlier = match (self.has_begun, self.is_unsure) {
             (false, _) => "1",
             (true, true) => "2",
             (true, false) => "0",
         };
-        let flag = |it: bool| if it { "1" } else { "0" };
-        let (read, owner) = if owned.is_some() { ("1", &*database.boot) } else { ("0", "") };
-        let numbers: Vec<usize> = owned.unwrap_or_else(|| (1..=database.streams.len()).collect());
-        let mut keys = vec![&*database.prefix];
-        keys.extend(numbers.iter().map(|number| &*database.streams[number - 1]));
-        let mut told: Vec<String> = numbers.iter().map(usize::to_string).collect();
-        if before != "0" {
-            let in_hand = database.in_hand(&self.served.unit);
-            told.extend(in_hand.into_iter().flat_map(|(number, entry)| [number.to_string(), entry]));
+        let (read, owner) = if self.layout.partitions > 0 { ("1", &*self.member.boot) } else { ("0", "") };
+        let mut keys = vec![&*self.layout.prefix];
+        keys.extend(numbers.iter().map(|number| &*self.layout.streams[number - 1]));
+        let mut rest: Vec<String> = numbers.iter().map(usize::to_string).collect();
+        if earlier != "0" {
+            let in_hand = self.held.places(xgroup).into_iter();
+            rest.extend(in_hand.flat_map(|(number, entry)| [number.to_string(), entry]));
         }
-        let unit = &*self.served.unit;
-        let mut arguments: Vec<&[u8]> =
-            [unit, &member, &count, &lease, flag(haul.take_over), before, read, owner].map(str::as_bytes).to_vec();
-        arguments.extend(told.iter().map(String::as_bytes));
-        haul.ask();
-        let answer = link.call(|connection| scripts::CLAIM_DELIVERIES.run(connection, &keys, &arguments))?;
-        let [taken, more, seen] = <[Value; 3]>::try_from(list(answer)?).map_err(|it| unexpected(&Value::Array(it)))?;
+        let mut arguments = vec![&**xgroup, &member, &count, &lease, flag(batch.take_over), earlier, read, owner];
+        arguments.extend(rest.iter().map(String::as_str));
+        batch.asked = Instant::now();
+        let [claimed, more, lasts] = fixed(CLAIM_DELIVERIES.run(link, &keys, &arguments)?)?;
         let more = number(more)?;
-        self.behind = more > 0;
+        self.is_behind = more > 0;
         if more < 2 {
-            (self.begun, self.unsure) = (true, false);
+            (self.has_begun, self.is_unsure) = (true, false);
         }
         let (mut events, mut size) = (0, 0);
-        for it in list(taken)? {
-            let [stream, entry, event, suspect, crashes, attempts, errors] =
-                <[Value; 7]>::try_from(list(it)?).map_err(|it| unexpected(&Value::Array(it)))?;
-            let (number_of, suspect) = (number(stream)?, number(suspect)? == 1);
-            let taken = Taken {
-                number: number_of.try_into().unwrap_or(0),
-                entry: text(entry)?,
-                event: bytes(event)?,
-                suspect,
-                crashes: number(crashes)?.try_into().unwrap_or(0),
-                attempts: number(attempts)?.try_into().unwrap_or(0),
-                errors: bytes(errors)?,
-            };
-            (events, size) = (events + 1, size + taken.event.len());
-            self.lease(haul, taken);
+        for it in list(claimed)? {
+            let claimed = parse_claimed(it)?;
+            (events, size) = (events + 1, size + claimed.event.len());
+            batch.add(&self.held, xgroup, claimed);
         }
-        self.note_size(haul, events, size);
-        self.put_aside(link, haul)?;
-        let mut seen = texts(seen)?.into_iter();
-        let bell = seen.next().unwrap_or_default();
+        self.budget.spend(batch, events, size);
+        self.is_behind |= batch.put_aside(&self.layout, link, xgroup)?;
+        let mut lasts = texts(lasts)?.into_iter();
+        let bell = lasts.next().unwrap_or_default();
         if bell != self.bell {
-            self.share.look_again();
+            self.ownership.renew_soon();
         }
+        for (key, last) in keys[1..].iter().zip(lasts) {
+            batch.note_last(key, last);
+        }
+        batch.note_last(&self.layout.key("bell"), bell.clone());
         self.bell = bell;
-        for (key, last) in keys[1..].iter().zip(seen) {
-            haul.note(key, last);
-        }
-        haul.note(&database.key("bell"), self.bell.clone());
         Ok(())
     }
 
-    /// Takes a delivery. What is no event is none.
-    pub(crate) fn lease(&mut self, haul: &mut Haul<'_>, taken: Taken) {
-        haul.left = haul.left.saturating_sub(1);
-        let Taken { number, entry, event, suspect, crashes, attempts, errors } = taken;
-        let unit = self.served.unit.clone();
-        let event = match from_json(&event) {
-            Ok(event) => event,
-            Err(error) => {
-                // Somebody has written what is no event: it may not stand in the way of the others.
-                tracing::warn!(entry, %error, "an entry of the stream is no event");
-                if number > 0 {
-                    haul.strangers.entry(number).or_default().push(entry);
-                }
-                return;
-            }
-        };
-        if number > 0 {
-            self.took.push(number);
-        }
-        let token = self.database.next_number();
-        let held = Held { unit, number, entry, suspect, gone: false, event: event.clone() };
-        self.database.leases.lock().insert(token, held);
-        let lease = Lease::new(LeaseToken(token), Arc::clone(&haul.demand.subscription), event).asked_at(haul.asked);
-        let lease = if suspect { lease.suspected(crashes) } else { lease };
-        let tried = || from_stored(serde_json::from_slice(&errors).unwrap_or_default());
-        haul.leases.push(if attempts > 0 { lease.tried(attempts, tried()) } else { lease });
+    /// Reads new entries. False if there are no more.
+    fn read(&mut self, link: &mut Link, batch: &mut ClaimBatch<'_>) -> Result<bool, BackendError> {
+        let most = batch.left.max(LEAST).min(self.budget.events(batch));
+        let (layout, xgroup) = (Arc::clone(&self.layout), Arc::clone(&self.subscription.xgroup));
+        let (member, bell) = (self.member.name(), self.bell.clone());
+        let reader = Reader { layout: &layout, xgroup: &xgroup, member: &member, bell: &bell };
+        let (mut size, mut damaged) = (0, None);
+        batch.asked = Instant::now();
+        let found = reader.read_new(link, most, |reply| {
+            size += reply.entries.iter().map(|entry| entry.event.len()).sum::<usize>();
+            damaged = self.take(batch, reply).err();
+            damaged.is_none()
+        })?;
+        self.budget.spend(batch, found, size);
+        self.is_behind |= batch.put_aside(&layout, link, &xgroup)?;
+        damaged.map_or(Ok(found >= most), Err)
     }
 
-    /// Gives back what there was no room for, and ends what is for nobody here.
-    pub(crate) fn put_aside(&mut self, link: &mut Link, haul: &mut Haul<'_>) -> Result<(), BackendError> {
-        let (database, unit) = (&self.database, &*self.served.unit);
-        let again = database.key(&format!("again:{unit}"));
-        let mut run = |script: &scripts::Script, key: &str, entries: Vec<String>| {
-            let mut arguments = vec![unit.as_bytes()];
-            arguments.extend(entries.iter().map(String::as_bytes));
-            link.call(|connection| script.run(connection, &[key], &arguments)).map(drop)
-        };
-        for (key, entries) in [&again, &database.streams[0]].into_iter().zip(mem::take(&mut haul.surplus)) {
-            if !entries.is_empty() {
-                self.behind = true;
-                run(&scripts::RELEASE_LEASE, key, entries)?;
+    /// Takes a reply, while the server works on the next one.
+    fn take(&mut self, batch: &mut ClaimBatch<'_>, reply: BatchReply) -> Result<(), BackendError> {
+        let xgroup = &self.subscription.xgroup;
+        // The next claim takes what is released from now on.
+        self.is_behind |= reply.has_rung;
+        self.patterns.update(reply.record)?;
+        batch.note_last(&self.layout.streams[0], reply.last);
+        batch.note_last(&self.layout.key("bell"), self.bell.clone());
+        // A delivery that was released meanwhile goes before these entries.
+        let is_overtaken = self.held.has_released(xgroup);
+        for NewEntry { is_redelivery, id, event_type, event, attempts, errors } in reply.entries {
+            let number = usize::from(!is_redelivery);
+            if !is_redelivery && !self.patterns.matches(number, &id, &event_type) {
+                batch.add_non_matching(number, id);
+            } else if batch.left == 0 || is_overtaken {
+                batch.add_surplus(number, id);
+            } else {
+                let attempts = str::from_utf8(&attempts).ok().and_then(|text| text.parse().ok()).unwrap_or(0);
+                let claimed = Claimed { number, entry: id, event, is_suspect: false, crashes: 0, attempts, errors };
+                batch.add(&self.held, xgroup, claimed);
             }
-        }
-        for (number, entries) in mem::take(&mut haul.strangers) {
-            run(&scripts::ACK_ENTRIES, &database.streams[number - 1], entries)?;
         }
         Ok(())
     }
 }
 
-/// Whether a group or its stream is not there.
-pub(crate) fn is_gone(error: &BackendError) -> bool {
+fn parse_claimed(value: Value) -> Result<Claimed, BackendError> {
+    let [stream, entry, event, is_suspect, crashes, attempts, errors] = fixed(value)?;
+    Ok(Claimed {
+        number: number(stream)?.try_into().unwrap_or(0),
+        entry: text(entry)?,
+        event: bytes(event)?,
+        is_suspect: number(is_suspect)? == 1,
+        crashes: number(crashes)?.try_into().unwrap_or(0),
+        attempts: number(attempts)?.try_into().unwrap_or(0),
+        errors: bytes(errors)?,
+    })
+}
+
+/// Whether the error is that a consumer group or its stream is not there.
+pub(super) fn is_gone(error: &BackendError) -> bool {
     error.to_string().contains("NOGROUP")
 }

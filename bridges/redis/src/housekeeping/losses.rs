@@ -1,105 +1,80 @@
-//! What others do to the stream: entries that are gone before a subscription has read them are counted and told.
+//! The check for losses: entries that are gone before a subscription has read them, because another client has removed them or the server
+//! has lost them. The member that finds a loss counts and logs it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use eventbroker::provider::BackendError;
 use redis::Value;
 
-use crate::scripts::entry::{list, number, text, unexpected};
-use crate::transport::link::{Database, Link, Served};
-use crate::{scripts, subscriptions};
+use crate::scripts::{CHECK_LOSSES, Layout, fixed, number, text};
+use crate::subscriptions::{self, LocalSubscription, LocalSubscriptions};
+use crate::transport::Link;
 
-/// What the last looks have told, for the case that the server itself forgets it.
 #[derive(Debug)]
-pub(crate) struct Watch {
-    database: Arc<Database>,
-    /// By consumer group and number of the stream.
-    seen: HashMap<(String, usize), Seen>,
+pub(super) struct LossCheck {
+    layout: Arc<Layout>,
+    local: Arc<LocalSubscriptions>,
+    lease_time: Duration,
+    /// The result of the last check, by consumer group and number of the stream: the server may lose its own copy.
+    results: HashMap<(Arc<str>, usize), String>,
     next: Instant,
 }
 
-#[derive(Debug)]
-struct Seen {
-    /// Tells the stream from one that comes after it.
-    life: String,
-    added: i64,
-    waiting: i64,
-}
-
-impl Watch {
-    pub(crate) fn new(database: &Arc<Database>) -> Self {
-        Self { database: Arc::clone(database), seen: HashMap::new(), next: Instant::now() }
+impl LossCheck {
+    pub(super) fn new(layout: &Arc<Layout>, local: &Arc<LocalSubscriptions>, lease_time: Duration) -> Self {
+        let (layout, local) = (Arc::clone(layout), Arc::clone(local));
+        Self { layout, local, lease_time, results: HashMap::new(), next: Instant::now() }
     }
 
-    /// When the next look is due: each quarter of a lease, and sooner if there is a subscription that was never looked at.
-    pub(crate) fn next(&self) -> Instant {
+    /// The time of the next check: four times per lease. A new subscription is checked at once.
+    pub(super) fn next(&self) -> Instant {
         self.next
     }
 
-    /// Something has happened that makes a look worthwhile.
-    pub(crate) fn hurry(&mut self) {
+    pub(super) fn check_soon(&mut self) {
         self.next = Instant::now();
     }
 
-    /// An entry is in hand that may have waited at the last look.
-    pub(crate) fn took(&mut self, unit: &str, number: usize) {
-        if let Some(seen) = self.seen.get_mut(&(unit.to_owned(), number)) {
-            seen.waiting = (seen.waiting - 1).max(0);
-        }
-    }
-
-    pub(crate) fn look(&mut self, link: &mut Link) -> Result<(), BackendError> {
-        let served: Vec<Served> = self.database.served.lock().values().cloned().collect();
-        self.seen.retain(|(unit, _), _| served.iter().any(|it| *it.unit == **unit));
-        let now = Instant::now();
-        let streams = self.database.streams.len();
-        if now < self.next && served.len() * streams == self.seen.len() {
+    pub(super) fn check(&mut self, link: &mut Link) -> Result<(), BackendError> {
+        let local = self.local.all();
+        self.results.retain(|(xgroup, _), _| local.iter().any(|it| it.xgroup == *xgroup));
+        let (now, streams) = (Instant::now(), self.layout.streams.len());
+        if now < self.next && local.len() * streams == self.results.len() {
             return Ok(());
         }
-        self.next = now + self.database.lease_time / 4;
-        for it in served {
+        self.next = now + self.lease_time / 4;
+        for subscription in &local {
             for number in 1..=streams {
-                if !self.look_at(link, &it.unit, number)? {
-                    // Somebody has removed the stream: what is in the new one was not seen by anybody.
-                    subscriptions::make(link, &it, true, &["0".to_owned()])?;
-                    self.look_at(link, &it.unit, number)?;
+                if !self.check_stream(link, subscription, number)? {
+                    subscriptions::restore(&self.layout, link, subscription)?;
+                    self.check_stream(link, subscription, number)?;
                 }
             }
         }
         Ok(())
     }
 
-    /// False if there is no stream, or no group.
-    fn look_at(&mut self, link: &mut Link, unit: &str, of: usize) -> Result<bool, BackendError> {
-        let place = (unit.to_owned(), of);
-        let (life, added, waiting) = match self.seen.get(&place) {
-            Some(seen) => (seen.life.clone(), seen.added.to_string(), seen.waiting.to_string()),
-            None => (String::new(), "0".to_owned(), "0".to_owned()),
-        };
-        let name = format!("{}-{}", self.database.boot, self.database.next_number());
-        let arguments = [unit, &life, &added, &waiting, &name].map(str::as_bytes);
-        let stream = self.database.streams[of - 1].clone();
-        let answer = list(link.call(|connection| scripts::CHECK_LOSSES.run(connection, &[&stream], &arguments))?)?;
-        if answer.is_empty() {
+    /// Checks one stream. False if the stream or the consumer group is not there.
+    fn check_stream(&mut self, link: &mut Link, of: &LocalSubscription, at: usize) -> Result<bool, BackendError> {
+        let (stream, key) = (&*self.layout.streams[at - 1], (Arc::clone(&of.xgroup), at));
+        let last = self.results.get(&key).map_or("", String::as_str);
+        let reply = CHECK_LOSSES.run(link, &[stream], &[&*of.xgroup, last])?;
+        if reply == Value::Nil {
             return Ok(false);
         }
-        let [life, added, waiting, lost, unknown] =
-            <[Value; 5]>::try_from(answer).map_err(|it| unexpected(&Value::Array(it)))?;
+        let [result, lost, unknown] = fixed(reply)?;
         let (lost, unknown) = (number(lost)?, number(unknown)?);
-        let known = if unknown > 0 { "at least" } else { "exactly" };
         if lost > 0 || unknown > 0 {
             tracing::error!(
                 stream,
-                lost,
-                known,
-                "data loss: entries of the stream are gone that were not handled; somebody trims or removes them, evicts \
-                 them, or the server has lost them"
+                at_least = lost,
+                "data loss: entries of the stream are gone that were not handled; another client trims or removes them, \
+                 or the server has evicted or lost them"
             );
         }
-        let seen = Seen { life: text(life)?, added: number(added)?, waiting: number(waiting)? };
-        self.seen.insert(place, seen);
+        self.results.insert(key, text(result)?);
         Ok(true)
     }
 }

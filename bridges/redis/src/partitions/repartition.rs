@@ -1,78 +1,87 @@
-//! Dividing a stream anew: into more or fewer partitions, or into one stream that members compete for. Nobody may use it meanwhile, and nothing
-//! may wait in it, or what waits would be handled out of order.
+//! The number of partitions that is stored with a stream, and its change: into more or fewer partitions, or into one stream for which
+//! members compete. No instance may use the stream meanwhile, and nothing may wait in it: waiting deliveries would lose their order.
 
-use crate::scripts::entry::number;
-use crate::transport::link::{Database, Link};
-use crate::{OpenError, scripts};
+use crate::scripts::{COUNT_WAITING, Layout, number, partitions_key};
+use crate::settings::{OpenError, Redis};
+use crate::transport::Link;
 
-/// Where it is written down into how many partitions a stream is divided.
-pub(crate) fn key(stream: &str) -> String {
-    format!("{stream}:partitions")
+/// The keys of each stream, by what follows its name; and those of earlier versions, which are not needed any more.
+const OF_A_STREAM: [&str; 5] = ["", ":checked", ":deleted", ":lost", ":life"];
+const OBSOLETE: [&str; 5] = [":seen", ":read", ":ended", ":given", ":taken"];
+
+/// The number of partitions that is stored with the stream, if there is one.
+pub(crate) fn stored_partitions(link: &mut Link, stream_name: &str) -> Result<Option<u32>, OpenError> {
+    Ok(link.call(|it| redis::cmd("GET").arg(partitions_key(stream_name)).query(it))?)
 }
 
-/// Divides what `from` stands for as `to` says. What was handled stays as far as there is a stream for it.
-pub(crate) fn divide(link: &mut Link, name: &str, from: &Database, to: &Database) -> Result<(), OpenError> {
+/// Checks that the stored number is that of the settings. The first provider of a stream stores it.
+pub(crate) fn check_partitions(link: &mut Link, settings: &Redis) -> Result<(), OpenError> {
+    let (name, partitions) = (&settings.stream_name, settings.partitions);
+    let mut store = redis::cmd("SET");
+    store.arg(partitions_key(name)).arg(partitions).arg("NX").arg("GET");
+    let stored: Option<u32> = link.call(|connection| store.query(connection))?;
+    match stored.filter(|stored| *stored != partitions) {
+        None => Ok(()),
+        Some(stored) => Err(OpenError::Setting(format!(
+            "partitions: is {partitions}, but the stream {name:?} has {stored}; `eventbroker admin repartition` divides it anew"
+        ))),
+    }
+}
+
+/// Divides the stream of the layout `from` as the layout `to` says. Handled entries stay if there is a stream for them.
+pub(crate) fn divide(link: &mut Link, name: &str, from: &Layout, to: &Layout) -> Result<(), OpenError> {
     let refused = |problem: String| Err(OpenError::Setting(format!("the stream {name:?} can't be divided: {problem}")));
     let mut used = keys(link, &from.key("boot:*"))?;
     used.extend(keys(link, &from.key("instance:*"))?);
     if !used.is_empty() {
         return refused(format!("{} instances use it, or did so less than ten leases ago", used.len().div_ceil(2)));
     }
-    let waits =
-        number(link.run_for(from, &scripts::COUNT_WAITING, &[]).map_err(OpenError::of)?).map_err(OpenError::of)?;
-    if waits > 0 {
-        return refused(format!("{waits} deliveries wait"));
+    let waiting = number(from.run(link, &COUNT_WAITING, &[""; 0])?)?;
+    if waiting > 0 {
+        return refused(format!("{waiting} deliveries wait"));
     }
-    let call = |link: &mut Link, words: &[&str]| {
-        let mut command = redis::cmd(words[0]);
-        words[1..].iter().for_each(|word| _ = command.arg(*word));
-        link.call(|connection| command.query::<redis::Value>(connection)).map_err(OpenError::of)
-    };
     for stream in from.streams.iter().skip(to.streams.len()) {
-        for of_stream in keys(link, &format!("{stream}*"))? {
-            call(link, &["DEL", &of_stream])?;
+        for key in keys(link, &format!("{stream}*"))? {
+            call(link, &["DEL", &key])?;
         }
     }
     if from.prefix != to.prefix {
-        for other in keys(link, &from.key("*"))? {
-            let rest = &other[from.prefix.len()..];
-            // What is written down of a stream is beside the stream: the first partition takes the place of the one stream.
-            let (first, first_to) = (&from.streams[0], &to.streams[0]);
-            let renamed = match other.strip_prefix(first.as_str()) {
+        let (first, first_to) = (&from.streams[0], &to.streams[0]);
+        for key in keys(link, &from.key("*"))? {
+            // The first partition takes the place of the one stream, with the keys of that stream.
+            let renamed = match key.strip_prefix(first.as_str()) {
+                _ if key == partitions_key(name) => continue,
+                Some(rest) if OBSOLETE.contains(&rest) => {
+                    call(link, &["DEL", &key])?;
+                    continue;
+                }
                 Some(rest) if OF_A_STREAM.contains(&rest) => format!("{first_to}{rest}"),
-                _ if other == key(name) => continue,
-                _ => format!("{}{rest}", to.prefix),
+                _ => format!("{}{}", to.prefix, &key[from.prefix.len()..]),
             };
-            call(link, &["RENAME", &other, &renamed])?;
+            call(link, &["RENAME", &key, &renamed])?;
         }
-        if !keys(link, &from.streams[0])?.is_empty() {
-            call(link, &["RENAME", &from.streams[0], &to.streams[0]])?;
+        if !keys(link, first)?.is_empty() {
+            call(link, &["RENAME", first, first_to])?;
         }
     }
-    call(link, &["SET", &key(name), &to.partitions.to_string()])?;
-    Ok(())
+    call(link, &["SET", &partitions_key(name), &to.partitions.to_string()])
 }
 
-/// What is written down of each stream, behind its name.
-const OF_A_STREAM: [&str; 8] = ["", ":seen", ":read", ":ended", ":given", ":taken", ":lost", ":life"];
+fn call(link: &mut Link, words: &[&str]) -> Result<(), OpenError> {
+    let mut command = redis::cmd(words[0]);
+    command.arg(&words[1..]);
+    Ok(link.call(|connection| command.query(connection))?)
+}
 
-/// The keys that a pattern with `*` at its end matches.
+/// The keys that a pattern matches. Only a `*` at its end is special.
 fn keys(link: &mut Link, pattern: &str) -> Result<Vec<String>, OpenError> {
     let (mut found, mut cursor) = (Vec::new(), 0_u64);
     let literal: String = pattern.trim_end_matches('*').chars().flat_map(escaped).collect();
-    let end = if pattern.ends_with('*') { "*" } else { "" };
+    let matching = if pattern.ends_with('*') { format!("{literal}*") } else { literal };
     loop {
-        let (next, some): (u64, Vec<String>) = link
-            .call(|it| {
-                redis::cmd("SCAN")
-                    .arg(cursor)
-                    .arg("MATCH")
-                    .arg(format!("{literal}{end}"))
-                    .arg("COUNT")
-                    .arg(1_000)
-                    .query(it)
-            })
-            .map_err(OpenError::of)?;
+        let mut scan = redis::cmd("SCAN");
+        scan.arg(cursor).arg("MATCH").arg(&matching).arg("COUNT").arg(1_000);
+        let (next, some): (u64, Vec<String>) = link.call(|it| scan.query(it))?;
         found.extend(some);
         cursor = next;
         if cursor == 0 {
@@ -83,7 +92,7 @@ fn keys(link: &mut Link, pattern: &str) -> Result<Vec<String>, OpenError> {
     }
 }
 
-/// A character of a pattern that stands for itself.
+/// A character of a pattern without its special meaning.
 fn escaped(letter: char) -> impl Iterator<Item = char> {
     let special = matches!(letter, '*' | '?' | '[' | ']' | '\\');
     special.then_some('\\').into_iter().chain([letter])

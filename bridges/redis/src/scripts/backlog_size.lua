@@ -1,21 +1,17 @@
--- How far the subscription is behind that is furthest. KEYS: the prefix, the streams.
-local function furthest_behind()
-    local behind, most = {}, 0
+-- Part of a script: the backlog of the subscription that has the largest one.
+local function backlog_size(prefix)
+    local backlog, most = {}, 0
     for i = 2, #KEYS do
-        if redis.call('EXISTS', KEYS[i]) == 1 then
-            local length = redis.call('XLEN', KEYS[i])
-            for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[i])) do
-                local told = {}
-                for j = 1, #group, 2 do told[group[j]] = group[j + 1] end
-                -- Where the server does not know, because entries were removed, it may be all of them.
-                behind[told.name] = (behind[told.name] or 0) + (told.lag or length) + told.pending
-            end
+        local length = redis.call('XLEN', KEYS[i])
+        for _, group in ipairs(groups_of(KEYS[i])) do
+            -- After removals the server may not know the lag: then the whole length counts.
+            backlog[group.name] = (backlog[group.name] or 0) + (group.lag or length) + group.pending
         end
     end
-    for _, unit in ipairs(redis.call('HKEYS', KEYS[1] .. ':subscriptions')) do
-        -- With what was made again, and retries that wait.
-        local again, later = redis.call('XLEN', KEYS[1] .. ':again:' .. unit), redis.call('ZCARD', KEYS[1] .. ':later:' .. unit)
-        most = math.max(most, (behind[unit] or 0) + again + later)
+    for _, xgroup in ipairs(redis.call('HKEYS', prefix .. ':subscriptions')) do
+        local redeliveries = redis.call('XLEN', prefix .. ':again:' .. xgroup)
+        local deferred = redis.call('ZCARD', prefix .. ':later:' .. xgroup)
+        most = math.max(most, (backlog[xgroup] or 0) + redeliveries + deferred)
     end
     return most
 end

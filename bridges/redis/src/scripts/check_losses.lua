@@ -1,140 +1,64 @@
--- Looks whether entries are gone that a subscription has not read. Each entry that was ever added has a position, counted from 1; what a
--- subscription has read and what is lost to it adds up to the position that it has reached. KEYS: the stream. ARGV: unit; what its last look
--- has told, or nothing: the name of the stream's life, entries that were added, entries that waited; and a new name.
--- Returns the three again, and what nobody was told yet: lost entries, and losses of which more is not known.
-local stream, unit = KEYS[1], ARGV[1]
-local names = { seen = stream .. ':seen', read = stream .. ':read', taken = stream .. ':taken', ended = stream .. ':ended', given = stream .. ':given', lost = stream .. ':lost', life = stream .. ':life' }
-local function fields(answer)
-    local told = {}
-    for i = 1, #answer, 2 do told[answer[i]] = answer[i + 1] end
-    return told
+-- Checks whether entries are gone that a subscription has not read, by the server's own figures: how many entries were ever added to the
+-- stream, how many are left, and how many the consumer group has read.
+-- KEYS: the stream.
+-- ARGV: consumer group; the result of the last check of this member, or nothing.
+-- Returns: the result of this check (the life of the stream, entries added, lag, highest deleted entry, the server's run); the lost
+-- entries and the losses of unknown size that no member has reported yet. Nothing if the stream or the group is not there.
+-- Touches: the figures of one stream, seven hash fields; no entry is read.
+local stream, xgroup = KEYS[1], ARGV[1]
+local checked, deleted, losses = stream .. ':checked', stream .. ':deleted', stream .. ':lost'
+local function parse(text)
+    local life, added, lag, highest, run = string.match(text or '', '(%S+) (%d+) (%d+) (%S+) (%S+)')
+    return life and { life = life, added = tonumber(added), lag = tonumber(lag), highest = highest, run = run }
 end
 if redis.call('EXISTS', stream) == 0 then return false end
 local info, group = fields(redis.call('XINFO', 'STREAM', stream)), nil
-for _, it in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
-    local told = fields(it)
-    if told.name == unit then group = told end
+for _, it in ipairs(groups_of(stream)) do
+    if it.name == xgroup then group = it end
 end
 if not group then return false end
-local added, length, last = info['entries-added'], info.length, group['last-delivered-id']
--- What was read is in somebody's hands, or has ended.
-local removed, reads = added - length, tonumber(redis.call('HGET', names.ended, unit) or '0') + group.pending
-local reads_now = reads
-local taken = tonumber(redis.call('HGET', names.taken, unit) or '0')
-local seen, lost, unknown = redis.call('HGET', names.seen, unit), 0, 0
-if seen then
-    local parts = {}
-    for part in string.gmatch(seen, '%S+') do parts[#parts + 1] = part end
-    seen = { life = parts[1], position = tonumber(parts[2]), reads = tonumber(parts[3]), last = parts[4],
-        added = tonumber(parts[5]), told = tonumber(parts[6]), deleted = parts[7],
-        removed = tonumber(parts[8]) }
+local added, last, highest = info['entries-added'], group['last-delivered-id'], info['max-deleted-entry-id']
+local removed, stored = added - info.length, parse(redis.call('HGET', checked, xgroup))
+local before, run, lost, unknown = parse(ARGV[2]) or stored, run_id(), 0, 0
+-- A stream with fewer entries behind it than before is another stream, or an earlier state of it.
+local life = redis.call('GET', stream .. ':life')
+if not life or (before and before.life == life and added < before.added) then
+    life = table.concat(redis.call('TIME'), '-')
+    redis.call('SET', stream .. ':life', life)
 end
--- A stream that has fewer entries behind it than before is another one, or an earlier state of it.
-local life = redis.call('GET', names.life)
-if not life or (seen and seen.life == life and added < seen.added)
-    or (ARGV[2] == life and added < tonumber(ARGV[3])) then
-    life = ARGV[5]
-    redis.call('SET', names.life, life)
-end
--- It was made, and not looked at since.
-if seen and seen.life == '-' then seen.life = life end
-local ended, waited
-local before = math.max(tonumber(ARGV[3]), seen and seen.added or 0)
-if seen and seen.life ~= life then
-    -- Of the stream that was, nothing is pending any more; what was read of it was counted apart, if not to the last.
-    reads = math.max(reads, tonumber(redis.call('HGET', names.read, unit) or '0'))
-    reads_now = reads
-    redis.call('HSET', names.ended, unit, string.format('%.0f', reads - group.pending))
-    waited = math.max(0, seen.added - seen.position - (reads - seen.reads) - seen.told)
-    -- And what was given back and not taken again.
-    waited = waited + math.max(0, tonumber(redis.call('HGET', names.given, unit) or '0') - taken)
-    -- What an earlier state knows is older than what is known here.
-    if seen.added <= added and ARGV[2] == seen.life then waited = tonumber(ARGV[4]) end
-    ended, seen = seen.life, nil
-elseif ARGV[2] ~= '' and ARGV[2] ~= life then
-    ended, waited = ARGV[2], tonumber(ARGV[4])
-end
--- Whoever is the first to miss it tells.
-if ended and redis.call('HSETNX', names.lost, 'life:' .. ended .. ':' .. unit, 1) == 1 then
-    -- Of an earlier state, what waits in it is not lost: no more than what it has fewer.
-    lost, unknown = math.max(0, math.min(waited, before - added)), 1
-end
--- How many entries of the stream there are in a range, if there are not too many.
-local function count(from, to)
-    local number = 0
-    for _ = 1, 21 do
-        local found = redis.call('XRANGE', stream, from, to, 'COUNT', 500)
-        number = number + #found
-        if #found < 500 then return number end
-        from = '(' .. found[500][1]
+if before and before.life ~= life then
+    -- The first member to notice counts.
+    if redis.call('HSETNX', losses, 'life:' .. before.life .. ':' .. xgroup, 1) == 1 then
+        lost, unknown = math.min(before.lag, 1), 1
     end
+    stored = stored and stored.life == life and stored
 end
-local since = seen and reads - seen.reads or 0
-local position
-if length == 0 or not is_after(info['last-generated-id'], last) then
-    position = added
-elseif is_after(info['recorded-first-entry-id'], last) then
-    position = removed
-elseif seen and (removed == seen.removed
-    or (removed <= seen.position and not is_after(info['max-deleted-entry-id'], seen.last))) then
-    -- Nothing has gone that was not read by the last look.
-    position = seen.position + since
-else
-    -- From the end that is nearer, as far as is known.
-    local reached = seen and seen.position + since or added
-    if added - reached > reached - removed then
-        local before = count('-', last)
-        position = before and removed + before
-    else
-        local behind = count('(' .. last, '+')
-        position = behind and added - behind
+-- Where the group is at the end of the stream, or before its first entry, it has read or lost all entries up to that position.
+local is_at_end = last == info['last-generated-id']
+if is_at_end or info.length == 0 or is_after(info['recorded-first-entry-id'], last) then
+    local position, read = is_at_end and added or removed, group['entries-read']
+    -- Entries that were deleted through the bridge are no loss, nor those counted below. Redis 7.0 forgets what a group has read when it
+    -- is started again: only a server that ran at the last check is believed.
+    if stored and stored.run == run and read then
+        lost = lost + math.max(0, position - read - tonumber(redis.call('HGET', deleted, xgroup) or '0'))
     end
+    -- The server's figure includes the lost entries from here on.
+    if read ~= position then redis.call('XGROUP', 'SETID', stream, xgroup, last, 'ENTRIESREAD', position) end
+    if is_at_end then redis.call('HDEL', deleted, xgroup) end
+elseif stored and is_after(highest, last) and highest ~= stored.highest and highest ~= redis.call('HGET', deleted, 'last') then
+    -- Another client has deleted an entry that was not read, and perhaps more.
+    lost, unknown = lost + 1, unknown + 1
+    redis.call('HINCRBY', deleted, xgroup, 1)
 end
-local told, removed_then = 0, removed
-if seen and position then
-    lost = lost + math.max(0, position - seen.position - since - seen.told)
-elseif seen then
-    -- More of it has gone than can have been read.
-    told = math.max(seen.told, removed - seen.position - since)
-    lost = lost + told - seen.told
-    position, reads, last, removed_then = seen.position, seen.reads, seen.last, seen.removed
-end
--- What was given back and is in nobody's hands: if it was removed from the stream, it is pending no more when it is claimed.
-local function back()
-    local left, removed_before = 0, length > 0 and '(' .. info['recorded-first-entry-id'] or '+'
-    local from, to = '-', removed_before
-    if not seen or is_after(info['max-deleted-entry-id'], seen.deleted) then to = '+' end
-    for _ = 1, 20 do
-        local ids = {}
-        for _, it in ipairs(redis.call('XPENDING', stream, unit, from, to, 1000, '~')) do ids[#ids + 1] = it[1] end
-        if #ids == 0 then break end
-        from = '(' .. ids[#ids]
-        ids[#ids + 1] = 'JUSTID'
-        local gone = #ids - 1 - #redis.call('XCLAIM', stream, unit, '~', 0, unpack(ids))
-        lost = lost + gone
-        if gone > 0 then redis.call('HINCRBY', names.ended, unit, gone) end
-    end
-    for _, it in ipairs(redis.call('XPENDING', stream, unit)[4] or {}) do
-        if it[1] == '~' then left = tonumber(it[2]) end
-    end
-    return left
-end
-local given_back = back()
-if position then
-    local text = string.format('%s %.0f %.0f %s %.0f %.0f %s %.0f', life, position, reads, last, added, told,
-        info['max-deleted-entry-id'], removed_then)
-    redis.call('HSET', names.seen, unit, text)
-    redis.call('HSET', names.read, unit, string.format('%.0f', reads_now))
-    redis.call('HSET', names.given, unit, string.format('%.0f', taken + given_back))
-end
-if lost > 0 then redis.call('HINCRBY', names.lost, 'entries', string.format('%.0f', lost)) end
-if unknown > 0 then redis.call('HINCRBY', names.lost, 'unknown', unknown) end
--- Also what others have counted.
+local result = string.format('%s %.0f %.0f %s %s', life, added, group.lag or info.length, highest, run)
+redis.call('HSET', checked, xgroup, result)
+if lost > 0 then redis.call('HINCRBY', losses, 'entries', lost) end
+if unknown > 0 then redis.call('HINCRBY', losses, 'unknown', unknown) end
+-- Losses that other scripts have counted are reported here as well.
 local news = {}
 for _, name in ipairs({ 'entries', 'unknown' }) do
-    local all = tonumber(redis.call('HGET', names.lost, name) or '0')
-    news[#news + 1] = all - tonumber(redis.call('HGET', names.lost, name .. ':told') or '0')
-    if news[#news] > 0 then redis.call('HSET', names.lost, name .. ':told', string.format('%.0f', all)) end
+    local all = tonumber(redis.call('HGET', losses, name) or '0')
+    news[#news + 1] = all - tonumber(redis.call('HGET', losses, name .. ':told') or '0')
+    if news[#news] > 0 then redis.call('HSET', losses, name .. ':told', string.format('%.0f', all)) end
 end
-local waits = given_back + (position and math.max(0, added - position - told) or 0)
-return { life, added, waits, news[1], news[2] }
+return { result, news[1], news[2] }

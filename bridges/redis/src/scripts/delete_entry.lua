@@ -1,28 +1,32 @@
--- Removes an entry that nobody shall read any more. KEYS: the prefix, its stream. ARGV: entry, event id. Returns how many were removed.
-local stream, entry = KEYS[2], ARGV[1]
+-- Deletes an event: its entry, its redeliveries, its deferred retries and its status.
+-- KEYS: the prefix, its stream.
+-- ARGV: entry, event id.
+-- Returns: how many entries were removed.
+-- Touches: one entry; of each consumer group the figures; of each one with a redelivery or retry of the event, all of these (bytes of their
+-- events).
+local prefix, stream, entry = KEYS[1], KEYS[2], ARGV[1]
 if redis.call('XDEL', stream, entry) == 0 then return 0 end
-for _, group in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
-    local told = {}
-    for i = 1, #group, 2 do told[group[i]] = group[i + 1] end
-    local ended = redis.call('XACK', stream, told.name, entry)
-    -- To whom it was not delivered, it is no loss.
-    if is_after(entry, told['last-delivered-id']) then ended = 1 end
-    if ended > 0 then redis.call('HINCRBY', stream .. ':ended', told.name, ended) end
+local deleted = stream .. ':deleted'
+local last = redis.call('HGET', deleted, 'last')
+if not last or is_after(entry, last) then redis.call('HSET', deleted, 'last', entry) end
+for _, group in ipairs(groups_of(stream)) do
+    redis.call('XACK', stream, group.name, entry)
+    -- The subscription has not read it: the next check for losses must not count it.
+    if is_after(entry, group['last-delivered-id']) then redis.call('HINCRBY', deleted, group.name, 1) end
 end
--- Nor shall anybody who has it again, or waits to try it again.
-local status = KEYS[1] .. ':status:' .. ARGV[2]
+local status = prefix .. ':status:' .. ARGV[2]
 for _, field in ipairs(redis.call('HKEYS', status)) do
-    local unit = string.match(field, '^again:(.*)')
-    local again, later = KEYS[1] .. ':again:' .. (unit or ''), KEYS[1] .. ':later:' .. (unit or '')
-    for _, text in ipairs(unit and redis.call('ZRANGE', later, 0, -1) or {}) do
-        local it = retry_of(text)
-        if it and it.id == ARGV[2] then redis.call('ZREM', later, text) end
+    local xgroup = string.match(field, '^again:(.*)')
+    local again, later = prefix .. ':again:' .. (xgroup or ''), prefix .. ':later:' .. (xgroup or '')
+    for _, text in ipairs(xgroup and redis.call('ZRANGE', later, 0, -1) or {}) do
+        local retry = parse_retry(text)
+        if retry and retry.id == ARGV[2] then redis.call('ZREM', later, text) end
     end
-    for _, it in ipairs(unit and redis.call('XRANGE', again, '-', '+') or {}) do
-        for i = 1, #it[2], 2 do
-            if it[2][i] == 'id' and it[2][i + 1] == ARGV[2] then
-                redis.call('XACK', again, unit, it[1])
-                redis.call('XDEL', again, it[1])
+    for _, found in ipairs(xgroup and redis.call('XRANGE', again, '-', '+') or {}) do
+        for i = 1, #found[2], 2 do
+            if found[2][i] == 'id' and found[2][i + 1] == ARGV[2] then
+                redis.call('XACK', again, xgroup, found[1])
+                redis.call('XDEL', again, found[1])
             end
         end
     end

@@ -1,16 +1,17 @@
--- Whether a member holds a delivery: its consumer, or nothing if it is settled.
-local function holder(key, unit, entry)
-    local found = redis.call('XPENDING', key, unit, entry, entry, 1)[1]
+-- Part of a script: the holder of a delivery, which is the consumer that XPENDING names; nothing if the delivery is settled.
+local function holder_of(key, xgroup, entry)
+    local found = redis.call('XPENDING', key, xgroup, entry, entry, 1)[1]
     return found and found[2]
 end
-local function ring(stream) redis.call('XADD', stream .. ':bell', 'MAXLEN', 1, '*', 'x', '') end
--- Ends a delivery: its entry is acknowledged, and removed if it was made again.
-local function take_out(stream, key, unit, entry)
-    local ended = redis.call('XACK', key, unit, entry)
-    if key == stream .. ':again:' .. unit then
-        redis.call('XDEL', key, entry)
-    elseif ended > 0 then
-        redis.call('HINCRBY', key .. ':ended', unit, ended)
-    end
-    redis.call('HDEL', stream .. ':marks:' .. unit, key .. ' ' .. entry)
+-- Wakes the readers of all members.
+local function ring_bell(prefix) redis.call('XADD', prefix .. ':bell', 'MAXLEN', 1, '*', 'x', '') end
+-- Ends a delivery: acknowledges its entry, removes the entry if it was a redelivery, and removes its mark.
+local function end_delivery(prefix, key, xgroup, entry)
+    redis.call('XACK', key, xgroup, entry)
+    if key == prefix .. ':again:' .. xgroup then redis.call('XDEL', key, entry) end
+    redis.call('HDEL', prefix .. ':marks:' .. xgroup, key .. ' ' .. entry)
+end
+-- Raises the number of retries in the status of an event.
+local function raise_retries(status, retries)
+    if tonumber(retries) > tonumber(redis.call('HGET', status, 'retries') or '0') then redis.call('HSET', status, 'retries', retries) end
 end

@@ -1,50 +1,39 @@
--- Shares the streams out among the members that serve a subscription: one owner of each, whose hold ends with its lease. KEYS: the prefix.
--- ARGV: unit, boot, the lease in milliseconds, how many streams there are, 0 to own none, 1 to own its share, or 2 the same, but nothing that
--- somebody else has had, who may only not have been able to say so; the numbers of those of which it has nothing in
--- its hands and that it may give up.
--- Returns the numbers of those that it owns; with a minus those of which it should take no more, so that it can give them up.
-local prefix, unit, boot, streams = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[4])
-local members, owners = prefix .. ':members:' .. unit, prefix .. ':owners:' .. unit
+-- Joins or leaves the members that share the partitions of a subscription, renews the holds of this member, releases and acquires
+-- partitions, and shows the result. A partition has one owner, whose hold ends with its lease.
+-- KEYS: the prefix, the streams.
+-- ARGV: consumer group, boot id, the lease in milliseconds, 1 to be a member or 0 to leave, 1 if the expired holds of others count as well;
+-- the numbers of partitions to acquire; and with a minus those to release.
+-- Returns: the members; the partitions that are held, each as its number and its owner.
+-- Touches: the set of members, the hash of owners (at most 64 fields), the bell.
+local prefix, boot = KEYS[1], ARGV[2]
+local members, owners = prefix .. ':members:' .. ARGV[1], prefix .. ':owners:' .. ARGV[1]
 local now = redis.call('TIME')
 now = now[1] * 1000 + math.floor(now[2] / 1000)
 local ends = string.format('%.0f', now + tonumber(ARGV[3]))
 redis.call('ZREMRANGEBYSCORE', members, '-inf', now)
-if ARGV[5] ~= '0' then redis.call('ZADD', members, ends, boot) else redis.call('ZREM', members, boot) end
-local others = redis.call('ZRANGE', members, 0, -1)
-table.sort(others)
-local share = 0
-for rank, it in ipairs(others) do
-    if it == boot then share = math.floor(streams / #others) + (rank <= streams % #others and 1 or 0) end
-end
-local held, own, idle, changed = {}, {}, {}, false
-for i = 6, #ARGV do idle[tonumber(ARGV[i])] = true end
-local answer = redis.call('HGETALL', owners)
-for i = 1, #answer, 2 do
-    local who, at = string.match(answer[i + 1], '(%S+) (%d+)')
-    local number = tonumber(answer[i])
-    if who == boot then own[#own + 1] = number elseif tonumber(at) > now or ARGV[5] == '2' then held[number] = true end
-end
-table.sort(own)
-local surplus, kept = #own - share, {}
-for _, number in ipairs(own) do
-    if surplus > 0 and idle[number] then
-        redis.call('HDEL', owners, number)
-        surplus, changed = surplus - 1, true
-    else
-        redis.call('HSET', owners, number, boot .. ' ' .. ends)
-        held[number] = true
-        kept[#kept + 1] = number
+if ARGV[4] == '1' then redis.call('ZADD', members, ends, boot) else redis.call('ZREM', members, boot) end
+local wanted, held, released = {}, {}, false
+for i = 6, #ARGV do wanted[tonumber(ARGV[i])] = true end
+local holds = redis.call('HGETALL', owners)
+for i = 1, #holds, 2 do
+    local owner, at = string.match(holds[i + 1], '(%S+) (%d+)')
+    local number = tonumber(holds[i])
+    if owner == boot then
+        if wanted[-number] then
+            redis.call('HDEL', owners, number)
+            released = true
+        else
+            wanted[number] = true
+        end
+    elseif tonumber(at) > now or ARGV[5] == '1' then
+        held[#held + 1], held[#held + 2], wanted[number] = number, owner, nil
     end
 end
--- Those with the highest numbers go first.
-for i = #kept, 1, -1 do
-    if surplus > 0 then kept[i], surplus = -kept[i], surplus - 1 end
-end
-for number = 1, streams do
-    if #kept < share and not held[number] then
+for number in pairs(wanted) do
+    if number > 0 then
         redis.call('HSET', owners, number, boot .. ' ' .. ends)
-        kept[#kept + 1] = number
+        held[#held + 1], held[#held + 2] = number, boot
     end
 end
-if changed then redis.call('XADD', prefix .. ':bell', 'MAXLEN', 1, '*', 'x', '') end
-return kept
+if released then redis.call('XADD', prefix .. ':bell', 'MAXLEN', 1, '*', 'x', '') end
+return { redis.call('ZRANGE', members, 0, -1), held }

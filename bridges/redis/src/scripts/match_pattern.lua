@@ -1,4 +1,4 @@
--- The condition that a pattern matches a type; the rule is that of `eventbroker::Pattern`.
+-- Part of a script: whether a pattern matches an event type. The rule is that of `eventbroker::Pattern`.
 local function split(text)
     local segments = {}
     for segment in string.gmatch(text .. '.', '([^.]*)%.') do segments[#segments + 1] = segment end
@@ -17,4 +17,12 @@ local function matches(pattern, event_type)
         if pattern[i] ~= '*' and pattern[i] ~= segments[i] then return false end
     end
     return true
+end
+-- The pattern that a subscription had when an entry of the stream of that number was stored, in segments.
+local function pattern_at(record, number, entry)
+    for _, earlier in ipairs(record.patterns or {}) do
+        if not is_after(entry, earlier.until_entries[number] or '0-0') then return split(earlier.pattern) end
+    end
+    record.segments = record.segments or split(record.pattern)
+    return record.segments
 end

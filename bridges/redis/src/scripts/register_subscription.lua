@@ -1,10 +1,12 @@
--- Makes a subscription known. KEYS: the prefix, the streams. ARGV: unit, what is known of it as JSON, whether its pattern may change (1), and the
--- entry after which it begins, of each stream or the same of all. Returns 1 and what is known of it now; or 0 and the pattern that it is known with, if that is another one and
--- may not change.
-local prefix, unit = KEYS[1], ARGV[1]
-local info, known = cjson.decode(ARGV[2]), redis.call('HGET', prefix .. ':subscriptions', unit)
-local from_start = false
-local function start_of(number) return from_start and '0' or ARGV[3 + number] or ARGV[4] end
+-- Makes a subscription known, with a consumer group on each stream.
+-- KEYS: the prefix, the streams.
+-- ARGV: consumer group, the subscription's record as JSON, 1 if its pattern may change, and the entry after which it begins, of each stream
+-- or one for all.
+-- Returns: 1 and the record as it is now; or 0 and the known pattern, if that is another one and may not change.
+-- Touches: the record, a consumer group on each stream and on the redelivery stream, the last entry of each stream; of a group from an
+-- earlier version its released entries by id.
+local prefix, xgroup = KEYS[1], ARGV[1]
+local record, known = cjson.decode(ARGV[2]), redis.call('HGET', prefix .. ':subscriptions', xgroup)
 local function last_entries()
     local entries = {}
     for i = 2, #KEYS do
@@ -15,48 +17,59 @@ local function last_entries()
 end
 if known then
     known = cjson.decode(known)
-    if known.pattern ~= info.pattern and ARGV[3] ~= '1' then return { 0, known.pattern } end
-    if known.pattern ~= info.pattern then
-        -- What is stored already was meant for the pattern of that time.
+    if known.pattern ~= record.pattern and ARGV[3] ~= '1' then return { 0, known.pattern } end
+    if known.pattern ~= record.pattern then
+        -- Entries that are stored already are matched with the earlier pattern.
         known.patterns = known.patterns or {}
         table.insert(known.patterns, { until_entries = last_entries(), pattern = known.pattern })
     end
-    known.pattern, known.owner = info.pattern, info.owner
-    info, from_start = known, true
+    known.pattern, known.owner = record.pattern, record.owner
+    record = known
 else
-    -- Only what is stored from now on depends on it.
-    info.after = last_entries()
-    info.patterns = nil
+    -- The status of an event depends only on subscriptions that were known when it was stored.
+    record.after = last_entries()
+    record.patterns = nil
 end
 local now = redis.call('TIME')
-redis.call('HSET', prefix .. ':used', unit, now[1] * 1000 + math.floor(now[2] / 1000))
-local function make(key, from)
-    local made = redis.pcall('XGROUP', 'CREATE', key, unit, from, 'MKSTREAM')
-    local failed = made.err and not string.find(made.err, 'BUSYGROUP', 1, true) and made.err
-    return not made.err, failed
+redis.call('HSET', prefix .. ':used', xgroup, now[1] * 1000 + math.floor(now[2] / 1000))
+-- Returns whether the consumer group is new, or an error.
+local function create(key, from, read)
+    local made = redis.pcall('XGROUP', 'CREATE', key, xgroup, from, 'MKSTREAM', unpack(read and { 'ENTRIESREAD', read } or {}))
+    if not made.err then return true end
+    if not string.find(made.err, 'BUSYGROUP', 1, true) then return false, made.err end
+    -- Earlier versions called the consumer of released deliveries `~`.
+    local old = redis.call('XPENDING', key, xgroup, '-', '+', 1000, '~')
+    while #old > 0 do
+        local ids = {}
+        for _, found in ipairs(old) do ids[#ids + 1] = found[1] end
+        ids[#ids + 1] = 'JUSTID'
+        redis.call('XCLAIM', key, xgroup, 'released', 0, unpack(ids))
+        old = redis.call('XPENDING', key, xgroup, '-', '+', 1000, '~')
+    end
+    return false
 end
-local _, failed = make(prefix .. ':again:' .. unit, '0')
+local _, failed = create(prefix .. ':again:' .. xgroup, '0')
 if failed then return redis.error_reply(failed) end
 for i = 2, #KEYS do
-    local stream, start = KEYS[i], start_of(i - 1)
-    local made, failed = make(stream, start)
+    local stream, start, info = KEYS[i], known and '0' or ARGV[2 + i] or ARGV[4], { ['entries-added'] = 0, length = 0 }
+    if redis.call('EXISTS', stream) == 1 then info = fields(redis.call('XINFO', 'STREAM', stream)) end
+    local added = info['entries-added']
+    -- The server learns later how many entries are read if it can't derive that here.
+    local made, failed = create(stream, start, start == '$' and added or start == '0' and added - info.length)
     if failed then return redis.error_reply(failed) end
     if made then
-        local told, answer = {}, redis.call('XINFO', 'STREAM', stream)
-        for j = 1, #answer, 2 do told[answer[j]] = answer[j + 1] end
-        local added, seen = told['entries-added'], redis.call('HGET', stream .. ':seen', unit)
-        -- It is another stream than the one that was looked at.
-        if seen and added < tonumber(string.match(seen, '%S+ %S+ %S+ %S+ (%S+)')) then redis.call('DEL', stream .. ':life') end
-        if not seen and (start == '$' or start == '0') then
-            -- From here on nothing may be lost, also before the first look at it.
-            local position, last = added, told['last-generated-id']
-            if start == '0' then position, last = added - told.length, '0-0' end
-            local reads = redis.call('HGET', stream .. ':ended', unit) or '0'
-            redis.call('HSET', stream .. ':seen', unit, string.format('- %.0f %s %s %.0f 0 %s %.0f', position, reads, last, added,
-                told['max-deleted-entry-id'], added - told.length))
-        end
+        local checked, life = redis.call('HGET', stream .. ':checked', xgroup), stream .. ':life'
+        -- Fewer entries were ever added than at the last check: this is another stream.
+        if checked and added < tonumber(string.match(checked, '%S+ (%d+)')) then redis.call('DEL', life) end
+        redis.call('SET', life, table.concat(redis.call('TIME'), '-'), 'NX')
+        -- From here on a loss counts, also before the first check.
+        redis.call('HSETNX', stream .. ':checked', xgroup,
+            string.format('%s %.0f 0 %s %s', redis.call('GET', life), added, info['max-deleted-entry-id'] or '0-0', run_id()))
+        redis.call('HDEL', stream .. ':deleted', xgroup)
     end
+    -- Figures of earlier versions.
+    redis.call('DEL', stream .. ':seen', stream .. ':read', stream .. ':ended', stream .. ':given', stream .. ':taken')
 end
-info = cjson.encode(info)
-redis.call('HSET', prefix .. ':subscriptions', unit, info)
-return { 1, info }
+record = cjson.encode(record)
+redis.call('HSET', prefix .. ':subscriptions', xgroup, record)
+return { 1, record }

@@ -1,28 +1,33 @@
--- Removes subscriptions with everything that waits for them. KEYS: the prefix, the streams. ARGV: units. Returns how many were known.
+-- Removes subscriptions with their backlog, redeliveries, retries and dead letters.
+-- KEYS: the prefix, the streams.
+-- ARGV: consumer groups.
+-- Returns: how many of them were known.
+-- Touches: everything that is stored of the subscriptions, with the bytes of their redeliveries, retries and dead letters.
 local prefix, count = KEYS[1], 0
-for _, unit in ipairs(ARGV) do
-    local known = redis.call('HGET', prefix .. ':subscriptions', unit)
+for _, xgroup in ipairs(ARGV) do
+    local known = redis.call('HGET', prefix .. ':subscriptions', xgroup)
     if known then
         local group = cjson.decode(known).group
-        for _, number in ipairs(redis.call('HVALS', prefix .. ':letters:at:' .. unit)) do take(prefix, group, number) end
+        for _, number in ipairs(redis.call('HVALS', prefix .. ':letters:at:' .. xgroup)) do take_dead_letter(prefix, group, number) end
     end
-    count = count + redis.call('HDEL', prefix .. ':subscriptions', unit)
-    redis.call('HDEL', prefix .. ':used', unit)
+    count = count + redis.call('HDEL', prefix .. ':subscriptions', xgroup)
+    redis.call('HDEL', prefix .. ':used', xgroup)
     for i = 2, #KEYS do
-        redis.pcall('XGROUP', 'DESTROY', KEYS[i], unit)
-        for _, name in ipairs({ ':seen', ':read', ':ended', ':given', ':taken' }) do redis.call('HDEL', KEYS[i] .. name, unit) end
+        redis.pcall('XGROUP', 'DESTROY', KEYS[i], xgroup)
+        redis.call('HDEL', KEYS[i] .. ':checked', xgroup)
+        redis.call('HDEL', KEYS[i] .. ':deleted', xgroup)
     end
-    local again = prefix .. ':again:' .. unit
-    for _, it in ipairs(redis.call('XRANGE', again, '-', '+')) do
-        for i = 1, #it[2], 2 do
-            if it[2][i] == 'id' then redis.call('HDEL', prefix .. ':status:' .. it[2][i + 1], 'again:' .. unit) end
+    local again = prefix .. ':again:' .. xgroup
+    for _, found in ipairs(redis.call('XRANGE', again, '-', '+')) do
+        for i = 1, #found[2], 2 do
+            if found[2][i] == 'id' then redis.call('HDEL', prefix .. ':status:' .. found[2][i + 1], 'again:' .. xgroup) end
         end
     end
-    local later = prefix .. ':later:' .. unit
+    local later = prefix .. ':later:' .. xgroup
     for _, text in ipairs(redis.call('ZRANGE', later, 0, -1)) do
-        local it = retry_of(text)
-        if it then redis.call('HDEL', prefix .. ':status:' .. it.id, 'again:' .. unit) end
+        local retry = parse_retry(text)
+        if retry then redis.call('HDEL', prefix .. ':status:' .. retry.id, 'again:' .. xgroup) end
     end
-    redis.call('DEL', again, later, prefix .. ':marks:' .. unit, prefix .. ':owners:' .. unit, prefix .. ':members:' .. unit)
+    redis.call('DEL', again, later, prefix .. ':marks:' .. xgroup, prefix .. ':owners:' .. xgroup, prefix .. ':members:' .. xgroup)
 end
 return count

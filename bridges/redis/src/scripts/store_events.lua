@@ -1,10 +1,12 @@
--- Stores events whose ids are not known. KEYS: the prefix, the streams. ARGV: how long an id is known and how long an index entry lasts, in
--- milliseconds, how far the time in an id may be off, and 1 if nothing more is to be stored; then of each event its id, type, source, instance, JSON, what stands for its
--- content, the number of its stream, if its id tells when it was made: that in milliseconds, its 16 bytes and its bucket; else nothing thrice;
--- and more fields of its entry as a JSON array, or nothing.
--- Returns the entry of each; of one that was known, `=` and what stands for its content; of one that is not stored, `!`.
+-- Stores events whose ids are not known.
+-- KEYS: the prefix, the streams.
+-- ARGV: the lifetimes of a known id and of an index entry, and the tolerance of the time in an id, all in milliseconds; 1 to store nothing
+-- more; then of each event its id, type, source, instance, JSON, the hash of its content, the number of its stream, and if its id tells
+-- when it was made: that in milliseconds, the 16 bytes of the id and its bucket, else three times nothing.
+-- Returns: of each event its new entry; `=` and the content hash of an event that is known; `!` if it is not stored.
+-- Touches: of each event one entry and one bucket of ids (24 bytes per id) or one index entry. Writes each event once.
 local prefix, window, kept, tolerance = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3])
-local function look_up(ids, bytes)
+local function content_of(ids, bytes)
     local from = 1
     while true do
         local at = string.find(ids, bytes, from, true)
@@ -13,14 +15,14 @@ local function look_up(ids, bytes)
         from = at + 1
     end
 end
-local answers, known_before, added = {}, {}, {}
-for i = 5, #ARGV, 11 do
+local answers, buckets, added = {}, {}, {}
+for i = 5, #ARGV, 10 do
     local id, content, number, at, bytes, bucket = ARGV[i], ARGV[i + 5], ARGV[i + 6], tonumber(ARGV[i + 7]), ARGV[i + 8], nil
     local known
     if at then
         bucket = prefix .. ':ids:' .. ARGV[i + 9]
-        known_before[bucket] = known_before[bucket] or redis.call('GET', bucket) or ''
-        known = added[bytes] or look_up(known_before[bucket], bytes)
+        buckets[bucket] = buckets[bucket] or redis.call('GET', bucket) or ''
+        known = added[bytes] or content_of(buckets[bucket], bytes)
     else
         local index = redis.call('GET', prefix .. ':at:' .. id)
         known = index and string.sub(index, -8)
@@ -31,7 +33,7 @@ for i = 5, #ARGV, 11 do
         answers[#answers + 1] = '!'
     else
         local entry = redis.call('XADD', KEYS[number + 1], '*', 'event', ARGV[i + 4], 'id', id, 'type', ARGV[i + 1], 'source', ARGV[i + 2],
-            'status', 'pending', 'instance_id', ARGV[i + 3], unpack(ARGV[i + 10] ~= '' and cjson.decode(ARGV[i + 10]) or {}))
+            'status', 'pending', 'instance_id', ARGV[i + 3])
         if at then
             redis.call('APPEND', bucket, bytes .. content)
             redis.call('PEXPIRE', bucket, window)

@@ -1,299 +1,274 @@
-//! The way back: subscriptions and verdicts. What tells a member that it has lost a delivery is who the consumer group says it belongs to. What
-//! is written down of a verdict is told in [`ends`](crate::settle::outcome).
+//! Registrations, verdicts and extensions of leases. A member has lost a delivery when XPENDING names another consumer.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use eventbroker::provider::{BackendError, LeaseOutcome, LeaseToken, Registration, Settlement, Settler};
-use eventbroker::query::Order;
-use eventbroker::{Pattern, Scope, StartPosition};
-use redis::Value;
+use eventbroker::{Pattern, Scope};
 
-use crate::partitions::ownership as share;
-use crate::query::store;
-use crate::scripts;
-use crate::scripts::entry::{list, number, since_epoch, text, texts, unexpected};
-use crate::scripts::merge_scan::places_at;
-use crate::subscriptions::{Info, make};
-use crate::transport::link::{Database, Held, Link, Served, millis};
+use super::outcome::Outcomes;
+use crate::membership::Member;
+use crate::partitions;
+use crate::scripts::{
+    EXTEND_LEASES, Layout, MARK_SUSPECT, RELEASE_HELD, REMOVE_SUBSCRIPTIONS, fixed, flag, list, number, text, texts,
+};
+use crate::settings::Redis;
+use crate::subscriptions::{
+    HeldDeliveries, HeldDelivery, LocalSubscription, LocalSubscriptions, SubscriptionRecord, register, start_entries,
+    xgroup_name,
+};
+use crate::transport::Link;
 
-/// A broadcast subscription whose provider shows no sign of life for so many lease times is forgotten.
-const FORGET_AFTER: u32 = 10;
 /// Leases that one script extends.
 const EXTEND: usize = 1_000;
 
-/// The key of a stream, and a subscription's consumer group.
+/// A stream, and the consumer group of a subscription.
 type Place = (String, Arc<str>);
 
 #[derive(Debug)]
 pub(crate) struct RedisSettler {
-    pub(crate) database: Arc<Database>,
-    pub(crate) link: Link,
-    /// What tells each stream from one that comes after it, as far as it is known.
+    settings: Arc<Redis>,
+    layout: Arc<Layout>,
+    member: Arc<Member>,
+    local: Arc<LocalSubscriptions>,
+    held: Arc<HeldDeliveries>,
+    outcomes: Outcomes,
+    link: Link,
+    /// The life of each stream as of the last extension. A stream that is made again after its removal has another life.
     lives: HashMap<String, String>,
 }
 
 impl RedisSettler {
-    pub(crate) fn new(database: &Arc<Database>) -> Self {
-        Self { database: Arc::clone(database), link: Link::new(database), lives: HashMap::new() }
-    }
-
-    fn held(&self, token: LeaseToken) -> Option<Held> {
-        self.database.leases.lock().get(&token.0).cloned()
-    }
-
-    /// Shows that this provider is alive, and takes or keeps the name of its instance. False if somebody else has it.
-    fn show_life(&mut self, name: &str) -> Result<bool, BackendError> {
-        let database = Arc::clone(&self.database);
-        let (lease, kept) = (millis(database.lease_time), millis(database.lease_time.saturating_mul(FORGET_AFTER)));
-        let units: Vec<Arc<str>> = database.served.lock().values().map(|served| served.unit.clone()).collect();
-        let mut arguments: Vec<&[u8]> = [name, &database.boot, &lease, &kept].map(str::as_bytes).to_vec();
-        arguments.extend(units.iter().map(|unit| unit.as_bytes()));
-        Ok(number(self.link.run(&scripts::SEND_HEARTBEAT, &arguments)?)? == 1)
-    }
-
-    /// Others take over what this provider owns of a subscription, now and not when its hold ends.
-    fn leave(&mut self, served: impl IntoIterator<Item = Served>) -> Result<(), BackendError> {
-        if self.database.partitions > 0 {
-            for it in served {
-                share::leave(&self.database, &mut self.link, &it.unit)?;
-            }
+    pub(crate) fn new(
+        settings: &Arc<Redis>,
+        layout: &Arc<Layout>,
+        member: &Arc<Member>,
+        local: &Arc<LocalSubscriptions>,
+        held: &Arc<HeldDeliveries>,
+        link: Link,
+    ) -> Self {
+        Self {
+            settings: Arc::clone(settings),
+            layout: Arc::clone(layout),
+            member: Arc::clone(member),
+            local: Arc::clone(local),
+            held: Arc::clone(held),
+            outcomes: Outcomes { settings: Arc::clone(settings), layout: Arc::clone(layout) },
+            link,
+            lives: HashMap::new(),
         }
-        Ok(())
+    }
+
+    fn stream_of(&self, held: &HeldDelivery) -> String {
+        self.layout.delivery_stream(&held.xgroup, held.number)
+    }
+
+    /// Leaves the members of a subscription: others acquire its partitions at once, not when the hold expires.
+    fn leave_partitions(&mut self, xgroup: &str) -> Result<(), BackendError> {
+        if self.layout.partitions == 0 {
+            return Ok(());
+        }
+        let lease_time = self.settings.lease_time;
+        partitions::leave(&self.layout, &mut self.link, &self.member, &self.held, lease_time, xgroup)
+    }
+
+    /// The name of the subscription that a delivery is of.
+    fn name_of(&self, held: &HeldDelivery) -> String {
+        self.local.all().into_iter().find(|it| it.xgroup == held.xgroup).map(|it| it.record.name).unwrap_or_default()
+    }
+
+    /// The life of a stream as of the last extension; before the first one, as of now.
+    fn last_life(&mut self, stream: &str, life_key: &str) -> Result<String, BackendError> {
+        if let Some(life) = self.lives.get(stream) {
+            return Ok(life.clone());
+        }
+        let life: Option<String> = self.link.call(|it| redis::cmd("GET").arg(life_key).query(it))?;
+        Ok(life.unwrap_or_default())
     }
 }
 
 impl Settler for RedisSettler {
     fn join(&mut self, instance_id: &str) -> Result<bool, BackendError> {
-        let is_ours = self.show_life(instance_id)?;
-        if is_ours {
-            instance_id.clone_into(&mut self.database.member.lock());
-        }
-        Ok(is_ours)
+        self.member.join(&self.layout, &mut self.link, self.settings.lease_time, instance_id)
     }
 
     fn register(&mut self, registration: &Registration) -> Result<(), BackendError> {
-        let database = Arc::clone(&self.database);
         let pattern =
             Pattern::parse(&registration.pattern).map_err(|error| BackendError::Refused(error.to_string()))?;
-        let is_owned = registration.scope == Scope::Broadcast;
-        let instance = if is_owned { database.member() } else { String::new() };
-        let owner = if is_owned && !registration.durable { database.boot.clone() } else { String::new() };
-        let unit = database.unit(&registration.name, if owner.is_empty() { &instance } else { &owner });
-        let start = match &registration.start {
-            StartPosition::New => vec!["$".to_owned()],
-            StartPosition::After(id) => match store::find(&mut self.link, id)? {
-                Some((number, entry, _)) => places_at(&database, &mut self.link, Order::OldestFirst, number, &entry)?,
-                None => {
-                    let problem = format!("start: the event of {:?} is not held", registration.start);
-                    return Err(BackendError::Refused(problem));
-                }
-            },
-            StartPosition::From(time) => {
-                // Whatever comes after the last one of the millisecond before.
-                vec![format!("{}-{}", since_epoch(*time).as_millis().saturating_sub(1), u64::MAX)]
-            }
-            _ => vec!["0".to_owned()],
-        };
-        let info = Info {
-            group: database.group.clone(),
+        let is_broadcast = registration.scope == Scope::Broadcast;
+        let instance = if is_broadcast { self.member.name() } else { String::new() };
+        let owner = if is_broadcast && !registration.durable { self.member.boot.clone() } else { String::new() };
+        let group = &self.settings.consumer_group;
+        let xgroup = xgroup_name(group, &registration.name, if owner.is_empty() { &instance } else { &owner });
+        let start = start_entries(&self.layout, &mut self.link, &registration.start)?;
+        let record = SubscriptionRecord {
+            group: group.clone(),
             name: registration.name.to_string(),
             pattern: pattern.as_str().to_owned(),
             instance,
-            durable: is_owned && registration.durable,
+            durable: is_broadcast && registration.durable,
             owner,
             after: Vec::new(),
             patterns: Vec::new(),
         };
-        let served = Served { unit: unit.into(), info };
-        if let Some(known) = make(&mut self.link, &served, registration.change_pattern, &start)? {
-            let Info { name, group, pattern, .. } = &served.info;
+        let subscription = LocalSubscription { xgroup: xgroup.into(), record };
+        let known = register(&self.layout, &mut self.link, &subscription, registration.change_pattern, &start)?;
+        if let Some(known) = known {
+            let SubscriptionRecord { name, group, pattern, .. } = &subscription.record;
             return Err(BackendError::Refused(format!(
                 "the subscription {name:?} of the group {group:?} has the pattern {known}, not {pattern}"
             )));
         }
-        database.served.lock().insert(Arc::clone(&registration.name), served);
+        self.local.insert(&registration.name, subscription);
         Ok(())
     }
 
     fn unregister(&mut self, name: &str) -> Result<(), BackendError> {
-        let served = self.database.served.lock().get(name).cloned();
-        if let Some(served) = served.filter(|served| served.unit.ends_with(&self.database.boot)) {
-            self.link.run(&scripts::REMOVE_SUBSCRIPTIONS, &[served.unit.as_bytes()])?;
+        let Some(subscription) = self.local.get(name) else { return Ok(()) };
+        if !subscription.record.owner.is_empty() {
+            self.layout.run(&mut self.link, &REMOVE_SUBSCRIPTIONS, &[&*subscription.xgroup])?;
         }
-        let served = self.database.served.lock().remove(name);
-        self.leave(served)?;
-        Ok(())
+        self.local.remove(name);
+        self.leave_partitions(&subscription.xgroup)
     }
 
     fn remove(&mut self, name: &str) -> Result<bool, BackendError> {
-        let units = [String::new(), self.database.member()].map(|owner| self.database.unit(name, &owner));
-        Ok(number(self.link.run(&scripts::REMOVE_SUBSCRIPTIONS, &units.each_ref().map(String::as_bytes))?)? > 0)
+        let group = &self.settings.consumer_group;
+        let xgroups = [String::new(), self.member.name()].map(|owner| xgroup_name(group, name, &owner));
+        Ok(number(self.layout.run(&mut self.link, &REMOVE_SUBSCRIPTIONS, &xgroups)?)? > 0)
     }
 
     fn settle(&mut self, settlements: &[Settlement]) -> Result<Vec<LeaseToken>, BackendError> {
-        let database = Arc::clone(&self.database);
-        let mut lost = Vec::new();
-        let mut done = redis::pipe();
+        let member = self.member.name();
+        let (mut lost, mut commands) = (Vec::new(), redis::pipe());
         let mut acknowledged: HashMap<Place, Vec<String>> = HashMap::new();
-        let (mut released, mut tokens, mut units) = (vec![database.member()], Vec::new(), Vec::new());
-        let held: Vec<Option<Held>> = {
-            let leases = database.leases.lock();
-            settlements.iter().map(|it| leases.get(&it.token.0).cloned()).collect()
-        };
+        let (mut released, mut tokens, mut xgroups) = (vec![member.clone()], Vec::new(), Vec::new());
+        let held = self.held.get_all(settlements.iter().map(|it| it.token));
         for (Settlement { token, outcome, .. }, held) in settlements.iter().zip(held) {
             let Some(held) = held else {
                 lost.push(*token);
                 continue;
             };
-            let key = database.stream_of(&held);
-            match outcome {
+            let stream = self.stream_of(&held);
+            let is_ours = match outcome {
                 LeaseOutcome::Done { attempts } => {
-                    self.note_done(&mut done, &held, &key, *attempts);
+                    self.outcomes.record_done(&mut commands, &held, &stream, *attempts);
                     if held.number > 0 {
-                        acknowledged.entry((key, held.unit)).or_default().push(held.entry);
+                        acknowledged.entry((stream, held.xgroup)).or_default().push(held.entry);
                     }
+                    true
                 }
                 LeaseOutcome::Dead { .. } => {
-                    if !self.bury(&held, outcome)? {
-                        lost.push(*token);
-                    }
+                    let name = self.name_of(&held);
+                    self.outcomes.add_dead_letter(&mut self.link, &member, &name, &held, outcome)?
                 }
-                LeaseOutcome::Deferred { .. } => {
-                    if !self.defer(&held, outcome)? {
-                        lost.push(*token);
-                    }
-                }
-                _ if held.gone => {
-                    // It can't go back.
-                    done.cmd("HINCRBY").arg(format!("{key}:lost")).arg("entries").arg(1).ignore();
+                LeaseOutcome::Deferred { .. } => self.outcomes.defer_retry(&mut self.link, &member, &held, outcome)?,
+                // Its entry is gone: no member can claim it.
+                _ if held.is_removed => {
+                    commands.cmd("HINCRBY").arg(format!("{stream}:lost")).arg("entries").arg(1).ignore();
+                    true
                 }
                 _ => {
                     tokens.push(*token);
-                    units.push(held.unit.clone());
-                    released.extend([held.unit.to_string(), key, held.entry]);
+                    xgroups.push(Arc::clone(&held.xgroup));
+                    released.extend([held.xgroup.to_string(), stream, held.entry]);
+                    true
                 }
+            };
+            if !is_ours {
+                lost.push(*token);
             }
         }
-        if !done.is_empty() {
-            self.link.call(|connection| done.query::<()>(connection))?;
+        for ((stream, xgroup), entries) in acknowledged {
+            commands.cmd("XACK").arg(stream).arg(&*xgroup).arg(entries).ignore();
         }
-        for ((key, unit), entries) in acknowledged {
-            let mut arguments = vec![unit.as_bytes()];
-            arguments.extend(entries.iter().map(String::as_bytes));
-            self.link.call(|connection| scripts::ACK_ENTRIES.run(connection, &[&key], &arguments))?;
+        if !commands.is_empty() {
+            self.link.call(|connection| commands.query::<()>(connection))?;
         }
         if !tokens.is_empty() {
             // Before they can be claimed.
-            database.released.lock().extend(units);
-            let arguments: Vec<&[u8]> = released.iter().map(String::as_bytes).collect();
-            let found = list(self.link.run(&scripts::RELEASE_HELD, &arguments)?)?;
-            for index in found {
+            self.held.note_released(xgroups);
+            for index in list(self.layout.run(&mut self.link, &RELEASE_HELD, &released)?)? {
                 lost.extend(tokens.get(number(index)? as usize));
             }
         }
-        let mut leases = database.leases.lock();
-        settlements.iter().for_each(|it| _ = leases.remove(&it.token.0));
+        self.held.remove_all(settlements.iter().map(|it| it.token));
         Ok(lost)
     }
 
     fn mark(&mut self, token: LeaseToken, begun: bool) -> Result<bool, BackendError> {
-        let Some(held) = self.held(token) else { return Ok(false) };
-        if held.gone {
+        let Some(held) = self.held.get(token) else { return Ok(false) };
+        if held.is_removed {
             return Ok(true);
         }
-        let (member, key) = (self.database.member(), self.database.stream_of(&held));
-        let arguments = [&*member, &held.unit, &key, &held.entry, if begun { "1" } else { "0" }].map(str::as_bytes);
-        let is_held = number(self.link.run(&scripts::MARK_SUSPECT, &arguments)?)? == 1;
-        if is_held
-            && !begun
-            && let Some(held) = self.database.leases.lock().get_mut(&token.0)
-        {
-            held.suspect = false;
+        let (member, stream) = (self.member.name(), self.stream_of(&held));
+        let arguments = [&*member, &held.xgroup, &stream, &held.entry, flag(begun)];
+        let is_held = number(self.layout.run(&mut self.link, &MARK_SUSPECT, &arguments)?)? == 1;
+        if is_held && !begun {
+            self.held.clear_suspect(token);
         }
         Ok(is_held)
     }
 
     fn lease_time(&self) -> Option<Duration> {
-        Some(self.database.lease_time)
+        Some(self.settings.lease_time)
     }
 
     fn extend(&mut self, tokens: &[LeaseToken]) -> Result<Vec<LeaseToken>, BackendError> {
-        let database = Arc::clone(&self.database);
-        let member = database.member();
-        // Before it has a name, it reads as itself.
-        let name = if member == database.boot { String::new() } else { member.clone() };
-        let is_ours = self.show_life(&name)?;
-        let mut by_stream: HashMap<Place, Vec<(LeaseToken, String)>> = HashMap::new();
+        let (lease_time, member) = (self.settings.lease_time, self.member.name());
+        let is_ours = self.member.renew(&self.layout, &mut self.link, lease_time, &self.local.xgroups())?;
+        let mut by_place: HashMap<Place, Vec<(LeaseToken, String)>> = HashMap::new();
         for token in tokens {
-            if let Some(held) = self.held(*token).filter(|held| !held.gone) {
-                by_stream.entry((database.stream_of(&held), held.unit)).or_default().push((*token, held.entry));
+            if let Some(held) = self.held.get(*token).filter(|held| !held.is_removed) {
+                by_place.entry((self.stream_of(&held), held.xgroup)).or_default().push((*token, held.entry));
             }
         }
         if !is_ours {
-            // Another boot has the name, and with it what was read under it.
-            return Ok(by_stream.into_values().flatten().map(|(token, _)| token).collect());
+            // Another provider has the name, and with it every delivery that was claimed under it.
+            return Ok(by_place.into_values().flatten().map(|(token, _)| token).collect());
         }
+        let layout = Arc::clone(&self.layout);
         let mut lost = Vec::new();
-        for ((key, unit), held) in by_stream {
-            // What was made again has no life of its own.
-            let stream = database.streams.iter().find(|stream| **stream == key).unwrap_or(&database.streams[0]);
-            let life_key = format!("{stream}:life");
-            let known = match self.lives.get(stream) {
-                Some(life) => life.clone(),
-                None => {
-                    let life: Option<String> = self.link.call(|it| redis::cmd("GET").arg(&life_key).query(it))?;
-                    life.unwrap_or_default()
-                }
-            };
+        for ((stream, xgroup), held) in by_place {
+            // A redelivery stream has the life of the first main stream.
+            let main = layout.streams.iter().find(|it| **it == stream).unwrap_or(&layout.streams[0]);
+            let life_key = format!("{main}:life");
+            let last_life = self.last_life(main, &life_key)?;
             for some in held.chunks(EXTEND) {
-                let mut arguments: Vec<&[u8]> = [&*member, &unit, &life_key, &known].map(str::as_bytes).to_vec();
-                arguments.extend(some.iter().map(|(_, entry)| entry.as_bytes()));
-                let answer =
-                    self.link.call(|connection| scripts::EXTEND_LEASES.run(connection, &[&key], &arguments))?;
-                let [others, gone, life] =
-                    <[Value; 3]>::try_from(list(answer)?).map_err(|it| unexpected(&Value::Array(it)))?;
-                let (others, gone) = (texts(others)?, texts(gone)?);
-                self.lives.insert(stream.clone(), text(life)?);
-                lost.extend(some.iter().filter(|(_, entry)| others.contains(entry)).map(|(token, _)| *token));
-                let mut leases = database.leases.lock();
-                for (token, _) in some.iter().filter(|(_, entry)| gone.contains(entry)) {
-                    leases.entry(token.0).and_modify(|held| held.gone = true);
-                }
+                let mut arguments = vec![&*member, &xgroup, &life_key, &last_life];
+                arguments.extend(some.iter().map(|(_, entry)| entry.as_str()));
+                let reply = EXTEND_LEASES.run(&mut self.link, &[&stream], &arguments)?;
+                let [others, removed, life] = fixed(reply)?;
+                let (others, removed) = (texts(others)?, texts(removed)?);
+                self.lives.insert(main.clone(), text(life)?);
+                let among = |entries: Vec<String>| {
+                    some.iter().filter(move |(_, entry)| entries.contains(entry)).map(|(token, _)| *token)
+                };
+                lost.extend(among(others));
+                self.held.mark_removed(among(removed));
             }
         }
         Ok(lost)
     }
 }
 
-/// What only this provider has served goes with it.
+/// Subscriptions that belong to this provider end with it.
 impl Drop for RedisSettler {
     fn drop(&mut self) {
-        let database = Arc::clone(&self.database);
-        let served: Vec<Served> = database.served.lock().values().cloned().collect();
-        let own = served.iter().map(|it| it.unit.as_bytes()).filter(|unit| unit.ends_with(database.boot.as_bytes()));
-        let arguments: Vec<Vec<u8>> = own.map(<[u8]>::to_vec).collect();
-        let arguments: Vec<&[u8]> = arguments.iter().map(Vec::as_slice).collect();
-        let name = database.member();
-        let key = database.key(&format!("instance:{name}"));
-        let boot = database.key(&format!("boot:{}", database.boot));
-        // A server that is away forgets all this by itself.
-        let told = (|| {
-            if !arguments.is_empty() {
-                self.link.run(&scripts::REMOVE_SUBSCRIPTIONS, &arguments)?;
+        let (all, layout) = (self.local.all(), Arc::clone(&self.layout));
+        let own: Vec<&str> = all.iter().filter(|it| !it.record.owner.is_empty()).map(|it| &*it.xgroup).collect();
+        let left = (|| {
+            if !own.is_empty() {
+                layout.run(&mut self.link, &REMOVE_SUBSCRIPTIONS, &own)?;
             }
-            self.leave(served)?;
-            let holder: Option<String> = self.link.call(|it| redis::cmd("GET").arg(&key).query(it))?;
-            let mut gone = redis::cmd("DEL");
-            gone.arg(boot);
-            if holder.as_deref() == Some(&database.boot) {
-                gone.arg(&key);
+            for it in &all {
+                self.leave_partitions(&it.xgroup)?;
             }
-            self.link.call(|connection| gone.query::<()>(connection))
+            self.member.leave(&layout, &mut self.link)
         })();
-        if let Err(error) = told {
-            tracing::debug!(%error, "the server was not told of the end");
+        if let Err(error) = left {
+            tracing::debug!(%error, "the server was not told that the provider ends; its keys expire");
         }
     }
 }

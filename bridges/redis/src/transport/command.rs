@@ -1,21 +1,25 @@
-//! Requests as the server reads them ([RESP](https://redis.io/docs/latest/develop/reference/protocol-spec/)): an event is written once, straight
-//! into what is sent.
+//! Commands as bytes ([RESP](https://redis.io/docs/latest/develop/reference/protocol-spec/)): an event is written once, straight into the
+//! bytes that are sent.
 
 use redis::RedisResult;
 
-use crate::transport::socket::Connection;
+use super::socket::Connection;
 
-/// Sends questions, one ahead of the answer that is read. `read` reads each answer while the server works on the next one, and says whether to
-/// go on, or what was refused. Fails with the first refusal, once all answers are read.
+/// Bytes of the first part of a request, with which the server begins while the rest is written; and of each later part.
+const FIRST: usize = 8 * 1024;
+const NEXT: usize = 32 * 1024;
+
+/// Sends requests, one ahead of the reply that is read, so that the server works on a request while `read` reads the reply to the one
+/// before. `read` returns whether to continue, or a refusal. Reads all replies, then fails with the first refusal.
 pub(crate) fn exchange(
     connection: &mut Connection,
-    questions: &[Request],
+    requests: &[Request],
     mut read: impl FnMut(&mut Connection) -> RedisResult<RedisResult<bool>>,
 ) -> RedisResult<()> {
     let (mut sent, mut answered, mut goes_on, mut refused) = (0, 0, true, None);
-    while answered < sent || (goes_on && sent < questions.len()) {
-        while goes_on && sent < questions.len() && sent <= answered + 1 {
-            connection.send(questions[sent].rest())?;
+    while answered < sent || (goes_on && sent < requests.len()) {
+        while goes_on && sent < requests.len() && sent <= answered + 1 {
+            connection.send(requests[sent].rest())?;
             sent += 1;
         }
         match read(connection)? {
@@ -30,11 +34,7 @@ pub(crate) fn exchange(
     refused.map_or(Ok(()), Err)
 }
 
-/// Bytes of a first request that the server can begin with while the rest is still being written, and of those that follow.
-const FIRST: usize = 8 * 1024;
-const NEXT: usize = 32 * 1024;
-
-/// Commands that wait to be sent.
+/// Commands that are not sent yet.
 #[derive(Debug, Default)]
 pub(crate) struct Request {
     bytes: Vec<u8>,
@@ -42,13 +42,13 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    /// Begins anew.
+    /// Empties the request. Its buffer stays.
     pub(crate) fn clear(&mut self) {
         self.bytes.clear();
         self.has_begun = false;
     }
 
-    /// Begins a command of so many words; they follow.
+    /// Begins a command of `words` words, which follow.
     pub(crate) fn command(&mut self, words: usize) -> &mut Self {
         self.header(b'*', words);
         self
@@ -59,6 +59,13 @@ impl Request {
         self.header(b'$', word.len());
         self.bytes.extend_from_slice(word);
         self.bytes.extend_from_slice(b"\r\n");
+        self
+    }
+
+    /// Appends a whole command.
+    pub(crate) fn words(&mut self, words: &[&str]) -> &mut Self {
+        self.command(words.len());
+        words.iter().for_each(|word| _ = self.word(word));
         self
     }
 
@@ -78,12 +85,12 @@ impl Request {
         self.bytes.extend_from_slice(&digits[at..]);
     }
 
-    /// What is to be sent by now, if it is enough.
+    /// The bytes to send now, if they are enough for a part.
     pub(crate) fn part(&mut self) -> Option<&[u8]> {
         (self.bytes.len() >= if self.has_begun { NEXT } else { FIRST }).then_some(&self.bytes)
     }
 
-    /// A part was sent.
+    /// Drops the part that was sent.
     pub(crate) fn sent(&mut self) {
         self.bytes.clear();
         self.has_begun = true;

@@ -1,43 +1,43 @@
-//! Answers as the server writes them ([RESP](https://redis.io/docs/latest/develop/reference/protocol-spec/), version 2), read from any source of
-//! bytes: one by one where they lie, or whole as values of the client library, whose errors are made here too.
+//! Replies ([RESP](https://redis.io/docs/latest/develop/reference/protocol-spec/), version 2), read from any source of bytes: piece by piece
+//! in place, or whole as values of the client library. Refusals become errors of the client library.
 
 use std::io::{self, Read};
 use std::ops::Range;
 
 use redis::{RedisError, RedisResult, Value, parse_redis_value};
 
-/// Bytes that are read at a time, and kept when nothing waits.
+/// Bytes that are read at a time, and the capacity that an empty buffer keeps.
 const KEPT: usize = 64 * 1024;
-/// What the server's protocol allows: bytes of a text, and of the line before it.
+/// The most bytes of a text, by the protocol; and of a line.
 const LONGEST: usize = 512 << 20;
 const LONGEST_LINE: usize = 64 * 1024;
-/// Answers of ours are less deep.
+/// The most levels of nested lists. Replies to the bridge have fewer.
 const DEPTH: usize = 16;
 
-/// The next piece of an answer.
+/// A piece of a reply.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Piece<'a> {
-    /// A text that the server has at hand, such as OK.
+    /// A simple string, such as OK.
     Simple(&'a [u8]),
-    /// A refusal, as a line.
+    /// An error, as a line.
     Refusal(&'a [u8]),
     Number(i64),
     Text(&'a [u8]),
     Nil,
-    /// So many pieces follow.
+    /// The header of a list: this number of pieces follows.
     List(usize),
 }
 
-/// Bytes that have come and were not read yet.
+/// The bytes that were received and not yet parsed.
 #[derive(Debug, Default)]
 pub(crate) struct Reader {
     bytes: Vec<u8>,
-    /// Those that were not read.
+    /// The part of `bytes` that is not parsed.
     left: Range<usize>,
 }
 
 impl Reader {
-    /// Reads a piece; waits for it if it has not come. After an error nobody knows where the next one begins.
+    /// Reads a piece; blocks until it is there. After an error the position in the reply is unknown.
     pub(crate) fn piece(&mut self, from: &mut impl Read) -> RedisResult<Piece<'_>> {
         let line = self.line(from)?;
         let kind = self.bytes[line.start];
@@ -57,11 +57,11 @@ impl Reader {
                 -1 => Piece::Nil,
                 length => Piece::List(checked(length)?),
             },
-            _ => return Err(damaged("it begins with no known sign")),
+            _ => return Err(damaged("it begins with an unknown sign")),
         })
     }
 
-    /// Reads a whole answer. A refusal is one, too.
+    /// Reads a whole reply. A refusal is a reply too.
     pub(crate) fn value(&mut self, from: &mut impl Read) -> RedisResult<Value> {
         self.nested(from, DEPTH)
     }
@@ -84,13 +84,13 @@ impl Reader {
         Ok(Value::Array(values))
     }
 
-    /// The next line, without its end.
+    /// Reads a line; the range has no line end.
     fn line(&mut self, from: &mut impl Read) -> RedisResult<Range<usize>> {
-        let mut looked = 0;
+        let mut searched = 0;
         loop {
             let left = &self.bytes[self.left.clone()];
-            if let Some(end) = left[looked..].iter().position(|it| *it == b'\n') {
-                let end = looked + end;
+            if let Some(end) = left[searched..].iter().position(|it| *it == b'\n') {
+                let end = searched + end;
                 let start = self.left.start;
                 self.left.start += end + 1;
                 if end < 2 || left[end - 1] != b'\r' {
@@ -98,15 +98,15 @@ impl Reader {
                 }
                 return Ok(start..start + end - 1);
             }
-            looked = left.len();
-            if looked > LONGEST_LINE {
+            searched = left.len();
+            if searched > LONGEST_LINE {
                 return Err(damaged("a line is too long"));
             }
-            self.fill(from, looked + 1)?;
+            self.fill(from, searched + 1)?;
         }
     }
 
-    /// A text of so many bytes; its end goes with it.
+    /// Reads a text of `length` bytes, and its line end.
     fn take(&mut self, from: &mut impl Read, length: usize) -> RedisResult<Range<usize>> {
         while self.left.len() < length + 2 {
             self.fill(from, length + 2)?;
@@ -119,8 +119,8 @@ impl Reader {
         Ok(start..start + length)
     }
 
-    /// Whether something is there to be read, of a source that does not wait.
-    pub(crate) fn has_come(&mut self, from: &mut impl Read) -> RedisResult<bool> {
+    /// Whether a non-blocking source has data.
+    pub(crate) fn has_data(&mut self, from: &mut impl Read) -> RedisResult<bool> {
         match self.fill(from, 1) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(!self.left.is_empty()),
@@ -128,7 +128,7 @@ impl Reader {
         }
     }
 
-    /// Reads some more, so that in the end there is room for so many that were not read.
+    /// Reads more bytes into a buffer with room for `wanted` unparsed ones.
     fn fill(&mut self, from: &mut impl Read, wanted: usize) -> io::Result<()> {
         if self.left.is_empty() {
             self.left = 0..0;
@@ -139,7 +139,7 @@ impl Reader {
             self.left = 0..self.left.len();
         }
         if self.left.end == self.bytes.len() {
-            // What is announced is only believed as far as it comes.
+            // The buffer grows with the bytes that arrive, not with the length that the server announces.
             let more = wanted.saturating_sub(self.bytes.len()).clamp(KEPT, self.bytes.len().max(KEPT));
             self.bytes.resize(self.bytes.len() + more, 0);
         }
@@ -157,22 +157,22 @@ impl Reader {
     }
 }
 
-/// What the client library makes of a refusal.
+/// The client library's error for a refusal.
 pub(crate) fn refusal(line: &[u8]) -> RedisResult<Value> {
     parse_redis_value(&[b"-", line, b"\r\n"].concat())
 }
 
 fn number(digits: &[u8]) -> RedisResult<i64> {
-    str::from_utf8(digits).ok().and_then(|it| it.parse().ok()).ok_or_else(|| damaged("a number is none"))
+    str::from_utf8(digits).ok().and_then(|it| it.parse().ok()).ok_or_else(|| damaged("a number is malformed"))
 }
 
 fn checked(length: i64) -> RedisResult<usize> {
     usize::try_from(length).ok().filter(|it| *it <= LONGEST).ok_or_else(|| damaged("a length is out of bounds"))
 }
 
-/// What was read is no answer, or not one to what was asked.
+/// The error for bytes that are no reply, or not one to the request.
 pub(crate) fn damaged(problem: &'static str) -> RedisError {
-    io::Error::new(io::ErrorKind::InvalidData, format!("what the server has answered is damaged: {problem}")).into()
+    io::Error::new(io::ErrorKind::InvalidData, format!("the server's reply is damaged: {problem}")).into()
 }
 
 #[cfg(test)]
@@ -182,19 +182,19 @@ mod tests {
 
     use super::*;
 
-    /// Bytes that come in parts of so many, again and again.
+    /// A source that returns its bytes in parts of these sizes, in turn.
     struct Parts<'a>(&'a [u8], std::iter::Cycle<std::slice::Iter<'a, usize>>);
 
     impl Read for Parts<'_> {
         fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-            let count = (*self.1.next().expect("they go on for ever")).min(bytes.len()).min(self.0.len());
+            let count = (*self.1.next().expect("a cycle")).min(bytes.len()).min(self.0.len());
             bytes[..count].copy_from_slice(&self.0[..count]);
             self.0 = &self.0[count..];
             Ok(count)
         }
     }
 
-    /// An answer as the server writes it.
+    /// A reply as the server writes it.
     fn answer() -> impl Strategy<Value = Vec<u8>> {
         let text = |sign: char| {
             move |text: Vec<u8>| [format!("{sign}{}\r\n", text.len()).as_bytes(), &text[..], b"\r\n"].concat()
@@ -217,7 +217,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn answers_are_read_as_by_the_client_library(
+        fn replies_are_read_as_by_the_client_library(
             answers in prop::collection::vec(answer(), 1..5),
             parts in prop::collection::vec(prop_oneof![1_usize..20, 1_000_usize..100_000], 1..5),
         ) {
@@ -227,18 +227,18 @@ mod tests {
                 let read = reader.value(&mut source).expect("it is whole");
                 prop_assert_eq!(read, parse_redis_value(answer).expect("it is whole"));
             }
-            prop_assert!(reader.value(&mut source).is_err(), "there is no more");
+            prop_assert!(reader.value(&mut source).is_err(), "the source is at its end");
         }
 
         #[test]
-        fn what_is_no_answer_is_an_error_or_a_value(
+        fn arbitrary_bytes_are_an_error_or_a_value(
             sign in prop::sample::select(b"+-:$*?".as_slice()),
             bytes in prop::collection::vec(prop_oneof![prop::sample::select(b"0123456789-\r\n+:$*".as_slice()), any::<u8>()], 0..60),
         ) {
             let bytes = [&[sign][..], &bytes].concat();
             let (mut reader, mut source) = (Reader::default(), Parts(&bytes, [7].iter().cycle()));
             while reader.value(&mut source).is_ok() {}
-            prop_assert!(reader.bytes.len() <= 2 * KEPT, "what is announced takes no room before it comes");
+            prop_assert!(reader.bytes.len() <= 2 * KEPT, "an announced length takes no room before its bytes arrive");
         }
     }
 

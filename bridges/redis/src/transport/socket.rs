@@ -1,5 +1,5 @@
-//! One connection to the server: how it is made, and what is said and read over it. The client library packs commands and makes values of
-//! answers; the connection is our own, because what is read by the thousand is read where it lies ([`resp`](crate::transport::reply)).
+//! One connection to the server. The client library packs commands and parses values; the connection is the bridge's own, because
+//! entries are read by the thousand, and are parsed where they lie in the buffer ([`reply`](super::reply)).
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -11,17 +11,17 @@ use std::time::{Duration, Instant};
 use redis::io::tcp::socket2::SockRef;
 use redis::{ConnectionAddr, ConnectionInfo, ConnectionLike, ErrorKind, RedisError, RedisResult, Value, cmd};
 
-use crate::transport::reply::{Piece, Reader};
+use super::reply::{Piece, Reader};
 #[cfg(feature = "tls")]
-use crate::transport::tls::{Stream as TlsStream, Tls};
+use super::tls::{Stream as TlsStream, Tls};
 
-/// How long connecting, and one call, may take.
+/// The most time for connecting, and for one call.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 const CALL_LIMIT: Duration = Duration::from_secs(10);
-/// How long sent data may stay unanswered by the other machine.
+/// The most time for which sent data may stay unacknowledged by the other machine.
 const SILENCE: Duration = Duration::from_secs(5);
 
-/// Where the server is, and who asks.
+/// The address of the server, and the login.
 #[derive(Debug)]
 pub(crate) struct Address {
     pub(crate) info: ConnectionInfo,
@@ -29,7 +29,7 @@ pub(crate) struct Address {
     pub(crate) tls: Option<Tls>,
 }
 
-/// See the module's page.
+/// A connection that has logged in.
 pub(crate) struct Connection {
     stream: Stream,
     reader: Reader,
@@ -44,7 +44,7 @@ enum Stream {
 }
 
 impl Address {
-    /// Connects, and says who asks.
+    /// Connects and logs in.
     pub(crate) fn connect(&self) -> RedisResult<Connection> {
         let stream = match self.info.addr() {
             ConnectionAddr::Unix(path) => {
@@ -70,7 +70,7 @@ impl Address {
     #[cfg(feature = "tls")]
     fn secure(&self, host: &str, stream: TcpStream) -> RedisResult<Stream> {
         match &self.tls {
-            Some(tls) => Ok(Stream::Tls(Box::new(tls.greet(host, stream)?))),
+            Some(tls) => Ok(Stream::Tls(Box::new(tls.handshake(host, stream)?))),
             None => Ok(Stream::Tcp(stream)),
         }
     }
@@ -88,9 +88,9 @@ fn refused_login(error: RedisError) -> RedisError {
     }
 }
 
-/// The first of the host's addresses that somebody listens at.
+/// Connects to the first address of the host that accepts.
 fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
-    let mut problem = io::Error::new(io::ErrorKind::NotFound, "the name of the host stands for no address");
+    let mut problem = io::Error::new(io::ErrorKind::NotFound, "the name of the host has no address");
     for address in (host, port).to_socket_addrs()? {
         match TcpStream::connect_timeout(&address, CONNECT_LIMIT) {
             Ok(stream) => {
@@ -107,31 +107,31 @@ fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
 }
 
 impl Connection {
-    /// Sends commands. Their answers are to be read, in their order.
+    /// Sends commands. The caller reads their replies, in order.
     pub(crate) fn send(&mut self, commands: &[u8]) -> RedisResult<()> {
         self.stream.write_all(commands)?;
         Ok(self.stream.flush()?)
     }
 
-    /// Looks for an answer so long, giving way to other threads, before it is slept for: who sleeps is woken late. Over TLS it does not look.
-    pub(crate) fn look_for_answer(&mut self, limit: Duration) -> RedisResult<()> {
+    /// Polls for a reply for up to `limit`, yielding to other threads: a thread that sleeps in a read is woken late. Does nothing over TLS.
+    pub(crate) fn poll_reply(&mut self, limit: Duration) -> RedisResult<()> {
         if !self.stream.is_plain() {
             return Ok(());
         }
         self.stream.set_nonblocking(true)?;
         let began = Instant::now();
-        while !self.reader.has_come(&mut self.stream)? && began.elapsed() < limit {
+        while !self.reader.has_data(&mut self.stream)? && began.elapsed() < limit {
             thread::yield_now();
         }
         Ok(self.stream.set_nonblocking(false)?)
     }
 
-    /// Reads the next piece of an answer where it lies.
+    /// Reads the next piece of a reply in place.
     pub(crate) fn piece(&mut self) -> RedisResult<Piece<'_>> {
         self.reader.piece(&mut self.stream)
     }
 
-    /// Reads an answer. A refusal is one, too.
+    /// Reads a whole reply. A refusal is a reply too.
     pub(crate) fn value(&mut self) -> RedisResult<Value> {
         self.reader.value(&mut self.stream)
     }

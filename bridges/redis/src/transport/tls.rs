@@ -1,4 +1,4 @@
-//! TLS: which certificates a server's is checked with, and a connection to one that has passed.
+//! TLS: the certificates that verify the server, and the handshake.
 
 use std::fmt::{self, Display};
 use std::fs;
@@ -13,15 +13,15 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
-use crate::OpenError;
+use crate::settings::OpenError;
 
 pub(crate) type Stream = StreamOwned<ClientConnection, TcpStream>;
 
-/// How servers are checked.
+/// The configuration that verifies servers.
 pub(crate) struct Tls(Arc<ClientConfig>);
 
 impl Tls {
-    /// Checks with the certificates of a PEM file, or with those of the system.
+    /// Verifies with the certificates of a PEM file, or with those of the system.
     pub(crate) fn new(roots: Option<&Path>) -> Result<Self, OpenError> {
         let invalid = |problem: &dyn Display| OpenError::Setting(format!("url: TLS: {problem}"));
         let mut store = RootCertStore::empty();
@@ -39,8 +39,8 @@ impl Tls {
         Ok(Self(Arc::new(config.with_root_certificates(store).with_no_client_auth())))
     }
 
-    /// Speaks to a server that is known by its certificate and its name.
-    pub(crate) fn greet(&self, host: &str, mut stream: TcpStream) -> RedisResult<Stream> {
+    /// Makes the handshake, and verifies the server's certificate and name.
+    pub(crate) fn handshake(&self, host: &str, mut stream: TcpStream) -> RedisResult<Stream> {
         let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
         let mut connection = ClientConnection::new(Arc::clone(&self.0), name).map_err(io::Error::other)?;
         while connection.is_handshaking() {
