@@ -1,0 +1,67 @@
+//! Reading new entries of the one stream for which members compete: many entries ahead, in a pipeline of requests.
+
+use eventbroker::provider::BackendError;
+
+use super::batch_reply::BatchReply;
+use crate::scripts::Layout;
+use crate::transport::{Link, Request, exchange};
+
+/// Entries of the first request, which overlaps with no parsing; and of each later one, which the server answers while the reply before
+/// it is parsed.
+const FIRST: usize = 64;
+const CHUNK: usize = 256;
+
+/// The place to read, and the reader.
+pub(super) struct Reader<'a> {
+    pub(super) layout: &'a Layout,
+    pub(super) xgroup: &'a str,
+    /// The name of the consumer.
+    pub(super) member: &'a str,
+    /// The last entry of the bell when it was last looked at.
+    pub(super) bell: &'a str,
+}
+
+impl Reader<'_> {
+    /// Reads up to `most` new entries, and returns how many there were. `take` gets each reply, and returns whether to continue.
+    pub(super) fn read_new(
+        &self,
+        link: &mut Link,
+        most: usize,
+        mut take: impl FnMut(BatchReply) -> bool,
+    ) -> Result<usize, BackendError> {
+        let (mut requests, mut counts, mut left) = (Vec::new(), Vec::new(), most);
+        while left > 0 {
+            let count = left.min(if requests.is_empty() { FIRST } else { CHUNK });
+            requests.push(self.request(count));
+            counts.push(count);
+            left -= count;
+        }
+        let (mut counts, mut found) = (counts.into_iter(), 0);
+        link.call(|connection| {
+            exchange(connection, &requests, |connection| {
+                let reply = match BatchReply::read(connection, &self.layout.streams[0])? {
+                    Ok(reply) => reply,
+                    Err(refusal) => return Ok(Err(refusal)),
+                };
+                let entries = reply.entries.len();
+                found += entries;
+                let is_full = counts.next().is_some_and(|count| entries >= count);
+                Ok(Ok(take(reply) && is_full))
+            })
+        })?;
+        Ok(found)
+    }
+
+    /// The commands of one read: the last entry of the stream, the bell, the entries, and the subscription's record.
+    fn request(&self, count: usize) -> Request {
+        let (layout, count) = (self.layout, count.to_string());
+        let (stream, redeliveries) = (&*layout.streams[0], layout.key_of("again", self.xgroup));
+        let mut request = Request::default();
+        request.words(&["XREVRANGE", stream, "+", "-", "COUNT", "1"]);
+        request.words(&["XREAD", "COUNT", "1", "STREAMS", &layout.key("bell"), self.bell]);
+        let group = ["XREADGROUP", "GROUP", self.xgroup, self.member, "COUNT", &count];
+        request.words(&[&group[..], &["STREAMS", &redeliveries, stream, ">", ">"]].concat());
+        request.words(&["HGET", &layout.key("subscriptions"), self.xgroup]);
+        request
+    }
+}

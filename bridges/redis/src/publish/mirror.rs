@@ -1,0 +1,138 @@
+//! Publishing a batch. Plain commands append events that cannot exist yet, all in one transaction, with their ids for later checks of
+//! duplicates. If any event of the batch may exist, a script stores them all ([`store`](super::store)).
+
+use std::collections::BTreeMap;
+use std::mem;
+use std::time::{Duration, Instant};
+
+use eventbroker::Event;
+use eventbroker::provider::{BackendError, BusyPoll, Mirror, SendOutcome};
+use redis::{RedisResult, Value};
+
+use super::store::{Publishing, store, wait_for_replicas};
+use crate::scripts::{IdTime, Layout, TOLERANCE, bytes, content_hash, id_time, list, millis, unexpected};
+use crate::transport::{Connection, Link, Piece, Request, refusal};
+
+#[derive(Debug)]
+pub(crate) struct RedisMirror {
+    publishing: Publishing,
+    link: Link,
+    request: Request,
+    poll: BusyPoll,
+}
+
+/// An event of a transaction.
+struct Appended {
+    id: String,
+    time: Option<IdTime>,
+    stream: usize,
+    hash: [u8; 8],
+}
+
+impl RedisMirror {
+    pub(crate) fn new(publishing: Publishing, link: Link) -> Self {
+        Self { publishing, link, request: Request::default(), poll: BusyPoll::default() }
+    }
+
+    /// Appends events whose ids are new. The server begins while later events are still being written.
+    fn append(&mut self, batch: &[Event], meanwhile: &mut dyn FnMut()) -> Result<Vec<SendOutcome>, BackendError> {
+        let Publishing { settings, layout, .. } = &self.publishing;
+        let window = millis(settings.dedupe_window);
+        let mut request = mem::take(&mut self.request);
+        let mut poll = self.poll.clone();
+        let (mut appended, mut buckets) = (Vec::with_capacity(batch.len()), BTreeMap::<u128, Vec<u8>>::new());
+        let reply = self.link.call(|connection| {
+            request.clear();
+            request.words(&["MULTI"]);
+            for event in batch {
+                let it = write(&mut request, layout, event);
+                if let Some(time) = it.time {
+                    let ids = buckets.entry(time.bucket()).or_default();
+                    ids.extend_from_slice(&time.bytes);
+                    ids.extend_from_slice(&it.hash);
+                }
+                appended.push(it);
+                if let Some(part) = request.part() {
+                    connection.send(part)?;
+                    request.sent();
+                }
+            }
+            for (bucket, ids) in &buckets {
+                let key = layout.key(&format!("ids:{bucket}"));
+                request.command(3).word("APPEND").word(&key).word(ids);
+                request.words(&["PEXPIRE", &key, &window]);
+            }
+            request.words(&["EXEC"]);
+            connection.send(request.rest())?;
+            let sent = Instant::now();
+            meanwhile();
+            if let Some(limit) = poll.limit(batch.len()) {
+                connection.poll_reply(limit)?;
+            }
+            let reply = transaction_reply(connection, 1 + batch.len() + 2 * buckets.len());
+            poll.answered(batch.len(), sent.elapsed());
+            reply
+        });
+        (self.request, self.poll) = (request, poll);
+        self.index(reply?, &appended)?;
+        Ok(vec![SendOutcome::Held; appended.len()])
+    }
+
+    /// Adds an index entry for each event whose entry is not near the time in its id.
+    fn index(&mut self, reply: Value, appended: &[Appended]) -> Result<(), BackendError> {
+        let Publishing { settings, layout, .. } = &self.publishing;
+        let mut entries = list(reply)?;
+        entries.truncate(appended.len());
+        if entries.len() < appended.len() {
+            return Err(unexpected(&Value::Array(entries)));
+        }
+        let mut index = redis::pipe();
+        for (entry, Appended { id, time, stream, hash }) in entries.into_iter().zip(appended) {
+            let entry = bytes(entry)?;
+            let millis_of_entry = entry.iter().take_while(|it| it.is_ascii_digit());
+            let stored = Duration::from_millis(
+                millis_of_entry.fold(0_u64, |sum, it| sum.saturating_mul(10).saturating_add(u64::from(it - b'0'))),
+            );
+            if time.is_none_or(|time| time.at.abs_diff(stored) > TOLERANCE) {
+                let place = [(stream + 1).to_string().as_bytes(), b" ", &entry, b" ", hash].concat();
+                let set = index.cmd("SET").arg(layout.key_of("at", id)).arg(place);
+                set.arg("PX").arg(millis(settings.retention)).ignore();
+            }
+        }
+        if index.is_empty() { Ok(()) } else { self.link.call(|connection| index.query(connection)) }
+    }
+}
+
+/// Writes the command that appends an event.
+fn write(request: &mut Request, layout: &Layout, event: &Event) -> Appended {
+    let (stream, id) = (layout.index_for(event), event.id().to_string());
+    request.command(15).word("XADD").word(&layout.streams[stream]).word("*");
+    request.word("event").word(event.to_json()).word("id").word(&id).word("type").word(event.event_type().as_str());
+    request.word("source").word(event.source().as_str()).word("status").word("pending");
+    request.word("instance_id").word(event.instance_id().unwrap_or_default());
+    Appended { time: id_time(&id), id, stream, hash: content_hash(event) }
+}
+
+/// The reply to `EXEC`, which comes after so many others. Reads all replies, then fails with the first refusal.
+fn transaction_reply(connection: &mut Connection, others: usize) -> RedisResult<Value> {
+    let mut refused = None;
+    for _ in 0..others {
+        if let Piece::Refusal(line) = connection.piece()? {
+            refused = refused.or(refusal(line)?.extract_error().err());
+        }
+    }
+    let last = connection.value()?;
+    refused.map_or_else(|| last.extract_error(), Err)
+}
+
+impl Mirror for RedisMirror {
+    fn send(&mut self, batch: &[Event], meanwhile: &mut dyn FnMut()) -> Result<Vec<SendOutcome>, BackendError> {
+        // A script recognizes duplicates also while nothing more is stored.
+        if batch.iter().any(Event::may_exist) || self.publishing.backlog.is_reached() {
+            return store(&self.publishing, &mut self.link, batch);
+        }
+        let outcomes = self.append(batch, meanwhile)?;
+        wait_for_replicas(&self.publishing.settings, &mut self.link)?;
+        Ok(outcomes)
+    }
+}

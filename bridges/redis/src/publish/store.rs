@@ -1,0 +1,76 @@
+//! Storing events that may exist: a script checks each id before it stores the event.
+
+use std::sync::Arc;
+
+use eventbroker::Event;
+use eventbroker::provider::{BackendError, SendOutcome};
+
+use super::BacklogLimit;
+use crate::scripts::{Layout, STORE_EVENTS, TOLERANCE, bytes, content_hash, flag, id_time, list, millis};
+use crate::settings::Redis;
+use crate::transport::Link;
+
+/// The parts of a provider that publishing uses.
+#[derive(Debug, Clone)]
+pub(crate) struct Publishing {
+    pub(crate) settings: Arc<Redis>,
+    pub(crate) layout: Arc<Layout>,
+    pub(crate) backlog: Arc<BacklogLimit>,
+}
+
+/// Stores those of the events whose ids are not known. If the backlog has reached its limit, only duplicates are recognized.
+pub(crate) fn store(it: &Publishing, link: &mut Link, batch: &[Event]) -> Result<Vec<SendOutcome>, BackendError> {
+    let head = [
+        millis(it.settings.dedupe_window),
+        millis(it.settings.retention),
+        millis(TOLERANCE),
+        flag(it.backlog.is_reached()).to_owned(),
+    ];
+    let mut arguments: Vec<Vec<u8>> = head.map(String::into_bytes).to_vec();
+    let hashes: Vec<[u8; 8]> = batch.iter().map(content_hash).collect();
+    for (event, hash) in batch.iter().zip(&hashes) {
+        let id = event.id().to_string();
+        let [at, id_bytes, bucket] = id_time(&id).map_or_else(Default::default, |time| {
+            [time.at.as_millis().to_string().into(), time.bytes.to_vec(), time.bucket().to_string().into()]
+        });
+        let (event_type, instance) = (event.event_type().as_str(), event.instance_id().unwrap_or_default());
+        let number = (it.layout.index_for(event) + 1).to_string();
+        arguments.extend([
+            id.into(),
+            event_type.into(),
+            event.source().as_str().into(),
+            instance.into(),
+            event.to_json(),
+            hash.to_vec(),
+            number.into(),
+            at,
+            id_bytes,
+            bucket,
+        ]);
+    }
+    let mut outcomes = Vec::with_capacity(batch.len());
+    for (answer, hash) in list(it.layout.run(link, &STORE_EVENTS, &arguments)?)?.into_iter().zip(&hashes) {
+        let answer = bytes(answer)?;
+        outcomes.push(match answer.strip_prefix(b"=") {
+            None if answer == b"!" => SendOutcome::Full { max_backlog: it.backlog.max },
+            Some(known) if known == hash => SendOutcome::Known,
+            Some(_) => SendOutcome::Conflict,
+            None => SendOutcome::Held,
+        });
+    }
+    wait_for_replicas(&it.settings, link)?;
+    Ok(outcomes)
+}
+
+/// Waits until `min_replicas` have everything that this connection has written or read: an event that was known counts as well.
+pub(super) fn wait_for_replicas(settings: &Redis, link: &mut Link) -> Result<(), BackendError> {
+    let (wanted, limit) = (settings.min_replicas, settings.replica_timeout);
+    if wanted == 0 {
+        return Ok(());
+    }
+    let have: u32 = link.call(|it| redis::cmd("WAIT").arg(wanted).arg(limit.as_millis().max(1) as u64).query(it))?;
+    if have >= wanted {
+        return Ok(());
+    }
+    Err(link.server().unavailable(format_args!("{have} replicas of {wanted} have it after {limit:?}")))
+}

@@ -1,0 +1,70 @@
+//! The lag of a subscription.
+
+use std::time::SystemTime;
+
+use eventbroker::provider::BackendError;
+use eventbroker::stats::SubscriptionLag;
+use eventbroker::{Event, Pattern};
+use redis::Value;
+
+use crate::scripts::{Layout, entries, event_of, fixed, last_delivered, list, text};
+use crate::subscriptions::SubscriptionRecord;
+use crate::transport::Link;
+
+/// The most unread, and pending, entries that are counted. Beyond it the lag is an estimate.
+const COUNTED: usize = 10_000;
+/// Entries of one read.
+const STEP: usize = 500;
+
+/// The deliveries of a subscription that wait, and the age of the oldest: unread entries that match, and released ones.
+pub(super) fn lag(
+    layout: &Layout,
+    link: &mut Link,
+    xgroup: &str,
+    record: &SubscriptionRecord,
+) -> Result<SubscriptionLag, BackendError> {
+    let mut lag = SubscriptionLag::default();
+    (lag.group, lag.name, lag.pattern) = (record.group.clone(), record.name.clone(), record.pattern.clone());
+    lag.instance = Some(record.instance.clone()).filter(|instance| !instance.is_empty());
+    let Ok(pattern) = Pattern::parse(&record.pattern) else { return Ok(lag) };
+    let mut oldest: Option<SystemTime> = None;
+    let mut note = |event: &Event| oldest = Some(oldest.map_or(event.created_at(), |at| at.min(event.created_at())));
+    for number in 0..=layout.streams.len() {
+        let stream = layout.delivery_stream(xgroup, number);
+        let Some(last) = last_delivered(link, &stream, xgroup)? else { continue };
+        let mut from = format!("({last}");
+        for _ in 0..COUNTED / STEP {
+            let mut range = redis::cmd("XRANGE");
+            range.arg(&stream).arg(&from).arg("+").arg("COUNT").arg(STEP);
+            let reply: Value = link.call(|it| range.query(it))?;
+            let found = entries(reply)?;
+            let events = found.iter().filter_map(|(_, fields)| event_of(fields).ok());
+            for event in events.filter(|event| number == 0 || pattern.matches(event.event_type().as_str())) {
+                lag.ready += 1;
+                note(&event);
+            }
+            match found.last() {
+                Some((entry, _)) if found.len() == STEP => from = format!("({entry}"),
+                _ => break,
+            }
+        }
+        let mut pending = redis::cmd("XPENDING");
+        pending.arg(&stream).arg(xgroup).arg("-").arg("+").arg(COUNTED);
+        let pending: Value = link.call(|it| pending.query(it))?;
+        for it in list(pending)? {
+            let [entry, holder, _, _] = fixed(it)?;
+            if text(holder)? != "released" {
+                lag.leased += 1;
+                continue;
+            }
+            lag.ready += 1;
+            let entry = text(entry)?;
+            let found: Value = link.call(|it| redis::cmd("XRANGE").arg(&stream).arg(&entry).arg(&entry).query(it))?;
+            entries(found)?.iter().filter_map(|(_, fields)| event_of(fields).ok()).for_each(|event| note(&event));
+        }
+    }
+    lag.oldest_ready = oldest;
+    lag.deferred = link.call(|it| redis::cmd("ZCARD").arg(layout.key_of("later", xgroup)).query(it))?;
+    lag.dead = link.call(|it| redis::cmd("HLEN").arg(layout.key_of("letters:at", xgroup)).query(it))?;
+    Ok(lag)
+}
