@@ -149,17 +149,15 @@ pub struct RedisConfig {
     pub cloud_events: bool,
 }
 
-/// What a back end writes down of the events' statuses, beside what the streams tell by themselves.
+/// Which statuses of events a back end records, beside those that follow from its streams.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum KeepStatus {
     /// Also when each subscription has handled an event.
     Full,
-    /// What failed, and how often it was retried.
+    /// Failures, and the number of retries.
     #[default]
     Failures,
-    /// Nothing.
-    Off,
 }
 
 /// How NATS is reached, and the names that are used there.
@@ -204,8 +202,6 @@ pub struct NatsConfig {
     pub adopt_partitions: bool,
     /// What is written down of the events' statuses. Default [`KeepStatus::Failures`].
     pub status: KeepStatus,
-    /// Whether the server answers to each acknowledgement, which costs most of the rate, and not only to the last of a batch. Default false.
-    pub confirm_acks: bool,
 }
 
 /// How the database is reached, and the names that are used there.
@@ -302,7 +298,6 @@ impl Default for Config {
                 partitions: 0,
                 adopt_partitions: false,
                 status: KeepStatus::default(),
-                confirm_acks: false,
             },
             database: DatabaseConfig {
                 url: Url::default(),

@@ -203,7 +203,7 @@ pub(crate) fn keys() -> Vec<Key> {
             "Whether the number is taken that is written down with the stream, whatever partitions says",
             |it| &mut it.redis.adopt_partitions,
         ),
-        key("redis.status", "What is written down of statuses: full, failures or off", |it| &mut it.redis.status),
+        key("redis.status", "Which statuses are recorded: full or failures", |it| &mut it.redis.status),
         key("redis.cloud_events", "Whether entries are also CloudEvents, for others who read the stream", |it| {
             &mut it.redis.cloud_events
         }),
@@ -251,12 +251,7 @@ pub(crate) fn keys() -> Vec<Key> {
             "Whether the number is taken that is written down beside the stream, whatever partitions says",
             |it| &mut it.nats.adopt_partitions,
         ),
-        key("nats.status", "What is written down of statuses: full, failures or off", |it| &mut it.nats.status),
-        key(
-            "nats.confirm_acks",
-            "Whether the server answers to each acknowledgement, which costs most of the rate, and not only to the last of a batch",
-            |it| &mut it.nats.confirm_acks,
-        ),
+        key("nats.status", "Which statuses are recorded: full or failures", |it| &mut it.nats.status),
         key(
             "database.url",
             "The address, sqlite:PATH or postgres://USER:PASSWORD@HOST/NAME; required by provider database",

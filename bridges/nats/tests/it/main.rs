@@ -2,7 +2,6 @@
 
 mod begun_anew;
 mod cluster;
-mod confirmed;
 mod conformance;
 mod credentials;
 mod disk;

@@ -44,19 +44,4 @@ impl Client {
     pub(crate) fn info(&mut self, what: &str) -> String {
         self.ask(&format!("$JS.API.{what}"), "", "")
     }
-
-    /// Subscribes to a subject, and waits until the server has processed the subscription.
-    pub(crate) fn listen(&mut self, subject: &str) {
-        self.write(&format!("SUB {subject} 2\r\nPING\r\n"));
-        let mut lines = self.0.by_ref().lines().map(|line| line.expect("an answer"));
-        lines.find(|line| line == "PONG").expect("an answer");
-    }
-
-    /// Whether the next message of that subscription has a reply subject.
-    pub(crate) fn next_asks_for_an_answer(&mut self) -> bool {
-        let mut lines = self.0.by_ref().lines().map(|line| line.expect("a message"));
-        let head = lines.find(|line| line.starts_with("MSG ") && line.split(' ').nth(2) == Some("2"));
-        // `MSG`, subject, subscription id, reply subject, length.
-        head.expect("a message").split(' ').count() == 5
-    }
 }

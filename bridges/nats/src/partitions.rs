@@ -1,0 +1,6 @@
+//! partitions
+
+pub(crate) mod assignment;
+pub(crate) mod claims;
+pub(crate) mod repartition;
+pub(crate) mod selection;

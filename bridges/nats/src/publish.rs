@@ -1,0 +1,3 @@
+//! publish
+
+pub(crate) mod mirror;
