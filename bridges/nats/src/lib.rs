@@ -21,18 +21,30 @@
 //!
 //! Members of a group compete for the stream, so the events of a key are in order within an instance; with [`Nats::partitions`] across
 //! instances too.
+#![cfg_attr(not(feature = "client"), allow(dead_code))]
 
+#[cfg(feature = "client")]
 mod consume;
+#[cfg(feature = "client")]
 mod housekeeping;
+#[cfg(feature = "client")]
 mod jetstream;
+#[cfg(feature = "client")]
 mod membership;
+#[cfg(feature = "client")]
 mod partitions;
+#[cfg(feature = "client")]
 mod provider;
+#[cfg(feature = "client")]
 mod publish;
+#[cfg(feature = "client")]
 mod query;
 mod settings;
+#[cfg(feature = "client")]
 mod settle;
+#[cfg(feature = "client")]
 mod subscriptions;
+#[cfg(feature = "client")]
 mod transport;
 
 pub use settings::{Nats, OpenError, Status, Storage};

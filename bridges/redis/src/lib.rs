@@ -20,18 +20,30 @@
 //!
 //! Members of a group compete for the stream: the events of a key are in order within an instance, and across instances only with
 //! [`partitions`](Redis::partitions).
+#![cfg_attr(not(feature = "client"), allow(dead_code))]
 
+#[cfg(feature = "client")]
 mod consume;
+#[cfg(feature = "client")]
 mod housekeeping;
+#[cfg(feature = "client")]
 mod membership;
+#[cfg(feature = "client")]
 mod partitions;
+#[cfg(feature = "client")]
 mod provider;
+#[cfg(feature = "client")]
 mod publish;
+#[cfg(feature = "client")]
 mod query;
+#[cfg(feature = "client")]
 mod scripts;
 mod settings;
+#[cfg(feature = "client")]
 mod settle;
+#[cfg(feature = "client")]
 mod subscriptions;
+#[cfg(feature = "client")]
 mod transport;
 
 pub use settings::{OpenError, Redis, Status};

@@ -5,37 +5,89 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use eventbroker::provider::BackendError;
+pub use eventbroker_bridge_kit::settings::Status;
+use eventbroker_bridge_kit::settings::{Settings, Url, at_least};
 
-/// The settings of a provider on a Redis server.
-#[derive(Clone)]
-#[must_use]
-pub struct Redis {
-    pub(crate) url: String,
-    pub(crate) tls_ca_file: Option<PathBuf>,
-    pub(crate) stream_name: String,
-    pub(crate) consumer_group: String,
-    pub(crate) lease_time: Duration,
-    pub(crate) dedupe_window: Duration,
-    pub(crate) retention: Duration,
-    pub(crate) max_len: u64,
-    pub(crate) idle_expiry: Duration,
-    pub(crate) min_replicas: u32,
-    pub(crate) replica_timeout: Duration,
-    pub(crate) partitions: u32,
-    pub(crate) adopt_partitions: bool,
-    pub(crate) max_backlog: u64,
-    pub(crate) status: Status,
-}
+eventbroker_bridge_kit::settings! {
+    /// The settings of a provider on a Redis server.
+    pub struct Redis {
+        /// The stream.
+        ///
+        /// The names of all other keys begin with it.
+        stream_name(into): String = "resolvespec:events", 1 ..= 255 bytes;
 
-/// The statuses that the server stores of events, beside what the consumer groups show.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Status {
-    /// Failures, retries, and the time at which each subscription handled an event: a key per event.
-    Full,
-    /// Failures, and the number of retries.
-    #[default]
-    Failures,
+        /// The prefix of the names of consumer groups.
+        ///
+        /// It is the group of this instance's subscriptions. Of the members of a group that have a subscription of the same name, one
+        /// handles each event.
+        consumer_group(into): String = "resolvespec-workers", 1 ..= 255 bytes;
+
+        /// Entries that the stream holds; 0 is no limit.
+        ///
+        /// Entries that a subscription has not acknowledged stay, whatever their number.
+        max_len: u64 = 10_000, 0 ..= 9_223_372_036_854_775_807;
+
+        /// The address, redis://USER:PASSWORD@HOST:PORT/DB.
+        url(plain): Url, secret;
+
+        /// The PEM file with the certificates that a server at rediss:// is checked with, instead of those of the system.
+        tls_ca_file(optional): PathBuf, 1 ..= 4_096 bytes;
+
+        /// How many replicas must have an event before it counts as accepted.
+        ///
+        /// Such an event survives a failover to one of them. Until enough replicas have it, a publish waits, and its outcome is unknown
+        /// at last.
+        min_replicas: u32 = 0, 0 ..= 100;
+
+        /// How long they have for that.
+        ///
+        /// The [replicas](Self::min_replicas) have this time to receive a batch before it is sent again.
+        replica_timeout: Duration = 1 s, 1 ms ..= 5 s;
+
+        /// How long an event belongs to the member that took it, unless that shows that it is alive.
+        ///
+        /// A member extends its leases each third of this time. The deliveries of a member that died are handled by another one after
+        /// this time. A retry whose delay is longer waits at the server, for any member, and comes up to a second late; not if its event
+        /// has a key or its subscription is [ordered](eventbroker::SubscribeOptions::ordered).
+        lease_time: Duration = 30 s, 100 ms ..= 7 days;
+
+        /// How long an id is known after its publish.
+        ///
+        /// Within this time at least, and at most twice as long, the same event is recognized as a duplicate.
+        dedupe_window: Duration = 60 s, 1 s ..= 7 days;
+
+        /// How long handled entries are kept.
+        ///
+        /// The stored statuses are kept as long. An entry that a subscription has not acknowledged stays, whatever its age.
+        retention: Duration = 7 days, 1 s ..= 3_650 days;
+
+        /// How long a subscription is kept that no instance serves.
+        ///
+        /// Then it is removed with its backlog, logged and counted. The time is at least the lease time.
+        idle_expiry: Duration = 7 days, 1 s ..= 3_650 days;
+
+        /// How many entries may wait for one subscription until publishes are refused; 0 is no limit.
+        ///
+        /// The backlog has the unread and the pending entries, the redeliveries and the deferred retries. It is measured once a second.
+        /// Entries that the pattern does not match count until a member has read them.
+        max_backlog: u64 = 1_000_000, 0 ..= 9_223_372_036_854_775_807;
+
+        /// Into how many streams the events are divided, each with one owner; 0 is one stream for all.
+        ///
+        /// The [key](eventbroker::Event::key) of an event, or its id without a key, gives its partition. Each partition has one owner per
+        /// subscription, so the events of a key are in order across instances. Members that come and go rebalance the partitions. 0 is
+        /// the one stream of ResolveSpec, for which members compete. The number is stored with the stream: another number is an error
+        /// until the stream is repartitioned.
+        partitions: u32 = 0, 0 ..= 64;
+
+        /// Whether the number is taken that is written down with the stream, whatever partitions says.
+        ///
+        /// For tools.
+        adopt_partitions: bool = false;
+
+        /// Which statuses are recorded: full or failures.
+        status(word): Status = "failures";
+    }
 }
 
 /// The reason why a provider could not be opened. Shows no password.
@@ -54,173 +106,14 @@ impl Redis {
     /// The form is `redis://USER:PASSWORD@HOST:PORT/DATABASE` or `redis+unix:///PATH?db=0`. `rediss://` is TLS (feature `tls`); the
     /// server's certificate is checked, name included.
     pub fn new(url: impl Into<String>) -> Self {
-        const DAY: Duration = Duration::from_secs(24 * 3600);
-        Self {
-            url: url.into(),
-            tls_ca_file: None,
-            stream_name: "resolvespec:events".to_owned(),
-            consumer_group: "resolvespec-workers".to_owned(),
-            lease_time: Duration::from_secs(30),
-            dedupe_window: Duration::from_secs(60),
-            retention: 7 * DAY,
-            max_len: 10_000,
-            idle_expiry: 7 * DAY,
-            min_replicas: 0,
-            replica_timeout: Duration::from_secs(1),
-            partitions: 0,
-            adopt_partitions: false,
-            max_backlog: 1_000_000,
-            status: Status::default(),
-        }
-    }
-
-    /// A PEM file with the certificates that verify a `rediss://` server. Default: the system's certificates.
-    pub fn tls_ca_file(mut self, path: impl Into<PathBuf>) -> Self {
-        self.tls_ca_file = Some(path.into());
-        self
-    }
-
-    /// The name of the stream, and the prefix of every other key. Default `resolvespec:events`; 1 to 255 bytes.
-    pub fn stream_name(mut self, name: impl Into<String>) -> Self {
-        self.stream_name = name.into();
-        self
-    }
-
-    /// The group of this instance's subscriptions. Default `resolvespec-workers`; 1 to 255 bytes.
-    ///
-    /// Of the members of a group that have a subscription of the same name, one handles each event.
-    pub fn consumer_group(mut self, group: impl Into<String>) -> Self {
-        self.consumer_group = group.into();
-        self
-    }
-
-    /// The lease of a delivery. Default 30 s; at least 100 ms.
-    ///
-    /// A member extends its leases each third of this time. The deliveries of a member that died are handled by another one after this
-    /// time. A retry whose delay is longer waits at the server, for any member, and comes up to a second late; not if its event has a
-    /// key or its subscription is [ordered](eventbroker::SubscribeOptions::ordered).
-    pub fn lease_time(mut self, time: Duration) -> Self {
-        self.lease_time = time;
-        self
-    }
-
-    /// The time in which the same event is recognized as a duplicate, at least; at most twice as long. Default 60 s; at least 1 s.
-    pub fn dedupe_window(mut self, window: Duration) -> Self {
-        self.dedupe_window = window;
-        self
-    }
-
-    /// The time for which handled entries and stored statuses are kept. Default 7 days; at least 1 s.
-    ///
-    /// An entry that a subscription has not acknowledged stays, whatever its age.
-    pub fn retention(mut self, time: Duration) -> Self {
-        self.retention = time;
-        self
-    }
-
-    /// The number of handled entries that are kept; 0 is no limit. Default 10,000.
-    ///
-    /// Entries that a subscription has not acknowledged stay, whatever their number.
-    pub fn max_len(mut self, entries: u64) -> Self {
-        self.max_len = entries;
-        self
-    }
-
-    /// The time after which a subscription that no instance serves is removed. Default 7 days; at least 1 s and the lease time.
-    ///
-    /// Its backlog is removed with it. The removal is logged and counted.
-    pub fn idle_expiry(mut self, time: Duration) -> Self {
-        self.idle_expiry = time;
-        self
-    }
-
-    /// The number of replicas that must have an event before it counts as accepted. Default 0; at most 100.
-    ///
-    /// Such an event survives a failover to one of them. Until enough replicas have it, a publish waits, and its outcome is unknown at
-    /// last.
-    pub fn min_replicas(mut self, replicas: u32) -> Self {
-        self.min_replicas = replicas;
-        self
-    }
-
-    /// The time that [`min_replicas`](Self::min_replicas) have to receive a batch before it is sent again. Default 1 s; 1 ms to 5 s.
-    pub fn replica_timeout(mut self, time: Duration) -> Self {
-        self.replica_timeout = time;
-        self
-    }
-
-    /// The number of streams that share the events, by [key](eventbroker::Event::key) or, without a key, by id. Default 0; at most 64.
-    ///
-    /// Each partition has one owner per subscription, so the events of a key are in order across instances. Members that come and go
-    /// rebalance the partitions. 0 is the one stream of ResolveSpec, for which members compete. The number is stored with the stream:
-    /// another number is an error until the stream is [repartitioned](Self::repartition).
-    pub fn partitions(mut self, partitions: u32) -> Self {
-        self.partitions = partitions;
-        self
-    }
-
-    /// Whether the number of partitions that is stored with the stream overrides the setting: for tools. Default false.
-    pub fn adopt_partitions(mut self, adopt: bool) -> Self {
-        self.adopt_partitions = adopt;
-        self
-    }
-
-    /// The backlog of a subscription at which publishes are refused as full; 0 is no limit. Default 1,000,000.
-    ///
-    /// The backlog has the unread and the pending entries, the redeliveries and the deferred retries. It is measured once a second.
-    /// Entries that the pattern does not match count until a member has read them.
-    pub fn max_backlog(mut self, entries: u64) -> Self {
-        self.max_backlog = entries;
-        self
-    }
-
-    /// The statuses that the server stores. Default [`Failures`](Status::Failures).
-    pub fn status(mut self, status: Status) -> Self {
-        self.status = status;
-        self
+        Self { url: Url::new(url), ..Self::default() }
     }
 
     /// Checks the bounds of every setting.
     pub(crate) fn check(&self) -> Result<(), OpenError> {
-        let least = [
-            ("lease_time", self.lease_time, Duration::from_millis(100)),
-            ("dedupe_window", self.dedupe_window, Duration::from_secs(1)),
-            ("retention", self.retention, Duration::from_secs(1)),
-            // A member shows once per third of a lease that it uses its subscriptions.
-            ("idle_expiry", self.idle_expiry, self.lease_time.max(Duration::from_secs(1))),
-        ];
-        for (name, is, least) in least {
-            if is < least {
-                return Err(OpenError::Setting(format!("{name}: is {is:?}, at least {least:?} is required")));
-            }
-        }
-        if self.partitions > 64 {
-            return Err(OpenError::Setting(format!("partitions: is {}, at most 64 is allowed", self.partitions)));
-        }
-        if self.min_replicas > 100 {
-            return Err(OpenError::Setting(format!("min_replicas: is {}, at most 100 is allowed", self.min_replicas)));
-        }
-        if !(Duration::from_millis(1)..=Duration::from_secs(5)).contains(&self.replica_timeout) {
-            let time = self.replica_timeout;
-            return Err(OpenError::Setting(format!("replica_timeout: is {time:?}, 1ms to 5s are allowed")));
-        }
-        for (name, text) in [("stream_name", &self.stream_name), ("consumer_group", &self.consumer_group)] {
-            let length = text.len();
-            if !(1..=255).contains(&length) {
-                return Err(OpenError::Setting(format!("{name}: is {length} bytes long, 1 to 255 are allowed")));
-            }
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Debug for Redis {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not the address: it may hold a password.
-        f.debug_struct("Redis")
-            .field("stream_name", &self.stream_name)
-            .field("consumer_group", &self.consumer_group)
-            .finish_non_exhaustive()
+        self.check_bounds().map_err(OpenError::Setting)?;
+        // A member shows once per third of a lease that it uses its subscriptions.
+        at_least("idle_expiry", self.idle_expiry, self.lease_time).map_err(OpenError::Setting)
     }
 }
 

@@ -19,6 +19,7 @@
 //!
 //! The tables are described in [`sqlite`], and for PostgreSQL in `postgres`. To publish in your own transaction, see
 //! [`sqlite::publish_in`] and `postgres::publish_in`.
+#![cfg_attr(not(any(feature = "sqlite", feature = "postgres")), allow(unused))]
 
 mod backlog;
 mod columns;
@@ -41,7 +42,7 @@ mod value;
 #[cfg(feature = "postgres")]
 pub use crate::postgres::Postgres;
 pub use names::{InvalidName, TableName};
-pub use settings::OpenError;
+pub use settings::{Notifications, OpenError, Settings};
 #[cfg(feature = "sqlite")]
 pub use sqlite::Sqlite;
 pub use value::SqlValue;

@@ -136,7 +136,7 @@ impl Database {
         // The parser's own words may hold a part of the address, and with it a secret.
         let invalid = || OpenError::Setting("url: is not of the form nats://USER:PASSWORD@HOST:PORT".to_owned());
         let servers: Result<Vec<ServerAddr>, _> =
-            settings.url.split(',').map(|url| url.trim().parse::<ServerAddr>()).collect();
+            settings.url.expose().split(',').map(|url| url.trim().parse::<ServerAddr>()).collect();
         let servers = servers.map_err(|_| invalid())?;
         if servers.iter().any(|server| server.host().is_empty() || server.is_websocket()) {
             return Err(invalid());
@@ -166,9 +166,9 @@ impl Database {
         };
         let servers = servers.iter().map(plain).collect::<Result<Vec<ServerAddr>, OpenError>>()?;
         let login = Login {
-            user_and_password: settings.user_and_password.clone().or(user_and_password),
-            token: settings.token.clone().or(token),
-            nkey: settings.nkey.clone(),
+            user_and_password: settings.login().or(user_and_password),
+            token: settings.token.given().or(token),
+            nkey: settings.nkey.given(),
             credentials,
             tls: is_secret,
             tls_ca_file: settings.tls_ca_file.clone(),

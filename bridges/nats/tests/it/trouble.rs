@@ -51,7 +51,7 @@ fn settings_out_of_bounds_are_named() {
     assert_eq!(problem, "stream_name: is \"a.b\", only letters, digits, - and _ are allowed");
     let problem = refusal(&nats().subject_prefix("events.>"));
     assert_eq!(problem, "subject_prefix: is \"events.>\", only letters, digits, - and _ are allowed");
-    assert_eq!(refusal(&nats().replicas(6)), "replicas: is 6, 1 to 5 are allowed");
+    assert_eq!(refusal(&nats().replicas(6)), "replicas: is 6, at most 5 is allowed");
     let long = "x".repeat(256);
     assert_eq!(refusal(&nats().consumer_group(&long)), "consumer_group: is 256 bytes long, 1 to 255 are allowed");
     for url in ["", "nats://u:s3cret@x:port", "nats://u:s3cret@[", "nats://u:s3cret@ok, ", "wss://u:s3cret@ok"] {

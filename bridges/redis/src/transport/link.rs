@@ -30,7 +30,7 @@ impl Server {
         // The parser's own error may quote a part of the address, and with it a secret.
         let invalid =
             || OpenError::Setting("url: is not of the form redis://USER:PASSWORD@HOST:PORT/DATABASE".to_owned());
-        let url = &settings.url;
+        let url = settings.url.expose();
         let is_tls = ["rediss:", "valkeys:"].iter().any(|scheme| url.starts_with(scheme));
         if is_tls && cfg!(not(feature = "tls")) {
             return setting(
@@ -38,7 +38,7 @@ impl Server {
             );
         }
         // Without a TLS feature of its own, the client library only parses plain addresses.
-        let plain = if is_tls { url.replacen("s://", "://", 1) } else { url.clone() };
+        let plain = if is_tls { url.replacen("s://", "://", 1) } else { url.to_owned() };
         let info = plain.as_str().into_connection_info().map_err(|_| invalid())?;
         let place = match info.addr() {
             ConnectionAddr::Tcp(host, port) => format!("{host}:{port}"),

@@ -35,7 +35,7 @@ impl Postgres {
     /// [`OpenError`]: a setting is wrong, the server can't be reached or refuses, or the tables are not ours or of a later version.
     pub fn open(&self) -> Result<Provider, OpenError> {
         let table = self.check()?;
-        let address = &Arc::new(Address::parse(&self.url)?);
+        let address = &Arc::new(Address::parse(self.url.expose())?);
         let sql = &Arc::new(Statements::new(&table));
         // One connection for each part: publishes, claims, verdicts, and the questions of operators.
         let tables = |name: &str, sync: Sync| -> Result<Tables, OpenError> {
@@ -53,13 +53,13 @@ impl Postgres {
         let (settings, member) = (&Arc::new(self.shared.clone()), &new_member());
         let (local, leases) = (&Arc::<LocalSubscriptions>::default(), &Arc::<Leases>::default());
         let backlog = &Arc::new(Backlog::new(settings.max_backlog));
-        let notifier = &Arc::new(Notifier::new(address, &claims.link, &self.channel, &sql.events));
+        let notifier = &Arc::new(Notifier::new(address, &claims.link, &self.notifications.channel, &sql.events));
         // An earlier instance may have left subscriptions that have to catch up.
         let catching_up = &Arc::new(AtomicBool::new(true));
         let housekeeping = Housekeeping::new(&claims, settings, member, backlog, notifier, catching_up);
         let subscriptions = Subscriptions::new(&verdicts, settings, member, local, catching_up);
         let membership = Membership::new(&verdicts, settings.lease_time, member, notifier);
-        let timing = (settings, self.poll_interval);
+        let timing = (settings, self.notifications.poll_interval);
         let ingest = Ingest::new(&claims, timing, member, local, leases, notifier, housekeeping);
         let settler = Settler::new(&verdicts, settings, member, leases, notifier, subscriptions, membership);
         let put = Mirror::new(lookups, member, backlog, notifier);

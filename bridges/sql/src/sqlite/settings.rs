@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::settings::{Settings, shared_setters};
+use crate::settings::Settings;
 
 /// The settings of a provider on an SQLite file.
 ///
@@ -10,9 +10,11 @@ use crate::settings::{Settings, shared_setters};
 /// middle of a write holds SQLite's lock until it goes on or ends. Until then no other process can write, and publishes wait.
 #[derive(Debug, Clone)]
 #[must_use]
+#[non_exhaustive]
 pub struct Sqlite {
     pub(crate) path: PathBuf,
-    pub(crate) shared: Settings,
+    /// The settings that PostgreSQL has too.
+    pub shared: Settings,
 }
 
 impl Sqlite {
@@ -20,6 +22,4 @@ impl Sqlite {
     pub fn new(path: impl AsRef<Path>) -> Self {
         Self { path: path.as_ref().to_owned(), shared: Settings::default() }
     }
-
-    shared_setters!();
 }

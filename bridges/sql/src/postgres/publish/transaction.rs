@@ -9,9 +9,9 @@ use postgres::Transaction;
 
 use crate::columns::{metadata_text, row_values, time_text};
 use crate::names::{InvalidName, TableName};
-use crate::postgres::settings::CHANNEL;
 use crate::postgres::statements::{Batch, Statements, split_time};
 use crate::postgres::transport::backend_error;
+use crate::settings::Notifications;
 use crate::value::SqlValue;
 
 /// Writes events into the tables of a provider, through any connection to the same database.
@@ -36,7 +36,7 @@ impl Outbox {
 
     fn of(table: &TableName) -> Self {
         let Statements { insert, insert_one, .. } = Statements::new(table);
-        Self { insert, insert_one, table: table.as_str().to_owned(), channel: CHANNEL.to_owned() }
+        Self { insert, insert_one, table: table.as_str().to_owned(), channel: Notifications::default().channel }
     }
 
     /// The channel of the notification, as given to [`Postgres::channel`](crate::Postgres::channel).
