@@ -10,7 +10,7 @@ settings! {
     /// Settings that are their own builder.
     pub struct Example {
         /// The address.
-        url(plain): Url = "example://localhost", 1 ..= 4_096 bytes, secret;
+        url(no_setter): Url = "example://localhost", 1 ..= 4_096 bytes, secret;
         /// The stream.
         ///
         /// Every other name begins with it.

@@ -24,7 +24,7 @@ eventbroker_bridge_kit::settings! {
     /// The settings of a provider on a NATS server with JetStream.
     pub struct Nats {
         /// The server, or several separated by commas.
-        url(plain): Url = "nats://localhost:4222", 1 ..= 4_096 bytes, secret;
+        url(no_setter): Url = "nats://localhost:4222", 1 ..= 4_096 bytes, secret;
 
         /// The stream.
         ///
@@ -64,10 +64,10 @@ eventbroker_bridge_kit::settings! {
         lease_time: Duration = 30 s, 100 ms ..= 7 days;
 
         /// The user, instead of what the address says; nothing: that.
-        user(plain): Option<String>;
+        user(no_setter): Option<String>;
 
         /// The password of the user.
-        password(plain): Secret, secret;
+        password(no_setter): Secret, secret;
 
         /// A token to log in with.
         token(into): Secret, secret;

@@ -35,7 +35,7 @@ pub(crate) fn keys() -> Vec<Key<Config>> {
     keys.retain(|key| !NOT_IN_FILES.contains(&&*key.path));
     let subjects = key("nats.subjects", "The subjects of the stream: one, PREFIX.>", |it| &mut it.nats_subjects);
     insert_after(&mut keys, "nats.stream_name", vec![subjects]);
-    // The original refuses 0.
+    // Zero, which is for ever at the bridge, is no age in a file.
     change(&mut keys, "nats.max_age", |key| key.bounds = Some(span(MOMENT, DECADE)));
 
     keys.push(
@@ -49,7 +49,7 @@ pub(crate) fn keys() -> Vec<Key<Config>> {
     keys.extend(section("database", |it| &mut it.database));
     insert_after(&mut keys, "database.table_name", section("database", |it| &mut it.notifications));
     change(&mut keys, "database.retention", |key| key.bounds = Some(span(MOMENT, DECADE)));
-    // SQLite ignores it, and takes a file whose interval PostgreSQL refuses.
+    // SQLite ignores the interval, so a file for SQLite may have one that PostgreSQL refuses.
     change(&mut keys, "database.poll_interval", |key| key.bounds = Some(span(MOMENT, WEEK)));
     keys
 }

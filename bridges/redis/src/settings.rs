@@ -28,7 +28,7 @@ eventbroker_bridge_kit::settings! {
         max_len: u64 = 10_000, 0 ..= 9_223_372_036_854_775_807;
 
         /// The address, redis://USER:PASSWORD@HOST:PORT/DB.
-        url(plain): Url, secret;
+        url(no_setter): Url, secret;
 
         /// The PEM file with the certificates that a server at rediss:// is checked with, instead of those of the system.
         tls_ca_file(optional): PathBuf, 1 ..= 4_096 bytes;

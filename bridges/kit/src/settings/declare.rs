@@ -34,22 +34,25 @@
 /// | `name(into): T` | `T` | `impl Into<T>` | as text |
 /// | `name(word): T` | `T` | `T` | as text |
 /// | `name(optional): T` | `Option<T>` | `impl Into<T>` | none |
-/// | `name(plain): T` | `T` | there is no setter | as text |
+/// | `name(no_setter): T` | `T` | there is no setter | as text |
 ///
-/// A default that is not written is the type's. `setters on Builder => part;` behind the struct puts the setters on another type, whose
+/// A default that is not written is the type's. Bounds are whole numbers, times with a unit, or lengths of a text in `bytes`. Errors and
+/// listings hide a value that is `secret`, and its type should be [`Secret`](crate::settings::Secret) or [`Url`](crate::settings::Url).
+///
+/// `setters on Builder => part;` behind the struct puts the setters on another type, whose
 /// field `part` is the struct.
 #[macro_export]
 macro_rules! settings {
     ($(#[$about:meta])* pub struct $name:ident $settings:tt) => {
         $crate::settings! { @struct [$(#[$about])* #[must_use]] $name $settings }
-        $crate::settings! { @setters $name [] $settings }
+        $crate::settings! { @setters $name, [] $settings }
     };
     ($(#[$about:meta])* pub struct $name:ident $settings:tt
      $($(#[$condition:meta])* setters on $builder:path => $part:ident;)+) => {
         $crate::settings! { @struct [$(#[$about])*] $name $settings }
         $(
             $(#[$condition])*
-            $crate::settings! { @setters $builder [$part] $settings }
+            $crate::settings! { @setters $builder, [$part] $settings }
         )+
     };
 
@@ -88,23 +91,24 @@ macro_rules! settings {
     };
 
     // The setters, with the documentation of the declaration.
-    (@setters $builder:path [$($part:ident)?] { $(
+    (@setters $builder:path, $part:tt { $(
         $(#[doc = $doc:literal])+
         $field:ident $(($how:ident))? : $type:ty
             $(= $default:literal $($unit:ident)?)?
             $(, $min:literal $($min_unit:ident)? ..= $max:literal $($max_unit:ident)?)?
             $(, $secret:ident)? ;
-    )* }) => { $crate::settings! { @setters_of $builder, [$($part)?], $( [
-        $(#[doc = $doc])+
-        #[doc = ""]
-        #[doc = concat!(
-            $("Default `", stringify!($default $($unit)?), "`.",)?
-            $(" From ", stringify!($min $($min_unit)?), " to ", stringify!($max $($max_unit)?), ".",)?
-            ""
-        )]
-    ] [$($how)?] $field $type; )* } };
-    (@setters_of $builder:path, $part:tt, $($docs:tt $how:tt $field:ident $type:ty;)*) => {
-        impl $builder { $($crate::settings! { @setter $docs $how $part $field $type })* }
+    )* }) => {
+        impl $builder { $(
+            $crate::settings! { @setter [
+                $(#[doc = $doc])+
+                #[doc = ""]
+                #[doc = concat!(
+                    $("Default `", stringify!($default $($unit)?), "`.",)?
+                    $(" From ", stringify!($min $($min_unit)?), " to ", stringify!($max $($max_unit)?), ".",)?
+                    ""
+                )]
+            ] [$($how)?] $part $field $type }
+        )* }
     };
     (@setter [$($docs:tt)*] [] [$($part:ident)?] $field:ident $type:ty) => {
         $($docs)*
@@ -130,7 +134,7 @@ macro_rules! settings {
             self
         }
     };
-    (@setter $docs:tt [plain] $part:tt $field:ident $type:ty) => {};
+    (@setter $docs:tt [no_setter] $part:tt $field:ident $type:ty) => {};
 
     (@type [optional] $type:ty) => { Option<$type> };
     (@type [$($how:ident)?] $type:ty) => { $type };

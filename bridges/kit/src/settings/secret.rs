@@ -88,6 +88,12 @@ impl fmt::Display for Url {
     }
 }
 
+impl<T: Into<String>> From<T> for Url {
+    fn from(text: T) -> Self {
+        Self::new(text)
+    }
+}
+
 impl fmt::Debug for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)

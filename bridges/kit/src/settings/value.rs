@@ -124,82 +124,38 @@ pub(super) fn span_text(span: Duration) -> String {
     printer.unsigned_duration_to_string(&span)
 }
 
-impl Setting for String {
-    fn read(&mut self, text: &str) -> bool {
-        text.clone_into(self);
-        true
-    }
-    fn show(&self) -> String {
-        self.clone()
-    }
-    fn expected(&self) -> String {
-        "a text".to_owned()
-    }
-    fn measure(&self) -> Option<Measure> {
-        Some(Measure::Bytes(self.len() as u64))
-    }
-    fn schema(&self) -> Value {
-        // Numbers and the like are taken as they are written.
-        json!({ "type": ["string", "number", "boolean"] })
-    }
+macro_rules! text {
+    ($type:ty: $expected:literal, $kinds:expr, |$it:ident| $bytes:expr, $shown:expr) => {
+        impl Setting for $type {
+            fn read(&mut self, text: &str) -> bool {
+                *self = Self::from(text);
+                true
+            }
+            fn show(&self) -> String {
+                let $it = self;
+                $shown
+            }
+            fn expected(&self) -> String {
+                $expected.to_owned()
+            }
+            fn measure(&self) -> Option<Measure> {
+                let $it = self;
+                Some(Measure::Bytes($bytes.len() as u64))
+            }
+            fn schema(&self) -> Value {
+                json!({ "type": $kinds })
+            }
+        }
+    };
 }
 
-impl Setting for PathBuf {
-    fn read(&mut self, text: &str) -> bool {
-        *self = Self::from(text);
-        true
-    }
-    fn show(&self) -> String {
-        self.display().to_string()
-    }
-    fn expected(&self) -> String {
-        "a text".to_owned()
-    }
-    fn measure(&self) -> Option<Measure> {
-        Some(Measure::Bytes(self.as_os_str().len() as u64))
-    }
-    fn schema(&self) -> Value {
-        String::new().schema()
-    }
-}
+/// Numbers and the like are taken as they are written.
+const SCALAR: [&str; 3] = ["string", "number", "boolean"];
 
-impl Setting for Secret {
-    fn read(&mut self, text: &str) -> bool {
-        *self = Self::new(text);
-        true
-    }
-    fn show(&self) -> String {
-        self.to_string()
-    }
-    fn expected(&self) -> String {
-        "a text".to_owned()
-    }
-    fn measure(&self) -> Option<Measure> {
-        Some(Measure::Bytes(self.expose().len() as u64))
-    }
-    fn schema(&self) -> Value {
-        String::new().schema()
-    }
-}
-
-impl Setting for Url {
-    fn read(&mut self, text: &str) -> bool {
-        *self = Self::new(text);
-        true
-    }
-    fn show(&self) -> String {
-        self.to_string()
-    }
-    fn expected(&self) -> String {
-        "an address".to_owned()
-    }
-    fn measure(&self) -> Option<Measure> {
-        Some(Measure::Bytes(self.expose().len() as u64))
-    }
-    fn schema(&self) -> Value {
-        json!({ "type": "string" })
-    }
-}
+text!(String: "a text", SCALAR, |it| it, it.clone());
+text!(PathBuf: "a text", SCALAR, |it| it.as_os_str(), it.display().to_string());
+text!(Secret: "a text", SCALAR, |it| it.expose(), it.to_string());
+text!(Url: "an address", "string", |it| it.expose(), it.to_string());
 
 /// An empty text is none.
 impl<T: Setting + Default> Setting for Option<T> {
