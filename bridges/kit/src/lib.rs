@@ -2,7 +2,7 @@
 //!
 //! The kit holds what is the same for every back end:
 //!
-//! - [`settings`]: the declaration of a setting, from which its setter, its check and its key in a configuration file follow.
+//! - [`mod@settings`]: the declaration of a setting, from which its setter, its check and its key in a configuration file follow.
 //! - Later: the identity of an instance, the time in an id, the stored form of a dead letter, the bounds of names, TLS roots, TCP
 //!   connections, a notification, a backoff, the assignment of partitions to members, and the driver of scans.
 //!
