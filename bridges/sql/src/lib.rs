@@ -24,12 +24,14 @@ mod backlog;
 mod columns;
 mod housekeeping;
 mod leases;
+mod member;
 mod names;
 mod notify;
 mod pattern;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 mod provider;
+mod record;
 mod schema;
 mod settings;
 #[cfg(feature = "sqlite")]

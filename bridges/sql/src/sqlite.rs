@@ -29,7 +29,7 @@ mod statements;
 mod subscriptions;
 mod transport;
 
-pub use crate::OpenError;
+pub use crate::settings::OpenError;
 pub use publish::{Outbox, publish_in};
 pub use schema::schema;
 pub use settings::Sqlite;

@@ -3,9 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::OpenError;
 use crate::names::TableName;
-use crate::settings::{Settings, at_least, shared_setters};
+use crate::settings::{OpenError, Settings, at_least, shared_setters};
 
 /// The default channel of notifications.
 pub(crate) const CHANNEL: &str = "resolvespec_events";

@@ -10,7 +10,7 @@ mod notifier;
 mod tls;
 
 pub(crate) use address::Address;
-pub(crate) use connection::{Session, Sync};
+pub(crate) use connection::{Session, Sync, Value, references};
 pub(crate) use error::backend_error;
 pub(crate) use link::{CALL_LIMIT, Link};
 pub(crate) use notifier::Notifier;

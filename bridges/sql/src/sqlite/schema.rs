@@ -4,11 +4,11 @@ use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
-use crate::names::TableName;
+use crate::names::{InvalidName, TableName};
 use crate::schema::{foreign, too_new};
+use crate::settings::OpenError;
 use crate::sqlite::statements::condition;
 use crate::sqlite::transport::{boot_id, file_error};
-use crate::{InvalidName, OpenError};
 
 /// The migrations, in order. The version of a schema is the number of migrations that were applied.
 const MIGRATIONS: &[&str] = &[include_str!("schema.sql")];

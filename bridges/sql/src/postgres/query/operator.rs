@@ -10,18 +10,15 @@ use eventbroker::{EventId, Pattern, StartPosition};
 use postgres::{Error, Row};
 
 use super::tail::Tail;
+use crate::member::Member;
 use crate::postgres::statements::{Select, Statements, Tables, dead_letter, unreadable};
 use crate::postgres::transport::{Address, Link, Notifier, Session, Sync};
-use crate::settings::Settings;
-use crate::subscriptions::LocalSubscriptions;
 
 /// Answers operators.
 #[derive(Debug)]
 pub(crate) struct Operator {
     tables: Tables,
-    settings: Arc<Settings>,
-    poll_interval: Duration,
-    local: Arc<LocalSubscriptions>,
+    member: Arc<Member>,
     notifier: Arc<Notifier>,
     address: Arc<Address>,
 }
@@ -30,21 +27,8 @@ pub(crate) struct Operator {
 type Found = Result<(i64, Vec<(i64, String)>), String>;
 
 impl Operator {
-    pub(crate) fn new(
-        tables: &Tables,
-        (settings, poll_interval): (&Arc<Settings>, Duration),
-        local: &Arc<LocalSubscriptions>,
-        notifier: &Arc<Notifier>,
-        address: &Arc<Address>,
-    ) -> Self {
-        Self {
-            tables: tables.clone(),
-            settings: Arc::clone(settings),
-            poll_interval,
-            local: Arc::clone(local),
-            notifier: Arc::clone(notifier),
-            address: Arc::clone(address),
-        }
+    pub(crate) fn new(tables: Tables, member: Arc<Member>, notifier: Arc<Notifier>, address: Arc<Address>) -> Self {
+        Self { tables, member, notifier, address }
     }
 }
 
@@ -94,7 +78,7 @@ fn numbers(dead_letters: &[u64]) -> Vec<i64> {
 
 impl provider::Operator for Operator {
     fn dead_letters(&self, filter: &DeadLetterFilter) -> Result<Vec<DeadLetter>, BackendError> {
-        let group = Box::new(self.settings.consumer_group.clone());
+        let group = Box::new(self.member.settings.consumer_group.clone());
         let mut select = Select::with_condition(self.tables.sql.dead_letters.clone(), vec![group]);
         select.and_if("d.dead_letter >", filter.after.map(|after| i64::try_from(after).unwrap_or(i64::MAX)));
         select.and_if("s.name =", filter.name.clone());
@@ -108,7 +92,7 @@ impl provider::Operator for Operator {
     }
 
     fn requeue(&self, dead_letters: &[u64]) -> Result<Vec<u64>, BackendError> {
-        let (group, numbers) = (self.settings.consumer_group.clone(), numbers(dead_letters));
+        let (group, numbers) = (self.member.settings.consumer_group.clone(), numbers(dead_letters));
         let requeued = self.tables.call(move |session, sql| {
             let rows = session.query(&sql.requeue, &[&group, &numbers])?;
             rows.iter().map(|row| row.try_get::<_, i64>(0).map(|number| number as u64)).collect::<Result<_, _>>()
@@ -118,13 +102,13 @@ impl provider::Operator for Operator {
     }
 
     fn purge(&self, dead_letters: &[u64]) -> Result<u64, BackendError> {
-        let (group, numbers) = (self.settings.consumer_group.clone(), numbers(dead_letters));
+        let (group, numbers) = (self.member.settings.consumer_group.clone(), numbers(dead_letters));
         self.tables.call(move |session, sql| session.execute(&sql.purge, &[&group, &numbers]))
     }
 
     fn replay(&self, replay: &Replay, dry_run: bool) -> Result<Replayed, BackendError> {
-        let (group, wanted) = (self.settings.consumer_group.clone(), replay.clone());
-        let instance = self.local.instance_of(&replay.subscription).unwrap_or_default();
+        let (group, wanted) = (self.member.settings.consumer_group.clone(), replay.clone());
+        let instance = self.member.subscriptions.instance_of(&replay.subscription).unwrap_or_default();
         let found = self.tables.call(move |session, sql| {
             session.transaction(|session| {
                 let found = find(session, sql, &group, &instance, &wanted)?;
@@ -142,7 +126,7 @@ impl provider::Operator for Operator {
     }
 
     fn stats(&self) -> Result<BackEndStats, BackendError> {
-        let group = self.settings.consumer_group.clone();
+        let group = self.member.settings.consumer_group.clone();
         self.tables.call(move |session, sql| {
             let mut stats = BackEndStats::default();
             if let Some(row) = session.query(&sql.count_dead_letters, &[&group])?.first() {
@@ -168,6 +152,6 @@ impl provider::Operator for Operator {
         let unavailable = |error: std::io::Error| BackendError::Unavailable(error.to_string());
         let link = Arc::new(Link::start("tail", &self.address, Sync::Later).map_err(unavailable)?);
         let tables = Tables { link, sql: Arc::clone(&self.tables.sql) };
-        Ok(Box::new(Tail::new(tables, self.poll_interval, &self.notifier, pattern, start)?))
+        Ok(Box::new(Tail::new(tables, self.notifier.clone(), pattern, start)?))
     }
 }

@@ -9,6 +9,7 @@ use eventbroker::stats::StoreStats;
 use eventbroker::{Event, EventId, Status};
 
 use crate::columns::store_stats;
+use crate::member::Member;
 use crate::postgres::publish::Mirror;
 use crate::postgres::statements::{Select, Tables, event_with_progress, id, storable, unreadable};
 
@@ -16,13 +17,13 @@ use crate::postgres::statements::{Select, Tables, event_with_progress, id, stora
 #[derive(Debug)]
 pub(crate) struct Store {
     tables: Tables,
-    member: Arc<str>,
+    member: Arc<Member>,
     mirror: Mirror,
 }
 
 impl Store {
-    pub(crate) fn new(tables: &Tables, member: &Arc<str>, mirror: Mirror) -> Self {
-        Self { tables: tables.clone(), member: Arc::clone(member), mirror }
+    pub(crate) fn new(tables: Tables, member: Arc<Member>, mirror: Mirror) -> Self {
+        Self { tables, member, mirror }
     }
 }
 
@@ -85,14 +86,14 @@ impl EventStore for Store {
     }
 
     fn update_statuses(&self, changes: &[StatusChange]) -> Result<(), BackendError> {
-        let member = Arc::clone(&self.member);
+        let id = self.member.id.clone();
         let ids: Vec<String> = changes.iter().map(|change| change.id.to_string()).collect();
         let statuses: Vec<&'static str> = changes.iter().map(|change| change.status.as_str()).collect();
         let errors: Vec<Option<String>> = changes.iter().map(|it| it.error.as_deref().map(storable)).collect();
         let retries: Vec<i32> =
             changes.iter().map(|change| change.retry_count.try_into().unwrap_or(i32::MAX)).collect();
         self.tables.call(move |session, sql| {
-            session.query(&sql.record_local_status, &[&&*member, &ids, &statuses, &errors, &retries]).map(drop)
+            session.query(&sql.record_local_status, &[&id, &ids, &statuses, &errors, &retries]).map(drop)
         })
     }
 

@@ -18,9 +18,7 @@ const SHORTEST_POLL: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub(crate) struct Tail {
     tables: Tables,
-    poll_interval: Duration,
-    /// Keeps the listener alive, which notifies `notify`.
-    _notifier: Arc<Notifier>,
+    notifier: Arc<Notifier>,
     notify: Arc<Notify>,
     pattern: Pattern,
     start: StartPosition,
@@ -34,8 +32,7 @@ impl Tail {
     /// `tables` has a connection for this tail alone.
     pub(crate) fn new(
         tables: Tables,
-        poll_interval: Duration,
-        notifier: &Arc<Notifier>,
+        notifier: Arc<Notifier>,
         pattern: &Pattern,
         start: &StartPosition,
     ) -> Result<Self, BackendError> {
@@ -59,9 +56,8 @@ impl Tail {
             read_until.ok_or_else(|| BackendError::Refused(format!("the event of {start:?} is not held")))?;
         Ok(Self {
             tables,
-            poll_interval,
             notify: notifier.add_waiter(),
-            _notifier: Arc::clone(notifier),
+            notifier,
             pattern: pattern.clone(),
             start: start.clone(),
             read_until,
@@ -107,7 +103,7 @@ impl provider::Tail for Tail {
                 return Ok(Vec::new());
             }
             self.pause = match self.notify.wait((now + self.pause).min(deadline)) {
-                Notified::TimedOut => (self.pause * 2).min(self.poll_interval),
+                Notified::TimedOut => (self.pause * 2).min(self.notifier.poll_interval),
                 _ => SHORTEST_POLL,
             };
         }

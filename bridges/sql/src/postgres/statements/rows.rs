@@ -10,6 +10,7 @@ use postgres::Row;
 use postgres::types::ToSql;
 
 use crate::columns::{Columns, Unreadable, errors, metadata_text};
+use crate::postgres::transport::Value;
 
 /// The columns of an event, in the order in which [`event`] reads them.
 macro_rules! event_columns {
@@ -37,72 +38,28 @@ pub(crate) fn split_time(time: SystemTime) -> (SystemTime, i16) {
     (SystemTime::UNIX_EPOCH + (since - Duration::from_nanos(rest.into())), rest as i16)
 }
 
-/// The values of events, column by column, as `unnest` takes them.
-#[derive(Default)]
-pub(crate) struct Batch<'a> {
-    pub(crate) ids: Vec<String>,
-    sources: Vec<&'a str>,
-    types: Vec<&'a str>,
-    payloads: Vec<Option<&'a str>>,
-    user_ids: Vec<Option<i64>>,
-    session_ids: Vec<Option<&'a str>>,
-    instance_ids: Vec<Option<&'a str>>,
-    schemas: Vec<Option<&'a str>>,
-    entities: Vec<Option<&'a str>>,
-    operations: Vec<Option<&'a str>>,
-    created: Vec<SystemTime>,
-    nanos: Vec<i16>,
-    metadata: Vec<Option<String>>,
-    keys: Vec<Option<&'a str>>,
-}
-
-impl<'a> Batch<'a> {
-    fn push(&mut self, event: &'a Event) {
-        let (created, nanos) = split_time(event.created_at());
-        self.ids.push(event.id().to_string());
-        self.sources.push(event.source().as_str());
-        self.types.push(event.event_type().as_str());
-        self.payloads.push((!event.payload().is_null()).then(|| event.payload().as_str()));
-        self.user_ids.push(event.user_id());
-        self.session_ids.push(event.session_id());
-        self.instance_ids.push(event.instance_id());
-        self.schemas.push(event.schema());
-        self.entities.push(event.entity());
-        self.operations.push(event.operation());
-        self.created.push(created);
-        self.nanos.push(nanos);
-        self.metadata.push(metadata_text(event));
-        self.keys.push(event.key());
+/// The values of the statement `insert`: a column of all events each, and the provider that publishes them.
+pub(crate) fn insert_values<'a>(events: &[&'a Event], origin: Option<&'a str>) -> Vec<Value<'a>> {
+    fn column<'a, T: ToSql + Sync + Send + 'a>(events: &[&'a Event], value: fn(&'a Event) -> T) -> Value<'a> {
+        Box::new(events.iter().map(|event| value(event)).collect::<Vec<T>>())
     }
-
-    /// The values of the statement `insert`.
-    pub(crate) fn values(&'a self, origin: &'a Option<&str>) -> [&'a (dyn ToSql + Sync); 15] {
-        [
-            &self.ids,
-            &self.sources,
-            &self.types,
-            &self.payloads,
-            &self.user_ids,
-            &self.session_ids,
-            &self.instance_ids,
-            &self.schemas,
-            &self.entities,
-            &self.operations,
-            &self.created,
-            &self.nanos,
-            &self.metadata,
-            &self.keys,
-            origin,
-        ]
-    }
-}
-
-impl<'a> FromIterator<&'a Event> for Batch<'a> {
-    fn from_iter<T: IntoIterator<Item = &'a Event>>(events: T) -> Self {
-        let mut batch = Self::default();
-        events.into_iter().for_each(|event| batch.push(event));
-        batch
-    }
+    vec![
+        column(events, |event| event.id().to_string()),
+        column(events, |event| event.source().as_str()),
+        column(events, |event| event.event_type().as_str()),
+        column(events, |event| (!event.payload().is_null()).then(|| event.payload().as_str())),
+        column(events, Event::user_id),
+        column(events, Event::session_id),
+        column(events, Event::instance_id),
+        column(events, Event::schema),
+        column(events, Event::entity),
+        column(events, Event::operation),
+        column(events, |event| split_time(event.created_at()).0),
+        column(events, |event| split_time(event.created_at()).1),
+        column(events, metadata_text),
+        column(events, Event::key),
+        Box::new(origin),
+    ]
 }
 
 /// A text without NUL, which PostgreSQL cannot store.

@@ -9,19 +9,17 @@ use postgres::{Error, Row};
 use super::pattern::{columns, condition};
 use super::rows::split_time;
 use crate::pattern::PatternColumns;
-use crate::postgres::transport::Session;
-
-type Value = Box<dyn ToSql + Sync + Send>;
+use crate::postgres::transport::{Session, Value, references};
 
 /// A select, and the values of its parameters.
 pub(crate) struct Select {
     pub(crate) text: String,
-    values: Vec<Value>,
+    values: Vec<Value<'static>>,
 }
 
 impl Select {
     /// A select that ends in a condition, and its first values.
-    pub(crate) fn with_condition(text: String, values: Vec<Value>) -> Self {
+    pub(crate) fn with_condition(text: String, values: Vec<Value<'static>>) -> Self {
         Self { text, values }
     }
 
@@ -75,8 +73,6 @@ impl Select {
 
     /// Reads all rows.
     pub(crate) fn read(&self, session: &mut Session) -> Result<Vec<Row>, Error> {
-        let values: Vec<&(dyn ToSql + Sync)> =
-            self.values.iter().map(|value| &**value as &(dyn ToSql + Sync)).collect();
-        session.query(&self.text, &values)
+        session.query(&self.text, &references(&self.values))
     }
 }

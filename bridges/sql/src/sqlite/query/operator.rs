@@ -10,19 +10,17 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::tail::Tail;
-use crate::OpenError;
+use crate::member::Member;
 use crate::notify::Notify;
-use crate::settings::Settings;
+use crate::settings::OpenError;
 use crate::sqlite::statements::{Select, Tables, dead_letter, execute, id_at, time, time_text};
 use crate::sqlite::transport::{Reader, Sync};
-use crate::subscriptions::LocalSubscriptions;
 
 /// Answers operators.
 #[derive(Debug)]
 pub(crate) struct Operator {
-    tables: Tables,
-    settings: Arc<Settings>,
-    local: Arc<LocalSubscriptions>,
+    tables: Arc<Tables>,
+    member: Arc<Member>,
     notify: Arc<Notify>,
     reader: Reader,
 }
@@ -31,20 +29,14 @@ pub(crate) struct Operator {
 type Found = Result<(i64, Vec<(i64, EventId)>), String>;
 
 impl Operator {
-    pub(crate) fn new(
-        tables: &Tables,
-        settings: &Arc<Settings>,
-        local: &Arc<LocalSubscriptions>,
-        notify: &Arc<Notify>,
-    ) -> Result<Self, OpenError> {
-        let (reader, tables, settings) = (tables.file.reader()?, tables.clone(), Arc::clone(settings));
-        Ok(Self { tables, settings, local: Arc::clone(local), notify: Arc::clone(notify), reader })
+    pub(crate) fn new(tables: Arc<Tables>, member: Arc<Member>, notify: Arc<Notify>) -> Result<Self, OpenError> {
+        Ok(Self { reader: tables.file.reader()?, tables, member, notify })
     }
 
     /// Finds the events of a replay, oldest first.
     fn find(&self, reader: &Connection, replay: &Replay) -> rusqlite::Result<Found> {
-        let (sql, name, group) = (&self.tables.sql, &replay.subscription, &self.settings.consumer_group);
-        let instance = self.local.instance_of(name).unwrap_or_default();
+        let (sql, name, group) = (&self.tables.sql, &replay.subscription, &self.member.settings.consumer_group);
+        let instance = self.member.subscriptions.instance_of(name).unwrap_or_default();
         let known: Option<(i64, String)> = reader
             .prepare_cached(&sql.subscription)?
             .query_row(params![group, name, instance], |row| Ok((row.get(0)?, row.get(1)?)))
@@ -92,7 +84,7 @@ fn lag(row: &Row<'_>) -> rusqlite::Result<SubscriptionLag> {
 
 impl provider::Operator for Operator {
     fn dead_letters(&self, filter: &DeadLetterFilter) -> Result<Vec<DeadLetter>, BackendError> {
-        let group = Value::Text(self.settings.consumer_group.clone());
+        let group = Value::Text(self.member.settings.consumer_group.clone());
         let mut select = Select::with_condition(self.tables.sql.dead_letters.clone(), vec![group]);
         select.and_if("d.dead_letter >", filter.after.map(|after| after as i64));
         select.and_if("s.name =", filter.name.clone());
@@ -109,7 +101,7 @@ impl provider::Operator for Operator {
             let mut requeued = Vec::new();
             let mut requeue = transaction.prepare_cached(&self.tables.sql.requeue)?;
             for number in dead_letters {
-                let values = params![self.settings.consumer_group, *number as i64];
+                let values = params![self.member.settings.consumer_group, *number as i64];
                 let row = requeue.query_row(values, |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
                 if let Some((position, counts)) = row {
                     self.reopen(transaction, position, counts)?;
@@ -125,7 +117,7 @@ impl provider::Operator for Operator {
     fn purge(&self, dead_letters: &[u64]) -> Result<u64, BackendError> {
         self.tables.file.write(Sync::Later, |transaction| {
             let mut purge = transaction.prepare_cached(&self.tables.sql.purge)?;
-            let group = &self.settings.consumer_group;
+            let group = &self.member.settings.consumer_group;
             let purged = dead_letters.iter().map(|number| purge.execute(params![group, *number as i64]));
             purged.sum::<rusqlite::Result<usize>>().map(|purged| purged as u64)
         })
@@ -164,8 +156,9 @@ impl provider::Operator for Operator {
             };
             let mut stats = BackEndStats::default();
             let totals = |row: &Row<'_>| Ok((row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)? as u64));
-            (stats.dead_letters, stats.newest_dead_letter) =
-                reader.prepare_cached(&sql.count_dead_letters)?.query_row([&self.settings.consumer_group], totals)?;
+            (stats.dead_letters, stats.newest_dead_letter) = reader
+                .prepare_cached(&sql.count_dead_letters)?
+                .query_row([&self.member.settings.consumer_group], totals)?;
             stats.dead_letters_expired = counter("dead_letters_expired")?;
             stats.subscriptions_expired = counter("subscriptions_expired")?;
             stats.subscriptions = reader.prepare_cached(&sql.lag)?.query_map([], lag)?.collect::<Result<_, _>>()?;
@@ -174,6 +167,6 @@ impl provider::Operator for Operator {
     }
 
     fn tail(&self, pattern: &Pattern, start: &StartPosition) -> Result<Box<dyn provider::Tail>, BackendError> {
-        Ok(Box::new(Tail::new(&self.tables, pattern, start)?))
+        Ok(Box::new(Tail::new(self.tables.clone(), pattern, start)?))
     }
 }

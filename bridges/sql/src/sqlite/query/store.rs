@@ -10,8 +10,9 @@ use eventbroker::stats::StoreStats;
 use eventbroker::{Event, EventId, Status};
 use rusqlite::{OptionalExtension, params};
 
-use crate::OpenError;
 use crate::columns::store_stats;
+use crate::member::Member;
+use crate::settings::OpenError;
 use crate::sqlite::publish::Mirror;
 use crate::sqlite::statements::{Select, Tables, event_with_progress, id, time_text};
 use crate::sqlite::transport::{Reader, Sync, backend_error};
@@ -19,16 +20,15 @@ use crate::sqlite::transport::{Reader, Sync, backend_error};
 /// The events of one file.
 #[derive(Debug)]
 pub(crate) struct Store {
-    tables: Tables,
-    member: Arc<str>,
+    tables: Arc<Tables>,
+    member: Arc<Member>,
     mirror: Mirror,
     reader: Reader,
 }
 
 impl Store {
-    pub(crate) fn new(tables: &Tables, member: &Arc<str>, mirror: &Mirror) -> Result<Self, OpenError> {
-        let (reader, tables) = (tables.file.reader()?, tables.clone());
-        Ok(Self { tables, member: Arc::clone(member), mirror: mirror.clone(), reader })
+    pub(crate) fn new(tables: Arc<Tables>, member: Arc<Member>, mirror: Mirror) -> Result<Self, OpenError> {
+        Ok(Self { reader: tables.file.reader()?, tables, member, mirror })
     }
 }
 
@@ -91,7 +91,7 @@ impl EventStore for Store {
             let mut record = transaction.prepare_cached(&self.tables.sql.record_local_status)?;
             for change in changes {
                 let (id, status) = (change.id.to_string(), change.status.as_str());
-                let values = params![id, self.member, status, change.error, change.retry_count];
+                let values = params![id, self.member.id, status, change.error, change.retry_count];
                 positions.extend(record.query_row(values, |row| row.get::<_, i64>(0)).optional()?);
             }
             self.tables.refresh_statuses(transaction, &positions)

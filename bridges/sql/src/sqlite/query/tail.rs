@@ -1,6 +1,7 @@
 //! Follows the events as they come. SQLite has one writer at a time, so positions are committed in order: no event appears behind a
 //! position that was read.
 
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ use crate::sqlite::transport::{Watcher, backend_error};
 /// Reads on from a position.
 #[derive(Debug)]
 pub(crate) struct Tail {
-    tables: Tables,
+    tables: Arc<Tables>,
     reader: Connection,
     watcher: Watcher,
     /// The first two values are set for each read: the bounds of the positions.
@@ -25,7 +26,7 @@ pub(crate) struct Tail {
 }
 
 impl Tail {
-    pub(crate) fn new(tables: &Tables, pattern: &Pattern, start: &StartPosition) -> Result<Self, BackendError> {
+    pub(crate) fn new(tables: Arc<Tables>, pattern: &Pattern, start: &StartPosition) -> Result<Self, BackendError> {
         let reader = tables.file.connect_reader().map_err(|error| BackendError::Unavailable(error.to_string()))?;
         let position = match start {
             StartPosition::New => tables.last_position(&reader).map(Some),
@@ -41,7 +42,7 @@ impl Tail {
         );
         select.and_matches(pattern);
         select.order_by("e.position");
-        Ok(Self { tables: tables.clone(), reader, watcher: Watcher::default(), select, position })
+        Ok(Self { tables, reader, watcher: Watcher::default(), select, position })
     }
 
     fn read(&mut self, max: usize) -> rusqlite::Result<Vec<Event>> {
