@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 use eventbroker::Event;
 use eventbroker::provider::{self, BackendError, Demand, Lease, LeaseToken, Waker};
 
+use crate::columns::event;
 use crate::leases::{CLAIM_DEPTH, DeliveryRow};
 use crate::member::Member;
 use crate::notify::{Notified, Notify};
 use crate::postgres::housekeeping::Housekeeping;
-use crate::postgres::statements::{State, Tables, Verdict, event, seconds, settle, storable};
+use crate::postgres::statements::{State, Tables, Verdict, seconds, settle, storable};
 use crate::postgres::transport::Notifier;
 
 /// Hands out leases.

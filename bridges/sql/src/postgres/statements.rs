@@ -9,9 +9,7 @@ mod verdicts;
 
 pub(crate) use pattern::{columns, condition};
 pub(crate) use procedures::{Tables, Work, forget, seconds};
-pub(crate) use rows::{
-    PROGRESS_COLUMNS, dead_letter, event, event_with_progress, id, insert_values, split_time, storable, unreadable,
-};
+pub(crate) use rows::{exact_time, insert_values, split_time, storable, unreadable};
 pub(crate) use select::Select;
 pub(crate) use verdicts::{State, Verdict, settle};
 

@@ -6,6 +6,7 @@ mod error;
 mod link;
 mod listener;
 mod notifier;
+mod thread;
 #[cfg(feature = "tls")]
 mod tls;
 

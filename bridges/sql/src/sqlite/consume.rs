@@ -7,12 +7,13 @@ use std::time::{Duration, Instant, SystemTime};
 use eventbroker::provider::{self, BackendError, Demand, Lease, LeaseToken, Waker};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
+use crate::columns::{event, time_text};
 use crate::leases::{CLAIM_DEPTH, DeliveryRow};
 use crate::member::Member;
 use crate::notify::{Notified, Notify};
 use crate::settings::OpenError;
 use crate::sqlite::housekeeping::Housekeeping;
-use crate::sqlite::statements::{Tables, event, execute, time_text};
+use crate::sqlite::statements::{Tables, execute};
 use crate::sqlite::transport::{Sync, Watcher, backend_error, deadline};
 
 /// Hands out leases.

@@ -7,9 +7,10 @@ use eventbroker::provider::BackendError;
 use rusqlite::{Connection, params};
 
 use crate::backlog::Backlog;
+use crate::columns::{id, time_text};
 use crate::housekeeping::{CLEAN_UP_BATCH, Schedule};
 use crate::member::Member;
-use crate::sqlite::statements::{Tables, execute, id, time_text};
+use crate::sqlite::statements::{Tables, execute};
 use crate::sqlite::transport::{Sync, backend_error, now_millis};
 
 /// The housekeeping of one provider; the ingest runs it.
@@ -88,7 +89,9 @@ impl Housekeeping {
         let batch = params![time_text(oldest), CLEAN_UP_BATCH as i64];
         let expired = reader
             .prepare_cached(&self.tables.sql.expired)
-            .and_then(|mut expired| expired.query_map(batch, id)?.collect::<rusqlite::Result<Vec<_>>>())
+            .and_then(|mut expired| {
+                expired.query_map(batch, |row| Ok(id(row, 0)?))?.collect::<rusqlite::Result<Vec<_>>>()
+            })
             .map_err(|error| backend_error(&error))?;
         if expired.is_empty() {
             return Ok(false);

@@ -8,11 +8,12 @@ use std::time::{Duration, SystemTime};
 use eventbroker::provider::{self, BackendError, LeaseOutcome, LeaseToken, Registration, Settlement};
 use rusqlite::{Transaction, params};
 
+use crate::columns::{errors_text, time_text};
 use crate::leases::DeliveryRow;
 use crate::member::Member;
 use crate::notify::Notify;
 use crate::sqlite::membership::Membership;
-use crate::sqlite::statements::{Tables, errors_text, execute, time_text};
+use crate::sqlite::statements::{Tables, execute};
 use crate::sqlite::subscriptions::Subscriptions;
 use crate::sqlite::transport::{Sync, deadline};
 use crate::subscriptions::UseRecord;

@@ -7,7 +7,7 @@ mod select;
 
 pub(crate) use pattern::{columns, condition};
 pub(crate) use procedures::{Tables, execute};
-pub(crate) use rows::{dead_letter, errors_text, event, event_with_progress, id, id_at, time, time_text, values};
+pub(crate) use rows::values;
 pub(crate) use select::Select;
 
 use crate::statements::statements;

@@ -7,10 +7,11 @@ use eventbroker::StartPosition;
 use eventbroker::provider::{BackendError, Registration};
 use rusqlite::{OptionalExtension, Transaction, params};
 
+use crate::columns::time_text;
 use crate::member::Member;
 use crate::pattern::PatternColumns;
 use crate::record::SubscriptionRecord;
-use crate::sqlite::statements::{Tables, columns, execute, time_text};
+use crate::sqlite::statements::{Tables, columns, execute};
 use crate::sqlite::transport::{Sync, deadline};
 use crate::subscriptions::REMOVE_AFTER;
 

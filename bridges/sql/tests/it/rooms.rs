@@ -18,6 +18,7 @@ const SHARED: &[&str] = &[
     "leases",
     "subscriptions",
     "member",
+    "record",
     "housekeeping",
     "provider",
     "sqlite",

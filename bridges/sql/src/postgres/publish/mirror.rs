@@ -8,8 +8,9 @@ use eventbroker::provider::{self, BackendError, SendOutcome};
 use postgres::Error;
 
 use crate::backlog::Backlog;
+use crate::columns::event;
 use crate::member::Member;
-use crate::postgres::statements::{Statements, Tables, event, insert_values};
+use crate::postgres::statements::{Statements, Tables, insert_values};
 use crate::postgres::transport::{Notifier, Session, references};
 
 /// Stores events.

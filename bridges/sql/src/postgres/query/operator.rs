@@ -1,17 +1,18 @@
 //! Answers operators: dead letters, replays, the lag of the subscriptions, and tails.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use eventbroker::dead_letter::{DeadLetter, DeadLetterFilter};
 use eventbroker::provider::{self, BackendError, Replay, Replayed};
-use eventbroker::stats::{BackEndStats, SubscriptionLag};
+use eventbroker::stats::BackEndStats;
 use eventbroker::{EventId, Pattern, StartPosition};
-use postgres::{Error, Row};
+use postgres::Error;
 
 use super::tail::Tail;
+use crate::columns::{dead_letter, lag};
 use crate::member::Member;
-use crate::postgres::statements::{Select, Statements, Tables, dead_letter, unreadable};
+use crate::postgres::statements::{Select, Statements, Tables, exact_time, unreadable};
 use crate::postgres::transport::{Address, Link, Notifier, Session, Sync};
 
 /// Answers operators.
@@ -60,18 +61,6 @@ fn find(session: &mut Session, sql: &Statements, group: &str, instance: &str, re
     Ok(Ok((subscription, found)))
 }
 
-fn lag(row: &Row) -> Result<SubscriptionLag, Error> {
-    let mut lag = SubscriptionLag::default();
-    (lag.group, lag.name, lag.pattern) = (row.try_get(0)?, row.try_get(1)?, row.try_get(3)?);
-    lag.instance = Some(row.try_get::<_, String>(2)?).filter(|instance| !instance.is_empty());
-    let count = |column: usize| row.try_get::<_, i64>(column).map(|count| count as u64);
-    (lag.ready, lag.leased, lag.dead) = (count(4)?, count(5)?, count(6)?);
-    let nanos = row.try_get::<_, Option<i16>>(8)?.unwrap_or(0);
-    let oldest: Option<SystemTime> = row.try_get(7)?;
-    lag.oldest_ready = oldest.map(|time| time + Duration::from_nanos(nanos.try_into().unwrap_or(0)));
-    Ok(lag)
-}
-
 fn numbers(dead_letters: &[u64]) -> Vec<i64> {
     dead_letters.iter().map(|number| i64::try_from(*number).unwrap_or(i64::MAX)).collect()
 }
@@ -88,7 +77,7 @@ impl provider::Operator for Operator {
         select.order_by("d.dead_letter");
         select.limit(filter.effective_limit());
         let rows = self.tables.call(move |session, _| select.read(session))?;
-        rows.iter().map(|row| dead_letter(row).map_err(|error| unreadable(&error))).collect()
+        rows.iter().map(|row| dead_letter(row).map_err(unreadable)).collect()
     }
 
     fn requeue(&self, dead_letters: &[u64]) -> Result<Vec<u64>, BackendError> {
@@ -127,7 +116,7 @@ impl provider::Operator for Operator {
 
     fn stats(&self) -> Result<BackEndStats, BackendError> {
         let group = self.member.settings.consumer_group.clone();
-        self.tables.call(move |session, sql| {
+        let (mut stats, rows) = self.tables.call(move |session, sql| {
             let mut stats = BackEndStats::default();
             if let Some(row) = session.query(&sql.count_dead_letters, &[&group])?.first() {
                 stats.dead_letters = row.try_get::<_, i64>(0)? as u64;
@@ -143,9 +132,11 @@ impl provider::Operator for Operator {
                 let age = row.try_get::<_, Option<f64>>(0)?;
                 stats.oldest_transaction = age.map(|seconds| Duration::from_secs_f64(seconds.max(0.0)));
             }
-            stats.subscriptions = session.query(&sql.lag, &[])?.iter().map(lag).collect::<Result<_, _>>()?;
-            Ok(stats)
-        })
+            Ok((stats, session.query(&sql.lag, &[])?))
+        })?;
+        let subscriptions = rows.iter().map(|row| lag(row, exact_time(row, 7, 8)?)).collect::<Result<_, _>>();
+        stats.subscriptions = subscriptions.map_err(unreadable)?;
+        Ok(stats)
     }
 
     fn tail(&self, pattern: &Pattern, start: &StartPosition) -> Result<Box<dyn provider::Tail>, BackendError> {

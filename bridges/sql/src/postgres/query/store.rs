@@ -8,10 +8,10 @@ use eventbroker::query::{Filter, Order, Page};
 use eventbroker::stats::StoreStats;
 use eventbroker::{Event, EventId, Status};
 
-use crate::columns::store_stats;
+use crate::columns::{event_with_progress, id, store_stats};
 use crate::member::Member;
 use crate::postgres::publish::Mirror;
-use crate::postgres::statements::{Select, Tables, event_with_progress, id, storable, unreadable};
+use crate::postgres::statements::{Select, Tables, storable, unreadable};
 
 /// The events of one database.
 #[derive(Debug)]
@@ -72,14 +72,14 @@ impl EventStore for Store {
     fn get(&self, id: &EventId) -> Result<Option<Event>, BackendError> {
         let ids = vec![id.to_string()];
         let rows = self.tables.call(move |session, sql| session.query(&sql.by_id, &[&ids]))?;
-        rows.first().map(event_with_progress).transpose().map_err(|error| unreadable(&error))
+        rows.first().map(event_with_progress).transpose().map_err(unreadable)
     }
 
     fn list(&self, filter: &Filter) -> Result<Page, BackendError> {
         let select = select(&self.tables.sql.select, filter);
         let found = self.tables.call(move |session, _| select.read(session))?;
         let last = found.last().filter(|_| found.len() == filter.effective_limit());
-        let next = last.map(id).transpose().map_err(|error| unreadable(&error))?;
+        let next = last.map(|row| id(row, 0)).transpose().map_err(unreadable)?;
         // A row of another program that is not an event is left out.
         let events = found.iter().filter_map(|row| event_with_progress(row).ok()).collect();
         Ok(Page::new(events, next))

@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 
 use eventbroker::provider::{self, BackendError};
 use eventbroker::{Event, Pattern, StartPosition};
+use postgres::Row;
 
+use crate::columns::{ReadRow, event_with_progress};
 use crate::notify::{Notified, Notify};
-use crate::postgres::statements::{PROGRESS_COLUMNS, Select, Tables, event_with_progress};
+use crate::postgres::statements::{Select, Tables};
 use crate::postgres::transport::Notifier;
 
 /// The first pause after a notification: the event may be behind a transaction that is about to end.
@@ -79,7 +81,9 @@ impl Tail {
         select.limit(max);
         let (rows, last) = self.tables.call(move |session, _| {
             let rows = select.read(session)?;
-            let last = rows.last().map(|row| Ok((row.try_get(PROGRESS_COLUMNS)?, row.try_get(PROGRESS_COLUMNS + 1)?)));
+            let last = rows
+                .last()
+                .map(|row| Ok((row.try_get(Row::PROGRESS_COLUMNS)?, row.try_get(Row::PROGRESS_COLUMNS + 1)?)));
             let last: Option<(i64, i64)> = last.transpose()?;
             Ok((rows, last))
         })?;

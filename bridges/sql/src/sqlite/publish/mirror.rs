@@ -8,9 +8,10 @@ use eventbroker::provider::{self, BackendError, SendOutcome};
 use rusqlite::{OptionalExtension, Transaction, params_from_iter};
 
 use crate::backlog::Backlog;
+use crate::columns::event;
 use crate::member::Member;
 use crate::notify::Notify;
-use crate::sqlite::statements::{Tables, event, values};
+use crate::sqlite::statements::{Tables, values};
 use crate::sqlite::transport::Sync;
 
 /// Stores events.
@@ -45,7 +46,7 @@ impl Mirror {
                 continue;
             }
             // An event that was stored before is not refused while the backlog is full.
-            let known = by_id.query_row([new.id().to_string()], |row| event(row, 0)).optional()?;
+            let known = by_id.query_row([new.id().to_string()], |row| Ok(event(row, 0)?)).optional()?;
             outcomes.push(match (known, &refusal) {
                 (Some(known), _) if known.same_content(new) => SendOutcome::Known,
                 (None, Some(refusal)) => refusal.clone(),

@@ -4,16 +4,17 @@ use std::sync::Arc;
 
 use eventbroker::dead_letter::{DeadLetter, DeadLetterFilter};
 use eventbroker::provider::{self, BackendError, Replay, Replayed};
-use eventbroker::stats::{BackEndStats, SubscriptionLag};
+use eventbroker::stats::BackEndStats;
 use eventbroker::{EventId, Pattern, StartPosition};
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::tail::Tail;
+use crate::columns::{ReadRow, dead_letter, id, lag, time_text};
 use crate::member::Member;
 use crate::notify::Notify;
 use crate::settings::OpenError;
-use crate::sqlite::statements::{Select, Tables, dead_letter, execute, id_at, time, time_text};
+use crate::sqlite::statements::{Select, Tables, execute};
 use crate::sqlite::transport::{Reader, Sync};
 
 /// Answers operators.
@@ -59,7 +60,7 @@ impl Operator {
         own.iter().chain(&replay.event_type).for_each(|pattern| select.and_matches(pattern));
         select.order_by("e.position");
         select.limit(replay.limit);
-        let found = select.read(reader, |row| Ok((row.get(0)?, id_at(row, 1)?)))?;
+        let found = select.read(reader, |row| Ok((row.get(0)?, id(row, 1)?)))?;
         Ok(Ok((subscription, found)))
     }
 
@@ -70,16 +71,6 @@ impl Operator {
         }
         Ok(())
     }
-}
-
-fn lag(row: &Row<'_>) -> rusqlite::Result<SubscriptionLag> {
-    let mut lag = SubscriptionLag::default();
-    (lag.group, lag.name, lag.pattern) = (row.get(0)?, row.get(1)?, row.get(3)?);
-    lag.instance = Some(row.get::<_, String>(2)?).filter(|instance| !instance.is_empty());
-    let count = |column: usize| row.get::<_, i64>(column).map(|count| count as u64);
-    (lag.ready, lag.leased, lag.dead) = (count(4)?, count(5)?, count(6)?);
-    lag.oldest_ready = time(row, 7)?;
-    Ok(lag)
 }
 
 impl provider::Operator for Operator {
@@ -93,7 +84,7 @@ impl provider::Operator for Operator {
         filter.event_type.iter().for_each(|pattern| select.and_matches(pattern));
         select.order_by("d.dead_letter");
         select.limit(filter.effective_limit());
-        self.reader.read(|reader| select.read(reader, dead_letter))
+        self.reader.read(|reader| select.read(reader, |row| Ok(dead_letter(row)?)))
     }
 
     fn requeue(&self, dead_letters: &[u64]) -> Result<Vec<u64>, BackendError> {
@@ -161,7 +152,10 @@ impl provider::Operator for Operator {
                 .query_row([&self.member.settings.consumer_group], totals)?;
             stats.dead_letters_expired = counter("dead_letters_expired")?;
             stats.subscriptions_expired = counter("subscriptions_expired")?;
-            stats.subscriptions = reader.prepare_cached(&sql.lag)?.query_map([], lag)?.collect::<Result<_, _>>()?;
+            stats.subscriptions = reader
+                .prepare_cached(&sql.lag)?
+                .query_map([], |row| Ok(lag(row, row.time(7)?)?))?
+                .collect::<Result<_, _>>()?;
             Ok(stats)
         })
     }

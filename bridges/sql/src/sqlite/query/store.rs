@@ -10,11 +10,11 @@ use eventbroker::stats::StoreStats;
 use eventbroker::{Event, EventId, Status};
 use rusqlite::{OptionalExtension, params};
 
-use crate::columns::store_stats;
+use crate::columns::{event_with_progress, id, store_stats, time_text};
 use crate::member::Member;
 use crate::settings::OpenError;
 use crate::sqlite::publish::Mirror;
-use crate::sqlite::statements::{Select, Tables, event_with_progress, id, time_text};
+use crate::sqlite::statements::{Select, Tables};
 use crate::sqlite::transport::{Reader, Sync, backend_error};
 
 /// The events of one file.
@@ -71,15 +71,15 @@ impl EventStore for Store {
     fn get(&self, id: &EventId) -> Result<Option<Event>, BackendError> {
         self.reader.read(|reader| {
             let mut by_id = reader.prepare_cached(&self.tables.sql.by_id)?;
-            by_id.query_row([id.to_string()], event_with_progress).optional()
+            by_id.query_row([id.to_string()], |row| Ok(event_with_progress(row)?)).optional()
         })
     }
 
     fn list(&self, filter: &Filter) -> Result<Page, BackendError> {
         let select = select(&self.tables.sql.select, filter);
-        let found = self.reader.read(|reader| select.read(reader, |row| Ok((id(row), event_with_progress(row)))))?;
+        let found = self.reader.read(|reader| select.read(reader, |row| Ok((id(row, 0), event_with_progress(row)))))?;
         let last = found.last().filter(|_| found.len() == filter.effective_limit());
-        let next = last.map(|(id, _)| id.as_ref().cloned().map_err(backend_error)).transpose()?;
+        let next = last.map(|(id, _)| id.clone().map_err(|error| backend_error(&error.into()))).transpose()?;
         // A row of another program that is not an event is left out.
         let events = found.into_iter().filter_map(|(_, event)| event.ok()).collect();
         Ok(Page::new(events, next))

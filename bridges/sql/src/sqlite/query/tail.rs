@@ -10,7 +10,8 @@ use eventbroker::{Event, Pattern, StartPosition};
 use rusqlite::Connection;
 use rusqlite::types::Value;
 
-use crate::sqlite::statements::{Select, Tables, event_with_progress, id, time_text};
+use crate::columns::{event_with_progress, id, time_text};
+use crate::sqlite::statements::{Select, Tables};
 use crate::sqlite::transport::{Watcher, backend_error};
 
 /// Reads on from a position.
@@ -51,7 +52,7 @@ impl Tail {
         let mut select = self.select.clone();
         (select.values[0], select.values[1]) = (self.position.into(), last.into());
         select.limit(max);
-        let rows = select.read(&reader, |row| Ok((id(row), event_with_progress(row))))?;
+        let rows = select.read(&reader, |row| Ok((id(row, 0), event_with_progress(row))))?;
         self.position = match rows.last().filter(|_| rows.len() == max) {
             Some((Ok(id), _)) => self.tables.position(&reader, id)?.unwrap_or(last),
             _ => last,

@@ -7,7 +7,7 @@ use eventbroker::EventId;
 use rusqlite::{Connection, OptionalExtension, Params, Transaction, params};
 
 use super::Statements;
-use super::rows::time_text;
+use crate::columns::time_text;
 use crate::sqlite::transport::DatabaseFile;
 
 /// The state of a dead delivery, as in `schema.sql`.
