@@ -33,6 +33,7 @@ pub mod postgres;
 mod provider;
 mod record;
 mod schema;
+mod select;
 mod settings;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;

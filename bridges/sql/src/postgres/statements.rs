@@ -39,7 +39,7 @@ statements! {
         ON CONFLICT (id) DO NOTHING RETURNING id) \
         SELECT id FROM stored, pg_notify($15::text, $16::text)",
     by_id: concat!("SELECT ", progress_columns!(), " FROM {events} e WHERE e.id = ANY ($1)"),
-    select: concat!("SELECT ", progress_columns!(), " FROM {events} e WHERE true"),
+    select: concat!("SELECT ", progress_columns!(), " FROM {events} e"),
     position: "SELECT e.position, e.xid::text::bigint FROM {events} e WHERE e.id = $1",
     claim: concat!(
         "SELECT c.token, c.subscription, c.position, c.suspect, c.crashes, ",
@@ -166,8 +166,8 @@ statements! {
     tail: concat!(
         "SELECT ",
         progress_columns!(),
-        ", e.xid::text::bigint, e.position FROM {events} e WHERE true \
-         AND e.xid < pg_snapshot_xmin(pg_current_snapshot()) AND (e.xid, e.position) > ($1::text::xid8, $2)"
+        ", e.xid::text::bigint, e.position FROM {events} e \
+         WHERE e.xid < pg_snapshot_xmin(pg_current_snapshot()) AND (e.xid, e.position) > ($1::text::xid8, $2)"
     ),
     /// The newest transaction that has begun.
     last_transaction: "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint - 1",

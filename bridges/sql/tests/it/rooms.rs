@@ -12,6 +12,7 @@ const SHARED: &[&str] = &[
     "backlog",
     "columns",
     "pattern",
+    "select",
     "statements",
     "schema",
     "settings",

@@ -6,7 +6,7 @@ use std::time::Duration;
 use eventbroker::dead_letter::{DeadLetter, DeadLetterFilter};
 use eventbroker::provider::{self, BackendError, Replay, Replayed};
 use eventbroker::stats::BackEndStats;
-use eventbroker::{EventId, Pattern, StartPosition};
+use eventbroker::{Pattern, StartPosition};
 use postgres::Error;
 
 use super::tail::Tail;
@@ -40,22 +40,16 @@ fn find(session: &mut Session, sql: &Statements, group: &str, instance: &str, re
         return Ok(Err(format!("there is no subscription {:?} in the group {group:?}", replay.subscription)));
     };
     let (subscription, pattern): (i64, String) = (known.try_get(0)?, known.try_get(1)?);
-    let mut select = Select::with_condition(sql.replayable.clone(), vec![Box::new(subscription)]);
+    let mut select = Select::with_condition(&sql.replayable, vec![Box::new(subscription)]);
     for (condition, id) in [("e.position >", &replay.after), ("e.position <=", &replay.until)] {
         let Some(id) = id else { continue };
         let rows = session.query(&sql.position, &[&id.to_string()])?;
         let Some(row) = rows.first() else {
             return Ok(Err(format!("the event {id} is not held")));
         };
-        select.and_if(condition, Some(row.try_get::<_, i64>(0)?));
+        select.and_number(condition, Some(row.try_get::<_, i64>(0)?));
     }
-    select.and_created(">=", replay.from);
-    select.and_created("<=", replay.to);
-    // A pattern in the table was parsed when it was registered.
-    let own = Pattern::parse(&pattern).ok();
-    own.iter().chain(&replay.event_type).for_each(|pattern| select.and_matches(pattern));
-    select.order_by("e.position");
-    select.limit(replay.limit);
+    select.filter_replay(replay, &pattern);
     let found = select.read(session)?;
     let found = found.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect::<Result<Vec<_>, Error>>()?;
     Ok(Ok((subscription, found)))
@@ -68,14 +62,8 @@ fn numbers(dead_letters: &[u64]) -> Vec<i64> {
 impl provider::Operator for Operator {
     fn dead_letters(&self, filter: &DeadLetterFilter) -> Result<Vec<DeadLetter>, BackendError> {
         let group = Box::new(self.member.settings.consumer_group.clone());
-        let mut select = Select::with_condition(self.tables.sql.dead_letters.clone(), vec![group]);
-        select.and_if("d.dead_letter >", filter.after.map(|after| i64::try_from(after).unwrap_or(i64::MAX)));
-        select.and_if("s.name =", filter.name.clone());
-        select.and_if("d.reason =", filter.reason.map(|reason| reason.as_str()));
-        select.and_if("e.id =", filter.event_id.as_ref().map(EventId::to_string));
-        filter.event_type.iter().for_each(|pattern| select.and_matches(pattern));
-        select.order_by("d.dead_letter");
-        select.limit(filter.effective_limit());
+        let mut select = Select::with_condition(&self.tables.sql.dead_letters, vec![group]);
+        select.filter_dead_letters(filter);
         let rows = self.tables.call(move |session, _| select.read(session))?;
         rows.iter().map(|row| dead_letter(row).map_err(unreadable)).collect()
     }

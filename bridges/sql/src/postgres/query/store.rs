@@ -4,9 +4,9 @@ use std::slice;
 use std::sync::Arc;
 
 use eventbroker::provider::{BackendError, EventStore, SendOutcome, StatusChange};
-use eventbroker::query::{Filter, Order, Page};
+use eventbroker::query::{Filter, Page};
 use eventbroker::stats::StoreStats;
-use eventbroker::{Event, EventId, Status};
+use eventbroker::{Event, EventId};
 
 use crate::columns::{event_with_progress, id, store_stats};
 use crate::member::Member;
@@ -27,29 +27,10 @@ impl Store {
     }
 }
 
-/// The select of a filter: it walks an index in the order of ids.
+/// The select of a filter.
 fn select(all: &str, filter: &Filter) -> Select {
-    let mut select = Select::with_condition(all.to_owned(), Vec::new());
-    select.and_if("e.source =", filter.source.map(|source| source.as_str()));
-    select.and_if("e.status =", filter.status.map(|status| status.as_str()));
-    if filter.status.is_some_and(|status| status != Status::Completed) {
-        // The planner takes the partial index only if its condition stands in the text.
-        select.and("e.status <> 'completed'");
-    }
-    select.and_if("e.user_id =", filter.user_id);
-    select.and_if("e.schema =", filter.schema.clone());
-    select.and_if("e.entity =", filter.entity.clone());
-    select.and_if("e.operation =", filter.operation.clone());
-    select.and_if("e.instance_id =", filter.instance_id.clone());
-    select.and_created(">=", filter.created_from);
-    select.and_created("<=", filter.created_to);
-    let (after, order) = match filter.order {
-        Order::OldestFirst => ("e.id >", "e.id ASC"),
-        Order::NewestFirst => ("e.id <", "e.id DESC"),
-    };
-    select.and_if(after, filter.after.as_ref().map(EventId::to_string));
-    select.order_by(order);
-    select.limit(filter.effective_limit());
+    let mut select = Select::new(all);
+    let order = select.filter(filter);
     if filter.created_from.is_some() || filter.created_to.is_some() {
         // The ids come from an index that has the times too, so only the rows of the page are read, however many do not match.
         let (columns, rest) = select.text.split_once(" FROM ").unwrap_or((&select.text, ""));

@@ -2,7 +2,7 @@
 //! which may be after a higher position. So a tail reads in the order of transactions, up to the oldest one that is still open.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use eventbroker::provider::{self, BackendError};
 use eventbroker::{Event, Pattern, StartPosition};
@@ -23,7 +23,8 @@ pub(crate) struct Tail {
     notifier: Arc<Notifier>,
     notify: Arc<Notify>,
     pattern: Pattern,
-    start: StartPosition,
+    /// The time of the oldest event to return.
+    since: Option<SystemTime>,
     /// The last transaction that was read, and the last position in it.
     read_until: (i64, i64),
     /// The current pause between two polls.
@@ -61,7 +62,7 @@ impl Tail {
             notify: notifier.add_waiter(),
             notifier,
             pattern: pattern.clone(),
-            start: start.clone(),
+            since: if let StartPosition::From(time) = start { Some(*time) } else { None },
             read_until,
             pause: SHORTEST_POLL,
         })
@@ -69,16 +70,11 @@ impl Tail {
 
     fn read(&mut self, max: usize) -> Result<Vec<Event>, BackendError> {
         let (transaction, position) = self.read_until;
-        let mut select = Select::with_condition(
-            self.tables.sql.tail.clone(),
-            vec![Box::new(transaction.to_string()), Box::new(position)],
-        );
-        if let StartPosition::From(time) = &self.start {
-            select.and_created(">=", Some(*time));
-        }
+        let mut select =
+            Select::with_condition(&self.tables.sql.tail, vec![Box::new(transaction.to_string()), Box::new(position)]);
+        select.and_created(">=", self.since);
         select.and_matches(&self.pattern);
-        select.order_by("e.xid, e.position");
-        select.limit(max);
+        select.order_and_limit("e.xid, e.position", max);
         let (rows, last) = self.tables.call(move |session, _| {
             let rows = select.read(session)?;
             let last = rows

@@ -10,7 +10,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::tail::Tail;
-use crate::columns::{ReadRow, dead_letter, id, lag, time_text};
+use crate::columns::{ReadRow, dead_letter, id, lag};
 use crate::member::Member;
 use crate::notify::Notify;
 use crate::settings::OpenError;
@@ -45,21 +45,15 @@ impl Operator {
         let Some((subscription, pattern)) = known else {
             return Ok(Err(format!("there is no subscription {name:?} in the group {group:?}")));
         };
-        let mut select = Select::with_condition(sql.replayable.clone(), vec![Value::Integer(subscription)]);
+        let mut select = Select::with_condition(&sql.replayable, vec![Value::Integer(subscription)]);
         for (condition, id) in [("e.position >", &replay.after), ("e.position <=", &replay.until)] {
             let Some(id) = id else { continue };
             let Some(position) = self.tables.position(reader, id)? else {
                 return Ok(Err(format!("the event {id} is not held")));
             };
-            select.and_if(condition, Some(position));
+            select.and_number(condition, Some(position));
         }
-        select.and_if("e.created_at >=", replay.from.map(time_text));
-        select.and_if("e.created_at <=", replay.to.map(time_text));
-        // A pattern in the table was parsed when it was registered.
-        let own = Pattern::parse(&pattern).ok();
-        own.iter().chain(&replay.event_type).for_each(|pattern| select.and_matches(pattern));
-        select.order_by("e.position");
-        select.limit(replay.limit);
+        select.filter_replay(replay, &pattern);
         let found = select.read(reader, |row| Ok((row.get(0)?, id(row, 1)?)))?;
         Ok(Ok((subscription, found)))
     }
@@ -76,14 +70,8 @@ impl Operator {
 impl provider::Operator for Operator {
     fn dead_letters(&self, filter: &DeadLetterFilter) -> Result<Vec<DeadLetter>, BackendError> {
         let group = Value::Text(self.member.settings.consumer_group.clone());
-        let mut select = Select::with_condition(self.tables.sql.dead_letters.clone(), vec![group]);
-        select.and_if("d.dead_letter >", filter.after.map(|after| after as i64));
-        select.and_if("s.name =", filter.name.clone());
-        select.and_if("d.reason =", filter.reason.map(|reason| reason.as_str().to_owned()));
-        select.and_if("e.id =", filter.event_id.as_ref().map(EventId::to_string));
-        filter.event_type.iter().for_each(|pattern| select.and_matches(pattern));
-        select.order_by("d.dead_letter");
-        select.limit(filter.effective_limit());
+        let mut select = Select::with_condition(&self.tables.sql.dead_letters, vec![group]);
+        select.filter_dead_letters(filter);
         self.reader.read(|reader| select.read(reader, |row| Ok(dead_letter(row)?)))
     }
 

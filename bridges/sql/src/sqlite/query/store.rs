@@ -5,12 +5,12 @@ use std::slice;
 use std::sync::Arc;
 
 use eventbroker::provider::{BackendError, EventStore, SendOutcome, StatusChange};
-use eventbroker::query::{Filter, Order, Page};
+use eventbroker::query::{Filter, Page};
 use eventbroker::stats::StoreStats;
-use eventbroker::{Event, EventId, Status};
+use eventbroker::{Event, EventId};
 use rusqlite::{OptionalExtension, params};
 
-use crate::columns::{event_with_progress, id, store_stats, time_text};
+use crate::columns::{event_with_progress, id, store_stats};
 use crate::member::Member;
 use crate::settings::OpenError;
 use crate::sqlite::publish::Mirror;
@@ -32,32 +32,6 @@ impl Store {
     }
 }
 
-/// The select of a filter: it walks an index in the order of ids.
-fn select(all: &str, filter: &Filter) -> Select {
-    let mut select = Select::new(all);
-    select.and_if("e.source =", filter.source.map(|source| source.as_str().to_owned()));
-    select.and_if("e.status =", filter.status.map(|status| status.as_str().to_owned()));
-    select.and_if("e.user_id =", filter.user_id);
-    select.and_if("e.schema =", filter.schema.clone());
-    select.and_if("e.entity =", filter.entity.clone());
-    select.and_if("e.operation =", filter.operation.clone());
-    select.and_if("e.instance_id =", filter.instance_id.clone());
-    select.and_if("e.created_at >=", filter.created_from.map(time_text));
-    select.and_if("e.created_at <=", filter.created_to.map(time_text));
-    if filter.status.is_some_and(|status| status != Status::Completed) {
-        // The planner takes the partial index only if its condition stands in the text.
-        select.and("e.status <> 'completed'");
-    }
-    let (after, order) = match filter.order {
-        Order::OldestFirst => ("e.id >", "e.id ASC"),
-        Order::NewestFirst => ("e.id <", "e.id DESC"),
-    };
-    select.and_if(after, filter.after.as_ref().map(EventId::to_string));
-    select.order_by(order);
-    select.limit(filter.effective_limit());
-    select
-}
-
 impl EventStore for Store {
     fn put(&self, event: &Event) -> Result<(), BackendError> {
         match self.mirror.store(slice::from_ref(event))?.first() {
@@ -76,7 +50,8 @@ impl EventStore for Store {
     }
 
     fn list(&self, filter: &Filter) -> Result<Page, BackendError> {
-        let select = select(&self.tables.sql.select, filter);
+        let mut select = Select::new(&self.tables.sql.select);
+        select.filter(filter);
         let found = self.reader.read(|reader| select.read(reader, |row| Ok((id(row, 0), event_with_progress(row)))))?;
         let last = found.last().filter(|_| found.len() == filter.effective_limit());
         let next = last.map(|(id, _)| id.clone().map_err(|error| backend_error(&error.into()))).transpose()?;
