@@ -25,13 +25,16 @@ mod backlog;
 mod columns;
 mod housekeeping;
 mod leases;
+mod member;
 mod names;
 mod notify;
 mod pattern;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 mod provider;
+mod record;
 mod schema;
+mod select;
 mod settings;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;

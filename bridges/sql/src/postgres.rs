@@ -40,13 +40,11 @@ mod provider;
 mod publish;
 mod query;
 mod schema;
-mod settings;
 mod settle;
 mod statements;
 mod subscriptions;
 mod transport;
 
-pub use crate::OpenError;
+pub use crate::settings::{OpenError, Postgres};
 pub use publish::{Outbox, publish_in};
 pub use schema::schema;
-pub use settings::Postgres;

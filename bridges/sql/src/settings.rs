@@ -1,11 +1,21 @@
 //! The settings of the providers, with their defaults and bounds.
 
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+
 use std::fmt;
 use std::time::Duration;
 
 use eventbroker_bridge_kit::settings::{Settings as _, at_least};
 
 use crate::names::{InvalidName, TableName};
+
+#[cfg(feature = "postgres")]
+pub use postgres::Postgres;
+#[cfg(feature = "sqlite")]
+pub use sqlite::Sqlite;
 
 eventbroker_bridge_kit::settings! {
     /// The settings that both databases have.
@@ -46,9 +56,9 @@ eventbroker_bridge_kit::settings! {
         max_backlog: u64 = 1_000_000, 1 ..= 9_223_372_036_854_775_807;
     }
     #[cfg(feature = "sqlite")]
-    setters on crate::sqlite::Sqlite => shared;
+    setters on Sqlite => shared;
     #[cfg(feature = "postgres")]
-    setters on crate::postgres::Postgres => shared;
+    setters on Postgres => shared;
 }
 
 eventbroker_bridge_kit::settings! {
@@ -65,7 +75,7 @@ eventbroker_bridge_kit::settings! {
         poll_interval: Duration = 1 s, 10 ms ..= 7 days;
     }
     #[cfg(feature = "postgres")]
-    setters on crate::postgres::Postgres => notifications;
+    setters on Postgres => notifications;
 }
 
 impl Settings {

@@ -16,16 +16,14 @@ macro_rules! statements {
             release_instance: "DELETE FROM {events}_instances WHERE holder = ?1",
             /// The distance from the oldest ready delivery to the newest event is at least the number of ready deliveries. They are
             /// counted only if that distance is large enough.
-            is_full:
-                "SELECT EXISTS (SELECT 1 FROM {events}_subscriptions s WHERE CASE WHEN \
+            is_full: "SELECT EXISTS (SELECT 1 FROM {events}_subscriptions s WHERE CASE WHEN \
                  (SELECT max(position) FROM {events}) + 1 - (SELECT min(d.position) FROM {events}_deliveries d \
                  WHERE d.state = 0 AND d.subscription = s.id) >= ?1 \
                  THEN (SELECT count(*) FROM (SELECT 1 FROM {events}_deliveries d \
                  WHERE d.state = 0 AND d.subscription = s.id LIMIT ?1) waiting) >= ?1 ELSE false END)",
             counter: "SELECT value FROM {events}_meta WHERE name = ?1",
             count_by_status: "SELECT status, count(*) FROM {events} GROUP BY status",
-            count_dead_letters:
-                "SELECT count(*), coalesce(max(d.dead_letter), 0) FROM {events}_deliveries d \
+            count_dead_letters: "SELECT count(*), coalesce(max(d.dead_letter), 0) FROM {events}_deliveries d \
                  JOIN {events}_subscriptions s ON s.id = d.subscription \
                  WHERE d.state = 3 AND d.dead_letter IS NOT NULL AND s.member_of = ?1",
         }

@@ -8,23 +8,19 @@ use std::time::{Duration, Instant};
 use eventbroker::Event;
 use eventbroker::provider::{self, BackendError, Demand, Lease, LeaseToken, Waker};
 
-use crate::leases::{CLAIM_DEPTH, DeliveryRow, Leases};
+use crate::columns::event;
+use crate::leases::{CLAIM_DEPTH, DeliveryRow};
+use crate::member::Member;
 use crate::notify::{Notified, Notify};
 use crate::postgres::housekeeping::Housekeeping;
-use crate::postgres::statements::{Tables, Verdict, Verdicts, event, seconds, storable};
+use crate::postgres::statements::{State, Tables, Verdict, seconds, settle, storable};
 use crate::postgres::transport::Notifier;
-use crate::settings::Settings;
-use crate::subscriptions::LocalSubscriptions;
 
 /// Hands out leases.
 #[derive(Debug)]
 pub(crate) struct Ingest {
     tables: Tables,
-    settings: Arc<Settings>,
-    poll_interval: Duration,
-    member: Arc<str>,
-    local: Arc<LocalSubscriptions>,
-    leases: Arc<Leases>,
+    member: Arc<Member>,
     notifier: Arc<Notifier>,
     notify: Arc<Notify>,
     housekeeping: Housekeeping,
@@ -45,38 +41,24 @@ struct Claimed {
 
 impl Ingest {
     pub(crate) fn new(
-        tables: &Tables,
-        (settings, poll_interval): (&Arc<Settings>, Duration),
-        member: &Arc<str>,
-        local: &Arc<LocalSubscriptions>,
-        leases: &Arc<Leases>,
-        notifier: &Arc<Notifier>,
+        tables: Tables,
+        member: Arc<Member>,
+        notifier: Arc<Notifier>,
         housekeeping: Housekeeping,
     ) -> Self {
-        Self {
-            tables: tables.clone(),
-            settings: Arc::clone(settings),
-            poll_interval,
-            member: Arc::clone(member),
-            local: Arc::clone(local),
-            leases: Arc::clone(leases),
-            notifier: Arc::clone(notifier),
-            notify: notifier.add_waiter(),
-            housekeeping,
-            ids: HashMap::new(),
-            next_token: 1,
-        }
+        let notify = notifier.add_waiter();
+        Self { tables, member, notifier, notify, housekeeping, ids: HashMap::new(), next_token: 1 }
     }
 
     /// Reads the ids of subscriptions that are not known yet.
     fn read_ids(&mut self, demand: &[Demand]) -> Result<(), BackendError> {
         let unknown = demand.iter().map(|demand| &demand.subscription).filter(|name| !self.ids.contains_key(*name));
         let (names, instances): (Vec<String>, Vec<String>) =
-            unknown.filter_map(|name| Some((name.to_string(), self.local.instance_of(name)?))).unzip();
+            unknown.filter_map(|name| Some((name.to_string(), self.member.subscriptions.instance_of(name)?))).unzip();
         if names.is_empty() {
             return Ok(());
         }
-        let group = self.settings.consumer_group.clone();
+        let group = self.member.settings.consumer_group.clone();
         let found = self.tables.call(move |session, sql| {
             let rows = session.query(&sql.subscriptions, &[&group, &names, &instances])?;
             rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect::<Result<Vec<(String, i64)>, _>>()
@@ -98,11 +80,11 @@ impl Ingest {
             wanted.iter().map(|(_, demand)| demand.deliveries.try_into().unwrap_or(i32::MAX)).collect();
         let first_token = self.next_token as i64;
         self.next_token += counts.iter().map(|count| *count as u64).sum::<u64>();
-        let (member, lease) = (Arc::clone(&self.member), seconds(self.settings.lease_time));
+        let (id, lease) = (self.member.id.clone(), seconds(self.member.settings.lease_time));
         let asked = Instant::now();
         let claimed: Vec<Claimed> = self.tables.call(move |session, sql| {
             let values: [&(dyn postgres::types::ToSql + Sync); 6] =
-                [&&*member, &lease, &CLAIM_DEPTH, &ids, &counts, &first_token];
+                [&id, &lease, &CLAIM_DEPTH, &ids, &counts, &first_token];
             let claimed = |row: &postgres::Row| {
                 Ok(Claimed {
                     row: DeliveryRow { position: row.try_get(2)?, subscription: row.try_get(1)? },
@@ -128,17 +110,17 @@ impl Ingest {
             };
             let Some(name) = names.get(&row.subscription) else { continue };
             let lease = Lease::new(LeaseToken(token), Arc::clone(name), event).asked_at(asked);
-            self.leases.insert([(lease.token, row)]);
+            self.member.leases.insert([(lease.token, row)]);
             leases.push(if suspect { lease.suspected(crashes) } else { lease });
         }
         Ok(leases)
     }
 
     fn settle_unreadable(&self, row: DeliveryRow, token: u64, problem: &str) -> Result<(), BackendError> {
-        let (member, mut verdicts) = (Arc::clone(&self.member), Verdicts::default());
-        verdicts.push(row, token, Verdict::Dead, 0);
-        verdicts.explain("unreadable", storable(problem), None);
-        self.tables.call(move |session, sql| verdicts.settle(session, sql, &member)).map(drop)
+        let (id, error) = (self.member.id.clone(), Some(storable(problem)));
+        let (state, reason, history) = (State::Dead, Some("unreadable"), None);
+        let verdict = Verdict { row, token, state, attempts: 0, reason, error, history };
+        self.tables.call(move |session, sql| settle(session, sql, &id, &[verdict])).map(drop)
     }
 
     /// Claims ready deliveries, or waits for them.
@@ -150,7 +132,7 @@ impl Ingest {
         // A subscription that is not served now may be made again under another id.
         self.ids.retain(|name, _| demand.iter().any(|demand| demand.subscription == *name));
         loop {
-            if self.housekeeping.begin() {
+            if self.housekeeping.schedule.begin() {
                 // Another process may have removed a subscription and made it again.
                 self.ids.clear();
                 self.housekeeping.run()?;
@@ -166,7 +148,8 @@ impl Ingest {
             if now >= deadline {
                 return Ok(Vec::new());
             }
-            let until = (now + self.poll_interval).min(deadline).min(self.housekeeping.next().max(now));
+            let until =
+                (now + self.notifier.poll_interval).min(deadline).min(self.housekeeping.schedule.next().max(now));
             if self.notify.wait(until) == Notified::Woken {
                 return Ok(Vec::new());
             }

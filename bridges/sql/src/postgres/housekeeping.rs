@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use eventbroker::provider::BackendError;
 
 use crate::backlog::Backlog;
 use crate::housekeeping::{CLEAN_UP_BATCH, Schedule};
+use crate::member::Member;
 use crate::postgres::statements::{Tables, forget, seconds};
 use crate::postgres::transport::Notifier;
-use crate::settings::Settings;
 
 /// How long after an error living members may take to extend their leases: the pauses of their connections and threads.
 const RETURN: Duration = Duration::from_secs(2);
@@ -19,48 +19,29 @@ const RETURN: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Housekeeping {
     tables: Tables,
-    settings: Arc<Settings>,
-    member: Arc<str>,
+    member: Arc<Member>,
     backlog: Arc<Backlog>,
     notifier: Arc<Notifier>,
     /// A new subscription may miss events of transactions that were open when it was registered.
     catching_up: Arc<AtomicBool>,
-    schedule: Schedule,
+    pub(crate) schedule: Schedule,
 }
 
 impl Housekeeping {
     pub(crate) fn new(
-        tables: &Tables,
-        settings: &Arc<Settings>,
-        member: &Arc<str>,
-        backlog: &Arc<Backlog>,
-        notifier: &Arc<Notifier>,
-        catching_up: &Arc<AtomicBool>,
+        tables: Tables,
+        member: Arc<Member>,
+        backlog: Arc<Backlog>,
+        notifier: Arc<Notifier>,
+        catching_up: Arc<AtomicBool>,
     ) -> Self {
-        Self {
-            tables: tables.clone(),
-            settings: Arc::clone(settings),
-            member: Arc::clone(member),
-            backlog: Arc::clone(backlog),
-            notifier: Arc::clone(notifier),
-            catching_up: Arc::clone(catching_up),
-            schedule: Schedule::new(settings),
-        }
-    }
-
-    /// When housekeeping runs next.
-    pub(crate) fn next(&self) -> Instant {
-        self.schedule.next()
-    }
-
-    /// Whether it is time to run.
-    pub(crate) fn begin(&mut self) -> bool {
-        self.schedule.begin()
+        let schedule = Schedule::new(&member.settings);
+        Self { tables, member, backlog, notifier, catching_up, schedule }
     }
 
     /// After an error: no lease expires before living members could extend theirs, which they could not while the server was away.
     pub(crate) fn postpone(&mut self) {
-        self.schedule.postpone(RETURN.max(self.settings.lease_time / 2));
+        self.schedule.postpone(RETURN.max(self.member.settings.lease_time / 2));
     }
 
     /// Expires leases, and cleans up if it is time for that too.
@@ -84,13 +65,13 @@ impl Housekeeping {
 
     /// Makes deliveries ready whose leases have expired, and removes broadcast subscriptions whose providers send no heartbeat.
     fn expire_leases(&self) -> Result<(), BackendError> {
-        let member = Arc::clone(&self.member);
+        let id = self.member.id.clone();
         let has_others = self.tables.call(move |session, sql| {
             session.execute(&sql.expire_leases, &[])?;
             for row in session.query(&sql.expired_broadcasts, &[])? {
                 forget(session, sql, row.try_get(0)?)?;
             }
-            session.query(&sql.has_other_instances, &[&&*member])?.first().map_or(Ok(true), |row| row.try_get(0))
+            session.query(&sql.has_other_instances, &[&id])?.first().map_or(Ok(true), |row| row.try_get(0))
         })?;
         self.notifier.set_others(has_others);
         Ok(())
@@ -99,7 +80,7 @@ impl Housekeeping {
     /// Removes one batch of expired events, unused subscriptions, and deliveries without a subscription. True if there may be more
     /// expired events.
     fn clean_up(&self) -> Result<bool, BackendError> {
-        let (retention, idle_expiry) = (self.settings.retention, self.settings.idle_expiry);
+        let (retention, idle_expiry) = (self.member.settings.retention, self.member.settings.idle_expiry);
         self.tables.call(move |session, sql| {
             let expired = session.query(&sql.delete_expired, &[&seconds(retention), &(CLEAN_UP_BATCH as i64)])?;
             let counts = expired.first().map(|row| Ok((row.try_get(0)?, row.try_get(1)?)));

@@ -3,39 +3,37 @@
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use eventbroker::provider::BackendError;
-use postgres::Error;
 
-use crate::postgres::statements::{Statements, Tables, seconds};
-use crate::postgres::transport::{Notifier, Session};
+use crate::member::Member;
+use crate::postgres::statements::{Tables, Work, seconds};
+use crate::postgres::transport::Notifier;
 use crate::subscriptions::REMOVE_AFTER;
 
 /// A new id, which no other provider has.
-pub(crate) fn new_member() -> Arc<str> {
+pub(crate) fn new_id() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
     let (pid, number) = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
     let random = RandomState::new().hash_one((pid, now));
-    format!("{pid}-{number}-{random:016x}").into()
+    format!("{pid}-{number}-{random:016x}")
 }
 
 /// The name of this instance.
 #[derive(Debug)]
 pub(crate) struct Membership {
     tables: Tables,
-    lease_time: Duration,
-    member: Arc<str>,
+    member: Arc<Member>,
     notifier: Arc<Notifier>,
     /// Empty until this instance has joined.
     instance: String,
 }
 
 impl Membership {
-    pub(crate) fn new(tables: &Tables, lease_time: Duration, member: &Arc<str>, notifier: &Arc<Notifier>) -> Self {
-        let (member, notifier) = (Arc::clone(member), Arc::clone(notifier));
-        Self { tables: tables.clone(), lease_time, member, notifier, instance: String::new() }
+    pub(crate) fn new(tables: Tables, member: Arc<Member>, notifier: Arc<Notifier>) -> Self {
+        Self { tables, member, notifier, instance: String::new() }
     }
 
     pub(crate) fn instance(&self) -> &str {
@@ -44,12 +42,12 @@ impl Membership {
 
     /// Claims the name for this instance. False if another instance has it.
     pub(crate) fn join(&mut self, name: &str) -> Result<bool, BackendError> {
-        let (instance, member, lease) = (name.to_owned(), Arc::clone(&self.member), seconds(self.lease_time));
-        let notice = self.notifier.joined();
+        let (instance, id, lease) = (name.to_owned(), self.member.id.clone(), self.lease());
+        let send_joined = self.notifier.send_joined();
         let joined = self.tables.call(move |session, sql| {
-            let joined = !session.query(&sql.claim_instance, &[&instance, &&*member, &lease])?.is_empty();
+            let joined = !session.query(&sql.claim_instance, &[&instance, &id, &lease])?.is_empty();
             if joined {
-                notice.send(session)?;
+                send_joined(session)?;
             }
             Ok(joined)
         })?;
@@ -59,16 +57,20 @@ impl Membership {
         Ok(joined)
     }
 
+    fn lease(&self) -> f64 {
+        seconds(self.member.settings.lease_time)
+    }
+
     /// Keeps the name for another lease time, and the broadcast subscriptions of this provider.
-    pub(crate) fn heartbeat(&self) -> impl FnOnce(&mut Session, &Statements) -> Result<(), Error> + Send + use<> {
-        let (member, lease) = (Arc::clone(&self.member), seconds(self.lease_time));
-        let alive = seconds(self.lease_time.saturating_mul(REMOVE_AFTER));
-        move |session, sql| session.execute(&sql.heartbeat, &[&&*member, &lease, &alive]).map(drop)
+    pub(crate) fn heartbeat(&self) -> Work {
+        let (id, lease) = (self.member.id.clone(), self.lease());
+        let alive = seconds(self.member.settings.lease_time.saturating_mul(REMOVE_AFTER));
+        Box::new(move |session, sql| session.execute(&sql.heartbeat, &[&id, &lease, &alive]).map(drop))
     }
 
     /// Gives the name back.
-    pub(crate) fn leave(&self) -> impl FnOnce(&mut Session, &Statements) -> Result<(), Error> + Send + use<> {
-        let member = Arc::clone(&self.member);
-        move |session, sql| session.execute(&sql.release_instance, &[&&*member]).map(drop)
+    pub(crate) fn leave(&self) -> Work {
+        let id = self.member.id.clone();
+        Box::new(move |session, sql| session.execute(&sql.release_instance, &[&id]).map(drop))
     }
 }

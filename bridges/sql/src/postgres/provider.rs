@@ -7,22 +7,20 @@ use std::time::Duration;
 
 use eventbroker::provider::{BackendError, Provider};
 
-use crate::OpenError;
 use crate::backlog::Backlog;
-use crate::leases::Leases;
+use crate::member::Member;
 use crate::postgres::consume::Ingest;
 use crate::postgres::housekeeping::Housekeeping;
-use crate::postgres::membership::{Membership, new_member};
+use crate::postgres::membership::new_id;
 use crate::postgres::publish::Mirror;
 use crate::postgres::query::{Operator, Store};
 use crate::postgres::schema::prepare;
-use crate::postgres::settings::Postgres;
 use crate::postgres::settle::Settler;
 use crate::postgres::statements::{Statements, Tables};
-use crate::postgres::subscriptions::Subscriptions;
 use crate::postgres::transport::{Address, Link, Notifier, Sync};
 use crate::provider::capabilities;
-use crate::subscriptions::LocalSubscriptions;
+use crate::settings::OpenError;
+use crate::settings::Postgres;
 
 /// How long opening may take: another instance may be making the tables.
 const OPEN_LIMIT: Duration = Duration::from_secs(75);
@@ -35,38 +33,37 @@ impl Postgres {
     /// [`OpenError`]: a setting is wrong, the server can't be reached or refuses, or the tables are not ours or of a later version.
     pub fn open(&self) -> Result<Provider, OpenError> {
         let table = self.check()?;
-        let address = &Arc::new(Address::parse(self.url.expose())?);
-        let sql = &Arc::new(Statements::new(&table));
+        let address = Arc::new(Address::parse(self.url.expose())?);
+        let sql = Arc::new(Statements::new(&table));
         // One connection for each part: publishes, claims, verdicts, and the questions of operators.
         let tables = |name: &str, sync: Sync| -> Result<Tables, OpenError> {
-            let link = Link::start(name, address, sync).map(Arc::new).map_err(|error: io::Error| {
+            let link = Link::start(name, &address, sync).map(Arc::new).map_err(|error: io::Error| {
                 OpenError::Unavailable(format!("a thread could not be started: {error}"))
             })?;
-            Ok(Tables { link, sql: Arc::clone(sql) })
+            Ok(Tables { link, sql: sql.clone() })
         };
-        let lookups = &tables("look", Sync::Full)?;
+        let lookups = tables("look", Sync::Full)?;
         let prepared = lookups.call_within(OPEN_LIMIT, move |session, _| prepare(session, &table));
-        prepared.map_err(|error| open_error(address, error))?.map_err(OpenError::Schema)?;
+        prepared.map_err(|error| open_error(&address, error))?.map_err(OpenError::Schema)?;
         // Claims and verdicts that a crash of the server undoes are made again.
         let (out, claims, verdicts) =
             (tables("out", Sync::Full)?, tables("in", Sync::Later)?, tables("back", Sync::Later)?);
-        let (settings, member) = (&Arc::new(self.shared.clone()), &new_member());
-        let (local, leases) = (&Arc::<LocalSubscriptions>::default(), &Arc::<Leases>::default());
-        let backlog = &Arc::new(Backlog::new(settings.max_backlog));
-        let notifier = &Arc::new(Notifier::new(address, &claims.link, &self.notifications.channel, &sql.events));
+        let member = Arc::new(Member::new(new_id(), &self.shared));
+        let backlog = Arc::new(Backlog::new(self.shared.max_backlog));
+        let (link, poll_interval) = (claims.link.clone(), self.notifications.poll_interval);
+        let notifier =
+            Arc::new(Notifier::new(address.clone(), link, &self.notifications.channel, &sql.events, poll_interval));
         // An earlier instance may have left subscriptions that have to catch up.
-        let catching_up = &Arc::new(AtomicBool::new(true));
-        let housekeeping = Housekeeping::new(&claims, settings, member, backlog, notifier, catching_up);
-        let subscriptions = Subscriptions::new(&verdicts, settings, member, local, catching_up);
-        let membership = Membership::new(&verdicts, settings.lease_time, member, notifier);
-        let timing = (settings, self.notifications.poll_interval);
-        let ingest = Ingest::new(&claims, timing, member, local, leases, notifier, housekeeping);
-        let settler = Settler::new(&verdicts, settings, member, leases, notifier, subscriptions, membership);
-        let put = Mirror::new(lookups, member, backlog, notifier);
+        let catching_up = Arc::new(AtomicBool::new(true));
+        let mirror = |tables| Mirror::new(tables, member.clone(), backlog.clone(), notifier.clone());
+        let housekeeping =
+            Housekeeping::new(claims.clone(), member.clone(), backlog.clone(), notifier.clone(), catching_up.clone());
+        let ingest = Ingest::new(claims, member.clone(), notifier.clone(), housekeeping);
+        let settler = Settler::new(verdicts, member.clone(), notifier.clone(), catching_up);
         Ok(Provider::new("postgres", capabilities())
-            .with_store(Arc::new(Store::new(lookups, member, put)))
-            .with_operator(Arc::new(Operator::new(lookups, timing, local, notifier, address)))
-            .with_mirror(Box::new(Mirror::new(&out, member, backlog, notifier)))
+            .with_store(Arc::new(Store::new(lookups.clone(), member.clone(), mirror(lookups.clone()))))
+            .with_mirror(Box::new(mirror(out)))
+            .with_operator(Arc::new(Operator::new(lookups, member.clone(), notifier.clone(), address)))
             .with_ingest(Box::new(ingest), Box::new(settler)))
     }
 }

@@ -2,8 +2,7 @@
 
 use postgres::Error;
 
-use crate::InvalidName;
-use crate::names::TableName;
+use crate::names::{InvalidName, TableName};
 use crate::postgres::statements::condition;
 use crate::postgres::transport::Session;
 use crate::schema::{foreign, too_new};

@@ -3,17 +3,18 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use eventbroker::provider::{self, BackendError, LeaseOutcome, LeaseToken, Registration, Settlement};
 
 use crate::columns::errors_text;
-use crate::leases::Leases;
+use crate::leases::DeliveryRow;
+use crate::member::Member;
 use crate::postgres::membership::Membership;
-use crate::postgres::statements::{Tables, Verdict, Verdicts, seconds, storable};
+use crate::postgres::statements::{State, Tables, Verdict, seconds, settle, storable};
 use crate::postgres::subscriptions::Subscriptions;
 use crate::postgres::transport::Notifier;
-use crate::settings::Settings;
 use crate::subscriptions::UseRecord;
 
 /// How long a drop waits for the server.
@@ -23,9 +24,7 @@ const LEAVE_LIMIT: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Settler {
     tables: Tables,
-    lease_time: Duration,
-    member: Arc<str>,
-    leases: Arc<Leases>,
+    member: Arc<Member>,
     notifier: Arc<Notifier>,
     subscriptions: Subscriptions,
     membership: Membership,
@@ -34,24 +33,15 @@ pub(crate) struct Settler {
 
 impl Settler {
     pub(crate) fn new(
-        tables: &Tables,
-        settings: &Settings,
-        member: &Arc<str>,
-        leases: &Arc<Leases>,
-        notifier: &Arc<Notifier>,
-        subscriptions: Subscriptions,
-        membership: Membership,
+        tables: Tables,
+        member: Arc<Member>,
+        notifier: Arc<Notifier>,
+        catching_up: Arc<AtomicBool>,
     ) -> Self {
-        Self {
-            tables: tables.clone(),
-            lease_time: settings.lease_time,
-            member: Arc::clone(member),
-            leases: Arc::clone(leases),
-            notifier: Arc::clone(notifier),
-            subscriptions,
-            membership,
-            uses: UseRecord::new(settings.idle_expiry),
-        }
+        let subscriptions = Subscriptions::new(tables.clone(), member.clone(), catching_up);
+        let membership = Membership::new(tables.clone(), member.clone(), notifier.clone());
+        let uses = UseRecord::new(member.settings.idle_expiry);
+        Self { tables, member, notifier, subscriptions, membership, uses }
     }
 }
 
@@ -73,23 +63,25 @@ impl provider::Settler for Settler {
     }
 
     fn settle(&mut self, settlements: &[Settlement]) -> Result<Vec<LeaseToken>, BackendError> {
-        let (held, mut lost) = self.leases.split(settlements);
-        let mut verdicts = Verdicts::default();
-        for (settlement, row) in held {
-            let token = settlement.token.0;
+        let (held, mut lost) = self.member.leases.split(settlements);
+        let verdict = |(settlement, row): (&Settlement, DeliveryRow)| {
+            let (token, reason, error, history) = (settlement.token.0, None, None, None);
             match &settlement.outcome {
-                LeaseOutcome::Done { attempts } => verdicts.push(row, token, Verdict::Done, *attempts),
-                LeaseOutcome::Dead { reason, attempts, error, errors } => {
-                    verdicts.push(row, token, Verdict::Dead, *attempts);
-                    verdicts.explain(reason.as_str(), storable(error), Some(errors_text(errors)));
+                LeaseOutcome::Done { attempts } => {
+                    Verdict { row, token, state: State::Done, attempts: *attempts, reason, error, history }
                 }
-                _ => verdicts.push(row, token, Verdict::Ready, 0),
+                LeaseOutcome::Dead { reason, attempts, error, errors } => {
+                    let (reason, error, history) =
+                        (Some(reason.as_str()), Some(storable(error)), Some(errors_text(errors)));
+                    Verdict { row, token, state: State::Dead, attempts: *attempts, reason, error, history }
+                }
+                _ => Verdict { row, token, state: State::Ready, attempts: 0, reason, error, history },
             }
-        }
-        let member = Arc::clone(&self.member);
-        let lost_before = self.tables.call(move |session, sql| verdicts.settle(session, sql, &member))?;
+        };
+        let (verdicts, id): (Vec<Verdict>, _) = (held.into_iter().map(verdict).collect(), self.member.id.clone());
+        let lost_before = self.tables.call(move |session, sql| settle(session, sql, &id, &verdicts))?;
         lost.extend(lost_before.into_iter().map(LeaseToken));
-        if self.leases.end(settlements) {
+        if self.member.leases.end(settlements) {
             self.notifier.stored();
         } else if settlements.len() > lost.len() {
             // The next delivery of a key may be ready. Other instances find it by polling.
@@ -99,32 +91,32 @@ impl provider::Settler for Settler {
     }
 
     fn mark(&mut self, token: LeaseToken, begun: bool) -> Result<bool, BackendError> {
-        let Some(row) = self.leases.row(token) else { return Ok(false) };
-        let member = Arc::clone(&self.member);
+        let Some(row) = self.member.leases.row(token) else { return Ok(false) };
+        let id = self.member.id.clone();
         let changed = self.tables.call(move |session, sql| {
             let statement = if begun { &sql.mark } else { &sql.unmark };
-            session.execute(statement, &[&row.position, &row.subscription, &(token.0 as i64), &&*member])
+            session.execute(statement, &[&row.position, &row.subscription, &(token.0 as i64), &id])
         })?;
         Ok(changed > 0)
     }
 
     fn lease_time(&self) -> Option<Duration> {
-        Some(self.lease_time)
+        Some(self.member.settings.lease_time)
     }
 
     fn extend(&mut self, tokens: &[LeaseToken]) -> Result<Vec<LeaseToken>, BackendError> {
-        let held = self.leases.held(tokens);
+        let held = self.member.leases.held(tokens);
         let tokens: Vec<i64> = held.iter().map(|(token, _)| token.0 as i64).collect();
         let (positions, subscriptions): (Vec<i64>, Vec<i64>) =
             held.iter().map(|(_, row)| (row.position, row.subscription)).unzip();
         let record_use = self.uses.is_due().then(|| self.subscriptions.record_use());
         let is_use_recorded = record_use.is_some();
         let heartbeat = self.membership.heartbeat();
-        let (member, lease) = (Arc::clone(&self.member), seconds(self.lease_time));
+        let (id, lease) = (self.member.id.clone(), seconds(self.member.settings.lease_time));
         let extended: HashSet<i64> = self.tables.call(move |session, sql| {
             let mut extended = HashSet::new();
             if !tokens.is_empty() {
-                let rows = session.query(&sql.extend, &[&positions, &subscriptions, &tokens, &&*member, &lease])?;
+                let rows = session.query(&sql.extend, &[&positions, &subscriptions, &tokens, &id, &lease])?;
                 extended = rows.iter().map(|row| row.try_get(0)).collect::<Result<HashSet<i64>, _>>()?;
             }
             record_use.map_or(Ok(()), |record_use| record_use(session, sql))?;

@@ -8,11 +8,12 @@ use eventbroker::StartPosition;
 use eventbroker::provider::{BackendError, Registration};
 use postgres::Error;
 
+use crate::member::Member;
 use crate::pattern::PatternColumns;
-use crate::postgres::statements::{Statements, Tables, columns, forget, seconds, split_time};
+use crate::postgres::statements::{Statements, Tables, Work, columns, forget, seconds, split_time};
 use crate::postgres::transport::Session;
-use crate::settings::Settings;
-use crate::subscriptions::{LocalSubscriptions, REMOVE_AFTER, SubscriptionRecord};
+use crate::record::SubscriptionRecord;
+use crate::subscriptions::REMOVE_AFTER;
 
 /// How long a registration may take, with the deliveries that the subscription has missed.
 const BACKFILL_LIMIT: Duration = Duration::from_secs(60);
@@ -21,28 +22,19 @@ const BACKFILL_LIMIT: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) struct Subscriptions {
     tables: Tables,
-    settings: Arc<Settings>,
-    member: Arc<str>,
-    local: Arc<LocalSubscriptions>,
+    member: Arc<Member>,
     /// A new subscription may miss events of transactions that were open when it was registered.
     catching_up: Arc<AtomicBool>,
 }
 
 impl Subscriptions {
-    pub(crate) fn new(
-        tables: &Tables,
-        settings: &Arc<Settings>,
-        member: &Arc<str>,
-        local: &Arc<LocalSubscriptions>,
-        catching_up: &Arc<AtomicBool>,
-    ) -> Self {
-        let (settings, member, local) = (Arc::clone(settings), Arc::clone(member), Arc::clone(local));
-        Self { tables: tables.clone(), settings, member, local, catching_up: Arc::clone(catching_up) }
+    pub(crate) fn new(tables: Tables, member: Arc<Member>, catching_up: Arc<AtomicBool>) -> Self {
+        Self { tables, member, catching_up }
     }
 
     /// Registers a subscription. `instance` is the name of this instance.
     pub(crate) fn register(&self, registration: &Registration, instance: &str) -> Result<(), BackendError> {
-        let record = SubscriptionRecord::new(registration, &self.settings, &self.member, instance, columns)?;
+        let record = SubscriptionRecord::new(registration, &self.member, instance, columns)?;
         if record.name.contains('\0') {
             return Err(BackendError::Refused("name: has a NUL, which PostgreSQL can't store".to_owned()));
         }
@@ -58,21 +50,21 @@ impl Subscriptions {
         if registration.start != StartPosition::New {
             self.catching_up.store(true, Ordering::SeqCst);
         }
-        self.local.insert(&registration.name, instance);
+        self.member.subscriptions.insert(&registration.name, instance);
         Ok(())
     }
 
     /// How long a broadcast subscription is kept without a heartbeat, in seconds.
     fn alive(&self) -> f64 {
-        seconds(self.settings.lease_time.saturating_mul(REMOVE_AFTER))
+        seconds(self.member.settings.lease_time.saturating_mul(REMOVE_AFTER))
     }
 
     /// Stops serving a subscription. A broadcast that is not durable is removed.
     pub(crate) fn unregister(&self, name: &str) -> Result<(), BackendError> {
-        if self.local.instance_of(name).as_deref() == Some(&*self.member) {
-            self.remove_of(name, &self.member)?;
+        if self.member.subscriptions.instance_of(name).as_deref() == Some(&*self.member.id) {
+            self.remove_of(name, &self.member.id)?;
         }
-        self.local.remove(name);
+        self.member.subscriptions.remove(name);
         Ok(())
     }
 
@@ -84,7 +76,7 @@ impl Subscriptions {
     }
 
     fn remove_of(&self, name: &str, instance: &str) -> Result<bool, BackendError> {
-        let group = self.settings.consumer_group.clone();
+        let group = self.member.settings.consumer_group.clone();
         let (name, instance) = (name.to_owned(), instance.to_owned());
         self.tables.call(move |session, sql| {
             let known = session.query(&sql.subscription, &[&group, &name, &instance])?;
@@ -93,23 +85,19 @@ impl Subscriptions {
     }
 
     /// Removes the broadcast subscriptions that only this provider has served.
-    pub(crate) fn remove_owned(&self) -> impl FnOnce(&mut Session, &Statements) -> Result<(), Error> + Send + use<> {
-        let member = Arc::clone(&self.member);
-        move |session, sql| {
-            let owned = session.query(&sql.owned_subscriptions, &[&&*member])?;
+    pub(crate) fn remove_owned(&self) -> Work {
+        let id = self.member.id.clone();
+        Box::new(move |session, sql| {
+            let owned = session.query(&sql.owned_subscriptions, &[&id])?;
             owned.iter().try_for_each(|row| forget(session, sql, row.try_get(0)?))
-        }
+        })
     }
 
     /// Records that the subscriptions are used.
-    pub(crate) fn record_use(&self) -> impl FnOnce(&mut Session, &Statements) -> Result<(), Error> + Send + use<> {
-        let (group, (names, instances)) = (self.settings.consumer_group.clone(), self.local.all());
-        move |session, sql| {
-            if !names.is_empty() {
-                session.execute(&sql.record_use, &[&group, &names, &instances])?;
-            }
-            Ok(())
-        }
+    pub(crate) fn record_use(&self) -> Work {
+        let group = self.member.settings.consumer_group.clone();
+        let (names, instances) = self.member.subscriptions.all();
+        Box::new(move |session, sql| session.execute(&sql.record_use, &[&group, &names, &instances]).map(drop))
     }
 }
 

@@ -6,11 +6,12 @@ mod error;
 mod link;
 mod listener;
 mod notifier;
+mod thread;
 #[cfg(feature = "tls")]
 mod tls;
 
 pub(crate) use address::Address;
-pub(crate) use connection::{Session, Sync};
+pub(crate) use connection::{Session, Sync, Value, references};
 pub(crate) use error::backend_error;
 pub(crate) use link::{CALL_LIMIT, Link};
 pub(crate) use notifier::Notifier;

@@ -7,23 +7,20 @@ use std::time::{Duration, Instant, SystemTime};
 use eventbroker::provider::{self, BackendError, Demand, Lease, LeaseToken, Waker};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use crate::OpenError;
-use crate::leases::{CLAIM_DEPTH, DeliveryRow, Leases};
+use crate::columns::{event, time_text};
+use crate::leases::{CLAIM_DEPTH, DeliveryRow};
+use crate::member::Member;
 use crate::notify::{Notified, Notify};
-use crate::settings::Settings;
+use crate::settings::OpenError;
 use crate::sqlite::housekeeping::Housekeeping;
-use crate::sqlite::statements::{Tables, event, execute, time_text};
+use crate::sqlite::statements::{Tables, execute};
 use crate::sqlite::transport::{Sync, Watcher, backend_error, deadline};
-use crate::subscriptions::LocalSubscriptions;
 
 /// Hands out leases.
 #[derive(Debug)]
 pub(crate) struct Ingest {
-    tables: Tables,
-    settings: Arc<Settings>,
-    member: Arc<str>,
-    local: Arc<LocalSubscriptions>,
-    leases: Arc<Leases>,
+    tables: Arc<Tables>,
+    member: Arc<Member>,
     notify: Arc<Notify>,
     housekeeping: Housekeeping,
     reader: Connection,
@@ -37,26 +34,13 @@ type Claimed = (DeliveryRow, Lease);
 
 impl Ingest {
     pub(crate) fn new(
-        tables: &Tables,
-        settings: &Arc<Settings>,
-        member: &Arc<str>,
-        local: &Arc<LocalSubscriptions>,
-        leases: &Arc<Leases>,
-        notify: &Arc<Notify>,
+        tables: Arc<Tables>,
+        member: Arc<Member>,
+        notify: Arc<Notify>,
         housekeeping: Housekeeping,
     ) -> Result<Self, OpenError> {
-        Ok(Self {
-            reader: tables.file.connect_reader()?,
-            tables: tables.clone(),
-            settings: Arc::clone(settings),
-            member: Arc::clone(member),
-            local: Arc::clone(local),
-            leases: Arc::clone(leases),
-            notify: Arc::clone(notify),
-            housekeeping,
-            watcher: Watcher::default(),
-            ids: HashMap::new(),
-        })
+        let (reader, watcher) = (tables.file.connect_reader()?, Watcher::default());
+        Ok(Self { tables, member, notify, housekeeping, reader, watcher, ids: HashMap::new() })
     }
 
     fn poll(&mut self) -> Result<bool, BackendError> {
@@ -79,9 +63,9 @@ impl Ingest {
         if let Some(id) = self.ids.get(name) {
             return Ok(Some(*id));
         }
-        let Some(instance) = self.local.instance_of(name) else { return Ok(None) };
+        let Some(instance) = self.member.subscriptions.instance_of(name) else { return Ok(None) };
         let mut statement = self.reader.prepare_cached(&self.tables.sql.subscription)?;
-        let values = params![self.settings.consumer_group, name, instance];
+        let values = params![self.member.settings.consumer_group, name, instance];
         let id: Option<i64> = statement.query_row(values, |row| row.get(0)).optional()?;
         self.ids.extend(id.map(|id| (Arc::clone(name), id)));
         Ok(id)
@@ -96,7 +80,7 @@ impl Ingest {
             }
             Ok(claimed)
         })?;
-        self.leases.insert(claimed.iter().map(|(row, lease)| (lease.token, *row)));
+        self.member.leases.insert(claimed.iter().map(|(row, lease)| (lease.token, *row)));
         Ok(claimed.into_iter().map(|(_, lease)| lease).collect())
     }
 
@@ -120,7 +104,7 @@ impl Ingest {
         }
         let count = found.len() as i64;
         let first_token = self.tables.add_to_counter(transaction, "token", count)? - count + 1;
-        let (asked, until) = (Instant::now(), deadline(self.settings.lease_time));
+        let (asked, until) = (Instant::now(), deadline(self.member.settings.lease_time));
         let now = time_text(SystemTime::now());
         let mut lease = transaction.prepare_cached(&sql.lease)?;
         let mut mark_processing = transaction.prepare_cached(&sql.mark_processing)?;
@@ -137,7 +121,7 @@ impl Ingest {
                     continue;
                 }
             };
-            lease.execute(params![position, subscription, token, self.member, until])?;
+            lease.execute(params![position, subscription, token, self.member.id, until])?;
             mark_processing.execute(params![position, now])?;
             let leased = Lease::new(LeaseToken(token as u64), Arc::clone(&demand.subscription), event).asked_at(asked);
             let leased = if suspect { leased.suspected(crashes) } else { leased };
@@ -153,7 +137,7 @@ impl provider::Ingest for Ingest {
         // A subscription that is not served now may be made again under another id.
         self.ids.retain(|name, _| demand.iter().any(|demand| demand.subscription == *name));
         loop {
-            if self.housekeeping.begin() {
+            if self.housekeeping.schedule.begin() {
                 // Another process may have removed a subscription and made it again.
                 self.ids.clear();
                 self.housekeeping.run(&self.reader)?;
@@ -170,7 +154,7 @@ impl provider::Ingest for Ingest {
                 }
             }
             loop {
-                let (now, next) = (Instant::now(), self.housekeeping.next());
+                let (now, next) = (Instant::now(), self.housekeeping.schedule.next());
                 if now >= deadline {
                     return Ok(Vec::new());
                 }

@@ -1,40 +1,31 @@
 //! Gives back the deliveries of dead members, and removes expired subscriptions and events.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use eventbroker::provider::BackendError;
 use rusqlite::{Connection, params};
 
 use crate::backlog::Backlog;
+use crate::columns::{id, time_text};
 use crate::housekeeping::{CLEAN_UP_BATCH, Schedule};
-use crate::settings::Settings;
-use crate::sqlite::statements::{Tables, execute, id, time_text};
+use crate::member::Member;
+use crate::sqlite::statements::{Tables, execute};
 use crate::sqlite::transport::{Sync, backend_error, now_millis};
 
 /// The housekeeping of one provider; the ingest runs it.
 #[derive(Debug)]
 pub(crate) struct Housekeeping {
-    tables: Tables,
-    settings: Arc<Settings>,
+    tables: Arc<Tables>,
+    member: Arc<Member>,
     backlog: Arc<Backlog>,
-    schedule: Schedule,
+    pub(crate) schedule: Schedule,
 }
 
 impl Housekeeping {
-    pub(crate) fn new(tables: &Tables, settings: &Arc<Settings>, backlog: &Arc<Backlog>) -> Self {
-        let (settings, backlog, schedule) = (Arc::clone(settings), Arc::clone(backlog), Schedule::new(settings));
-        Self { tables: tables.clone(), settings, backlog, schedule }
-    }
-
-    /// When housekeeping runs next.
-    pub(crate) fn next(&self) -> Instant {
-        self.schedule.next()
-    }
-
-    /// Whether it is time to run.
-    pub(crate) fn begin(&mut self) -> bool {
-        self.schedule.begin()
+    pub(crate) fn new(tables: Arc<Tables>, member: Arc<Member>, backlog: Arc<Backlog>) -> Self {
+        let schedule = Schedule::new(&member.settings);
+        Self { tables, member, backlog, schedule }
     }
 
     /// Expires leases, and cleans up if it is time for that too.
@@ -72,7 +63,7 @@ impl Housekeeping {
     }
 
     fn remove_unused_subscriptions(&self, reader: &Connection) -> Result<(), BackendError> {
-        let (idle_expiry, sql) = (self.settings.idle_expiry, &self.tables.sql);
+        let (idle_expiry, sql) = (self.member.settings.idle_expiry, &self.tables.sql);
         let Some(since) = SystemTime::now().checked_sub(idle_expiry) else { return Ok(()) };
         let since = time_text(since);
         let unused = reader.prepare_cached(&sql.unused_subscriptions).and_then(|mut unused| unused.exists([&since]));
@@ -93,12 +84,14 @@ impl Housekeeping {
 
     /// Removes one batch of expired events. True if there may be more.
     fn remove_expired_events(&self, reader: &Connection) -> Result<bool, BackendError> {
-        let retention = self.settings.retention;
+        let retention = self.member.settings.retention;
         let Some(oldest) = SystemTime::now().checked_sub(retention) else { return Ok(false) };
         let batch = params![time_text(oldest), CLEAN_UP_BATCH as i64];
         let expired = reader
             .prepare_cached(&self.tables.sql.expired)
-            .and_then(|mut expired| expired.query_map(batch, id)?.collect::<rusqlite::Result<Vec<_>>>())
+            .and_then(|mut expired| {
+                expired.query_map(batch, |row| Ok(id(row, 0)?))?.collect::<rusqlite::Result<Vec<_>>>()
+            })
             .map_err(|error| backend_error(&error))?;
         if expired.is_empty() {
             return Ok(false);

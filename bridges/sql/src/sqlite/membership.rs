@@ -9,20 +9,21 @@ use std::time::Duration;
 use eventbroker::provider::BackendError;
 use rusqlite::{OptionalExtension, Transaction, params};
 
+use crate::member::Member;
 use crate::sqlite::statements::{Tables, execute};
 use crate::sqlite::transport::{Sync, deadline, now_millis};
 
 /// A new id, which no other provider of the file has.
-pub(crate) fn new_member() -> Arc<str> {
+pub(crate) fn new_id() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     let (pid, number) = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-    format!("{pid}-{}-{number}", now_millis()).into()
+    format!("{pid}-{}-{number}", now_millis())
 }
 
 /// The name of this instance.
 #[derive(Debug)]
 pub(crate) struct Membership {
-    tables: Tables,
+    tables: Arc<Tables>,
     lease_time: Duration,
     /// The id of this provider, with its process, by which others see whether it lives.
     holder: String,
@@ -31,9 +32,9 @@ pub(crate) struct Membership {
 }
 
 impl Membership {
-    pub(crate) fn new(tables: &Tables, lease_time: Duration, member: &str) -> Self {
-        let holder = format!("{} {member}", process::current());
-        Self { tables: tables.clone(), lease_time, holder, instance: String::new() }
+    pub(crate) fn new(tables: Arc<Tables>, member: &Member) -> Self {
+        let holder = format!("{} {}", process::current(), member.id);
+        Self { tables, lease_time: member.settings.lease_time, holder, instance: String::new() }
     }
 
     pub(crate) fn instance(&self) -> &str {

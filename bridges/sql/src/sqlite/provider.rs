@@ -4,23 +4,21 @@ use std::sync::Arc;
 
 use eventbroker::provider::Provider;
 
-use crate::OpenError;
 use crate::backlog::Backlog;
-use crate::leases::Leases;
+use crate::member::Member;
 use crate::notify::Notify;
 use crate::provider::capabilities;
+use crate::settings::OpenError;
+use crate::settings::Sqlite;
 use crate::sqlite::consume::Ingest;
 use crate::sqlite::housekeeping::Housekeeping;
-use crate::sqlite::membership::{Membership, new_member};
+use crate::sqlite::membership::new_id;
 use crate::sqlite::publish::Mirror;
 use crate::sqlite::query::{Operator, Store};
 use crate::sqlite::schema::prepare;
-use crate::sqlite::settings::Sqlite;
 use crate::sqlite::settle::Settler;
 use crate::sqlite::statements::{Statements, Tables};
-use crate::sqlite::subscriptions::Subscriptions;
 use crate::sqlite::transport::DatabaseFile;
-use crate::subscriptions::LocalSubscriptions;
 
 impl Sqlite {
     /// Opens the file, makes or migrates the tables, and returns a provider for one broker. Waits at most 5 s for another process
@@ -31,20 +29,16 @@ impl Sqlite {
     pub fn open(&self) -> Result<Provider, OpenError> {
         let table = self.shared.check()?;
         let file = DatabaseFile::open(&self.path, |connection| prepare(connection, &table, &self.path))?;
-        let tables = &Tables { file: Arc::new(file), sql: Arc::new(Statements::new(&table)) };
-        let (settings, member) = (&Arc::new(self.shared.clone()), &new_member());
-        let (local, leases, notify) =
-            (&Arc::<LocalSubscriptions>::default(), &Arc::<Leases>::default(), &Arc::<Notify>::default());
-        let backlog = &Arc::new(Backlog::new(settings.max_backlog));
-        let mirror = Mirror::new(tables, member, backlog, notify);
-        let housekeeping = Housekeeping::new(tables, settings, backlog);
-        let subscriptions = Subscriptions::new(tables, settings, member, local);
-        let membership = Membership::new(tables, settings.lease_time, member);
-        let ingest = Ingest::new(tables, settings, member, local, leases, notify, housekeeping)?;
-        let settler = Settler::new(tables, settings, leases, notify, subscriptions, membership);
+        let tables = Arc::new(Tables { file, sql: Statements::new(&table) });
+        let member = Arc::new(Member::new(new_id(), &self.shared));
+        let (backlog, notify) = (Arc::new(Backlog::new(self.shared.max_backlog)), Arc::<Notify>::default());
+        let mirror = Mirror::new(tables.clone(), member.clone(), backlog.clone(), notify.clone());
+        let housekeeping = Housekeeping::new(tables.clone(), member.clone(), backlog);
+        let ingest = Ingest::new(tables.clone(), member.clone(), notify.clone(), housekeeping)?;
+        let settler = Settler::new(tables.clone(), member.clone(), notify.clone());
         Ok(Provider::new("sqlite", capabilities())
-            .with_store(Arc::new(Store::new(tables, member, &mirror)?))
-            .with_operator(Arc::new(Operator::new(tables, settings, local, notify)?))
+            .with_store(Arc::new(Store::new(tables.clone(), member.clone(), mirror.clone())?))
+            .with_operator(Arc::new(Operator::new(tables, member, notify)?))
             .with_mirror(Box::new(mirror))
             .with_ingest(Box::new(ingest), Box::new(settler)))
     }

@@ -4,11 +4,11 @@ use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
-use crate::names::TableName;
+use crate::names::{InvalidName, TableName};
 use crate::schema::{foreign, too_new};
+use crate::settings::OpenError;
 use crate::sqlite::statements::condition;
 use crate::sqlite::transport::{boot_id, file_error};
-use crate::{InvalidName, OpenError};
 
 /// The migrations, in order. The version of a schema is the number of migrations that were applied.
 const MIGRATIONS: &[&str] = &[include_str!("schema.sql")];
@@ -33,7 +33,7 @@ pub(crate) fn prepare(connection: &mut Connection, table: &TableName, path: &Pat
     let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(file)?;
     if mode != "wal" {
         let reason =
-            format!("its journal mode is {mode} and can't be WAL, without which nobody could read during a write");
+            format!("its journal mode is {mode} and can't be WAL, without which no process could read during a write");
         return Err(file_error(path, &reason));
     }
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(file)?;

@@ -8,11 +8,12 @@ use std::time::{Duration, SystemTime};
 use eventbroker::provider::{self, BackendError, LeaseOutcome, LeaseToken, Registration, Settlement};
 use rusqlite::{Transaction, params};
 
-use crate::leases::{DeliveryRow, Leases};
+use crate::columns::{errors_text, time_text};
+use crate::leases::DeliveryRow;
+use crate::member::Member;
 use crate::notify::Notify;
-use crate::settings::Settings;
 use crate::sqlite::membership::Membership;
-use crate::sqlite::statements::{Tables, errors_text, execute, time_text};
+use crate::sqlite::statements::{Tables, execute};
 use crate::sqlite::subscriptions::Subscriptions;
 use crate::sqlite::transport::{Sync, deadline};
 use crate::subscriptions::UseRecord;
@@ -20,9 +21,8 @@ use crate::subscriptions::UseRecord;
 /// Settles leases, and passes on what concerns subscriptions and the instance.
 #[derive(Debug)]
 pub(crate) struct Settler {
-    tables: Tables,
-    lease_time: Duration,
-    leases: Arc<Leases>,
+    tables: Arc<Tables>,
+    member: Arc<Member>,
     notify: Arc<Notify>,
     subscriptions: Subscriptions,
     membership: Membership,
@@ -30,23 +30,11 @@ pub(crate) struct Settler {
 }
 
 impl Settler {
-    pub(crate) fn new(
-        tables: &Tables,
-        settings: &Settings,
-        leases: &Arc<Leases>,
-        notify: &Arc<Notify>,
-        subscriptions: Subscriptions,
-        membership: Membership,
-    ) -> Self {
-        Self {
-            tables: tables.clone(),
-            lease_time: settings.lease_time,
-            leases: Arc::clone(leases),
-            notify: Arc::clone(notify),
-            subscriptions,
-            membership,
-            uses: UseRecord::new(settings.idle_expiry),
-        }
+    pub(crate) fn new(tables: Arc<Tables>, member: Arc<Member>, notify: Arc<Notify>) -> Self {
+        let subscriptions = Subscriptions::new(tables.clone(), member.clone());
+        let membership = Membership::new(tables.clone(), &member);
+        let uses = UseRecord::new(member.settings.idle_expiry);
+        Self { tables, member, notify, subscriptions, membership, uses }
     }
 
     /// Ends one lease. False if the lease was lost before.
@@ -77,8 +65,7 @@ impl Settler {
             _ => execute(transaction, &sql.release, params![position, subscription, token])?,
         };
         // An earlier call may have ended the lease, and its answer may have been lost.
-        let mut has_token = transaction.prepare_cached(&sql.has_token)?;
-        Ok(changed > 0 || has_token.exists(params![position, subscription, token])?)
+        Ok(changed > 0 || transaction.prepare_cached(&sql.has_token)?.exists(params![position, subscription, token])?)
     }
 }
 
@@ -100,7 +87,7 @@ impl provider::Settler for Settler {
     }
 
     fn settle(&mut self, settlements: &[Settlement]) -> Result<Vec<LeaseToken>, BackendError> {
-        let (held, mut lost) = self.leases.split(settlements);
+        let (held, mut lost) = self.member.leases.split(settlements);
         lost.extend(self.tables.file.write(Sync::Later, |transaction| {
             let now = time_text(SystemTime::now());
             let (mut lost, mut positions) = (Vec::new(), BTreeSet::new());
@@ -114,7 +101,7 @@ impl provider::Settler for Settler {
             self.tables.refresh_statuses(transaction, &positions)?;
             Ok(lost)
         })?);
-        if self.leases.end(settlements) || settlements.len() > lost.len() {
+        if self.member.leases.end(settlements) || settlements.len() > lost.len() {
             // The next delivery of a key may be ready.
             self.notify.stored();
         }
@@ -122,7 +109,7 @@ impl provider::Settler for Settler {
     }
 
     fn mark(&mut self, token: LeaseToken, begun: bool) -> Result<bool, BackendError> {
-        let Some(row) = self.leases.row(token) else { return Ok(false) };
+        let Some(row) = self.member.leases.row(token) else { return Ok(false) };
         let statement = if begun { &self.tables.sql.mark } else { &self.tables.sql.unmark };
         let changed = self.tables.file.write(Sync::Later, |transaction| {
             execute(transaction, statement, params![row.position, row.subscription, token.0 as i64])
@@ -131,14 +118,14 @@ impl provider::Settler for Settler {
     }
 
     fn lease_time(&self) -> Option<Duration> {
-        Some(self.lease_time)
+        Some(self.member.settings.lease_time)
     }
 
     fn extend(&mut self, tokens: &[LeaseToken]) -> Result<Vec<LeaseToken>, BackendError> {
-        let held = self.leases.held(tokens);
+        let held = self.member.leases.held(tokens);
         let is_use_due = self.uses.is_due();
         let lost = self.tables.file.write(Sync::Later, |transaction| {
-            let until = deadline(self.lease_time);
+            let until = deadline(self.member.settings.lease_time);
             let mut extend = transaction.prepare_cached(&self.tables.sql.extend)?;
             let mut lost = Vec::new();
             for (token, row) in &held {

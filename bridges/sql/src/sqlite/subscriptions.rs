@@ -7,38 +7,32 @@ use eventbroker::StartPosition;
 use eventbroker::provider::{BackendError, Registration};
 use rusqlite::{OptionalExtension, Transaction, params};
 
+use crate::columns::time_text;
+use crate::member::Member;
 use crate::pattern::PatternColumns;
-use crate::settings::Settings;
-use crate::sqlite::statements::{Tables, columns, execute, time_text};
+use crate::record::SubscriptionRecord;
+use crate::sqlite::statements::{Tables, columns, execute};
 use crate::sqlite::transport::{Sync, deadline};
-use crate::subscriptions::{LocalSubscriptions, REMOVE_AFTER, SubscriptionRecord};
+use crate::subscriptions::REMOVE_AFTER;
 
 /// The rows of the subscriptions that this provider serves.
 #[derive(Debug)]
 pub(crate) struct Subscriptions {
-    tables: Tables,
-    settings: Arc<Settings>,
-    member: Arc<str>,
-    local: Arc<LocalSubscriptions>,
+    tables: Arc<Tables>,
+    member: Arc<Member>,
 }
 
 impl Subscriptions {
-    pub(crate) fn new(
-        tables: &Tables,
-        settings: &Arc<Settings>,
-        member: &Arc<str>,
-        local: &Arc<LocalSubscriptions>,
-    ) -> Self {
-        let (settings, member, local) = (Arc::clone(settings), Arc::clone(member), Arc::clone(local));
-        Self { tables: tables.clone(), settings, member, local }
+    pub(crate) fn new(tables: Arc<Tables>, member: Arc<Member>) -> Self {
+        Self { tables, member }
     }
 
     /// Registers a subscription. `instance` is the name of this instance.
     pub(crate) fn register(&self, registration: &Registration, instance: &str) -> Result<(), BackendError> {
-        let record = SubscriptionRecord::new(registration, &self.settings, &self.member, instance, columns)?;
+        let record = SubscriptionRecord::new(registration, &self.member, instance, columns)?;
         let registered = self.tables.file.write(Sync::Full, |transaction| self.write(transaction, &record))?;
         registered.map_err(BackendError::Refused)?;
-        self.local.insert(&record.name, record.instance);
+        self.member.subscriptions.insert(&record.name, record.instance);
         Ok(())
     }
 
@@ -89,15 +83,15 @@ impl Subscriptions {
 
     /// When a broadcast subscription is removed if its provider sends no further heartbeat.
     fn alive_until(&self) -> i64 {
-        deadline(self.settings.lease_time.saturating_mul(REMOVE_AFTER))
+        deadline(self.member.settings.lease_time.saturating_mul(REMOVE_AFTER))
     }
 
     /// Stops serving a subscription. A broadcast that is not durable is removed.
     pub(crate) fn unregister(&self, name: &str) -> Result<(), BackendError> {
-        if self.local.instance_of(name).as_deref() == Some(&*self.member) {
-            self.tables.file.write(Sync::Later, |transaction| self.remove_of(transaction, name, &self.member))?;
+        if self.member.subscriptions.instance_of(name).as_deref() == Some(&*self.member.id) {
+            self.tables.file.write(Sync::Later, |transaction| self.remove_of(transaction, name, &self.member.id))?;
         }
-        self.local.remove(name);
+        self.member.subscriptions.remove(name);
         Ok(())
     }
 
@@ -111,30 +105,32 @@ impl Subscriptions {
 
     fn remove_of(&self, transaction: &Transaction<'_>, name: &str, instance: &str) -> rusqlite::Result<bool> {
         let mut subscription = transaction.prepare_cached(&self.tables.sql.subscription)?;
-        let id =
-            subscription.query_row([&*self.settings.consumer_group, name, instance], |row| row.get(0)).optional()?;
+        let id = subscription
+            .query_row([&*self.member.settings.consumer_group, name, instance], |row| row.get(0))
+            .optional()?;
         id.map_or(Ok(false), |id| self.tables.forget(transaction, id).map(|()| true))
     }
 
     /// Removes the broadcast subscriptions that only this provider has served.
     pub(crate) fn remove_owned(&self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
         let mut statement = transaction.prepare(&self.tables.sql.owned_subscriptions)?;
-        let owned = statement.query_map([&self.member], |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()?;
+        let owned =
+            statement.query_map([&self.member.id], |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()?;
         owned.into_iter().try_for_each(|id| self.tables.forget(transaction, id))
     }
 
     /// Keeps the broadcast subscriptions of this provider alive.
     pub(crate) fn heartbeat(&self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
-        let values = params![self.member, self.alive_until()];
+        let values = params![self.member.id, self.alive_until()];
         execute(transaction, &self.tables.sql.extend_broadcasts, values).map(drop)
     }
 
     /// Records that the subscriptions are used.
     pub(crate) fn record_use(&self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
         let now = time_text(SystemTime::now());
-        let (names, instances) = self.local.all();
+        let (names, instances) = self.member.subscriptions.all();
         for (name, instance) in names.iter().zip(&instances) {
-            let values = params![self.settings.consumer_group, name, instance, now];
+            let values = params![self.member.settings.consumer_group, name, instance, now];
             execute(transaction, &self.tables.sql.record_use, values)?;
         }
         Ok(())

@@ -8,29 +8,29 @@ use eventbroker::provider::{self, BackendError, SendOutcome};
 use postgres::Error;
 
 use crate::backlog::Backlog;
-use crate::postgres::statements::{Batch, Statements, Tables, event};
-use crate::postgres::transport::{Notifier, Session};
+use crate::columns::event;
+use crate::member::Member;
+use crate::postgres::statements::{Statements, Tables, insert_values};
+use crate::postgres::transport::{Notifier, Session, references};
 
 /// Stores events.
 #[derive(Debug)]
 pub(crate) struct Mirror {
     tables: Tables,
-    member: Arc<str>,
+    member: Arc<Member>,
     backlog: Arc<Backlog>,
     notifier: Arc<Notifier>,
 }
 
 impl Mirror {
-    pub(crate) fn new(tables: &Tables, member: &Arc<str>, backlog: &Arc<Backlog>, notifier: &Arc<Notifier>) -> Self {
-        let (member, backlog, notifier) = (Arc::clone(member), Arc::clone(backlog), Arc::clone(notifier));
-        Self { tables: tables.clone(), member, backlog, notifier }
+    pub(crate) fn new(tables: Tables, member: Arc<Member>, backlog: Arc<Backlog>, notifier: Arc<Notifier>) -> Self {
+        Self { tables, member, backlog, notifier }
     }
 
     /// Stores a batch and notifies the ingests.
     pub(crate) fn store(&self, batch: &[Event]) -> Result<Vec<SendOutcome>, BackendError> {
-        let (events, member, refusal) = (batch.to_vec(), Arc::clone(&self.member), self.backlog.refusal());
-        let outcomes =
-            self.tables.call(move |session, sql| insert(session, sql, &events, &member, refusal.as_ref()))?;
+        let (events, id, refusal) = (batch.to_vec(), self.member.id.clone(), self.backlog.refusal());
+        let outcomes = self.tables.call(move |session, sql| insert(session, sql, &events, &id, refusal.as_ref()))?;
         let outcomes = outcomes.ok_or_else(|| {
             BackendError::Unavailable("PostgreSQL: an event was removed while it was stored again".to_owned())
         })?;
@@ -47,16 +47,17 @@ fn insert(
     member: &str,
     refusal: Option<&SendOutcome>,
 ) -> Result<Option<Vec<SendOutcome>>, Error> {
-    let batch: Batch<'_> = events.iter().collect();
+    let batch: Vec<&Event> = events.iter().collect();
     let stored = match refusal {
-        None => session.query(&sql.insert, &batch.values(&Some(member)))?,
+        None => session.query(&sql.insert, &references(&insert_values(&batch, Some(member))))?,
         Some(_) => Vec::new(),
     };
     let mut stored = stored.iter().map(|row| row.try_get(0)).collect::<Result<HashSet<String>, Error>>()?;
     let mut known = HashMap::new();
-    if stored.len() < batch.ids.len() {
+    if stored.len() < events.len() {
+        let ids: Vec<String> = events.iter().map(|event| event.id().to_string()).collect();
         // An event that was stored before is not refused while the backlog is full.
-        for row in session.query(&sql.by_id, &[&batch.ids])? {
+        for row in session.query(&sql.by_id, &[&ids])? {
             // A row that is not an event differs from the event.
             known.insert(row.try_get::<_, String>(0)?, event(&row, 0).ok());
         }

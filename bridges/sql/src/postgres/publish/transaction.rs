@@ -1,6 +1,5 @@
 //! Publishes in a transaction of the program: the event is delivered if the transaction is committed, and never if it is rolled back.
 
-use std::iter;
 use std::sync::LazyLock;
 
 use eventbroker::Event;
@@ -9,8 +8,8 @@ use postgres::Transaction;
 
 use crate::columns::{metadata_text, row_values, time_text};
 use crate::names::{InvalidName, TableName};
-use crate::postgres::statements::{Batch, Statements, split_time};
-use crate::postgres::transport::backend_error;
+use crate::postgres::statements::{Statements, insert_values, split_time};
+use crate::postgres::transport::{backend_error, references};
 use crate::settings::Notifications;
 use crate::value::SqlValue;
 
@@ -68,8 +67,7 @@ impl Outbox {
     /// # Errors
     /// [`BackendError`] with PostgreSQL's message. After an error the transaction can only be rolled back.
     pub fn publish_in(&self, transaction: &mut Transaction<'_>, event: &Event) -> Result<bool, BackendError> {
-        let batch: Batch<'_> = iter::once(event).collect();
-        let stored = transaction.query(&self.insert, &batch.values(&None));
+        let stored = transaction.query(&self.insert, &references(&insert_values(&[event], None)));
         let is_new = !stored.map_err(|error| backend_error(&error))?.is_empty();
         if is_new {
             // PostgreSQL sends equal notifications of one transaction once.

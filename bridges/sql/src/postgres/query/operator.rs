@@ -1,27 +1,25 @@
 //! Answers operators: dead letters, replays, the lag of the subscriptions, and tails.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use eventbroker::dead_letter::{DeadLetter, DeadLetterFilter};
 use eventbroker::provider::{self, BackendError, Replay, Replayed};
-use eventbroker::stats::{BackEndStats, SubscriptionLag};
-use eventbroker::{EventId, Pattern, StartPosition};
-use postgres::{Error, Row};
+use eventbroker::stats::BackEndStats;
+use eventbroker::{Pattern, StartPosition};
+use postgres::Error;
 
 use super::tail::Tail;
-use crate::postgres::statements::{Select, Statements, Tables, dead_letter, unreadable};
+use crate::columns::{dead_letter, lag};
+use crate::member::Member;
+use crate::postgres::statements::{Select, Statements, Tables, exact_time, unreadable};
 use crate::postgres::transport::{Address, Link, Notifier, Session, Sync};
-use crate::settings::Settings;
-use crate::subscriptions::LocalSubscriptions;
 
 /// Answers operators.
 #[derive(Debug)]
 pub(crate) struct Operator {
     tables: Tables,
-    settings: Arc<Settings>,
-    poll_interval: Duration,
-    local: Arc<LocalSubscriptions>,
+    member: Arc<Member>,
     notifier: Arc<Notifier>,
     address: Arc<Address>,
 }
@@ -30,21 +28,8 @@ pub(crate) struct Operator {
 type Found = Result<(i64, Vec<(i64, String)>), String>;
 
 impl Operator {
-    pub(crate) fn new(
-        tables: &Tables,
-        (settings, poll_interval): (&Arc<Settings>, Duration),
-        local: &Arc<LocalSubscriptions>,
-        notifier: &Arc<Notifier>,
-        address: &Arc<Address>,
-    ) -> Self {
-        Self {
-            tables: tables.clone(),
-            settings: Arc::clone(settings),
-            poll_interval,
-            local: Arc::clone(local),
-            notifier: Arc::clone(notifier),
-            address: Arc::clone(address),
-        }
+    pub(crate) fn new(tables: Tables, member: Arc<Member>, notifier: Arc<Notifier>, address: Arc<Address>) -> Self {
+        Self { tables, member, notifier, address }
     }
 }
 
@@ -55,37 +40,19 @@ fn find(session: &mut Session, sql: &Statements, group: &str, instance: &str, re
         return Ok(Err(format!("there is no subscription {:?} in the group {group:?}", replay.subscription)));
     };
     let (subscription, pattern): (i64, String) = (known.try_get(0)?, known.try_get(1)?);
-    let mut select = Select::with_condition(sql.replayable.clone(), vec![Box::new(subscription)]);
+    let mut select = Select::with_condition(&sql.replayable, vec![Box::new(subscription)]);
     for (condition, id) in [("e.position >", &replay.after), ("e.position <=", &replay.until)] {
         let Some(id) = id else { continue };
         let rows = session.query(&sql.position, &[&id.to_string()])?;
         let Some(row) = rows.first() else {
             return Ok(Err(format!("the event {id} is not held")));
         };
-        select.and_if(condition, Some(row.try_get::<_, i64>(0)?));
+        select.and_number(condition, Some(row.try_get::<_, i64>(0)?));
     }
-    select.and_created(">=", replay.from);
-    select.and_created("<=", replay.to);
-    // A pattern in the table was parsed when it was registered.
-    let own = Pattern::parse(&pattern).ok();
-    own.iter().chain(&replay.event_type).for_each(|pattern| select.and_matches(pattern));
-    select.order_by("e.position");
-    select.limit(replay.limit);
+    select.filter_replay(replay, &pattern);
     let found = select.read(session)?;
     let found = found.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect::<Result<Vec<_>, Error>>()?;
     Ok(Ok((subscription, found)))
-}
-
-fn lag(row: &Row) -> Result<SubscriptionLag, Error> {
-    let mut lag = SubscriptionLag::default();
-    (lag.group, lag.name, lag.pattern) = (row.try_get(0)?, row.try_get(1)?, row.try_get(3)?);
-    lag.instance = Some(row.try_get::<_, String>(2)?).filter(|instance| !instance.is_empty());
-    let count = |column: usize| row.try_get::<_, i64>(column).map(|count| count as u64);
-    (lag.ready, lag.leased, lag.dead) = (count(4)?, count(5)?, count(6)?);
-    let nanos = row.try_get::<_, Option<i16>>(8)?.unwrap_or(0);
-    let oldest: Option<SystemTime> = row.try_get(7)?;
-    lag.oldest_ready = oldest.map(|time| time + Duration::from_nanos(nanos.try_into().unwrap_or(0)));
-    Ok(lag)
 }
 
 fn numbers(dead_letters: &[u64]) -> Vec<i64> {
@@ -94,21 +61,15 @@ fn numbers(dead_letters: &[u64]) -> Vec<i64> {
 
 impl provider::Operator for Operator {
     fn dead_letters(&self, filter: &DeadLetterFilter) -> Result<Vec<DeadLetter>, BackendError> {
-        let group = Box::new(self.settings.consumer_group.clone());
-        let mut select = Select::with_condition(self.tables.sql.dead_letters.clone(), vec![group]);
-        select.and_if("d.dead_letter >", filter.after.map(|after| i64::try_from(after).unwrap_or(i64::MAX)));
-        select.and_if("s.name =", filter.name.clone());
-        select.and_if("d.reason =", filter.reason.map(|reason| reason.as_str()));
-        select.and_if("e.id =", filter.event_id.as_ref().map(EventId::to_string));
-        filter.event_type.iter().for_each(|pattern| select.and_matches(pattern));
-        select.order_by("d.dead_letter");
-        select.limit(filter.effective_limit());
+        let group = Box::new(self.member.settings.consumer_group.clone());
+        let mut select = Select::with_condition(&self.tables.sql.dead_letters, vec![group]);
+        select.filter_dead_letters(filter);
         let rows = self.tables.call(move |session, _| select.read(session))?;
-        rows.iter().map(|row| dead_letter(row).map_err(|error| unreadable(&error))).collect()
+        rows.iter().map(|row| dead_letter(row).map_err(unreadable)).collect()
     }
 
     fn requeue(&self, dead_letters: &[u64]) -> Result<Vec<u64>, BackendError> {
-        let (group, numbers) = (self.settings.consumer_group.clone(), numbers(dead_letters));
+        let (group, numbers) = (self.member.settings.consumer_group.clone(), numbers(dead_letters));
         let requeued = self.tables.call(move |session, sql| {
             let rows = session.query(&sql.requeue, &[&group, &numbers])?;
             rows.iter().map(|row| row.try_get::<_, i64>(0).map(|number| number as u64)).collect::<Result<_, _>>()
@@ -118,13 +79,13 @@ impl provider::Operator for Operator {
     }
 
     fn purge(&self, dead_letters: &[u64]) -> Result<u64, BackendError> {
-        let (group, numbers) = (self.settings.consumer_group.clone(), numbers(dead_letters));
+        let (group, numbers) = (self.member.settings.consumer_group.clone(), numbers(dead_letters));
         self.tables.call(move |session, sql| session.execute(&sql.purge, &[&group, &numbers]))
     }
 
     fn replay(&self, replay: &Replay, dry_run: bool) -> Result<Replayed, BackendError> {
-        let (group, wanted) = (self.settings.consumer_group.clone(), replay.clone());
-        let instance = self.local.instance_of(&replay.subscription).unwrap_or_default();
+        let (group, wanted) = (self.member.settings.consumer_group.clone(), replay.clone());
+        let instance = self.member.subscriptions.instance_of(&replay.subscription).unwrap_or_default();
         let found = self.tables.call(move |session, sql| {
             session.transaction(|session| {
                 let found = find(session, sql, &group, &instance, &wanted)?;
@@ -142,8 +103,8 @@ impl provider::Operator for Operator {
     }
 
     fn stats(&self) -> Result<BackEndStats, BackendError> {
-        let group = self.settings.consumer_group.clone();
-        self.tables.call(move |session, sql| {
+        let group = self.member.settings.consumer_group.clone();
+        let (mut stats, rows) = self.tables.call(move |session, sql| {
             let mut stats = BackEndStats::default();
             if let Some(row) = session.query(&sql.count_dead_letters, &[&group])?.first() {
                 stats.dead_letters = row.try_get::<_, i64>(0)? as u64;
@@ -159,15 +120,17 @@ impl provider::Operator for Operator {
                 let age = row.try_get::<_, Option<f64>>(0)?;
                 stats.oldest_transaction = age.map(|seconds| Duration::from_secs_f64(seconds.max(0.0)));
             }
-            stats.subscriptions = session.query(&sql.lag, &[])?.iter().map(lag).collect::<Result<_, _>>()?;
-            Ok(stats)
-        })
+            Ok((stats, session.query(&sql.lag, &[])?))
+        })?;
+        let subscriptions = rows.iter().map(|row| lag(row, exact_time(row, 7, 8)?)).collect::<Result<_, _>>();
+        stats.subscriptions = subscriptions.map_err(unreadable)?;
+        Ok(stats)
     }
 
     fn tail(&self, pattern: &Pattern, start: &StartPosition) -> Result<Box<dyn provider::Tail>, BackendError> {
         let unavailable = |error: std::io::Error| BackendError::Unavailable(error.to_string());
         let link = Arc::new(Link::start("tail", &self.address, Sync::Later).map_err(unavailable)?);
         let tables = Tables { link, sql: Arc::clone(&self.tables.sql) };
-        Ok(Box::new(Tail::new(tables, self.poll_interval, &self.notifier, pattern, start)?))
+        Ok(Box::new(Tail::new(tables, self.notifier.clone(), pattern, start)?))
     }
 }

@@ -4,51 +4,33 @@ use std::slice;
 use std::sync::Arc;
 
 use eventbroker::provider::{BackendError, EventStore, SendOutcome, StatusChange};
-use eventbroker::query::{Filter, Order, Page};
+use eventbroker::query::{Filter, Page};
 use eventbroker::stats::StoreStats;
-use eventbroker::{Event, EventId, Status};
+use eventbroker::{Event, EventId};
 
-use crate::columns::store_stats;
+use crate::columns::{event_with_progress, id, store_stats};
+use crate::member::Member;
 use crate::postgres::publish::Mirror;
-use crate::postgres::statements::{Select, Tables, event_with_progress, id, storable, unreadable};
+use crate::postgres::statements::{Select, Tables, storable, unreadable};
 
 /// The events of one database.
 #[derive(Debug)]
 pub(crate) struct Store {
     tables: Tables,
-    member: Arc<str>,
+    member: Arc<Member>,
     mirror: Mirror,
 }
 
 impl Store {
-    pub(crate) fn new(tables: &Tables, member: &Arc<str>, mirror: Mirror) -> Self {
-        Self { tables: tables.clone(), member: Arc::clone(member), mirror }
+    pub(crate) fn new(tables: Tables, member: Arc<Member>, mirror: Mirror) -> Self {
+        Self { tables, member, mirror }
     }
 }
 
-/// The select of a filter: it walks an index in the order of ids.
+/// The select of a filter.
 fn select(all: &str, filter: &Filter) -> Select {
-    let mut select = Select::with_condition(all.to_owned(), Vec::new());
-    select.and_if("e.source =", filter.source.map(|source| source.as_str()));
-    select.and_if("e.status =", filter.status.map(|status| status.as_str()));
-    if filter.status.is_some_and(|status| status != Status::Completed) {
-        // The planner takes the partial index only if its condition stands in the text.
-        select.and("e.status <> 'completed'");
-    }
-    select.and_if("e.user_id =", filter.user_id);
-    select.and_if("e.schema =", filter.schema.clone());
-    select.and_if("e.entity =", filter.entity.clone());
-    select.and_if("e.operation =", filter.operation.clone());
-    select.and_if("e.instance_id =", filter.instance_id.clone());
-    select.and_created(">=", filter.created_from);
-    select.and_created("<=", filter.created_to);
-    let (after, order) = match filter.order {
-        Order::OldestFirst => ("e.id >", "e.id ASC"),
-        Order::NewestFirst => ("e.id <", "e.id DESC"),
-    };
-    select.and_if(after, filter.after.as_ref().map(EventId::to_string));
-    select.order_by(order);
-    select.limit(filter.effective_limit());
+    let mut select = Select::new(all);
+    let order = select.filter(filter);
     if filter.created_from.is_some() || filter.created_to.is_some() {
         // The ids come from an index that has the times too, so only the rows of the page are read, however many do not match.
         let (columns, rest) = select.text.split_once(" FROM ").unwrap_or((&select.text, ""));
@@ -71,28 +53,28 @@ impl EventStore for Store {
     fn get(&self, id: &EventId) -> Result<Option<Event>, BackendError> {
         let ids = vec![id.to_string()];
         let rows = self.tables.call(move |session, sql| session.query(&sql.by_id, &[&ids]))?;
-        rows.first().map(event_with_progress).transpose().map_err(|error| unreadable(&error))
+        rows.first().map(event_with_progress).transpose().map_err(unreadable)
     }
 
     fn list(&self, filter: &Filter) -> Result<Page, BackendError> {
         let select = select(&self.tables.sql.select, filter);
         let found = self.tables.call(move |session, _| select.read(session))?;
         let last = found.last().filter(|_| found.len() == filter.effective_limit());
-        let next = last.map(id).transpose().map_err(|error| unreadable(&error))?;
+        let next = last.map(|row| id(row, 0)).transpose().map_err(unreadable)?;
         // A row of another program that is not an event is left out.
         let events = found.iter().filter_map(|row| event_with_progress(row).ok()).collect();
         Ok(Page::new(events, next))
     }
 
     fn update_statuses(&self, changes: &[StatusChange]) -> Result<(), BackendError> {
-        let member = Arc::clone(&self.member);
+        let id = self.member.id.clone();
         let ids: Vec<String> = changes.iter().map(|change| change.id.to_string()).collect();
         let statuses: Vec<&'static str> = changes.iter().map(|change| change.status.as_str()).collect();
         let errors: Vec<Option<String>> = changes.iter().map(|it| it.error.as_deref().map(storable)).collect();
         let retries: Vec<i32> =
             changes.iter().map(|change| change.retry_count.try_into().unwrap_or(i32::MAX)).collect();
         self.tables.call(move |session, sql| {
-            session.query(&sql.record_local_status, &[&&*member, &ids, &statuses, &errors, &retries]).map(drop)
+            session.query(&sql.record_local_status, &[&id, &ids, &statuses, &errors, &retries]).map(drop)
         })
     }
 

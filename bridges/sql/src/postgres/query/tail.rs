@@ -2,13 +2,15 @@
 //! which may be after a higher position. So a tail reads in the order of transactions, up to the oldest one that is still open.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use eventbroker::provider::{self, BackendError};
 use eventbroker::{Event, Pattern, StartPosition};
+use postgres::Row;
 
+use crate::columns::{ReadRow, event_with_progress};
 use crate::notify::{Notified, Notify};
-use crate::postgres::statements::{PROGRESS_COLUMNS, Select, Tables, event_with_progress};
+use crate::postgres::statements::{Select, Tables};
 use crate::postgres::transport::Notifier;
 
 /// The first pause after a notification: the event may be behind a transaction that is about to end.
@@ -18,12 +20,11 @@ const SHORTEST_POLL: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub(crate) struct Tail {
     tables: Tables,
-    poll_interval: Duration,
-    /// Keeps the listener alive, which notifies `notify`.
-    _notifier: Arc<Notifier>,
+    notifier: Arc<Notifier>,
     notify: Arc<Notify>,
     pattern: Pattern,
-    start: StartPosition,
+    /// The time of the oldest event to return.
+    since: Option<SystemTime>,
     /// The last transaction that was read, and the last position in it.
     read_until: (i64, i64),
     /// The current pause between two polls.
@@ -34,8 +35,7 @@ impl Tail {
     /// `tables` has a connection for this tail alone.
     pub(crate) fn new(
         tables: Tables,
-        poll_interval: Duration,
-        notifier: &Arc<Notifier>,
+        notifier: Arc<Notifier>,
         pattern: &Pattern,
         start: &StartPosition,
     ) -> Result<Self, BackendError> {
@@ -59,11 +59,10 @@ impl Tail {
             read_until.ok_or_else(|| BackendError::Refused(format!("the event of {start:?} is not held")))?;
         Ok(Self {
             tables,
-            poll_interval,
             notify: notifier.add_waiter(),
-            _notifier: Arc::clone(notifier),
+            notifier,
             pattern: pattern.clone(),
-            start: start.clone(),
+            since: if let StartPosition::From(time) = start { Some(*time) } else { None },
             read_until,
             pause: SHORTEST_POLL,
         })
@@ -71,19 +70,16 @@ impl Tail {
 
     fn read(&mut self, max: usize) -> Result<Vec<Event>, BackendError> {
         let (transaction, position) = self.read_until;
-        let mut select = Select::with_condition(
-            self.tables.sql.tail.clone(),
-            vec![Box::new(transaction.to_string()), Box::new(position)],
-        );
-        if let StartPosition::From(time) = &self.start {
-            select.and_created(">=", Some(*time));
-        }
+        let mut select =
+            Select::with_condition(&self.tables.sql.tail, vec![Box::new(transaction.to_string()), Box::new(position)]);
+        select.and_created(">=", self.since);
         select.and_matches(&self.pattern);
-        select.order_by("e.xid, e.position");
-        select.limit(max);
+        select.order_and_limit("e.xid, e.position", max);
         let (rows, last) = self.tables.call(move |session, _| {
             let rows = select.read(session)?;
-            let last = rows.last().map(|row| Ok((row.try_get(PROGRESS_COLUMNS)?, row.try_get(PROGRESS_COLUMNS + 1)?)));
+            let last = rows
+                .last()
+                .map(|row| Ok((row.try_get(Row::PROGRESS_COLUMNS)?, row.try_get(Row::PROGRESS_COLUMNS + 1)?)));
             let last: Option<(i64, i64)> = last.transpose()?;
             Ok((rows, last))
         })?;
@@ -107,7 +103,7 @@ impl provider::Tail for Tail {
                 return Ok(Vec::new());
             }
             self.pause = match self.notify.wait((now + self.pause).min(deadline)) {
-                Notified::TimedOut => (self.pause * 2).min(self.poll_interval),
+                Notified::TimedOut => (self.pause * 2).min(self.notifier.poll_interval),
                 _ => SHORTEST_POLL,
             };
         }

@@ -21,6 +21,9 @@ pub(crate) struct Tables {
     pub(crate) sql: Arc<Statements>,
 }
 
+/// Work with a connection, to be done in a call.
+pub(crate) type Work = Box<dyn FnOnce(&mut Session, &Statements) -> Result<(), Error> + Send>;
+
 impl Tables {
     /// Runs `work` on the connection's thread, and waits for it.
     pub(crate) fn call<T: Send + 'static>(

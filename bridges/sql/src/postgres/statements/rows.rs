@@ -1,34 +1,29 @@
 //! An event as a row of the table, and back.
 
-use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
-use eventbroker::dead_letter::DeadLetter;
+use eventbroker::Event;
 use eventbroker::provider::BackendError;
-use eventbroker::{Event, EventId, Status};
 use postgres::Row;
-use postgres::types::ToSql;
+use postgres::types::{ToSql, Type};
 
-use crate::columns::{Columns, Unreadable, errors, metadata_text};
+use crate::columns::{ReadRow, Unreadable, metadata_text};
+use crate::postgres::transport::Value;
 
-/// The columns of an event, in the order in which [`event`] reads them.
+/// The columns of an event, in the order in which `event` reads them.
 macro_rules! event_columns {
     () => {
         "e.id, e.source, e.type, e.payload::text, e.user_id, e.session_id, e.instance_id, e.schema, e.entity, e.operation, \
-         e.created_at, e.created_nanos, e.metadata::text, e.key"
+         e.created_at, e.metadata::text, e.key, e.created_nanos"
     };
 }
-/// The columns of an event and its progress, in the order in which [`event_with_progress`] reads them.
+/// The columns of an event and its progress, in the order in which `event_with_progress` reads them.
 macro_rules! progress_columns {
     () => {
         concat!(event_columns!(), ", e.status, e.retry_count, e.processed_at, e.completed_at, e.error")
     };
 }
 pub(crate) use {event_columns, progress_columns};
-
-/// The number of columns in `event_columns` and in `progress_columns`.
-const EVENT_COLUMNS: usize = 14;
-pub(crate) const PROGRESS_COLUMNS: usize = EVENT_COLUMNS + 5;
 
 /// A time in the microseconds that PostgreSQL keeps, and the nanoseconds behind them.
 pub(crate) fn split_time(time: SystemTime) -> (SystemTime, i16) {
@@ -37,72 +32,28 @@ pub(crate) fn split_time(time: SystemTime) -> (SystemTime, i16) {
     (SystemTime::UNIX_EPOCH + (since - Duration::from_nanos(rest.into())), rest as i16)
 }
 
-/// The values of events, column by column, as `unnest` takes them.
-#[derive(Default)]
-pub(crate) struct Batch<'a> {
-    pub(crate) ids: Vec<String>,
-    sources: Vec<&'a str>,
-    types: Vec<&'a str>,
-    payloads: Vec<Option<&'a str>>,
-    user_ids: Vec<Option<i64>>,
-    session_ids: Vec<Option<&'a str>>,
-    instance_ids: Vec<Option<&'a str>>,
-    schemas: Vec<Option<&'a str>>,
-    entities: Vec<Option<&'a str>>,
-    operations: Vec<Option<&'a str>>,
-    created: Vec<SystemTime>,
-    nanos: Vec<i16>,
-    metadata: Vec<Option<String>>,
-    keys: Vec<Option<&'a str>>,
-}
-
-impl<'a> Batch<'a> {
-    fn push(&mut self, event: &'a Event) {
-        let (created, nanos) = split_time(event.created_at());
-        self.ids.push(event.id().to_string());
-        self.sources.push(event.source().as_str());
-        self.types.push(event.event_type().as_str());
-        self.payloads.push((!event.payload().is_null()).then(|| event.payload().as_str()));
-        self.user_ids.push(event.user_id());
-        self.session_ids.push(event.session_id());
-        self.instance_ids.push(event.instance_id());
-        self.schemas.push(event.schema());
-        self.entities.push(event.entity());
-        self.operations.push(event.operation());
-        self.created.push(created);
-        self.nanos.push(nanos);
-        self.metadata.push(metadata_text(event));
-        self.keys.push(event.key());
+/// The values of the statement `insert`: a column of all events each, and the provider that publishes them.
+pub(crate) fn insert_values<'a>(events: &[&'a Event], origin: Option<&'a str>) -> Vec<Value<'a>> {
+    fn column<'a, T: ToSql + Sync + Send + 'a>(events: &[&'a Event], value: fn(&'a Event) -> T) -> Value<'a> {
+        Box::new(events.iter().map(|event| value(event)).collect::<Vec<T>>())
     }
-
-    /// The values of the statement `insert`.
-    pub(crate) fn values(&'a self, origin: &'a Option<&str>) -> [&'a (dyn ToSql + Sync); 15] {
-        [
-            &self.ids,
-            &self.sources,
-            &self.types,
-            &self.payloads,
-            &self.user_ids,
-            &self.session_ids,
-            &self.instance_ids,
-            &self.schemas,
-            &self.entities,
-            &self.operations,
-            &self.created,
-            &self.nanos,
-            &self.metadata,
-            &self.keys,
-            origin,
-        ]
-    }
-}
-
-impl<'a> FromIterator<&'a Event> for Batch<'a> {
-    fn from_iter<T: IntoIterator<Item = &'a Event>>(events: T) -> Self {
-        let mut batch = Self::default();
-        events.into_iter().for_each(|event| batch.push(event));
-        batch
-    }
+    vec![
+        column(events, |event| event.id().to_string()),
+        column(events, |event| event.source().as_str()),
+        column(events, |event| event.event_type().as_str()),
+        column(events, |event| (!event.payload().is_null()).then(|| event.payload().as_str())),
+        column(events, Event::user_id),
+        column(events, Event::session_id),
+        column(events, Event::instance_id),
+        column(events, Event::schema),
+        column(events, Event::entity),
+        column(events, Event::operation),
+        column(events, |event| split_time(event.created_at()).0),
+        column(events, |event| split_time(event.created_at()).1),
+        column(events, metadata_text),
+        column(events, Event::key),
+        Box::new(origin),
+    ]
 }
 
 /// A text without NUL, which PostgreSQL cannot store.
@@ -110,66 +61,38 @@ pub(crate) fn storable(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }
 
-/// Reads an event whose columns begin at `first`, without its progress.
-pub(crate) fn event(row: &Row, first: usize) -> Result<Event, Unreadable> {
-    let nanos: i16 = get(row, first + 11)?;
-    let created: SystemTime = get(row, first + 10)?;
-    let columns = Columns {
-        id: get(row, first)?,
-        source: get(row, first + 1)?,
-        event_type: get(row, first + 2)?,
-        payload: get(row, first + 3)?,
-        user_id: get(row, first + 4)?,
-        session_id: get(row, first + 5)?,
-        instance_id: get(row, first + 6)?,
-        schema: get(row, first + 7)?,
-        entity: get(row, first + 8)?,
-        operation: get(row, first + 9)?,
-        created_at: created + Duration::from_nanos(nanos.try_into().unwrap_or(0)),
-        metadata: get(row, first + 12)?,
-        key: get(row, first + 13)?,
-    };
-    columns.into_event()
+impl ReadRow for Row {
+    const EVENT_COLUMNS: usize = 14;
+
+    fn text(&self, column: usize) -> Result<Option<String>, Unreadable> {
+        self.try_get(column).map_err(Unreadable::new)
+    }
+
+    fn integer(&self, column: usize) -> Result<Option<i64>, Unreadable> {
+        let integer = match *self.columns()[column].type_() {
+            Type::INT2 => self.try_get::<_, Option<i16>>(column).map(|number| number.map(i64::from)),
+            Type::INT4 => self.try_get::<_, Option<i32>>(column).map(|number| number.map(i64::from)),
+            _ => self.try_get(column),
+        };
+        integer.map_err(Unreadable::new)
+    }
+
+    fn time(&self, column: usize) -> Result<Option<SystemTime>, Unreadable> {
+        self.try_get(column).map_err(Unreadable::new)
+    }
+
+    fn created_at(&self, first: usize) -> Result<Option<SystemTime>, Unreadable> {
+        exact_time(self, first + 10, first + 13)
+    }
 }
 
-/// Reads an event with its progress from a select that begins with `progress_columns`.
-pub(crate) fn event_with_progress(row: &Row) -> Result<Event, Unreadable> {
-    let status = parsed::<Status>(&get::<String>(row, EVENT_COLUMNS)?)?;
-    let retries: i32 = get(row, EVENT_COLUMNS + 1)?;
-    let (processed, completed) = (get(row, EVENT_COLUMNS + 2)?, get(row, EVENT_COLUMNS + 3)?);
-    let error = get(row, EVENT_COLUMNS + 4)?;
-    Ok(event(row, 0)?.with_progress(status, retries.try_into().unwrap_or(0), processed, completed, error))
-}
-
-/// Reads the id of an event from the first column.
-pub(crate) fn id(row: &Row) -> Result<EventId, Unreadable> {
-    parsed(&get::<String>(row, 0)?)
-}
-
-/// Reads a dead letter from a row of the statement `dead_letters`.
-pub(crate) fn dead_letter(row: &Row) -> Result<DeadLetter, Unreadable> {
-    const FIRST: usize = PROGRESS_COLUMNS;
-    let reason: String = get(row, FIRST + 2)?;
-    let name: String = get(row, FIRST + 1)?;
-    let number = get::<i64>(row, FIRST)? as u64;
-    let mut letter = DeadLetter::new(number, event_with_progress(row)?, name, parsed(&reason)?);
-    letter.attempts = get::<i32>(row, FIRST + 3)?.try_into().unwrap_or(0);
-    letter.dead_at = get(row, FIRST + 4)?;
-    letter.errors = errors(&get::<String>(row, FIRST + 5)?)?;
-    letter.first_failed_at = letter.errors.first().map_or(letter.dead_at, |first| first.at);
-    letter.requeues = get::<i32>(row, FIRST + 6)?.try_into().unwrap_or(0);
-    Ok(letter)
+/// Reads a time to the nanosecond.
+pub(crate) fn exact_time(row: &Row, time: usize, nanos: usize) -> Result<Option<SystemTime>, Unreadable> {
+    let nanos = Duration::from_nanos(row.number(nanos)?);
+    Ok(row.time(time)?.map(|time| time + nanos))
 }
 
 /// The error of a row that another program has written or changed.
-pub(crate) fn unreadable(problem: &Unreadable) -> BackendError {
+pub(crate) fn unreadable(problem: Unreadable) -> BackendError {
     BackendError::Unavailable(format!("PostgreSQL: a row can't be read: {problem}"))
-}
-
-fn get<'a, T: postgres::types::FromSql<'a>>(row: &'a Row, column: usize) -> Result<T, Unreadable> {
-    row.try_get(column).map_err(Unreadable::new)
-}
-
-fn parsed<T: FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, Unreadable> {
-    text.parse().map_err(Unreadable::new)
 }

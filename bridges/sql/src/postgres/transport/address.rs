@@ -10,7 +10,7 @@ use postgres::{Client, Config, Error, NoTls};
 
 #[cfg(feature = "tls")]
 use super::tls;
-use crate::OpenError;
+use crate::settings::OpenError;
 
 /// How long connecting may take.
 const CONNECT: Duration = Duration::from_secs(5);

@@ -26,6 +26,14 @@ pub(crate) enum Sync {
     Later,
 }
 
+/// A value to bind.
+pub(crate) type Value<'a> = Box<dyn ToSql + std::marker::Sync + Send + 'a>;
+
+/// The values as a statement takes them.
+pub(crate) fn references<'a>(values: &'a [Value<'_>]) -> Vec<&'a (dyn ToSql + std::marker::Sync)> {
+    values.iter().map(|value| &**value as &(dyn ToSql + std::marker::Sync)).collect()
+}
+
 /// A connection, and the statements that it has prepared.
 pub(crate) struct Session {
     pub(crate) client: Client,

@@ -6,30 +6,27 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
-use std::thread;
+use std::sync::mpsc::{Sender, channel, sync_channel};
 use std::time::Duration;
 
 use eventbroker::provider::BackendError;
-use parking_lot::Mutex;
 use postgres::Error;
 
 use super::address::Address;
 use super::connection::{Session, Sync};
 use super::error::{backend_error, is_lost};
+use super::thread::Thread;
 
 /// How long a caller waits for an answer. Longer than the server's own limit on a statement.
 pub(crate) const CALL_LIMIT: Duration = Duration::from_secs(15);
-/// How long a drop waits for the end of the thread. If the server does not answer, the thread ends when the system gives up the connection.
-const END_LIMIT: Duration = Duration::from_secs(1);
-
 type Job = Box<dyn FnOnce(&mut Worker) + Send>;
 
-/// A handle on the thread. The thread ends when the handle is dropped.
+/// A handle on the thread, which ends when the handle is dropped.
 #[derive(Debug)]
 pub(crate) struct Link {
-    jobs: Option<Sender<Job>>,
-    ended: Mutex<Receiver<()>>,
+    // Dropped first, so that the thread ends.
+    jobs: Sender<Job>,
+    _thread: Thread,
 }
 
 /// The state of the thread.
@@ -43,16 +40,9 @@ impl Link {
     /// Starts the thread. It connects at the first call.
     pub(crate) fn start(name: &str, address: &Arc<Address>, sync: Sync) -> std::io::Result<Self> {
         let (jobs, queue) = channel::<Job>();
-        let (end, ended) = sync_channel::<()>(0);
         let mut worker = Worker { address: Arc::clone(address), sync, session: None };
-        thread::Builder::new().name(format!("eventbroker-pg-{name}")).spawn(move || {
-            for job in queue {
-                job(&mut worker);
-            }
-            drop(worker);
-            drop(end);
-        })?;
-        Ok(Self { jobs: Some(jobs), ended: Mutex::new(ended) })
+        let thread = Thread::start(name, move || queue.into_iter().for_each(|job| job(&mut worker)))?;
+        Ok(Self { jobs, _thread: thread })
     }
 
     /// Runs `work` on the thread, and waits for it at most `limit`.
@@ -88,18 +78,8 @@ impl Link {
     }
 
     fn post(&self, job: Job) {
-        if let Some(jobs) = &self.jobs {
-            // If the thread has panicked, the caller's wait ends at once.
-            let _ = jobs.send(job);
-        }
-    }
-}
-
-impl Drop for Link {
-    fn drop(&mut self) {
-        self.jobs = None;
-        // Nothing is ever sent: the channel closes when the thread ends.
-        let _ = self.ended.lock().recv_timeout(END_LIMIT);
+        // If the thread has panicked, the caller's wait ends at once.
+        let _ = self.jobs.send(job);
     }
 }
 

@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use eventbroker::provider::BackendError;
-use parking_lot::Mutex;
 use postgres::Error;
 use postgres::fallible_iterator::FallibleIterator;
 
@@ -15,6 +13,7 @@ use super::address::Address;
 use super::connection::{Session, Sync};
 use super::error::backend_error;
 use super::notifier::Waiters;
+use super::thread::Thread;
 
 /// How soon the listener sees a stop without a notification. Each wait wakes the machine twice.
 const WAIT: Duration = Duration::from_millis(500);
@@ -22,14 +21,11 @@ const WAIT: Duration = Duration::from_millis(500);
 const RECONNECT_AFTER: Duration = Duration::from_secs(1);
 /// The time between two checks of the connection, which may have been cut silently.
 const CHECK_EVERY: Duration = Duration::from_secs(5);
-/// How long a drop waits for the end of the thread. A thread that is connecting ends later.
-const END_LIMIT: Duration = Duration::from_secs(1);
-
 /// A handle on the thread. The thread ends when the handle is dropped.
 #[derive(Debug)]
 pub(crate) struct Listener {
     stop: Arc<AtomicBool>,
-    ended: Mutex<Receiver<()>>,
+    _thread: Option<Thread>,
 }
 
 struct Receiving {
@@ -43,7 +39,6 @@ struct Receiving {
 impl Listener {
     pub(crate) fn start(address: &Arc<Address>, channel: &str, table: &str, waiters: &Arc<Waiters>) -> Self {
         let stop = Arc::<AtomicBool>::default();
-        let (end, ended) = sync_channel(0);
         let receiving = Receiving {
             address: Arc::clone(address),
             channel: channel.to_owned(),
@@ -51,12 +46,11 @@ impl Listener {
             waiters: Arc::clone(waiters),
             stop: Arc::clone(&stop),
         };
-        if let Err(error) =
-            thread::Builder::new().name("eventbroker-pg-listen".to_owned()).spawn(move || receiving.run(end))
-        {
+        let thread = Thread::start("listen", move || receiving.run());
+        let thread = thread.inspect_err(|error| {
             tracing::warn!(%error, "the thread for notifications could not be started: events of others are found by polling");
-        }
-        Self { stop, ended: Mutex::new(ended) }
+        });
+        Self { stop, _thread: thread.ok() }
     }
 
     /// Asks the thread to end.
@@ -68,13 +62,11 @@ impl Listener {
 impl Drop for Listener {
     fn drop(&mut self) {
         self.stop();
-        // Nothing is ever sent: the channel closes when the thread ends.
-        let _ = self.ended.lock().recv_timeout(END_LIMIT);
     }
 }
 
 impl Receiving {
-    fn run(self, _end: SyncSender<()>) {
+    fn run(&self) {
         while !self.stop.load(Ordering::SeqCst) {
             if let Err(error) = self.listen() {
                 tracing::debug!(%error, "the connection for notifications was lost");

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use postgres::Error;
@@ -37,40 +38,30 @@ impl Waiters {
 /// Sends notifications, and receives those of others once `listen` was called.
 #[derive(Debug)]
 pub(crate) struct Notifier {
-    waiters: Arc<Waiters>,
-    address: Arc<Address>,
     channel: String,
     table: String,
+    /// The longest wait without a notification.
+    pub(crate) poll_interval: Duration,
+    waiters: Arc<Waiters>,
+    address: Arc<Address>,
     listener: OnceLock<Listener>,
     /// A notification waits to be sent.
     is_pending: Arc<AtomicBool>,
     link: Arc<Link>,
 }
 
-/// One notification.
-pub(crate) struct Notice {
-    channel: String,
-    payload: String,
-}
-
-impl Notice {
-    pub(crate) fn send(&self, session: &mut Session) -> Result<(), Error> {
-        session.execute("SELECT pg_notify($1, $2)", &[&self.channel, &self.payload]).map(drop)
-    }
-}
-
 impl Notifier {
     /// Sends through `link` on `channel`, for the tables of `table`.
-    pub(crate) fn new(address: &Arc<Address>, link: &Arc<Link>, channel: &str, table: &str) -> Self {
-        Self {
-            waiters: Arc::default(),
-            address: Arc::clone(address),
-            channel: channel.to_owned(),
-            table: table.to_owned(),
-            listener: OnceLock::new(),
-            is_pending: Arc::default(),
-            link: Arc::clone(link),
-        }
+    pub(crate) fn new(
+        address: Arc<Address>,
+        link: Arc<Link>,
+        channel: &str,
+        table: &str,
+        poll_interval: Duration,
+    ) -> Self {
+        let (channel, table, waiters) = (channel.to_owned(), table.to_owned(), Arc::default());
+        let (listener, is_pending) = (OnceLock::new(), Arc::default());
+        Self { channel, table, poll_interval, waiters, address, listener, is_pending, link }
     }
 
     /// A `Notify` for one waiting thread.
@@ -88,13 +79,14 @@ impl Notifier {
         self.waiters.has_others.store(has_others, Ordering::Relaxed);
     }
 
-    /// The notification that this instance has joined, so that the others send notifications from now on.
-    pub(crate) fn joined(&self) -> Notice {
-        self.notice(" joined")
+    /// Sends the notification that this instance has joined, so that the others send notifications from now on.
+    pub(crate) fn send_joined(&self) -> impl FnOnce(&mut Session) -> Result<(), Error> + Send + use<> {
+        self.send(" joined")
     }
 
-    fn notice(&self, suffix: &str) -> Notice {
-        Notice { channel: self.channel.clone(), payload: format!("{}{suffix}", self.table) }
+    fn send(&self, suffix: &str) -> impl FnOnce(&mut Session) -> Result<(), Error> + Send + use<> {
+        let (channel, payload) = (self.channel.clone(), format!("{}{suffix}", self.table));
+        move |session| session.execute("SELECT pg_notify($1, $2)", &[&channel, &payload]).map(drop)
     }
 
     /// Notifies the threads of this process.
@@ -109,10 +101,10 @@ impl Notifier {
         if !self.waiters.has_others.load(Ordering::Relaxed) || self.is_pending.swap(true, Ordering::SeqCst) {
             return;
         }
-        let (is_pending, notice) = (Arc::clone(&self.is_pending), self.notice(""));
+        let (is_pending, send) = (Arc::clone(&self.is_pending), self.send(""));
         self.link.hint(move |session| {
             is_pending.store(false, Ordering::SeqCst);
-            session.map_or(Ok(()), |session| notice.send(session))
+            session.map_or(Ok(()), send)
         });
     }
 }
@@ -122,8 +114,8 @@ impl Drop for Notifier {
         if let Some(listener) = self.listener.get() {
             listener.stop();
             // The listener sees the stop sooner if it receives a notification.
-            let notice = self.notice(" left");
-            self.link.hint(move |session| session.map_or(Ok(()), |session| notice.send(session)));
+            let send = self.send(" left");
+            self.link.hint(move |session| session.map_or(Ok(()), send));
         }
     }
 }

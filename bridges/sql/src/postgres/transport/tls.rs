@@ -8,7 +8,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::OpenError;
+use crate::settings::OpenError;
 
 pub(crate) type Connector = MakeRustlsConnect;
 

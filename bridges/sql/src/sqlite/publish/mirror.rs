@@ -8,23 +8,24 @@ use eventbroker::provider::{self, BackendError, SendOutcome};
 use rusqlite::{OptionalExtension, Transaction, params_from_iter};
 
 use crate::backlog::Backlog;
+use crate::columns::event;
+use crate::member::Member;
 use crate::notify::Notify;
-use crate::sqlite::statements::{Tables, event, values};
+use crate::sqlite::statements::{Tables, values};
 use crate::sqlite::transport::Sync;
 
 /// Stores events.
 #[derive(Debug, Clone)]
 pub(crate) struct Mirror {
-    tables: Tables,
-    member: Arc<str>,
+    tables: Arc<Tables>,
+    member: Arc<Member>,
     backlog: Arc<Backlog>,
     notify: Arc<Notify>,
 }
 
 impl Mirror {
-    pub(crate) fn new(tables: &Tables, member: &Arc<str>, backlog: &Arc<Backlog>, notify: &Arc<Notify>) -> Self {
-        let (member, backlog, notify) = (Arc::clone(member), Arc::clone(backlog), Arc::clone(notify));
-        Self { tables: tables.clone(), member, backlog, notify }
+    pub(crate) fn new(tables: Arc<Tables>, member: Arc<Member>, backlog: Arc<Backlog>, notify: Arc<Notify>) -> Self {
+        Self { tables, member, backlog, notify }
     }
 
     /// Stores a batch and notifies the ingest.
@@ -40,12 +41,12 @@ impl Mirror {
         let refusal = self.backlog.refusal();
         let mut outcomes = Vec::with_capacity(batch.len());
         for new in batch {
-            if refusal.is_none() && insert.execute(params_from_iter(values(new, Some(&self.member))))? > 0 {
+            if refusal.is_none() && insert.execute(params_from_iter(values(new, Some(&self.member.id))))? > 0 {
                 outcomes.push(SendOutcome::Held);
                 continue;
             }
             // An event that was stored before is not refused while the backlog is full.
-            let known = by_id.query_row([new.id().to_string()], |row| event(row, 0)).optional()?;
+            let known = by_id.query_row([new.id().to_string()], |row| Ok(event(row, 0)?)).optional()?;
             outcomes.push(match (known, &refusal) {
                 (Some(known), _) if known.same_content(new) => SendOutcome::Known,
                 (None, Some(refusal)) => refusal.clone(),

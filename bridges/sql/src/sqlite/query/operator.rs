@@ -4,25 +4,24 @@ use std::sync::Arc;
 
 use eventbroker::dead_letter::{DeadLetter, DeadLetterFilter};
 use eventbroker::provider::{self, BackendError, Replay, Replayed};
-use eventbroker::stats::{BackEndStats, SubscriptionLag};
+use eventbroker::stats::BackEndStats;
 use eventbroker::{EventId, Pattern, StartPosition};
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::tail::Tail;
-use crate::OpenError;
+use crate::columns::{ReadRow, dead_letter, id, lag};
+use crate::member::Member;
 use crate::notify::Notify;
-use crate::settings::Settings;
-use crate::sqlite::statements::{Select, Tables, dead_letter, execute, id_at, time, time_text};
+use crate::settings::OpenError;
+use crate::sqlite::statements::{Select, Tables, execute};
 use crate::sqlite::transport::{Reader, Sync};
-use crate::subscriptions::LocalSubscriptions;
 
 /// Answers operators.
 #[derive(Debug)]
 pub(crate) struct Operator {
-    tables: Tables,
-    settings: Arc<Settings>,
-    local: Arc<LocalSubscriptions>,
+    tables: Arc<Tables>,
+    member: Arc<Member>,
     notify: Arc<Notify>,
     reader: Reader,
 }
@@ -31,20 +30,14 @@ pub(crate) struct Operator {
 type Found = Result<(i64, Vec<(i64, EventId)>), String>;
 
 impl Operator {
-    pub(crate) fn new(
-        tables: &Tables,
-        settings: &Arc<Settings>,
-        local: &Arc<LocalSubscriptions>,
-        notify: &Arc<Notify>,
-    ) -> Result<Self, OpenError> {
-        let (reader, tables, settings) = (tables.file.reader()?, tables.clone(), Arc::clone(settings));
-        Ok(Self { tables, settings, local: Arc::clone(local), notify: Arc::clone(notify), reader })
+    pub(crate) fn new(tables: Arc<Tables>, member: Arc<Member>, notify: Arc<Notify>) -> Result<Self, OpenError> {
+        Ok(Self { reader: tables.file.reader()?, tables, member, notify })
     }
 
     /// Finds the events of a replay, oldest first.
     fn find(&self, reader: &Connection, replay: &Replay) -> rusqlite::Result<Found> {
-        let (sql, name, group) = (&self.tables.sql, &replay.subscription, &self.settings.consumer_group);
-        let instance = self.local.instance_of(name).unwrap_or_default();
+        let (sql, name, group) = (&self.tables.sql, &replay.subscription, &self.member.settings.consumer_group);
+        let instance = self.member.subscriptions.instance_of(name).unwrap_or_default();
         let known: Option<(i64, String)> = reader
             .prepare_cached(&sql.subscription)?
             .query_row(params![group, name, instance], |row| Ok((row.get(0)?, row.get(1)?)))
@@ -52,22 +45,16 @@ impl Operator {
         let Some((subscription, pattern)) = known else {
             return Ok(Err(format!("there is no subscription {name:?} in the group {group:?}")));
         };
-        let mut select = Select::with_condition(sql.replayable.clone(), vec![Value::Integer(subscription)]);
+        let mut select = Select::with_condition(&sql.replayable, vec![Value::Integer(subscription)]);
         for (condition, id) in [("e.position >", &replay.after), ("e.position <=", &replay.until)] {
             let Some(id) = id else { continue };
             let Some(position) = self.tables.position(reader, id)? else {
                 return Ok(Err(format!("the event {id} is not held")));
             };
-            select.and_if(condition, Some(position));
+            select.and_number(condition, Some(position));
         }
-        select.and_if("e.created_at >=", replay.from.map(time_text));
-        select.and_if("e.created_at <=", replay.to.map(time_text));
-        // A pattern in the table was parsed when it was registered.
-        let own = Pattern::parse(&pattern).ok();
-        own.iter().chain(&replay.event_type).for_each(|pattern| select.and_matches(pattern));
-        select.order_by("e.position");
-        select.limit(replay.limit);
-        let found = select.read(reader, |row| Ok((row.get(0)?, id_at(row, 1)?)))?;
+        select.filter_replay(replay, &pattern);
+        let found = select.read(reader, |row| Ok((row.get(0)?, id(row, 1)?)))?;
         Ok(Ok((subscription, found)))
     }
 
@@ -80,28 +67,12 @@ impl Operator {
     }
 }
 
-fn lag(row: &Row<'_>) -> rusqlite::Result<SubscriptionLag> {
-    let mut lag = SubscriptionLag::default();
-    (lag.group, lag.name, lag.pattern) = (row.get(0)?, row.get(1)?, row.get(3)?);
-    lag.instance = Some(row.get::<_, String>(2)?).filter(|instance| !instance.is_empty());
-    let count = |column: usize| row.get::<_, i64>(column).map(|count| count as u64);
-    (lag.ready, lag.leased, lag.dead) = (count(4)?, count(5)?, count(6)?);
-    lag.oldest_ready = time(row, 7)?;
-    Ok(lag)
-}
-
 impl provider::Operator for Operator {
     fn dead_letters(&self, filter: &DeadLetterFilter) -> Result<Vec<DeadLetter>, BackendError> {
-        let group = Value::Text(self.settings.consumer_group.clone());
-        let mut select = Select::with_condition(self.tables.sql.dead_letters.clone(), vec![group]);
-        select.and_if("d.dead_letter >", filter.after.map(|after| after as i64));
-        select.and_if("s.name =", filter.name.clone());
-        select.and_if("d.reason =", filter.reason.map(|reason| reason.as_str().to_owned()));
-        select.and_if("e.id =", filter.event_id.as_ref().map(EventId::to_string));
-        filter.event_type.iter().for_each(|pattern| select.and_matches(pattern));
-        select.order_by("d.dead_letter");
-        select.limit(filter.effective_limit());
-        self.reader.read(|reader| select.read(reader, dead_letter))
+        let group = Value::Text(self.member.settings.consumer_group.clone());
+        let mut select = Select::with_condition(&self.tables.sql.dead_letters, vec![group]);
+        select.filter_dead_letters(filter);
+        self.reader.read(|reader| select.read(reader, |row| Ok(dead_letter(row)?)))
     }
 
     fn requeue(&self, dead_letters: &[u64]) -> Result<Vec<u64>, BackendError> {
@@ -109,7 +80,7 @@ impl provider::Operator for Operator {
             let mut requeued = Vec::new();
             let mut requeue = transaction.prepare_cached(&self.tables.sql.requeue)?;
             for number in dead_letters {
-                let values = params![self.settings.consumer_group, *number as i64];
+                let values = params![self.member.settings.consumer_group, *number as i64];
                 let row = requeue.query_row(values, |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
                 if let Some((position, counts)) = row {
                     self.reopen(transaction, position, counts)?;
@@ -125,7 +96,7 @@ impl provider::Operator for Operator {
     fn purge(&self, dead_letters: &[u64]) -> Result<u64, BackendError> {
         self.tables.file.write(Sync::Later, |transaction| {
             let mut purge = transaction.prepare_cached(&self.tables.sql.purge)?;
-            let group = &self.settings.consumer_group;
+            let group = &self.member.settings.consumer_group;
             let purged = dead_letters.iter().map(|number| purge.execute(params![group, *number as i64]));
             purged.sum::<rusqlite::Result<usize>>().map(|purged| purged as u64)
         })
@@ -164,16 +135,20 @@ impl provider::Operator for Operator {
             };
             let mut stats = BackEndStats::default();
             let totals = |row: &Row<'_>| Ok((row.get::<_, i64>(0)? as u64, row.get::<_, i64>(1)? as u64));
-            (stats.dead_letters, stats.newest_dead_letter) =
-                reader.prepare_cached(&sql.count_dead_letters)?.query_row([&self.settings.consumer_group], totals)?;
+            (stats.dead_letters, stats.newest_dead_letter) = reader
+                .prepare_cached(&sql.count_dead_letters)?
+                .query_row([&self.member.settings.consumer_group], totals)?;
             stats.dead_letters_expired = counter("dead_letters_expired")?;
             stats.subscriptions_expired = counter("subscriptions_expired")?;
-            stats.subscriptions = reader.prepare_cached(&sql.lag)?.query_map([], lag)?.collect::<Result<_, _>>()?;
+            stats.subscriptions = reader
+                .prepare_cached(&sql.lag)?
+                .query_map([], |row| Ok(lag(row, row.time(7)?)?))?
+                .collect::<Result<_, _>>()?;
             Ok(stats)
         })
     }
 
     fn tail(&self, pattern: &Pattern, start: &StartPosition) -> Result<Box<dyn provider::Tail>, BackendError> {
-        Ok(Box::new(Tail::new(&self.tables, pattern, start)?))
+        Ok(Box::new(Tail::new(self.tables.clone(), pattern, start)?))
     }
 }

@@ -5,57 +5,31 @@ use std::slice;
 use std::sync::Arc;
 
 use eventbroker::provider::{BackendError, EventStore, SendOutcome, StatusChange};
-use eventbroker::query::{Filter, Order, Page};
+use eventbroker::query::{Filter, Page};
 use eventbroker::stats::StoreStats;
-use eventbroker::{Event, EventId, Status};
+use eventbroker::{Event, EventId};
 use rusqlite::{OptionalExtension, params};
 
-use crate::OpenError;
-use crate::columns::store_stats;
+use crate::columns::{event_with_progress, id, store_stats};
+use crate::member::Member;
+use crate::settings::OpenError;
 use crate::sqlite::publish::Mirror;
-use crate::sqlite::statements::{Select, Tables, event_with_progress, id, time_text};
+use crate::sqlite::statements::{Select, Tables};
 use crate::sqlite::transport::{Reader, Sync, backend_error};
 
 /// The events of one file.
 #[derive(Debug)]
 pub(crate) struct Store {
-    tables: Tables,
-    member: Arc<str>,
+    tables: Arc<Tables>,
+    member: Arc<Member>,
     mirror: Mirror,
     reader: Reader,
 }
 
 impl Store {
-    pub(crate) fn new(tables: &Tables, member: &Arc<str>, mirror: &Mirror) -> Result<Self, OpenError> {
-        let (reader, tables) = (tables.file.reader()?, tables.clone());
-        Ok(Self { tables, member: Arc::clone(member), mirror: mirror.clone(), reader })
+    pub(crate) fn new(tables: Arc<Tables>, member: Arc<Member>, mirror: Mirror) -> Result<Self, OpenError> {
+        Ok(Self { reader: tables.file.reader()?, tables, member, mirror })
     }
-}
-
-/// The select of a filter: it walks an index in the order of ids.
-fn select(all: &str, filter: &Filter) -> Select {
-    let mut select = Select::new(all);
-    select.and_if("e.source =", filter.source.map(|source| source.as_str().to_owned()));
-    select.and_if("e.status =", filter.status.map(|status| status.as_str().to_owned()));
-    select.and_if("e.user_id =", filter.user_id);
-    select.and_if("e.schema =", filter.schema.clone());
-    select.and_if("e.entity =", filter.entity.clone());
-    select.and_if("e.operation =", filter.operation.clone());
-    select.and_if("e.instance_id =", filter.instance_id.clone());
-    select.and_if("e.created_at >=", filter.created_from.map(time_text));
-    select.and_if("e.created_at <=", filter.created_to.map(time_text));
-    if filter.status.is_some_and(|status| status != Status::Completed) {
-        // The planner takes the partial index only if its condition stands in the text.
-        select.and("e.status <> 'completed'");
-    }
-    let (after, order) = match filter.order {
-        Order::OldestFirst => ("e.id >", "e.id ASC"),
-        Order::NewestFirst => ("e.id <", "e.id DESC"),
-    };
-    select.and_if(after, filter.after.as_ref().map(EventId::to_string));
-    select.order_by(order);
-    select.limit(filter.effective_limit());
-    select
 }
 
 impl EventStore for Store {
@@ -71,15 +45,16 @@ impl EventStore for Store {
     fn get(&self, id: &EventId) -> Result<Option<Event>, BackendError> {
         self.reader.read(|reader| {
             let mut by_id = reader.prepare_cached(&self.tables.sql.by_id)?;
-            by_id.query_row([id.to_string()], event_with_progress).optional()
+            by_id.query_row([id.to_string()], |row| Ok(event_with_progress(row)?)).optional()
         })
     }
 
     fn list(&self, filter: &Filter) -> Result<Page, BackendError> {
-        let select = select(&self.tables.sql.select, filter);
-        let found = self.reader.read(|reader| select.read(reader, |row| Ok((id(row), event_with_progress(row)))))?;
+        let mut select = Select::new(&self.tables.sql.select);
+        select.filter(filter);
+        let found = self.reader.read(|reader| select.read(reader, |row| Ok((id(row, 0), event_with_progress(row)))))?;
         let last = found.last().filter(|_| found.len() == filter.effective_limit());
-        let next = last.map(|(id, _)| id.as_ref().cloned().map_err(backend_error)).transpose()?;
+        let next = last.map(|(id, _)| id.clone().map_err(|error| backend_error(&error.into()))).transpose()?;
         // A row of another program that is not an event is left out.
         let events = found.into_iter().filter_map(|(_, event)| event.ok()).collect();
         Ok(Page::new(events, next))
@@ -91,7 +66,7 @@ impl EventStore for Store {
             let mut record = transaction.prepare_cached(&self.tables.sql.record_local_status)?;
             for change in changes {
                 let (id, status) = (change.id.to_string(), change.status.as_str());
-                let values = params![id, self.member, status, change.error, change.retry_count];
+                let values = params![id, self.member.id, status, change.error, change.retry_count];
                 positions.extend(record.query_row(values, |row| row.get::<_, i64>(0)).optional()?);
             }
             self.tables.refresh_statuses(transaction, &positions)

@@ -1,31 +1,33 @@
 //! Follows the events as they come. SQLite has one writer at a time, so positions are committed in order: no event appears behind a
 //! position that was read.
 
+use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use eventbroker::provider::{self, BackendError};
 use eventbroker::{Event, Pattern, StartPosition};
 use rusqlite::Connection;
-use rusqlite::types::Value;
 
-use crate::sqlite::statements::{Select, Tables, event_with_progress, id, time_text};
+use crate::columns::{event_with_progress, id};
+use crate::sqlite::statements::{Select, Tables};
 use crate::sqlite::transport::{Watcher, backend_error};
 
 /// Reads on from a position.
 #[derive(Debug)]
 pub(crate) struct Tail {
-    tables: Tables,
+    tables: Arc<Tables>,
     reader: Connection,
     watcher: Watcher,
-    /// The first two values are set for each read: the bounds of the positions.
-    select: Select,
+    pattern: Pattern,
+    /// The time of the oldest event to return.
+    since: Option<SystemTime>,
     /// The last position that was read.
     position: i64,
 }
 
 impl Tail {
-    pub(crate) fn new(tables: &Tables, pattern: &Pattern, start: &StartPosition) -> Result<Self, BackendError> {
+    pub(crate) fn new(tables: Arc<Tables>, pattern: &Pattern, start: &StartPosition) -> Result<Self, BackendError> {
         let reader = tables.file.connect_reader().map_err(|error| BackendError::Unavailable(error.to_string()))?;
         let position = match start {
             StartPosition::New => tables.last_position(&reader).map(Some),
@@ -34,23 +36,20 @@ impl Tail {
         };
         let position = position.map_err(|error| backend_error(&error))?;
         let position = position.ok_or_else(|| BackendError::Refused(format!("the event of {start:?} is not held")))?;
-        let since = if let StartPosition::From(time) = start { time_text(*time) } else { String::new() };
-        let mut select = Select::with_condition(
-            format!("{} WHERE e.position > ?1 AND e.position <= ?2 AND e.created_at >= ?3", tables.sql.select),
-            vec![Value::Null, Value::Null, Value::Text(since)],
-        );
-        select.and_matches(pattern);
-        select.order_by("e.position");
-        Ok(Self { tables: tables.clone(), reader, watcher: Watcher::default(), select, position })
+        let since = if let StartPosition::From(time) = start { Some(*time) } else { None };
+        Ok(Self { tables, reader, watcher: Watcher::default(), pattern: pattern.clone(), since, position })
     }
 
     fn read(&mut self, max: usize) -> rusqlite::Result<Vec<Event>> {
         let reader = self.reader.unchecked_transaction()?;
         let last = self.tables.last_position(&reader)?;
-        let mut select = self.select.clone();
-        (select.values[0], select.values[1]) = (self.position.into(), last.into());
-        select.limit(max);
-        let rows = select.read(&reader, |row| Ok((id(row), event_with_progress(row))))?;
+        let mut select = Select::new(&self.tables.sql.select);
+        select.and_number("e.position >", Some(self.position));
+        select.and_number("e.position <=", Some(last));
+        select.and_created(">=", self.since);
+        select.and_matches(&self.pattern);
+        select.order_and_limit("e.position", max);
+        let rows = select.read(&reader, |row| Ok((id(row, 0), event_with_progress(row))))?;
         self.position = match rows.last().filter(|_| rows.len() == max) {
             Some((Ok(id), _)) => self.tables.position(&reader, id)?.unwrap_or(last),
             _ => last,

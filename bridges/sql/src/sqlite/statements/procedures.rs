@@ -1,24 +1,23 @@
 //! The steps that take several statements. Each runs in the transaction of its caller.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use eventbroker::EventId;
 use rusqlite::{Connection, OptionalExtension, Params, Transaction, params};
 
 use super::Statements;
-use super::rows::time_text;
+use crate::columns::time_text;
 use crate::sqlite::transport::DatabaseFile;
 
 /// The state of a dead delivery, as in `schema.sql`.
 const DEAD: i64 = 3;
 
 /// The tables of one file: the file, and the statements on them.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Tables {
-    pub(crate) file: Arc<DatabaseFile>,
-    pub(crate) sql: Arc<Statements>,
+    pub(crate) file: DatabaseFile,
+    pub(crate) sql: Statements,
 }
 
 /// Runs a statement that is prepared once. Returns the number of changed rows.

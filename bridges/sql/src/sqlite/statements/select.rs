@@ -1,68 +1,51 @@
-//! A select whose conditions depend on a request, with its values.
+//! The selects of SQLite.
+
+use std::time::SystemTime;
 
 use eventbroker::Pattern;
 use rusqlite::types::Value;
 use rusqlite::{Connection, Row, params_from_iter};
 
 use super::pattern::{columns, condition};
+use crate::columns::time_text;
 use crate::pattern::PatternColumns;
+use crate::select::{self, Dialect};
 
-/// A select, and the values of its parameters.
-#[derive(Debug, Clone)]
-pub(crate) struct Select {
-    text: String,
-    /// What joins the next condition.
-    join: &'static str,
-    pub(crate) values: Vec<Value>,
+pub(crate) type Select = select::Select<Sql>;
+
+/// SQLite's dialect.
+pub(crate) struct Sql;
+
+impl Dialect for Sql {
+    type Value = Value;
+
+    const PARAMETER: char = '?';
+    const PATTERN_CASTS: [&str; 4] = [""; 4];
+    const CREATED: &str = "e.created_at";
+
+    fn text(text: String) -> Value {
+        text.into()
+    }
+
+    fn number(number: i64) -> Value {
+        number.into()
+    }
+
+    fn created(time: SystemTime) -> Vec<Value> {
+        vec![time_text(time).into()]
+    }
+
+    fn pattern(pattern: &Pattern) -> [Value; 4] {
+        let PatternColumns { final_rest, dots, glob, literals } = columns(pattern);
+        [final_rest.into(), (dots as i64).into(), glob.into(), literals.into()]
+    }
+
+    fn condition() -> String {
+        condition("e.type")
+    }
 }
 
 impl Select {
-    /// A select without a condition.
-    pub(crate) fn new(text: &str) -> Self {
-        Self { text: text.to_owned(), join: " WHERE ", values: Vec::new() }
-    }
-
-    /// A select that ends in a condition, and its first values.
-    pub(crate) fn with_condition(text: String, values: Vec<Value>) -> Self {
-        Self { text, join: " AND ", values }
-    }
-
-    pub(crate) fn and(&mut self, condition: &str) {
-        self.text.push_str(self.join);
-        self.text.push_str(condition);
-        self.join = " AND ";
-    }
-
-    /// Adds a condition that ends in a value, if there is one.
-    pub(crate) fn and_if(&mut self, condition: &str, value: Option<impl Into<Value>>) {
-        if let Some(value) = value {
-            self.values.push(value.into());
-            self.and(&format!("{condition} ?{}", self.values.len()));
-        }
-    }
-
-    /// Adds the condition that the type of `e` matches a pattern.
-    pub(crate) fn and_matches(&mut self, pattern: &Pattern) {
-        let PatternColumns { final_rest, dots, glob, literals } = columns(pattern);
-        let first = self.values.len() + 1;
-        self.values.extend([final_rest.into(), (dots as i64).into(), glob.into(), literals.into()]);
-        let [rest, dots, glob, literals] = [first, first + 1, first + 2, first + 3];
-        self.and(&format!(
-            "EXISTS (SELECT 1 FROM (SELECT ?{rest} AS final_rest, ?{dots} AS dots, ?{glob} AS glob, ?{literals} AS literals) s \
-             WHERE {})",
-            condition("e.type")
-        ));
-    }
-
-    pub(crate) fn order_by(&mut self, order: &str) {
-        self.text.push_str(&format!(" ORDER BY {order}"));
-    }
-
-    pub(crate) fn limit(&mut self, limit: usize) {
-        self.values.push(Value::Integer(limit as i64));
-        self.text.push_str(&format!(" LIMIT ?{}", self.values.len()));
-    }
-
     /// Reads all rows.
     pub(crate) fn read<T>(
         &self,

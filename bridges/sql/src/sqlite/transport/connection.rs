@@ -8,7 +8,7 @@ use eventbroker::provider::BackendError;
 use parking_lot::Mutex;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
-use crate::OpenError;
+use crate::settings::OpenError;
 
 /// How long a statement waits for another process.
 const BUSY_LIMIT: Duration = Duration::from_secs(5);

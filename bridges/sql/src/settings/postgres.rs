@@ -2,9 +2,8 @@
 
 use eventbroker_bridge_kit::settings::{Settings as _, Url};
 
-use crate::OpenError;
 use crate::names::TableName;
-use crate::settings::{Notifications, Settings};
+use crate::settings::{Notifications, OpenError, Settings};
 
 /// The settings of a provider on a PostgreSQL database.
 #[derive(Debug, Clone)]
