@@ -1,6 +1,5 @@
 //! The NATS bridge against real servers. Tests that measure or change their whole process are in `tests/alone`.
 
-mod begun_anew;
 mod cluster;
 mod conformance;
 mod credentials;
@@ -18,6 +17,7 @@ mod partitions;
 mod piled_up;
 mod reading;
 mod restart;
+mod rooms;
 mod statuses;
 mod support;
 #[cfg(feature = "tls")]
