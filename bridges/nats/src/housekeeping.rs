@@ -3,12 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use eventbroker::provider::BackendError;
 use serde_json::json;
 
 use crate::jetstream::api::api;
 use crate::jetstream::kv::{self, AT, BOOT, CLOCK, DEAD, FAILED, LEASE, STATUS, SUBSCRIPTION, USED};
-use crate::jetstream::{Get, KeyValue, Layout, ServerClock, message, stream};
+use crate::jetstream::{Get, KeyValue, Layout, Result, ServerClock, message, stream};
 use crate::membership::{DEAD_AFTER, age};
 use crate::query::first_open;
 use crate::settings::Nats;
@@ -33,13 +32,13 @@ pub(crate) struct Housekeeping {
 
 impl Housekeeping {
     /// Creates removed streams, records and consumers again.
-    pub(crate) async fn restore(&self, session: &Session) -> Result<(), BackendError> {
+    pub(crate) async fn restore(&self, session: &Session) -> Result<()> {
         stream::restore(session, &self.settings, &self.layout, &self.kv).await?;
         self.subscriptions.restore(session).await
     }
 
     /// One run.
-    pub(crate) async fn run(&self, session: &Session) -> Result<(), BackendError> {
+    pub(crate) async fn run(&self, session: &Session) -> Result<()> {
         let (kv, settings) = (&self.kv, &*self.settings);
         let now = self.clock.read(session, kv).await?;
         let dead_after = settings.lease_time.saturating_mul(DEAD_AFTER);
@@ -59,12 +58,7 @@ impl Housekeeping {
     }
 
     /// Removes subscriptions that are unused or whose provider is dead, and takes over changes of those that this provider serves.
-    async fn subscriptions(
-        &self,
-        session: &Session,
-        now: SystemTime,
-        dead_after: Duration,
-    ) -> Result<(), BackendError> {
+    async fn subscriptions(&self, session: &Session, now: SystemTime, dead_after: Duration) -> Result<()> {
         let Self { kv, subscriptions, settings, .. } = self;
         let known = subscriptions::all(session, kv).await?;
         let used = kv.get_all(session, known.iter().map(|(durable, _)| kv.key(USED, durable))).await?;
@@ -94,13 +88,7 @@ impl Housekeeping {
     }
 
     /// Removes the expired records of a kind, and returns their number.
-    async fn expire(
-        &self,
-        session: &Session,
-        kind: &str,
-        now: SystemTime,
-        kept: Duration,
-    ) -> Result<u64, BackendError> {
+    async fn expire(&self, session: &Session, kind: &str, now: SystemTime, kept: Duration) -> Result<u64> {
         let stream = &self.kv.stream;
         let filter = self.kv.key(kind, ">");
         let mut count = 0;
@@ -115,7 +103,7 @@ impl Housekeeping {
     }
 
     /// Removes messages that every subscription has handled, if the stream comes near a limit.
-    async fn trim(&self, session: &Session) -> Result<(), BackendError> {
+    async fn trim(&self, session: &Session) -> Result<()> {
         let Self { settings, layout, kv, .. } = self;
         let Some(info) = stream::info(session, &layout.stream).await? else { return Ok(()) };
         let number = |name: &str| stream::state(&info, name);

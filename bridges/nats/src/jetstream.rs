@@ -15,6 +15,7 @@ pub(crate) mod scan;
 pub(crate) mod stream;
 
 pub(crate) use ack::Ack;
+pub(crate) use api::Result;
 pub(crate) use clock::ServerClock;
 pub(crate) use consumer::{Consumer, ConsumerInfo};
 pub(crate) use kv::KeyValue;

@@ -7,7 +7,6 @@ use std::time::{Duration, SystemTime};
 
 use std::hash::{BuildHasher as _, RandomState};
 
-use eventbroker::provider::BackendError;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +14,7 @@ use crate::jetstream::api::cut_off;
 use crate::jetstream::kv::{self, BOOT, NAME, USED};
 use crate::jetstream::message::{self, Stored};
 use crate::jetstream::names::token;
-use crate::jetstream::{KeyValue, NewMessage, ServerClock, StoredMessage};
+use crate::jetstream::{KeyValue, NewMessage, Result, ServerClock, StoredMessage};
 use crate::subscriptions::Subscriptions;
 use crate::transport::{Runtime, Session};
 
@@ -42,7 +41,7 @@ struct MemberState {
     /// The number of the record of the name.
     name_number: u64,
     /// The result of the last heartbeat that nobody waited for: whether this member has the name.
-    last_result: Option<Result<bool, BackendError>>,
+    last_result: Option<Result<bool>>,
 }
 
 /// This provider as a member.
@@ -88,7 +87,7 @@ impl Membership {
     }
 
     /// Joins with the name of an instance. False if another member has it.
-    pub(crate) fn join(self: &Arc<Self>, runtime: &Runtime, name: &str) -> Result<bool, BackendError> {
+    pub(crate) fn join(self: &Arc<Self>, runtime: &Runtime, name: &str) -> Result<bool> {
         self.state.lock().name_number = 0;
         let (member, wanted) = (Arc::clone(self), name.to_owned());
         let is_ours = runtime.call(move |session| async move { member.beat_as(&session, &wanted).await })?;
@@ -99,7 +98,7 @@ impl Membership {
     }
 
     /// Records that the members of a subscription are one more, before this provider serves it.
-    pub(crate) async fn announce(&self, session: &Session, durable: &str) -> Result<(), BackendError> {
+    pub(crate) async fn announce(&self, session: &Session, durable: &str) -> Result<()> {
         let mut durables = self.subscriptions.durables();
         durables.push(durable.to_owned());
         self.kv.put_all(session, vec![(self.kv.key(USED, durable), Vec::new()), self.record(durables)]).await
@@ -112,7 +111,7 @@ impl Membership {
     }
 
     /// Sends a heartbeat. False if another member has the name of the instance.
-    pub(crate) async fn heartbeat(&self, session: &Session) -> Result<bool, BackendError> {
+    pub(crate) async fn heartbeat(&self, session: &Session) -> Result<bool> {
         let name = self.state.lock().name.clone();
         self.beat_as(session, &name).await
     }
@@ -133,11 +132,11 @@ impl Membership {
     }
 
     /// The result of the last posted heartbeat.
-    pub(crate) fn last_result(&self) -> Result<bool, BackendError> {
+    pub(crate) fn last_result(&self) -> Result<bool> {
         self.state.lock().last_result.take().unwrap_or(Ok(true))
     }
 
-    async fn beat_as(&self, session: &Session, name: &str) -> Result<bool, BackendError> {
+    async fn beat_as(&self, session: &Session, name: &str) -> Result<bool> {
         let kv = &self.kv;
         let durables = self.subscriptions.durables();
         let used = durables.iter().map(|durable| NewMessage::new(kv.key(USED, durable), Vec::new()));
@@ -178,7 +177,7 @@ impl Membership {
     }
 
     /// Whether no other living member serves a subscription.
-    pub(crate) async fn is_alone(&self, session: &Session, durable: &str) -> Result<bool, BackendError> {
+    pub(crate) async fn is_alone(&self, session: &Session, durable: &str) -> Result<bool> {
         let now = self.clock.read(session, &self.kv).await?;
         let own = self.kv.key(BOOT, &self.boot);
         let serves = |entry: &StoredMessage| {
@@ -190,7 +189,7 @@ impl Membership {
     }
 
     /// Removes the name and the heartbeat of this provider.
-    pub(crate) async fn leave(&self, session: &Session) -> Result<(), BackendError> {
+    pub(crate) async fn leave(&self, session: &Session) -> Result<()> {
         let (kv, name) = (&self.kv, self.state.lock().name.clone());
         let key = kv.key(NAME, &token(&name));
         // A last heartbeat may come between.
@@ -211,12 +210,7 @@ pub(crate) fn age(now: SystemTime, entry: &StoredMessage) -> Duration {
 }
 
 /// The number of providers whose last heartbeat is younger than `leases` of their leases.
-pub(crate) async fn living(
-    session: &Session,
-    kv: &KeyValue,
-    clock: &ServerClock,
-    leases: u32,
-) -> Result<usize, BackendError> {
+pub(crate) async fn living(session: &Session, kv: &KeyValue, clock: &ServerClock, leases: u32) -> Result<usize> {
     let now = clock.read(session, kv).await?;
     kv.remove(session, [clock.key.clone()]).await?;
     let lives = |entry: &&StoredMessage| {

@@ -17,7 +17,7 @@ use serde_json::json;
 
 use crate::jetstream::api::api;
 use crate::jetstream::kv::{self, AGAIN, DEAD, LEASE, OWNERS, SUBSCRIPTION, USED};
-use crate::jetstream::{Consumer, KeyValue, Layout, consumer, message, names, stream};
+use crate::jetstream::{Consumer, KeyValue, Layout, Result, consumer, message, names, stream};
 use crate::transport::Session;
 
 /// The record of a subscription.
@@ -105,20 +105,24 @@ impl SubscriptionRecord {
         self.consumers(layout, kv, durable).split_off(1)
     }
 
-    /// The records of the earlier generations of consumers, with the last message that each counts for.
-    fn earlier_generations(&self) -> impl Iterator<Item = (u64, Self)> {
-        let other = self.earlier.iter().filter(|it| it.changes != self.changes);
-        other.map(|it| (it.until, Self { changes: it.changes, pattern: it.pattern.clone(), ..self.clone() }))
+    /// The consumers of all generations.
+    pub(crate) fn all_consumers(&self, layout: &Layout, kv: &KeyValue, durable: &str) -> Vec<Consumer> {
+        let generations = self.earlier.iter().map(|it| it.changes).filter(|it| *it != self.changes);
+        let earlier = generations.map(|changes| Self { changes, ..self.clone() });
+        let earlier = earlier.flat_map(|record| record.event_consumers(layout, kv, durable));
+        self.consumers(layout, kv, durable).into_iter().chain(earlier).collect()
     }
 
-    /// The consumers of all generations, with the last message that each counts for.
-    pub(crate) fn all_consumers(&self, layout: &Layout, kv: &KeyValue, durable: &str) -> Vec<(u64, Consumer)> {
-        let present = self.consumers(layout, kv, durable).into_iter().map(|it| (u64::MAX, it));
-        let earlier = self.earlier_generations().flat_map(|(until, record)| {
-            let consumers = record.event_consumers(layout, kv, durable);
-            consumers.into_iter().map(move |it| (until, it))
-        });
-        present.chain(earlier).collect()
+    /// Refuses a subscription with consumers of an earlier generation. That version of the bridge drops them when their messages are handled.
+    pub(crate) fn check_generation(&self) -> Result<()> {
+        let Self { name, earlier, changes, .. } = self;
+        match earlier.iter().find(|it| it.changes != *changes) {
+            Some(EarlierPattern { pattern, .. }) => Err(BackendError::Refused(format!(
+                "the subscription {name:?} has messages for its earlier pattern {pattern}, in consumers of an earlier version of this bridge: \
+                 run that version until they are handled, or remove the subscription"
+            ))),
+            None => Ok(()),
+        }
     }
 
     /// The record in the stream of a creation time: no message of another stream was seen.
@@ -211,7 +215,7 @@ impl Subscriptions {
     }
 
     /// Reads the record of a subscription that this provider serves. False if it had changed.
-    pub(crate) async fn is_current(&self, session: &Session, durable: &str) -> Result<bool, BackendError> {
+    pub(crate) async fn is_current(&self, session: &Session, durable: &str) -> Result<bool> {
         let known = self.local.lock().values().find(|it| it.durable == durable).map(|it| it.record.clone());
         let (number, record) = self.kv.read(session, &self.kv.key(SUBSCRIPTION, durable)).await?;
         let is_current = number == 0 || known.is_none_or(|known| known == record);
@@ -233,7 +237,7 @@ impl Subscriptions {
         durable: &str,
         mut new: SubscriptionRecord,
         may_change: bool,
-    ) -> Result<Result<SubscriptionRecord, String>, BackendError> {
+    ) -> Result<Result<SubscriptionRecord, String>> {
         let (kv, key) = (&self.kv, self.kv.key(SUBSCRIPTION, durable));
         let created_at = stream::created_at(session, &self.layout.stream).await?;
         loop {
@@ -252,7 +256,7 @@ impl Subscriptions {
                 Some(known) if known.pattern != new.pattern && !may_change => return Ok(Err(known.pattern)),
                 Some(known) => {
                     let mut record = known.in_stream(&created_at);
-                    self.end_earlier_consumers(session, durable, &mut record).await?;
+                    record.check_generation()?;
                     if record.pattern != new.pattern {
                         // Both patterns match before the new one counts, so that the server skips no message.
                         let mut wider = record.clone();
@@ -273,36 +277,12 @@ impl Subscriptions {
         }
     }
 
-    /// Removes the consumers that an earlier version made for earlier patterns. An error if one of them still has messages to handle.
-    async fn end_earlier_consumers(
-        &self,
-        session: &Session,
-        durable: &str,
-        record: &mut SubscriptionRecord,
-    ) -> Result<(), BackendError> {
-        for (until, earlier) in record.earlier_generations() {
-            let consumers = earlier.event_consumers(&self.layout, &self.kv, durable);
-            let infos = consumer::infos(session, &consumers).await?;
-            if let Some((open, _)) = consumers.iter().zip(infos).find(|(_, info)| !info.has_handled(until)) {
-                return Err(BackendError::Refused(format!(
-                    "the subscription {:?} has messages for its earlier pattern {}, in the consumer {:?} of an earlier version of this bridge: \
-                     let that version handle them, or remove the subscription",
-                    earlier.name, earlier.pattern, open.name
-                )));
-            }
-            consumer::remove_all(session, &consumers).await?;
-        }
-        record.earlier.retain(|it| it.changes == record.changes);
-        Ok(())
-    }
-
     /// Removes a subscription with its backlog. False if it was not known.
-    pub(crate) async fn forget(&self, session: &Session, durable: &str) -> Result<bool, BackendError> {
+    pub(crate) async fn forget(&self, session: &Session, durable: &str) -> Result<bool> {
         let kv = &self.kv;
         let Some(entry) = kv.get(session, &kv.key(SUBSCRIPTION, durable)).await? else { return Ok(false) };
         let record: SubscriptionRecord = kv::read(&entry).unwrap_or_default();
-        let consumers = record.all_consumers(&self.layout, kv, durable);
-        consumer::remove_all(session, &consumers.into_iter().map(|(_, it)| it).collect::<Vec<_>>()).await?;
+        consumer::remove_all(session, &record.all_consumers(&self.layout, kv, durable)).await?;
         let dead = format!("{}.{durable}", names::token(&record.group));
         for filter in [
             format!("{}.>", kv.key(AGAIN, durable)),
@@ -322,7 +302,7 @@ impl Subscriptions {
         session: &Session,
         durable: &str,
         record: &SubscriptionRecord,
-    ) -> Result<(), BackendError> {
+    ) -> Result<()> {
         let Some(until) = record.earlier.iter().map(|it| it.until).max() else { return Ok(()) };
         let consumers = record.event_consumers(&self.layout, &self.kv, durable);
         if consumer::infos(session, &consumers).await?.iter().any(|info| !info.has_handled(until)) {
@@ -342,7 +322,7 @@ impl Subscriptions {
     }
 
     /// Makes the records and the consumers of the served subscriptions again, which were removed.
-    pub(crate) async fn restore(&self, session: &Session) -> Result<(), BackendError> {
+    pub(crate) async fn restore(&self, session: &Session) -> Result<()> {
         let created_at = stream::created_at(session, &self.layout.stream).await?;
         for (_, LocalSubscription { durable, record, .. }) in self.local() {
             let key = self.kv.key(SUBSCRIPTION, &durable);
@@ -362,7 +342,7 @@ impl Subscriptions {
 }
 
 /// The records of all subscriptions, with their durable names.
-pub(crate) async fn all(session: &Session, kv: &KeyValue) -> Result<Vec<(String, SubscriptionRecord)>, BackendError> {
+pub(crate) async fn all(session: &Session, kv: &KeyValue) -> Result<Vec<(String, SubscriptionRecord)>> {
     let prefix = kv.key(SUBSCRIPTION, "");
     let known = kv.all(session, &format!("{SUBSCRIPTION}.>")).await?;
     let durable = |subject: &Subject| subject.as_str().strip_prefix(&prefix).map(str::to_owned);

@@ -6,14 +6,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_nats::Subject;
-use eventbroker::provider::BackendError;
 use futures_channel::oneshot;
 use futures_util::future::{Either, select};
 
 use super::pull_buffer::{Begun, Pull, PullBuffer};
 use super::pull_state::PulledMessage;
 use crate::jetstream::api::{cut_off, unavailable};
-use crate::jetstream::{Consumer, DeliveryInfo, KeyValue, StoredMessage};
+use crate::jetstream::{Consumer, DeliveryInfo, KeyValue, Result, StoredMessage};
 use crate::membership::Membership;
 use crate::partitions::{Effect, Event};
 use crate::settle::{GivenBack, HeldMessages, RedeliveryInfo, give_back, redelivery_infos};
@@ -44,7 +43,7 @@ impl Puller {
     }
 
     /// Gives deliveries back to the server, and waits for that.
-    pub(crate) fn give_back(&self, back: Vec<GivenBack>) -> Result<(), BackendError> {
+    pub(crate) fn give_back(&self, back: Vec<GivenBack>) -> Result<()> {
         if back.is_empty() {
             return Ok(());
         }
@@ -71,7 +70,7 @@ impl Puller {
         });
     }
 
-    async fn pull_one(self: &Arc<Self>, session: &Session, pull: &Pull) -> Result<(), BackendError> {
+    async fn pull_one(self: &Arc<Self>, session: &Session, pull: &Pull) -> Result<()> {
         let Pull { consumer, batch } = pull;
         let Some((inbox, begun)) = self.buffer.begin_to_read(session, &consumer.id) else { return Ok(()) };
         if let Some(begun) = begun {
@@ -91,7 +90,7 @@ impl Puller {
         consumer: &Arc<Consumer>,
         inbox: Subject,
         begun: Begun,
-    ) -> Result<(), BackendError> {
+    ) -> Result<()> {
         let Begun { stopped, was_read, effect } = begun;
         let pulled = session.conn.subscribe(&inbox).await.ok_or_else(cut_off)?;
         let (puller, next) = (Arc::clone(self), session.clone());
@@ -178,7 +177,7 @@ impl Puller {
         session: &Session,
         consumer: &Consumer,
         messages: Vec<Incoming>,
-    ) -> Result<Vec<PulledMessage>, BackendError> {
+    ) -> Result<Vec<PulledMessage>> {
         let fresh = Instant::now();
         let mut arrived = Vec::with_capacity(messages.len());
         let mut again = Vec::new();

@@ -5,12 +5,11 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use eventbroker::provider::BackendError;
 use futures_util::future::try_join_all;
 
 use super::pull_loop::Puller;
 use crate::jetstream::ack::{NAK, ack_all};
-use crate::jetstream::{Ack, Consumer, ConsumerInfo, Scan, Start, consumer};
+use crate::jetstream::{Ack, Consumer, ConsumerInfo, Result, Scan, Start, consumer};
 use crate::partitions::Event;
 use crate::transport::Session;
 
@@ -25,11 +24,7 @@ impl Puller {
     /// Gives deliveries that are not in hand back to the server, which delivers them again at once, before newer messages. Returns their
     /// numbers. The server does not say whose a delivery is; so this is for the only member of a subscription, or the owner of the consumer,
     /// who takes back the deliveries of other members as well.
-    pub(super) async fn recover(
-        &self,
-        session: &Session,
-        consumer: &Arc<Consumer>,
-    ) -> Result<HashSet<u64>, BackendError> {
+    pub(super) async fn recover(&self, session: &Session, consumer: &Arc<Consumer>) -> Result<HashSet<u64>> {
         let nothing = Ok(HashSet::new());
         let Some(info) = consumer::info(session, consumer).await? else { return nothing };
         let ConsumerInfo { delivered, deliveries, floor, open, .. } = info;
@@ -98,7 +93,7 @@ impl Puller {
     }
 
     /// Counts the unsettled messages of a partition that are in other hands.
-    pub(super) async fn count(&self, session: &Session, consumer: &Consumer) -> Result<(), BackendError> {
+    pub(super) async fn count(&self, session: &Session, consumer: &Consumer) -> Result<()> {
         let Some(round) = self.buffer.round(&consumer.id) else { return Ok(()) };
         let before = self.ordered_here(consumer);
         // A consumer that does not exist waits for nothing.

@@ -3,9 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use eventbroker::provider::BackendError;
-
-use super::api::{cut_off, unavailable};
+use super::api::{Result, cut_off, unavailable};
 use super::consumer;
 use super::message::DeliveryInfo;
 use crate::transport::Session;
@@ -31,7 +29,7 @@ pub(crate) struct Ack {
 
 /// Sends acknowledgements, and waits until the server has processed them. The server takes those of a consumer in order, so only the last one of
 /// each consumer asks for an answer.
-pub(crate) async fn ack_all(session: &Session, acks: &[Ack]) -> Result<(), BackendError> {
+pub(crate) async fn ack_all(session: &Session, acks: &[Ack]) -> Result<()> {
     let acks = known_to_server(session, acks).await?;
     // Mostly one consumer.
     let mut last: Vec<(&str, usize)> = Vec::new();
@@ -63,7 +61,7 @@ pub(crate) async fn ack_all(session: &Session, acks: &[Ack]) -> Result<(), Backe
 
 /// Leaves out the acknowledgements of deliveries that the server has forgotten in a crash. The server does not answer them; it delivers these
 /// messages again, and the new deliveries are acknowledged.
-async fn known_to_server<'a>(session: &Session, acks: &'a [Ack]) -> Result<Vec<&'a Ack>, BackendError> {
+async fn known_to_server<'a>(session: &Session, acks: &'a [Ack]) -> Result<Vec<&'a Ack>> {
     let is_early = |ack: &Ack| ack.generation != session.generation;
     let mut delivered: HashMap<&str, u64> = HashMap::new();
     for ack in acks.iter().filter(|ack| is_early(ack)) {

@@ -13,6 +13,9 @@ pub(crate) const CONSUMER_NOT_FOUND: u64 = 10_014;
 /// The status of a request that no subscriber received.
 pub(super) const NO_RESPONDERS: u16 = 503;
 
+/// A result whose error goes to the broker.
+pub(crate) type Result<T, E = BackendError> = std::result::Result<T, E>;
+
 /// A refusal of the API.
 #[derive(Debug, Clone)]
 pub(crate) struct ApiError {
@@ -44,11 +47,7 @@ pub(crate) fn cut_off() -> BackendError {
 }
 
 /// Sends a request of the API and returns the answer.
-pub(crate) async fn api(
-    session: &Session,
-    verb: &str,
-    request: &Value,
-) -> Result<Result<Value, ApiError>, BackendError> {
+pub(crate) async fn api(session: &Session, verb: &str, request: &Value) -> Result<Result<Value, ApiError>> {
     let payload = if request.is_null() { String::new() } else { request.to_string() };
     let answer = session.conn.request(&format!("$JS.API.{verb}"), payload.as_bytes());
     session.conn.send().map_err(unavailable)?;

@@ -2,10 +2,9 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use eventbroker::provider::BackendError;
 use parking_lot::Mutex;
 
-use super::api::unavailable;
+use super::api::{Result, unavailable};
 use super::kv::{CLOCK, KeyValue};
 use super::message::{self, Get, StoredMessage};
 use crate::transport::Session;
@@ -47,7 +46,7 @@ impl ServerClock {
     }
 
     /// Reads the clock: stores a message and returns its time.
-    pub(crate) async fn read(&self, session: &Session, kv: &KeyValue) -> Result<SystemTime, BackendError> {
+    pub(crate) async fn read(&self, session: &Session, kv: &KeyValue) -> Result<SystemTime> {
         let number = kv.put(session, &self.key, Vec::new()).await?;
         let stored = message::get(session, &kv.stream, Get::Number(number)).await?;
         let stored = stored.ok_or_else(|| unavailable("a message that was just stored is not there"))?;

@@ -8,7 +8,7 @@ use eventbroker::provider::BackendError;
 use futures_util::future::{join_all, try_join_all};
 use serde_json::{Value, json};
 
-use super::api::{ApiError, api, nanos};
+use super::api::{ApiError, Result, api, nanos};
 use super::names;
 use super::scan::Start;
 use crate::transport::Session;
@@ -95,11 +95,7 @@ impl ConsumerInfo {
 }
 
 /// The configuration and the state of a consumer, as the API shows them; `None` if it does not exist.
-pub(crate) async fn config_and_state(
-    session: &Session,
-    stream: &str,
-    name: &str,
-) -> Result<Option<Value>, BackendError> {
+pub(crate) async fn config_and_state(session: &Session, stream: &str, name: &str) -> Result<Option<Value>> {
     match api(session, &format!("CONSUMER.INFO.{stream}.{name}"), &Value::Null).await? {
         Ok(info) => Ok(Some(info)),
         Err(error) if error.is_not_found() => Ok(None),
@@ -108,7 +104,7 @@ pub(crate) async fn config_and_state(
 }
 
 /// The state of a consumer; `None` if it does not exist.
-pub(crate) async fn info(session: &Session, consumer: &Consumer) -> Result<Option<ConsumerInfo>, BackendError> {
+pub(crate) async fn info(session: &Session, consumer: &Consumer) -> Result<Option<ConsumerInfo>> {
     Ok(config_and_state(session, &consumer.stream, &consumer.name).await?.as_ref().map(ConsumerInfo::of))
 }
 
@@ -116,14 +112,14 @@ pub(crate) async fn info(session: &Session, consumer: &Consumer) -> Result<Optio
 pub(crate) async fn infos(
     session: &Session,
     consumers: impl IntoIterator<Item = &Consumer>,
-) -> Result<Vec<ConsumerInfo>, BackendError> {
+) -> Result<Vec<ConsumerInfo>> {
     let answers = join_all(consumers.into_iter().map(|it| info(session, it))).await;
     answers.into_iter().map(|it| it.map(Option::unwrap_or_default)).collect()
 }
 
 /// Creates missing consumers. Existing ones get the filters of the new ones in addition to theirs, and an `ack_wait` of at least `lease`, so that
 /// the member with the longest lease can keep it.
-pub(crate) async fn ensure_all(session: &Session, consumers: &[Consumer], lease: Duration) -> Result<(), BackendError> {
+pub(crate) async fn ensure_all(session: &Session, consumers: &[Consumer], lease: Duration) -> Result<()> {
     for some in consumers.chunks(AT_A_TIME) {
         try_join_all(some.iter().map(|it| ensure(session, it, nanos(lease)))).await?;
     }
@@ -131,7 +127,7 @@ pub(crate) async fn ensure_all(session: &Session, consumers: &[Consumer], lease:
 }
 
 /// [`ensure_all`] for one consumer, with the lease in nanoseconds.
-pub(crate) async fn ensure(session: &Session, consumer: &Consumer, lease: u64) -> Result<(), BackendError> {
+pub(crate) async fn ensure(session: &Session, consumer: &Consumer, lease: u64) -> Result<()> {
     let mut config = match config_and_state(session, &consumer.stream, &consumer.name).await? {
         Some(mut known) => known["config"].take(),
         None => {
@@ -154,7 +150,7 @@ pub(crate) async fn ensure(session: &Session, consumer: &Consumer, lease: u64) -
 }
 
 /// Sets the filters of an existing consumer to its own, without earlier ones.
-pub(crate) async fn narrow(session: &Session, consumer: &Consumer) -> Result<(), BackendError> {
+pub(crate) async fn narrow(session: &Session, consumer: &Consumer) -> Result<()> {
     let Some(mut known) = config_and_state(session, &consumer.stream, &consumer.name).await? else { return Ok(()) };
     let mut config = known["config"].take();
     if filters_of(&config) == consumer.filters {
@@ -183,7 +179,7 @@ pub(super) fn set_filters(config: &mut Value, filters: &[String]) {
     }
 }
 
-async fn store(session: &Session, consumer: &Consumer, config: Value) -> Result<(), BackendError> {
+async fn store(session: &Session, consumer: &Consumer, config: Value) -> Result<()> {
     let Consumer { stream, name, .. } = consumer;
     let request = json!({ "stream_name": stream, "config": config });
     api(session, &format!("CONSUMER.DURABLE.CREATE.{stream}.{name}"), &request).await??;
@@ -191,7 +187,7 @@ async fn store(session: &Session, consumer: &Consumer, config: Value) -> Result<
 }
 
 /// Removes consumers, those that exist.
-pub(crate) async fn remove_all(session: &Session, consumers: &[Consumer]) -> Result<(), BackendError> {
+pub(crate) async fn remove_all(session: &Session, consumers: &[Consumer]) -> Result<()> {
     let remove =
         async |it: &Consumer| match api(session, &format!("CONSUMER.DELETE.{}.{}", it.stream, it.name), &Value::Null)
             .await?

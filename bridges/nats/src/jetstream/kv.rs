@@ -2,11 +2,10 @@
 //! of instances, dead letters, redeliveries, and the statuses that do not follow from the consumers.
 
 use eventbroker::EventId;
-use eventbroker::provider::BackendError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::api::{cut_off, unavailable};
+use super::api::{Result, cut_off, unavailable};
 use super::message::{self, Get, NewMessage, Stored, StoredMessage};
 use super::names::token;
 use super::scan;
@@ -53,7 +52,7 @@ impl KeyValue {
         self.key(kind, &token(&id.to_string()))
     }
 
-    pub(crate) async fn get(&self, session: &Session, key: &str) -> Result<Option<StoredMessage>, BackendError> {
+    pub(crate) async fn get(&self, session: &Session, key: &str) -> Result<Option<StoredMessage>> {
         message::get(session, &self.stream, Get::Last(key.to_owned())).await
     }
 
@@ -61,41 +60,31 @@ impl KeyValue {
         &self,
         session: &Session,
         keys: impl IntoIterator<Item = String>,
-    ) -> Result<Vec<Option<StoredMessage>>, BackendError> {
+    ) -> Result<Vec<Option<StoredMessage>>> {
         let wanted: Vec<Get> = keys.into_iter().map(Get::Last).collect();
         message::get_all(session, &self.stream, &wanted).await
     }
 
     /// The value of a key, and its number: the default and 0 if there is none. A value of another form counts as the default.
-    pub(crate) async fn read<T: DeserializeOwned + Default>(
-        &self,
-        session: &Session,
-        key: &str,
-    ) -> Result<(u64, T), BackendError> {
+    pub(crate) async fn read<T: DeserializeOwned + Default>(&self, session: &Session, key: &str) -> Result<(u64, T)> {
         let found = self.get(session, key).await?;
         let number = found.as_ref().map_or(0, |entry| entry.sequence);
         Ok((number, found.as_ref().and_then(read).unwrap_or_default()))
     }
 
     /// Sets the value of a key, and returns its number.
-    pub(crate) async fn put(&self, session: &Session, key: &str, value: Vec<u8>) -> Result<u64, BackendError> {
+    pub(crate) async fn put(&self, session: &Session, key: &str, value: Vec<u8>) -> Result<u64> {
         message::publish(session, NewMessage::new(key.to_owned(), value)).await?.number()
     }
 
-    pub(crate) async fn put_all(&self, session: &Session, values: Vec<(String, Vec<u8>)>) -> Result<(), BackendError> {
+    pub(crate) async fn put_all(&self, session: &Session, values: Vec<(String, Vec<u8>)>) -> Result<()> {
         let messages = values.into_iter().map(|(key, value)| NewMessage::new(key, value));
         let stored = message::publish_all(session, messages.collect()).await?;
         stored.into_iter().try_for_each(|stored| stored.number().map(drop))
     }
 
     /// Sets the value of a key whose last number is `last`; 0 stands for no value. `None` if another member was faster.
-    pub(crate) async fn replace(
-        &self,
-        session: &Session,
-        key: &str,
-        last: u64,
-        value: Vec<u8>,
-    ) -> Result<Option<u64>, BackendError> {
+    pub(crate) async fn replace(&self, session: &Session, key: &str, last: u64, value: Vec<u8>) -> Result<Option<u64>> {
         self.replace_all(session, vec![(key.to_owned(), last, value)]).await?.pop().ok_or_else(cut_off)
     }
 
@@ -104,7 +93,7 @@ impl KeyValue {
         &self,
         session: &Session,
         values: Vec<(String, u64, Vec<u8>)>,
-    ) -> Result<Vec<Option<u64>>, BackendError> {
+    ) -> Result<Vec<Option<u64>>> {
         let message = |(key, last, value)| NewMessage::new(key, value).behind(last);
         let messages = values.into_iter().map(message).collect::<Result<Vec<_>, _>>()?;
         let number = |stored| match stored {
@@ -120,7 +109,7 @@ impl KeyValue {
         session: &Session,
         key: &str,
         mut change: impl FnMut(&mut T) -> R,
-    ) -> Result<R, BackendError>
+    ) -> Result<R>
     where
         T: Clone + Default + PartialEq + Serialize + DeserializeOwned,
     {
@@ -143,11 +132,7 @@ impl KeyValue {
     }
 
     /// Removes the values of keys, those that exist.
-    pub(crate) async fn remove(
-        &self,
-        session: &Session,
-        keys: impl IntoIterator<Item = String>,
-    ) -> Result<(), BackendError> {
+    pub(crate) async fn remove(&self, session: &Session, keys: impl IntoIterator<Item = String>) -> Result<()> {
         for found in self.get_all(session, keys).await?.into_iter().flatten() {
             message::delete(session, &self.stream, found.sequence).await?;
         }
@@ -155,7 +140,7 @@ impl KeyValue {
     }
 
     /// The values of a kind of key, `KIND.>`, or of a narrower filter.
-    pub(crate) async fn all(&self, session: &Session, kind: &str) -> Result<Vec<StoredMessage>, BackendError> {
+    pub(crate) async fn all(&self, session: &Session, kind: &str) -> Result<Vec<StoredMessage>> {
         scan::all(session, &self.stream, &format!("{}.{kind}", self.prefix)).await
     }
 
@@ -163,7 +148,7 @@ impl KeyValue {
         self.key(COUNT, name)
     }
 
-    pub(crate) async fn count(&self, session: &Session, counter: &str, more: u64) -> Result<(), BackendError> {
+    pub(crate) async fn count(&self, session: &Session, counter: &str, more: u64) -> Result<()> {
         self.change(session, &self.counter(counter), |count: &mut u64| *count += more).await
     }
 }

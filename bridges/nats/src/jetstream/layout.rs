@@ -3,11 +3,12 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use eventbroker::provider::{BackendError, partition_of};
+use eventbroker::provider::partition_of;
 use eventbroker::{Event, Pattern};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::api::Result;
 use super::kv::{self, KeyValue, PARTITIONS};
 use super::names;
 use super::stream::{self, Accepted};
@@ -84,12 +85,7 @@ impl Layout {
     }
 
     /// Compares the number of partitions of an existing stream with the settings.
-    pub(super) async fn check(
-        &self,
-        session: &Session,
-        kv: &KeyValue,
-        stream: Option<&Value>,
-    ) -> Result<Accepted, BackendError> {
+    pub(super) async fn check(&self, session: &Session, kv: &KeyValue, stream: Option<&Value>) -> Result<Accepted> {
         Ok(match (recorded(session, kv).await?, stream) {
             (Some((_, record)), _) => self.compare(record.partitions),
             // A stream that is older than the record.
@@ -109,7 +105,7 @@ impl Layout {
     }
 
     /// Records the number of partitions, if none is recorded. Another instance may be faster, with another number.
-    pub(super) async fn record(&self, session: &Session, kv: &KeyValue) -> Result<Accepted, BackendError> {
+    pub(super) async fn record(&self, session: &Session, kv: &KeyValue) -> Result<Accepted> {
         loop {
             if let Some((_, record)) = recorded(session, kv).await? {
                 self.repartitioned_after.store(record.after, Ordering::SeqCst);
@@ -130,7 +126,7 @@ pub(crate) fn key(kv: &KeyValue) -> String {
 }
 
 /// The record and its number.
-pub(crate) async fn recorded(session: &Session, kv: &KeyValue) -> Result<Option<(u64, PartitionRecord)>, BackendError> {
+pub(crate) async fn recorded(session: &Session, kv: &KeyValue) -> Result<Option<(u64, PartitionRecord)>> {
     if stream::info(session, &kv.stream).await?.is_none() {
         return Ok(None);
     }

@@ -6,12 +6,11 @@ use std::time::SystemTime;
 use async_nats::{Message, StatusCode, Subject};
 use bytes::Bytes;
 use data_encoding::BASE64;
-use eventbroker::provider::BackendError;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::api::{ApiError, api, unavailable};
+use super::api::{ApiError, Result, api, unavailable};
 use super::message::{Get, Refusal, StoredMessage};
 use super::names;
 use super::scan::Start;
@@ -44,11 +43,7 @@ struct Encoded {
 }
 
 /// Reads messages of a stream, in the order of the requests.
-pub(super) async fn get_all(
-    session: &Session,
-    stream: &str,
-    wanted: &[Get],
-) -> Result<Vec<Option<StoredMessage>>, BackendError> {
+pub(super) async fn get_all(session: &Session, stream: &str, wanted: &[Get]) -> Result<Vec<Option<StoredMessage>>> {
     let request = |wanted: &Get| {
         let request = match wanted {
             Get::Number(sequence) => json!({ "seq": sequence }),
@@ -67,7 +62,7 @@ pub(super) async fn get_all(
     Ok(found)
 }
 
-fn read(message: &Message) -> Result<Option<StoredMessage>, BackendError> {
+fn read(message: &Message) -> Result<Option<StoredMessage>> {
     if message.status == Some(StatusCode::NO_RESPONDERS) {
         return Err(unavailable("JetStream is not enabled on the server"));
     }
@@ -79,7 +74,7 @@ fn read(message: &Message) -> Result<Option<StoredMessage>, BackendError> {
     }
 }
 
-fn decoded(encoded: Encoded) -> Result<StoredMessage, BackendError> {
+fn decoded(encoded: Encoded) -> Result<StoredMessage> {
     let bytes = |text: &str| BASE64.decode(text.as_bytes()).map_err(unavailable);
     Ok(StoredMessage {
         sequence: encoded.seq,
@@ -102,12 +97,7 @@ pub(crate) struct LeaderScan {
 }
 
 impl LeaderScan {
-    pub(super) async fn open(
-        session: &Session,
-        stream: &str,
-        filters: &[String],
-        start: Start,
-    ) -> Result<Self, BackendError> {
+    pub(super) async fn open(session: &Session, stream: &str, filters: &[String], start: Start) -> Result<Self> {
         let mut scan = Self { stream: stream.to_owned(), filters: filters.to_vec(), next: 1, step: FIRST_STEP };
         scan.next = match start {
             Start::At(number) => number.max(1),
@@ -127,7 +117,7 @@ impl LeaderScan {
 
     /// The next messages, at most `max`; none at the end. Each request asks for the first match at one of the next numbers or behind it, so
     /// where every message matches, each request finds another one.
-    pub(super) async fn next(&mut self, session: &Session, max: usize) -> Result<Vec<StoredMessage>, BackendError> {
+    pub(super) async fn next(&mut self, session: &Session, max: usize) -> Result<Vec<StoredMessage>> {
         let is_wanted = |filters: &[String], subject: &str| {
             filters.len() < 2 || filters.iter().any(|filter| names::covers(filter, subject))
         };
@@ -156,7 +146,7 @@ impl LeaderScan {
 }
 
 /// The first message that was stored at a time or later has this number, or a higher one.
-async fn first_since(session: &Session, stream: &str, time: SystemTime) -> Result<u64, BackendError> {
+async fn first_since(session: &Session, stream: &str, time: SystemTime) -> Result<u64> {
     let info = stream::info(session, stream).await?.unwrap_or_default();
     let (mut from, mut to) = (stream::state(&info, "first_seq").max(1), stream::state(&info, "last_seq") + 1);
     while from < to {
@@ -170,7 +160,7 @@ async fn first_since(session: &Session, stream: &str, time: SystemTime) -> Resul
 }
 
 /// The subjects of a stream that match, with their numbers of messages.
-async fn subjects(session: &Session, stream: &str, filter: &str) -> Result<Vec<(String, u64)>, BackendError> {
+async fn subjects(session: &Session, stream: &str, filter: &str) -> Result<Vec<(String, u64)>> {
     let mut found = Vec::new();
     loop {
         let request = json!({ "subjects_filter": filter, "offset": found.len() });
@@ -184,12 +174,12 @@ async fn subjects(session: &Session, stream: &str, filter: &str) -> Result<Vec<(
 }
 
 /// The number of messages of a stream on subjects that match.
-pub(super) async fn count(session: &Session, stream: &str, filter: &str) -> Result<u64, BackendError> {
+pub(super) async fn count(session: &Session, stream: &str, filter: &str) -> Result<u64> {
     Ok(subjects(session, stream, filter).await?.iter().map(|(_, count)| count).sum())
 }
 
 /// The last message of each subject that matches, in their order.
-pub(super) async fn all(session: &Session, stream: &str, filter: &str) -> Result<Vec<StoredMessage>, BackendError> {
+pub(super) async fn all(session: &Session, stream: &str, filter: &str) -> Result<Vec<StoredMessage>> {
     let wanted = subjects(session, stream, filter).await?.into_iter().map(|(subject, _)| Get::Last(subject));
     let found = get_all(session, stream, &wanted.collect::<Vec<_>>()).await?;
     let mut found: Vec<StoredMessage> = found.into_iter().flatten().collect();

@@ -5,12 +5,11 @@ use std::time::{Duration, SystemTime};
 
 use async_nats::{HeaderMap, HeaderName, HeaderValue, Message, Subject};
 use bytes::Bytes;
-use eventbroker::provider::BackendError;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::api::{self, ApiError, NO_RESPONDERS, STREAM_NOT_FOUND, unavailable};
+use super::api::{self, ApiError, NO_RESPONDERS, Result, STREAM_NOT_FOUND, unavailable};
 use super::leader;
 use crate::transport::{Headers, Session};
 
@@ -33,13 +32,13 @@ impl NewMessage {
         Self { subject: subject.into(), headers: HeaderMap::new(), payload: payload.into() }
     }
 
-    pub(crate) fn with(mut self, name: &'static str, value: &str) -> Result<Self, BackendError> {
+    pub(crate) fn with(mut self, name: &'static str, value: &str) -> Result<Self> {
         self.headers.insert(HeaderName::from_static(name), value.parse::<HeaderValue>().map_err(unavailable)?);
         Ok(self)
     }
 
     /// Stored only if the last message of the subject has this number; 0 stands for none.
-    pub(crate) fn behind(self, last: u64) -> Result<Self, BackendError> {
+    pub(crate) fn behind(self, last: u64) -> Result<Self> {
         self.with("Nats-Expected-Last-Subject-Sequence", &last.to_string())
     }
 }
@@ -61,7 +60,7 @@ pub(crate) enum Stored {
 
 impl Stored {
     /// The answer to a publish, from its status and its body.
-    pub(crate) fn read(status: Option<u16>, payload: &[u8]) -> Result<Self, BackendError> {
+    pub(crate) fn read(status: Option<u16>, payload: &[u8]) -> Result<Self> {
         #[derive(Deserialize)]
         struct Answer {
             #[serde(default)]
@@ -91,7 +90,7 @@ impl Stored {
     }
 
     /// The number of a message of the bridge's own stream.
-    pub(crate) fn number(self) -> Result<u64, BackendError> {
+    pub(crate) fn number(self) -> Result<u64> {
         match self {
             Self::New(number) | Self::Duplicate(number) => Ok(number),
             Self::Full => Err(unavailable("the stream of the bridge's state is full")),
@@ -116,7 +115,7 @@ impl From<Refusal> for ApiError {
 }
 
 /// Publishes messages in their order, and waits until each is stored or refused.
-pub(crate) async fn publish_all(session: &Session, messages: Vec<NewMessage>) -> Result<Vec<Stored>, BackendError> {
+pub(crate) async fn publish_all(session: &Session, messages: Vec<NewMessage>) -> Result<Vec<Stored>> {
     let requests = messages.into_iter().map(|it| (it.subject, Some(it.headers), it.payload));
     let limit = session.client.max_payload();
     let read = |answer: Option<Message>| match answer {
@@ -127,7 +126,7 @@ pub(crate) async fn publish_all(session: &Session, messages: Vec<NewMessage>) ->
 }
 
 /// Publishes one message, and waits until it is stored or refused.
-pub(crate) async fn publish(session: &Session, message: NewMessage) -> Result<Stored, BackendError> {
+pub(crate) async fn publish(session: &Session, message: NewMessage) -> Result<Stored> {
     publish_all(session, vec![message]).await?.pop().ok_or_else(api::cut_off)
 }
 
@@ -153,11 +152,7 @@ pub(crate) enum Get {
 }
 
 /// Reads messages of a stream, in the order of the requests. A replicated stream is read at its leader.
-pub(crate) async fn get_all(
-    session: &Session,
-    stream: &str,
-    wanted: &[Get],
-) -> Result<Vec<Option<StoredMessage>>, BackendError> {
+pub(crate) async fn get_all(session: &Session, stream: &str, wanted: &[Get]) -> Result<Vec<Option<StoredMessage>>> {
     if session.is_replicated.load(Ordering::SeqCst) {
         return leader::get_all(session, stream, wanted).await;
     }
@@ -184,11 +179,11 @@ pub(crate) async fn get_all(
 }
 
 /// Reads one message of a stream.
-pub(crate) async fn get(session: &Session, stream: &str, wanted: Get) -> Result<Option<StoredMessage>, BackendError> {
+pub(crate) async fn get(session: &Session, stream: &str, wanted: Get) -> Result<Option<StoredMessage>> {
     Ok(get_all(session, stream, &[wanted]).await?.pop().flatten())
 }
 
-fn direct(message: Message) -> Result<StoredMessage, BackendError> {
+fn direct(message: Message) -> Result<StoredMessage> {
     let headers = message.headers.map(Headers::from).unwrap_or_default();
     let sequence = headers.get("Nats-Sequence").and_then(|it| it.parse().ok());
     let stored_at = headers.get("Nats-Time-Stamp").and_then(|it| it.parse::<Timestamp>().ok());
@@ -200,7 +195,7 @@ fn direct(message: Message) -> Result<StoredMessage, BackendError> {
 }
 
 /// Removes a message. False if it did not exist.
-pub(crate) async fn delete(session: &Session, stream: &str, sequence: u64) -> Result<bool, BackendError> {
+pub(crate) async fn delete(session: &Session, stream: &str, sequence: u64) -> Result<bool> {
     let request = json!({ "seq": sequence, "no_erase": true });
     match api::api(session, &format!("STREAM.MSG.DELETE.{stream}"), &request).await? {
         Ok(answer) => Ok(answer["success"].as_bool().unwrap_or(false)),

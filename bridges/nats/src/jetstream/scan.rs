@@ -5,12 +5,11 @@ use std::time::{Duration, SystemTime};
 
 use async_nats::{Message, Subject};
 use bytes::Bytes;
-use eventbroker::provider::BackendError;
 use futures_util::StreamExt as _;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::api::{api, nanos, unavailable};
+use super::api::{Result, api, nanos, unavailable};
 use super::consumer;
 use super::leader::{self, LeaderScan};
 use super::message::{DeliveryInfo, StoredMessage};
@@ -72,7 +71,7 @@ impl Scan {
         filters: &[String],
         start: Start,
         heads: bool,
-    ) -> Result<Self, BackendError> {
+    ) -> Result<Self> {
         if session.is_replicated.load(Ordering::SeqCst) {
             return LeaderScan::open(session, stream, filters, start).await.map(Self::AtLeader);
         }
@@ -88,7 +87,7 @@ impl Scan {
     }
 
     /// The next messages, at most `max`; none at the end.
-    pub(crate) async fn next(&mut self, session: &Session, max: usize) -> Result<Vec<StoredMessage>, BackendError> {
+    pub(crate) async fn next(&mut self, session: &Session, max: usize) -> Result<Vec<StoredMessage>> {
         match self {
             Self::ByConsumer(scan) => scan.next(session, max).await,
             Self::AtLeader(scan) => scan.next(session, max).await,
@@ -109,7 +108,7 @@ impl ConsumerScan {
         filters: &[String],
         start: Start,
         heads: bool,
-    ) -> Result<Self, BackendError> {
+    ) -> Result<Self> {
         let mut config = start.config();
         config["ack_policy"] = json!("none");
         config["mem_storage"] = json!(true);
@@ -127,7 +126,7 @@ impl ConsumerScan {
         })
     }
 
-    async fn next(&mut self, session: &Session, max: usize) -> Result<Vec<StoredMessage>, BackendError> {
+    async fn next(&mut self, session: &Session, max: usize) -> Result<Vec<StoredMessage>> {
         let count = self.left.min(max as u64);
         if count == 0 {
             return Ok(Vec::new());
@@ -141,12 +140,7 @@ impl ConsumerScan {
 
     /// The next messages, at most `max`; waits for the first one. Requests only messages that exist, so that the server delivers none after the
     /// end of the wait.
-    pub(crate) async fn wait(
-        &mut self,
-        session: &Session,
-        max: usize,
-        wait: Duration,
-    ) -> Result<Vec<StoredMessage>, BackendError> {
+    pub(crate) async fn wait(&mut self, session: &Session, max: usize, wait: Duration) -> Result<Vec<StoredMessage>> {
         let mut found = self.pull(session, 1, wait).await?;
         let more = found.last().map_or(0, |(_, left)| *left).min(max.saturating_sub(1) as u64);
         if more > 0 {
@@ -156,12 +150,7 @@ impl ConsumerScan {
     }
 
     /// Pulls messages, each with the number of messages behind it.
-    async fn pull(
-        &self,
-        session: &Session,
-        count: u64,
-        wait: Duration,
-    ) -> Result<Vec<(StoredMessage, u64)>, BackendError> {
+    async fn pull(&self, session: &Session, count: u64, wait: Duration) -> Result<Vec<(StoredMessage, u64)>> {
         let inbox = session.client.new_inbox();
         let mut messages = session.client.subscribe(inbox.clone()).await.map_err(unavailable)?;
         let request = json!({ "batch": count, "expires": nanos(wait) }).to_string();
@@ -208,7 +197,7 @@ fn delivered(message: Message) -> Option<(StoredMessage, u64)> {
 }
 
 /// All messages of a stream with one message per subject, on subjects that match.
-pub(crate) async fn all(session: &Session, stream: &str, filter: &str) -> Result<Vec<StoredMessage>, BackendError> {
+pub(crate) async fn all(session: &Session, stream: &str, filter: &str) -> Result<Vec<StoredMessage>> {
     if session.is_replicated.load(Ordering::SeqCst) {
         return leader::all(session, stream, filter).await;
     }
@@ -226,7 +215,7 @@ pub(crate) async fn all(session: &Session, stream: &str, filter: &str) -> Result
 }
 
 /// The number of messages of a stream on subjects that match.
-pub(crate) async fn count(session: &Session, stream: &str, filter: &str) -> Result<u64, BackendError> {
+pub(crate) async fn count(session: &Session, stream: &str, filter: &str) -> Result<u64> {
     if session.is_replicated.load(Ordering::SeqCst) {
         return leader::count(session, stream, filter).await;
     }

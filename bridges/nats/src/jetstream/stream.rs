@@ -6,7 +6,7 @@ use std::time::Duration;
 use eventbroker::provider::BackendError;
 use serde_json::{Value, json};
 
-use super::api::{STREAM_NOT_FOUND, api, nanos};
+use super::api::{Result, STREAM_NOT_FOUND, api, nanos};
 use super::kv::KeyValue;
 use super::layout::Layout;
 use crate::settings::Nats;
@@ -19,12 +19,7 @@ const REMOVAL: Duration = Duration::from_millis(500);
 pub(crate) type Accepted = Result<(), String>;
 
 /// Creates the streams that do not exist, and compares existing ones with the settings.
-pub(crate) async fn ensure(
-    session: &Session,
-    settings: &Nats,
-    layout: &Layout,
-    kv: &KeyValue,
-) -> Result<Accepted, BackendError> {
+pub(crate) async fn ensure(session: &Session, settings: &Nats, layout: &Layout, kv: &KeyValue) -> Result<Accepted> {
     let wanted = config(settings, layout);
     let stream = &layout.stream;
     let known = info(session, stream).await?;
@@ -52,7 +47,7 @@ pub(crate) async fn ensure(
 }
 
 /// Creates the stream of the bridge's state, if it does not exist.
-pub(crate) async fn ensure_state(session: &Session, settings: &Nats, kv: &KeyValue) -> Result<(), BackendError> {
+pub(crate) async fn ensure_state(session: &Session, settings: &Nats, kv: &KeyValue) -> Result<()> {
     if info(session, &kv.stream).await?.is_none() {
         create(session, &state_config(settings, kv)).await?;
     }
@@ -60,19 +55,14 @@ pub(crate) async fn ensure_state(session: &Session, settings: &Nats, kv: &KeyVal
 }
 
 /// [`ensure`] for streams that were removed while they were in use.
-pub(crate) async fn restore(
-    session: &Session,
-    settings: &Nats,
-    layout: &Layout,
-    kv: &KeyValue,
-) -> Result<(), BackendError> {
+pub(crate) async fn restore(session: &Session, settings: &Nats, layout: &Layout, kv: &KeyValue) -> Result<()> {
     if info(session, &layout.stream).await?.is_none() || info(session, &kv.stream).await?.is_none() {
         Session::pause(REMOVAL).await;
     }
     ensure(session, settings, layout, kv).await?.map_err(BackendError::Unavailable)
 }
 
-async fn create(session: &Session, config: &Value) -> Result<(), BackendError> {
+async fn create(session: &Session, config: &Value) -> Result<()> {
     let name = config["name"].as_str().unwrap_or_default();
     let made = api(session, &format!("STREAM.CREATE.{name}"), config).await??;
     note_replicas(session, &made);
@@ -80,7 +70,7 @@ async fn create(session: &Session, config: &Value) -> Result<(), BackendError> {
 }
 
 /// The configuration and the state of a stream, as the API shows them; `None` if it does not exist.
-pub(crate) async fn info(session: &Session, stream: &str) -> Result<Option<Value>, BackendError> {
+pub(crate) async fn info(session: &Session, stream: &str) -> Result<Option<Value>> {
     match api(session, &format!("STREAM.INFO.{stream}"), &Value::Null).await? {
         Ok(info) => {
             note_replicas(session, &info);
@@ -99,7 +89,7 @@ fn note_replicas(session: &Session, info: &Value) {
 }
 
 /// The time at which a stream was created, which tells it from an earlier one of the same name.
-pub(crate) async fn created_at(session: &Session, stream: &str) -> Result<String, BackendError> {
+pub(crate) async fn created_at(session: &Session, stream: &str) -> Result<String> {
     let info = info(session, stream).await?.unwrap_or_default();
     Ok(info["created"].as_str().unwrap_or_default().to_owned())
 }
@@ -110,7 +100,7 @@ pub(crate) fn state(info: &Value, name: &str) -> u64 {
 }
 
 /// The number of the last message.
-pub(crate) async fn last(session: &Session, stream: &str) -> Result<u64, BackendError> {
+pub(crate) async fn last(session: &Session, stream: &str) -> Result<u64> {
     Ok(info(session, stream).await?.map_or(0, |info| state(&info, "last_seq")))
 }
 

@@ -6,16 +6,15 @@
 //! of its messages is in hand.
 
 use std::collections::{BTreeSet, HashMap};
-use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use eventbroker::provider::BackendError;
 use parking_lot::Mutex;
 
 use super::assignment::{Claim, ClaimRequest, Owners};
 use crate::jetstream::kv::{self, OWNERS};
-use crate::jetstream::{KeyValue, StoredMessage};
+use crate::jetstream::{KeyValue, Result, StoredMessage};
+use crate::settings::Hook;
 use crate::transport::{Runtime, Session};
 
 /// If messages of the surplus are still in hand after a lease, since a retry waits long for example, the member takes more of it for this number of
@@ -29,6 +28,7 @@ const HURRY: Duration = Duration::from_millis(50);
 const TRIES: usize = 50;
 
 /// The claims of this provider.
+#[derive(Debug)]
 pub(crate) struct Claims {
     runtime: Arc<Runtime>,
     kv: KeyValue,
@@ -40,11 +40,12 @@ pub(crate) struct Claims {
 }
 
 /// The parts of the bridge that claims depend on.
+#[derive(Debug)]
 pub(crate) struct Hooks {
     /// The partitions of a subscription with messages in hand.
-    pub(crate) in_hand: Box<dyn Fn(&str) -> BTreeSet<u32> + Send + Sync>,
+    pub(crate) in_hand: Hook<String, BTreeSet<u32>>,
     /// A posted renewal has ended.
-    pub(crate) on_renewed: Box<dyn Fn(Result<(), BackendError>) + Send + Sync>,
+    pub(crate) on_renewed: Hook<Result<()>>,
 }
 
 #[derive(Debug, Default)]
@@ -205,7 +206,7 @@ impl Claims {
 
     /// Renews the claims that should have been renewed in the last third of a lease. A member that stops takes part no more: it keeps only the
     /// partitions with messages in hand.
-    pub(crate) fn renew_stale(self: &Arc<Self>, stops: bool) -> Result<(), BackendError> {
+    pub(crate) fn renew_stale(self: &Arc<Self>, stops: bool) -> Result<()> {
         let stale: Vec<Wanted> = {
             let state = self.state.lock();
             let claims = state.of.iter().filter(|(_, share)| share.takes_part || !share.claim.owned.is_empty());
@@ -220,7 +221,7 @@ impl Claims {
     }
 
     /// Releases the partitions of subscriptions, those without messages in hand.
-    pub(crate) fn leave(self: &Arc<Self>, durables: &[String]) -> Result<(), BackendError> {
+    pub(crate) fn leave(self: &Arc<Self>, durables: &[String]) -> Result<()> {
         let wanted: Vec<Wanted> = {
             let state = self.state.lock();
             durables.iter().filter(|it| state.of.contains_key(*it)).map(|it| (it.clone(), false)).collect()
@@ -232,7 +233,7 @@ impl Claims {
         left
     }
 
-    async fn ask(&self, session: &Session, mut wanted: Vec<Wanted>) -> Result<(), BackendError> {
+    async fn ask(&self, session: &Session, mut wanted: Vec<Wanted>) -> Result<()> {
         {
             let mut state = self.state.lock();
             if state.generation != session.generation {
@@ -258,7 +259,7 @@ impl Claims {
     }
 
     /// Renews each claim. Returns those for which another member was faster.
-    async fn try_all(&self, session: &Session, wanted: &[Wanted]) -> Result<Vec<Wanted>, BackendError> {
+    async fn try_all(&self, session: &Session, wanted: &[Wanted]) -> Result<Vec<Wanted>> {
         let asked = Instant::now();
         let keys = wanted.iter().map(|(durable, _)| self.kv.key(OWNERS, durable));
         let found = self.kv.get_all(session, keys).await?;
@@ -294,7 +295,7 @@ impl Claims {
                 me,
                 lease,
                 takes_part: *takes_part,
-                in_hand: &(self.hooks.in_hand)(durable),
+                in_hand: &self.hooks.in_hand.call(durable.clone()),
                 dead: &share.dead(&before, me),
                 partitions: self.partitions,
             });
@@ -312,10 +313,10 @@ impl Claims {
 }
 
 /// A posted renewal, and its result. Its drop clears the flag, also when the task is cancelled.
-struct UnderWay(Arc<Claims>, Result<(), BackendError>);
+struct UnderWay(Arc<Claims>, Result<()>);
 
 impl UnderWay {
-    fn end(mut self, result: Result<(), BackendError>) {
+    fn end(mut self, result: Result<()>) {
         self.1 = result;
     }
 }
@@ -323,7 +324,7 @@ impl UnderWay {
 impl Drop for UnderWay {
     fn drop(&mut self) {
         self.0.state.lock().is_under_way = false;
-        (self.0.hooks.on_renewed)(std::mem::replace(&mut self.1, Ok(())));
+        self.0.hooks.on_renewed.call(std::mem::replace(&mut self.1, Ok(())));
     }
 }
 
@@ -370,11 +371,5 @@ impl Share {
     fn holds_back(&self, lease: Duration) -> bool {
         let round = (lease * (1 + GO_ON)).as_nanos().max(1);
         self.giving_up.is_some_and(|since| since.elapsed().as_nanos() % round < lease.as_nanos())
-    }
-}
-
-impl fmt::Debug for Claims {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Claims").field("me", &self.me).finish_non_exhaustive()
     }
 }

@@ -1,25 +1,20 @@
 //! A new number of partitions for a stream. Allowed only while no instance uses the stream and no delivery waits, since waiting deliveries would
 //! lose their order.
 
-use eventbroker::provider::BackendError;
 use serde_json::json;
 
 use crate::jetstream::api::{api, nanos};
 use crate::jetstream::kv::{self, OWNERS, SUBSCRIPTION};
 use crate::jetstream::layout::{self, PartitionRecord};
 use crate::jetstream::stream::{self, Accepted};
-use crate::jetstream::{Consumer, KeyValue, Layout, ServerClock, consumer};
+use crate::jetstream::{Consumer, KeyValue, Layout, Result, ServerClock, consumer};
 use crate::membership::{self, DEAD_AFTER};
 use crate::settings::Nats;
 use crate::subscriptions::{self, SubscriptionRecord};
 use crate::transport::Session;
 
 /// The recorded number of partitions of a stream; 0 for a stream that is older than the record.
-pub(crate) async fn recorded_partitions(
-    session: &Session,
-    layout: &Layout,
-    kv: &KeyValue,
-) -> Result<Option<u32>, BackendError> {
+pub(crate) async fn recorded_partitions(session: &Session, layout: &Layout, kv: &KeyValue) -> Result<Option<u32>> {
     if let Some((_, record)) = layout::recorded(session, kv).await? {
         return Ok(Some(record.partitions));
     }
@@ -35,7 +30,7 @@ pub(crate) async fn repartition(
     from: &Layout,
     to: &Layout,
     clock: &ServerClock,
-) -> Result<Accepted, BackendError> {
+) -> Result<Accepted> {
     let kv = &KeyValue::new(settings);
     let Some(known) = stream::info(session, &from.stream).await? else {
         return stream::ensure(session, settings, to, kv).await;
@@ -47,11 +42,13 @@ pub(crate) async fn repartition(
         return refuse(format!("{used} instances use it, or did so less than ten leases ago"));
     }
     let known_subscriptions = subscriptions::all(session, kv).await?;
-    let consumers: Vec<(u64, Consumer)> =
-        known_subscriptions.iter().flat_map(|(durable, record)| record.all_consumers(from, kv, durable)).collect();
-    let infos = consumer::infos(session, consumers.iter().map(|(_, it)| it)).await?;
-    let open = consumers.iter().zip(infos).filter(|((until, _), info)| !info.has_handled(*until));
-    let waiting: u64 = open.map(|(_, info)| info.open + info.waiting).sum();
+    let mut consumers: Vec<Consumer> = Vec::new();
+    for (durable, record) in &known_subscriptions {
+        record.check_generation()?;
+        consumers.extend(record.consumers(from, kv, durable));
+    }
+    let infos = consumer::infos(session, &consumers).await?;
+    let waiting: u64 = infos.iter().map(|info| info.open + info.waiting).sum();
     if waiting > 0 {
         return refuse(format!("{waiting} deliveries wait"));
     }
@@ -94,9 +91,8 @@ async fn restart_behind(
     durable: &str,
     record: SubscriptionRecord,
     last: u64,
-) -> Result<(SubscriptionRecord, u64), BackendError> {
-    let consumers: Vec<Consumer> =
-        record.all_consumers(from, kv, durable).into_iter().map(|(_, it)| it).filter(|it| !it.is_redelivery).collect();
+) -> Result<(SubscriptionRecord, u64)> {
+    let consumers = record.event_consumers(from, kv, durable);
     let known = match consumers.first() {
         Some(it) => consumer::config_and_state(session, &it.stream, &it.name).await?,
         None => None,

@@ -1,5 +1,6 @@
 //! The parts of a provider, assembled. Only the top loops beside this file take all of them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::consume::{PullBuffer, Puller};
@@ -9,7 +10,7 @@ use crate::membership::{Membership, new_boot};
 use crate::partitions::{Claims, Hooks};
 use crate::publish::Publisher;
 use crate::query::Locator;
-use crate::settings::{Nats, OpenError};
+use crate::settings::{Hook, Nats, OpenError};
 use crate::settle::{HeldMessages, PendingAcks};
 use crate::subscriptions::Subscriptions;
 use crate::transport::{self, Runtime};
@@ -49,18 +50,18 @@ impl Backend {
         let on_loss = Arc::clone(&buffer);
         runtime.on_loss(move || on_loss.ring());
         let on_full = Arc::clone(&buffer);
-        let publisher = Publisher::new(&runtime, conn, &settings, &layout, &clock, move || on_full.ring());
+        let publisher = Publisher::new(&runtime, conn, &settings, &layout, &clock, Hook::new(move |()| on_full.ring()));
         let room = Arc::clone(&buffer);
-        let held = Arc::new(HeldMessages::new(move |settled| {
+        let held = Arc::new(HeldMessages::new(Hook::new(move |settled| {
             if has_partitions {
                 room.make_room(settled);
             }
-        }));
+        })));
         let claims = has_partitions.then(|| {
             let (in_buffer, in_hand, news) = (Arc::clone(&buffer), Arc::clone(&held), Arc::clone(&buffer));
             let hooks = Hooks {
-                in_hand: Box::new(move |durable| partitions_in_hand(&in_buffer, &in_hand, durable)),
-                on_renewed: Box::new(move |result| {
+                in_hand: Hook::new(move |durable: String| partitions_in_hand(&in_buffer, &in_hand, &durable)),
+                on_renewed: Hook::new(move |result| {
                     if let Err(error) = result {
                         news.fail(error);
                     }
@@ -101,7 +102,7 @@ impl Backend {
 }
 
 /// The partitions of a subscription with messages in hand or in the buffer.
-fn partitions_in_hand(buffer: &PullBuffer, held: &HeldMessages, durable: &str) -> std::collections::BTreeSet<u32> {
+fn partitions_in_hand(buffer: &PullBuffer, held: &HeldMessages, durable: &str) -> BTreeSet<u32> {
     let _moves = held.lock_moves();
     let mut partitions = buffer.partitions(durable);
     partitions.append(&mut held.partitions(durable));

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use eventbroker::provider::{BackendError, Demand, Ingest, Lease, Waker};
+use eventbroker::provider::{Demand, Ingest, Lease, Waker};
 
 use super::backend::Backend;
 use crate::consume::HandOut;
+use crate::jetstream::Result;
 use crate::partitions::Selection;
 
 /// The time between two runs of the housekeeping.
@@ -29,7 +30,7 @@ impl NatsIngest {
         Self { backend: Arc::clone(backend), hand_out, next_housekeeping: Instant::now() }
     }
 
-    fn run(&mut self, demand: &[Demand], wait: Duration) -> Result<Vec<Lease>, BackendError> {
+    fn run(&mut self, demand: &[Demand], wait: Duration) -> Result<Vec<Lease>> {
         let backend = Arc::clone(&self.backend);
         let Backend { runtime, buffer, subscriptions, housekeeping, .. } = &*backend;
         let deadline = Instant::now() + wait;
@@ -64,7 +65,7 @@ impl NatsIngest {
 }
 
 impl Ingest for NatsIngest {
-    fn receive(&mut self, demand: &[Demand], wait: Duration) -> Result<Vec<Lease>, BackendError> {
+    fn receive(&mut self, demand: &[Demand], wait: Duration) -> Result<Vec<Lease>> {
         self.backend.buffer.begin();
         let received = self.run(demand, wait);
         self.backend.buffer.end();

@@ -12,7 +12,7 @@ use futures_util::future::try_join_all;
 
 use super::backend::Backend;
 use crate::jetstream::ack::{ACK, IN_PROGRESS, NAK, ack_all};
-use crate::jetstream::{Ack, kv};
+use crate::jetstream::{Ack, Result, kv};
 use crate::partitions::Event;
 use crate::query::{Locator, first_since};
 use crate::settings::Status;
@@ -46,7 +46,7 @@ impl NatsSettler {
     }
 
     /// The lost leases: those on messages of partitions that another member has taken over. They leave the messages in hand.
-    fn lost(&self, tokens: impl Iterator<Item = LeaseToken>) -> Result<Vec<LeaseToken>, BackendError> {
+    fn lost(&self, tokens: impl Iterator<Item = LeaseToken>) -> Result<Vec<LeaseToken>> {
         let Backend { claims, held, buffer, .. } = &*self.backend;
         let Some(claims) = claims else { return Ok(Vec::new()) };
         claims.renew_stale(buffer.is_silent())?;
@@ -59,7 +59,7 @@ impl NatsSettler {
     }
 
     /// Sends a heartbeat if one is due, without a wait. False if an earlier one has lost the name of the instance.
-    fn post_heartbeat(&mut self) -> Result<bool, BackendError> {
+    fn post_heartbeat(&mut self) -> Result<bool> {
         let Backend { settings, membership, runtime, .. } = &*self.backend;
         let result = membership.last_result();
         let is_early = self.last_heartbeat.is_some_and(|at| at.elapsed() < settings.lease_time / 2);
@@ -71,7 +71,7 @@ impl NatsSettler {
     }
 
     /// Sends the verdicts that need more than an acknowledgement.
-    fn send_ended(&mut self, ended: Vec<Ended>, acks: Vec<Ack>, tokens: &[u64]) -> Result<(), BackendError> {
+    fn send_ended(&mut self, ended: Vec<Ended>, acks: Vec<Ack>, tokens: &[u64]) -> Result<()> {
         let backend = Arc::clone(&self.backend);
         self.backend.runtime.call(move |session| async move {
             let (group, kept) = (&backend.layout.group, backend.settings.status);
@@ -84,11 +84,11 @@ impl NatsSettler {
 }
 
 impl Settler for NatsSettler {
-    fn join(&mut self, instance_id: &str) -> Result<bool, BackendError> {
+    fn join(&mut self, instance_id: &str) -> Result<bool> {
         self.backend.membership.join(&self.backend.runtime, instance_id)
     }
 
-    fn register(&mut self, registration: &Registration) -> Result<(), BackendError> {
+    fn register(&mut self, registration: &Registration) -> Result<()> {
         let Backend { layout, membership, runtime, subscriptions, .. } = &*self.backend;
         let pattern =
             Pattern::parse(&registration.pattern).map_err(|error| BackendError::Refused(error.to_string()))?;
@@ -127,7 +127,7 @@ impl Settler for NatsSettler {
         Ok(())
     }
 
-    fn unregister(&mut self, name: &str) -> Result<(), BackendError> {
+    fn unregister(&mut self, name: &str) -> Result<()> {
         let Backend { subscriptions, membership, runtime, buffer, .. } = &*self.backend;
         if let Some(local) = subscriptions.get(name) {
             self.release(name, &local.durable);
@@ -141,7 +141,7 @@ impl Settler for NatsSettler {
         Ok(())
     }
 
-    fn remove(&mut self, name: &str) -> Result<bool, BackendError> {
+    fn remove(&mut self, name: &str) -> Result<bool> {
         let Backend { layout, membership, runtime, subscriptions, .. } = &*self.backend;
         let durables = [String::new(), membership.instance()].map(|owner| layout.durable(name, &owner));
         let subscriptions = Arc::clone(subscriptions);
@@ -154,7 +154,7 @@ impl Settler for NatsSettler {
         })
     }
 
-    fn settle(&mut self, settlements: &[Settlement]) -> Result<Vec<LeaseToken>, BackendError> {
+    fn settle(&mut self, settlements: &[Settlement]) -> Result<Vec<LeaseToken>> {
         let backend = Arc::clone(&self.backend);
         let Backend { held, buffer, .. } = &*backend;
         let is_full = backend.settings.status == Status::Full;
@@ -206,7 +206,7 @@ impl Settler for NatsSettler {
         Ok(lost)
     }
 
-    fn mark(&mut self, token: LeaseToken, begun: bool) -> Result<bool, BackendError> {
+    fn mark(&mut self, token: LeaseToken, begun: bool) -> Result<bool> {
         let Backend { runtime, kv, held, .. } = &*self.backend;
         let Some(message) = held.lock().get(&token.0).cloned() else { return Ok(false) };
         let key = lease_key(kv, &message.consumer, message.sequence);
@@ -229,7 +229,7 @@ impl Settler for NatsSettler {
         Some(self.backend.settings.lease_time)
     }
 
-    fn extend(&mut self, tokens: &[LeaseToken]) -> Result<Vec<LeaseToken>, BackendError> {
+    fn extend(&mut self, tokens: &[LeaseToken]) -> Result<Vec<LeaseToken>> {
         let backend = Arc::clone(&self.backend);
         let Backend { runtime, buffer, held, .. } = &*backend;
         if buffer.heartbeat(runtime.generation()) {
@@ -259,7 +259,7 @@ impl Settler for NatsSettler {
 }
 
 /// The first message for a new subscription; 0 is the next one.
-async fn first_message(session: &Session, locator: &Locator, start: &StartPosition) -> Result<u64, BackendError> {
+async fn first_message(session: &Session, locator: &Locator, start: &StartPosition) -> Result<u64> {
     match start {
         StartPosition::New => Ok(0),
         StartPosition::After(id) => match locator.find(session, id).await? {

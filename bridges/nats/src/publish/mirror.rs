@@ -1,19 +1,18 @@
 //! The mirror: publishes the events of a batch one behind the other, and awaits their answers together. An event is confirmed here.
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-use eventbroker::provider::{BackendError, Mirror, SendOutcome};
+use eventbroker::provider::{Mirror, SendOutcome};
 use eventbroker::{Event, EventId};
 use parking_lot::Mutex;
 
 use crate::jetstream::entry::{self, apart, event_of, time_of};
 use crate::jetstream::kv::{self, AT};
 use crate::jetstream::message::{self, Stored};
-use crate::jetstream::{Get, KeyValue, Layout, ServerClock, StoredMessage, stream};
-use crate::settings::Nats;
+use crate::jetstream::{Get, KeyValue, Layout, Result, ServerClock, StoredMessage, stream};
+use crate::settings::{Hook, Nats};
 use crate::transport::{PublishConn, Runtime, Session};
 
 /// How far the time in an id and the time of storing may lie apart: clocks differ, and a buffer may delay events. An event whose times lie further
@@ -21,6 +20,7 @@ use crate::transport::{PublishConn, Runtime, Session};
 pub(crate) const MAX_DELAY: Duration = Duration::from_secs(5);
 
 /// Publishes events.
+#[derive(Debug)]
 pub(crate) struct Publisher {
     runtime: Arc<Runtime>,
     conn: Mutex<PublishConn>,
@@ -30,7 +30,7 @@ pub(crate) struct Publisher {
     clock: Arc<ServerClock>,
     was_full: AtomicBool,
     /// Called when the stream is full.
-    on_full: Box<dyn Fn() + Send + Sync>,
+    on_full: Hook<()>,
 }
 
 impl Publisher {
@@ -40,12 +40,12 @@ impl Publisher {
         settings: &Arc<Nats>,
         layout: &Arc<Layout>,
         clock: &Arc<ServerClock>,
-        on_full: impl Fn() + Send + Sync + 'static,
+        on_full: Hook<()>,
     ) -> Self {
         let (runtime, settings, clock) = (Arc::clone(runtime), Arc::clone(settings), Arc::clone(clock));
         let (layout, kv, conn) = (Arc::clone(layout), KeyValue::new(&settings), Mutex::new(conn));
         let was_full = AtomicBool::new(false);
-        Self { runtime, conn, settings, layout, kv, clock, was_full, on_full: Box::new(on_full) }
+        Self { runtime, conn, settings, layout, kv, clock, was_full, on_full }
     }
 
     /// Whether the stream was full since this was last asked.
@@ -54,11 +54,7 @@ impl Publisher {
     }
 
     /// Publishes events, and waits until each is stored or refused.
-    pub(crate) fn send(
-        self: &Arc<Self>,
-        batch: &[Event],
-        meanwhile: &mut dyn FnMut(),
-    ) -> Result<Vec<SendOutcome>, BackendError> {
+    pub(crate) fn send(self: &Arc<Self>, batch: &[Event], meanwhile: &mut dyn FnMut()) -> Result<Vec<SendOutcome>> {
         let published = self.conn.lock().publish(
             batch,
             |event, put| entry::write(&self.layout, event, put),
@@ -89,7 +85,7 @@ impl Publisher {
                 }
                 Stored::Full => {
                     self.was_full.store(true, Ordering::SeqCst);
-                    (self.on_full)();
+                    self.on_full.call(());
                     SendOutcome::Full { max_backlog: self.settings.max_messages }
                 }
                 Stored::TooLarge(reason) => SendOutcome::Refused(reason),
@@ -100,7 +96,7 @@ impl Publisher {
     }
 
     /// Creates the stream again if it was removed, for the next try.
-    fn restore_stream(self: &Arc<Self>) -> Result<(), BackendError> {
+    fn restore_stream(self: &Arc<Self>) -> Result<()> {
         let publisher = Arc::clone(self);
         self.runtime.call(move |session| async move {
             let Self { settings, layout, kv, .. } = &*publisher;
@@ -116,7 +112,7 @@ impl Publisher {
         self: &Arc<Self>,
         batch: &[Event],
         stored: &[Stored],
-    ) -> Result<Vec<Option<StoredMessage>>, BackendError> {
+    ) -> Result<Vec<Option<StoredMessage>>> {
         let now = self.clock.time(self.runtime.generation());
         let is_plain = |(event, stored): (&Event, &Stored)| match stored {
             Stored::New(_) => shows_place(event.id(), now),
@@ -136,7 +132,7 @@ impl Publisher {
         })
     }
 
-    async fn index(&self, session: &Session, ids: &[EventId], stored: &[Stored]) -> Result<(), BackendError> {
+    async fn index(&self, session: &Session, ids: &[EventId], stored: &[Stored]) -> Result<()> {
         let mut now = self.clock.time(session.generation);
         let new = |it: &Stored| if let Stored::New(number) = it { Some(*number) } else { None };
         if now.is_none()
@@ -163,18 +159,12 @@ fn shows_place(id: &EventId, now: Option<SystemTime>) -> bool {
     time_of(id).is_some_and(|at| now.is_some_and(|now| apart(at, now) < MAX_DELAY / 2))
 }
 
-impl fmt::Debug for Publisher {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Publisher").field("layout", &self.layout).finish_non_exhaustive()
-    }
-}
-
 /// The mirror of a provider.
 #[derive(Debug)]
 pub(crate) struct NatsMirror(pub(crate) Arc<Publisher>);
 
 impl Mirror for NatsMirror {
-    fn send(&mut self, batch: &[Event], meanwhile: &mut dyn FnMut()) -> Result<Vec<SendOutcome>, BackendError> {
+    fn send(&mut self, batch: &[Event], meanwhile: &mut dyn FnMut()) -> Result<Vec<SendOutcome>> {
         self.0.send(batch, meanwhile)
     }
 }

@@ -1,6 +1,5 @@
 //! The place of an event in the stream: by its recorded place, or by the time in its id.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -10,7 +9,7 @@ use parking_lot::Mutex;
 
 use crate::jetstream::entry::{event_of, id_of, time_of};
 use crate::jetstream::kv::{self, AT};
-use crate::jetstream::{Get, KeyValue, Layout, Scan, Start, message};
+use crate::jetstream::{Get, KeyValue, Layout, Result, Scan, Start, message};
 use crate::publish::MAX_DELAY;
 use crate::settle::Ring;
 use crate::transport::{Runtime, Session};
@@ -25,6 +24,7 @@ const USUAL_DELAY: Duration = Duration::from_millis(50);
 const SEARCH: usize = 200_000;
 
 /// Finds events, and remembers the places of those that were found lately.
+#[derive(Debug)]
 pub(crate) struct Locator {
     pub(super) runtime: Arc<Runtime>,
     pub(super) layout: Arc<Layout>,
@@ -47,7 +47,7 @@ impl Locator {
     }
 
     /// The number of an event's message, and the event without its status.
-    pub(crate) async fn find(&self, session: &Session, id: &EventId) -> Result<Option<(u64, Event)>, BackendError> {
+    pub(crate) async fn find(&self, session: &Session, id: &EventId) -> Result<Option<(u64, Event)>> {
         let recorded = self.kv.get(session, &self.kv.event_key(AT, id)).await?;
         let recorded = recorded.as_ref().and_then(kv::read::<u64>);
         let remembered =
@@ -72,24 +72,18 @@ impl Locator {
     }
 
     /// The number of an event's message, or an error for the caller of an operation.
-    pub(crate) async fn place_of(&self, session: &Session, id: &EventId) -> Result<u64, BackendError> {
+    pub(crate) async fn place_of(&self, session: &Session, id: &EventId) -> Result<u64> {
         let found = self.find(session, id).await?;
         found.map(|(place, _)| place).ok_or_else(|| BackendError::Refused(format!("the event {id} is not held")))
     }
 
-    async fn event_at(&self, session: &Session, place: u64) -> Result<Option<Event>, BackendError> {
+    async fn event_at(&self, session: &Session, place: u64) -> Result<Option<Event>> {
         let found = message::get(session, &self.layout.stream, Get::Number(place)).await?;
         Ok(found.and_then(|message| event_of(&self.layout, &message)))
     }
 
     /// Searches the headers of the messages that were stored in a span of time.
-    async fn search(
-        &self,
-        session: &Session,
-        id: &str,
-        from: SystemTime,
-        to: SystemTime,
-    ) -> Result<Option<u64>, BackendError> {
+    async fn search(&self, session: &Session, id: &str, from: SystemTime, to: SystemTime) -> Result<Option<u64>> {
         let mut scan = Scan::open(session, &self.layout.stream, &[], Start::Time(from), true).await?;
         let (mut seen, mut found) = (0, None);
         while found.is_none() && seen < SEARCH {
@@ -106,15 +100,9 @@ impl Locator {
 }
 
 /// The first message that was stored at a time or later, or the number behind the last one.
-pub(crate) async fn first_since(session: &Session, layout: &Layout, time: SystemTime) -> Result<u64, BackendError> {
+pub(crate) async fn first_since(session: &Session, layout: &Layout, time: SystemTime) -> Result<u64> {
     let scan = Scan::open(session, &layout.stream, &[], Start::Time(time), true).await?;
     let first = scan.first();
     scan.close(session).await;
     Ok(first)
-}
-
-impl fmt::Debug for Locator {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Locator").field("layout", &self.layout).finish_non_exhaustive()
-    }
 }

@@ -16,7 +16,9 @@ use crate::jetstream::entry::{MESSAGE_ID, event_of, from_json};
 use crate::jetstream::kv::{self, AGAIN, DEAD, SUBSCRIPTION};
 use crate::jetstream::message::{self, Stored};
 use crate::jetstream::names::token;
-use crate::jetstream::{ConsumerInfo, Get, KeyValue, Layout, NewMessage, Scan, Start, StoredMessage, consumer, scan};
+use crate::jetstream::{
+    ConsumerInfo, Get, KeyValue, Layout, NewMessage, Result, Scan, Start, StoredMessage, consumer, scan,
+};
 use crate::settle::{StoredDeadLetter, change_status};
 use crate::subscriptions::{self, SubscriptionRecord, Subscriptions};
 use crate::transport::Session;
@@ -57,11 +59,7 @@ fn dead_letter(entry: &StoredMessage) -> Option<DeadLetter> {
     Some(letter)
 }
 
-async fn dead_letters(
-    session: Session,
-    locator: Arc<Locator>,
-    filter: DeadLetterFilter,
-) -> Result<Vec<DeadLetter>, BackendError> {
+async fn dead_letters(session: Session, locator: Arc<Locator>, filter: DeadLetterFilter) -> Result<Vec<DeadLetter>> {
     let Locator { layout, kv, .. } = &*locator;
     let subjects = format!("{}.>", letters(kv, &layout.group));
     let start = Start::At(filter.after.unwrap_or(0) + 1);
@@ -96,7 +94,7 @@ impl Redelivery<'_> {
 
     /// Records the redelivery in the status of the event, and then stores it. The member that handles it removes both. False if it was stored
     /// before.
-    async fn store(self, session: &Session, kv: &KeyValue) -> Result<bool, BackendError> {
+    async fn store(self, session: &Session, kv: &KeyValue) -> Result<bool> {
         change_status(session, kv, self.id, |status| {
             status.dead.remove(self.durable);
             status.again.insert(self.durable.to_owned());
@@ -112,7 +110,7 @@ impl Redelivery<'_> {
 }
 
 /// Requeues a dead letter. False if no dead letter of the group has this number.
-async fn requeue(session: &Session, layout: &Layout, kv: &KeyValue, number: u64) -> Result<bool, BackendError> {
+async fn requeue(session: &Session, layout: &Layout, kv: &KeyValue, number: u64) -> Result<bool> {
     let Some(entry) = letter(session, layout, kv, number).await? else { return Ok(false) };
     let Some(stored) = kv::read::<StoredDeadLetter>(&entry) else { return Ok(false) };
     let Ok(id) = stored.id.parse::<EventId>() else { return Ok(false) };
@@ -135,12 +133,7 @@ async fn requeue(session: &Session, layout: &Layout, kv: &KeyValue, number: u64)
 }
 
 /// A dead letter of the group.
-async fn letter(
-    session: &Session,
-    layout: &Layout,
-    kv: &KeyValue,
-    number: u64,
-) -> Result<Option<StoredMessage>, BackendError> {
+async fn letter(session: &Session, layout: &Layout, kv: &KeyValue, number: u64) -> Result<Option<StoredMessage>> {
     let prefix = format!("{}.", letters(kv, &layout.group));
     let found = message::get(session, &kv.stream, Get::Number(number)).await?;
     Ok(found.filter(|entry| entry.subject.as_str().starts_with(&prefix)))
@@ -152,7 +145,7 @@ async fn replay(
     replay: Replay,
     durable: String,
     dry_run: bool,
-) -> Result<Replayed, BackendError> {
+) -> Result<Replayed> {
     let Locator { layout, kv, .. } = &*locator;
     let found = kv.get(&session, &kv.key(SUBSCRIPTION, &durable)).await?;
     let Some(record) = found.as_ref().and_then(kv::read::<SubscriptionRecord>) else {
@@ -234,7 +227,7 @@ async fn lag(
     kv: &KeyValue,
     durable: &str,
     record: &SubscriptionRecord,
-) -> Result<SubscriptionLag, BackendError> {
+) -> Result<SubscriptionLag> {
     let mut lag = SubscriptionLag::default();
     (lag.group, lag.name, lag.pattern) = (record.group.clone(), record.name.clone(), record.pattern.clone());
     lag.instance = Some(record.instance.clone()).filter(|instance| !instance.is_empty());
@@ -256,7 +249,7 @@ async fn lag(
     Ok(lag)
 }
 
-async fn stats(session: Session, locator: Arc<Locator>) -> Result<BackEndStats, BackendError> {
+async fn stats(session: Session, locator: Arc<Locator>) -> Result<BackEndStats> {
     let Locator { layout, kv, .. } = &*locator;
     let mut stats = BackEndStats::default();
     let subjects = format!("{}.>", letters(kv, &layout.group));
@@ -274,12 +267,12 @@ async fn stats(session: Session, locator: Arc<Locator>) -> Result<BackEndStats, 
 }
 
 impl Operator for NatsOperator {
-    fn dead_letters(&self, filter: &DeadLetterFilter) -> Result<Vec<DeadLetter>, BackendError> {
+    fn dead_letters(&self, filter: &DeadLetterFilter) -> Result<Vec<DeadLetter>> {
         let (locator, filter) = (Arc::clone(&self.locator), filter.clone());
         self.locator.runtime.read(move |session| dead_letters(session, locator, filter))
     }
 
-    fn requeue(&self, numbers: &[u64]) -> Result<Vec<u64>, BackendError> {
+    fn requeue(&self, numbers: &[u64]) -> Result<Vec<u64>> {
         let (locator, numbers) = (Arc::clone(&self.locator), numbers.to_vec());
         self.locator.runtime.call_long(move |session| async move {
             let mut done = Vec::new();
@@ -292,7 +285,7 @@ impl Operator for NatsOperator {
         })
     }
 
-    fn purge(&self, numbers: &[u64]) -> Result<u64, BackendError> {
+    fn purge(&self, numbers: &[u64]) -> Result<u64> {
         let (locator, numbers) = (Arc::clone(&self.locator), numbers.to_vec());
         self.locator.runtime.call_long(move |session| async move {
             let mut count = 0;
@@ -305,19 +298,19 @@ impl Operator for NatsOperator {
         })
     }
 
-    fn replay(&self, wanted: &Replay, dry_run: bool) -> Result<Replayed, BackendError> {
+    fn replay(&self, wanted: &Replay, dry_run: bool) -> Result<Replayed> {
         let own = self.subscriptions.get(&wanted.subscription).map(|local| local.durable);
         let durable = own.unwrap_or_else(|| self.locator.layout.durable(&wanted.subscription, ""));
         let (locator, wanted) = (Arc::clone(&self.locator), wanted.clone());
         self.locator.runtime.call_long(move |session| replay(session, locator, wanted, durable, dry_run))
     }
 
-    fn stats(&self) -> Result<BackEndStats, BackendError> {
+    fn stats(&self) -> Result<BackEndStats> {
         let locator = Arc::clone(&self.locator);
         self.locator.runtime.read(move |session| stats(session, locator))
     }
 
-    fn tail(&self, pattern: &Pattern, start: &StartPosition) -> Result<Box<dyn Tail>, BackendError> {
+    fn tail(&self, pattern: &Pattern, start: &StartPosition) -> Result<Box<dyn Tail>> {
         Ok(Box::new(NatsTail::new(&self.locator, pattern, start)?))
     }
 }

@@ -3,11 +3,10 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, SystemTime};
 
-use eventbroker::provider::BackendError;
 use eventbroker::{Event, Pattern, Status};
 
 use crate::jetstream::kv::{self, STATUS};
-use crate::jetstream::{Consumer, ConsumerInfo, KeyValue, Layout, StoredMessage, consumer};
+use crate::jetstream::{Consumer, ConsumerInfo, KeyValue, Layout, Result, StoredMessage, consumer};
 use crate::settle::StatusRecord;
 use crate::subscriptions::{self, SubscriptionRecord};
 use crate::transport::Session;
@@ -18,7 +17,7 @@ pub(super) async fn with_statuses(
     layout: &Layout,
     kv: &KeyValue,
     found: Vec<(u64, Event)>,
-) -> Result<Vec<Event>, BackendError> {
+) -> Result<Vec<Event>> {
     if found.is_empty() {
         return Ok(Vec::new());
     }
@@ -70,12 +69,7 @@ impl Known {
 }
 
 impl KnownSubscriptions {
-    async fn read(
-        session: &Session,
-        layout: &Layout,
-        kv: &KeyValue,
-        found: &[(u64, Event)],
-    ) -> Result<Self, BackendError> {
+    async fn read(session: &Session, layout: &Layout, kv: &KeyValue, found: &[(u64, Event)]) -> Result<Self> {
         let all: Vec<Known> = subscriptions::all(session, kv).await?.into_iter().map(Known::new).collect();
         let mut consumers: Vec<Consumer> = Vec::new();
         for known in &all {

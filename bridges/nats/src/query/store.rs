@@ -13,7 +13,7 @@ use super::status::with_statuses;
 use crate::jetstream::api::{cut_off, unavailable};
 use crate::jetstream::entry::events_of;
 use crate::jetstream::kv::{AT, FAILED, STATUS};
-use crate::jetstream::{Consumer, ConsumerInfo, KeyValue, Layout, Scan, Start, StoredMessage};
+use crate::jetstream::{Consumer, ConsumerInfo, KeyValue, Layout, Result, Scan, Start, StoredMessage};
 use crate::jetstream::{consumer, message, scan, stream};
 use crate::publish::{MAX_DELAY, Publisher};
 use crate::settle::{StatusRecord, change_status};
@@ -45,7 +45,7 @@ struct Listing<'a> {
 
 impl Listing<'_> {
     /// The next messages in the order; none at the end.
-    async fn step(&mut self, session: &Session) -> Result<Vec<StoredMessage>, BackendError> {
+    async fn step(&mut self, session: &Session) -> Result<Vec<StoredMessage>> {
         if self.from == 0 || self.to == 0 || self.from > self.to {
             return Ok(Vec::new());
         }
@@ -81,7 +81,7 @@ impl Listing<'_> {
     }
 }
 
-async fn list(session: Session, locator: Arc<Locator>, filter: Filter) -> Result<Page, BackendError> {
+async fn list(session: Session, locator: Arc<Locator>, filter: Filter) -> Result<Page> {
     let Locator { layout, kv, .. } = &*locator;
     let info = stream::info(&session, &layout.stream).await?.unwrap_or_default();
     let (mut from, mut to) = (stream::state(&info, "first_seq").max(1), stream::state(&info, "last_seq"));
@@ -133,7 +133,7 @@ async fn list(session: Session, locator: Arc<Locator>, filter: Filter) -> Result
 }
 
 /// The first message that some subscription may not have acknowledged; `None` if all are acknowledged, or there is no subscription.
-pub(crate) async fn first_open(session: &Session, layout: &Layout, kv: &KeyValue) -> Result<Option<u64>, BackendError> {
+pub(crate) async fn first_open(session: &Session, layout: &Layout, kv: &KeyValue) -> Result<Option<u64>> {
     let known = subscriptions::all(session, kv).await?;
     let consumers: Vec<Consumer> =
         known.iter().flat_map(|(durable, record)| record.event_consumers(layout, kv, durable)).collect();
@@ -145,7 +145,7 @@ pub(crate) async fn first_open(session: &Session, layout: &Layout, kv: &KeyValue
     Ok(consumer::infos(session, &consumers).await?.into_iter().filter_map(open).min())
 }
 
-async fn stats(session: Session, locator: Arc<Locator>) -> Result<StoreStats, BackendError> {
+async fn stats(session: Session, locator: Arc<Locator>) -> Result<StoreStats> {
     let Locator { layout, kv, .. } = &*locator;
     let mut stats = StoreStats::default();
     let info = stream::info(&session, &layout.stream).await?.unwrap_or_default();
@@ -176,7 +176,7 @@ async fn stats(session: Session, locator: Arc<Locator>) -> Result<StoreStats, Ba
 }
 
 impl EventStore for NatsStore {
-    fn put(&self, event: &Event) -> Result<(), BackendError> {
+    fn put(&self, event: &Event) -> Result<()> {
         match self.publisher.send(std::slice::from_ref(event), &mut || ())?.into_iter().next() {
             Some(SendOutcome::Held | SendOutcome::Known) => Ok(()),
             Some(SendOutcome::Full { .. }) => Err(unavailable("the stream is full")),
@@ -188,7 +188,7 @@ impl EventStore for NatsStore {
         }
     }
 
-    fn get(&self, id: &EventId) -> Result<Option<Event>, BackendError> {
+    fn get(&self, id: &EventId) -> Result<Option<Event>> {
         let (locator, id) = (Arc::clone(&self.locator), id.clone());
         self.locator.runtime.read(move |session| async move {
             let found = locator.find(&session, &id).await?.into_iter().collect();
@@ -196,12 +196,12 @@ impl EventStore for NatsStore {
         })
     }
 
-    fn list(&self, filter: &Filter) -> Result<Page, BackendError> {
+    fn list(&self, filter: &Filter) -> Result<Page> {
         let (locator, filter) = (Arc::clone(&self.locator), filter.clone());
         self.locator.runtime.read(move |session| list(session, locator, filter))
     }
 
-    fn update_statuses(&self, changes: &[StatusChange]) -> Result<(), BackendError> {
+    fn update_statuses(&self, changes: &[StatusChange]) -> Result<()> {
         let (locator, changes) = (Arc::clone(&self.locator), changes.to_vec());
         self.locator.runtime.call_long(move |session| async move {
             let change = async |change: StatusChange| {
@@ -218,7 +218,7 @@ impl EventStore for NatsStore {
         })
     }
 
-    fn delete(&self, id: &EventId) -> Result<bool, BackendError> {
+    fn delete(&self, id: &EventId) -> Result<bool> {
         let (locator, id) = (Arc::clone(&self.locator), id.clone());
         self.locator.runtime.call_long(move |session| async move {
             let Some((place, _)) = locator.find(&session, &id).await? else { return Ok(false) };
@@ -230,7 +230,7 @@ impl EventStore for NatsStore {
     }
 
     /// Counts the open events among the first [`SCAN`] messages that some subscription has not acknowledged.
-    fn stats(&self) -> Result<StoreStats, BackendError> {
+    fn stats(&self) -> Result<StoreStats> {
         let locator = Arc::clone(&self.locator);
         self.locator.runtime.read(move |session| stats(session, locator))
     }

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use eventbroker::provider::{BackendError, Tail};
+use eventbroker::provider::Tail;
 use eventbroker::{Event, Pattern, StartPosition};
 
 use super::locate::{Locator, first_since};
 use super::status::with_statuses;
 use crate::jetstream::entry::events_of;
 use crate::jetstream::scan::ConsumerScan;
-use crate::jetstream::{Start, stream};
+use crate::jetstream::{Result, Start, stream};
 use crate::publish::MAX_DELAY;
 
 /// The longest wait for the server at a time, less than the limit of a call.
@@ -30,7 +30,7 @@ pub(super) struct NatsTail {
 }
 
 impl NatsTail {
-    pub(super) fn new(locator: &Arc<Locator>, pattern: &Pattern, start: &StartPosition) -> Result<Self, BackendError> {
+    pub(super) fn new(locator: &Arc<Locator>, pattern: &Pattern, start: &StartPosition) -> Result<Self> {
         let since = if let StartPosition::From(time) = start { Some(*time) } else { None };
         let (on_thread, start) = (Arc::clone(locator), start.clone());
         let next = locator.runtime.call(move |session| async move {
@@ -49,7 +49,7 @@ impl NatsTail {
 }
 
 impl Tail for NatsTail {
-    fn next(&mut self, max: usize, wait: Duration) -> Result<Vec<Event>, BackendError> {
+    fn next(&mut self, max: usize, wait: Duration) -> Result<Vec<Event>> {
         let deadline = Instant::now() + wait;
         loop {
             let left = deadline.saturating_duration_since(Instant::now()).min(LONGEST_WAIT);

@@ -1,7 +1,6 @@
 //! The messages in hand: delivered to this provider, handed out under a lease, and not settled.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -12,6 +11,7 @@ use parking_lot::{Mutex, MutexGuard};
 use super::lease_record::LeaseRecord;
 use super::recent_acks::RecentAcks;
 use crate::jetstream::{Ack, Consumer};
+use crate::settings::Hook;
 
 /// A message in hand.
 #[derive(Debug, Clone)]
@@ -63,23 +63,24 @@ impl HeldMessage {
 }
 
 /// The messages in hand, by the token of their lease, and those that were settled lately.
+#[derive(Debug)]
 pub(crate) struct HeldMessages {
     messages: Mutex<HashMap<u64, HeldMessage>>,
     next_token: AtomicU64,
     moving: Mutex<()>,
     pub(crate) recent: RecentAcks,
     /// Called with the number of messages that were settled.
-    on_settled: Box<dyn Fn(usize) + Send + Sync>,
+    on_settled: Hook<usize>,
 }
 
 impl HeldMessages {
-    pub(crate) fn new(on_settled: impl Fn(usize) + Send + Sync + 'static) -> Self {
+    pub(crate) fn new(on_settled: Hook<usize>) -> Self {
         Self {
             messages: Mutex::default(),
             next_token: AtomicU64::new(1),
             moving: Mutex::default(),
             recent: RecentAcks::default(),
-            on_settled: Box::new(on_settled),
+            on_settled,
         }
     }
 
@@ -107,7 +108,7 @@ impl HeldMessages {
         // Under the lock: whoever finds a message not in hand has to find it here.
         self.recent.add(ended.iter().map(|held| (&*held.consumer.durable, held.key())));
         drop(messages);
-        (self.on_settled)(ended.len());
+        self.on_settled.call(ended.len());
     }
 
     pub(crate) fn keys(&self) -> HashSet<MessageKey> {
@@ -138,11 +139,5 @@ impl HeldMessages {
     pub(crate) fn partitions(&self, durable: &str) -> BTreeSet<u32> {
         let messages = self.messages.lock();
         messages.values().filter(|it| it.consumer.durable == durable).filter_map(|it| it.consumer.partition).collect()
-    }
-}
-
-impl fmt::Debug for HeldMessages {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HeldMessages").finish_non_exhaustive()
     }
 }

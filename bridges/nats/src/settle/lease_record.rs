@@ -3,11 +3,10 @@
 
 use std::sync::Arc;
 
-use eventbroker::provider::BackendError;
 use serde::{Deserialize, Serialize};
 
 use crate::jetstream::kv::{self, LEASE};
-use crate::jetstream::{Ack, Consumer, DeliveryInfo, KeyValue, ack};
+use crate::jetstream::{Ack, Consumer, DeliveryInfo, KeyValue, Result, ack};
 use crate::transport::Session;
 
 /// The record of a message's leases.
@@ -43,7 +42,7 @@ pub(crate) async fn redelivery_infos(
     kv: &KeyValue,
     consumer: &Consumer,
     deliveries: &[DeliveryInfo],
-) -> Result<Vec<RedeliveryInfo>, BackendError> {
+) -> Result<Vec<RedeliveryInfo>> {
     let keys: Vec<String> = deliveries.iter().map(|it| key(kv, consumer, it.sequence)).collect();
     let found = kv.get_all(session, keys.clone()).await?;
     let (mut infos, mut crashed) = (Vec::with_capacity(keys.len()), Vec::new());
@@ -72,7 +71,7 @@ pub(crate) struct GivenBack {
 }
 
 /// Gives deliveries back to the server.
-pub(crate) async fn give_back(session: &Session, kv: &KeyValue, back: Vec<GivenBack>) -> Result<(), BackendError> {
+pub(crate) async fn give_back(session: &Session, kv: &KeyValue, back: Vec<GivenBack>) -> Result<()> {
     let record = |it: &GivenBack| {
         let record = LeaseRecord { given_back: it.delivered, begun: false, ..it.record };
         (key(kv, &it.consumer, it.sequence), kv::write(&record))

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use eventbroker::provider::{BackendError, LeaseOutcome};
+use eventbroker::provider::LeaseOutcome;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +12,7 @@ use super::status_record::change_status;
 use crate::jetstream::entry::MESSAGE_ID;
 use crate::jetstream::kv::{self, DEAD};
 use crate::jetstream::names::token;
-use crate::jetstream::{KeyValue, NewMessage, message};
+use crate::jetstream::{KeyValue, NewMessage, Result, message};
 use crate::settings::Status;
 use crate::transport::Session;
 
@@ -39,13 +39,7 @@ pub(crate) struct Ended {
 }
 
 /// Records the outcome of a lease.
-pub(crate) async fn record(
-    session: &Session,
-    kv: &KeyValue,
-    group: &str,
-    kept: Status,
-    ended: &Ended,
-) -> Result<(), BackendError> {
+pub(crate) async fn record(session: &Session, kv: &KeyValue, group: &str, kept: Status, ended: &Ended) -> Result<()> {
     let Ended { held, outcome } = ended;
     let (durable, is_redelivery) = (&held.consumer.durable, held.consumer.is_redelivery);
     let key = lease_record::key(kv, &held.consumer, held.sequence);
@@ -96,7 +90,7 @@ async fn dead_letter(
     group: &str,
     held: &HeldMessage,
     outcome: &LeaseOutcome,
-) -> Result<(), BackendError> {
+) -> Result<()> {
     let LeaseOutcome::Dead { reason, attempts, errors, .. } = outcome else { return Ok(()) };
     let (durable, is_redelivery) = (&held.consumer.durable, held.consumer.is_redelivery);
     let time = |time: SystemTime| Timestamp::try_from(time).unwrap_or(Timestamp::UNIX_EPOCH);

@@ -4,13 +4,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use eventbroker::provider::BackendError;
 use parking_lot::{Condvar, Mutex};
 
 use super::held_messages::HeldMessages;
-use crate::jetstream::Ack;
 use crate::jetstream::ack::ack_all;
 use crate::jetstream::api::unavailable;
+use crate::jetstream::{Ack, Result};
 use crate::transport::{Runtime, Session};
 
 /// The largest number of batches in flight.
@@ -62,7 +61,7 @@ impl PendingAcks {
     }
 
     /// Sends acknowledgements of leases. Waits only while too many batches are in flight.
-    pub(crate) fn send(self: &Arc<Self>, acks: Vec<Ack>, tokens: Vec<u64>) -> Result<(), BackendError> {
+    pub(crate) fn send(self: &Arc<Self>, acks: Vec<Ack>, tokens: Vec<u64>) -> Result<()> {
         self.retry()?;
         {
             let mut state = self.state.lock();
@@ -94,7 +93,7 @@ impl PendingAcks {
     }
 
     /// Sends the acknowledgements without an answer again.
-    pub(crate) fn retry(&self) -> Result<(), BackendError> {
+    pub(crate) fn retry(&self) -> Result<()> {
         let failed = std::mem::take(&mut self.state.lock().failed);
         if failed.is_empty() {
             return Ok(());
@@ -109,7 +108,7 @@ impl PendingAcks {
     }
 
     /// Waits until no batch is in flight, and retries those without an answer once.
-    pub(crate) fn finish(&self) -> Result<(), BackendError> {
+    pub(crate) fn finish(&self) -> Result<()> {
         {
             let mut state = self.state.lock();
             let deadline = Instant::now() + LIMIT;

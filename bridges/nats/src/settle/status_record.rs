@@ -2,12 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use eventbroker::provider::BackendError;
 use eventbroker::{EventId, Status};
 use serde::{Deserialize, Serialize};
 
-use crate::jetstream::KeyValue;
 use crate::jetstream::kv::{FAILED, STATUS};
+use crate::jetstream::{KeyValue, Result};
 use crate::transport::Session;
 
 /// The record of an event's status.
@@ -48,7 +47,7 @@ pub(crate) async fn change_status(
     kv: &KeyValue,
     id: &EventId,
     mut change: impl FnMut(&mut StatusRecord),
-) -> Result<(), BackendError> {
+) -> Result<()> {
     let change = |record: &mut StatusRecord| {
         let before = record.has_failed();
         change(record);
