@@ -18,8 +18,11 @@ const EVENT_SOURCE: &str = "Event-Source";
 const EVENT_STATUS: &str = "Event-Status";
 const INSTANCE_ID: &str = "Instance-ID";
 
+/// Takes a message: its subject, its headers and its body.
+type Put<'a> = &'a mut dyn FnMut(&str, &[(&str, &str)], &[u8]);
+
 /// Writes an event: calls `put` with its subject, its headers and its body.
-pub(crate) fn write(layout: &Layout, event: &Event, put: &mut dyn FnMut(&str, &[(&str, &str)], &[u8])) {
+pub(crate) fn write(layout: &Layout, event: &Event, put: Put<'_>) {
     let (event_type, source) = (event.event_type().as_str(), event.source().as_str());
     let prefix = names::partition(&layout.prefix, layout.partition_of(event));
     let subject = format!("{prefix}.{source}.{}", type_tokens(event_type));

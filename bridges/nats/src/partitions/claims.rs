@@ -145,10 +145,10 @@ impl Claims {
         self.state.lock().is_fresh(durable, self.lease)
     }
 
-    /// Whether this member owns each of the partitions.
-    pub(crate) fn owns_all(&self, mut partitions: impl Iterator<Item = (String, u32)>) -> bool {
+    /// Calls `check` with a test whether this member owns a partition. The claims are locked meanwhile: before the messages in hand, never after.
+    pub(crate) fn check_owned<T>(&self, check: impl FnOnce(&dyn Fn(&str, u32) -> bool) -> T) -> T {
         let state = self.state.lock();
-        partitions.all(|(durable, number)| state.of.get(&durable).is_some_and(|it| it.claim.owned.contains(&number)))
+        check(&|durable, number| state.of.get(durable).is_some_and(|share| share.claim.owned.contains(&number)))
     }
 
     /// The partitions that this member may take from.

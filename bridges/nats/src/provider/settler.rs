@@ -50,12 +50,14 @@ impl NatsSettler {
         let Backend { claims, held, buffer, .. } = &*self.backend;
         let Some(claims) = claims else { return Ok(Vec::new()) };
         claims.renew_stale(buffer.is_silent())?;
-        let mut held = held.lock();
-        let partition = |it: &HeldMessage| it.consumer.partition.map(|number| (it.consumer.durable.clone(), number));
-        let is_owned = |it: &HeldMessage| claims.owns_all(partition(it).into_iter());
-        let lost: Vec<LeaseToken> = tokens.filter(|it| held.get(&it.0).is_some_and(|it| !is_owned(it))).collect();
-        lost.iter().for_each(|token| _ = held.remove(&token.0));
-        Ok(lost)
+        Ok(claims.check_owned(|is_owned| {
+            let mut held = held.lock();
+            let is_lost =
+                |it: &HeldMessage| it.consumer.partition.is_some_and(|at| !is_owned(&it.consumer.durable, at));
+            let lost: Vec<LeaseToken> = tokens.filter(|it| held.get(&it.0).is_some_and(is_lost)).collect();
+            lost.iter().for_each(|token| _ = held.remove(&token.0));
+            lost
+        }))
     }
 
     /// Sends a heartbeat if one is due, without a wait. False if an earlier one has lost the name of the instance.

@@ -8,7 +8,10 @@ use eventbroker_nats::{Nats, OpenError};
 
 /// Answers as a server of this version does until a client has logged in.
 fn serve(mut stream: TcpStream, version: &str) -> std::io::Result<()> {
-    writeln!(stream, "INFO {{\"server_id\":\"old\",\"version\":\"{version}\",\"headers\":true,\"max_payload\":1048576}}\r")?;
+    writeln!(
+        stream,
+        "INFO {{\"server_id\":\"old\",\"version\":\"{version}\",\"headers\":true,\"max_payload\":1048576}}\r"
+    )?;
     for line in BufReader::new(stream.try_clone()?).lines() {
         if line? == "PING" {
             stream.write_all(b"PONG\r\n")?;
