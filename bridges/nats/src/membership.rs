@@ -40,7 +40,7 @@ struct MemberState {
     name: String,
     /// The number of the record of the name.
     name_number: u64,
-    /// The result of the last heartbeat that nobody waited for: whether this member has the name.
+    /// The result of the last posted heartbeat: whether this member has the name.
     last_result: Option<Result<bool>>,
 }
 
@@ -97,7 +97,7 @@ impl Membership {
         Ok(is_ours)
     }
 
-    /// Records that the members of a subscription are one more, before this provider serves it.
+    /// Records this provider as a member of a subscription, before it serves that.
     pub(crate) async fn announce(&self, session: &Session, durable: &str) -> Result<()> {
         let mut durables = self.subscriptions.durables();
         durables.push(durable.to_owned());
@@ -116,7 +116,7 @@ impl Membership {
         self.beat_as(session, &name).await
     }
 
-    /// Sends a heartbeat without a wait for its result, and returns the result of the one before.
+    /// Sends a heartbeat, without a wait for its result.
     pub(crate) fn post_heartbeat(self: &Arc<Self>, runtime: &Runtime) {
         let member = Arc::clone(self);
         runtime.post(move |session| match session {

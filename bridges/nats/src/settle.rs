@@ -1,4 +1,5 @@
-//! Settling: the messages in hand, their acknowledgements, and the records that an acknowledgement does not replace.
+//! Settling: the messages in hand, their acknowledgements, and the records that an acknowledgement does not replace. Lost leases are noticed where
+//! partitions change hands, in `partitions/claims.rs`: without partitions JetStream accepts a late acknowledgement from any member.
 
 mod held_messages;
 mod lease_record;

@@ -210,7 +210,12 @@ impl HandOut {
                             let is_current = subscriptions.is_current(&session, &durable).await?;
                             current.insert(durable.clone(), is_current);
                         }
-                        if current[&durable] { acks.push(Ack { verb: ACK, ..it.nak }) } else { back.push(it) }
+                        if current[&durable] {
+                            acks.push(Ack { verb: ACK, ..it.nak });
+                        } else {
+                            puller.buffer.on(&it.consumer.id, Event::GivenBack);
+                            back.push(it);
+                        }
                     }
                     ack_all(&session, &acks).await?;
                     give_back(&session, &puller.kv, back).await?;

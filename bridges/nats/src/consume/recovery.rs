@@ -22,8 +22,8 @@ const LIMIT: Duration = Duration::from_secs(2);
 
 impl Puller {
     /// Gives deliveries that are not in hand back to the server, which delivers them again at once, before newer messages. Returns their
-    /// numbers. The server does not say whose a delivery is; so this is for the only member of a subscription, or the owner of the consumer,
-    /// who takes back the deliveries of other members as well.
+    /// numbers. The server does not say which member has a delivery; so this is for the only member of a subscription, or for the owner of the
+    /// consumer, which takes back the deliveries of other members as well.
     pub(super) async fn recover(&self, session: &Session, consumer: &Arc<Consumer>) -> Result<HashSet<u64>> {
         let nothing = Ok(HashSet::new());
         let Some(info) = consumer::info(session, consumer).await? else { return nothing };

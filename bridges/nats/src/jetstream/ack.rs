@@ -48,7 +48,7 @@ pub(crate) async fn ack_all(session: &Session, acks: &[Ack]) -> Result<()> {
         }
     }
     session.conn.send().map_err(unavailable)?;
-    // For a removed consumer the server answers that nobody listens.
+    // For a removed consumer the server answers that the subject has no subscriber.
     for answer in answers {
         let Some(answer) = Session::in_time(answer).await else {
             session.give_up("an acknowledgement was not answered");

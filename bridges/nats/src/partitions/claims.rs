@@ -9,12 +9,14 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use eventbroker::provider::LeaseToken;
 use parking_lot::Mutex;
 
 use super::assignment::{Claim, ClaimRequest, Owners};
 use crate::jetstream::kv::{self, OWNERS};
 use crate::jetstream::{KeyValue, Result, StoredMessage};
 use crate::settings::Hook;
+use crate::settle::{HeldMessage, HeldMessages};
 use crate::transport::{Runtime, Session};
 
 /// If messages of the surplus are still in hand after a lease, since a retry waits long for example, the member takes more of it for this number of
@@ -111,7 +113,7 @@ impl State {
         !self.is_under_way && (is_late || wanted.iter().any(is_due))
     }
 
-    /// Forgets the heartbeats of the other members, who could not renew them meanwhile either.
+    /// Forgets when the other members were seen: they could not send heartbeats meanwhile either.
     fn see_anew(&mut self) {
         self.of.values_mut().for_each(|share| share.seen.clear());
     }
@@ -143,12 +145,6 @@ impl Claims {
     /// Whether the claim of a subscription was renewed in the last third of a lease.
     pub(crate) fn is_fresh(&self, durable: &str) -> bool {
         self.state.lock().is_fresh(durable, self.lease)
-    }
-
-    /// Calls `check` with a test whether this member owns a partition. The claims are locked meanwhile: before the messages in hand, never after.
-    pub(crate) fn check_owned<T>(&self, check: impl FnOnce(&dyn Fn(&str, u32) -> bool) -> T) -> T {
-        let state = self.state.lock();
-        check(&|durable, number| state.of.get(durable).is_some_and(|share| share.claim.owned.contains(&number)))
     }
 
     /// The partitions that this member may take from.
@@ -204,9 +200,27 @@ impl Claims {
         });
     }
 
-    /// Renews the claims that should have been renewed in the last third of a lease. A member that stops takes part no more: it keeps only the
-    /// partitions with messages in hand.
-    pub(crate) fn renew_stale(self: &Arc<Self>, stops: bool) -> Result<()> {
+    /// The lost leases: those on messages of partitions that another member has taken over. Removes these messages from the ones in hand. A member
+    /// that stops takes part no more: it keeps only the partitions with messages in hand.
+    pub(crate) fn lost_leases(
+        self: &Arc<Self>,
+        held: &HeldMessages,
+        stops: bool,
+        tokens: impl Iterator<Item = LeaseToken>,
+    ) -> Result<Vec<LeaseToken>> {
+        self.renew_stale(stops)?;
+        // The claims are locked before the messages in hand, never after.
+        let state = self.state.lock();
+        let is_owned = |durable: &str, number| state.of.get(durable).is_some_and(|it| it.claim.owned.contains(&number));
+        let mut held = held.lock();
+        let is_lost = |it: &HeldMessage| it.consumer.partition.is_some_and(|at| !is_owned(&it.consumer.durable, at));
+        let lost: Vec<LeaseToken> = tokens.filter(|it| held.get(&it.0).is_some_and(is_lost)).collect();
+        lost.iter().for_each(|token| _ = held.remove(&token.0));
+        Ok(lost)
+    }
+
+    /// Renews the claims that should have been renewed in the last third of a lease.
+    fn renew_stale(self: &Arc<Self>, stops: bool) -> Result<()> {
         let stale: Vec<Wanted> = {
             let state = self.state.lock();
             let claims = state.of.iter().filter(|(_, share)| share.takes_part || !share.claim.owned.is_empty());

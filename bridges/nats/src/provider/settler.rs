@@ -16,7 +16,7 @@ use crate::jetstream::{Ack, Result, kv};
 use crate::partitions::Event;
 use crate::query::{Locator, first_since};
 use crate::settings::Status;
-use crate::settle::{Ended, HeldMessage, LeaseRecord, lease_key, record};
+use crate::settle::{Ended, LeaseRecord, lease_key, record};
 use crate::subscriptions::SubscriptionRecord;
 use crate::transport::Session;
 
@@ -45,19 +45,9 @@ impl NatsSettler {
         }
     }
 
-    /// The lost leases: those on messages of partitions that another member has taken over. They leave the messages in hand.
-    fn lost(&self, tokens: impl Iterator<Item = LeaseToken>) -> Result<Vec<LeaseToken>> {
+    fn lost_leases(&self, tokens: impl Iterator<Item = LeaseToken>) -> Result<Vec<LeaseToken>> {
         let Backend { claims, held, buffer, .. } = &*self.backend;
-        let Some(claims) = claims else { return Ok(Vec::new()) };
-        claims.renew_stale(buffer.is_silent())?;
-        Ok(claims.check_owned(|is_owned| {
-            let mut held = held.lock();
-            let is_lost =
-                |it: &HeldMessage| it.consumer.partition.is_some_and(|at| !is_owned(&it.consumer.durable, at));
-            let lost: Vec<LeaseToken> = tokens.filter(|it| held.get(&it.0).is_some_and(is_lost)).collect();
-            lost.iter().for_each(|token| _ = held.remove(&token.0));
-            lost
-        }))
+        claims.as_ref().map_or_else(|| Ok(Vec::new()), |claims| claims.lost_leases(held, buffer.is_silent(), tokens))
     }
 
     /// Sends a heartbeat if one is due, without a wait. False if an earlier one has lost the name of the instance.
@@ -160,7 +150,7 @@ impl Settler for NatsSettler {
         let backend = Arc::clone(&self.backend);
         let Backend { held, buffer, .. } = &*backend;
         let is_full = backend.settings.status == Status::Full;
-        let mut lost = self.lost(settlements.iter().map(|it| it.token))?;
+        let mut lost = self.lost_leases(settlements.iter().map(|it| it.token))?;
         let (mut plain, mut plain_tokens, mut acks, mut ended) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let (mut settled, mut released) = (Vec::new(), Vec::new());
         {
@@ -239,7 +229,7 @@ impl Settler for NatsSettler {
             runtime.give_up("the process has slept");
         }
         let began = Instant::now();
-        let lost = self.lost(tokens.iter().copied())?;
+        let lost = self.lost_leases(tokens.iter().copied())?;
         let mut acks: Vec<Ack> = {
             let messages = held.lock();
             tokens.iter().filter_map(|it| messages.get(&it.0)).map(|it| it.ack(IN_PROGRESS)).collect()

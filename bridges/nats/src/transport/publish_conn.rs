@@ -46,8 +46,8 @@ impl PublishConn {
         Self { address, backoff, open: None }
     }
 
-    /// Publishes messages in their order, and returns what `read` makes of their answers: of the server's limit in bytes if a message is
-    /// larger. Waits at most 2 s for each answer and 10 s for all.
+    /// Publishes messages in their order, and returns their answers as `read` parses them. For a message larger than the server's limit `read` gets
+    /// that limit in bytes. Waits at most 2 s for each answer and 10 s for all.
     pub(crate) fn publish<M, A: Clone>(
         &mut self,
         messages: &[M],

@@ -70,7 +70,7 @@ impl Runtime {
         Ok(Self { jobs: Some(jobs), thread: Some(thread), shared })
     }
 
-    /// Sets what is called when a session ends.
+    /// Sets the call at the end of a session.
     pub(crate) fn on_loss(&self, call: impl Fn() + Send + 'static) {
         *self.shared.on_loss.lock() = Some(Box::new(call));
     }
