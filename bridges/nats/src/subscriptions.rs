@@ -348,3 +348,49 @@ pub(crate) async fn all(session: &Session, kv: &KeyValue) -> Result<Vec<(String,
     let durable = |subject: &Subject| subject.as_str().strip_prefix(&prefix).map(str::to_owned);
     Ok(known.iter().filter_map(|entry| Some((durable(&entry.subject)?, kv::read(entry)?))).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::Nats;
+
+    /// A record with these earlier patterns, each with the last message that it counts for, and the event consumer.
+    fn subscription(earlier: &[(&str, u64)], pattern: &str) -> (SubscriptionRecord, Consumer) {
+        let settings = Nats::new("nats://localhost");
+        let (layout, kv) = (Layout::new(&settings), KeyValue::new(&settings));
+        let mut patterns = earlier.iter().map(|(text, _)| *text).chain([pattern]);
+        let first = patterns.next().unwrap_or_default().to_owned();
+        let mut record = SubscriptionRecord { pattern: first, ..SubscriptionRecord::default() };
+        for (pattern, (_, until)) in patterns.zip(earlier) {
+            record.change_pattern(pattern.to_owned(), *until);
+        }
+        let consumer = record.event_consumers(&layout, &kv, "workers==all").remove(0);
+        (record, consumer)
+    }
+
+    #[test]
+    fn each_message_has_the_pattern_of_its_time() {
+        let (record, consumer) = subscription(&[("a.*", 10), ("b.*", 20)], "c.*");
+        for (sequence, pattern) in [(1, "a.*"), (10, "a.*"), (11, "b.*"), (20, "b.*"), (21, "c.*")] {
+            assert_eq!(record.pattern_at(sequence), Some(pattern), "{sequence}");
+            assert_eq!(consumer.pattern_at(sequence).map(|(_, it)| it.as_str()), Some(pattern), "{sequence}");
+        }
+        assert_eq!(consumer.filters, ["events.*.a.*", "events.*.b.*", "events.*.c.*"]);
+    }
+
+    #[test]
+    fn a_changed_pattern_keeps_the_consumer() {
+        let ((_, before), (_, after)) = (subscription(&[], "a.*"), subscription(&[("a.*", 10)], "a.b"));
+        assert_eq!((before.id, before.start), (after.id, after.start));
+        assert_eq!(after.filters, ["events.*.a.*"], "the wider filter covers both");
+    }
+
+    #[test]
+    fn consumers_of_another_generation_are_refused() {
+        let (mut record, _) = subscription(&[("a.*", 10)], "b.*");
+        assert!(record.check_generation().is_ok());
+        record.changes = 1;
+        let error = record.check_generation().expect_err("the earlier pattern has a consumer of its own");
+        assert!(error.to_string().contains("earlier pattern a.*"), "{error}");
+    }
+}

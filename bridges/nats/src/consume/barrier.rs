@@ -1,5 +1,5 @@
-//! Barriers in the pull buffer. Without partitions, the only member of a subscription waits for messages that were lost in transit. With partitions, the
-//! [hand-over](crate::partitions::Handover) has the barrier, and the buffer feeds it.
+//! Barriers in the pull buffer. Without partitions, the only member of a subscription waits for messages that were lost in transit. With
+//! partitions, the [hand-over](crate::partitions::Handover) has the barrier, and the buffer feeds it.
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! The frames of [the NATS protocol](https://docs.nats.io/reference/reference-protocols/nats-protocol): parsed in place from a buffer, and written to a
-//! buffer. No input or output happens here.
+//! The frames of [the NATS protocol](https://docs.nats.io/reference/reference-protocols/nats-protocol): parsed in place from a buffer, and
+//! written to a buffer. No input or output happens here.
 
 use std::fmt::Display;
 use std::io::Write as _;
