@@ -1,200 +1,221 @@
-//! Which members live, and what a member does about deliveries that were lost on their way to it.
+//! Members: the heartbeat of this provider, the name of its instance, and which members live. The server's clock judges the age of a heartbeat.
 
-use std::collections::HashSet;
-use std::time::Duration;
+use std::process;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
-use async_nats::{HeaderMap, HeaderName, HeaderValue, Subject};
-use bytes::Bytes;
-use eventbroker::provider::BackendError;
+use std::hash::{BuildHasher as _, RandomState};
+
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
-use crate::jetstream::kv::{number, read, write};
-use crate::jetstream::message::{self as js, Ack, Entry, GIVEN_BACK, Outgoing, Stored};
+use crate::jetstream::api::cut_off;
+use crate::jetstream::kv::{self, BOOT, NAME, USED};
+use crate::jetstream::message::{self, Stored};
 use crate::jetstream::names::token;
-use crate::jetstream::scan::{Begin, Range};
-use crate::provider::backend::Database;
-use crate::subscriptions::{Leg, USED};
-use crate::transport::runtime::Session;
+use crate::jetstream::{KeyValue, NewMessage, Result, ServerClock, StoredMessage};
+use crate::subscriptions::Subscriptions;
+use crate::transport::{Runtime, Session};
 
-/// The kind of the notes about providers that live.
-pub(crate) const BOOT: &str = "boot";
-/// The kind of the notes about names of instances.
-pub(crate) const NAME: &str = "name";
-/// A broadcast subscription whose provider shows no sign of life for so many lease times is forgotten.
-pub(crate) const FORGET_AFTER: u32 = 10;
-/// Messages that are looked at to find what was lost.
-const LOOK: usize = 10_000;
-/// Messages of one step.
-const STEP: usize = 500;
-/// How long the server may take to hear what was lost.
-const LIMIT: Duration = Duration::from_secs(2);
+/// A provider without a heartbeat for this number of leases is dead: its broadcast subscriptions are removed.
+pub(crate) const DEAD_AFTER: u32 = 10;
+/// How often the release of the instance's name is tried.
+const TRIES: usize = 5;
 
-/// What a provider says of itself, again and again.
+/// The heartbeat of a provider.
 #[derive(Debug, Default, Serialize, Deserialize)]
-struct Sign {
-    /// The subscriptions that it serves.
-    units: Vec<String>,
-    /// So long it is taken to live, in milliseconds.
+struct Heartbeat {
+    /// The durable names of the subscriptions that it serves.
+    #[serde(rename = "units")]
+    durables: Vec<String>,
+    /// The provider is alive for this time, in milliseconds.
     lease: u64,
 }
 
-/// The note that this provider lives, and what it serves.
-pub(crate) fn sign_of_life(database: &Database, units: Vec<String>) -> (String, Vec<u8>) {
-    let lease = database.settings.lease_time.as_millis().try_into().unwrap_or(u64::MAX);
-    (database.state.key(BOOT, &database.boot), write(&Sign { units, lease }))
-}
-
-/// What is known of the name of this instance.
+/// The state of this member.
 #[derive(Debug, Default)]
-pub(crate) struct Life {
-    /// The number of the note of the name.
-    pub(crate) note: Mutex<u64>,
-    /// What the last sign of life came to that nobody waited for: whether the name is still this one's.
-    pub(crate) said: Mutex<Option<Result<bool, BackendError>>>,
+struct MemberState {
+    /// The name of the instance, once it has one.
+    name: String,
+    /// The number of the record of the name.
+    name_number: u64,
+    /// The result of the last posted heartbeat: whether this member has the name.
+    last_result: Option<Result<bool>>,
 }
 
-/// Shows that this provider is alive, and takes or keeps the name of its instance. False if somebody else has it.
-pub(crate) async fn show_life(
-    session: &Session,
-    database: &Database,
-    life: &Life,
-    name: &str,
-) -> Result<bool, BackendError> {
-    let state = &database.state;
-    let units: Vec<String> = database.served.lock().values().map(|served| served.unit.clone()).collect();
-    let mut notes: Vec<(String, Vec<u8>)> = units.iter().map(|unit| (state.key(USED, unit), Vec::new())).collect();
-    notes.push(sign_of_life(database, units));
-    let plain = |(key, text): (String, Vec<u8>)| Outgoing {
-        subject: Subject::from(key),
-        headers: HeaderMap::new(),
-        payload: Bytes::from(text),
-    };
-    let mut messages: Vec<Outgoing> = notes.into_iter().map(plain).collect();
-    let key = state.key(NAME, &token(name));
-    if !name.is_empty() {
-        let mut headers = HeaderMap::new();
-        let last = life.note.lock().to_string();
-        headers.insert(
-            HeaderName::from_static("Nats-Expected-Last-Subject-Sequence"),
-            last.parse::<HeaderValue>().map_err(js::unavailable)?,
-        );
-        let payload = Bytes::from(database.boot.clone());
-        messages.push(Outgoing { subject: Subject::from(key.clone()), headers, payload });
+/// This provider as a member.
+#[derive(Debug)]
+pub(crate) struct Membership {
+    kv: KeyValue,
+    clock: Arc<ServerClock>,
+    subscriptions: Arc<Subscriptions>,
+    lease: Duration,
+    /// Tells this provider from all others.
+    boot: String,
+    state: Mutex<MemberState>,
+}
+
+/// A new boot id: of the process, the provider in it, and a random number.
+pub(crate) fn new_boot() -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
+    let (pid, number) = (process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    format!("{pid}-{number}-{:016x}", RandomState::new().hash_one((pid, now)))
+}
+
+impl Membership {
+    pub(crate) fn new(
+        kv: &KeyValue,
+        clock: &Arc<ServerClock>,
+        subscriptions: &Arc<Subscriptions>,
+        lease: Duration,
+        boot: String,
+    ) -> Self {
+        let (clock, subscriptions) = (Arc::clone(clock), Arc::clone(subscriptions));
+        Self { kv: kv.clone(), clock, subscriptions, lease, boot, state: Mutex::default() }
     }
-    let said = js::publish_all(session, messages).await?.pop();
-    if name.is_empty() {
-        return Ok(true);
+
+    pub(crate) fn boot(&self) -> &str {
+        &self.boot
     }
-    match said {
-        Some(Stored::New(noted) | Stored::Known(noted)) => {
-            *life.note.lock() = noted;
+
+    /// The name of the instance, or the boot id if it has none.
+    pub(crate) fn instance(&self) -> String {
+        let name = self.state.lock().name.clone();
+        if name.is_empty() { self.boot.clone() } else { name }
+    }
+
+    /// Joins with the name of an instance. False if another member has it.
+    pub(crate) fn join(self: &Arc<Self>, runtime: &Runtime, name: &str) -> Result<bool> {
+        self.state.lock().name_number = 0;
+        let (member, wanted) = (Arc::clone(self), name.to_owned());
+        let is_ours = runtime.call(move |session| async move { member.beat_as(&session, &wanted).await })?;
+        if is_ours {
+            name.clone_into(&mut self.state.lock().name);
+        }
+        Ok(is_ours)
+    }
+
+    /// Records this provider as a member of a subscription, before it serves that.
+    pub(crate) async fn announce(&self, session: &Session, durable: &str) -> Result<()> {
+        let mut durables = self.subscriptions.durables();
+        durables.push(durable.to_owned());
+        self.kv.put_all(session, vec![(self.kv.key(USED, durable), Vec::new()), self.record(durables)]).await
+    }
+
+    /// The key and the value of a heartbeat.
+    fn record(&self, durables: Vec<String>) -> (String, Vec<u8>) {
+        let lease = self.lease.as_millis().try_into().unwrap_or(u64::MAX);
+        (self.kv.key(BOOT, &self.boot), kv::write(&Heartbeat { durables, lease }))
+    }
+
+    /// Sends a heartbeat. False if another member has the name of the instance.
+    pub(crate) async fn heartbeat(&self, session: &Session) -> Result<bool> {
+        let name = self.state.lock().name.clone();
+        self.beat_as(session, &name).await
+    }
+
+    /// Sends a heartbeat, without a wait for its result.
+    pub(crate) fn post_heartbeat(self: &Arc<Self>, runtime: &Runtime) {
+        let member = Arc::clone(self);
+        runtime.post(move |session| match session {
+            Ok(session) => Some(Box::pin(async move {
+                let result = member.heartbeat(&session).await;
+                member.state.lock().last_result = Some(result);
+            })),
+            Err(error) => {
+                member.state.lock().last_result = Some(Err(error));
+                None
+            }
+        });
+    }
+
+    /// The result of the last posted heartbeat.
+    pub(crate) fn last_result(&self) -> Result<bool> {
+        self.state.lock().last_result.take().unwrap_or(Ok(true))
+    }
+
+    async fn beat_as(&self, session: &Session, name: &str) -> Result<bool> {
+        let kv = &self.kv;
+        let durables = self.subscriptions.durables();
+        let used = durables.iter().map(|durable| NewMessage::new(kv.key(USED, durable), Vec::new()));
+        let mut messages: Vec<NewMessage> = used.collect();
+        let (key, value) = self.record(durables);
+        messages.push(NewMessage::new(key, value));
+        let key = kv.key(NAME, &token(name));
+        if !name.is_empty() {
+            let last = self.state.lock().name_number;
+            messages.push(NewMessage::new(key.clone(), self.boot.clone()).behind(last)?);
+        }
+        let stored = message::publish_all(session, messages).await?.pop();
+        if name.is_empty() {
             return Ok(true);
         }
-        Some(Stored::Overtaken) => {}
-        Some(other) => return number(other).map(|_| true),
-        None => return Err(js::cut_off()),
-    }
-    // Somebody has it, or had it; or the answer to an earlier try was lost.
-    let found = state.get(session, &key).await?;
-    let last = found.as_ref().map_or(0, |entry| entry.sequence);
-    if let Some(found) = found.filter(|entry| !entry.payload.is_empty() && entry.payload != database.boot.as_bytes()) {
-        let now = database.look_at_clock(session).await?;
-        let age = now.duration_since(found.stored_at).unwrap_or_default();
-        if age < database.settings.lease_time {
-            return Ok(false);
+        match stored {
+            Some(Stored::WrongLast) => {}
+            Some(stored) => {
+                self.state.lock().name_number = stored.number()?;
+                return Ok(true);
+            }
+            None => return Err(cut_off()),
         }
-    }
-    let taken = state.replace(session, &key, last, database.boot.clone().into_bytes()).await?;
-    if let Some(noted) = taken {
-        *life.note.lock() = noted;
-    }
-    Ok(taken.is_some())
-}
-
-/// How many providers live, or did so less than so many of their leases ago.
-pub(crate) async fn living(session: &Session, database: &Database, leases: u32) -> Result<usize, BackendError> {
-    let now = database.look_at_clock(session).await?;
-    database.state.forget(session, vec![database.state.key("clock", &database.boot)]).await?;
-    let lives = |entry: &Entry| {
-        let life: Sign = read(entry).unwrap_or_default();
-        let age = now.duration_since(entry.stored_at).unwrap_or_default();
-        age < Duration::from_millis(life.lease).saturating_mul(leases)
-    };
-    Ok(database.state.all(session, &format!("{BOOT}.>")).await?.iter().filter(|entry| lives(entry)).count())
-}
-
-/// Whether no other provider that lives serves a subscription.
-async fn is_alone(session: &Session, database: &Database, unit: &str) -> Result<bool, BackendError> {
-    let now = database.look_at_clock(session).await?;
-    let own = database.state.key(BOOT, &database.boot);
-    let lives = database.state.all(session, &format!("{BOOT}.>")).await?;
-    Ok(!lives.iter().filter(|entry| entry.subject.as_str() != own).any(|entry| {
-        let life: Sign = read(entry).unwrap_or_default();
-        let age = now.duration_since(entry.stored_at).unwrap_or_default();
-        age < Duration::from_millis(life.lease) && life.units.iter().any(|it| it == unit)
-    }))
-}
-
-/// The messages of a consumer that are here.
-fn in_hand(database: &Database, leg: &Leg) -> HashSet<u64> {
-    let _all_are_somewhere = database.handing_out.lock();
-    let mut in_hand = database.handed_out(leg, |_| true);
-    in_hand.extend(database.intake.waiting(&leg.ack_name()));
-    in_hand.extend(database.intake.arriving(&leg.ack_name()));
-    in_hand
-}
-
-/// Takes back what was on its way to this member when its connection was lost, and says what comes back. The server would
-/// hand it out again when its lease has ended, behind what comes after it. It does not tell whose a delivery is; so this is done only by who is
-/// the only member, or owns the consumer: then it takes back what others have had as well.
-pub(crate) async fn recover(session: &Session, database: &Database, leg: &Leg) -> Result<HashSet<u64>, BackendError> {
-    let Leg { stream, consumer, .. } = leg;
-    let nothing = Ok(HashSet::new());
-    let Ok(info) = js::api(session, &format!("CONSUMER.INFO.{stream}.{consumer}"), &Value::Null).await? else {
-        return nothing;
-    };
-    let number = |part: &str, name: &str| info[part][name].as_u64().unwrap_or(0);
-    let (floor, delivered) = (number("ack_floor", "stream_seq"), number("delivered", "stream_seq"));
-    let open = info["num_ack_pending"].as_u64().unwrap_or(0);
-    if open == 0 || (leg.partition.is_none() && !is_alone(session, database, &leg.unit).await?) {
-        return nothing;
-    }
-    // What had come before the answer is here by now, or was settled.
-    let in_hand = in_hand(database, leg);
-    let settled = database.recent.settled(&leg.unit, &leg.ack_name(), floor, delivered);
-    let is_lost = |it: &u64| *it <= delivered && !in_hand.contains(it) && !settled.contains(it);
-    let mut range = Range::open(session, stream, &leg.filter, Begin::Number(floor + 1), true).await?;
-    let mut lost = HashSet::new();
-    let mut seen = 0;
-    while seen < LOOK {
-        let step = range.next(session, STEP).await?;
-        seen += step.len();
-        lost.extend(step.iter().map(|entry| entry.sequence).filter(is_lost));
-        if step.last().is_none_or(|last| last.sequence >= delivered) {
-            break;
+        // A member has the name or had it, or the answer to an earlier heartbeat of this one was lost.
+        let found = kv.get(session, &key).await?;
+        let last = found.as_ref().map_or(0, |entry| entry.sequence);
+        if let Some(found) = found.filter(|entry| !entry.payload.is_empty() && entry.payload != self.boot.as_bytes()) {
+            let now = self.clock.read(session, kv).await?;
+            if age(now, &found) < self.lease {
+                return Ok(false);
+            }
         }
+        let taken = kv.replace(session, &key, last, self.boot.clone().into_bytes()).await?;
+        if let Some(number) = taken {
+            self.state.lock().name_number = number;
+        }
+        Ok(taken.is_some())
     }
-    range.close(session).await;
-    if lost.is_empty() {
-        return nothing;
+
+    /// Whether no other living member serves a subscription.
+    pub(crate) async fn is_alone(&self, session: &Session, durable: &str) -> Result<bool> {
+        let now = self.clock.read(session, &self.kv).await?;
+        let own = self.kv.key(BOOT, &self.boot);
+        let serves = |entry: &StoredMessage| {
+            let beat: Heartbeat = kv::read(entry).unwrap_or_default();
+            age(now, entry) < Duration::from_millis(beat.lease) && beat.durables.iter().any(|it| it == durable)
+        };
+        let members = self.kv.all(session, &format!("{BOOT}.>")).await?;
+        Ok(!members.iter().any(|entry| entry.subject.as_str() != own && serves(entry)))
     }
-    // One that was acknowledged already is none of those that the server waits for, and stays so.
-    let last = number("delivered", "consumer_seq");
-    let back = |sequence: &u64| Ack {
-        consumer: leg.ack_name(),
-        to: format!("$JS.ACK.{stream}.{consumer}.1.{sequence}.{last}.0.0").into(),
-        verb: GIVEN_BACK,
-        generation: session.generation,
+
+    /// Removes the name and the heartbeat of this provider.
+    pub(crate) async fn leave(&self, session: &Session) -> Result<()> {
+        let (kv, name) = (&self.kv, self.state.lock().name.clone());
+        let key = kv.key(NAME, &token(&name));
+        // A last heartbeat may come between.
+        for _ in 0..if name.is_empty() { 0 } else { TRIES } {
+            let found = kv.get(session, &key).await?;
+            let Some(found) = found.filter(|found| found.payload == self.boot.as_bytes()) else { break };
+            if message::delete(session, &kv.stream, found.sequence).await? {
+                break;
+            }
+        }
+        kv.remove(session, [kv.key(BOOT, &self.boot), self.clock.key.clone()]).await
+    }
+}
+
+/// The age of a message at a time of the server.
+pub(crate) fn age(now: SystemTime, entry: &StoredMessage) -> Duration {
+    now.duration_since(entry.stored_at).unwrap_or_default()
+}
+
+/// The number of providers whose last heartbeat is younger than `leases` of their leases.
+pub(crate) async fn living(session: &Session, kv: &KeyValue, clock: &ServerClock, leases: u32) -> Result<usize> {
+    let now = clock.read(session, kv).await?;
+    kv.remove(session, [clock.key.clone()]).await?;
+    let lives = |entry: &&StoredMessage| {
+        let beat: Heartbeat = kv::read(entry).unwrap_or_default();
+        age(now, entry) < Duration::from_millis(beat.lease).saturating_mul(leases)
     };
-    let mut in_order: Vec<&u64> = lost.iter().collect();
-    in_order.sort_unstable();
-    let acks: Vec<Ack> = in_order.into_iter().map(back).collect();
-    let told = js::ack_all(session, &acks);
-    match Session::within(LIMIT, told).await {
-        Some(told) => told.map(|()| lost),
-        // It is handed out again when its lease has ended.
-        None => nothing,
-    }
+    Ok(kv.all(session, &format!("{BOOT}.>")).await?.iter().filter(lives).count())
 }

@@ -1,3 +1,5 @@
-//! publish
+//! The way out: events are published into the stream.
 
-pub(crate) mod mirror;
+mod mirror;
+
+pub(crate) use mirror::{MAX_DELAY, NatsMirror, Publisher};

@@ -1,6 +1,11 @@
-//! query
+//! Queries: events and their statuses, dead letters, lag, and the stream of new events.
 
-pub(crate) mod operator;
-pub(crate) mod status;
-pub(crate) mod store;
-pub(crate) mod tail;
+mod locate;
+mod operator;
+mod status;
+mod store;
+mod tail;
+
+pub(crate) use locate::{Locator, first_since};
+pub(crate) use operator::NatsOperator;
+pub(crate) use store::{NatsStore, first_open};

@@ -1,66 +1,55 @@
-//! What is known of subscriptions, and the consumers that serve them. A subscription has one consumer for its events, and one for deliveries
-//! that are made again; of a divided stream one for the events of each partition. If its pattern changes, it gets another one for what is stored from then on, and the earlier one serves what was stored
-//! before, until all of that is handled.
+//! Subscriptions: their records beside the stream, their durable consumers, and those that this provider serves.
+//!
+//! A subscription has a consumer for its events, one per partition if there are partitions, and one for redeliveries. A changed pattern counts
+//! for messages that are stored from then on. Until the older ones are handled, the consumers' filters match both patterns, and the members
+//! leave out the messages whose pattern does not match.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_nats::Subject;
-use bytes::Bytes;
 use eventbroker::Pattern;
 use eventbroker::provider::BackendError;
-use futures_util::future::try_join_all;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::consume::floors;
-use crate::jetstream::consumer::progress;
-use crate::jetstream::kv::{read, write};
-use crate::jetstream::message::{self as js, CONSUMER_NOT_FOUND, STREAM_NOT_FOUND, nanos};
-use crate::jetstream::names;
-use crate::jetstream::scan::{self as range, Begin};
-use crate::jetstream::stream;
-use crate::provider::backend::Database;
-use crate::transport::runtime::Session;
+use crate::jetstream::api::api;
+use crate::jetstream::kv::{self, AGAIN, DEAD, LEASE, OWNERS, SUBSCRIPTION, USED};
+use crate::jetstream::{Consumer, KeyValue, Layout, Result, consumer, message, names, stream};
+use crate::transport::Session;
 
-/// The kinds of notes about subscriptions.
-pub(crate) const SUBSCRIPTION: &str = "subscription";
-pub(crate) const USED: &str = "used";
-pub(crate) const LEASE: &str = "lease";
-pub(crate) const AGAIN: &str = "again";
-pub(crate) const DEAD: &str = "dead";
-pub(crate) const OWNERS: &str = "owners";
-
-/// Consumers that are made or removed at a time.
-const AT_A_TIME: usize = 16;
-
-/// What is known of a subscription.
+/// The record of a subscription.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Info {
+pub(crate) struct SubscriptionRecord {
     pub(crate) group: String,
     pub(crate) name: String,
     pub(crate) pattern: String,
-    /// Of a broadcast subscription: the name of the instance that it belongs to.
+    /// The instance of a broadcast subscription.
     pub(crate) instance: String,
+    /// Whether a broadcast subscription outlives its provider.
     pub(crate) durable: bool,
-    /// Of one that goes with its provider: that one.
+    /// The provider that a subscription ends with.
     pub(crate) owner: String,
-    /// When the stream was made whose messages are counted here.
+    /// The creation time of the stream that the numbers here refer to.
     pub(crate) stream_made: String,
-    /// The last message of the stream when it was made.
+    /// The last message before the subscription was made.
     pub(crate) after: u64,
-    /// The first message that it gets.
+    /// The first message for the subscription.
     pub(crate) start: u64,
-    /// How often its pattern has changed.
+    /// The generation of its consumers: earlier versions made new consumers for a changed pattern.
     pub(crate) changes: u32,
-    /// The first message that the present pattern counts for.
+    /// The first message that the pattern counts for.
     pub(crate) since: u64,
-    /// The patterns before, as long as something is open that they counted for.
-    pub(crate) earlier: Vec<Earlier>,
+    /// The patterns before, while messages that they count for are open.
+    pub(crate) earlier: Vec<EarlierPattern>,
 }
 
-/// A pattern that a subscription had.
+/// A pattern that a subscription had before.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Earlier {
+pub(crate) struct EarlierPattern {
+    /// The generation of its consumers.
     pub(crate) changes: u32,
     pub(crate) pattern: String,
     pub(crate) since: u64,
@@ -69,288 +58,339 @@ pub(crate) struct Earlier {
     pub(crate) start: u64,
 }
 
-/// One consumer of a subscription.
-#[derive(Debug, Clone)]
-pub(crate) struct Leg {
-    /// What the subscription is called.
-    pub(crate) unit: String,
-    pub(crate) again: bool,
-    pub(crate) stream: String,
-    pub(crate) consumer: String,
-    /// What it is for; for what was made again that is everything.
-    pub(crate) pattern: Option<Pattern>,
-    /// How often the pattern had changed before.
-    pub(crate) changes: u32,
-    /// The partition that it is for, if the stream is divided: then it has one owner at a time.
-    pub(crate) partition: Option<u32>,
-    /// What comes behind this is not for it.
-    pub(crate) until: u64,
-    pub(crate) filter: String,
-    start: u64,
-    name: Arc<str>,
-}
-
-impl Leg {
-    fn with_name(mut self) -> Self {
-        self.name = format!("{}/{}", self.stream, self.consumer).into();
-        self
-    }
-
-    /// Tells it from all other consumers, those of the other stream too.
-    pub(crate) fn ack_name(&self) -> Arc<str> {
-        Arc::clone(&self.name)
-    }
-}
-
-impl Info {
-    /// Its consumers, those of earlier patterns first; of each pattern there is one for each partition.
-    pub(crate) fn legs(&self, database: &Database, unit: &str) -> Vec<Leg> {
-        let partitions: Vec<Option<u32>> = match database.partitions() {
-            0 => vec![None],
-            partitions => (0..partitions).map(Some).collect(),
-        };
-        let main = |changes: u32, pattern: &str, start: u64, until: u64| {
-            let pattern = Pattern::parse(pattern).ok()?;
-            let of = |partition: &Option<u32>| Leg {
-                unit: unit.to_owned(),
-                again: false,
-                stream: database.stream().to_owned(),
-                consumer: names::consumer(unit, *partition, changes),
-                filter: names::filter(&names::partition(database.prefix(), *partition), &pattern),
-                pattern: Some(pattern.clone()),
-                changes,
-                partition: *partition,
-                until,
-                start,
-                name: Arc::default(),
-            };
-            Some(partitions.iter().map(of).collect::<Vec<Leg>>())
-        };
-        let again = Leg {
-            unit: unit.to_owned(),
-            again: true,
-            stream: database.state.stream.clone(),
-            consumer: unit.to_owned(),
-            pattern: None,
-            changes: 0,
+impl SubscriptionRecord {
+    /// The consumers: first the one of redeliveries, then one per partition.
+    pub(crate) fn consumers(&self, layout: &Layout, kv: &KeyValue, durable: &str) -> Vec<Consumer> {
+        let same = self.earlier.iter().filter(|it| it.changes == self.changes).map(|it| (it.until, &it.pattern));
+        let patterns = same.chain([(u64::MAX, &self.pattern)]);
+        let patterns: Vec<(u64, Pattern)> =
+            patterns.filter_map(|(until, text)| Some((until, Pattern::parse(text).ok()?))).collect();
+        let redeliveries = format!("{}.>", kv.key(AGAIN, durable));
+        let again = Consumer {
+            durable: durable.to_owned(),
+            is_redelivery: true,
+            stream: kv.stream.clone(),
+            name: durable.to_owned(),
+            patterns: Vec::new(),
             partition: None,
-            until: u64::MAX,
-            filter: format!("{}.>", database.state.key(AGAIN, unit)),
+            filters: vec![redeliveries.clone()],
+            widest: redeliveries,
             start: 1,
-            name: Arc::default(),
+            id: format!("{}/{durable}", kv.stream).into(),
         };
-        let earlier = self.earlier.iter().filter_map(|it| main(it.changes, &it.pattern, it.start, it.until));
-        let present = main(self.changes, &self.pattern, self.start, u64::MAX);
-        let of_events = earlier.chain(present).flatten();
-        [again].into_iter().chain(of_events).map(Leg::with_name).collect()
+        let of_partition = |partition: Option<u32>| {
+            let (prefix, name) =
+                (names::partition(&layout.prefix, partition), names::consumer(durable, partition, self.changes));
+            let widest = format!("{prefix}.>");
+            let filters = patterns.iter().map(|(_, pattern)| names::filter(&prefix, pattern));
+            Consumer {
+                is_redelivery: false,
+                stream: layout.stream.clone(),
+                filters: names::union(filters, &widest),
+                patterns: patterns.clone(),
+                partition,
+                widest,
+                start: self.start,
+                id: format!("{}/{name}", layout.stream).into(),
+                name,
+                ..again.clone()
+            }
+        };
+        let of_events: Vec<Consumer> = layout.all_partitions().into_iter().map(of_partition).collect();
+        [again].into_iter().chain(of_events).collect()
     }
 
-    /// The same in the stream that was made at a time: what is in another one than before was not seen by anybody.
-    fn in_stream(self, made: &str) -> Self {
-        if self.stream_made == made {
+    /// The consumers of events, without the one of redeliveries.
+    pub(crate) fn event_consumers(&self, layout: &Layout, kv: &KeyValue, durable: &str) -> Vec<Consumer> {
+        self.consumers(layout, kv, durable).split_off(1)
+    }
+
+    /// The consumers of all generations.
+    pub(crate) fn all_consumers(&self, layout: &Layout, kv: &KeyValue, durable: &str) -> Vec<Consumer> {
+        let generations = self.earlier.iter().map(|it| it.changes).filter(|it| *it != self.changes);
+        let earlier = generations.map(|changes| Self { changes, ..self.clone() });
+        let earlier = earlier.flat_map(|record| record.event_consumers(layout, kv, durable));
+        self.consumers(layout, kv, durable).into_iter().chain(earlier).collect()
+    }
+
+    /// Refuses a subscription with consumers of an earlier generation. That version of the bridge drops them when their messages are handled.
+    pub(crate) fn check_generation(&self) -> Result<()> {
+        let Self { name, earlier, changes, .. } = self;
+        match earlier.iter().find(|it| it.changes != *changes) {
+            Some(EarlierPattern { pattern, .. }) => Err(BackendError::Refused(format!(
+                "the subscription {name:?} has messages for its earlier pattern {pattern}, in consumers of an earlier version of this bridge: \
+                 run that version until they are handled, or remove the subscription"
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// The record in the stream of a creation time: no message of another stream was seen.
+    fn in_stream(self, created_at: &str) -> Self {
+        if self.stream_made == created_at {
             return self;
         }
-        Self { stream_made: made.to_owned(), after: 0, start: 1, since: 0, earlier: Vec::new(), ..self }
+        Self { stream_made: created_at.to_owned(), after: 0, start: 1, since: 0, earlier: Vec::new(), ..self }
     }
 
-    /// The pattern that counts for a message, and how often it had changed before.
-    pub(crate) fn pattern_at(&self, sequence: u64) -> Option<(&str, u32)> {
+    /// Sets the pattern that counts for the messages behind `until`.
+    fn change_pattern(&mut self, pattern: String, until: u64) {
+        let Self { changes, since, start, .. } = *self;
+        let pattern = std::mem::replace(&mut self.pattern, pattern);
+        self.earlier.push(EarlierPattern { changes, pattern, since, until, start });
+        self.since = until + 1;
+    }
+
+    /// The pattern that counts for a message.
+    pub(crate) fn pattern_at(&self, sequence: u64) -> Option<&str> {
         if sequence >= self.since {
-            return Some((&self.pattern, self.changes));
+            return Some(&self.pattern);
         }
-        let of = |it: &&Earlier| it.since <= sequence && sequence <= it.until;
-        self.earlier.iter().find(of).map(|it| (it.pattern.as_str(), it.changes))
+        let counts = |it: &&EarlierPattern| it.since <= sequence && sequence <= it.until;
+        self.earlier.iter().find(counts).map(|it| it.pattern.as_str())
     }
 }
 
-/// All that are known, by what their consumers are called.
-pub(crate) async fn all(session: &Session, database: &Database) -> Result<Vec<(String, Info)>, BackendError> {
-    let prefix = database.state.key(SUBSCRIPTION, "");
-    let known = database.state.all(session, &format!("{SUBSCRIPTION}.>")).await?;
-    let unit = |subject: &Subject| subject.as_str().strip_prefix(&prefix).map(str::to_owned);
-    Ok(known.iter().filter_map(|entry| Some((unit(&entry.subject)?, read::<Info>(entry)?))).collect())
+/// A subscription that this provider serves.
+#[derive(Debug, Clone)]
+pub(crate) struct LocalSubscription {
+    pub(crate) durable: String,
+    pub(crate) record: SubscriptionRecord,
+    pub(crate) consumers: Vec<Arc<Consumer>>,
 }
 
-/// Makes a subscription known, or joins those that serve it. Returns what is known of it then, or its pattern if it has another one.
-pub(crate) async fn register(
-    session: &Session,
-    database: &Database,
-    unit: &str,
-    mut new: Info,
-    change: bool,
-) -> Result<Result<Info, String>, BackendError> {
-    let key = database.state.key(SUBSCRIPTION, unit);
-    let made = stream::made(session, database).await?;
-    loop {
-        let found = database.state.get(session, &key).await?;
-        let last = found.as_ref().map_or(0, |entry| entry.sequence);
-        let info = match found.as_ref().and_then(read::<Info>) {
-            None => {
-                new.stream_made.clone_from(&made);
-                new.after = stream::last(session, database.stream()).await?;
-                if new.start == 0 {
-                    new.start = new.after + 1;
+/// The subscriptions of this provider, by name, and the access to the records of all.
+#[derive(Debug)]
+pub(crate) struct Subscriptions {
+    layout: Arc<Layout>,
+    kv: KeyValue,
+    lease: Duration,
+    local: Mutex<HashMap<Arc<str>, LocalSubscription>>,
+}
+
+impl Subscriptions {
+    pub(crate) fn new(layout: &Arc<Layout>, kv: &KeyValue, lease: Duration) -> Self {
+        Self { layout: Arc::clone(layout), kv: kv.clone(), lease, local: Mutex::default() }
+    }
+
+    /// The subscriptions that this provider serves.
+    pub(crate) fn local(&self) -> Vec<(Arc<str>, LocalSubscription)> {
+        self.local.lock().iter().map(|(name, it)| (Arc::clone(name), it.clone())).collect()
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.local.lock().len()
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<LocalSubscription> {
+        self.local.lock().get(name).cloned()
+    }
+
+    /// Their durable names.
+    pub(crate) fn durables(&self) -> Vec<String> {
+        self.local.lock().values().map(|it| it.durable.clone()).collect()
+    }
+
+    pub(crate) fn add(&self, name: &Arc<str>, durable: String, record: SubscriptionRecord) {
+        let consumers = self.consumers(&durable, &record).into_iter().map(Arc::new).collect();
+        self.local.lock().insert(Arc::clone(name), LocalSubscription { durable, record, consumers });
+    }
+
+    pub(crate) fn remove(&self, name: &str) {
+        self.local.lock().remove(name);
+    }
+
+    /// Removes all of them.
+    pub(crate) fn take(&self) -> Vec<LocalSubscription> {
+        std::mem::take(&mut *self.local.lock()).into_values().collect()
+    }
+
+    /// Takes over the record that another member may have changed.
+    pub(crate) fn learn(&self, durable: &str, record: SubscriptionRecord) {
+        let mut local = self.local.lock();
+        if let Some(known) = local.values_mut().find(|it| it.durable == durable && it.record != record) {
+            known.consumers = self.consumers(durable, &record).into_iter().map(Arc::new).collect();
+            known.record = record;
+        }
+    }
+
+    /// Reads the record of a subscription that this provider serves. False if it had changed.
+    pub(crate) async fn is_current(&self, session: &Session, durable: &str) -> Result<bool> {
+        let known = self.local.lock().values().find(|it| it.durable == durable).map(|it| it.record.clone());
+        let (number, record) = self.kv.read(session, &self.kv.key(SUBSCRIPTION, durable)).await?;
+        let is_current = number == 0 || known.is_none_or(|known| known == record);
+        if !is_current {
+            self.learn(durable, record);
+        }
+        Ok(is_current)
+    }
+
+    pub(crate) fn consumers(&self, durable: &str, record: &SubscriptionRecord) -> Vec<Consumer> {
+        record.consumers(&self.layout, &self.kv, durable)
+    }
+
+    /// Makes a subscription known and its consumers, or joins its members. Returns the record, or the pattern of the other members if that
+    /// differs and must not change.
+    pub(crate) async fn register(
+        &self,
+        session: &Session,
+        durable: &str,
+        mut new: SubscriptionRecord,
+        may_change: bool,
+    ) -> Result<Result<SubscriptionRecord, String>> {
+        let (kv, key) = (&self.kv, self.kv.key(SUBSCRIPTION, durable));
+        let created_at = stream::created_at(session, &self.layout.stream).await?;
+        loop {
+            let found = kv.get(session, &key).await?;
+            let last = found.as_ref().map_or(0, |entry| entry.sequence);
+            let known = found.as_ref().and_then(kv::read::<SubscriptionRecord>);
+            let record = match known.clone() {
+                None => {
+                    new.stream_made.clone_from(&created_at);
+                    new.after = stream::last(session, &self.layout.stream).await?;
+                    if new.start == 0 {
+                        new.start = new.after + 1;
+                    }
+                    new.clone()
                 }
-                new.clone()
-            }
-            Some(known) if known.pattern != new.pattern && !change => return Ok(Err(known.pattern)),
-            Some(known) => {
-                let mut known = known.in_stream(&made);
-                if known.pattern != new.pattern {
-                    // What is stored already was meant for the pattern of that time.
-                    let until = stream::last(session, database.stream()).await?;
-                    let Info { changes, pattern, since, start, .. } = known.clone();
-                    known.earlier.push(Earlier { changes, pattern, since, until, start });
-                    (known.changes, known.since, known.start) = (changes + 1, until + 1, until + 1);
+                Some(known) if known.pattern != new.pattern && !may_change => return Ok(Err(known.pattern)),
+                Some(known) => {
+                    let mut record = known.in_stream(&created_at);
+                    record.check_generation()?;
+                    if record.pattern != new.pattern {
+                        // Both patterns match before the new one counts, so that the server skips no message.
+                        let mut wider = record.clone();
+                        wider.change_pattern(new.pattern.clone(), 0);
+                        consumer::ensure_all(session, &self.consumers(durable, &wider), self.lease).await?;
+                        let until = stream::last(session, &self.layout.stream).await?;
+                        record.change_pattern(new.pattern.clone(), until);
+                    }
+                    record.owner.clone_from(&new.owner);
+                    record
                 }
-                (known.pattern, known.owner) = (new.pattern.clone(), new.owner.clone());
-                known
+            };
+            let is_same = known.as_ref() == Some(&record);
+            if is_same || kv.replace(session, &key, last, kv::write(&record)).await?.is_some() {
+                consumer::ensure_all(session, &self.consumers(durable, &record), self.lease).await?;
+                return Ok(Ok(record));
             }
+        }
+    }
+
+    /// Removes a subscription with its backlog. False if it was not known.
+    pub(crate) async fn forget(&self, session: &Session, durable: &str) -> Result<bool> {
+        let kv = &self.kv;
+        let Some(entry) = kv.get(session, &kv.key(SUBSCRIPTION, durable)).await? else { return Ok(false) };
+        let record: SubscriptionRecord = kv::read(&entry).unwrap_or_default();
+        consumer::remove_all(session, &record.all_consumers(&self.layout, kv, durable)).await?;
+        let dead = format!("{}.{durable}", names::token(&record.group));
+        for filter in [
+            format!("{}.>", kv.key(AGAIN, durable)),
+            format!("{}.>", kv.key(DEAD, &dead)),
+            format!("{}.>", kv.key(LEASE, durable)),
+            kv.key(USED, durable),
+            kv.key(OWNERS, durable),
+        ] {
+            api(session, &format!("STREAM.PURGE.{}", kv.stream), &json!({ "filter": filter })).await??;
+        }
+        message::delete(session, &kv.stream, entry.sequence).await
+    }
+
+    /// Drops the earlier patterns of a subscription, and their filters, when every message that they count for is handled.
+    pub(crate) async fn retire_patterns(
+        &self,
+        session: &Session,
+        durable: &str,
+        record: &SubscriptionRecord,
+    ) -> Result<()> {
+        let Some(until) = record.earlier.iter().map(|it| it.until).max() else { return Ok(()) };
+        let consumers = record.event_consumers(&self.layout, &self.kv, durable);
+        if consumer::infos(session, &consumers).await?.iter().any(|info| !info.has_handled(until)) {
+            return Ok(());
+        }
+        let retire = |known: &mut SubscriptionRecord| {
+            known.earlier.retain(|it| !record.earlier.contains(it));
+            known.clone()
         };
-        let is_same = found.as_ref().and_then(read::<Info>).as_ref() == Some(&info);
-        if is_same || database.state.replace(session, &key, last, write(&info)).await?.is_some() {
-            serve(session, database, &info.legs(database, unit)).await?;
-            return Ok(Ok(info));
+        let left = self.kv.change(session, &self.kv.key(SUBSCRIPTION, durable), retire).await?;
+        if left.earlier.is_empty() {
+            for consumer in left.event_consumers(&self.layout, &self.kv, durable) {
+                consumer::narrow(session, &consumer).await?;
+            }
         }
+        Ok(())
     }
-}
 
-/// Makes consumers that are not there, for members whose leases last as long as this one's.
-pub(crate) async fn serve(session: &Session, database: &Database, legs: &[Leg]) -> Result<(), BackendError> {
-    let lease = nanos(database.settings.lease_time);
-    for some in legs.chunks(AT_A_TIME) {
-        try_join_all(some.iter().map(|leg| serve_one(session, leg, lease))).await?;
-    }
-    Ok(())
-}
-
-/// For how long a consumer waits for acknowledgements, in nanoseconds, if it is there.
-pub(crate) async fn lease_of(session: &Session, leg: &Leg) -> Result<Option<u64>, BackendError> {
-    match js::api(session, &format!("CONSUMER.INFO.{}.{}", leg.stream, leg.consumer), &Value::Null).await? {
-        Ok(known) => Ok(known["config"]["ack_wait"].as_u64()),
-        Err(error) if error.code == CONSUMER_NOT_FOUND => Ok(None),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Makes a consumer that is not there. One that is there waits for acknowledgements at least as long from then on.
-pub(crate) async fn serve_one(session: &Session, leg: &Leg, lease: u64) -> Result<(), BackendError> {
-    let Leg { stream, consumer, filter, start, .. } = leg;
-    let known = match js::api(session, &format!("CONSUMER.INFO.{stream}.{consumer}"), &Value::Null).await? {
-        Ok(known) => Some(known),
-        Err(error) if error.code == CONSUMER_NOT_FOUND => None,
-        Err(error) => return Err(error.into()),
-    };
-    // Whoever has the longest lease has to be able to keep it.
-    let waits = known.as_ref().and_then(|known| known["config"]["ack_wait"].as_u64());
-    let config = match known {
-        Some(_) if waits >= Some(lease) => return Ok(()),
-        Some(mut known) => {
-            let mut config = known["config"].take();
-            config["ack_wait"] = json!(lease);
-            config
+    /// Makes the records and the consumers of the served subscriptions again, which were removed.
+    pub(crate) async fn restore(&self, session: &Session) -> Result<()> {
+        let created_at = stream::created_at(session, &self.layout.stream).await?;
+        for (_, LocalSubscription { durable, record, .. }) in self.local() {
+            let key = self.kv.key(SUBSCRIPTION, &durable);
+            let found = self.kv.get(session, &key).await?;
+            let known = found.as_ref().and_then(kv::read::<SubscriptionRecord>);
+            let last = found.as_ref().map_or(0, |entry| entry.sequence);
+            let record = known.clone().unwrap_or(record).in_stream(&created_at);
+            if known.as_ref() != Some(&record) {
+                // A member that is faster writes the same.
+                self.kv.replace(session, &key, last, kv::write(&record)).await?;
+            }
+            consumer::ensure_all(session, &self.consumers(&durable, &record), self.lease).await?;
+            self.learn(&durable, record);
         }
-        None => {
-            let mut config = range::begin(Begin::Number(*start));
-            config["durable_name"] = json!(consumer);
-            config["ack_policy"] = json!("explicit");
-            config["ack_wait"] = json!(lease);
-            config["max_deliver"] = json!(-1);
-            config["max_ack_pending"] = json!(-1);
-            config["filter_subject"] = json!(filter);
-            config
+        Ok(())
+    }
+}
+
+/// The records of all subscriptions, with their durable names.
+pub(crate) async fn all(session: &Session, kv: &KeyValue) -> Result<Vec<(String, SubscriptionRecord)>> {
+    let prefix = kv.key(SUBSCRIPTION, "");
+    let known = kv.all(session, &format!("{SUBSCRIPTION}.>")).await?;
+    let durable = |subject: &Subject| subject.as_str().strip_prefix(&prefix).map(str::to_owned);
+    Ok(known.iter().filter_map(|entry| Some((durable(&entry.subject)?, kv::read(entry)?))).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::Nats;
+
+    /// A record with these earlier patterns, each with the last message that it counts for, and the event consumer.
+    fn subscription(earlier: &[(&str, u64)], pattern: &str) -> (SubscriptionRecord, Consumer) {
+        let settings = Nats::new("nats://localhost");
+        let (layout, kv) = (Layout::new(&settings), KeyValue::new(&settings));
+        let mut patterns = earlier.iter().map(|(text, _)| *text).chain([pattern]);
+        let first = patterns.next().unwrap_or_default().to_owned();
+        let mut record = SubscriptionRecord { pattern: first, ..SubscriptionRecord::default() };
+        for (pattern, (_, until)) in patterns.zip(earlier) {
+            record.change_pattern(pattern.to_owned(), *until);
         }
-    };
-    let request = json!({ "stream_name": stream, "config": config });
-    js::api(session, &format!("CONSUMER.DURABLE.CREATE.{stream}.{consumer}"), &request).await?.map(drop)?;
-    Ok(())
-}
+        let consumer = record.event_consumers(&layout, &kv, "workers==all").remove(0);
+        (record, consumer)
+    }
 
-/// Removes a consumer, if it is there.
-pub(crate) async fn drop_consumer(session: &Session, stream: &str, consumer: &str) -> Result<(), BackendError> {
-    match js::api(session, &format!("CONSUMER.DELETE.{stream}.{consumer}"), &Value::Null).await? {
-        Err(error) if ![CONSUMER_NOT_FOUND, STREAM_NOT_FOUND].contains(&error.code) => Err(error.into()),
-        _ => Ok(()),
-    }
-}
-
-/// Removes a subscription with everything that waits for it. False if it was not known.
-pub(crate) async fn forget(session: &Session, database: &Database, unit: &str) -> Result<bool, BackendError> {
-    let state = &database.state;
-    let key = state.key(SUBSCRIPTION, unit);
-    let Some(entry) = state.get(session, &key).await? else { return Ok(false) };
-    let info: Info = read(&entry).unwrap_or_default();
-    let legs = info.legs(database, unit);
-    for some in legs.chunks(AT_A_TIME) {
-        try_join_all(some.iter().map(|leg| drop_consumer(session, &leg.stream, &leg.consumer))).await?;
-    }
-    let group = names::token(&info.group);
-    for filter in [
-        format!("{}.>", state.key(AGAIN, unit)),
-        format!("{}.{group}.{unit}.>", state.key(DEAD, "").trim_end_matches('.')),
-        format!("{}.>", state.key(LEASE, unit)),
-        format!("{}.>", floors::prefix(database, unit)),
-        state.key(USED, unit),
-        state.key(OWNERS, unit),
-    ] {
-        let request = json!({ "filter": filter });
-        js::api(session, &format!("STREAM.PURGE.{}", state.stream), &request).await??;
-    }
-    js::delete(session, &state.stream, entry.sequence).await
-}
-
-/// Removes the consumers of earlier patterns for which nothing is open any more.
-pub(crate) async fn retire(
-    session: &Session,
-    database: &Database,
-    unit: &str,
-    info: &Info,
-) -> Result<(), BackendError> {
-    if info.earlier.is_empty() {
-        return Ok(());
-    }
-    let legs: Vec<Leg> = info.legs(database, unit).into_iter().filter(|leg| leg.until < u64::MAX).collect();
-    let progress = progress(session, &legs).await?;
-    let open = legs.iter().zip(progress).filter(|(leg, progress)| !progress.unwrap_or_default().has_ended(leg.until));
-    let open: Vec<u32> = open.map(|(leg, _)| leg.changes).collect();
-    let gone: Vec<&Leg> = legs.iter().filter(|leg| !open.contains(&leg.changes)).collect();
-    if gone.is_empty() {
-        return Ok(());
-    }
-    let key = database.state.key(SUBSCRIPTION, unit);
-    let is_gone = |it: &Earlier| gone.iter().any(|leg| leg.changes == it.changes);
-    database.state.change(session, &key, |known: &mut Info| known.earlier.retain(|it| !is_gone(it))).await?;
-    for leg in gone {
-        drop_consumer(session, &leg.stream, &leg.consumer).await?;
-    }
-    Ok(())
-}
-
-/// Asks a consumer for messages: at most so many, until a time.
-pub(crate) fn pull(leg: &Leg, batch: usize, expires: std::time::Duration) -> (Subject, Bytes) {
-    let verb = format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", leg.stream, leg.consumer);
-    (verb.into(), json!({ "batch": batch, "expires": nanos(expires) }).to_string().into())
-}
-
-/// Makes everything again that somebody has removed: streams, notes of what this provider serves, consumers.
-pub(crate) async fn revive(session: &Session, database: &Database) -> Result<(), BackendError> {
-    if let Err(problem) = stream::make_again(session, database).await? {
-        return Err(BackendError::Unavailable(problem));
-    }
-    let made = stream::made(session, database).await?;
-    let served: Vec<_> = database.served.lock().values().cloned().collect();
-    for served in served {
-        let key = database.state.key(SUBSCRIPTION, &served.unit);
-        let found = database.state.get(session, &key).await?;
-        let known = found.as_ref().and_then(read::<Info>);
-        let last = found.as_ref().map_or(0, |entry| entry.sequence);
-        let info = known.clone().unwrap_or_else(|| served.info.clone()).in_stream(&made);
-        if known.as_ref() != Some(&info) {
-            // If another member is faster, it writes the same.
-            database.state.replace(session, &key, last, write(&info)).await?;
+    #[test]
+    fn each_message_has_the_pattern_of_its_time() {
+        let (record, consumer) = subscription(&[("a.*", 10), ("b.*", 20)], "c.*");
+        for (sequence, pattern) in [(1, "a.*"), (10, "a.*"), (11, "b.*"), (20, "b.*"), (21, "c.*")] {
+            assert_eq!(record.pattern_at(sequence), Some(pattern), "{sequence}");
+            assert_eq!(consumer.pattern_at(sequence).map(|(_, it)| it.as_str()), Some(pattern), "{sequence}");
         }
-        serve(session, database, &info.legs(database, &served.unit)).await?;
-        database.learn(&served.unit, info);
+        assert_eq!(consumer.filters, ["events.*.a.*", "events.*.b.*", "events.*.c.*"]);
     }
-    Ok(())
+
+    #[test]
+    fn a_changed_pattern_keeps_the_consumer() {
+        let ((_, before), (_, after)) = (subscription(&[], "a.*"), subscription(&[("a.*", 10)], "a.b"));
+        assert_eq!((before.id, before.start), (after.id, after.start));
+        assert_eq!(after.filters, ["events.*.a.*"], "the wider filter covers both");
+    }
+
+    #[test]
+    fn consumers_of_another_generation_are_refused() {
+        let (mut record, _) = subscription(&[("a.*", 10)], "b.*");
+        assert!(record.check_generation().is_ok());
+        record.changes = 1;
+        let error = record.check_generation().expect_err("the earlier pattern has a consumer of its own");
+        assert!(error.to_string().contains("earlier pattern a.*"), "{error}");
+    }
 }

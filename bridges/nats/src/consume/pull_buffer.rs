@@ -1,7 +1,7 @@
-//! What has come in: where the [readers](crate::consume::pull_loop) put it and the ingest finds it. No more is asked for than there is room for, and what
-//! nobody takes in time goes back.
+//! The buffer between the [pull loops](super::pull_loop), which fill it, and the hand-out, which empties it. It requests as many messages as there is
+//! room for. Messages that are not taken in time go back to the server.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,371 +10,368 @@ use eventbroker::provider::BackendError;
 use futures_channel::oneshot;
 use parking_lot::{Condvar, Mutex};
 
-use crate::consume::pull_loop::expires;
-use crate::consume::pull_state::{Arrived, Hold, Reader, Source, Unwanted};
-use crate::jetstream::message::{Ack, Standing};
-use crate::provider::backend::Database;
-use crate::subscriptions::Leg;
-use crate::transport::frame::Headers;
-use crate::transport::runtime::Session;
+use super::barrier::PATIENCE as BARRIER_PATIENCE;
+use super::notify::Notify;
+use super::pull_state::{Barrier, PullState, PulledMessage, ReaderHandle};
+use crate::jetstream::ack::IN_PROGRESS;
+use crate::jetstream::{Ack, Consumer, DeliveryInfo};
+use crate::partitions::{Effect, Event};
+use crate::settle::GivenBack;
+use crate::transport::{Headers, Session};
 
-use super::notify::Bell;
-
-/// Messages that are asked for at a time, at most.
+/// The largest number of messages of a pull request.
 const BATCH: usize = 1_000;
-/// Bytes of messages that are handed out at a time, about: to read them may not take as long as a lease.
+/// About the largest number of bytes that are handed out at a time: reading them must not take as long as a lease.
 const BYTES: usize = 1 << 20;
-/// What was asked for and there is no room for goes back after this.
+/// Messages without room go back after this time.
 const PATIENCE: Duration = Duration::from_millis(200);
-/// So long it waits for what was lost on its way.
-pub(super) const HOLD: Duration = Duration::from_secs(1);
-/// An ingest that was not called for so long does not take anything at the moment.
+/// An ingest that was not called for this time takes no messages now.
 const SILENCE: Duration = Duration::from_millis(1_500);
-/// So long after its end a request was surely answered.
+/// A request without an answer this long after its expiry was lost.
 const ANSWERED: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
 pub(super) struct Inner {
-    pub(super) sources: HashMap<Arc<str>, Source>,
+    /// By the id of the consumer.
+    pub(super) states: HashMap<Arc<str>, PullState>,
     generation: u64,
-    pub(super) bell: Bell,
+    pub(super) notify: Notify,
     is_receiving: bool,
     last_call: Option<Instant>,
-    /// When this process has last shown that it lives.
-    last_beat: Option<Instant>,
-    /// What comes on this connection, or an earlier one, was on its way while this process slept.
+    last_heartbeat: Option<Instant>,
+    /// The process slept over the messages of this session and of earlier ones.
     stale: u64,
     pub(super) problem: Option<BackendError>,
-    /// Some consumer, or its stream, is not there.
+    /// A consumer or its stream may be missing.
     pub(super) is_in_doubt: bool,
 }
 
-/// Where what comes in is found.
-#[derive(Debug, Default)]
-pub(crate) struct Intake {
-    pub(super) inner: Mutex<Inner>,
-    pub(super) heard: Condvar,
-}
-
-/// A task that has just begun to take the messages of a consumer.
+/// The buffer of pulled messages.
 #[derive(Debug)]
-pub(crate) struct Begun {
-    /// Comes when it is to end.
-    pub(crate) stopped: oneshot::Receiver<()>,
-    /// There was an earlier one, whose connection was lost.
-    pub(crate) was_read: bool,
+pub(crate) struct PullBuffer {
+    lease: Duration,
+    has_partitions: bool,
+    pub(super) inner: Mutex<Inner>,
+    pub(super) changed: Condvar,
 }
 
-/// What is to be asked of a consumer.
+/// A task begins to read a consumer.
+#[derive(Debug)]
+pub(super) struct Begun {
+    /// Completes when the task should end.
+    pub(super) stopped: oneshot::Receiver<()>,
+    /// An earlier session has read the consumer.
+    pub(super) was_read: bool,
+    /// The hand-over's reaction to the new session.
+    pub(super) effect: Option<Effect>,
+}
+
+/// A pull request to send.
 #[derive(Debug, Clone)]
-pub(crate) struct Pull {
-    pub(crate) key: Arc<str>,
-    pub(crate) leg: Arc<Leg>,
-    pub(crate) batch: usize,
+pub(super) struct Pull {
+    pub(super) consumer: Arc<Consumer>,
+    pub(super) batch: usize,
 }
 
-impl Intake {
+impl PullBuffer {
+    pub(crate) fn new(lease: Duration, has_partitions: bool) -> Self {
+        Self { lease, has_partitions, inner: Mutex::default(), changed: Condvar::new() }
+    }
+
+    /// The expiry of a pull request. A shorter one limits how many messages a stalled member can hold; with partitions it is over before another
+    /// member takes over.
+    pub(super) fn expires(&self) -> Duration {
+        let (lease, longest) = (self.lease, Duration::from_secs(5));
+        if self.has_partitions { (lease / 2).min(longest) } else { lease.clamp(Duration::from_secs(1), longest) }
+    }
+
+    /// The ingest begins to receive.
     pub(crate) fn begin(&self) {
         self.inner.lock().is_receiving = true;
     }
 
+    /// The ingest has received.
     pub(crate) fn end(&self) {
         let mut inner = self.inner.lock();
         inner.is_receiving = false;
         inner.last_call = Some(Instant::now());
     }
 
-    /// This process lives. True if it has slept so long that what it has asked for and is on its way may be somebody else's by now.
-    pub(crate) fn beat(&self, lease: Duration, generation: u64) -> bool {
+    /// This process is alive. True if it slept so long that messages in transit may belong to other members.
+    pub(crate) fn heartbeat(&self, generation: u64) -> bool {
         let mut inner = self.inner.lock();
-        let has_slept = inner.has_slept(lease);
+        let has_slept = inner.has_slept(self.lease);
         if has_slept {
             inner.forget(generation);
         }
-        inner.last_beat = Some(Instant::now());
-        has_slept && !inner.sources.is_empty()
+        inner.last_heartbeat = Some(Instant::now());
+        has_slept && !inner.states.is_empty()
     }
 
-    /// What has come on a connection, and earlier ones, was slept over.
+    /// Drops the messages of a session and of earlier ones, which the process slept over.
     pub(crate) fn forget(&self, generation: u64) {
         self.inner.lock().forget(generation);
     }
 
     /// The messages of a consumer that wait here.
-    pub(crate) fn waiting(&self, key: &str) -> Vec<u64> {
+    pub(super) fn waiting(&self, id: &str) -> Vec<u64> {
         let inner = self.inner.lock();
-        let waiting = inner.sources.get(key).map(|source| source.waiting.iter().map(|it| it.entry.sequence).collect());
+        let waiting = inner.states.get(id).map(|state| state.waiting.iter().map(|it| it.message.sequence).collect());
         waiting.unwrap_or_default()
     }
 
-    /// Those that are looked at before they do.
-    pub(crate) fn arriving(&self, key: &str) -> Vec<u64> {
-        self.inner.lock().sources.get(key).map(|source| source.arriving.clone()).unwrap_or_default()
+    /// The messages of a consumer that have arrived and do not wait yet.
+    pub(super) fn arriving(&self, id: &str) -> Vec<u64> {
+        self.inner.lock().states.get(id).map(|state| state.arriving.clone()).unwrap_or_default()
     }
 
-    /// Whether somebody should see whether the consumers are there.
+    /// The partitions of a subscription with messages here.
+    pub(crate) fn partitions(&self, durable: &str) -> BTreeSet<u32> {
+        let inner = self.inner.lock();
+        let has_some = |state: &&PullState| {
+            state.consumer.durable == durable && !(state.waiting.is_empty() && state.arriving.is_empty())
+        };
+        inner.states.values().filter(has_some).filter_map(|state| state.consumer.partition).collect()
+    }
+
+    /// Whether the streams and consumers should be checked. Clears the flag.
     pub(crate) fn is_in_doubt(&self) -> bool {
         std::mem::take(&mut self.inner.lock().is_in_doubt)
     }
 
-    /// What has come for a subscription, at most `room`, of each partition at most its own, and no more than fits into one step; and what to
-    /// ask for so that there is always something on its way.
-    pub(crate) fn take(
+    /// Takes messages of a subscription's consumers, at most `room`, of each partition at most its room, and no more bytes than one step allows.
+    /// Adds the pull requests that keep messages in transit.
+    pub(super) fn take(
         &self,
-        unit: &str,
-        legs: &[Arc<Leg>],
+        consumers: &[Arc<Consumer>],
         room: usize,
         rooms: &HashMap<u32, usize>,
-        database: &Database,
         pulls: &mut Vec<Pull>,
-    ) -> Vec<(Arc<Leg>, Arrived)> {
+    ) -> Vec<(Arc<Consumer>, PulledMessage)> {
         let mut inner = self.inner.lock();
         let now = Instant::now();
         let (generation, mut bytes) = (inner.generation, 0);
         let mut taken = Vec::new();
-        let share = if database.partitions() > 0 { room.div_ceil(legs.len().max(1)) } else { room };
-        for leg in legs {
-            let key = leg.ack_name();
-            let source = inner.sources.entry(key.clone()).or_insert_with(|| Source {
-                leg: Arc::clone(leg),
-                unit: unit.to_owned(),
-                outstanding: 0,
-                target: 0,
-                until: now,
-                waiting: VecDeque::new(),
-                arriving: Vec::new(),
-                roomless: None,
-                reader: None,
-                asked: 0,
-                inbox: None,
-                hold: None,
-                holds: 0,
-                last: None,
-                spared: HashMap::new(),
-            });
-            source.roomless = None;
-            if matches!(source.hold, Some(Hold::Lost { until, .. }) if now >= until) {
-                source.go_on();
+        let share = if self.has_partitions { room.div_ceil(consumers.len().max(1)) } else { room };
+        for consumer in consumers {
+            let state = inner.states.entry(Arc::clone(&consumer.id)).or_insert_with(|| PullState::new(consumer));
+            state.roomless = None;
+            if state.barrier.as_ref().is_some_and(|it| now >= it.until) {
+                state.lift_barrier();
             }
-            // Each partition has its share of the room.
-            let most = leg.partition.map_or(room, |number| rooms.get(&number).copied().unwrap_or(0));
+            let most = consumer.partition.map_or(room, |number| rooms.get(&number).copied().unwrap_or(0));
             let most = most.min(room - taken.len());
             let before = taken.len();
-            while taken.len() - before < most && bytes < BYTES && source.hold.is_none() {
-                let Some(arrived) = source.waiting.pop_front() else { break };
-                bytes += arrived.entry.payload.len();
-                taken.push((Arc::clone(leg), arrived));
+            while taken.len() - before < most && bytes < BYTES && state.is_open() {
+                let Some(pulled) = state.waiting.pop_front() else { break };
+                bytes += pulled.message.payload.len();
+                taken.push((Arc::clone(consumer), pulled));
             }
-            let is_overdue = source.outstanding > 0 && now > source.until + ANSWERED;
+            let is_overdue = state.requests.outstanding > 0 && now > state.requests.expire_at + ANSWERED;
             if is_overdue {
-                source.outstanding = 0;
+                state.requests.outstanding = 0;
             }
-            source.target = source.wanted(share.min(most + before - taken.len())).min(BATCH);
-            let missing = source.target.saturating_sub(source.outstanding);
-            // On a new connection it has to be read again, also if there is no room: something may have been lost.
-            let is_cut_off = source.inbox.is_some() && source.asked != generation;
-            if is_cut_off || missing > 0 && (source.outstanding == 0 || missing >= source.target / 2) {
+            let target = state.wanted(share.min(most + before - taken.len())).min(BATCH);
+            let requests = &mut state.requests;
+            requests.target = target;
+            let missing = target.saturating_sub(requests.outstanding);
+            // A new session reads the consumer also without room: messages of the one before may have been lost.
+            let is_cut_off = state.inbox.is_some() && requests.generation != generation;
+            if is_cut_off || missing > 0 && (requests.outstanding == 0 || missing >= target / 2) {
                 let batch = missing.max(1);
-                source.outstanding += batch;
-                source.asked = generation;
-                source.until = now + expires(database);
-                pulls.push(Pull { key, leg: Arc::clone(leg), batch });
+                requests.outstanding += batch;
+                (requests.generation, requests.expire_at) = (generation, now + self.expires());
+                pulls.push(Pull { consumer: Arc::clone(consumer), batch });
             }
             inner.is_in_doubt |= is_overdue;
         }
         taken
     }
 
-    /// On a new connection nothing is on its way.
-    pub(crate) fn see(&self, generation: u64) {
+    /// Takes note of the session: no request of an earlier one is outstanding.
+    pub(super) fn note_session(&self, generation: u64) {
         let mut inner = self.inner.lock();
         if inner.generation != generation {
             inner.generation = generation;
-            inner.sources.values_mut().for_each(|source| source.outstanding = 0);
+            inner.states.values_mut().for_each(|state| state.requests.outstanding = 0);
         }
     }
 
-    /// What is wrong, if something is.
+    /// The last problem. Clears it.
     pub(crate) fn problem(&self) -> Option<BackendError> {
         self.inner.lock().problem.take()
     }
 
-    /// What has to go back: of consumers that there has been no room for, or that nobody reads any more.
-    pub(crate) fn unwanted(
+    /// The messages to give back: of consumers without room for a while, and of those that are not read any more.
+    pub(super) fn unwanted(
         &self,
-        is_served: impl Fn(&Source) -> bool,
+        is_read: impl Fn(&Consumer) -> bool,
         has_room: impl Fn(&str) -> bool,
-    ) -> Vec<Unwanted> {
+    ) -> Vec<GivenBack> {
         let mut inner = self.inner.lock();
         let now = Instant::now();
         let mut unwanted = Vec::new();
-        for source in inner.sources.values_mut() {
-            if has_room(&source.unit) && is_served(source) {
+        for state in inner.states.values_mut() {
+            let is_read = is_read(&state.consumer);
+            if is_read && has_room(&state.consumer.durable) {
                 continue;
             }
-            let since = *source.roomless.get_or_insert(now);
-            if !is_served(source) || now - since >= PATIENCE {
-                unwanted.extend(source.close());
+            let since = *state.roomless.get_or_insert(now);
+            if !is_read || now - since >= PATIENCE {
+                unwanted.extend(state.close());
             }
         }
-        inner.sources.retain(|_, source| is_served(source));
+        inner.states.retain(|_, state| is_read(&state.consumer));
         unwanted
     }
 
-    /// Everything goes back.
-    pub(crate) fn close(&self) -> Vec<Unwanted> {
-        let sources = std::mem::take(&mut self.inner.lock().sources);
-        sources.into_values().flat_map(|mut source| source.close()).collect()
+    /// Reads some consumers no more, or anew. Returns the messages to give back.
+    pub(crate) fn drop_all(&self, is_dropped: impl Fn(&Consumer) -> bool) -> Vec<GivenBack> {
+        let mut inner = self.inner.lock();
+        let dropped = inner.states.values_mut().filter(|state| is_dropped(&state.consumer));
+        let unwanted = dropped.flat_map(PullState::close).collect();
+        inner.states.retain(|_, state| !is_dropped(&state.consumer));
+        unwanted
     }
 
-    /// The acknowledgements that extend what waits here.
-    pub(crate) fn extensions(&self, verb: &'static [u8]) -> Vec<Ack> {
+    /// Extends the messages that wait here: returns their acknowledgements.
+    pub(crate) fn extensions(&self) -> Vec<Ack> {
         let mut inner = self.inner.lock();
         let now = Instant::now();
         let mut acks = Vec::new();
-        for source in inner.sources.values_mut() {
-            let consumer = source.leg.ack_name();
-            for arrived in &mut source.waiting {
-                arrived.fresh = now;
-                acks.push(arrived.ack(consumer.clone(), verb));
+        for PullState { consumer, waiting, .. } in inner.states.values_mut() {
+            for pulled in waiting {
+                pulled.fresh = now;
+                acks.push(pulled.ack(consumer, IN_PROGRESS));
             }
         }
         acks
     }
 
+    /// Reports a problem to the ingest.
     pub(crate) fn fail(&self, error: BackendError) {
         self.inner.lock().problem = Some(error);
-        self.heard.notify_all();
+        self.changed.notify_all();
     }
 
-    /// Where the messages of a consumer go on this connection; and what there is to do, if that has just begun.
-    pub(crate) fn reader(&self, session: &Session, key: &str) -> Option<(Subject, Option<Begun>)> {
+    /// The inbox of a consumer; and the duties of a task that begins to read it, if none reads it in this session.
+    pub(super) fn begin_to_read(&self, session: &Session, id: &str) -> Option<(Subject, Option<Begun>)> {
         let mut inner = self.inner.lock();
-        let source = inner.sources.get_mut(key)?;
-        let was_read = source.inbox.is_some();
-        let inbox = source.inbox.get_or_insert_with(|| Subject::from(session.client.new_inbox())).clone();
-        if source.reader.as_ref().is_some_and(|reader| reader.generation == session.generation) {
+        let state = inner.states.get_mut(id)?;
+        let was_read = state.inbox.is_some();
+        let inbox = state.inbox.get_or_insert_with(|| Subject::from(session.client.new_inbox())).clone();
+        if state.reader.as_ref().is_some_and(|reader| reader.generation == session.generation) {
             return Some((inbox, None));
         }
         let (stop, stopped) = oneshot::channel();
-        source.reader = Some(Reader { generation: session.generation, _stop: stop });
-        // What the one before was looking at is lost with it.
-        source.arriving.clear();
-        source.last = None;
-        if source.leg.partition.is_some() {
-            source.hold();
-        } else if was_read {
-            source.hold = Some(Hold::Lost { is_open: true, lost: HashSet::new(), until: Instant::now() + HOLD });
+        state.reader = Some(ReaderHandle { generation: session.generation, _stop: stop });
+        // The messages whose history an earlier task was reading are lost with it.
+        state.arriving.clear();
+        let effect = state.on(Event::Connected);
+        if was_read && effect.is_none() {
+            state.barrier = Some(Barrier { lost: None, until: Instant::now() + BARRIER_PATIENCE });
         }
-        Some((inbox, Some(Begun { stopped, was_read })))
+        Some((inbox, Some(Begun { stopped, was_read, effect })))
     }
 
-    /// These consumers could not be asked, so nothing of what was to be asked for comes.
-    pub(crate) fn is_not_asked(&self, pulls: &[Pull], error: BackendError) {
+    /// These pull requests could not be sent.
+    pub(super) fn pulls_failed(&self, pulls: &[Pull], error: BackendError) {
         let mut inner = self.inner.lock();
         for pull in pulls {
-            if let Some(source) = inner.sources.get_mut(&pull.key) {
-                source.outstanding = source.outstanding.saturating_sub(pull.batch);
-                source.asked = 0;
+            if let Some(PullState { requests, .. }) = inner.states.get_mut(&pull.consumer.id) {
+                (requests.outstanding, requests.generation) = (requests.outstanding.saturating_sub(pull.batch), 0);
             }
         }
         drop(inner);
         self.fail(error);
     }
 
-    /// Whether the messages of a consumer are still to come there.
-    pub(crate) fn is_read(&self, key: &str, inbox: &Subject) -> bool {
-        self.inner.lock().sources.get(key).is_some_and(|source| source.inbox.as_ref() == Some(inbox))
-    }
-
-    /// The messages of a consumer could not be read.
-    pub(crate) fn is_not_read(&self, key: &str) {
-        if let Some(source) = self.inner.lock().sources.get_mut(key) {
-            (source.reader, source.asked) = (None, 0);
+    /// The task of a consumer could not begin.
+    pub(super) fn read_failed(&self, id: &str) {
+        if let Some(state) = self.inner.lock().states.get_mut(id) {
+            (state.reader, state.requests.generation) = (None, 0);
         }
     }
 
-    /// Of those that come again, the ones that may have been begun.
-    pub(crate) fn begun_before(&self, key: &str, standings: Vec<Standing>) -> Vec<Standing> {
+    /// Of redeliveries, those whose earlier deliveries were not all lost in transit.
+    pub(super) fn maybe_begun(&self, id: &str, deliveries: Vec<DeliveryInfo>) -> Vec<DeliveryInfo> {
         let inner = self.inner.lock();
-        let spared = inner.sources.get(key).map(|source| &source.spared);
-        let lost = |it: &Standing| spared.and_then(|spared| spared.get(&it.sequence)).copied().unwrap_or(0);
-        standings.into_iter().filter(|it| it.delivered > 1 + lost(it)).collect()
+        let state = inner.states.get(id);
+        let lost = |it: &DeliveryInfo| state.and_then(|state| state.lost.get(&it.sequence)).copied().unwrap_or(0);
+        deliveries.into_iter().filter(|it| it.delivered > 1 + lost(it)).collect()
     }
 
-    /// Messages of a consumer have come; they are looked at before they are put down.
-    pub(crate) fn note_arriving(&self, key: &str, sequences: Vec<u64>) {
-        if let Some(source) = self.inner.lock().sources.get_mut(key) {
-            source.arriving = sequences;
+    /// Messages of a consumer have arrived, and their history is being read.
+    pub(super) fn note_arriving(&self, id: &str, sequences: Vec<u64>) {
+        if let Some(state) = self.inner.lock().states.get_mut(id) {
+            state.arriving = sequences;
         }
     }
 
-    /// Puts down what has come. Returns it if nobody takes it at the moment.
-    pub(crate) fn put(&self, key: &str, arrived: Vec<Arrived>, lease: Duration, generation: u64) -> Vec<Arrived> {
+    /// Adds messages that have arrived. Returns them if the ingest takes none now.
+    pub(super) fn put(&self, id: &str, pulled: Vec<PulledMessage>, generation: u64) -> Vec<PulledMessage> {
         let mut inner = self.inner.lock();
-        if generation <= inner.stale || inner.has_slept(lease) {
-            // Who gives it back may take it from somebody else. It comes again when its lease has ended.
+        if generation <= inner.stale || inner.has_slept(self.lease) {
+            // They may belong to other members; a give-back would take them away. They come again when their leases have expired.
             return Vec::new();
         }
         let is_silent = inner.is_silent();
-        match inner.sources.get_mut(key) {
-            Some(source) if !is_silent => {
-                source.arriving.clear();
-                source.outstanding = source.outstanding.saturating_sub(arrived.len());
-                if let Some(Hold::Lost { lost, .. }) = &mut source.hold {
-                    arrived.iter().for_each(|it| _ = lost.remove(&it.entry.sequence));
-                }
-                source.count(&arrived);
-                source.waiting.extend(arrived);
-                source.look_at_hold();
-                if source.hold.is_some() {
+        match inner.states.get_mut(id) {
+            Some(state) if !is_silent => {
+                state.add(pulled);
+                if !state.is_open() {
                     inner.ring();
                 }
                 drop(inner);
-                self.heard.notify_all();
+                self.changed.notify_all();
                 Vec::new()
             }
-            Some(source) => {
-                (source.reader, source.inbox, source.hold) = (None, None, None);
-                source.outstanding = 0;
-                arrived
+            Some(state) => {
+                (state.reader, state.inbox, state.barrier) = (None, None, None);
+                state.requests.outstanding = 0;
+                pulled
             }
-            None => arrived,
+            None => pulled,
         }
     }
 
-    /// A request has ended. Returns how many to ask for at once, if somebody waits for them.
-    pub(crate) fn ended(&self, key: &str, headers: &Headers, expires: Duration) -> Option<usize> {
+    /// A pull request has ended. Returns the number of messages to request at once, if the ingest waits for them.
+    pub(super) fn request_ended(&self, id: &str, headers: &Headers) -> Option<usize> {
         let mut inner = self.inner.lock();
         let left = headers.get("Nats-Pending-Messages").and_then(|value| value.parse().ok());
         let is_time_out = headers.status().is_some_and(|status| [404, 408].contains(&status));
-        let is_waiting = inner.is_receiving;
+        let is_receiving = inner.is_receiving;
         inner.is_in_doubt |= !is_time_out;
-        let source = inner.sources.get_mut(key)?;
-        source.outstanding = source.outstanding.saturating_sub(left.unwrap_or(source.outstanding));
-        if is_time_out && is_waiting && source.outstanding == 0 && source.waiting.is_empty() && source.target > 0 {
-            source.outstanding = source.target;
-            source.until = Instant::now() + expires;
-            return Some(source.target);
+        let state = inner.states.get_mut(id)?;
+        let requests = &mut state.requests;
+        requests.outstanding = requests.outstanding.saturating_sub(left.unwrap_or(requests.outstanding));
+        if is_time_out && is_receiving && requests.outstanding == 0 && requests.target > 0 && state.waiting.is_empty() {
+            (requests.outstanding, requests.expire_at) = (requests.target, Instant::now() + self.expires());
+            return Some(requests.target);
         }
         inner.ring();
         drop(inner);
-        self.heard.notify_all();
+        self.changed.notify_all();
         None
+    }
+
+    /// Whether the ingest was not called for a while.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.inner.lock().is_silent()
     }
 }
 
 impl Inner {
     fn forget(&mut self, generation: u64) {
         self.stale = generation;
-        self.sources.values_mut().for_each(|source| source.waiting.clear());
+        self.states.values_mut().for_each(|state| state.waiting.clear());
     }
 
-    pub(super) fn is_silent(&self) -> bool {
+    fn is_silent(&self) -> bool {
         !self.is_receiving && self.last_call.is_none_or(|at| at.elapsed() > SILENCE)
     }
 
     fn has_slept(&self, lease: Duration) -> bool {
-        self.last_beat.is_some_and(|at| at.elapsed() > lease.mul_f64(0.7))
+        self.last_heartbeat.is_some_and(|at| at.elapsed() > lease.mul_f64(0.7))
     }
 }

@@ -1,4 +1,4 @@
-//! The tasks on the bridge thread that take the messages which were asked for: one for each consumer.
+//! The pull loops: tasks of a session that send pull requests and take the messages, one for each consumer.
 
 use std::collections::HashMap;
 use std::pin::pin;
@@ -6,197 +6,208 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_nats::Subject;
-use eventbroker::provider::BackendError;
 use futures_channel::oneshot;
 use futures_util::future::{Either, select};
 
-use crate::consume::floors;
-use crate::consume::pull_buffer::{Begun, Pull};
-use crate::consume::pull_state::{Arrived, Unwanted};
-use crate::consume::recovery as holds;
-use crate::jetstream::message as js;
-use crate::jetstream::message::{Entry, Standing};
-use crate::membership as members;
-use crate::provider::backend::Database;
-use crate::settle::lease_record::{self as leases, Known};
-use crate::subscriptions::{self as registry, Leg};
-use crate::transport::consume_conn::Tapped;
-use crate::transport::frame::Incoming;
-use crate::transport::runtime::Session;
+use super::pull_buffer::{Begun, Pull, PullBuffer};
+use super::pull_state::PulledMessage;
+use crate::jetstream::api::{cut_off, unavailable};
+use crate::jetstream::{Consumer, DeliveryInfo, KeyValue, Result, StoredMessage};
+use crate::membership::Membership;
+use crate::partitions::{Effect, Event};
+use crate::settle::{GivenBack, HeldMessages, RedeliveryInfo, give_back, redelivery_infos};
+use crate::transport::{Incoming, PullInbox, Runtime, Session};
 
-/// How long a request lasts: a member that is frozen gets for so long what another one could handle. With partitions it ends before another one
-/// takes over.
-pub(crate) fn expires(database: &Database) -> Duration {
-    let (lease, longest) = (database.settings.lease_time, Duration::from_secs(5));
-    if database.partitions() > 0 { (lease / 2).min(longest) } else { lease.clamp(Duration::from_secs(1), longest) }
+/// Pulls messages into the buffer.
+#[derive(Debug)]
+pub(crate) struct Puller {
+    pub(super) runtime: Arc<Runtime>,
+    pub(super) kv: KeyValue,
+    pub(super) buffer: Arc<PullBuffer>,
+    pub(super) held: Arc<HeldMessages>,
+    pub(super) membership: Arc<Membership>,
+    pub(super) lease: Duration,
 }
 
-/// Asks consumers for messages.
-pub(crate) fn ask(database: &Arc<Database>, pulls: Vec<Pull>) {
-    let on_thread = Arc::clone(database);
-    database.runtime.post(move |session| match session {
-        Ok(session) => Some(Box::pin(async move {
-            for (at, pull) in pulls.iter().enumerate() {
-                if let Err(error) = ask_one(&session, &on_thread, pull).await {
-                    on_thread.intake.is_not_asked(&pulls[at..], error);
-                    return;
-                }
-            }
-        })),
-        Err(error) => {
-            on_thread.intake.is_not_asked(&pulls, error);
-            None
-        }
-    });
-}
+impl Puller {
+    pub(crate) fn new(
+        runtime: &Arc<Runtime>,
+        kv: &KeyValue,
+        buffer: &Arc<PullBuffer>,
+        held: &Arc<HeldMessages>,
+        membership: &Arc<Membership>,
+        lease: Duration,
+    ) -> Self {
+        let (runtime, kv, buffer) = (Arc::clone(runtime), kv.clone(), Arc::clone(buffer));
+        Self { runtime, kv, buffer, held: Arc::clone(held), membership: Arc::clone(membership), lease }
+    }
 
-async fn ask_one(session: &Session, database: &Arc<Database>, pull: &Pull) -> Result<(), BackendError> {
-    let Some((inbox, begun)) = database.intake.reader(session, &pull.key) else { return Ok(()) };
-    if let Some(begun) = begun {
-        let begun = begin(session, database, pull, inbox.clone(), begun).await;
-        if begun.is_err() {
-            database.intake.is_not_read(&pull.key);
-        }
-        begun?;
-        // It was dropped meanwhile, and nobody listens: a server of 2.9 would hand out something all the same.
-        if !database.intake.is_read(&pull.key, &inbox) {
+    /// Gives deliveries back to the server, and waits for that.
+    pub(crate) fn give_back(&self, back: Vec<GivenBack>) -> Result<()> {
+        if back.is_empty() {
             return Ok(());
         }
+        let kv = self.kv.clone();
+        self.runtime.call(move |session| async move { give_back(&session, &kv, back).await })
     }
-    send(session, database, &pull.leg, pull.batch, &inbox)
-}
 
-/// Begins to take the messages of a consumer on this connection.
-async fn begin(
-    session: &Session,
-    database: &Arc<Database>,
-    pull: &Pull,
-    inbox: Subject,
-    begun: Begun,
-) -> Result<(), BackendError> {
-    let Begun { stopped, was_read } = begun;
-    let subscriber = session.tap.subscribe(&inbox).await.ok_or_else(js::cut_off)?;
-    let (next, on_thread) = (session.clone(), Arc::clone(database));
-    floors::compare(session, database, &pull.leg).await?;
-    Session::spawn(read(next, on_thread, pull.key.clone(), Arc::clone(&pull.leg), inbox, subscriber, stopped));
-    if pull.leg.partition.is_some() {
-        return holds::begin(session, database, &pull.leg, was_read).await;
-    }
-    if was_read {
-        // From now on nothing is lost any more, so that what is missing was lost before.
-        let lost = members::recover(session, database, &pull.leg).await?;
-        database.intake.expect(&pull.key, lost);
-    }
-    Ok(())
-}
-
-fn send(session: &Session, database: &Database, leg: &Leg, batch: usize, inbox: &str) -> Result<(), BackendError> {
-    let (verb, request) = registry::pull(leg, batch, expires(database));
-    session.tap.publish(&verb, inbox, &request);
-    session.tap.send().map_err(js::unavailable)
-}
-
-/// Takes the messages of a consumer until it is stopped; what comes then goes back.
-async fn read(
-    session: Session,
-    database: Arc<Database>,
-    key: Arc<str>,
-    leg: Arc<Leg>,
-    inbox: Subject,
-    mut tapped: Tapped,
-    mut stopped: oneshot::Receiver<()>,
-) {
-    let (unit, lease) = (leg.unit.clone(), database.settings.lease_time);
-    let mut is_stopped = false;
-    loop {
-        let together = if is_stopped {
-            tapped.next().await
-        } else {
-            let next = pin!(tapped.next());
-            match select(next, &mut stopped).await {
-                Either::Left((together, _)) => together,
-                Either::Right(_) => {
-                    is_stopped = true;
-                    Some(Vec::new())
+    /// Sends pull requests, without a wait.
+    pub(super) fn pull(self: &Arc<Self>, pulls: Vec<Pull>) {
+        let puller = Arc::clone(self);
+        self.runtime.post(move |session| match session {
+            Ok(session) => Some(Box::pin(async move {
+                for (at, pull) in pulls.iter().enumerate() {
+                    if let Err(error) = puller.pull_one(&session, pull).await {
+                        puller.buffer.pulls_failed(&pulls[at..], error);
+                        return;
+                    }
                 }
-            }
-        };
-        let Some(together) = together else { return };
-        if together.is_empty() {
-            // What is on its way still comes.
-            tapped.end();
-            continue;
-        }
-        let is_status = |it: &mut Incoming| it.headers.status().is_some();
-        let mut messages = together;
-        let statuses: Vec<Incoming> = messages.extract_if(.., is_status).collect();
-        for message in statuses.iter().filter(|_| !is_stopped) {
-            if let Some(batch) = database.intake.ended(&key, &message.headers, expires(&database))
-                && send(&session, &database, &leg, batch, &inbox).is_err()
-            {
-                session.give_up("messages could not be asked for");
-            }
-        }
-        let arrived = match look_at(&session, &database, &key, &leg, messages).await {
-            Ok(arrived) => arrived,
+            })),
             Err(error) => {
-                // All of it comes again when its lease has ended.
-                database.intake.hold(&key);
-                database.intake.fail(error);
+                puller.buffer.pulls_failed(&pulls, error);
+                None
+            }
+        });
+    }
+
+    async fn pull_one(self: &Arc<Self>, session: &Session, pull: &Pull) -> Result<()> {
+        let Pull { consumer, batch } = pull;
+        let Some((inbox, begun)) = self.buffer.begin_to_read(session, &consumer.id) else { return Ok(()) };
+        if let Some(begun) = begun {
+            let begun = self.begin(session, consumer, inbox.clone(), begun).await;
+            if begun.is_err() {
+                self.buffer.read_failed(&consumer.id);
+            }
+            begun?;
+        }
+        consumer.pull(session, &inbox, *batch, self.buffer.expires()).map_err(unavailable)
+    }
+
+    /// Begins to read a consumer in this session.
+    async fn begin(
+        self: &Arc<Self>,
+        session: &Session,
+        consumer: &Arc<Consumer>,
+        inbox: Subject,
+        begun: Begun,
+    ) -> Result<()> {
+        let Begun { stopped, was_read, effect } = begun;
+        let pulled = session.conn.subscribe(&inbox).await.ok_or_else(cut_off)?;
+        let (puller, next) = (Arc::clone(self), session.clone());
+        Session::spawn(puller.read(next, Arc::clone(consumer), inbox, pulled, stopped));
+        // From here on no message is lost in transit, so the missing ones were lost before.
+        if effect == Some(Effect::Recover) {
+            let lost = self.recover(session, consumer).await?;
+            if was_read {
+                self.buffer.remember_lost(&consumer.id, &lost);
+            }
+            if self.buffer.on(&consumer.id, Event::Recovered) == Some(Effect::Count) {
+                self.count(session, consumer).await?;
+            }
+        } else if was_read {
+            let lost = self.recover(session, consumer).await?;
+            self.buffer.wait_for_lost(&consumer.id, lost);
+        }
+        Ok(())
+    }
+
+    /// Takes the messages of a consumer until it is stopped. Later ones go back.
+    async fn read(
+        self: Arc<Self>,
+        session: Session,
+        consumer: Arc<Consumer>,
+        inbox: Subject,
+        mut pulled: PullInbox,
+        mut stopped: oneshot::Receiver<()>,
+    ) {
+        let (buffer, id) = (&self.buffer, &consumer.id);
+        let mut is_stopped = false;
+        loop {
+            let messages = if is_stopped {
+                pulled.next().await
+            } else {
+                match select(pin!(pulled.next()), &mut stopped).await {
+                    Either::Left((messages, _)) => messages,
+                    Either::Right(_) => {
+                        is_stopped = true;
+                        Some(Vec::new())
+                    }
+                }
+            };
+            let Some(mut messages) = messages else { return };
+            if messages.is_empty() {
+                // Messages in transit still arrive.
+                pulled.end();
                 continue;
             }
-        };
-        if arrived.is_empty() {
-            continue;
-        }
-        let back = if is_stopped { arrived } else { database.intake.put(&key, arrived, lease, session.generation) };
-        let unwanted = |arrived| Unwanted { unit: unit.clone(), again: leg.again, consumer: leg.ack_name(), arrived };
-        let back: Vec<Unwanted> = back.into_iter().map(unwanted).collect();
-        if !back.is_empty()
-            && let Err(error) = leases::give_back(&session, &database, back).await
-        {
-            database.intake.fail(error);
+            let is_status = |it: &mut Incoming| it.headers.status().is_some();
+            let statuses: Vec<Incoming> = messages.extract_if(.., is_status).collect();
+            for message in statuses.iter().filter(|_| !is_stopped) {
+                if let Some(batch) = buffer.request_ended(id, &message.headers)
+                    && consumer.pull(&session, &inbox, batch, buffer.expires()).is_err()
+                {
+                    session.give_up("a pull request could not be sent");
+                }
+            }
+            let arrived = match self.with_history(&session, &consumer, messages).await {
+                Ok(arrived) => arrived,
+                Err(error) => {
+                    // The messages come again when their leases have expired.
+                    buffer.on(id, Event::GivenBack);
+                    buffer.fail(error);
+                    continue;
+                }
+            };
+            if arrived.is_empty() {
+                continue;
+            }
+            let back = if is_stopped { arrived } else { buffer.put(id, arrived, session.generation) };
+            let back: Vec<GivenBack> = back.iter().map(|it| it.give_back(&consumer)).collect();
+            if !back.is_empty()
+                && let Err(error) = give_back(&session, &self.kv, back).await
+            {
+                buffer.fail(error);
+            }
         }
     }
-}
 
-/// What is known of messages that were delivered.
-async fn look_at(
-    session: &Session,
-    database: &Database,
-    key: &str,
-    leg: &Leg,
-    messages: Vec<Incoming>,
-) -> Result<Vec<Arrived>, BackendError> {
-    let fresh = Instant::now();
-    let mut arrived = Vec::with_capacity(messages.len());
-    let mut again = Vec::new();
-    for message in messages {
-        let Some(reply) = message.reply else { continue };
-        let Some(standing) = Standing::of(&reply) else { continue };
-        if standing.delivered > 1 {
-            again.push(standing);
+    /// Reads the history of messages that were delivered before.
+    async fn with_history(
+        &self,
+        session: &Session,
+        consumer: &Consumer,
+        messages: Vec<Incoming>,
+    ) -> Result<Vec<PulledMessage>> {
+        let fresh = Instant::now();
+        let mut arrived = Vec::with_capacity(messages.len());
+        let mut again = Vec::new();
+        for message in messages {
+            let Some(reply) = message.reply else { continue };
+            let Some(delivery) = DeliveryInfo::of(&reply) else { continue };
+            if delivery.delivered > 1 {
+                again.push(delivery);
+            }
+            let message = StoredMessage {
+                sequence: delivery.sequence,
+                stored_at: delivery.stored_at,
+                subject: message.subject,
+                headers: message.headers,
+                payload: message.payload,
+            };
+            let DeliveryInfo { delivered, delivery, .. } = delivery;
+            let (info, generation) = (RedeliveryInfo::default(), session.generation);
+            arrived.push(PulledMessage { message, reply, delivered, delivery, info, fresh, generation });
         }
-        let entry = Entry {
-            sequence: standing.sequence,
-            stored_at: standing.stored_at,
-            subject: message.subject,
-            headers: message.headers,
-            payload: message.payload,
-        };
-        let known = Known::default();
-        let (delivered, delivery, generation) = (standing.delivered, standing.delivery, session.generation);
-        arrived.push(Arrived { entry, reply, delivered, delivery, known, fresh, generation });
-    }
-    let begun = database.intake.begun_before(key, again);
-    if !begun.is_empty() {
-        // Only this takes long.
-        database.intake.note_arriving(key, arrived.iter().map(|it| it.entry.sequence).collect());
-        let known = leases::look_up(session, database, leg, &begun).await?;
-        let known: HashMap<u64, Known> = begun.iter().map(|it| it.sequence).zip(known).collect();
-        for it in &mut arrived {
-            it.known = known.get(&it.entry.sequence).copied().unwrap_or_default();
+        let begun = self.buffer.maybe_begun(&consumer.id, again);
+        if !begun.is_empty() {
+            // The request takes time; meanwhile the messages count as here.
+            self.buffer.note_arriving(&consumer.id, arrived.iter().map(|it| it.message.sequence).collect());
+            let infos = redelivery_infos(session, &self.kv, consumer, &begun).await?;
+            let infos: HashMap<u64, RedeliveryInfo> = begun.iter().map(|it| it.sequence).zip(infos).collect();
+            for it in &mut arrived {
+                it.info = infos.get(&it.message.sequence).copied().unwrap_or_default();
+            }
         }
+        Ok(arrived)
     }
-    Ok(arrived)
 }

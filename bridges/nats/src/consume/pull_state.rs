@@ -1,4 +1,5 @@
-//! A consumer that messages are asked of, and what has come of them, as the [intake](crate::consume::pull_buffer) keeps it.
+//! The state of one consumer in the [pull buffer](super::pull_buffer): its requests, the messages that have arrived, and whether they may be
+//! handed out.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -7,170 +8,186 @@ use std::time::{Duration, Instant};
 use async_nats::Subject;
 use futures_channel::oneshot;
 
-use crate::jetstream::message::{Ack, Entry};
-use crate::settle::lease_record::Known;
-use crate::subscriptions::Leg;
+use crate::jetstream::ack::NAK;
+use crate::jetstream::{Ack, Consumer, StoredMessage};
+use crate::partitions::{Effect, Event, Handover};
+use crate::settle::{GivenBack, RedeliveryInfo};
 
-/// A message that was delivered, and waits to be taken.
+/// A message that was delivered and waits to be handed out.
 #[derive(Debug, Clone)]
-pub(crate) struct Arrived {
-    pub(crate) entry: Entry,
+pub(crate) struct PulledMessage {
+    pub(crate) message: StoredMessage,
     pub(crate) reply: Arc<str>,
     pub(crate) delivered: u64,
-    /// Which of the consumer's deliveries it is.
+    /// The number of its delivery among all of the consumer.
     pub(crate) delivery: u64,
-    pub(crate) known: Known,
-    /// When its lease began, or was extended.
+    pub(crate) info: RedeliveryInfo,
+    /// The start of its lease, or of the last extension.
     pub(crate) fresh: Instant,
-    /// The connection on which it has come.
+    /// The session of its delivery.
     pub(crate) generation: u64,
 }
 
-impl Arrived {
-    pub(crate) fn ack(&self, consumer: Arc<str>, verb: &'static [u8]) -> Ack {
-        Ack { consumer, to: Arc::clone(&self.reply), verb, generation: self.generation }
+impl PulledMessage {
+    pub(crate) fn ack(&self, consumer: &Consumer, verb: &'static [u8]) -> Ack {
+        let (consumer, to) = (Arc::clone(&consumer.id), Arc::clone(&self.reply));
+        Ack { consumer, to, verb, generation: self.generation }
     }
-}
 
-/// Whether what has come at a time is still this member's: of what it has slept over, others may have taken something.
-pub(crate) fn is_fresh(since: Instant, lease: Duration) -> bool {
-    since.elapsed() < lease.mul_f64(0.6)
-}
-
-/// A message that nobody takes.
-#[derive(Debug, Clone)]
-pub(crate) struct Unwanted {
-    pub(crate) unit: String,
-    pub(crate) again: bool,
-    pub(crate) consumer: Arc<str>,
-    pub(crate) arrived: Arrived,
-}
-
-/// A consumer that messages are asked of.
-#[derive(Debug)]
-pub(crate) struct Source {
-    pub(crate) leg: Arc<Leg>,
-    pub(crate) unit: String,
-    /// How many were asked for and have not come.
-    pub(crate) outstanding: usize,
-    /// How many are to be asked for.
-    pub(crate) target: usize,
-    /// When the last request has ended.
-    pub(crate) until: Instant,
-    pub(crate) waiting: VecDeque<Arrived>,
-    /// What has come, and is looked at.
-    pub(crate) arriving: Vec<u64>,
-    /// Since when there is no room for it.
-    pub(crate) roomless: Option<Instant>,
-    pub(crate) reader: Option<Reader>,
-    /// On which connection it was asked last.
-    pub(crate) asked: u64,
-    /// Where its messages go, also on the next connection: what was asked for on the one before is not lost.
-    pub(crate) inbox: Option<Subject>,
-    /// What was on its way when the connection was lost, or in other hands, comes before anything else.
-    pub(crate) hold: Option<Hold>,
-    /// How often it was held up.
-    pub(crate) holds: u64,
-    /// The last of the consumer's deliveries that has come, if it has one owner.
-    pub(crate) last: Option<u64>,
-    /// Messages of which so many deliveries were lost on their way: nobody has begun them.
-    pub(crate) spared: HashMap<u64, u64>,
-}
-
-/// Why nothing is handed out for a moment.
-#[derive(Debug)]
-pub(crate) enum Hold {
-    /// What was lost on its way is to come back.
-    Lost {
-        /// It is not known yet what was lost.
-        is_open: bool,
-        lost: HashSet<u64>,
-        until: Instant,
-    },
-    /// Of a consumer with one owner: everything that the server waits for is to be here.
-    Whole {
-        /// Tells it from earlier ones.
-        number: u64,
-        /// How many were in other hands at the last look, but for those that have come since.
-        missing: Option<usize>,
-        /// The last that came had been in other hands: more of them may be there.
-        comes_back: bool,
-        looked: Option<Instant>,
-    },
-}
-
-/// The task that takes its messages.
-#[derive(Debug)]
-pub(crate) struct Reader {
-    pub(crate) generation: u64,
-    /// Ends it, when it is dropped.
-    pub(crate) _stop: oneshot::Sender<()>,
-}
-
-impl Source {
-    /// Goes on when everything is back; nothing is missing only after it was told what is.
-    pub(crate) fn look_at_hold(&mut self) {
-        if matches!(&self.hold, Some(Hold::Lost { is_open: false, lost, .. }) if lost.is_empty()) {
-            self.go_on();
+    pub(crate) fn give_back(&self, consumer: &Arc<Consumer>) -> GivenBack {
+        GivenBack {
+            consumer: Arc::clone(consumer),
+            sequence: self.message.sequence,
+            delivered: self.delivered,
+            record: self.info.record,
+            nak: self.ack(consumer, NAK),
         }
     }
 
-    /// Something of a consumer with one owner may be in other hands: nothing is handed out until everything is here.
-    pub(crate) fn hold(&mut self) {
-        if self.leg.partition.is_some() {
-            self.holds += 1;
-            self.hold = Some(Hold::Whole { number: self.holds, missing: None, comes_back: true, looked: None });
+    /// Whether its lease still belongs to this member. The server may have given messages that this process slept over to other members.
+    pub(crate) fn is_fresh(fresh: Instant, lease: Duration) -> bool {
+        fresh.elapsed() < lease.mul_f64(0.6)
+    }
+}
+
+/// A consumer's messages are not handed out while messages that were lost in transit come back.
+#[derive(Debug)]
+pub(super) struct Barrier {
+    /// The lost messages, once they are known.
+    pub(super) lost: Option<HashSet<u64>>,
+    /// The end of the wait.
+    pub(super) until: Instant,
+}
+
+/// The task that reads a consumer.
+#[derive(Debug)]
+pub(super) struct ReaderHandle {
+    pub(super) generation: u64,
+    /// Its drop ends the task.
+    pub(super) _stop: oneshot::Sender<()>,
+}
+
+/// The pull requests to a consumer.
+#[derive(Debug)]
+pub(super) struct Requests {
+    /// The number of requested messages that have not arrived.
+    pub(super) outstanding: usize,
+    /// The number of messages to request.
+    pub(super) target: usize,
+    /// The expiry of the last request.
+    pub(super) expire_at: Instant,
+    /// The session of the last request; 0 if it has failed.
+    pub(super) generation: u64,
+}
+
+/// The state of one consumer.
+#[derive(Debug)]
+pub(super) struct PullState {
+    pub(super) consumer: Arc<Consumer>,
+    pub(super) requests: Requests,
+    pub(super) waiting: VecDeque<PulledMessage>,
+    /// Messages that have arrived, and whose history is being read.
+    pub(super) arriving: Vec<u64>,
+    /// Since when there is no room for its messages.
+    pub(super) roomless: Option<Instant>,
+    pub(super) reader: Option<ReaderHandle>,
+    /// The inbox of its requests, the same in each session, so that a request of an earlier session is not lost.
+    pub(super) inbox: Option<Subject>,
+    /// Without partitions: the wait for lost messages.
+    pub(super) barrier: Option<Barrier>,
+    /// With partitions: the hand-over to this member, and the time of the last count at its barrier.
+    pub(super) handover: Option<Handover>,
+    pub(super) counted: Option<Instant>,
+    /// The number of deliveries of a message that were lost in transit: no call has begun them.
+    pub(super) lost: HashMap<u64, u64>,
+}
+
+impl PullState {
+    pub(super) fn new(consumer: &Arc<Consumer>) -> Self {
+        Self {
+            consumer: Arc::clone(consumer),
+            requests: Requests { outstanding: 0, target: 0, expire_at: Instant::now(), generation: 0 },
+            waiting: VecDeque::new(),
+            arriving: Vec::new(),
+            roomless: None,
+            reader: None,
+            inbox: None,
+            barrier: None,
+            handover: consumer.partition.map(|_| Handover::claimed()),
+            counted: None,
+            lost: HashMap::new(),
         }
     }
 
-    /// How many are to be on their way, of what there is room for. What others have had goes first; as long as none of that is there, one is
-    /// enough to see when it is: what is new would only pile up here.
-    pub(crate) fn wanted(&self, room: usize) -> usize {
-        match &self.hold {
-            Some(Hold::Whole { missing: Some(missing), comes_back, .. }) => {
-                if *comes_back {
-                    *missing
-                } else {
-                    1
-                }
+    /// Whether its messages may be handed out.
+    pub(super) fn is_open(&self) -> bool {
+        self.barrier.is_none() && self.handover.as_ref().is_none_or(Handover::delivers)
+    }
+
+    pub(super) fn has_message_to_take(&self) -> bool {
+        self.is_open() && !self.waiting.is_empty() && self.requests.target > 0
+    }
+
+    /// Feeds the hand-over with an event, and carries out the reaction as far as it is here.
+    pub(super) fn on(&mut self, event: Event) -> Option<Effect> {
+        let effect = self.handover.as_mut()?.on(event);
+        match effect {
+            Some(Effect::Count) => self.counted = None,
+            Some(Effect::Deliver) => self.sort_waiting(),
+            Some(Effect::Recover | Effect::GiveBack) | None => {}
+        }
+        effect
+    }
+
+    /// The number of messages to have in transit, with room for `room`.
+    pub(super) fn wanted(&self, room: usize) -> usize {
+        let at_barrier = self.handover.as_ref().and_then(Handover::wanted);
+        at_barrier.unwrap_or_else(|| room.saturating_sub(self.waiting.len()))
+    }
+
+    /// Takes messages that have arrived.
+    pub(super) fn add(&mut self, pulled: Vec<PulledMessage>) {
+        self.arriving.clear();
+        self.requests.outstanding = self.requests.outstanding.saturating_sub(pulled.len());
+        for it in &pulled {
+            if let Some(Barrier { lost: Some(lost), .. }) = &mut self.barrier {
+                lost.remove(&it.message.sequence);
             }
-            _ => room.saturating_sub(self.waiting.len()),
-        }
-    }
-
-    /// Notes what has come. Of a consumer with one owner nothing is delivered in between: that would be in other hands.
-    pub(crate) fn count(&mut self, arrived: &[Arrived]) {
-        for it in arrived {
-            if self.last.is_some_and(|last| it.delivery > last + 1) {
-                self.hold();
+            if self.handover.is_some() {
+                self.on(Event::Arrived { delivery: it.delivery, is_redelivery: it.delivered > 1 });
             }
-            self.last = self.last.max(Some(it.delivery));
         }
-        if let Some(Hold::Whole { missing, comes_back, looked, .. }) = &mut self.hold {
-            *missing = missing.map(|missing| missing.saturating_sub(arrived.len()));
-            *comes_back = arrived.last().is_some_and(|last| last.delivered > 1);
-            *looked = None;
+        self.waiting.extend(pulled);
+        self.lift_barrier_if_complete();
+    }
+
+    pub(super) fn lift_barrier_if_complete(&mut self) {
+        if self.barrier.as_ref().and_then(|it| it.lost.as_ref()).is_some_and(HashSet::is_empty) {
+            self.lift_barrier();
         }
     }
 
-    pub(crate) fn go_on(&mut self) {
-        self.hold = None;
-        // One that was given back may have come the first time all the same.
-        let mut waiting: Vec<Arrived> = self.waiting.drain(..).collect();
-        waiting.sort_by_key(|arrived| arrived.entry.sequence);
-        waiting.dedup_by_key(|arrived| arrived.entry.sequence);
+    pub(super) fn lift_barrier(&mut self) {
+        self.barrier = None;
+        self.sort_waiting();
+    }
+
+    /// Sorts the messages as the stream has them. A message that was given back may have arrived the first time all the same.
+    fn sort_waiting(&mut self) {
+        let mut waiting: Vec<PulledMessage> = self.waiting.drain(..).collect();
+        waiting.sort_by_key(|it| it.message.sequence);
+        waiting.dedup_by_key(|it| it.message.sequence);
         self.waiting = waiting.into();
     }
 
-    pub(crate) fn close(&mut self) -> Vec<Unwanted> {
-        (self.reader, self.inbox, self.hold) = (None, None, None);
-        self.outstanding = 0;
-        let unwanted = |arrived| Unwanted {
-            unit: self.unit.clone(),
-            again: self.leg.again,
-            consumer: self.leg.ack_name(),
-            arrived,
-        };
-        self.waiting.drain(..).map(unwanted).collect()
+    /// Ends the reading. Returns the messages that were not handed out.
+    pub(super) fn close(&mut self) -> Vec<GivenBack> {
+        (self.reader, self.inbox, self.barrier) = (None, None, None);
+        self.requests.outstanding = 0;
+        self.on(Event::Released);
+        // A consumer that is read again later is handed over again.
+        self.handover = self.consumer.partition.map(|_| Handover::claimed());
+        let consumer = Arc::clone(&self.consumer);
+        self.waiting.drain(..).map(|it| it.give_back(&consumer)).collect()
     }
 }

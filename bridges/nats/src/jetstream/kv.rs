@@ -1,169 +1,163 @@
-//! The stream beside the events, where the bridge keeps what it knows: one message for each thing, whose subject is its name. Subscriptions,
-//! names of instances, dead letters, deliveries that are made again, statuses that the events' stream does not tell.
+//! The second stream as a key-value store: a subject is a key, its only message the value. The bridge keeps its state here: subscriptions, names
+//! of instances, dead letters, redeliveries, and the statuses that do not follow from the consumers.
 
-use async_nats::{HeaderMap, HeaderName, HeaderValue, Subject};
-use bytes::Bytes;
 use eventbroker::EventId;
-use eventbroker::provider::BackendError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::jetstream::message::{self as js, Entry, Outgoing, Stored, Which};
-use crate::jetstream::names::token;
-use crate::jetstream::scan as range;
-use crate::transport::runtime::Session;
+use super::api::{Result, cut_off, unavailable};
+use super::message::{self, Get, NewMessage, Stored, StoredMessage};
+use super::names::token;
+use super::scan;
+use crate::settings::Nats;
+use crate::transport::Session;
 
-/// How often a change is tried when others change the same.
+/// The kinds of keys; `docs/nats.md` describes each.
+pub(crate) const SUBSCRIPTION: &str = "subscription";
+pub(crate) const USED: &str = "used";
+pub(crate) const LEASE: &str = "lease";
+pub(crate) const AGAIN: &str = "again";
+pub(crate) const DEAD: &str = "dead";
+pub(crate) const OWNERS: &str = "owners";
+pub(crate) const STATUS: &str = "status";
+pub(crate) const FAILED: &str = "failed";
+pub(crate) const AT: &str = "at";
+pub(crate) const BOOT: &str = "boot";
+pub(crate) const NAME: &str = "name";
+pub(crate) const CLOCK: &str = "clock";
+pub(crate) const PARTITIONS: &str = "partitions";
+const COUNT: &str = "count";
+
+/// How often a change is tried while other members change the same key.
 const TRIES: usize = 50;
 
-/// Where things are kept: the stream, and what its subjects begin with.
+/// The stream of the bridge's state, and the first token of its subjects.
 #[derive(Debug, Clone)]
-pub(crate) struct State {
+pub(crate) struct KeyValue {
     pub(crate) stream: String,
     pub(crate) prefix: String,
 }
 
-impl State {
-    /// What a thing is called: its kind and its name, which is a token already.
+impl KeyValue {
+    pub(crate) fn new(settings: &Nats) -> Self {
+        Self { stream: format!("{}_STATE", settings.stream_name), prefix: format!("{}-state", settings.subject_prefix) }
+    }
+
+    /// The key of a kind and a name, which is made of tokens.
     pub(crate) fn key(&self, kind: &str, name: &str) -> String {
         format!("{}.{kind}.{name}", self.prefix)
     }
 
-    pub(crate) fn of_event(&self, kind: &str, id: &EventId) -> String {
+    pub(crate) fn event_key(&self, kind: &str, id: &EventId) -> String {
         self.key(kind, &token(&id.to_string()))
     }
 
-    pub(crate) async fn get(&self, session: &Session, key: &str) -> Result<Option<Entry>, BackendError> {
-        js::get(session, &self.stream, Which::LastOf(key.to_owned())).await
+    pub(crate) async fn get(&self, session: &Session, key: &str) -> Result<Option<StoredMessage>> {
+        message::get(session, &self.stream, Get::Last(key.to_owned())).await
     }
 
-    /// The last of each.
     pub(crate) async fn get_all(
         &self,
         session: &Session,
-        keys: Vec<String>,
-    ) -> Result<Vec<Option<Entry>>, BackendError> {
-        let which: Vec<Which> = keys.into_iter().map(Which::LastOf).collect();
-        js::get_all(session, &self.stream, &which).await
+        keys: impl IntoIterator<Item = String>,
+    ) -> Result<Vec<Option<StoredMessage>>> {
+        let wanted: Vec<Get> = keys.into_iter().map(Get::Last).collect();
+        message::get_all(session, &self.stream, &wanted).await
     }
 
-    /// Notes something, whatever was noted before.
-    pub(crate) async fn put(&self, session: &Session, key: &str, text: Vec<u8>) -> Result<u64, BackendError> {
-        self.put_all(session, vec![(key.to_owned(), text)]).await?.pop().ok_or_else(js::cut_off)
+    /// The value of a key, and its number: the default and 0 if there is none. A value of another form counts as the default.
+    pub(crate) async fn read<T: DeserializeOwned + Default>(&self, session: &Session, key: &str) -> Result<(u64, T)> {
+        let found = self.get(session, key).await?;
+        let number = found.as_ref().map_or(0, |entry| entry.sequence);
+        Ok((number, found.as_ref().and_then(read).unwrap_or_default()))
     }
 
-    pub(crate) async fn put_all(
-        &self,
-        session: &Session,
-        notes: Vec<(String, Vec<u8>)>,
-    ) -> Result<Vec<u64>, BackendError> {
-        let message = |(key, text)| Outgoing {
-            subject: Subject::from(key),
-            headers: HeaderMap::new(),
-            payload: Bytes::from(text),
-        };
-        let stored = js::publish_all(session, notes.into_iter().map(message).collect()).await?;
-        stored.into_iter().map(number).collect()
+    /// Sets the value of a key, and returns its number.
+    pub(crate) async fn put(&self, session: &Session, key: &str, value: Vec<u8>) -> Result<u64> {
+        message::publish(session, NewMessage::new(key.to_owned(), value)).await?.number()
     }
 
-    /// Notes something if the last note has this number, or there is none and it is 0. Nothing if somebody else was faster.
-    pub(crate) async fn replace(
-        &self,
-        session: &Session,
-        key: &str,
-        last: u64,
-        text: Vec<u8>,
-    ) -> Result<Option<u64>, BackendError> {
-        self.replace_all(session, vec![(key.to_owned(), last, text)]).await?.pop().ok_or_else(js::cut_off)
+    pub(crate) async fn put_all(&self, session: &Session, values: Vec<(String, Vec<u8>)>) -> Result<()> {
+        let messages = values.into_iter().map(|(key, value)| NewMessage::new(key, value));
+        let stored = message::publish_all(session, messages.collect()).await?;
+        stored.into_iter().try_for_each(|stored| stored.number().map(drop))
     }
 
-    /// The same of several, each for itself.
+    /// Sets the value of a key whose last number is `last`; 0 stands for no value. `None` if another member was faster.
+    pub(crate) async fn replace(&self, session: &Session, key: &str, last: u64, value: Vec<u8>) -> Result<Option<u64>> {
+        self.replace_all(session, vec![(key.to_owned(), last, value)]).await?.pop().ok_or_else(cut_off)
+    }
+
+    /// [`replace`](Self::replace) of several keys, each for itself.
     pub(crate) async fn replace_all(
         &self,
         session: &Session,
-        notes: Vec<(String, u64, Vec<u8>)>,
-    ) -> Result<Vec<Option<u64>>, BackendError> {
-        let mut messages = Vec::with_capacity(notes.len());
-        for (key, last, text) in notes {
-            let mut headers = HeaderMap::new();
-            headers.insert(
-                HeaderName::from_static("Nats-Expected-Last-Subject-Sequence"),
-                last.to_string().parse::<HeaderValue>().map_err(js::unavailable)?,
-            );
-            messages.push(Outgoing { subject: Subject::from(key), headers, payload: Bytes::from(text) });
-        }
-        let told = |stored| match stored {
-            Stored::Overtaken => Ok(None),
-            stored => number(stored).map(Some),
+        values: Vec<(String, u64, Vec<u8>)>,
+    ) -> Result<Vec<Option<u64>>> {
+        let message = |(key, last, value)| NewMessage::new(key, value).behind(last);
+        let messages = values.into_iter().map(message).collect::<Result<Vec<_>, _>>()?;
+        let number = |stored| match stored {
+            Stored::WrongLast => Ok(None),
+            stored => stored.number().map(Some),
         };
-        js::publish_all(session, messages).await?.into_iter().map(told).collect()
+        message::publish_all(session, messages).await?.into_iter().map(number).collect()
     }
 
-    /// Changes a note, and removes it if nothing is left of it. Returns what the change has said.
+    /// Changes a value, and removes it if it becomes the default. Returns the result of the change.
     pub(crate) async fn change<T, R>(
         &self,
         session: &Session,
         key: &str,
         mut change: impl FnMut(&mut T) -> R,
-    ) -> Result<R, BackendError>
+    ) -> Result<R>
     where
         T: Clone + Default + PartialEq + Serialize + DeserializeOwned,
     {
         for _ in 0..TRIES {
-            let found = self.get(session, key).await?;
-            let last = found.as_ref().map_or(0, |entry| entry.sequence);
-            let before: T = found.and_then(|entry| read(&entry)).unwrap_or_default();
-            let mut note = before.clone();
-            let said = change(&mut note);
-            let has_changed = if note == before {
+            let (last, before) = self.read::<T>(session, key).await?;
+            let mut value = before.clone();
+            let result = change(&mut value);
+            let has_changed = if value == before {
                 true
-            } else if note == T::default() {
-                js::delete(session, &self.stream, last).await?
+            } else if value == T::default() {
+                message::delete(session, &self.stream, last).await?
             } else {
-                self.replace(session, key, last, write(&note)).await?.is_some()
+                self.replace(session, key, last, write(&value)).await?.is_some()
             };
             if has_changed {
-                return Ok(said);
+                return Ok(result);
             }
         }
-        Err(js::unavailable(format!("others change {key} all the time")))
+        Err(unavailable(format!("other members change {key} all the time")))
     }
 
-    /// Removes notes. Returns how many were there.
-    pub(crate) async fn forget(&self, session: &Session, keys: Vec<String>) -> Result<usize, BackendError> {
-        let mut count = 0;
+    /// Removes the values of keys, those that exist.
+    pub(crate) async fn remove(&self, session: &Session, keys: impl IntoIterator<Item = String>) -> Result<()> {
         for found in self.get_all(session, keys).await?.into_iter().flatten() {
-            count += usize::from(js::delete(session, &self.stream, found.sequence).await?);
+            message::delete(session, &self.stream, found.sequence).await?;
         }
-        Ok(count)
+        Ok(())
     }
 
-    /// All notes of a kind, with the parts of a name that are known.
-    pub(crate) async fn all(&self, session: &Session, kind: &str) -> Result<Vec<Entry>, BackendError> {
-        range::all(session, &self.stream, &format!("{}.{kind}", self.prefix)).await
+    /// The values of a kind of key, `KIND.>`, or of a narrower filter.
+    pub(crate) async fn all(&self, session: &Session, kind: &str) -> Result<Vec<StoredMessage>> {
+        scan::all(session, &self.stream, &format!("{}.{kind}", self.prefix)).await
     }
 
-    /// Adds to a counter.
-    pub(crate) async fn count(&self, session: &Session, what: &str, more: u64) -> Result<(), BackendError> {
-        self.change(session, &self.key("count", what), |count: &mut u64| *count += more).await
+    pub(crate) fn counter(&self, name: &str) -> String {
+        self.key(COUNT, name)
+    }
+
+    pub(crate) async fn count(&self, session: &Session, counter: &str, more: u64) -> Result<()> {
+        self.change(session, &self.counter(counter), |count: &mut u64| *count += more).await
     }
 }
 
-/// What a note holds; nothing if that is not what it should be.
-pub(crate) fn read<T: DeserializeOwned>(entry: &Entry) -> Option<T> {
+/// A value; `None` if it has another form.
+pub(crate) fn read<T: DeserializeOwned>(entry: &StoredMessage) -> Option<T> {
     serde_json::from_slice(&entry.payload).ok()
 }
 
-pub(crate) fn write(note: &impl Serialize) -> Vec<u8> {
-    serde_json::to_vec(note).unwrap_or_default()
-}
-
-/// The number of something that was stored, whether now or before.
-pub(crate) fn number(stored: Stored) -> Result<u64, BackendError> {
-    match stored {
-        Stored::New(number) | Stored::Known(number) => Ok(number),
-        Stored::Full => Err(js::unavailable("the stream of the bridge is full")),
-        Stored::Overtaken => Err(js::unavailable("somebody else was faster")),
-        Stored::TooLarge(reason) => Err(js::unavailable(reason)),
-    }
+pub(crate) fn write(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).unwrap_or_default()
 }

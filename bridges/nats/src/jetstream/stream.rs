@@ -1,4 +1,4 @@
-//! The two streams: made if they are not there, and held against the settings if they are.
+//! The two streams: created if they do not exist, else compared with the settings.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -6,25 +6,24 @@ use std::time::Duration;
 use eventbroker::provider::BackendError;
 use serde_json::{Value, json};
 
-use crate::jetstream::message::{self as js, STREAM_NOT_FOUND, nanos};
-use crate::jetstream::names;
-use crate::partitions::repartition as division;
-use crate::provider::backend::Database;
-use crate::transport::runtime::Session;
+use super::api::{Result, STREAM_NOT_FOUND, api, nanos};
+use super::kv::KeyValue;
+use super::layout::Layout;
+use crate::settings::Nats;
+use crate::transport::Session;
 
-/// The server says that a stream is removed before its files are; what is made in their place meanwhile loses its own.
+/// The server reports a stream as removed before its files are; a stream that is created meanwhile loses its own.
 const REMOVAL: Duration = Duration::from_millis(500);
 
-/// What is wrong with a stream that is there: nothing that trying again would mend.
-pub(crate) type Differs = Result<(), String>;
+/// Whether an existing stream fits the settings, or the difference, which no other try would mend.
+pub(crate) type Accepted = Result<(), String>;
 
-/// Makes the streams that are not there, and says how the one of the events differs from the settings.
-pub(crate) async fn make(session: &Session, database: &Database) -> Result<Differs, BackendError> {
-    let settings = &database.settings;
-    let wanted = wanted(database);
-    let stream = &settings.stream_name;
+/// Creates the streams that do not exist, and compares existing ones with the settings.
+pub(crate) async fn ensure(session: &Session, settings: &Nats, layout: &Layout, kv: &KeyValue) -> Result<Accepted> {
+    let wanted = config(settings, layout);
+    let stream = &layout.stream;
     let known = info(session, stream).await?;
-    if let Err(problem) = division::check(session, database, known.as_ref()).await? {
+    if let Err(problem) = layout.check(session, kv, known.as_ref()).await? {
         return Ok(Err(problem));
     }
     if let Some(known) = known {
@@ -38,43 +37,43 @@ pub(crate) async fn make(session: &Session, database: &Database) -> Result<Diffe
         if known["config"]["allow_direct"] != json!(true) {
             let mut config = known["config"].clone();
             config["allow_direct"] = json!(true);
-            js::api(session, &format!("STREAM.UPDATE.{stream}"), &config).await??;
+            api(session, &format!("STREAM.UPDATE.{stream}"), &config).await??;
         }
     } else {
         create(session, &wanted).await?;
     }
-    make_state(session, database).await?;
-    division::note(session, database).await
+    ensure_state(session, settings, kv).await?;
+    layout.record(session, kv).await
 }
 
-/// Makes the stream beside that of the events, if it is not there.
-pub(crate) async fn make_state(session: &Session, database: &Database) -> Result<(), BackendError> {
-    if info(session, &database.state.stream).await?.is_none() {
-        create(session, &of_state(database)).await?;
+/// Creates the stream of the bridge's state, if it does not exist.
+pub(crate) async fn ensure_state(session: &Session, settings: &Nats, kv: &KeyValue) -> Result<()> {
+    if info(session, &kv.stream).await?.is_none() {
+        create(session, &state_config(settings, kv)).await?;
     }
     Ok(())
 }
 
-/// The same for streams that somebody has removed while they were used.
-pub(crate) async fn make_again(session: &Session, database: &Database) -> Result<Differs, BackendError> {
-    if info(session, database.stream()).await?.is_none() || info(session, &database.state.stream).await?.is_none() {
+/// [`ensure`] for streams that were removed while they were in use.
+pub(crate) async fn restore(session: &Session, settings: &Nats, layout: &Layout, kv: &KeyValue) -> Result<()> {
+    if info(session, &layout.stream).await?.is_none() || info(session, &kv.stream).await?.is_none() {
         Session::pause(REMOVAL).await;
     }
-    make(session, database).await
+    ensure(session, settings, layout, kv).await?.map_err(BackendError::Unavailable)
 }
 
-async fn create(session: &Session, config: &Value) -> Result<(), BackendError> {
+async fn create(session: &Session, config: &Value) -> Result<()> {
     let name = config["name"].as_str().unwrap_or_default();
-    let made = js::api(session, &format!("STREAM.CREATE.{name}"), config).await??;
-    learn(session, &made);
+    let made = api(session, &format!("STREAM.CREATE.{name}"), config).await??;
+    note_replicas(session, &made);
     Ok(())
 }
 
-/// What the server tells of a stream; nothing if there is none.
-pub(crate) async fn info(session: &Session, stream: &str) -> Result<Option<Value>, BackendError> {
-    match js::api(session, &format!("STREAM.INFO.{stream}"), &Value::Null).await? {
+/// The configuration and the state of a stream, as the API shows them; `None` if it does not exist.
+pub(crate) async fn info(session: &Session, stream: &str) -> Result<Option<Value>> {
+    match api(session, &format!("STREAM.INFO.{stream}"), &Value::Null).await? {
         Ok(info) => {
-            learn(session, &info);
+            note_replicas(session, &info);
             Ok(Some(info))
         }
         Err(error) if error.code == STREAM_NOT_FOUND => Ok(None),
@@ -82,40 +81,43 @@ pub(crate) async fn info(session: &Session, stream: &str) -> Result<Option<Value
     }
 }
 
-/// If several servers keep a stream, it is [read from that which leads it](crate::jetstream::leader) from now on.
-fn learn(session: &Session, info: &Value) {
+/// From now on, a stream that several servers keep is [read at its leader](super::leader).
+fn note_replicas(session: &Session, info: &Value) {
     if info["config"]["num_replicas"].as_u64().is_some_and(|replicas| replicas > 1) {
         session.is_replicated.store(true, Ordering::SeqCst);
     }
 }
 
-/// When the stream of the events was made, which tells it from one of the same name that somebody has removed.
-pub(crate) async fn made(session: &Session, database: &Database) -> Result<String, BackendError> {
-    let info = info(session, database.stream()).await?.unwrap_or_default();
+/// The time at which a stream was created, which tells it from an earlier one of the same name.
+pub(crate) async fn created_at(session: &Session, stream: &str) -> Result<String> {
+    let info = info(session, stream).await?.unwrap_or_default();
     Ok(info["created"].as_str().unwrap_or_default().to_owned())
 }
 
-/// The number of the last message.
-pub(crate) async fn last(session: &Session, stream: &str) -> Result<u64, BackendError> {
-    let info = info(session, stream).await?;
-    Ok(info.map_or(0, |info| info["state"]["last_seq"].as_u64().unwrap_or(0)))
+/// A number of a stream's state, such as `first_seq`.
+pub(crate) fn state(info: &Value, name: &str) -> u64 {
+    info["state"][name].as_u64().unwrap_or(0)
 }
 
-fn wanted(database: &Database) -> Value {
-    let settings = &database.settings;
-    let bound = |bound: u64| if bound == 0 { -1 } else { bound.min(i64::MAX as u64) as i64 };
+/// The number of the last message.
+pub(crate) async fn last(session: &Session, stream: &str) -> Result<u64> {
+    Ok(info(session, stream).await?.map_or(0, |info| state(&info, "last_seq")))
+}
+
+fn config(settings: &Nats, layout: &Layout) -> Value {
+    let limit = |limit: u64| if limit == 0 { -1 } else { limit.min(i64::MAX as u64) as i64 };
     json!({
-        "name": settings.stream_name,
-        "subjects": [names::of_stream(&settings.subject_prefix, settings.partitions)],
+        "name": layout.stream,
+        "subjects": [layout.stream_subject()],
         "retention": "limits",
         "storage": settings.storage.word(),
         "max_consumers": -1,
-        "max_msgs": bound(settings.max_messages),
-        "max_bytes": bound(settings.max_bytes),
+        "max_msgs": limit(settings.max_messages),
+        "max_bytes": limit(settings.max_bytes),
         "max_age": nanos(settings.max_age),
         "max_msg_size": -1,
         "max_msgs_per_subject": -1,
-        // What was accepted and not read is never thrown away for something new.
+        // An accepted message is never discarded for a newer one.
         "discard": "new",
         "num_replicas": settings.replicas,
         "duplicate_window": nanos(settings.known_for()),
@@ -123,24 +125,24 @@ fn wanted(database: &Database) -> Value {
     })
 }
 
-fn of_state(database: &Database) -> Value {
+fn state_config(settings: &Nats, kv: &KeyValue) -> Value {
     json!({
-        "name": database.state.stream,
-        "subjects": [format!("{}.>", database.state.prefix)],
+        "name": kv.stream,
+        "subjects": [format!("{}.>", kv.prefix)],
         "retention": "limits",
-        "storage": database.settings.storage.word(),
+        "storage": settings.storage.word(),
         "max_consumers": -1,
         "max_msgs": -1,
         "max_bytes": -1,
         "max_msg_size": -1,
         "max_msgs_per_subject": 1,
         "discard": "old",
-        "num_replicas": database.settings.replicas,
+        "num_replicas": settings.replicas,
         "allow_direct": true,
     })
 }
 
-/// What matters to those who share a stream.
+/// The settings that all users of a stream share.
 const COMPARED: [&str; 9] = [
     "subjects",
     "retention",
@@ -154,13 +156,13 @@ const COMPARED: [&str; 9] = [
 ];
 
 fn differences(wanted: &Value, known: &Value) -> Vec<String> {
+    // Without a limit the stream discards nothing.
+    let is_bounded = ["max_msgs", "max_bytes"].iter().any(|limit| known[*limit].as_i64().is_some_and(|it| it > 0));
+    let (no_limit, zero) = (json!(-1), json!(0));
     let mut problems = Vec::new();
     for name in COMPARED {
         let (is, wanted) = (&known[name], &wanted[name]);
-        // Without a bound there is nothing to discard.
-        let is_bounded = ["max_msgs", "max_bytes"].iter().any(|bound| known[*bound].as_i64().is_some_and(|it| it > 0));
-        let (no_bound, zero) = (json!(-1), json!(0));
-        let is_same = is == wanted || (*wanted == no_bound && *is == zero) || (*wanted == zero && is.is_null());
+        let is_same = is == wanted || (*wanted == no_limit && *is == zero) || (*wanted == zero && is.is_null());
         if !is_same && (name != "discard" || is_bounded) {
             problems.push(format!("{name} is {is}, not {wanted}"));
         }

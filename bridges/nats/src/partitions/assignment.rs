@@ -1,64 +1,65 @@
-//! Who owns which partition of a subscription: a note that every member changes for itself, if nobody has changed it meanwhile. How the
-//! partitions are shared out is decided here; when it is asked, and what a member does with its share, is in [`shares`](crate::partitions::claims).
+//! Which member of a subscription owns which partition: a record that every member changes for itself, if no other member has changed it
+//! meanwhile. The assignment is pure; the [claims](super::claims) decide when it runs, and act on it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// The members of a subscription, and what each owns.
+/// The record of a subscription's members and owners.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Owners {
-    /// By what tells providers from each other.
+    /// By boot id.
     pub(crate) members: BTreeMap<String, Member>,
     /// The owner of each partition that has one.
     pub(crate) owners: BTreeMap<u32, String>,
 }
 
-/// What a member says of itself.
+/// A member in the record.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Member {
-    /// How often it has shown that it lives. It is taken for dead when this does not change for its lease.
-    pub(crate) signs: u64,
-    /// So long it is taken to live, in milliseconds.
+    /// The number of its heartbeats. A member whose number does not change for its lease is dead.
+    #[serde(rename = "signs")]
+    pub(crate) heartbeats: u64,
+    /// Its lease in milliseconds.
     pub(crate) lease: u64,
-    /// It wants a share. Else it keeps only what it cannot let go yet.
+    /// It wants a share. Else it keeps only the partitions that it cannot release yet.
     pub(crate) takes_part: bool,
 }
 
-/// What a member wants.
+/// The request of a member.
 #[derive(Debug)]
-pub(crate) struct Wish<'a> {
+pub(crate) struct ClaimRequest<'a> {
     pub(crate) me: &'a str,
     pub(crate) lease: Duration,
     pub(crate) takes_part: bool,
-    /// The partitions that it has something of in its hands: it can't let them go.
+    /// The partitions with messages in hand, which it cannot release.
     pub(crate) in_hand: &'a BTreeSet<u32>,
-    /// Those who have shown no sign of life for their lease.
+    /// The members without a heartbeat for their lease.
     pub(crate) dead: &'a BTreeSet<String>,
     pub(crate) partitions: u32,
 }
 
-/// What it gets.
+/// The partitions of a member.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Portion {
-    /// The partitions that it owns.
+pub(crate) struct Claim {
     pub(crate) owned: BTreeSet<u32>,
-    /// Those of them that others should have.
+    /// The owned ones that are to go to other members.
     pub(crate) surplus: BTreeSet<u32>,
 }
 
 impl Owners {
-    /// Gives a member its share, and lets go what is more than that. What others own stays theirs, and what nobody owns is taken: so each gets
-    /// an even share as soon as the others have asked for theirs.
-    pub(crate) fn share_out(&mut self, wish: &Wish<'_>) -> Portion {
-        let Wish { me, lease, takes_part, in_hand, dead, partitions } = *wish;
+    /// Gives a member its share of the partitions: it releases those above its share, and takes those without an owner. Others keep theirs, so
+    /// the shares are even when every member has asked.
+    pub(crate) fn rebalance(&mut self, request: &ClaimRequest<'_>) -> Claim {
+        let ClaimRequest { me, lease, takes_part, in_hand, dead, partitions } = *request;
         self.members.retain(|member, _| !dead.contains(member));
         self.owners.retain(|number, owner| self.members.contains_key(owner) && *number < partitions);
         let mine = self.members.entry(me.to_owned()).or_default();
-        *mine = Member { signs: mine.signs + 1, lease: lease.as_millis().try_into().unwrap_or(u64::MAX), takes_part };
+        let (heartbeats, lease) = (mine.heartbeats + 1, lease.as_millis().try_into().unwrap_or(u64::MAX));
+        *mine = Member { heartbeats, lease, takes_part };
         let share = self.share_of(me, partitions);
         let mut owned: BTreeSet<u32> =
             self.owners.iter().filter(|(_, owner)| *owner == me).map(|(number, _)| *number).collect();
@@ -77,12 +78,12 @@ impl Owners {
         if owned.is_empty() && !takes_part {
             self.members.remove(me);
         }
-        // Those with the highest numbers go first.
+        // The highest numbers go first.
         let surplus = owned.iter().rev().take(owned.len().saturating_sub(share)).copied().collect();
-        Portion { owned, surplus }
+        Claim { owned, surplus }
     }
 
-    /// How many partitions a member should have.
+    /// The number of partitions that a member should have.
     fn share_of(&self, me: &str, partitions: u32) -> usize {
         let sharing = self.members.iter().filter(|(_, member)| member.takes_part).map(|(member, _)| member);
         let sharing: Vec<&String> = sharing.collect();
@@ -91,11 +92,11 @@ impl Owners {
         rank.map_or(0, |rank| partitions / count + usize::from(rank < partitions % count))
     }
 
-    /// Whether the same is said but for the signs of life of one member.
-    pub(crate) fn is_same_but_for_signs(&self, other: &Self, me: &str) -> bool {
+    /// Whether two records differ in nothing but the heartbeats of one member.
+    pub(crate) fn differs_in_heartbeats_only(&self, other: &Self, me: &str) -> bool {
         let mut same = other.clone();
         match (same.members.get_mut(me), self.members.get(me)) {
-            (Some(other), Some(own)) => other.signs = own.signs,
+            (Some(other), Some(own)) => other.heartbeats = own.heartbeats,
             (None, None) => {}
             _ => return false,
         }
@@ -113,16 +114,16 @@ mod tests {
     fn ask(owners: &mut Owners, me: &str, takes_part: bool, in_hand: &[u32], dead: &[&str]) -> (Vec<u32>, Vec<u32>) {
         let in_hand = in_hand.iter().copied().collect();
         let dead = dead.iter().map(|it| (*it).to_owned()).collect();
-        let wish = Wish { me, lease: LEASE, takes_part, in_hand: &in_hand, dead: &dead, partitions: 5 };
-        let Portion { owned, surplus } = owners.share_out(&wish);
+        let request = ClaimRequest { me, lease: LEASE, takes_part, in_hand: &in_hand, dead: &dead, partitions: 5 };
+        let Claim { owned, surplus } = owners.rebalance(&request);
         (owned.into_iter().collect(), surplus.into_iter().collect())
     }
 
     #[test]
-    fn each_has_an_even_share_and_no_partition_has_two_owners() {
+    fn shares_are_even_and_no_partition_has_two_owners() {
         let mut owners = Owners::default();
         assert_eq!(ask(&mut owners, "a", true, &[], &[]).0, [0, 1, 2, 3, 4]);
-        assert_eq!(ask(&mut owners, "b", true, &[], &[]).0, NONE, "nothing is free");
+        assert_eq!(ask(&mut owners, "b", true, &[], &[]).0, NONE, "no partition is free");
         assert_eq!(ask(&mut owners, "a", true, &[], &[]).0, [2, 3, 4]);
         assert_eq!(ask(&mut owners, "b", true, &[], &[]).0, [0, 1]);
         assert_eq!(ask(&mut owners, "c", true, &[], &[]).0, NONE);
@@ -131,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_hand_is_kept_until_it_is_not() {
+    fn a_partition_with_messages_in_hand_is_kept() {
         let mut owners = Owners::default();
         ask(&mut owners, "a", true, &[], &[]);
         ask(&mut owners, "b", true, &[], &[]);
@@ -142,13 +143,21 @@ mod tests {
     }
 
     #[test]
-    fn what_the_dead_and_those_who_leave_had_is_free() {
+    fn partitions_of_dead_and_leaving_members_are_free() {
         let mut owners = Owners::default();
         ask(&mut owners, "a", true, &[], &[]);
         ask(&mut owners, "b", true, &[], &[]);
         assert_eq!(ask(&mut owners, "b", true, &[], &["a"]).0, [0, 1, 2, 3, 4]);
-        assert_eq!(ask(&mut owners, "a", true, &[], &[]).0, NONE, "it was taken for dead");
-        assert_eq!(ask(&mut owners, "b", false, &[2], &[]), (vec![2], vec![2]), "it leaves, but for what is in hand");
+        assert_eq!(
+            ask(&mut owners, "a", true, &[], &[]).0,
+            NONE,
+            "it was taken for dead, and its partitions have an owner"
+        );
+        assert_eq!(
+            ask(&mut owners, "b", false, &[2], &[]),
+            (vec![2], vec![2]),
+            "it leaves, and keeps the partition with a message in hand"
+        );
         assert_eq!(ask(&mut owners, "a", true, &[], &[]).0, [0, 1, 3, 4]);
         assert_eq!(ask(&mut owners, "b", false, &[], &[]).0, NONE);
         assert_eq!(owners.members.keys().collect::<Vec<_>>(), ["a"]);

@@ -1,132 +1,170 @@
-//! The way out: the events of a batch are published one behind the other, and their answers awaited together.
+//! The mirror: publishes the events of a batch one behind the other, and awaits their answers together. An event is confirmed here.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::SystemTime;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
 
-use eventbroker::provider::{BackendError, Mirror, SendOutcome};
+use eventbroker::provider::{Mirror, SendOutcome};
 use eventbroker::{Event, EventId};
+use parking_lot::Mutex;
 
-use crate::jetstream::entry::{apart, event_of, time_of, write_message};
-use crate::jetstream::kv::write;
-use crate::jetstream::message::{self as js, Entry, Stored, Which};
-use crate::jetstream::stream;
-use crate::provider::backend::Database;
-use crate::query::store::{AT, MAX_DELAY};
-use crate::transport::runtime::Session;
+use crate::jetstream::entry::{self, apart, event_of, time_of};
+use crate::jetstream::kv::{self, AT};
+use crate::jetstream::message::{self, Stored};
+use crate::jetstream::{Get, KeyValue, Layout, Result, ServerClock, StoredMessage, stream};
+use crate::settings::{Hook, Nats};
+use crate::transport::{PublishConn, Runtime, Session};
 
+/// How far the time in an id and the time of storing may lie apart: clocks differ, and a buffer may delay events. An event whose times lie further
+/// apart gets a record of its place.
+pub(crate) const MAX_DELAY: Duration = Duration::from_secs(5);
+
+/// Publishes events.
 #[derive(Debug)]
-pub(crate) struct NatsMirror {
-    database: Arc<Database>,
+pub(crate) struct Publisher {
+    runtime: Arc<Runtime>,
+    conn: Mutex<PublishConn>,
+    settings: Arc<Nats>,
+    layout: Arc<Layout>,
+    kv: KeyValue,
+    clock: Arc<ServerClock>,
+    was_full: AtomicBool,
+    /// Called when the stream is full.
+    on_full: Hook<()>,
 }
 
-impl NatsMirror {
-    pub(crate) fn new(database: &Arc<Database>) -> Self {
-        Self { database: Arc::clone(database) }
+impl Publisher {
+    pub(crate) fn new(
+        runtime: &Arc<Runtime>,
+        conn: PublishConn,
+        settings: &Arc<Nats>,
+        layout: &Arc<Layout>,
+        clock: &Arc<ServerClock>,
+        on_full: Hook<()>,
+    ) -> Self {
+        let (runtime, settings, clock) = (Arc::clone(runtime), Arc::clone(settings), Arc::clone(clock));
+        let (layout, kv, conn) = (Arc::clone(layout), KeyValue::new(&settings), Mutex::new(conn));
+        let was_full = AtomicBool::new(false);
+        Self { runtime, conn, settings, layout, kv, clock, was_full, on_full }
     }
-}
 
-impl Mirror for NatsMirror {
-    fn send(&mut self, batch: &[Event], meanwhile: &mut dyn FnMut()) -> Result<Vec<SendOutcome>, BackendError> {
-        send(&self.database, batch, meanwhile)
+    /// Whether the stream was full since this was last asked.
+    pub(crate) fn was_full(&self) -> bool {
+        self.was_full.swap(false, Ordering::SeqCst)
     }
-}
 
-/// Stores events that are not known.
-pub(crate) fn send(
-    database: &Arc<Database>,
-    batch: &[Event],
-    meanwhile: &mut dyn FnMut(),
-) -> Result<Vec<SendOutcome>, BackendError> {
-    let published = database.line.lock().publish(batch, |event, to| write_message(database, event, to), meanwhile);
-    let stored = match published {
-        Ok(stored) => stored,
-        Err(error) => {
-            // It may be that somebody has removed the stream; then the next try finds one.
-            let on_thread = Arc::clone(database);
-            database.runtime.call(move |session| async move {
-                if stream::info(&session, on_thread.stream()).await?.is_none() {
-                    stream::make_again(&session, &on_thread).await?.map_err(BackendError::Unavailable)?;
+    /// Publishes events, and waits until each is stored or refused.
+    pub(crate) fn send(self: &Arc<Self>, batch: &[Event], meanwhile: &mut dyn FnMut()) -> Result<Vec<SendOutcome>> {
+        let published = self.conn.lock().publish(
+            batch,
+            |event, put| entry::write(&self.layout, event, put),
+            |answer| match answer {
+                Ok(answer) => Stored::read(answer.headers.status(), &answer.payload),
+                Err(limit) => Ok(Stored::larger_than(limit)),
+            },
+            meanwhile,
+        );
+        let stored = match published {
+            Ok(stored) => stored,
+            Err(error) => {
+                self.restore_stream()?;
+                return Err(error);
+            }
+        };
+        let mut duplicates = self.index_and_get_duplicates(batch, &stored)?.into_iter();
+        let mut outcomes = Vec::with_capacity(batch.len());
+        for (event, stored) in batch.iter().zip(stored) {
+            outcomes.push(match stored {
+                Stored::New(_) => SendOutcome::Held,
+                Stored::Duplicate(_) => {
+                    match duplicates.next().flatten().and_then(|message| event_of(&self.layout, &message)) {
+                        Some(there) if !there.same_content(event) => SendOutcome::Conflict,
+                        // Also if the stored event was removed after it was handled.
+                        _ => SendOutcome::Known,
+                    }
                 }
-                Ok(())
-            })?;
-            return Err(error);
+                Stored::Full => {
+                    self.was_full.store(true, Ordering::SeqCst);
+                    self.on_full.call(());
+                    SendOutcome::Full { max_backlog: self.settings.max_messages }
+                }
+                Stored::TooLarge(reason) => SendOutcome::Refused(reason),
+                Stored::WrongLast => SendOutcome::Refused("another event was expected before it".to_owned()),
+            });
         }
-    };
-    let known = look_after(database, batch, &stored)?;
-    let mut known = known.into_iter();
-    let mut outcomes = Vec::with_capacity(batch.len());
-    for (event, stored) in batch.iter().zip(stored) {
-        outcomes.push(match stored {
-            Stored::New(_) => SendOutcome::Held,
-            Stored::Known(_) => {
-                let there = known.next().flatten().and_then(|entry| event_of(database.prefix(), &entry));
-                match there {
-                    Some(there) if !there.same_content(event) => SendOutcome::Conflict,
-                    // Also if it was handled and is not there any more.
-                    _ => SendOutcome::Known,
-                }
-            }
-            Stored::Full => {
-                database.is_crowded.store(true, Ordering::SeqCst);
-                database.intake.ring();
-                SendOutcome::Full { max_backlog: database.settings.max_messages }
-            }
-            Stored::TooLarge(reason) => SendOutcome::Refused(reason),
-            Stored::Overtaken => SendOutcome::Refused("another event was expected before it".to_owned()),
-        });
+        Ok(outcomes)
     }
-    Ok(outcomes)
+
+    /// Creates the stream again if it was removed, for the next try.
+    fn restore_stream(self: &Arc<Self>) -> Result<()> {
+        let publisher = Arc::clone(self);
+        self.runtime.call(move |session| async move {
+            let Self { settings, layout, kv, .. } = &*publisher;
+            if stream::info(&session, &layout.stream).await?.is_none() {
+                stream::restore(&session, settings, layout, kv).await?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Records the places of events whose ids do not show them, and reads the stored events of duplicates.
+    fn index_and_get_duplicates(
+        self: &Arc<Self>,
+        batch: &[Event],
+        stored: &[Stored],
+    ) -> Result<Vec<Option<StoredMessage>>> {
+        let now = self.clock.time(self.runtime.generation());
+        let is_plain = |(event, stored): (&Event, &Stored)| match stored {
+            Stored::New(_) => shows_place(event.id(), now),
+            Stored::Duplicate(_) => false,
+            _ => true,
+        };
+        if batch.iter().zip(stored).all(is_plain) {
+            return Ok(Vec::new());
+        }
+        let ids: Vec<EventId> = batch.iter().map(|event| event.id().clone()).collect();
+        let (publisher, stored) = (Arc::clone(self), stored.to_vec());
+        self.runtime.call(move |session| async move {
+            publisher.index(&session, &ids, &stored).await?;
+            let get = |it: &Stored| if let Stored::Duplicate(number) = it { Some(Get::Number(*number)) } else { None };
+            let duplicates: Vec<Get> = stored.iter().filter_map(get).collect();
+            message::get_all(&session, &publisher.layout.stream, &duplicates).await
+        })
+    }
+
+    async fn index(&self, session: &Session, ids: &[EventId], stored: &[Stored]) -> Result<()> {
+        let mut now = self.clock.time(session.generation);
+        let new = |it: &Stored| if let Stored::New(number) = it { Some(*number) } else { None };
+        if now.is_none()
+            && let Some(last) = stored.iter().rev().find_map(new)
+            && let Some(message) = message::get(session, &self.layout.stream, Get::Number(last)).await?
+        {
+            self.clock.set(session, &message);
+            now = Some(message.stored_at);
+        }
+        let mut places = Vec::new();
+        for (id, stored) in ids.iter().zip(stored) {
+            if let Stored::New(number) | Stored::Duplicate(number) = stored
+                && !shows_place(id, now)
+            {
+                places.push((self.kv.event_key(AT, id), kv::write(number)));
+            }
+        }
+        if places.is_empty() { Ok(()) } else { self.kv.put_all(session, places).await }
+    }
 }
 
-/// Notes where those events are whose ids do not tell it, and gets those that were known.
-fn look_after(
-    database: &Arc<Database>,
-    batch: &[Event],
-    stored: &[Stored],
-) -> Result<Vec<Option<Entry>>, BackendError> {
-    let now = database.server_time(database.runtime.generation());
-    let is_plain = |(event, stored): (&Event, &Stored)| match stored {
-        Stored::New(_) => tells(event.id(), now),
-        Stored::Known(_) => false,
-        _ => true,
-    };
-    if batch.iter().zip(stored).all(is_plain) {
-        return Ok(Vec::new());
-    }
-    let ids: Vec<EventId> = batch.iter().map(|event| event.id().clone()).collect();
-    let (on_thread, stored) = (Arc::clone(database), stored.to_vec());
-    database.runtime.call(move |session| async move {
-        index(&session, &on_thread, &ids, &stored).await?;
-        let number = |it: &Stored| if let Stored::Known(number) = it { Some(Which::Number(*number)) } else { None };
-        let known: Vec<Which> = stored.iter().filter_map(number).collect();
-        js::get_all(&session, on_thread.stream(), &known).await
-    })
-}
-
-/// Whether an id tells where its event is, because it was made about when that was stored.
-fn tells(id: &EventId, now: Option<SystemTime>) -> bool {
+/// Whether an id shows the place of its event: its time is about the server's time of storing.
+fn shows_place(id: &EventId, now: Option<SystemTime>) -> bool {
     time_of(id).is_some_and(|at| now.is_some_and(|now| apart(at, now) < MAX_DELAY / 2))
 }
 
-/// Notes where those events are whose ids do not tell it.
-async fn index(session: &Session, database: &Database, ids: &[EventId], stored: &[Stored]) -> Result<(), BackendError> {
-    let number = |it: &Stored| if let Stored::New(number) | Stored::Known(number) = it { Some(*number) } else { None };
-    let mut now = database.server_time(session.generation);
-    if now.is_none()
-        && let Some(last) =
-            stored.iter().rev().find_map(|it| if let Stored::New(number) = it { Some(*number) } else { None })
-        && let Some(entry) = js::get(session, database.stream(), Which::Number(last)).await?
-    {
-        database.note_server_time(session, &entry);
-        now = Some(entry.stored_at);
+/// The mirror of a provider.
+#[derive(Debug)]
+pub(crate) struct NatsMirror(pub(crate) Arc<Publisher>);
+
+impl Mirror for NatsMirror {
+    fn send(&mut self, batch: &[Event], meanwhile: &mut dyn FnMut()) -> Result<Vec<SendOutcome>> {
+        self.0.send(batch, meanwhile)
     }
-    let mut notes = Vec::new();
-    for (id, stored) in ids.iter().zip(stored) {
-        let Some(number) = number(stored) else { continue };
-        if !tells(id, now) {
-            notes.push((database.state.of_event(AT, id), write(&number)));
-        }
-    }
-    if notes.is_empty() { Ok(()) } else { database.state.put_all(session, notes).await.map(drop) }
 }

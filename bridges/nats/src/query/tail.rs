@@ -1,90 +1,80 @@
-//! A view of the events as they come: a consumer of its own, that the server forgets.
+//! The stream of new events: a consumer of its own, which the server forgets.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use eventbroker::provider::{BackendError, Tail};
+use eventbroker::provider::Tail;
 use eventbroker::{Event, Pattern, StartPosition};
 
-use crate::jetstream::entry::event_of;
-use crate::jetstream::message::Entry;
-use crate::jetstream::scan::{Begin, Reading};
-use crate::jetstream::stream;
-use crate::provider::backend::Database;
-use crate::query::status::with_statuses;
-use crate::query::store;
+use super::locate::{Locator, first_since};
+use super::status::with_statuses;
+use crate::jetstream::entry::events_of;
+use crate::jetstream::scan::ConsumerScan;
+use crate::jetstream::{Result, Start, stream};
+use crate::publish::MAX_DELAY;
 
-/// The longest wait for the server at a time, which is less than a call may take.
+/// The longest wait for the server at a time, less than the limit of a call.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
-/// Messages that are asked for at a time.
+/// Messages of one request.
 const STEP: usize = 256;
 
 #[derive(Debug)]
-pub(crate) struct NatsTail {
-    database: Arc<Database>,
+pub(super) struct NatsTail {
+    locator: Arc<Locator>,
     pattern: Pattern,
     since: Option<SystemTime>,
     /// The next message to read.
     next: u64,
-    /// What reads it, and on which connection that was made.
-    range: Option<(u64, Reading)>,
+    /// The scan, and its session.
+    scan: Option<(u64, ConsumerScan)>,
 }
 
 impl NatsTail {
-    pub(crate) fn new(
-        database: &Arc<Database>,
-        pattern: &Pattern,
-        start: &StartPosition,
-    ) -> Result<Self, BackendError> {
+    pub(super) fn new(locator: &Arc<Locator>, pattern: &Pattern, start: &StartPosition) -> Result<Self> {
         let since = if let StartPosition::From(time) = start { Some(*time) } else { None };
-        let (on_thread, start) = (Arc::clone(database), start.clone());
-        let next = database.runtime.call(move |session| async move {
+        let (on_thread, start) = (Arc::clone(locator), start.clone());
+        let next = locator.runtime.call(move |session| async move {
             match &start {
-                StartPosition::New => Ok(stream::last(&session, on_thread.stream()).await? + 1),
-                StartPosition::After(id) => match store::find(&session, &on_thread, id).await? {
-                    Some((place, _)) => Ok(place + 1),
-                    None => Err(BackendError::Refused(format!("the event of {start:?} is not held"))),
-                },
+                StartPosition::New => Ok(stream::last(&session, &on_thread.layout.stream).await? + 1),
+                StartPosition::After(id) => Ok(on_thread.place_of(&session, id).await? + 1),
                 StartPosition::From(time) => {
-                    let early = time.checked_sub(store::MAX_DELAY).unwrap_or(*time);
-                    store::first_since(&session, &on_thread, early).await
+                    let early = time.checked_sub(MAX_DELAY).unwrap_or(*time);
+                    first_since(&session, &on_thread.layout, early).await
                 }
                 _ => Ok(1),
             }
         })?;
-        Ok(Self { database: Arc::clone(database), pattern: pattern.clone(), since, next, range: None })
+        Ok(Self { locator: Arc::clone(locator), pattern: pattern.clone(), since, next, scan: None })
     }
 }
 
 impl Tail for NatsTail {
-    fn next(&mut self, max: usize, wait: Duration) -> Result<Vec<Event>, BackendError> {
+    fn next(&mut self, max: usize, wait: Duration) -> Result<Vec<Event>> {
         let deadline = Instant::now() + wait;
         loop {
             let left = deadline.saturating_duration_since(Instant::now()).min(LONGEST_WAIT);
-            let (database, pattern, since) = (Arc::clone(&self.database), self.pattern.clone(), self.since);
-            let (range, from, count) = (self.range.take(), self.next, max.min(STEP));
-            let (range, last, events) = self.database.runtime.call(move |session| async move {
-                let mut range = match range {
-                    Some((generation, range)) if generation == session.generation => range,
+            let (locator, pattern, since) = (Arc::clone(&self.locator), self.pattern.clone(), self.since);
+            let (scan, from, count) = (self.scan.take(), self.next, max.min(STEP));
+            let (scan, last, events) = self.locator.runtime.call(move |session| async move {
+                let Locator { layout, kv, .. } = &*locator;
+                let mut scan = match scan {
+                    Some((generation, scan)) if generation == session.generation => scan,
                     _ => {
-                        let subjects = database.subjects(&pattern, from);
-                        Reading::open(&session, database.stream(), &subjects, Begin::Number(from), false).await?
+                        let subjects = layout.subjects(&pattern, from);
+                        ConsumerScan::open(&session, &layout.stream, &subjects, Start::At(from), false).await?
                     }
                 };
-                let found = range.wait(&session, count, left.max(Duration::from_millis(1))).await?;
-                let last = found.last().map(|entry| entry.sequence);
-                // As in a listing, what is no event is not shown.
-                let event = |entry: Entry| {
-                    let event = event_of(database.prefix(), &entry)?;
-                    let is_wanted = pattern.matches(event.event_type().as_str())
-                        && since.is_none_or(|since| event.created_at() >= since);
-                    is_wanted.then_some((entry.sequence, event))
-                };
-                let events = found.into_iter().filter_map(event).collect();
-                let events = with_statuses(&session, &database, events).await?;
-                Ok(((session.generation, range), last, events))
+                let found = scan.wait(&session, count, left.max(Duration::from_millis(1))).await?;
+                let last = found.last().map(|message| message.sequence);
+                let mut events = events_of(layout, found);
+                events.retain(|(_, event)| {
+                    let is_young = since.is_none_or(|since| event.created_at() >= since);
+                    is_young && pattern.matches(event.event_type().as_str())
+                });
+                let events = with_statuses(&session, layout, kv, events).await?;
+                Ok(((session.generation, scan), last, events))
             })?;
-            self.range = Some(range);
+            self.scan = Some(scan);
             self.next = last.map_or(self.next, |last| last + 1);
             if !events.is_empty() || Instant::now() >= deadline {
                 return Ok(events);

@@ -1,78 +1,81 @@
-//! What the server's count of deliveries does not tell: whether an earlier lease was given back or lost, and how often a call that was marked
-//! never came to an end. It is noted for deliveries that were not handled the first time, and forgotten when they are.
+//! The record of a message's leases. The server counts deliveries, but does not know whether a lease was given back or lost, and how often a
+//! marked call never ended. A message gets a record when it is not handled at the first delivery, and loses it when it is.
 
-use eventbroker::provider::BackendError;
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
-use crate::consume::pull_state::Unwanted;
-use crate::jetstream::kv::{read, write};
-use crate::jetstream::message::{self as js, GIVEN_BACK, Standing};
-use crate::provider::backend::Database;
-use crate::subscriptions::{LEASE, Leg};
-use crate::transport::runtime::Session;
+use crate::jetstream::kv::{self, LEASE};
+use crate::jetstream::{Ack, Consumer, DeliveryInfo, KeyValue, Result, ack};
+use crate::transport::Session;
 
-/// What is noted of the leases on a delivery.
+/// The record of a message's leases.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Note {
-    /// The delivery, by the server's count, that was given back: the next one is no suspect.
+pub(crate) struct LeaseRecord {
+    /// The last delivery that was given back, as the server counts. The next one is no suspect.
     pub(crate) given_back: u64,
-    /// Marked calls that never came to an end.
+    /// The number of marked calls that never ended.
     pub(crate) crashes: u32,
-    /// A call was begun, and has not ended.
+    /// A marked call has begun, and has not ended.
     pub(crate) begun: bool,
 }
 
-/// Where it is noted.
-pub(crate) fn key(database: &Database, unit: &str, again: bool, sequence: u64) -> String {
-    let which = if again { "again" } else { "main" };
-    format!("{}.{which}.{sequence}", database.state.key(LEASE, unit))
+/// The key of a message's record.
+pub(crate) fn key(kv: &KeyValue, consumer: &Consumer, sequence: u64) -> String {
+    let stream = if consumer.is_redelivery { "again" } else { "main" };
+    format!("{}.{stream}.{sequence}", kv.key(LEASE, &consumer.durable))
 }
 
-/// What is known of a delivery that comes again.
+/// The history of a redelivered message.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Known {
-    /// An earlier lease on it was lost.
-    pub(crate) suspect: bool,
-    /// What is noted of its leases, and whether something is.
-    pub(crate) note: Note,
-    pub(crate) noted: bool,
+pub(crate) struct RedeliveryInfo {
+    /// An earlier lease was lost.
+    pub(crate) is_suspect: bool,
+    pub(crate) record: LeaseRecord,
+    /// The record is stored.
+    pub(crate) is_recorded: bool,
 }
 
-/// What is known of deliveries that come again.
-pub(crate) async fn look_up(
+/// Reads the histories of redelivered messages, and counts a marked call that never ended as a crash.
+pub(crate) async fn redelivery_infos(
     session: &Session,
-    database: &Database,
-    leg: &Leg,
-    standings: &[Standing],
-) -> Result<Vec<Known>, BackendError> {
-    let keys: Vec<String> = standings.iter().map(|it| key(database, &leg.unit, leg.again, it.sequence)).collect();
-    let found = database.state.get_all(session, keys.clone()).await?;
-    let (mut known, mut crashed) = (Vec::with_capacity(keys.len()), Vec::new());
-    for ((standing, found), key) in standings.iter().zip(found).zip(keys) {
-        let noted = found.is_some();
-        let mut note: Note = found.as_ref().and_then(read).unwrap_or_default();
-        let suspect = note.given_back + 1 != standing.delivered;
-        if suspect && note.begun {
-            (note.crashes, note.begun) = (note.crashes + 1, false);
-            crashed.push((key, write(&note)));
+    kv: &KeyValue,
+    consumer: &Consumer,
+    deliveries: &[DeliveryInfo],
+) -> Result<Vec<RedeliveryInfo>> {
+    let keys: Vec<String> = deliveries.iter().map(|it| key(kv, consumer, it.sequence)).collect();
+    let found = kv.get_all(session, keys.clone()).await?;
+    let (mut infos, mut crashed) = (Vec::with_capacity(keys.len()), Vec::new());
+    for ((delivery, found), key) in deliveries.iter().zip(found).zip(keys) {
+        let is_recorded = found.is_some();
+        let mut record: LeaseRecord = found.as_ref().and_then(kv::read).unwrap_or_default();
+        let is_suspect = record.given_back + 1 != delivery.delivered;
+        if is_suspect && record.begun {
+            (record.crashes, record.begun) = (record.crashes + 1, false);
+            crashed.push((key, kv::write(&record)));
         }
-        known.push(Known { suspect, note, noted });
+        infos.push(RedeliveryInfo { is_suspect, record, is_recorded });
     }
-    database.state.put_all(session, crashed).await?;
-    Ok(known)
+    kv.put_all(session, crashed).await?;
+    Ok(infos)
 }
 
-/// Gives back what nobody has begun.
-pub(crate) async fn give_back(
-    session: &Session,
-    database: &Database,
-    unwanted: Vec<Unwanted>,
-) -> Result<(), BackendError> {
-    let note = |it: &Unwanted| {
-        let note = Note { given_back: it.arrived.delivered, begun: false, ..it.arrived.known.note };
-        (key(database, &it.unit, it.again, it.arrived.entry.sequence), write(&note))
+/// A delivery to give back, which no call has begun.
+#[derive(Debug, Clone)]
+pub(crate) struct GivenBack {
+    pub(crate) consumer: Arc<Consumer>,
+    pub(crate) sequence: u64,
+    pub(crate) delivered: u64,
+    pub(crate) record: LeaseRecord,
+    pub(crate) nak: Ack,
+}
+
+/// Gives deliveries back to the server.
+pub(crate) async fn give_back(session: &Session, kv: &KeyValue, back: Vec<GivenBack>) -> Result<()> {
+    let record = |it: &GivenBack| {
+        let record = LeaseRecord { given_back: it.delivered, begun: false, ..it.record };
+        (key(kv, &it.consumer, it.sequence), kv::write(&record))
     };
-    database.state.put_all(session, unwanted.iter().map(note).collect()).await?;
-    let acks = unwanted.iter().map(|it| it.arrived.ack(it.consumer.clone(), GIVEN_BACK));
-    js::ack_all(session, &acks.collect::<Vec<_>>()).await
+    kv.put_all(session, back.iter().map(record).collect()).await?;
+    ack::ack_all(session, &back.into_iter().map(|it| it.nak).collect::<Vec<_>>()).await
 }

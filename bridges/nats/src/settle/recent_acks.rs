@@ -1,28 +1,17 @@
-//! What a provider remembers of late: where events are in the stream, and which messages it has acknowledged. Each is a ring that takes the
-//! place of its oldest, so that a member that works all day holds as much as after its first minutes. It is looked through from its end: who
-//! asks has asked the server, or is about to, which takes longer.
+//! The messages that this provider acknowledged lately. A message that comes again after its acknowledgement is not handled again.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use eventbroker::EventId;
 use parking_lot::Mutex;
 
-use crate::provider::backend::Known;
+use super::held_messages::MessageKey;
 
-/// How many places of events are remembered, and how many acknowledged messages of a subscription, those of all its consumers together.
-const REMEMBERED: usize = 16_384;
+/// The capacity of a ring: the acknowledged messages of one subscription.
+const CAPACITY: usize = 16_384;
 
-/// See the module's page.
-#[derive(Debug, Default)]
-pub(crate) struct Recent {
-    places: Mutex<Ring<(EventId, u64)>>,
-    /// By subscription.
-    settled: Mutex<HashMap<String, Ring<Known>>>,
-}
-
-/// The last of what was entered.
+/// The last values that were added. A search begins at the newest.
 #[derive(Debug)]
-struct Ring<T>(VecDeque<T>);
+pub(crate) struct Ring<T>(VecDeque<T>);
 
 impl<T> Default for Ring<T> {
     fn default() -> Self {
@@ -31,47 +20,41 @@ impl<T> Default for Ring<T> {
 }
 
 impl<T> Ring<T> {
-    fn enter(&mut self, it: T) {
-        if self.0.len() == REMEMBERED {
+    pub(crate) fn add(&mut self, value: T) {
+        if self.0.len() == CAPACITY {
             self.0.pop_front();
         }
-        self.0.push_back(it);
+        self.0.push_back(value);
+    }
+
+    pub(crate) fn newest_first(&self) -> impl Iterator<Item = &T> {
+        self.0.iter().rev()
     }
 }
 
-impl Recent {
-    /// Remembers where an event is.
-    pub(crate) fn remember(&self, id: &EventId, sequence: u64) {
-        self.places.lock().enter((id.clone(), sequence));
-    }
+/// The messages that were acknowledged lately, by the durable name of their subscription.
+#[derive(Debug, Default)]
+pub(crate) struct RecentAcks(Mutex<HashMap<String, Ring<MessageKey>>>);
 
-    pub(crate) fn remembered(&self, id: &EventId) -> Option<u64> {
-        let places = self.places.lock();
-        places.0.iter().rev().find(|(known, _)| known == id).map(|(_, sequence)| *sequence)
-    }
-
-    /// Messages of a subscription were acknowledged.
-    pub(crate) fn settle<'a>(&self, ended: impl Iterator<Item = (&'a str, Known)>) {
-        let mut settled = self.settled.lock();
-        for (unit, known) in ended {
-            match settled.get_mut(unit) {
-                Some(of) => of.enter(known),
-                None => settled.entry(unit.to_owned()).or_default().enter(known),
+impl RecentAcks {
+    pub(super) fn add<'a>(&self, acked: impl Iterator<Item = (&'a str, MessageKey)>) {
+        let mut recent = self.0.lock();
+        for (durable, key) in acked {
+            match recent.get_mut(durable) {
+                Some(ring) => ring.add(key),
+                None => recent.entry(durable.to_owned()).or_default().add(key),
             }
         }
     }
 
-    /// What was acknowledged of a consumer behind `floor`, up to `last`.
-    pub(crate) fn settled(&self, unit: &str, consumer: &str, floor: u64, last: u64) -> HashSet<u64> {
-        let settled = self.settled.lock();
-        let of = settled.get(unit).into_iter().flat_map(|it| &it.0);
-        let is_of_it = |known: &&Known| (floor + 1..=last).contains(&known.1) && *known.0 == *consumer;
-        of.filter(is_of_it).map(|known| known.1).collect()
+    /// The numbers of a consumer's messages behind `floor`, up to `last`.
+    pub(crate) fn of_consumer(&self, durable: &str, consumer: &str, floor: u64, last: u64) -> HashSet<u64> {
+        let recent = self.0.lock();
+        let all = recent.get(durable).into_iter().flat_map(Ring::newest_first);
+        all.filter(|it| (floor + 1..=last).contains(&it.1) && *it.0 == *consumer).map(|it| it.1).collect()
     }
 
-    /// Whether a message was acknowledged.
-    pub(crate) fn is_settled(&self, unit: &str, known: &Known) -> bool {
-        let settled = self.settled.lock();
-        settled.get(unit).is_some_and(|of| of.0.iter().rev().any(|it| it.1 == known.1 && it == known))
+    pub(crate) fn contains(&self, durable: &str, key: &MessageKey) -> bool {
+        self.0.lock().get(durable).is_some_and(|ring| ring.newest_first().any(|it| it.1 == key.1 && it == key))
     }
 }

@@ -1,21 +1,20 @@
-//! The client library: what it is told of how to connect, and why no connection has come to be, for whoever reads the error. What TLS has
-//! against a server is in [`tls`].
+//! The options of the client library, and the reason of a failed connect.
 
 use std::time::Duration;
 
 use async_nats::{ConnectError, ConnectErrorKind, ConnectOptions, Event};
 
-use crate::transport::runtime::CONNECT_LIMIT;
-use crate::transport::socket::Address;
-use crate::transport::tls;
+use super::address::Address;
+use super::runtime::CONNECT_LIMIT;
+use super::tls;
 
-/// A server that is silent for about three of these is taken for gone.
+/// The client drops a connection after about three unanswered pings.
 const PING_EVERY: Duration = Duration::from_secs(2);
-/// It would connect again by itself after this, which it never lives to see.
+/// The delay of the client's own reconnect, longer than any process runs: the bridge makes a new client instead.
 const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// How it connects: the first time at once, and never again. It tells that a connection was lost.
-pub(crate) fn options(
+/// The options of a client that connects once, and calls `on_loss` when the connection is lost.
+pub(super) fn options(
     address: &Address,
     is_first: impl Fn() -> bool + Send + Sync + 'static,
     on_loss: impl Fn() + Send + Sync + 'static,
@@ -27,7 +26,7 @@ pub(crate) fn options(
         .ping_interval(PING_EVERY)
         .ignore_discovered_servers()
         .client_capacity(4_096)
-        // They are made here, of tokens.
+        // The bridge makes every subject of encoded tokens.
         .skip_subject_validation(true)
         .reconnect_delay_callback(move |_| if is_first() { Duration::ZERO } else { NEVER })
         .event_callback(move |event| {
@@ -46,22 +45,24 @@ pub(crate) fn options(
         options = options.nkey(seed);
     }
     if let Some(text) = login.credentials {
-        options = options.credentials(&text).map_err(|_| format!("{}: credentials: are none", address.place))?;
+        options = options
+            .credentials(&text)
+            .map_err(|_| format!("{}: credentials_file: has no credentials", address.place))?;
     }
     Ok(tls::options(options, login.tls, login.tls_ca_file.as_deref()))
 }
 
-/// In our own words: the client's may show an address with a password.
-pub(crate) fn reason(error: &ConnectError) -> String {
+/// The reason of a failed connect. The client's own text may contain an address with a password.
+pub(super) fn reason(error: &ConnectError) -> String {
     if let Some(refusal) = tls::refusal(error) {
         return refusal;
     }
     let reason = match error.kind() {
-        ConnectErrorKind::ServerParse => "the address is none",
+        ConnectErrorKind::ServerParse => "the address is invalid",
         ConnectErrorKind::Dns => "the name of the server is not known",
         ConnectErrorKind::Authentication => "the login could not be signed",
         ConnectErrorKind::AuthorizationViolation => "the server refuses the login",
-        ConnectErrorKind::TimedOut => "no answer to the try to connect",
+        ConnectErrorKind::TimedOut => "no answer while connecting",
         ConnectErrorKind::Tls => "no secure connection could be made",
         ConnectErrorKind::Io | ConnectErrorKind::MaxReconnects => "can't be reached",
     };

@@ -1,6 +1,5 @@
-//! The connection on which the messages of consumers come in, their acknowledgements leave, and the API is asked: what the server answers comes
-//! behind the messages that it has delivered before. It lives as long as the client's, on the same thread: one task reads it, and whoever has
-//! something to say on it writes it there.
+//! The connection that consumes: messages of consumers arrive on it, and acknowledgements and API requests leave on it, so the answer to a request
+//! comes behind the messages that the server delivered before it. One task of the session reads the connection; any thread writes to it.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -16,59 +15,61 @@ use futures_util::future::{Either, select};
 use futures_util::{FutureExt as _, StreamExt as _};
 use parking_lot::Mutex;
 
-use crate::transport::frame::{self as wire, Frame, Incoming};
-use crate::transport::runtime::{Session, Socket};
-use crate::transport::socket::{Channel, Connection, in_words, new_inbox};
+use super::frame::{self, Frame, Incoming};
+use super::session::Session;
+use super::socket::{Channel, Connection, WatchedSocket, in_words, new_inbox};
 
-/// How often the server is asked whether it is there, and after how many questions without an answer it is taken for gone.
-const ASK_EVERY: Duration = Duration::from_secs(2);
+/// The time between two pings, and how many unanswered ones end the connection.
+const PING_EVERY: Duration = Duration::from_secs(2);
 const UNANSWERED: usize = 3;
-/// When there are so many questions without an answer, those are forgotten whose asker has given up.
-const QUESTIONS: usize = 1_024;
-/// Reads in a row, and messages that are looked at together if there are so many.
+/// From this number of open requests on, those of callers that gave up are dropped.
+const OPEN_REQUESTS: usize = 1_024;
+/// The largest number of reads in a row, and of messages that a reader gets together.
 const READS: usize = 64;
 const TOGETHER: usize = 256;
-/// The subscription to the answers.
+/// The number of the subscription to answers.
 const ANSWERS: u64 = 0;
 
-/// See the module's page.
-pub(crate) struct Tap {
-    socket: Socket,
+/// The connection that consumes.
+pub(crate) struct ConsumeConn {
+    socket: WatchedSocket,
     state: Mutex<State>,
-    /// Tells the task that something could not be sent at once.
+    /// Wakes the task when the socket has not taken all bytes.
     unsent: UnboundedSender<()>,
 }
 
 struct State {
     channel: Channel,
     next: u64,
-    /// Bounded by what was asked for.
+    /// The readers of the subscriptions. Pull requests bound their queues.
     readers: HashMap<u64, UnboundedSender<Vec<Incoming>>>,
-    /// Where answers come in, with the number of the question behind it; and who waits for one.
+    /// The reply subjects are this and the number of the request.
     inbox: String,
-    questions: HashMap<u64, oneshot::Sender<Incoming>>,
-    asked: VecDeque<Asked>,
+    requests: HashMap<u64, oneshot::Sender<Incoming>>,
+    /// The meaning of the next pongs.
+    pings: VecDeque<Ping>,
 }
 
-/// What the server's next sign of life means.
-enum Asked {
-    Life,
-    /// All before it was heard.
-    Heard(oneshot::Sender<()>),
-    /// Nothing more comes for this subscription.
+/// The meaning of a pong.
+enum Ping {
+    /// The connection is alive.
+    Alive,
+    /// The server has processed all frames before it.
+    Processed(oneshot::Sender<()>),
+    /// No message of this subscription follows.
     Ended(u64),
 }
 
-/// A subscription on this connection: what comes together is handed over together.
-pub(crate) struct Tapped {
+/// The inbox of a consumer's pull requests: a subscription of this connection.
+pub(crate) struct PullInbox {
     number: u64,
-    tap: Arc<Tap>,
+    conn: Arc<ConsumeConn>,
     messages: UnboundedReceiver<Vec<Incoming>>,
 }
 
-impl Tap {
-    /// Begins to read a connection, until that is lost; then `on_loss` is called.
-    pub(crate) fn start(connection: Connection, on_loss: impl Fn(&str) + Send + 'static) -> io::Result<Arc<Self>> {
+impl ConsumeConn {
+    /// Reads a connection until that is lost; then calls `on_loss` with the reason.
+    pub(super) fn start(connection: Connection, on_loss: impl Fn(&str) + Send + 'static) -> io::Result<Arc<Self>> {
         let Connection { stream, channel, .. } = connection;
         let (unsent, left) = unbounded();
         let mut state = State {
@@ -76,34 +77,33 @@ impl Tap {
             next: 1,
             readers: HashMap::new(),
             inbox: new_inbox(),
-            questions: HashMap::new(),
-            asked: VecDeque::new(),
+            requests: HashMap::new(),
+            pings: VecDeque::new(),
         };
-        wire::subscribe(&mut state.channel.outgoing, &format!("{}.*", state.inbox), ANSWERS);
-        let tap = Arc::new(Self { socket: Socket::new(stream)?, state: Mutex::new(state), unsent });
-        let task = Arc::clone(&tap);
+        frame::subscribe(&mut state.channel.outgoing, &format!("{}.*", state.inbox), ANSWERS);
+        let conn = Arc::new(Self { socket: WatchedSocket::new(stream)?, state: Mutex::new(state), unsent });
+        let task = Arc::clone(&conn);
         Session::spawn(async move {
-            // Who waits for an answer goes with the runtime.
             let why = task.run(left).await;
             on_loss(&why);
         });
-        Ok(tap)
+        Ok(conn)
     }
 
-    /// Returns why it has ended.
+    /// Reads and sends until the end of the connection. Returns the reason.
     async fn run(&self, mut unsent: UnboundedReceiver<()>) -> String {
-        let mut turn = pin!(Session::pause(ASK_EVERY));
+        let mut turn = pin!(Session::pause(PING_EVERY));
         loop {
             let is_blocked = self.state.lock().channel.is_blocked();
             let ready = pin!(self.socket.ready(is_blocked));
             let result = match select(ready, select(unsent.next(), &mut turn)).await {
                 Either::Left((Ok(()), _)) => self.read_all(),
                 Either::Left((Err(error), _)) => return in_words(&error),
-                // From now on it is waited for room for it as well.
+                // From now on `ready` waits for room as well.
                 Either::Right((Either::Left(_), _)) => continue,
                 Either::Right((Either::Right(_), _)) => {
-                    turn.set(Session::pause(ASK_EVERY));
-                    self.ask_for_life()
+                    turn.set(Session::pause(PING_EVERY));
+                    self.ping()
                 }
             };
             if let Err(why) = result.and_then(|()| self.send()) {
@@ -113,7 +113,7 @@ impl Tap {
         }
     }
 
-    /// Reads what has come, so that it is looked at together, but no more than others can wait for.
+    /// Reads available bytes, a bounded number of times, so that other tasks run too.
     fn read_all(&self) -> Result<(), String> {
         for _ in 0..READS {
             if !self.read()? {
@@ -123,7 +123,7 @@ impl Tap {
         Ok(())
     }
 
-    /// Reads once, and hands over what has come. False if nothing has.
+    /// Reads once, and hands over complete frames. False if nothing was available.
     fn read(&self) -> Result<bool, String> {
         let mut state = self.state.lock();
         match state.channel.read_from(&mut &self.socket) {
@@ -133,7 +133,7 @@ impl Tap {
             Err(error) => return Err(in_words(&error)),
         }
         let mut together: Vec<Incoming> = Vec::new();
-        while let Some(frame) = state.channel.next()? {
+        while let Some(frame) = state.channel.next_frame()? {
             match frame {
                 Frame::Message(message) => {
                     if together.last().is_some_and(|last| last.number != message.number) {
@@ -141,46 +141,48 @@ impl Tap {
                     }
                     together.push(message);
                 }
-                Frame::Ping => wire::pong(&mut state.channel.outgoing),
+                Frame::Ping => frame::pong(&mut state.channel.outgoing),
                 Frame::Pong => {
                     state.hand_over(&mut together);
-                    match state.asked.pop_front() {
-                        // Who has asked may have given up.
-                        Some(Asked::Heard(sender)) => _ = sender.send(()),
-                        Some(Asked::Ended(number)) => _ = state.readers.remove(&number),
-                        Some(Asked::Life) | None => {}
+                    match state.pings.pop_front() {
+                        // The caller may have given up.
+                        Some(Ping::Processed(sender)) => _ = sender.send(()),
+                        Some(Ping::Ended(number)) => _ = state.readers.remove(&number),
+                        Some(Ping::Alive) | None => {}
                     }
                 }
-                // What it refuses is not answered, which is seen elsewhere.
-                Frame::Refusal(reason) if reason.contains("Permissions") => tracing::warn!(reason, "NATS refuses"),
+                // The refused request gets no answer, and its caller an error.
+                Frame::Refusal(reason) if reason.contains("Permissions") => {
+                    tracing::warn!(reason, "NATS refuses a subject")
+                }
                 Frame::Refusal(reason) => return Err(format!("the server refuses: {reason}")),
-                Frame::Info(_) | Frame::Done => {}
+                Frame::Info(_) | Frame::Ok => {}
             }
         }
         state.hand_over(&mut together);
         Ok(true)
     }
 
-    fn ask_for_life(&self) -> Result<(), String> {
+    fn ping(&self) -> Result<(), String> {
         let mut state = self.state.lock();
-        if state.asked.iter().filter(|it| matches!(it, Asked::Life)).count() >= UNANSWERED {
+        if state.pings.iter().filter(|it| matches!(it, Ping::Alive)).count() >= UNANSWERED {
             return Err("the server is silent".to_owned());
         }
-        state.ask(Asked::Life);
+        state.ping(Ping::Alive);
         Ok(())
     }
 
-    /// Writes a message; it is sent with the next [`send`](Self::send).
+    /// Writes a message. The next [`send`](Self::send) sends it.
     pub(crate) fn publish(&self, subject: &str, reply: &str, payload: &[u8]) {
-        wire::publish(&mut self.state.lock().channel.outgoing, subject, reply, None, payload);
+        frame::publish(&mut self.state.lock().channel.outgoing, subject, reply, None, payload);
     }
 
-    /// Sends what was written: what the socket does not take now goes later.
+    /// Sends the written frames. The task sends the part that the socket does not take now.
     pub(crate) fn send(&self) -> Result<(), String> {
         match self.state.lock().channel.write_to(&mut &self.socket) {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                // If the task has ended, nothing is sent any more.
+                // A failure means that the task has ended with the connection.
                 let _ = self.unsent.unbounded_send(());
                 Ok(())
             }
@@ -188,40 +190,40 @@ impl Tap {
         }
     }
 
-    /// Writes a question, as a message is written. The answer may never come.
-    pub(crate) fn ask(&self, subject: &str, payload: &[u8]) -> oneshot::Receiver<Incoming> {
+    /// Writes a request. The answer may never come.
+    pub(crate) fn request(&self, subject: &str, payload: &[u8]) -> oneshot::Receiver<Incoming> {
         let (sender, answer) = oneshot::channel();
         let mut state = self.state.lock();
-        let State { channel, next, inbox, questions, .. } = &mut *state;
-        if questions.len() >= QUESTIONS {
-            questions.retain(|_, sender| !sender.is_canceled());
+        let State { channel, next, inbox, requests, .. } = &mut *state;
+        if requests.len() >= OPEN_REQUESTS {
+            requests.retain(|_, sender| !sender.is_canceled());
         }
-        wire::publish(&mut channel.outgoing, subject, &format!("{inbox}.{next}"), None, payload);
-        questions.insert(*next, sender);
+        frame::publish(&mut channel.outgoing, subject, &format!("{inbox}.{next}"), None, payload);
+        requests.insert(*next, sender);
         *next += 1;
         answer
     }
 
-    /// Waits until the server has heard what was sent. False if the connection was lost.
-    pub(crate) async fn is_heard(&self) -> bool {
-        let (sender, heard) = oneshot::channel();
-        self.state.lock().ask(Asked::Heard(sender));
-        self.send().is_ok() && heard.await.is_ok()
+    /// Waits until the server has processed all frames. False if the connection was lost.
+    async fn is_processed(&self) -> bool {
+        let (sender, processed) = oneshot::channel();
+        self.state.lock().ping(Ping::Processed(sender));
+        self.send().is_ok() && processed.await.is_ok()
     }
 
-    /// Has what is sent to an address come here, and the server know it.
-    pub(crate) async fn subscribe(self: &Arc<Self>, address: &Subject) -> Option<Tapped> {
+    /// Subscribes to a subject, and waits until the server has processed that. `None` if the connection was lost.
+    pub(crate) async fn subscribe(self: &Arc<Self>, subject: &Subject) -> Option<PullInbox> {
         let (sender, messages) = unbounded();
         let number = {
             let mut state = self.state.lock();
             let number = state.next;
             state.next += 1;
             state.readers.insert(number, sender);
-            wire::subscribe(&mut state.channel.outgoing, address, number);
+            frame::subscribe(&mut state.channel.outgoing, subject, number);
             number
         };
-        let tapped = Tapped { number, tap: Arc::clone(self), messages };
-        self.is_heard().await.then_some(tapped)
+        let inbox = PullInbox { number, conn: Arc::clone(self), messages };
+        self.is_processed().await.then_some(inbox)
     }
 }
 
@@ -231,25 +233,25 @@ impl State {
         if together.first().is_some_and(|message| message.number == ANSWERS) {
             for message in together {
                 let number = message.subject.rsplit('.').next().and_then(|it| it.parse::<u64>().ok());
-                if let Some(sender) = number.and_then(|number| self.questions.remove(&number)) {
-                    // Who has asked may have given up.
+                if let Some(sender) = number.and_then(|number| self.requests.remove(&number)) {
+                    // The caller may have given up.
                     let _ = sender.send(message);
                 }
             }
         } else if let Some(reader) = together.first().and_then(|message| self.readers.get(&message.number)) {
-            // Who reads may just have gone.
+            // The reader may just have ended.
             let _ = reader.unbounded_send(together);
         }
     }
 
-    fn ask(&mut self, asked: Asked) {
-        wire::ping(&mut self.channel.outgoing);
-        self.asked.push_back(asked);
+    fn ping(&mut self, meaning: Ping) {
+        frame::ping(&mut self.channel.outgoing);
+        self.pings.push_back(meaning);
     }
 }
 
-impl Tapped {
-    /// What comes next, and what is here beside it; nothing at the end of the subscription or the connection.
+impl PullInbox {
+    /// The next messages that have arrived. `None` at the end of the subscription or the connection.
     pub(crate) async fn next(&mut self) -> Option<Vec<Incoming>> {
         let mut together = self.messages.next().await?;
         while together.len() < TOGETHER
@@ -260,19 +262,19 @@ impl Tapped {
         Some(together)
     }
 
-    /// Nothing more is to come; what is on its way still does.
+    /// Unsubscribes. Messages in transit still arrive.
     pub(crate) fn end(&self) {
-        let mut state = self.tap.state.lock();
-        wire::unsubscribe(&mut state.channel.outgoing, self.number);
-        state.ask(Asked::Ended(self.number));
+        let mut state = self.conn.state.lock();
+        frame::unsubscribe(&mut state.channel.outgoing, self.number);
+        state.ping(Ping::Ended(self.number));
         drop(state);
-        // A connection that is lost ends it too.
-        let _ = self.tap.send();
+        // A lost connection ends the subscription too.
+        let _ = self.conn.send();
     }
 }
 
-impl fmt::Debug for Tap {
+impl fmt::Debug for ConsumeConn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tap").finish_non_exhaustive()
+        f.debug_struct("ConsumeConn").finish_non_exhaustive()
     }
 }

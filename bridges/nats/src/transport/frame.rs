@@ -1,5 +1,5 @@
-//! What a client and a server of NATS write to each other ([the protocol](https://docs.nats.io/reference/reference-protocols/nats-protocol)):
-//! messages are read where they lie, and written one behind the other. Nothing here sends, receives or waits.
+//! The frames of [the NATS protocol](https://docs.nats.io/reference/reference-protocols/nats-protocol): parsed in place from a buffer, and
+//! written to a buffer. No input or output happens here.
 
 use std::fmt::Display;
 use std::io::Write as _;
@@ -8,43 +8,42 @@ use std::sync::Arc;
 use async_nats::{HeaderMap, Subject};
 use bytes::{Bytes, BytesMut};
 
-/// The longest line; that of the server's greeting names every server of a cluster.
+/// The longest line: `INFO` lists every server of a cluster.
 const LONGEST_LINE: usize = 256 * 1024;
-/// The largest message that a server can be set to take is smaller.
+/// The largest message: above the largest `max_payload` that a server accepts in its configuration.
 const LARGEST: usize = 128 << 20;
-/// What every block of headers begins with.
+/// The first line of a header block.
 const VERSION: &[u8] = b"NATS/1.0";
 
-/// What the server has written.
+/// A frame of the server.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Frame {
     Message(Incoming),
-    /// What it says of itself, as JSON.
+    /// The server's description of itself, as JSON.
     Info(Bytes),
     Ping,
     Pong,
-    /// It agrees.
-    Done,
+    Ok,
     Refusal(String),
 }
 
-/// A message for one of our subscriptions.
+/// A message of a subscription.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Incoming {
-    /// Which subscription.
+    /// The number of the subscription.
     pub(crate) number: u64,
     pub(crate) subject: Subject,
-    /// It lasts longer than what has come beside it.
+    /// A copy, because it outlives the buffer of the message.
     pub(crate) reply: Option<Arc<str>>,
     pub(crate) headers: Headers,
     pub(crate) payload: Bytes,
 }
 
-/// The headers of a message, as they are written.
+/// The header block of a message, unparsed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Headers(Bytes);
 
-/// Where the parts of a message are in its line, and how long it is.
+/// The first line of a message, split.
 struct Line<'a> {
     subject: &'a [u8],
     number: u64,
@@ -54,29 +53,29 @@ struct Line<'a> {
 }
 
 impl Headers {
-    /// Of a block as it was written.
+    /// Takes a header block.
     pub(crate) fn read(block: Bytes) -> Self {
         Self(block)
     }
 
-    /// The first value of a name.
+    /// The first value of a header.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         let mut lines = self.0.split(|it| *it == b'\n').skip(1);
         let value = lines.find_map(|line| line.strip_prefix(name.as_bytes())?.strip_prefix(b":"))?;
         str::from_utf8(value).ok().map(str::trim)
     }
 
-    /// What the server says instead of a message: no answer, no messages, nobody who listens.
+    /// The status that the server sends in place of a message.
     pub(crate) fn status(&self) -> Option<u16> {
         let line = self.0.split(|it| *it == b'\n').next()?.strip_prefix(VERSION)?;
         str::from_utf8(line).ok()?.split_ascii_whitespace().next()?.parse().ok()
     }
 }
 
-/// As the client library has read them.
+/// The headers as the client library parses them.
 impl From<HeaderMap> for Headers {
     fn from(map: HeaderMap) -> Self {
-        let mut block = Block::default();
+        let mut block = HeaderBlock::default();
         for (name, values) in map.iter() {
             values.iter().for_each(|value| block.add(name.as_ref(), value.as_str()));
         }
@@ -84,18 +83,18 @@ impl From<HeaderMap> for Headers {
     }
 }
 
-/// Headers that are being written.
+/// A header block to send.
 #[derive(Debug)]
-pub(crate) struct Block(Vec<u8>);
+pub(crate) struct HeaderBlock(Vec<u8>);
 
-impl Default for Block {
+impl Default for HeaderBlock {
     fn default() -> Self {
         Self([VERSION, b"\r\n"].concat())
     }
 }
 
-impl Block {
-    /// Adds one; not if no header can hold its value. That is in the event all the same.
+impl HeaderBlock {
+    /// Adds a header. A value with a line break is left out, since no header can hold it; the event's body has it too.
     pub(crate) fn add(&mut self, name: &str, value: &str) {
         if !value.contains(['\r', '\n']) {
             let parts = [name.as_bytes(), b": ", value.as_bytes(), b"\r\n"];
@@ -109,7 +108,7 @@ impl Block {
     }
 }
 
-/// Takes the next thing that has come in full. After an error nobody knows where the next one begins.
+/// Takes the next complete frame from a buffer. After an error the buffer is useless.
 pub(crate) fn next(from: &mut BytesMut) -> Result<Option<Frame>, String> {
     let Some(end) = from.iter().position(|it| *it == b'\n') else {
         return if from.len() > LONGEST_LINE { Err("a line is too long".to_owned()) } else { Ok(None) };
@@ -132,7 +131,7 @@ pub(crate) fn next(from: &mut BytesMut) -> Result<Option<Frame>, String> {
             let reply = reply.map(|it| str::from_utf8(it).map(Arc::from)).transpose().map_err(unreadable)?;
             let whole = from.split_to(begin + total + 2).freeze();
             if !whole.ends_with(b"\r\n") {
-                return Err("a message is longer than it says".to_owned());
+                return Err("a message is longer than its frame says".to_owned());
             }
             return Ok(Some(Frame::Message(Incoming {
                 number,
@@ -144,7 +143,7 @@ pub(crate) fn next(from: &mut BytesMut) -> Result<Option<Frame>, String> {
         }
         b"PING" => Frame::Ping,
         b"PONG" => Frame::Pong,
-        b"+OK" => Frame::Done,
+        b"+OK" => Frame::Ok,
         b"-ERR" => Frame::Refusal(String::from_utf8_lossy(rest).trim().trim_matches('\'').to_owned()),
         b"INFO" => Frame::Info(Bytes::copy_from_slice(rest.trim_ascii())),
         _ => return Err(damaged(line)),
@@ -170,16 +169,22 @@ impl<'a> Line<'a> {
 }
 
 fn damaged(line: &[u8]) -> String {
-    format!("it has written {:?}", String::from_utf8_lossy(&line[..line.len().min(100)]))
+    format!("the server sent {:?}", String::from_utf8_lossy(&line[..line.len().min(100)]))
 }
 
 fn unreadable(error: impl Display) -> String {
     format!("a subject can't be read: {error}")
 }
 
-/// Writes a message. Returns how many bytes of it count for the largest that the server takes.
-pub(crate) fn publish(to: &mut Vec<u8>, subject: &str, reply: &str, headers: Option<Block>, payload: &[u8]) -> usize {
-    let block = headers.map(Block::end).unwrap_or_default();
+/// Writes a message. Returns its size as the server's limit counts it.
+pub(crate) fn publish(
+    to: &mut Vec<u8>,
+    subject: &str,
+    reply: &str,
+    headers: Option<HeaderBlock>,
+    payload: &[u8],
+) -> usize {
+    let block = headers.map(HeaderBlock::end).unwrap_or_default();
     let total = block.len() + payload.len();
     to.extend_from_slice(if block.is_empty() { b"PUB " } else { b"HPUB " });
     to.extend_from_slice(subject.as_bytes());
@@ -198,7 +203,7 @@ pub(crate) fn publish(to: &mut Vec<u8>, subject: &str, reply: &str, headers: Opt
     total
 }
 
-/// Writes a number as a word of a line.
+/// Writes a space and a number.
 fn number(to: &mut Vec<u8>, mut number: usize) {
     let mut digits = [0; 20];
     let mut at = digits.len();
@@ -212,7 +217,7 @@ fn number(to: &mut Vec<u8>, mut number: usize) {
 }
 
 pub(crate) fn subscribe(to: &mut Vec<u8>, subject: &str, number: u64) {
-    // Writing to memory does not fail.
+    // A write to memory does not fail.
     let _ = write!(to, "SUB {subject} {number}\r\n");
 }
 
@@ -240,8 +245,8 @@ mod tests {
 
     use super::*;
 
-    /// What a server writes, told in other words than it is read by.
-    fn written() -> impl Strategy<Value = (String, Frame)> {
+    /// A frame as text and as a value, made without the parser.
+    fn sent_frame() -> impl Strategy<Value = (String, Frame)> {
         let subject = "[a-zA-Z_$.0-9-]{1,40}";
         let headers = option::of(vec(("[A-Za-z-]{1,12}", "[ -9;-~]{0,20}"), 0..4));
         let message = (subject, any::<u64>(), option::of(subject), headers, "[a-z\r\n]{0,300}");
@@ -272,7 +277,7 @@ mod tests {
             4 => message,
             1 => Just(("PING\r\n".to_owned(), Frame::Ping)),
             1 => Just(("PONG\r\n".to_owned(), Frame::Pong)),
-            1 => Just(("+OK\r\n".to_owned(), Frame::Done)),
+            1 => Just(("+OK\r\n".to_owned(), Frame::Ok)),
             1 => refusal,
             1 => "[a-z]{0,50}".prop_map(|it| (format!("INFO {it}\r\n"), Frame::Info(Bytes::from(it)))),
         ]
@@ -280,7 +285,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_a_server_writes_is_read_however_it_comes(all in vec(written(), 0..12), cut in 1_usize..200) {
+        fn frames_are_parsed_from_chunks_of_any_size(all in vec(sent_frame(), 0..12), cut in 1_usize..200) {
             let text: String = all.iter().map(|(text, _)| text.as_str()).collect();
             let (mut bytes, mut read) = (BytesMut::new(), Vec::new());
             for part in text.as_bytes().chunks(cut) {
@@ -289,33 +294,33 @@ mod tests {
                     read.push(frame);
                 }
             }
-            let told: Vec<Frame> = all.into_iter().map(|(_, frame)| frame).collect();
-            prop_assert_eq!(read, told);
+            let sent: Vec<Frame> = all.into_iter().map(|(_, frame)| frame).collect();
+            prop_assert_eq!(read, sent);
             prop_assert!(bytes.is_empty());
         }
 
         #[test]
-        fn what_is_damaged_is_refused_and_panics_nobody(
+        fn damaged_frames_are_refused_without_a_panic(
             verb in prop_oneof![Just("MSG"), Just("HMSG"), Just("-ERR"), Just("X"), Just("")],
             rest in "[ a0-9\r\n-]{0,80}",
         ) {
             let mut bytes = BytesMut::from(format!("{verb} {rest}").as_bytes());
-            // Each of them takes something, so it comes to an end.
+            // Each frame takes bytes of the buffer, so the loop ends.
             let frames = (0..200).map_while(|_| next(&mut bytes).ok().flatten()).count();
             prop_assert!(frames < 200);
         }
 
         #[test]
-        fn what_is_written_is_read(
+        fn a_written_message_is_parsed(
             headers in vec(("[A-Za-z-]{1,12}", "[ -~]{0,20}"), 1..5),
             payload in vec(any::<u8>(), 0..300),
         ) {
-            let mut block = Block::default();
+            let mut block = HeaderBlock::default();
             headers.iter().for_each(|(name, value)| block.add(name, value));
             let mut written = Vec::new();
             let size = publish(&mut written, "a.b", "c.1", Some(block), &payload);
-            // As a server hands it on: with the number of a subscription, and another verb.
-            let text = written.strip_prefix(b"HPUB a.b c.1 ").expect("it is said so");
+            // As the server delivers it: with another verb and the number of the subscription.
+            let text = written.strip_prefix(b"HPUB a.b c.1 ").expect("the line of the message");
             let mut bytes = BytesMut::from([b"HMSG a.b 7 c.1 ".as_slice(), text].concat().as_slice());
             let Ok(Some(Frame::Message(message))) = next(&mut bytes) else { panic!("it is a message") };
             prop_assert_eq!(&message.payload[..], &payload[..]);
@@ -330,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_stands_in_the_first_line() {
+    fn the_first_line_has_the_status() {
         let status = |text: &'static str| Headers::read(Bytes::from_static(text.as_bytes())).status();
         assert_eq!(status("NATS/1.0 503\r\n\r\n"), Some(503));
         assert_eq!(status("NATS/1.0 408 Request Timeout\r\nNats-Pending-Messages: 3\r\n\r\n"), Some(408));
@@ -339,8 +344,8 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_no_header_can_hold_is_left_out() {
-        let mut block = Block::default();
+    fn a_value_with_a_line_break_is_left_out() {
+        let mut block = HeaderBlock::default();
         block.add("A", "one\r\nB: two");
         assert_eq!(block.end(), b"NATS/1.0\r\n\r\n");
     }

@@ -1,5 +1,5 @@
-//! The connection by which events are published, for one thread at a time: many are written one behind the other, and their answers awaited together.
-//! It is made when it is needed, and dropped after any failure: a late answer would be taken for another one's.
+//! The connection that publishes events, for one thread at a time: a batch is written as one stream of frames, and its answers are awaited
+//! together. The connection is made when it is needed, and dropped after any failure: a late answer would be taken for that of another message.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,23 +7,23 @@ use std::time::{Duration, Instant};
 
 use eventbroker::provider::{BackendError, Backoff, BusyPoll};
 
-use crate::jetstream::message::{self as js, Stored};
-use crate::transport::frame::{self as wire, Frame};
-use crate::transport::socket::{Address, Connection, in_words, new_inbox};
+use super::address::Address;
+use super::frame::{self, Frame, HeaderBlock, Incoming};
+use super::socket::{Connection, in_words, new_inbox};
 
-/// How long it is waited for the next answer, and for all of them.
+/// How long the next answer may take, and all of them.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 const CALL_LIMIT: Duration = Duration::from_secs(10);
-/// After so long without use it is seen whether the connection is still there.
+/// A connection that was unused for longer is checked with a ping.
 const UNSURE_AFTER: Duration = Duration::from_secs(5);
-/// Bytes that are sent at a time: the server works on them while the next ones are written.
+/// Bytes of one send: the server handles them while the next ones are written.
 const PART: usize = 16 * 1024;
-/// Its only subscription.
+/// The number of the only subscription.
 const ANSWERS: u64 = 1;
 
-/// See the module's page.
+/// The connection that publishes events.
 #[derive(Debug)]
-pub(crate) struct Line {
+pub(crate) struct PublishConn {
     address: Arc<Address>,
     backoff: Arc<Backoff>,
     open: Option<Open>,
@@ -31,54 +31,45 @@ pub(crate) struct Line {
 
 struct Open {
     connection: Connection,
-    /// Where the answers go: here, with the number of the message behind it.
+    /// The reply subjects are this and the number of the message.
     inbox: String,
     next: u64,
     poll: BusyPoll,
     last_use: Instant,
 }
 
-/// A message that is being written.
-pub(crate) struct Outgoing<'a> {
-    to: &'a mut Vec<u8>,
-    reply: &'a str,
-    /// Bytes that count for the largest that the server takes.
-    size: usize,
-}
+/// Writes a message: its subject, its headers and its body.
+pub(crate) type Put<'a> = &'a mut dyn FnMut(&str, &[(&str, &str)], &[u8]);
 
-impl Outgoing<'_> {
-    pub(crate) fn write(&mut self, subject: &str, headers: wire::Block, payload: &[u8]) {
-        self.size = wire::publish(self.to, subject, self.reply, Some(headers), payload);
-    }
-}
-
-impl Line {
-    pub(crate) fn new(address: Arc<Address>, backoff: Arc<Backoff>) -> Self {
+impl PublishConn {
+    pub(super) fn new(address: Arc<Address>, backoff: Arc<Backoff>) -> Self {
         Self { address, backoff, open: None }
     }
 
-    /// Publishes messages in their order, and waits until each is stored or refused: at most 2 s for each answer and 10 s for all.
-    pub(crate) fn publish<M>(
+    /// Publishes messages in their order, and returns their answers as `read` parses them. For a message larger than the server's limit `read` gets
+    /// that limit in bytes. Waits at most 2 s for each answer and 10 s for all.
+    pub(crate) fn publish<M, A: Clone>(
         &mut self,
         messages: &[M],
-        write: impl Fn(&M, &mut Outgoing<'_>),
+        write: impl Fn(&M, Put<'_>),
+        read: impl Fn(Result<Incoming, usize>) -> Result<A, BackendError>,
         meanwhile: &mut dyn FnMut(),
-    ) -> Result<Vec<Stored>, BackendError> {
+    ) -> Result<Vec<A>, BackendError> {
         let mut open = self.open()?;
-        match open.publish(messages, write, meanwhile) {
-            Ok(stored) => {
+        match open.publish(messages, write, read, meanwhile) {
+            Ok(answers) => {
                 open.last_use = Instant::now();
                 self.open = Some(open);
-                stored
+                answers
             }
             Err(problem) => Err(BackendError::Unavailable(format!("{}: {problem}", self.address.place))),
         }
     }
 
-    /// The connection that is there, or a new one.
+    /// The existing connection, or a new one.
     fn open(&mut self) -> Result<Open, BackendError> {
         if let Some(mut open) = self.open.take()
-            && (open.last_use.elapsed() < UNSURE_AFTER || open.is_there())
+            && (open.last_use.elapsed() < UNSURE_AFTER || open.answers_ping())
         {
             return Ok(open);
         }
@@ -92,47 +83,50 @@ impl Open {
         let lost = |error| format!("{}: {}", address.place, in_words(&error));
         connection.stream.set_read_timeout(Some(ANSWER_LIMIT)).map_err(lost)?;
         let inbox = new_inbox();
-        wire::subscribe(&mut connection.channel.outgoing, &format!("{inbox}.*"), ANSWERS);
+        frame::subscribe(&mut connection.channel.outgoing, &format!("{inbox}.*"), ANSWERS);
         Ok(Self { connection, inbox, next: 0, poll: BusyPoll::default(), last_use: Instant::now() })
     }
 
-    /// Whether the server still answers on it.
-    fn is_there(&mut self) -> bool {
-        wire::ping(&mut self.connection.channel.outgoing);
+    fn answers_ping(&mut self) -> bool {
+        frame::ping(&mut self.connection.channel.outgoing);
         if self.connection.send().is_err() {
             return false;
         }
         loop {
-            match self.connection.frame() {
+            match self.connection.read_frame() {
                 Ok(Frame::Pong) => return true,
-                Ok(Frame::Ping) => wire::pong(&mut self.connection.channel.outgoing),
+                Ok(Frame::Ping) => frame::pong(&mut self.connection.channel.outgoing),
                 Ok(Frame::Refusal(_)) | Err(_) => return false,
                 Ok(_) => {}
             }
         }
     }
 
-    /// The outer error is one of the connection, the inner one what the server has said.
-    fn publish<M>(
+    /// The outer error is one of the connection, the inner one a refusal of the server.
+    fn publish<M, A: Clone>(
         &mut self,
         messages: &[M],
-        write: impl Fn(&M, &mut Outgoing<'_>),
+        write: impl Fn(&M, Put<'_>),
+        read: impl Fn(Result<Incoming, usize>) -> Result<A, BackendError>,
         meanwhile: &mut dyn FnMut(),
-    ) -> Result<Result<Vec<Stored>, BackendError>, String> {
+    ) -> Result<Result<Vec<A>, BackendError>, String> {
         let began = self.next;
-        let mut stored = vec![None; messages.len()];
+        let mut answers = vec![None; messages.len()];
         let mut left = messages.len();
         for (at, message) in messages.iter().enumerate() {
             let reply = format!("{}.{}", self.inbox, self.next);
             self.next += 1;
             let most = self.connection.max_payload;
             let to = &mut self.connection.channel.outgoing;
-            let before = to.len();
-            let mut outgoing = Outgoing { to, reply: &reply, size: 0 };
-            write(message, &mut outgoing);
-            if outgoing.size > most {
+            let (before, mut size) = (to.len(), 0);
+            write(message, &mut |subject, headers, payload| {
+                let mut block = HeaderBlock::default();
+                headers.iter().for_each(|(name, value)| block.add(name, value));
+                size = frame::publish(to, subject, &reply, Some(block), payload);
+            });
+            if size > most {
                 to.truncate(before);
-                stored[at] = Some(Stored::TooLarge(format!("it is larger than the server takes ({most} bytes)")));
+                answers[at] = Some(read(Err(most)));
                 left -= 1;
             }
             if to.len() >= PART {
@@ -142,39 +136,35 @@ impl Open {
         self.connection.send()?;
         let sent = Instant::now();
         meanwhile();
-        let looked_for = self.poll.limit(messages.len()).map(|limit| Instant::now() + limit);
+        let poll_until = self.poll.limit(messages.len()).map(|limit| Instant::now() + limit);
         let deadline = sent + CALL_LIMIT;
-        let mut refused = None;
         while left > 0 {
-            if let Some(until) = looked_for {
-                self.connection.look_for_frame(until)?;
+            if let Some(until) = poll_until {
+                self.connection.poll_for_frame(until)?;
             }
-            match self.connection.frame()? {
+            match self.connection.read_frame()? {
                 Frame::Message(message) => {
                     let number = message.subject.rsplit('.').next().and_then(|it| it.parse::<u64>().ok());
                     let at = number.and_then(|number| number.checked_sub(began)).map(|it| it as usize);
-                    let Some(place) = at.and_then(|at| stored.get_mut(at)).filter(|it| it.is_none()) else { continue };
-                    let answer = js::read_answer(message.headers.status(), &message.payload);
-                    // The others are still read, so that the next one's are the next ones.
-                    *place = Some(answer.unwrap_or_else(|error| {
-                        refused.get_or_insert(error);
-                        Stored::Overtaken
-                    }));
-                    left -= 1;
+                    if let Some(place) = at.and_then(|at| answers.get_mut(at)).filter(|it| it.is_none()) {
+                        // A refusal ends the call after the last answer, so that the next call reads its own answers.
+                        *place = Some(read(Ok(message)));
+                        left -= 1;
+                    }
                 }
                 Frame::Ping => {
-                    wire::pong(&mut self.connection.channel.outgoing);
+                    frame::pong(&mut self.connection.channel.outgoing);
                     self.connection.send()?;
                 }
                 Frame::Refusal(reason) => return Err(format!("the server refuses: {reason}")),
-                Frame::Info(_) | Frame::Pong | Frame::Done => {}
+                Frame::Info(_) | Frame::Pong | Frame::Ok => {}
             }
             if Instant::now() >= deadline {
-                return Err("no answer to everything in time".to_owned());
+                return Err("no answer to every message in time".to_owned());
             }
         }
         self.poll.answered(messages.len(), sent.elapsed());
-        Ok(refused.map_or_else(|| Ok(stored.into_iter().flatten().collect()), Err))
+        Ok(answers.into_iter().flatten().collect())
     }
 }
 

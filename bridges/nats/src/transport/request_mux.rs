@@ -1,5 +1,5 @@
-//! Answers to many questions at once: one subscription of a connection takes them all, and hands each to whoever has asked. A call asks any
-//! number of questions and gets their answers with the numbers of the questions, in the order in which they come.
+//! Many requests at a time over one subscription: the reply subject of a request holds the number of its call and its own, and the mux hands each
+//! answer to its call.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,71 +10,71 @@ use futures_channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use futures_util::StreamExt as _;
 use parking_lot::Mutex;
 
-use crate::transport::runtime::Session;
+use super::session::Session;
 
-/// An answer, and the number of its question.
-pub(crate) type Answer = (usize, Message);
+/// The number of a request, and its answer.
+type Answer = (usize, Message);
 
-/// Where answers come in.
-pub(crate) struct Router {
+/// The subscription that all answers arrive on.
+pub(super) struct RequestMux {
     inbox: String,
     next: AtomicU64,
     calls: Mutex<HashMap<u64, UnboundedSender<Answer>>>,
 }
 
-/// The answers of one call. Nobody gets those that come after it has gone.
-pub(crate) struct Answers {
-    router: Arc<Router>,
+/// The answers to one call. Later ones are dropped with it.
+pub(super) struct Answers {
+    mux: Arc<RequestMux>,
     call: u64,
     receiver: UnboundedReceiver<Answer>,
 }
 
-impl Router {
-    pub(crate) async fn start(client: &Client) -> Result<Arc<Self>, SubscribeError> {
+impl RequestMux {
+    pub(super) async fn start(client: &Client) -> Result<Arc<Self>, SubscribeError> {
         let inbox = client.new_inbox();
         let mut subscriber = client.subscribe(format!("{inbox}.*.*")).await?;
-        let router = Arc::new(Self { inbox, next: AtomicU64::new(0), calls: Mutex::default() });
-        let weak = Arc::downgrade(&router);
+        let mux = Arc::new(Self { inbox, next: AtomicU64::new(0), calls: Mutex::default() });
+        let weak = Arc::downgrade(&mux);
         Session::spawn(async move {
             while let Some(message) = subscriber.next().await {
-                let Some(router) = weak.upgrade() else { return };
-                router.hand_over(message);
+                let Some(mux) = weak.upgrade() else { return };
+                mux.hand_over(message);
             }
         });
-        Ok(router)
+        Ok(mux)
     }
 
-    pub(crate) fn call(self: &Arc<Self>) -> Answers {
+    pub(super) fn begin(self: &Arc<Self>) -> Answers {
         let (sender, receiver) = unbounded();
         let call = self.next.fetch_add(1, Ordering::Relaxed);
         self.calls.lock().insert(call, sender);
-        Answers { router: Arc::clone(self), call, receiver }
+        Answers { mux: Arc::clone(self), call, receiver }
     }
 
     fn hand_over(&self, message: Message) {
-        let told = message.subject.as_str().get(self.inbox.len() + 1..).and_then(|rest| rest.split_once('.'));
-        let Some((call, number)) = told else { return };
+        let numbers = message.subject.as_str().get(self.inbox.len() + 1..).and_then(|rest| rest.split_once('.'));
+        let Some((call, number)) = numbers else { return };
         let (Ok(call), Ok(number)) = (call.parse::<u64>(), number.parse()) else { return };
         if let Some(sender) = self.calls.lock().get(&call) {
-            // Its call has just gone.
+            // The call may just have ended.
             let _ = sender.unbounded_send((number, message));
         }
     }
 }
 
 impl Answers {
-    /// Where the answer to a question goes.
-    pub(crate) fn address(&self, number: usize) -> Subject {
-        Subject::from(format!("{}.{}.{number}", self.router.inbox, self.call))
+    /// The reply subject of a request.
+    pub(super) fn reply(&self, number: usize) -> Subject {
+        Subject::from(format!("{}.{}.{number}", self.mux.inbox, self.call))
     }
 
-    pub(crate) async fn next(&mut self) -> Option<Answer> {
+    pub(super) async fn next(&mut self) -> Option<Answer> {
         self.receiver.next().await
     }
 }
 
 impl Drop for Answers {
     fn drop(&mut self) {
-        self.router.calls.lock().remove(&self.call);
+        self.mux.calls.lock().remove(&self.call);
     }
 }

@@ -1,10 +1,10 @@
-//! The bridge thread: the only place that names tokio. It holds one connection at a time, in a runtime of its own. When the connection is
-//! lost, or a question is not answered in time, the runtime ends with everything that was under way on it: nothing that was asked before is
-//! sent later, on another connection, behind what was asked after it. The next question connects again.
+//! The bridge thread. It holds one session at a time, in a tokio runtime of its own. When the session's connection is lost, or a request is not
+//! answered in time, the runtime ends with all its work: nothing that was sent before goes out later, on another connection, behind newer
+//! requests. The next job connects again.
 
 use std::fmt;
 use std::future::Future;
-use std::io::{self, Read, Write};
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,43 +12,30 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use async_nats::Client;
 use async_nats::connection::State;
 use eventbroker::provider::{BackendError, Backoff};
 use parking_lot::Mutex;
-use tokio::io::Interest;
-use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime as Tokio};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use crate::transport::client;
-use crate::transport::consume_conn::Tap;
-use crate::transport::request_mux::Router;
-use crate::transport::socket::Address;
+use super::address::Address;
+use super::client;
+use super::consume_conn::ConsumeConn;
+use super::request_mux::RequestMux;
+use super::session::Session;
 
-/// How long connecting, and one call, may take; and one that has much to look at.
-pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(3);
-const CALL_LIMIT: Duration = Duration::from_secs(2);
+/// How long connecting may take.
+pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(3);
+/// How long a call may take.
+pub(super) const CALL_LIMIT: Duration = Duration::from_secs(2);
+/// How long a call with many requests may take.
 const LONG_LIMIT: Duration = Duration::from_secs(30);
 
 type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 type Job = Box<dyn FnOnce(Result<Session, BackendError>) -> Option<Work> + Send>;
 
-/// A connection, as long as it lasts.
-#[derive(Clone)]
-pub(crate) struct Session {
-    pub(crate) client: Client,
-    pub(crate) tap: Arc<Tap>,
-    pub(crate) router: Arc<Router>,
-    /// Tells this connection from earlier ones.
-    pub(crate) generation: u64,
-    broken: Arc<Notify>,
-    /// Whether several servers keep the streams.
-    pub(crate) is_replicated: Arc<AtomicBool>,
-}
-
-/// The thread, and the way to it.
+/// The handle of the bridge thread. Its drop ends the thread.
 pub(crate) struct Runtime {
     jobs: Option<UnboundedSender<Job>>,
     thread: Option<JoinHandle<()>>,
@@ -60,15 +47,14 @@ struct Shared {
     backoff: Arc<Backoff>,
     generation: AtomicU64,
     is_replicated: Arc<AtomicBool>,
-    /// Nobody needs the thread any more.
     stop: Notify,
     stopping: AtomicBool,
-    /// Called when a connection is lost.
+    /// Called when a session ends.
     on_loss: Mutex<Option<Box<dyn Fn() + Send>>>,
 }
 
 impl Runtime {
-    pub(crate) fn start(address: Arc<Address>, backoff: Arc<Backoff>) -> io::Result<Self> {
+    pub(super) fn start(address: Arc<Address>, backoff: Arc<Backoff>) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             address,
             backoff,
@@ -84,60 +70,52 @@ impl Runtime {
         Ok(Self { jobs: Some(jobs), thread: Some(thread), shared })
     }
 
-    /// What is called when a connection is lost.
+    /// Sets the call at the end of a session.
     pub(crate) fn on_loss(&self, call: impl Fn() + Send + 'static) {
         *self.shared.on_loss.lock() = Some(Box::new(call));
     }
 
-    /// The connection that is, or will be next.
+    /// The number of the present session, or of the next one.
     pub(crate) fn generation(&self) -> u64 {
         self.shared.generation.load(Ordering::SeqCst)
     }
 
-    /// Asks the server something and waits for the answer.
+    /// Runs work on the session and waits for its result, within the limit of a call.
     pub(crate) fn call<T, F, A>(&self, work: F) -> Result<T, BackendError>
     where
         T: Send + 'static,
         F: FnOnce(Session) -> A + Send + 'static,
         A: Future<Output = Result<T, BackendError>> + Send + 'static,
     {
-        self.begin(work).wait()
+        let received = receive(&self.begin(CALL_LIMIT, work), CALL_LIMIT);
+        received.unwrap_or_else(|error| Err(self.lost(error)))
     }
 
-    /// The same for what operators ask, which may be much.
+    /// [`call`](Self::call) for many requests.
     pub(crate) fn call_long<T, F, A>(&self, work: F) -> Result<T, BackendError>
     where
         T: Send + 'static,
         F: FnOnce(Session) -> A + Send + 'static,
         A: Future<Output = Result<T, BackendError>> + Send + 'static,
     {
-        self.begin_within(LONG_LIMIT, work).wait()
+        let received = receive(&self.begin(LONG_LIMIT, work), LONG_LIMIT);
+        received.unwrap_or_else(|error| Err(self.lost(error)))
     }
 
-    /// The same for what only reads: it is asked once more if the connection was lost meanwhile, which says nothing about the server.
+    /// [`call_long`](Self::call_long) for requests that only read: a lost connection repeats them once.
     pub(crate) fn read<T, F, A>(&self, work: F) -> Result<T, BackendError>
     where
         T: Send + 'static,
         F: FnOnce(Session) -> A + Clone + Send + 'static,
         A: Future<Output = Result<T, BackendError>> + Send + 'static,
     {
-        match self.begin_within(LONG_LIMIT, work.clone()).heard() {
+        match receive(&self.begin(LONG_LIMIT, work.clone()), LONG_LIMIT) {
             Err(RecvTimeoutError::Disconnected) => self.call_long(work),
-            heard => heard.unwrap_or_else(|_| Err(self.lost("no answer"))),
+            received => received.unwrap_or_else(|error| Err(self.lost(error))),
         }
     }
 
-    /// The same for who has something to do before he waits.
-    pub(crate) fn begin<T, F, A>(&self, work: F) -> Call<'_, T>
-    where
-        T: Send + 'static,
-        F: FnOnce(Session) -> A + Send + 'static,
-        A: Future<Output = Result<T, BackendError>> + Send + 'static,
-    {
-        self.begin_within(CALL_LIMIT, work)
-    }
-
-    fn begin_within<T, F, A>(&self, limit: Duration, work: F) -> Call<'_, T>
+    fn begin<T, F, A>(&self, limit: Duration, work: F) -> Receiver<Result<T, BackendError>>
     where
         T: Send + 'static,
         F: FnOnce(Session) -> A + Send + 'static,
@@ -148,46 +126,41 @@ impl Runtime {
         self.post(move |session| match session {
             Ok(session) => Some(Box::pin(bounded(session, sender, place, limit, work)) as Work),
             Err(error) => {
-                tell(&sender, Err(error));
+                answer_with(&sender, Err(error));
                 None
             }
         });
-        Call { runtime: self, answer, limit }
+        answer
     }
 
-    /// Has something done on the connection, and waits for nothing.
+    /// Hands a job to the bridge thread and does not wait. A job that cannot run is dropped.
     pub(crate) fn post(&self, job: impl FnOnce(Result<Session, BackendError>) -> Option<Work> + Send + 'static) {
         if let Some(jobs) = &self.jobs {
-            // Only a thread that has panicked does not take it; then the job is dropped, which tells whoever waits for it.
+            // The send fails only after a panic of the thread; the drop of the job then wakes its caller.
             let _ = jobs.send(Box::new(job));
         }
     }
 
-    fn lost(&self, what: &str) -> BackendError {
-        BackendError::Unavailable(format!("{}: {what}", self.shared.address.place))
+    /// Ends the session, if there is one.
+    pub(crate) fn give_up(&self, why: &'static str) {
+        self.post(move |session| {
+            session.ok()?.give_up(why);
+            None
+        });
+    }
+
+    fn lost(&self, error: RecvTimeoutError) -> BackendError {
+        let problem = match error {
+            RecvTimeoutError::Disconnected => "the connection was lost",
+            RecvTimeoutError::Timeout => "no answer",
+        };
+        BackendError::Unavailable(format!("{}: {problem}", self.shared.address.place))
     }
 }
 
-/// A question that was asked.
-pub(crate) struct Call<'a, T> {
-    runtime: &'a Runtime,
-    answer: Receiver<Result<T, BackendError>>,
-    limit: Duration,
-}
-
-impl<T> Call<'_, T> {
-    pub(crate) fn wait(self) -> Result<T, BackendError> {
-        let runtime = self.runtime;
-        match self.heard() {
-            Ok(answer) => answer,
-            Err(RecvTimeoutError::Disconnected) => Err(runtime.lost("the connection was lost")),
-            Err(RecvTimeoutError::Timeout) => Err(runtime.lost("no answer")),
-        }
-    }
-
-    fn heard(self) -> Result<Result<T, BackendError>, RecvTimeoutError> {
-        self.answer.recv_timeout(CONNECT_LIMIT + self.limit + Duration::from_secs(1))
-    }
+/// Waits for the result of a call: time to connect, the call's limit and a second.
+fn receive<T>(answer: &Receiver<T>, limit: Duration) -> Result<T, RecvTimeoutError> {
+    answer.recv_timeout(CONNECT_LIMIT + limit + Duration::from_secs(1))
 }
 
 impl Drop for Runtime {
@@ -195,12 +168,10 @@ impl Drop for Runtime {
         self.shared.stopping.store(true, Ordering::SeqCst);
         self.shared.stop.notify_one();
         drop(self.jobs.take());
-        if let Some(thread) = self.thread.take() {
-            // What ends on the thread itself can't wait for it.
-            if thread.thread().id() != thread::current().id() {
-                // It ends, one way or the other.
-                let _ = thread.join();
-            }
+        // A drop on the bridge thread itself must not wait for it.
+        if let Some(thread) = self.thread.take().filter(|it| it.thread().id() != thread::current().id()) {
+            // A panic of the thread has been reported by its hook.
+            let _ = thread.join();
         }
     }
 }
@@ -211,13 +182,12 @@ impl fmt::Debug for Runtime {
     }
 }
 
-/// Whoever has asked may have given up.
-fn tell<T>(sender: &SyncSender<Result<T, BackendError>>, answer: Result<T, BackendError>) {
+/// Sends the result of a call. Its caller may have given up.
+fn answer_with<T>(sender: &SyncSender<Result<T, BackendError>>, answer: Result<T, BackendError>) {
     let _ = sender.try_send(answer);
 }
 
-/// Does the work within the time that a call may take. One that takes longer ends the connection, because a late answer, or what is still
-/// to be sent, would come in between later ones.
+/// Runs the work of a call. If it takes longer than `limit`, the session ends: a late answer, or an unsent part, would come between later ones.
 async fn bounded<T, F, A>(
     session: Session,
     sender: SyncSender<Result<T, BackendError>>,
@@ -229,76 +199,11 @@ async fn bounded<T, F, A>(
     A: Future<Output = Result<T, BackendError>>,
 {
     match tokio::time::timeout(limit, work(session.clone())).await {
-        Ok(answer) => tell(&sender, answer),
+        Ok(answer) => answer_with(&sender, answer),
         Err(_) => {
-            tell(&sender, Err(BackendError::Unavailable(format!("{place}: no answer within {limit:?}"))));
+            answer_with(&sender, Err(BackendError::Unavailable(format!("{place}: no answer within {limit:?}"))));
             session.give_up("a call was not answered");
         }
-    }
-}
-
-impl Session {
-    /// Goes on with something beside the calls, as long as the connection lasts.
-    pub(crate) fn spawn(work: impl Future<Output = ()> + Send + 'static) {
-        tokio::spawn(work);
-    }
-
-    /// Ends the connection: what is known of it can't be true.
-    pub(crate) fn give_up(&self, why: &str) {
-        tracing::debug!(why, "a connection to NATS is given up");
-        self.broken.notify_one();
-    }
-
-    /// The end of something that one call may take; nothing if it takes longer.
-    pub(crate) async fn in_time<T>(work: impl Future<Output = T>) -> Option<T> {
-        tokio::time::timeout(CALL_LIMIT, work).await.ok()
-    }
-
-    /// Lets others go on first.
-    pub(crate) async fn give_way() {
-        tokio::task::yield_now().await;
-    }
-
-    /// Waits a moment.
-    pub(crate) async fn pause(time: Duration) {
-        tokio::time::sleep(time).await;
-    }
-
-    /// What comes of the work, if it comes in time.
-    pub(crate) async fn within<T>(time: Duration, work: impl Future<Output = T>) -> Option<T> {
-        tokio::time::timeout(time, work).await.ok()
-    }
-}
-
-/// A socket that the runtime watches; reading and writing do not block.
-pub(crate) struct Socket(TcpStream);
-
-impl Socket {
-    pub(crate) fn new(stream: std::net::TcpStream) -> io::Result<Self> {
-        stream.set_nonblocking(true)?;
-        TcpStream::from_std(stream).map(Self)
-    }
-
-    /// Waits until there is something to read, or room to write if that is wanted.
-    pub(crate) async fn ready(&self, is_room_wanted: bool) -> io::Result<()> {
-        let interest = if is_room_wanted { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
-        self.0.ready(interest).await.map(drop)
-    }
-}
-
-impl Read for &Socket {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.try_read(buffer)
-    }
-}
-
-impl Write for &Socket {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.try_write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 
@@ -337,6 +242,7 @@ impl Shared {
     }
 
     async fn connect(self: &Arc<Self>) -> Result<Session, String> {
+        let place = &self.address.place;
         let broken = Arc::new(Notify::new());
         let (lost, was_connected) = (Arc::clone(&broken), Arc::new(AtomicBool::new(false)));
         let connected = Arc::clone(&was_connected);
@@ -345,33 +251,37 @@ impl Shared {
         let connecting = options.connect(self.address.servers.clone());
         let client = tokio::select! {
             biased;
-            connected = connecting => connected.map_err(|error| format!("{}: {}", self.address.place, client::reason(&error)))?,
-            () = self.stop.notified() => return Err(format!("{}: the broker ends", self.address.place)),
+            connected = connecting => connected.map_err(|error| format!("{place}: {}", client::reason(&error)))?,
+            () = self.stop.notified() => return Err(format!("{place}: the broker ends")),
         };
         was_connected.store(true, Ordering::SeqCst);
         let generation = self.generation.load(Ordering::SeqCst);
-        let tap = self.connect_tap(client.server_info().server_id, &broken).await?;
-        let router = Router::start(&client).await.map_err(|error| format!("{}: {error}", self.address.place))?;
-        Ok(Session { client, tap, router, generation, broken, is_replicated: Arc::clone(&self.is_replicated) })
+        let conn = self.connect_to_consume(client.server_info().server_id, &broken).await?;
+        let mux = RequestMux::start(&client).await.map_err(|error| format!("{place}: {error}"))?;
+        Ok(Session { client, conn, mux, generation, broken, is_replicated: Arc::clone(&self.is_replicated) })
     }
 
-    /// Makes the other connection, to the same server if that is among those that are asked.
-    async fn connect_tap(self: &Arc<Self>, server_id: String, broken: &Arc<Notify>) -> Result<Arc<Tap>, String> {
+    /// Makes the consume connection, to the client's server if that is at one of the addresses.
+    async fn connect_to_consume(
+        self: &Arc<Self>,
+        server_id: String,
+        broken: &Arc<Notify>,
+    ) -> Result<Arc<ConsumeConn>, String> {
         let (shared, lost) = (Arc::clone(self), Arc::clone(broken));
         let connecting = tokio::task::spawn_blocking(move || shared.address.connect(Some(&server_id)));
         let connected = tokio::select! {
             biased;
-            connected = connecting => connected.map_err(|_| format!("{}: nobody connects", self.address.place))?,
+            connected = connecting => connected.map_err(|_| format!("{}: no thread to connect", self.address.place))?,
             () = self.stop.notified() => return Err(format!("{}: the broker ends", self.address.place)),
         };
-        let tap = Tap::start(connected?, move |why| {
+        let conn = ConsumeConn::start(connected?, move |why| {
             tracing::debug!(why, "a connection to NATS was lost");
             lost.notify_one();
         });
-        tap.map_err(|error| format!("{}: {error}", self.address.place))
+        conn.map_err(|error| format!("{}: {error}", self.address.place))
     }
 
-    /// Does what it is asked for until the connection is lost or nobody asks any more.
+    /// Runs jobs until the session's connection is lost or the provider ends.
     async fn serve(&self, session: Session, first: Job, queue: &mut UnboundedReceiver<Job>) {
         let start = |job: Job| {
             if let Some(work) = job(Ok(session.clone())) {
@@ -397,7 +307,7 @@ impl Shared {
     }
 }
 
-/// Looking up a name is done on threads of the runtime, which nobody has to wait for.
+/// Ends a runtime without a wait for its threads, which look up names.
 fn end(runtime: Tokio) {
     runtime.shutdown_background();
 }

@@ -1,95 +1,67 @@
-//! Connections of our own, for what goes by the thousand: how one is made, and what is read and written over it, in the clear or not. The
-//! client library, which has one for everything else, makes a task's work of each message. Who waits for the socket is told by who uses it.
+//! The sockets of the bridge's own connections: connecting and logging in, reading and writing frames, with or without TLS. The client library
+//! has a connection of its own for the rest; it costs a task switch per message, too much for publishing and consuming.
 
 use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs as _};
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use async_nats::ServerAddr;
 use async_nats::rustls::ClientConnection;
 use bytes::BytesMut;
-use data_encoding::BASE64URL_NOPAD;
-use nkeys::KeyPair;
 use serde::Deserialize;
-use serde_json::json;
+use tokio::io::Interest;
 
-use crate::transport::frame::{self as wire, Frame};
-use crate::transport::tls;
+use super::address::Address;
+use super::frame::{self, Frame};
+use super::tls;
 
-/// How long connecting may take, at each server.
+/// How long connecting to one server may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(3);
-/// Bytes that are read at a time.
+/// Bytes of one read.
 const READ: usize = 64 * 1024;
-/// Bytes of room that are kept for the next messages, however large the last ones were.
+/// Capacity that the buffers keep after large messages.
 const KEPT: usize = 1 << 20;
 
-/// How to log in. Shows nothing of it.
-#[derive(Clone, Default)]
-pub(crate) struct Login {
-    pub(crate) user_and_password: Option<(String, String)>,
-    pub(crate) token: Option<String>,
-    pub(crate) nkey: Option<String>,
-    /// The text of a credentials file.
-    pub(crate) credentials: Option<String>,
-    /// Whether it is only done over TLS, and the file with the certificates that the servers' are checked with.
-    pub(crate) tls: bool,
-    pub(crate) tls_ca_file: Option<PathBuf>,
-}
-
-/// Where the servers are, and who asks.
-pub(crate) struct Address {
-    pub(crate) servers: Vec<ServerAddr>,
-    pub(crate) login: Login,
-    /// What the servers call this provider.
-    pub(crate) name: String,
-    /// Where the servers are, without secrets.
-    pub(crate) place: String,
-    /// The server that is asked first.
-    first: AtomicUsize,
-}
-
-/// See the module's page.
-pub(crate) struct Connection {
-    pub(crate) stream: TcpStream,
-    pub(crate) channel: Channel,
-    /// Bytes of the largest message that the server takes.
-    pub(crate) max_payload: usize,
+/// A connection that has logged in.
+pub(super) struct Connection {
+    pub(super) stream: TcpStream,
+    pub(super) channel: Channel,
+    /// The server's limit for a message, in bytes.
+    pub(super) max_payload: usize,
     server_id: String,
 }
 
-/// What has come and was not read, and what is to be sent.
-pub(crate) struct Channel {
+/// The buffers of a connection, and its TLS session.
+pub(super) struct Channel {
     tls: Option<Box<ClientConnection>>,
-    /// What is read goes through here.
+    /// The target of each read.
     buffer: Box<[u8]>,
     incoming: BytesMut,
-    /// What is written here is sent next.
-    pub(crate) outgoing: Vec<u8>,
+    /// Frames to send.
+    pub(super) outgoing: Vec<u8>,
 }
 
-/// What a server says of itself.
-#[derive(Deserialize)]
+/// The oldest supported server: major and minor version.
+const FLOOR: (u32, u32) = (2, 11);
+
+/// The `INFO` of a server.
+#[derive(Default, Deserialize)]
 #[serde(default)]
-#[derive(Default)]
-struct Greeting {
+struct ServerInfo {
     server_id: String,
+    version: String,
     max_payload: usize,
     tls_required: bool,
     nonce: String,
 }
 
 impl Address {
-    pub(crate) fn new(servers: Vec<ServerAddr>, login: Login, name: String, place: String) -> Self {
-        Self { servers, login, name, place, first: AtomicUsize::new(0) }
-    }
-
-    /// Connects to one of the servers: to that with an id, if that is there. Blocks at most 3 s for each server.
-    pub(crate) fn connect(&self, wanted: Option<&str>) -> Result<Connection, String> {
+    /// Connects to the server with the id `wanted` if one has it, else to another. Blocks at most 3 s for each server.
+    pub(super) fn connect(&self, wanted: Option<&str>) -> Result<Connection, String> {
         let (mut other, mut problem) = (None, None);
         let first = self.first.load(Ordering::Relaxed);
         for at in 0..self.servers.len() {
@@ -110,68 +82,41 @@ impl Address {
     fn connect_to(&self, server: &ServerAddr) -> Result<Connection, String> {
         let stream = tcp(server).map_err(|_| "can't be reached".to_owned())?;
         let mut connection = Connection { stream, channel: Channel::new(), max_payload: 0, server_id: String::new() };
-        let greeting = loop {
-            match connection.frame()? {
+        let info = loop {
+            match connection.read_frame()? {
                 Frame::Info(text) => {
-                    break serde_json::from_slice::<Greeting>(&text).map_err(|error| error.to_string())?;
+                    break serde_json::from_slice::<ServerInfo>(&text).map_err(|error| error.to_string())?;
                 }
                 Frame::Refusal(reason) => return Err(refused(&reason)),
                 _ => {}
             }
         };
-        let is_secret = self.login.tls || server.tls_required();
-        if is_secret || greeting.tls_required {
-            let Connection { stream, channel, .. } = &mut connection;
-            channel.tls = Some(Box::new(tls::greet(server.host(), stream, self.login.tls_ca_file.as_deref())?));
+        if is_too_old(&info.version) {
+            let ((major, minor), version) = (FLOOR, info.version);
+            return Err(format!("nats-server {version} is too old, {major}.{minor} or later is required"));
         }
-        (connection.max_payload, connection.server_id) = (greeting.max_payload, greeting.server_id);
+        let is_secret = self.login.tls || server.tls_required();
+        if is_secret || info.tls_required {
+            let Connection { stream, channel, .. } = &mut connection;
+            channel.tls = Some(Box::new(tls::handshake(server.host(), stream, self.login.tls_ca_file.as_deref())?));
+        }
+        (connection.max_payload, connection.server_id) = (info.max_payload, info.server_id);
         let out = &mut connection.channel.outgoing;
-        wire::connect(out, &self.introduction(&greeting.nonce)?);
-        wire::ping(out);
+        frame::connect(out, &self.connect_options(&info.nonce)?);
+        frame::ping(out);
         connection.send()?;
         loop {
-            match connection.frame()? {
+            match connection.read_frame()? {
                 Frame::Pong => return Ok(connection),
                 Frame::Refusal(reason) => return Err(refused(&reason)),
-                Frame::Ping => wire::pong(&mut connection.channel.outgoing),
+                Frame::Ping => frame::pong(&mut connection.channel.outgoing),
                 _ => {}
             }
         }
     }
-
-    /// Who we are.
-    fn introduction(&self, nonce: &str) -> Result<serde_json::Value, String> {
-        let login = &self.login;
-        let mut said = json!({
-            "verbose": false, "pedantic": false, "lang": "rust", "version": env!("CARGO_PKG_VERSION"), "protocol": 1,
-            "name": self.name, "echo": true, "headers": true, "no_responders": true, "tls_required": login.tls,
-        });
-        if let Some((user, password)) = &login.user_and_password {
-            (said["user"], said["pass"]) = (json!(user), json!(password));
-        }
-        if let Some(token) = &login.token {
-            said["auth_token"] = json!(token);
-        }
-        let behind = |text: &str, mark: &str| text.split_once(mark)?.1.split_whitespace().nth(1).map(str::to_owned);
-        let mut seed = login.nkey.clone();
-        if let Some(text) = &login.credentials {
-            said["jwt"] = json!(behind(text, "BEGIN NATS USER JWT"));
-            seed = behind(text, "BEGIN USER NKEY SEED");
-        }
-        if let Some(seed) = seed {
-            let unsigned = |_| "the login could not be signed".to_owned();
-            let pair = KeyPair::from_seed(&seed).map_err(unsigned)?;
-            let signature = pair.sign(nonce.as_bytes()).map_err(unsigned)?;
-            said["sig"] = json!(BASE64URL_NOPAD.encode(&signature));
-            if login.nkey.is_some() {
-                said["nkey"] = json!(pair.public_key());
-            }
-        }
-        Ok(said)
-    }
 }
 
-/// The first of the server's addresses that somebody listens at.
+/// Connects to the first address of the server's name that accepts.
 fn tcp(server: &ServerAddr) -> io::Result<TcpStream> {
     let mut problem = io::Error::new(io::ErrorKind::NotFound, "the name of the server is not known");
     for address in (server.host(), server.port()).to_socket_addrs()? {
@@ -188,16 +133,22 @@ fn tcp(server: &ServerAddr) -> io::Result<TcpStream> {
     Err(problem)
 }
 
+/// Whether a version is older than the floor. A version that is not of the form `MAJOR.MINOR.…` is not judged.
+fn is_too_old(version: &str) -> bool {
+    let mut parts = version.split('.').map(|part| part.parse::<u32>().ok());
+    matches!((parts.next().flatten(), parts.next().flatten()), (Some(major), Some(minor)) if (major, minor) < FLOOR)
+}
+
 fn refused(reason: &str) -> String {
     let is_login = reason.to_ascii_lowercase().contains("authorization") || reason.contains("Authentication");
     if is_login { "the server refuses the login".to_owned() } else { format!("the server refuses: {reason}") }
 }
 
 impl Connection {
-    /// The next thing that the server writes. Waits for it as long as the socket lets it.
-    pub(crate) fn frame(&mut self) -> Result<Frame, String> {
+    /// The next frame. Waits as long as the socket's read timeout.
+    pub(super) fn read_frame(&mut self) -> Result<Frame, String> {
         loop {
-            if let Some(frame) = self.channel.next()? {
+            if let Some(frame) = self.channel.next_frame()? {
                 return Ok(frame);
             }
             match self.channel.read_from(&mut self.stream) {
@@ -208,8 +159,8 @@ impl Connection {
         }
     }
 
-    /// Looks until then for something that has come, giving way to other threads, before it is slept for: who sleeps is woken late.
-    pub(crate) fn look_for_frame(&mut self, until: Instant) -> Result<(), String> {
+    /// Polls the socket until `until` before the caller blocks in a read: a blocked thread wakes late. Yields to other threads.
+    pub(super) fn poll_for_frame(&mut self, until: Instant) -> Result<(), String> {
         if !self.channel.incoming.is_empty() || Instant::now() >= until {
             return Ok(());
         }
@@ -233,20 +184,20 @@ impl Connection {
         }
     }
 
-    /// Sends what is to be sent.
-    pub(crate) fn send(&mut self) -> Result<(), String> {
+    /// Sends the written frames.
+    pub(super) fn send(&mut self) -> Result<(), String> {
         self.channel.write_to(&mut self.stream).map_err(|error| in_words(&error))
     }
 }
 
-/// An address that nobody else has.
-pub(crate) fn new_inbox() -> String {
+/// A new unique inbox subject.
+pub(super) fn new_inbox() -> String {
     let random = [0, 1].map(|it| RandomState::new().hash_one(it));
     format!("_INBOX.{:016x}{:016x}", random[0], random[1])
 }
 
-/// Why nothing could be read or written.
-pub(crate) fn in_words(error: &io::Error) -> String {
+/// The reason of a failed read or write, in the words of the bridge.
+pub(super) fn in_words(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "no answer".to_owned(),
         _ => "the connection was lost".to_owned(),
@@ -259,16 +210,16 @@ impl Channel {
         Self { tls: None, buffer, incoming: BytesMut::new(), outgoing: Vec::new() }
     }
 
-    /// The next thing that has come in full.
-    pub(crate) fn next(&mut self) -> Result<Option<Frame>, String> {
-        wire::next(&mut self.incoming)
+    /// The next complete frame in the buffer.
+    pub(super) fn next_frame(&mut self) -> Result<Option<Frame>, String> {
+        frame::next(&mut self.incoming)
     }
 
-    /// Reads what has come. 0 at the end of the connection.
-    pub(crate) fn read_from(&mut self, stream: &mut impl Read) -> io::Result<usize> {
+    /// Reads available bytes into the buffer. 0 at the end of the connection.
+    pub(super) fn read_from(&mut self, stream: &mut impl Read) -> io::Result<usize> {
         let read = loop {
             let Some(tls) = &mut self.tls else { break stream.read(&mut self.buffer)? };
-            // One record may be here already, or a part of one that tells nothing.
+            // A read of the socket may complete no TLS record.
             match tls.reader().read(&mut self.buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 read => break read?,
@@ -285,13 +236,13 @@ impl Channel {
         Ok(read)
     }
 
-    /// Whether something that was to be sent is still here.
-    pub(crate) fn is_blocked(&self) -> bool {
+    /// Whether unsent bytes are left.
+    pub(super) fn is_blocked(&self) -> bool {
         !self.outgoing.is_empty() || self.tls.as_ref().is_some_and(|tls| tls.wants_write())
     }
 
-    /// Writes what is to be sent. After an error some of it may have been.
-    pub(crate) fn write_to(&mut self, stream: &mut impl Write) -> io::Result<()> {
+    /// Sends the written frames. After an error a part may have been sent.
+    pub(super) fn write_to(&mut self, stream: &mut impl Write) -> io::Result<()> {
         let Some(tls) = &mut self.tls else {
             let mut sent = 0;
             let result = loop {
@@ -324,14 +275,51 @@ impl Channel {
     }
 }
 
-impl fmt::Debug for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Address").field("place", &self.place).finish_non_exhaustive()
-    }
-}
-
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connection").field("server_id", &self.server_id).finish_non_exhaustive()
+    }
+}
+
+/// A socket that the runtime watches; reads and writes do not block.
+pub(super) struct WatchedSocket(tokio::net::TcpStream);
+
+impl WatchedSocket {
+    pub(super) fn new(stream: TcpStream) -> io::Result<Self> {
+        stream.set_nonblocking(true)?;
+        tokio::net::TcpStream::from_std(stream).map(Self)
+    }
+
+    /// Waits until the socket is readable, or with `wants_room` also until it is writable.
+    pub(super) async fn ready(&self, wants_room: bool) -> io::Result<()> {
+        let interest = if wants_room { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+        self.0.ready(interest).await.map(drop)
+    }
+}
+
+impl Read for &WatchedSocket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.try_read(buffer)
+    }
+}
+
+impl Write for &WatchedSocket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.try_write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_too_old;
+
+    #[test]
+    fn a_version_below_the_floor_is_too_old() {
+        assert!(["1.4.1", "2.9.10", "2.10.29"].iter().all(|it| is_too_old(it)));
+        assert!(!["2.11.0", "2.11.0-RC.1", "2.15.1", "3.0.0", "", "dev"].iter().any(|it| is_too_old(it)));
     }
 }

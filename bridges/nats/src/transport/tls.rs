@@ -1,5 +1,5 @@
-//! TLS: which certificates a server's is checked with, and what is said if it is not the right one. Without the feature `tls` no server is
-//! spoken to over TLS, also not one that asks for it by itself.
+//! TLS: the root certificates, the handshake, and the reason of a refused certificate. Without the feature `tls` the bridge refuses every TLS
+//! connection, also one that a server asks for by itself.
 
 use std::error::Error as _;
 use std::fmt::Display;
@@ -17,11 +17,11 @@ use async_nats::{ConnectError, ConnectErrorKind, ConnectOptions, ServerAddr};
 use crate::settings::Nats;
 use crate::settings::OpenError;
 
-/// What is missing where TLS is.
+/// The error without the feature.
 const FEATURE: &str = "needs TLS, which is not compiled in: build eventbroker-nats with the feature `tls`";
 
-/// Whether the servers are only spoken to over TLS; and whether the settings fit that.
-pub(crate) fn check(servers: &[ServerAddr], settings: &Nats) -> Result<bool, OpenError> {
+/// Whether TLS is mandatory. An error if the settings do not fit that.
+pub(super) fn check(servers: &[ServerAddr], settings: &Nats) -> Result<bool, OpenError> {
     let is_secret = servers.iter().any(ServerAddr::tls_required);
     if is_secret && cfg!(not(feature = "tls")) {
         return Err(OpenError::Setting(format!("url: tls:// {FEATURE}")));
@@ -33,7 +33,7 @@ pub(crate) fn check(servers: &[ServerAddr], settings: &Nats) -> Result<bool, Ope
     }
 }
 
-/// The certificates in a file, of which there is at least one. It is read again at each connection.
+/// The certificates of a PEM file, at least one. Read again at each connection, since the file may have been renewed.
 fn read(path: &Path) -> Result<Vec<CertificateDer<'static>>, OpenError> {
     let unreadable = |problem: &dyn Display| OpenError::Setting(format!("tls_ca_file: {}: {problem}", path.display()));
     let text = std::fs::read(path).map_err(|error| unreadable(&error))?;
@@ -42,10 +42,10 @@ fn read(path: &Path) -> Result<Vec<CertificateDer<'static>>, OpenError> {
     if certificates.is_empty() { Err(unreadable(&"there is no certificate in it")) } else { Ok(certificates) }
 }
 
-/// Checks with the certificates of a PEM file, or with those of the system.
-pub(crate) fn options(options: ConnectOptions, is_required: bool, roots: Option<&Path>) -> ConnectOptions {
+/// Sets the root certificates of the client: those of a PEM file, or of the system.
+pub(super) fn options(options: ConnectOptions, is_required: bool, roots: Option<&Path>) -> ConnectOptions {
     if cfg!(not(feature = "tls")) {
-        // A server may ask for it. Then nobody is trusted.
+        // A server may ask for TLS: an empty store trusts no certificate.
         return match ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
         {
@@ -56,7 +56,7 @@ pub(crate) fn options(options: ConnectOptions, is_required: bool, roots: Option<
             Err(_) => options,
         };
     }
-    // The client asks for the one of the process. Where there is one already, that will do.
+    // The client uses the provider of the process. An existing one stays.
     if rustls::crypto::CryptoProvider::get_default().is_none() {
         let _ = ring::default_provider().install_default();
     }
@@ -67,9 +67,8 @@ pub(crate) fn options(options: ConnectOptions, is_required: bool, roots: Option<
     }
 }
 
-/// Speaks to a server over TLS on a connection of our own, if it is known by its certificate and its name. Both files are read each time: they may
-/// have been renewed.
-pub(crate) fn greet(host: &str, stream: &mut TcpStream, roots: Option<&Path>) -> Result<ClientConnection, String> {
+/// The TLS handshake of one of the bridge's own connections. Checks the server's certificate and name.
+pub(super) fn handshake(host: &str, stream: &mut TcpStream, roots: Option<&Path>) -> Result<ClientConnection, String> {
     if cfg!(not(feature = "tls")) {
         return Err(format!("the server {FEATURE}"));
     }
@@ -77,7 +76,7 @@ pub(crate) fn greet(host: &str, stream: &mut TcpStream, roots: Option<&Path>) ->
     let mut store = RootCertStore::empty();
     store.add_parsable_certificates(match roots {
         Some(path) => read(path).map_err(|error| problem(&error))?,
-        None => of_the_system(),
+        None => system_roots(),
     });
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
@@ -92,17 +91,17 @@ pub(crate) fn greet(host: &str, stream: &mut TcpStream, roots: Option<&Path>) ->
 }
 
 #[cfg(feature = "tls")]
-fn of_the_system() -> Vec<CertificateDer<'static>> {
+fn system_roots() -> Vec<CertificateDer<'static>> {
     rustls_native_certs::load_native_certs().certs
 }
 
 #[cfg(not(feature = "tls"))]
-fn of_the_system() -> Vec<CertificateDer<'static>> {
+fn system_roots() -> Vec<CertificateDer<'static>> {
     Vec::new()
 }
 
-/// What TLS has against a server, if it is that. There are names in it, and no address with a password.
-pub(crate) fn refusal(error: &ConnectError) -> Option<String> {
+/// The reason if TLS failed. The text contains names, and no address with a password.
+pub(super) fn refusal(error: &ConnectError) -> Option<String> {
     let cause = error.source().and_then(|it| it.downcast_ref::<io::Error>()).and_then(io::Error::get_ref);
     let cause = cause.and_then(|it| it.downcast_ref::<rustls::Error>());
     if cause.is_none() && error.kind() != ConnectErrorKind::Tls {

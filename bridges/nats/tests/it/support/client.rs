@@ -28,7 +28,7 @@ impl Client {
         self.write(&format!("{verb} {subject} answers {sizes}\r\n{head}{body}\r\n"));
         let mut lines = self.0.by_ref().lines().map(|line| line.expect("an answer"));
         lines.find(|line| line.starts_with("MSG answers")).expect("an answer");
-        lines.next().expect("what it says")
+        lines.next().expect("the payload")
     }
 
     /// Pulls one message from a consumer, and returns its `HMSG` line.
@@ -40,8 +40,8 @@ impl Client {
         String::from_utf8_lossy(&line).into_owned()
     }
 
-    /// Sends the API request `what`, such as the info of a consumer or a stream, and returns the answer.
-    pub(crate) fn info(&mut self, what: &str) -> String {
-        self.ask(&format!("$JS.API.{what}"), "", "")
+    /// Sends an API request, such as the info of a consumer or a stream, and returns the answer.
+    pub(crate) fn info(&mut self, request: &str) -> String {
+        self.ask(&format!("$JS.API.{request}"), "", "")
     }
 }
