@@ -147,8 +147,8 @@ pub struct BackEndStats {
     /// Subscriptions that were removed after no member used them for `idle_expiry`.
     pub subscriptions_expired: u64,
     /// Events that were lost at the back end before a subscription handled them.
-    /// Another program has removed them, or the back end itself has lost them. Exact if
-    /// [`losses_unknown`](Self::losses_unknown) is 0, else a lower bound.
+    /// Another program has removed them, or the back end itself has lost them. A lower bound on Redis, and if
+    /// [`losses_unknown`](Self::losses_unknown) is not 0; else exact.
     pub entries_lost: u64,
     /// How often a subscription has lost its whole backlog, uncounted.
     pub losses_unknown: u64,

@@ -145,21 +145,17 @@ pub struct RedisConfig {
     pub adopt_partitions: bool,
     /// What is written down of the events' statuses. Default [`KeepStatus::Failures`].
     pub status: KeepStatus,
-    /// Whether entries are also CloudEvents 1.0, for others who read the stream. Default false.
-    pub cloud_events: bool,
 }
 
-/// What a back end writes down of the events' statuses, beside what the streams tell by themselves.
+/// The statuses that a back end stores of events, beside what its consumers show.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum KeepStatus {
-    /// Also when each subscription has handled an event.
+    /// Failures, retries, and the time at which each subscription handled an event.
     Full,
-    /// What failed, and how often it was retried.
+    /// Failures, and the number of retries.
     #[default]
     Failures,
-    /// Nothing.
-    Off,
 }
 
 /// How NATS is reached, and the names that are used there.
@@ -280,7 +276,6 @@ impl Default for Config {
                 partitions: 0,
                 adopt_partitions: false,
                 status: KeepStatus::default(),
-                cloud_events: false,
             },
             nats: NatsConfig {
                 url: Url::new("nats://localhost:4222"),

@@ -203,10 +203,7 @@ pub(crate) fn keys() -> Vec<Key> {
             "Whether the number is taken that is written down with the stream, whatever partitions says",
             |it| &mut it.redis.adopt_partitions,
         ),
-        key("redis.status", "What is written down of statuses: full, failures or off", |it| &mut it.redis.status),
-        key("redis.cloud_events", "Whether entries are also CloudEvents, for others who read the stream", |it| {
-            &mut it.redis.cloud_events
-        }),
+        key("redis.status", "The statuses that are stored: full or failures", |it| &mut it.redis.status),
         key("nats.url", "The server, or several separated by commas", |it| &mut it.nats.url).bytes(1, 4_096).secret(),
         key("nats.stream_name", "The stream", |it| &mut it.nats.stream_name).bytes(1, 255),
         key("nats.subjects", "The subjects of the stream: one, PREFIX.>", |it| &mut it.nats.subjects),
@@ -251,7 +248,7 @@ pub(crate) fn keys() -> Vec<Key> {
             "Whether the number is taken that is written down beside the stream, whatever partitions says",
             |it| &mut it.nats.adopt_partitions,
         ),
-        key("nats.status", "What is written down of statuses: full, failures or off", |it| &mut it.nats.status),
+        key("nats.status", "The statuses that are stored: full or failures", |it| &mut it.nats.status),
         key(
             "nats.confirm_acks",
             "Whether the server answers to each acknowledgement, which costs most of the rate, and not only to the last of a batch",

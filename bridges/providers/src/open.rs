@@ -84,7 +84,6 @@ fn redis(config: &Config) -> eventbroker_redis::Redis {
     let status = match redis.status {
         KeepStatus::Full => Status::Full,
         KeepStatus::Failures => Status::Failures,
-        KeepStatus::Off => Status::Off,
     };
     let provider = eventbroker_redis::Redis::new(url)
         .stream_name(&redis.stream_name)
@@ -99,8 +98,7 @@ fn redis(config: &Config) -> eventbroker_redis::Redis {
         .max_backlog(redis.max_backlog)
         .partitions(redis.partitions)
         .adopt_partitions(redis.adopt_partitions)
-        .status(status)
-        .cloud_events(redis.cloud_events);
+        .status(status);
     match &redis.tls_ca_file {
         Some(path) => provider.tls_ca_file(path),
         None => provider,
@@ -178,7 +176,6 @@ fn nats(config: &Config) -> Result<eventbroker_nats::Nats, OpenError> {
         .status(match nats.status {
             crate::config::KeepStatus::Full => eventbroker_nats::Status::Full,
             crate::config::KeepStatus::Failures => eventbroker_nats::Status::Failures,
-            crate::config::KeepStatus::Off => eventbroker_nats::Status::Off,
         })
         .confirm_acks(nats.confirm_acks);
     if let Some(user) = &nats.user {

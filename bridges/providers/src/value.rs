@@ -354,7 +354,7 @@ macro_rules! one_of {
 
 one_of!(ProviderKind: "memory" = Self::Memory, "redis" = Self::Redis, "nats" = Self::Nats, "database" = Self::Database);
 one_of!(Mode: "async" = Self::Async, "sync" = Self::Sync);
-one_of!(KeepStatus: "full" = Self::Full, "failures" = Self::Failures, "off" = Self::Off);
+one_of!(KeepStatus: "full" = Self::Full, "failures" = Self::Failures);
 one_of!(Confirm: "confirmed" = Self::Confirmed, "buffered" = Self::Buffered);
 one_of!(Storage: "file" = Self::File, "memory" = Self::Memory);
 

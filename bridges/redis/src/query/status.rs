@@ -6,11 +6,10 @@ use eventbroker::provider::BackendError;
 use eventbroker::{Event, Status};
 use redis::Value;
 
-use crate::scripts::{Layout, Located, READ_STATUSES, list, number, text};
-use crate::transport::Link;
+use crate::scripts::{Client, Located, READ_STATUSES, list, number, text};
 
 /// The events with their statuses.
-pub(super) fn with_statuses(layout: &Layout, link: &mut Link, found: Vec<Located>) -> Result<Vec<Event>, BackendError> {
+pub(super) fn with_statuses(client: &mut Client, found: Vec<Located>) -> Result<Vec<Event>, BackendError> {
     if found.is_empty() {
         return Ok(Vec::new());
     }
@@ -21,7 +20,7 @@ pub(super) fn with_statuses(layout: &Layout, link: &mut Link, found: Vec<Located
         let instance = event.instance_id().unwrap_or_default();
         arguments.extend([entry, event.event_type().as_str(), id, instance, number]);
     }
-    let answers = list(layout.run(link, &READ_STATUSES, &arguments)?)?;
+    let answers = list(client.run(&READ_STATUSES, &arguments)?)?;
     let mut events = Vec::with_capacity(found.len());
     for ((_, _, event), answer) in found.into_iter().zip(answers) {
         let mut answer = list(answer)?.into_iter();

@@ -3,9 +3,9 @@
 use eventbroker::provider::BackendError;
 use redis::Value;
 
+use super::client::Client;
 use super::entry::earliest;
 use super::value::{fixed, list, number, text};
-use crate::transport::Link;
 
 struct Group {
     name: String,
@@ -14,8 +14,8 @@ struct Group {
 }
 
 /// The consumer groups of a stream; none if there is no stream.
-fn groups(link: &mut Link, stream: &str) -> Result<Vec<Group>, BackendError> {
-    let reply: Value = match link.call(|it| redis::cmd("XINFO").arg("GROUPS").arg(stream).query(it)) {
+fn groups(client: &mut Client, stream: &str) -> Result<Vec<Group>, BackendError> {
+    let reply: Value = match client.query(redis::cmd("XINFO").arg("GROUPS").arg(stream)) {
         Err(error) if error.to_string().contains("no such key") => return Ok(Vec::new()),
         reply => reply?,
     };
@@ -36,18 +36,18 @@ fn groups(link: &mut Link, stream: &str) -> Result<Vec<Group>, BackendError> {
 }
 
 /// The last entry that a consumer group has read, if the group is there.
-pub(crate) fn last_delivered(link: &mut Link, stream: &str, xgroup: &str) -> Result<Option<String>, BackendError> {
-    Ok(groups(link, stream)?.into_iter().find(|group| group.name == xgroup).map(|group| group.last_delivered))
+pub(crate) fn last_delivered(client: &mut Client, stream: &str, xgroup: &str) -> Result<Option<String>, BackendError> {
+    Ok(groups(client, stream)?.into_iter().find(|group| group.name == xgroup).map(|group| group.last_delivered))
 }
 
 /// An entry before which every consumer group has acknowledged everything; nothing if there is no group.
-pub(crate) fn first_open(link: &mut Link, stream: &str) -> Result<Option<String>, BackendError> {
+pub(crate) fn first_open(client: &mut Client, stream: &str) -> Result<Option<String>, BackendError> {
     let mut first: Option<String> = None;
-    for Group { name, mut last_delivered, pending } in groups(link, stream)? {
+    for Group { name, mut last_delivered, pending } in groups(client, stream)? {
         if pending > 0 {
             let mut oldest = redis::cmd("XPENDING");
             oldest.arg(stream).arg(&name).arg("-").arg("+").arg(1);
-            let oldest: Value = link.call(|it| oldest.query(it))?;
+            let oldest: Value = client.query(&oldest)?;
             if let Some(oldest) = list(oldest)?.into_iter().next() {
                 let [entry, _, _, _] = fixed(oldest)?;
                 last_delivered = text(entry)?;
