@@ -221,7 +221,9 @@ impl Claimer {
         batch.asked = Instant::now();
         let found = reader.read_new(client, most, |reply| {
             size += reply.entries.iter().map(|entry| entry.event.len()).sum::<usize>();
-            damaged = self.take(&layout, batch, reply).err();
+            if let Err(error) = self.take(&layout, batch, reply) {
+                damaged = Some(error);
+            }
             damaged.is_none()
         })?;
         self.budget.spend(batch, found, size);

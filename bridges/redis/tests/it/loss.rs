@@ -56,7 +56,7 @@ fn slow(broker: &Broker, name: &str, gate: &Gate) -> Receiver<EventId> {
 
 /// Waits until the subscription holds 6 leases: two running handlers and a queue of four.
 fn wait_for_full_hands(broker: &Broker) {
-    wait_until("it has its hands full", || broker.stats().bridge.is_some_and(|bridge| bridge.leases == 6));
+    wait_until("the member holds six deliveries", || broker.stats().bridge.is_some_and(|bridge| bridge.leases == 6));
 }
 
 fn publish(broker: &Broker, count: usize) -> BTreeSet<EventId> {
@@ -92,7 +92,7 @@ fn rest(broker: &Broker, calls: &Receiver<EventId>) -> BTreeSet<EventId> {
     loop {
         let id = calls.recv_timeout(PATIENCE).expect("it is called");
         if id == last {
-            wait_until("no other one runs", || broker.stats().bridge.is_some_and(|bridge| bridge.leases == 0));
+            wait_until("no other delivery runs", || broker.stats().bridge.is_some_and(|bridge| bridge.leases == 0));
             came.extend(calls.try_iter());
             return came;
         }
@@ -268,7 +268,7 @@ fn deleted_entries_of_a_dead_member_are_no_longer_pending_and_counted() {
     ask::<u64>(&mut client, &["XTRIM", STREAM, "MAXLEN", "0"]);
     let broker = start(&redis(&server.url()));
     let calls = listen(&broker, SubscribeOptions::new("a.*").name("all"));
-    wait_until("they are not pending", || pending(&mut client) == redis::Value::Int(0));
+    wait_until("none is pending", || pending(&mut client) == redis::Value::Int(0));
     assert_lost(&broker, 3);
     let id = broker.publish(event("a.b")).expect("it is accepted").id;
     assert_eq!(calls.recv_timeout(PATIENCE), Ok(id));
