@@ -39,12 +39,9 @@ impl Member {
         self.name.lock().clone()
     }
 
-    /// Takes the name of an instance. False if another provider has it.
+    /// Takes the name of an instance. False if another provider has it, or if it is reserved.
     pub(crate) fn join(&self, client: &mut Client, lease_time: Duration, name: &str) -> Result<bool, BackendError> {
-        if RESERVED.contains(&name) {
-            return Err(BackendError::Refused(format!("the instance name {name:?} is reserved; choose another one")));
-        }
-        let is_ours = self.send_heartbeat(client, lease_time, name, &[])?;
+        let is_ours = !RESERVED.contains(&name) && self.send_heartbeat(client, lease_time, name, &[])?;
         if is_ours {
             name.clone_into(&mut self.name.lock());
         }

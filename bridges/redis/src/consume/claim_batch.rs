@@ -101,7 +101,7 @@ impl<'a> ClaimBatch<'a> {
         self.leases.push(if attempts > 0 { lease.tried(attempts, tried()) } else { lease });
     }
 
-    /// Releases the surplus and acknowledges what does not match. Returns whether there was a surplus.
+    /// Releases the surplus and acknowledges the entries that do not match. Returns whether there was a surplus.
     pub(super) fn put_aside(&mut self, client: &mut Client, xgroup: &str) -> Result<bool, BackendError> {
         let mut commands = redis::pipe();
         let surplus = mem::take(&mut self.surplus);

@@ -1,5 +1,5 @@
-//! Claiming for one subscription. A script claims what goes before new entries: released deliveries, expired leases of others, and
-//! deliveries whose claim got no reply. Plain commands read new entries ([`reader`](super::reader)). With partitions the script does both,
+//! Claiming for one subscription. A script claims the deliveries that go before new entries: released ones, expired leases of other
+//! members, and those of a claim without a reply. Plain commands read new entries ([`reader`](super::reader)). With partitions the script does both,
 //! because only a script sees in the same moment who owns the stream.
 
 use std::sync::Arc;
@@ -234,7 +234,7 @@ impl Claimer {
     /// Takes a reply, while the server works on the next one.
     fn take(&mut self, layout: &Layout, batch: &mut ClaimBatch<'_>, reply: BatchReply) -> Result<(), BackendError> {
         let xgroup = &self.subscription.xgroup;
-        // The next claim takes what is released from now on.
+        // The next claim takes deliveries that are released from now on.
         self.is_behind |= reply.has_rung;
         self.patterns.update(reply.record)?;
         batch.note_last(&layout.streams[0], reply.last);

@@ -57,7 +57,7 @@ impl RedisIngest {
         }
     }
 
-    /// Claims what is ready. Deliveries that were claimed before a failure are returned.
+    /// Claims for every subscription with room. Deliveries that were claimed before a failure are returned.
     fn claim(&mut self, demand: &[Demand], take_over: bool, lasts: &mut Lasts) -> Result<Vec<Lease>, BackendError> {
         let mut leases = Vec::new();
         let others_return = Instant::now() < self.others_return;

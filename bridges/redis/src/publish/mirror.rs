@@ -113,7 +113,7 @@ fn write(request: &mut Request, layout: &Layout, event: &Event) -> Appended {
     Appended { time: id_time(&id), id, stream, hash: content_hash(event) }
 }
 
-/// The reply to `EXEC`, which comes after so many others. Reads all replies, then fails with the first refusal.
+/// The reply to `EXEC`, which follows `others` replies. Reads all replies, then fails with the first refusal.
 fn transaction_reply(connection: &mut Connection, others: usize) -> RedisResult<Value> {
     let mut refused = None;
     for _ in 0..others {

@@ -1,4 +1,4 @@
-//! Statuses of events: a script derives them from the consumer groups and from what is stored of each event.
+//! Statuses of events: a script derives them from the consumer groups and the status hashes.
 
 use std::time::{Duration, SystemTime};
 

@@ -37,8 +37,8 @@ end
 local is_at_end = last == info['last-generated-id']
 if is_at_end or info.length == 0 or is_after(info['recorded-first-entry-id'], last) then
     local position, read = is_at_end and added or removed, group['entries-read']
-    -- Entries that were deleted through the bridge are no loss, nor those counted below. Redis 7.0 forgets what a group has read when it
-    -- is started again: only a server that ran at the last check is believed.
+    -- Entries that were deleted through the bridge are no loss, nor those counted below. A restart of Redis 7.0 resets the count of read
+    -- entries: only a server that ran at the last check is believed.
     if stored and stored.run == run and read then
         lost = lost + math.max(0, position - read - tonumber(redis.call('HGET', deleted, xgroup) or '0'))
     end

@@ -123,7 +123,7 @@ fn a_foreign_max_len_is_counted() {
     gate.open();
     let came = rest(&broker, &calls);
     let missing = sent.difference(&came).count() as u64;
-    assert!(missing > 0 && missing < removed, "{missing} of {removed}: what was in hand was handled");
+    assert!(missing > 0 && missing < removed, "{missing} of {removed}: the deliveries in hand were handled");
     assert_lost(&broker, missing);
     println!("a foreign MAXLEN: {removed} removed, {missing} lost, {:?} counted, {took:?} after", lost(&broker));
     assert!(took < SOON, "{took:?}");
@@ -334,7 +334,7 @@ fn a_server_that_forgets_everything_is_reported() {
         let missing = sent.difference(&came).count() as u64;
         println!("{name}: {missing} lost, {:?} counted, {took:?} after", lost(&broker));
         assert!(missing > 100);
-        assert_eq!(came.len() as u64, in_hand, "{name}: what was in hand was handled");
+        assert_eq!(came.len() as u64, in_hand, "{name}: the deliveries in hand were handled");
         a_cycle();
         let (counted, unknown) = lost(&broker);
         assert_eq!(unknown, 1, "{name}: it is counted once");
