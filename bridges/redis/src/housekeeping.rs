@@ -11,8 +11,8 @@ use eventbroker::provider::BackendError;
 
 use crate::publish::BacklogLimit;
 use crate::scripts::{
-    CHECK_BACKLOG, Client, PURGE_DEAD_LETTERS, REMOVE_CONSUMERS, REMOVE_SUBSCRIPTIONS, earliest, entries, first_open,
-    fixed, flag, latest, millis, number, since_epoch,
+    CHECK_BACKLOG, Client, Entry, PURGE_DEAD_LETTERS, REMOVE_CONSUMERS, REMOVE_SUBSCRIPTIONS, earliest, first_open,
+    flag, latest, millis, since_epoch,
 };
 use crate::settings::Redis;
 use crate::settle::StoredLetter;
@@ -24,7 +24,7 @@ const CLEAN_UP_EVERY: Duration = Duration::from_secs(10);
 /// The time between two measurements of the backlog, and between two polls for due retries, which are late by up to this time.
 const POLL_EVERY: Duration = Duration::from_secs(1);
 /// The most retries of one poll.
-const DUE: i64 = 100;
+const DUE: u64 = 100;
 /// A consumer that is idle for this many leases and holds nothing is removed.
 const REMOVE_AFTER: u32 = 10;
 /// The most entries, and dead letters, that one clean-up looks at.
@@ -71,7 +71,7 @@ impl Housekeeping {
         let idle = self.settings.lease_time.saturating_mul(REMOVE_AFTER);
         if now >= self.next_removal {
             self.next_removal = now + idle;
-            client.run(&REMOVE_CONSUMERS, &[millis(idle)])?;
+            client.run::<()>(&REMOVE_CONSUMERS, &[millis(idle)])?;
         }
         if now >= self.next_clean_up {
             self.next_clean_up = now + CLEAN_UP_EVERY.min(self.settings.idle_expiry);
@@ -92,9 +92,9 @@ impl Housekeeping {
         let due = DUE.to_string();
         let mut arguments = vec![flag(has_limit), &due];
         arguments.extend(xgroups.iter().map(|it| &**it));
-        let [backlog, done] = fixed(client.run(&CHECK_BACKLOG, &arguments)?)?;
-        self.backlog.measured(number(backlog)?.unsigned_abs());
-        if number(done)? >= DUE {
+        let (backlog, done): (u64, u64) = client.run(&CHECK_BACKLOG, &arguments)?;
+        self.backlog.measured(backlog);
+        if done >= DUE {
             // More may be due.
             self.next_poll = Instant::now();
         }
@@ -121,7 +121,7 @@ impl Housekeeping {
                 count_expired(client, "subscriptions", 1)?;
             }
             if is_gone || is_unused {
-                client.run(&REMOVE_SUBSCRIPTIONS, &[xgroup])?;
+                client.run::<()>(&REMOVE_SUBSCRIPTIONS, &[xgroup])?;
             }
         }
         Ok(())
@@ -148,7 +148,7 @@ impl Housekeeping {
             return Ok(());
         }
         tracing::warn!(dead_letters = arguments.len() - 1, ?retention, "dead letters past their retention are removed");
-        let purged = number(client.run(&PURGE_DEAD_LETTERS, &arguments)?)?;
+        let purged = client.run(&PURGE_DEAD_LETTERS, &arguments)?;
         count_expired(client, "dead_letters", purged)
     }
 
@@ -167,8 +167,8 @@ impl Housekeeping {
             if max_len > 0 && surplus > 0 {
                 let look = surplus.min(LOOK) + 1;
                 let range = ("-", "+", "COUNT", look);
-                let oldest = client.query(redis::cmd("XRANGE").arg(stream).arg(range))?;
-                if let Some((first_to_stay, _)) = entries(oldest)?.pop() {
+                let mut oldest: Vec<Entry> = client.query(redis::cmd("XRANGE").arg(stream).arg(range))?;
+                if let Some((first_to_stay, _)) = oldest.pop() {
                     before = latest(before, first_to_stay);
                 }
             }

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use eventbroker::provider::BackendError;
 use parking_lot::Mutex;
 
-use crate::scripts::{Client, SEND_HEARTBEAT, millis, number, since_epoch};
+use crate::scripts::{Client, SEND_HEARTBEAT, millis, since_epoch};
 
 /// A provider whose heartbeat is this many leases old is gone: its broadcast subscriptions are removed.
 const GONE_AFTER: u32 = 10;
@@ -71,7 +71,7 @@ impl Member {
         let (lease, kept) = (millis(lease_time), millis(lease_time.saturating_mul(GONE_AFTER)));
         let mut arguments = vec![name, &self.boot, &lease, &kept];
         arguments.extend(xgroups.iter().map(|it| &**it));
-        Ok(number(client.run(&SEND_HEARTBEAT, &arguments)?)? == 1)
+        client.run(&SEND_HEARTBEAT, &arguments)
     }
 
     /// Removes the heartbeat and the name. Otherwise they expire.

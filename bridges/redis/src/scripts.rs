@@ -12,18 +12,18 @@ mod value;
 
 use std::sync::OnceLock;
 
-use redis::{RedisResult, Value};
+use redis::{FromRedisValue, RedisResult};
 
 use crate::transport::Connection;
 
 pub(crate) use client::Client;
-pub(crate) use entry::{content_hash, earliest, entries, event_of, from_json, id_parts, latest, to_json};
+pub(crate) use entry::{Entry, content_hash, earliest, event_of, from_json, id_parts, latest, to_json};
 pub(crate) use group::{first_open, last_delivered};
 pub(crate) use id_time::{IdTime, TOLERANCE, id_time};
 pub(crate) use layout::{Layout, partitions_key};
 pub(crate) use locate::locate;
 pub(crate) use merge_scan::{Located, MergeScan, entries_at, merge};
-pub(crate) use value::{bytes, fixed, flag, list, millis, number, since_epoch, text, texts, unexpected};
+pub(crate) use value::{flag, millis, since_epoch};
 
 /// A script and, once it is loaded, its hash.
 #[derive(Debug)]
@@ -63,7 +63,12 @@ script!(CHECK_LOSSES, "read_figures", "compare_entries", "check_losses");
 script!(REMOVE_CONSUMERS, "read_figures", "remove_consumers");
 
 impl Script {
-    fn run(&self, connection: &mut Connection, keys: &[&str], arguments: &[impl AsRef<[u8]>]) -> RedisResult<Value> {
+    fn run<T: FromRedisValue>(
+        &self,
+        connection: &mut Connection,
+        keys: &[&str],
+        arguments: &[impl AsRef<[u8]>],
+    ) -> RedisResult<T> {
         let sha = match self.sha.get() {
             Some(sha) => sha.clone(),
             None => self.load(connection)?,
@@ -84,12 +89,12 @@ impl Script {
     }
 }
 
-fn evaluate(
+fn evaluate<T: FromRedisValue>(
     connection: &mut Connection,
     sha: &str,
     keys: &[&str],
     arguments: &[impl AsRef<[u8]>],
-) -> RedisResult<Value> {
+) -> RedisResult<T> {
     let mut command = redis::cmd("EVALSHA");
     command.arg(sha).arg(keys.len()).arg(keys);
     arguments.iter().for_each(|argument| _ = command.arg(argument.as_ref()));

@@ -13,7 +13,7 @@ use eventbroker::query::Order;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use crate::scripts::{self, Client, entries_at, fixed, flag, locate, number, since_epoch, text};
+use crate::scripts::{self, Client, entries_at, flag, locate, since_epoch};
 
 pub(crate) use held::{HeldDeliveries, HeldDelivery};
 pub(crate) use patterns::PatternHistory;
@@ -95,8 +95,8 @@ pub(crate) fn register(
     let record = serde_json::to_string(&subscription.record).unwrap_or_default();
     let mut arguments = vec![&*subscription.xgroup, &record, flag(may_change)];
     arguments.extend(start.iter().map(String::as_str));
-    let [is_known, pattern] = fixed(client.run(&scripts::REGISTER_SUBSCRIPTION, &arguments)?)?;
-    if number(is_known)? == 1 { Ok(None) } else { text(pattern).map(Some) }
+    let (is_made, known): (bool, String) = client.run(&scripts::REGISTER_SUBSCRIPTION, &arguments)?;
+    Ok((!is_made).then_some(known))
 }
 
 /// Makes a subscription known again, of which another client has removed a stream. It has read nothing of the new stream.

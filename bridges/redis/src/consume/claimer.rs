@@ -6,19 +6,21 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use eventbroker::provider::BackendError;
-use redis::Value;
 
 use super::batch_reply::{BatchReply, NewEntry};
 use super::claim_batch::{ClaimBatch, Claimed};
 use super::reader::Reader;
 use crate::partitions::{Ownership, Sharing};
-use crate::scripts::{CLAIM_DELIVERIES, Client, Layout, bytes, fixed, flag, list, millis, number, text, texts};
+use crate::scripts::{CLAIM_DELIVERIES, Client, Layout, flag, millis};
 use crate::subscriptions::{LocalSubscription, PatternHistory};
 
 /// The most reads in a row that find hardly any match.
 const READS: usize = 8;
 /// The least entries of a read, unless they are too large: most of them may not match.
 const LEAST: usize = 100;
+
+/// The fields of [`Claimed`], in order.
+type ClaimedFields = (usize, String, Vec<u8>, bool, u32, u32, Vec<u8>);
 
 /// Claims for one subscription.
 #[derive(Debug)]
@@ -184,21 +186,21 @@ impl Claimer {
         let mut arguments = vec![&**xgroup, &member, &count, &lease, flag(batch.take_over), earlier, read, owner];
         arguments.extend(rest.iter().map(String::as_str));
         batch.asked = Instant::now();
-        let [claimed, more, lasts] = fixed(client.run_on(&CLAIM_DELIVERIES, &keys, &arguments)?)?;
-        let more = number(more)?;
+        let (claimed, more, lasts): (Vec<ClaimedFields>, u64, Vec<String>) =
+            client.run_on(&CLAIM_DELIVERIES, &keys, &arguments)?;
         self.is_behind = more > 0;
         if more < 2 {
             (self.has_begun, self.is_unsure) = (true, false);
         }
         let (mut events, mut size) = (0, 0);
-        for it in list(claimed)? {
-            let claimed = parse_claimed(it)?;
+        for (number, entry, event, is_suspect, crashes, attempts, errors) in claimed {
+            let claimed = Claimed { number, entry, event, is_suspect, crashes, attempts, errors };
             (events, size) = (events + 1, size + claimed.event.len());
             batch.add(&self.sharing.held, xgroup, claimed);
         }
         self.budget.spend(batch, events, size);
         self.is_behind |= batch.put_aside(client, xgroup)?;
-        let mut lasts = texts(lasts)?.into_iter();
+        let mut lasts = lasts.into_iter();
         let bell = lasts.next().unwrap_or_default();
         if bell != self.bell {
             self.ownership.renew_soon();
@@ -255,19 +257,6 @@ impl Claimer {
         }
         Ok(())
     }
-}
-
-fn parse_claimed(value: Value) -> Result<Claimed, BackendError> {
-    let [stream, entry, event, is_suspect, crashes, attempts, errors] = fixed(value)?;
-    Ok(Claimed {
-        number: number(stream)?.try_into().unwrap_or(0),
-        entry: text(entry)?,
-        event: bytes(event)?,
-        is_suspect: number(is_suspect)? == 1,
-        crashes: number(crashes)?.try_into().unwrap_or(0),
-        attempts: number(attempts)?.try_into().unwrap_or(0),
-        errors: bytes(errors)?,
-    })
 }
 
 /// Whether the error is that a consumer group or its stream is not there.

@@ -96,8 +96,8 @@ impl RedisIngest {
             read.arg("COUNT").arg(1).arg("BLOCK").arg(block).arg("STREAMS");
             lasts.keys().for_each(|key| _ = read.arg(key));
             lasts.values().for_each(|last| _ = read.arg(last));
-            let found = self.client.wait(&read)?;
-            if found != Value::Nil {
+            let found: Option<Value> = self.client.wait(&read)?;
+            if found.is_some() {
                 return Ok(());
             }
         }

@@ -6,9 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use eventbroker::provider::BackendError;
-use redis::Value;
 
-use crate::scripts::{CHECK_LOSSES, Client, fixed, number, text};
+use crate::scripts::{CHECK_LOSSES, Client};
 use crate::subscriptions::{self, LocalSubscription, LocalSubscriptions};
 
 #[derive(Debug)]
@@ -57,12 +56,8 @@ impl LossCheck {
     fn check_stream(&mut self, client: &mut Client, of: &LocalSubscription, at: usize) -> Result<bool, BackendError> {
         let (stream, key) = (client.layout.streams[at - 1].clone(), (Arc::clone(&of.xgroup), at));
         let last = self.results.get(&key).map_or("", String::as_str);
-        let reply = client.run_on(&CHECK_LOSSES, &[&stream], &[&*of.xgroup, last])?;
-        if reply == Value::Nil {
-            return Ok(false);
-        }
-        let [result, lost, unknown] = fixed(reply)?;
-        let (lost, unknown) = (number(lost)?, number(unknown)?);
+        let found = client.run_on(&CHECK_LOSSES, &[&stream], &[&*of.xgroup, last])?;
+        let Some((result, lost, unknown)): Option<(String, i64, i64)> = found else { return Ok(false) };
         if lost > 0 || unknown > 0 {
             tracing::error!(
                 stream,
@@ -71,7 +66,7 @@ impl LossCheck {
                  or the server has evicted or lost them"
             );
         }
-        self.results.insert(key, text(result)?);
+        self.results.insert(key, result);
         Ok(true)
     }
 }

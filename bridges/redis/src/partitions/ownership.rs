@@ -10,7 +10,7 @@ use eventbroker::provider::BackendError;
 
 use super::assignment::{Changes, Holds};
 use crate::membership::Member;
-use crate::scripts::{Client, HOLD_PARTITIONS, fixed, flag, list, millis, number, text, texts};
+use crate::scripts::{Client, HOLD_PARTITIONS, flag, millis};
 use crate::subscriptions::HeldDeliveries;
 
 /// A partition that is still busy after it was drained for a lease, because of long retries for example, is claimed from again for this
@@ -52,12 +52,8 @@ impl Sharing {
         let (lease, waits) = (millis(self.lease_time), flag(part == Part::WaitsForOthers));
         let mut arguments = vec![xgroup, &self.member.boot, &lease, flag(part != Part::Leaves), waits];
         arguments.extend(changes.iter().map(String::as_str));
-        let [members, held] = fixed(client.run(&HOLD_PARTITIONS, &arguments)?)?;
-        let (mut held, mut owners) = (list(held)?.into_iter(), BTreeMap::new());
-        while let (Some(partition), Some(owner)) = (held.next(), held.next()) {
-            owners.insert(number(partition)?.try_into().unwrap_or(0), text(owner)?);
-        }
-        Ok(Holds { partitions: client.layout.streams.len(), members: texts(members)?, owners })
+        let (members, owners): (_, BTreeMap<_, _>) = client.run(&HOLD_PARTITIONS, &arguments)?;
+        Ok(Holds { partitions: client.layout.streams.len(), members, owners })
     }
 }
 

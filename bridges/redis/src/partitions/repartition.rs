@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::scripts::{COUNT_WAITING, Client, Layout, number, partitions_key};
+use crate::scripts::{COUNT_WAITING, Client, Layout, partitions_key};
 use crate::settings::{OpenError, Redis};
 use crate::transport::Link;
 
@@ -39,7 +39,7 @@ pub(crate) fn divide(client: &mut Client, name: &str, to: &Layout) -> Result<(),
     if !used.is_empty() {
         return refused(format!("{} instances use it, or did so less than ten leases ago", used.len().div_ceil(2)));
     }
-    let waiting = number(client.run(&COUNT_WAITING, &[""; 0])?)?;
+    let waiting: i64 = client.run(&COUNT_WAITING, &[""; 0])?;
     if waiting > 0 {
         return refused(format!("{waiting} deliveries wait"));
     }

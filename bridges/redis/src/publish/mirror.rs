@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use eventbroker::Event;
 use eventbroker::provider::{BackendError, BusyPoll, Mirror, SendOutcome};
-use redis::{RedisResult, Value};
+use redis::RedisResult;
 
 use super::store::{Publishing, store, wait_for_replicas};
-use crate::scripts::{Client, IdTime, Layout, TOLERANCE, bytes, content_hash, id_time, list, millis, unexpected};
+use crate::scripts::{Client, IdTime, Layout, TOLERANCE, content_hash, id_time, millis};
 use crate::transport::{Connection, Piece, Request, refusal};
 
 #[derive(Debug)]
@@ -79,16 +79,13 @@ impl RedisMirror {
     }
 
     /// Adds an index entry for each event whose entry is not near the time in its id.
-    fn index(&mut self, reply: Value, appended: &[Appended]) -> Result<(), BackendError> {
+    fn index(&mut self, entries: Vec<Vec<u8>>, appended: &[Appended]) -> Result<(), BackendError> {
         let kept = millis(self.publishing.settings.retention);
-        let mut entries = list(reply)?;
-        entries.truncate(appended.len());
         if entries.len() < appended.len() {
-            return Err(unexpected(&Value::Array(entries)));
+            return Err(self.client.unavailable("EXEC has returned too little"));
         }
         let mut index = redis::pipe();
         for (entry, Appended { id, time, stream, hash }) in entries.into_iter().zip(appended) {
-            let entry = bytes(entry)?;
             let millis_of_entry = entry.iter().take_while(|it| it.is_ascii_digit());
             let stored = Duration::from_millis(
                 millis_of_entry.fold(0_u64, |sum, it| sum.saturating_mul(10).saturating_add(u64::from(it - b'0'))),
@@ -114,7 +111,7 @@ fn write(request: &mut Request, layout: &Layout, event: &Event) -> Appended {
 }
 
 /// The reply to `EXEC`, which follows `others` replies. Reads all replies, then fails with the first refusal.
-fn transaction_reply(connection: &mut Connection, others: usize) -> RedisResult<Value> {
+fn transaction_reply(connection: &mut Connection, others: usize) -> RedisResult<Vec<Vec<u8>>> {
     let mut refused = None;
     for _ in 0..others {
         if let Piece::Refusal(line) = connection.piece()? {
@@ -122,7 +119,7 @@ fn transaction_reply(connection: &mut Connection, others: usize) -> RedisResult<
         }
     }
     let last = connection.value()?;
-    refused.map_or_else(|| last.extract_error(), Err)
+    refused.map_or_else(|| Ok(redis::from_redis_value(last.extract_error()?)?), Err)
 }
 
 impl Mirror for RedisMirror {

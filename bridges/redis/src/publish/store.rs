@@ -6,7 +6,7 @@ use eventbroker::Event;
 use eventbroker::provider::{BackendError, SendOutcome};
 
 use super::BacklogLimit;
-use crate::scripts::{Client, STORE_EVENTS, TOLERANCE, bytes, content_hash, flag, id_time, list, millis};
+use crate::scripts::{Client, STORE_EVENTS, TOLERANCE, content_hash, flag, id_time, millis};
 use crate::settings::Redis;
 
 /// The parts of a provider that publishing uses.
@@ -47,8 +47,8 @@ pub(crate) fn store(it: &Publishing, client: &mut Client, batch: &[Event]) -> Re
         ]);
     }
     let mut outcomes = Vec::with_capacity(batch.len());
-    for (answer, hash) in list(client.run(&STORE_EVENTS, &arguments)?)?.into_iter().zip(&hashes) {
-        let answer = bytes(answer)?;
+    let answers: Vec<Vec<u8>> = client.run(&STORE_EVENTS, &arguments)?;
+    for (answer, hash) in answers.into_iter().zip(&hashes) {
         outcomes.push(match answer.strip_prefix(b"=") {
             None if answer == b"!" => SendOutcome::Full { max_backlog: it.backlog.max },
             Some(known) if known == hash => SendOutcome::Known,

@@ -6,8 +6,9 @@ use std::time::SystemTime;
 use eventbroker::provider::BackendError;
 use eventbroker::stats::SubscriptionLag;
 use eventbroker::{Event, Pattern};
+use redis::streams::{StreamPendingCountReply, StreamPendingId};
 
-use crate::scripts::{Client, entries, event_of, fixed, last_delivered, list, text};
+use crate::scripts::{Client, Entry, event_of, last_delivered};
 use crate::subscriptions::SubscriptionRecord;
 
 /// The most unread, and pending, entries that are counted. Beyond it the lag is an estimate.
@@ -35,7 +36,7 @@ pub(super) fn lag(
         for _ in 0..COUNTED / STEP {
             let mut range = redis::cmd("XRANGE");
             range.arg(&stream).arg(&from).arg("+").arg("COUNT").arg(STEP);
-            let found = entries(client.query(&range)?)?;
+            let found: Vec<Entry> = client.query(&range)?;
             let events = found.iter().filter_map(|(_, fields)| event_of(fields).ok());
             for event in events.filter(|event| number == 0 || pattern.matches(event.event_type().as_str())) {
                 lag.ready += 1;
@@ -48,16 +49,15 @@ pub(super) fn lag(
         }
         let mut pending = redis::cmd("XPENDING");
         pending.arg(&stream).arg(xgroup).arg("-").arg("+").arg(COUNTED);
-        for it in list(client.query(&pending)?)? {
-            let [entry, holder, _, _] = fixed(it)?;
-            if text(holder)? != "released" {
+        let pending: StreamPendingCountReply = client.query(&pending)?;
+        for StreamPendingId { id: entry, consumer, .. } in pending.ids {
+            if consumer != "released" {
                 lag.leased += 1;
                 continue;
             }
             lag.ready += 1;
-            let entry = text(entry)?;
-            let found = client.query(redis::cmd("XRANGE").arg(&stream).arg(&entry).arg(&entry))?;
-            entries(found)?.iter().filter_map(|(_, fields)| event_of(fields).ok()).for_each(|event| note(&event));
+            let found: Vec<Entry> = client.query(redis::cmd("XRANGE").arg(&stream).arg(&entry).arg(&entry))?;
+            found.iter().filter_map(|(_, fields)| event_of(fields).ok()).for_each(|event| note(&event));
         }
     }
     lag.oldest_ready = oldest;

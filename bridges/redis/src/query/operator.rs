@@ -1,6 +1,5 @@
 //! The requests of operators: dead letters, replays, statistics, and streams of events.
 
-use std::fmt;
 use std::mem;
 use std::sync::Arc;
 
@@ -10,13 +9,13 @@ use eventbroker::query::Order;
 use eventbroker::stats::BackEndStats;
 use eventbroker::{Event, EventId, Pattern, StartPosition, Status};
 use parking_lot::Mutex;
-use redis::Value;
+use redis::FromRedisValue;
 
 use super::lag::lag;
 use super::tail::RedisTail;
 use crate::scripts::{
     Client, Layout, MergeScan, PURGE_DEAD_LETTERS, REDELIVER, REPLAY_EVENTS, Script, earliest, entries_at, flag,
-    from_json, last_delivered, locate, number, texts, to_json,
+    from_json, last_delivered, locate, to_json,
 };
 use crate::settings::Redis;
 use crate::settle::{StoredLetter, from_stored};
@@ -26,6 +25,7 @@ use crate::transport::Server;
 /// Dead letters of one read.
 const STEP: usize = 500;
 
+#[derive(Debug)]
 pub(crate) struct RedisOperator {
     settings: Arc<Redis>,
     layout: Arc<Layout>,
@@ -59,7 +59,7 @@ impl RedisOperator {
     }
 
     /// Runs a script on dead letters of this group.
-    fn run_on_letters(&self, script: &Script, dead_letters: &[u64]) -> Result<Value, BackendError> {
+    fn run_on_letters<T: FromRedisValue>(&self, script: &Script, dead_letters: &[u64]) -> Result<T, BackendError> {
         let mut arguments = vec![self.settings.consumer_group.clone()];
         arguments.extend(dead_letters.iter().map(u64::to_string));
         self.client.lock().run(script, &arguments)
@@ -113,13 +113,11 @@ impl Operator for RedisOperator {
     }
 
     fn requeue(&self, dead_letters: &[u64]) -> Result<Vec<u64>, BackendError> {
-        let done = texts(self.run_on_letters(&REDELIVER, dead_letters)?)?;
-        Ok(done.iter().filter_map(|number| number.parse().ok()).collect())
+        self.run_on_letters(&REDELIVER, dead_letters)
     }
 
     fn purge(&self, dead_letters: &[u64]) -> Result<u64, BackendError> {
-        let purged = number(self.run_on_letters(&PURGE_DEAD_LETTERS, dead_letters)?)?;
-        Ok(purged.try_into().unwrap_or(0))
+        self.run_on_letters(&PURGE_DEAD_LETTERS, dead_letters)
     }
 
     fn replay(&self, replay: &Replay, dry_run: bool) -> Result<Replayed, BackendError> {
@@ -161,7 +159,7 @@ impl Operator for RedisOperator {
                 let (id, json) = (event.id().to_string(), to_json(&event));
                 let keys = [&*layout.prefix, &layout.streams[at - 1]];
                 let arguments = [&**group, &xgroup, flag(dry_run), &entry, &id, &json];
-                if number(client.run_on(&REPLAY_EVENTS, &keys, &arguments)?)? > 0 {
+                if client.run_on(&REPLAY_EVENTS, &keys, &arguments)? {
                     (done, last_id) = (done + 1, Some(event.id().clone()));
                     if done == replay.limit {
                         break;
@@ -199,11 +197,5 @@ impl Operator for RedisOperator {
 
     fn tail(&self, pattern: &Pattern, start: &StartPosition) -> Result<Box<dyn Tail>, BackendError> {
         Ok(Box::new(RedisTail::new(Client::new(&self.server, &self.layout), pattern, start)?))
-    }
-}
-
-impl fmt::Debug for RedisOperator {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("RedisOperator").field(&self.layout).finish()
     }
 }

@@ -1,7 +1,6 @@
 //! The event store. The stream is the store: an event is found by the time in its id. A listing scans the streams, at most [`SCAN`] entries
 //! at a time.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -14,12 +13,13 @@ use parking_lot::Mutex;
 use super::status::with_statuses;
 use crate::publish::{Publishing, store};
 use crate::scripts::{
-    Client, DELETE_ENTRY, MergeScan, RECORD_OUTCOME, TOLERANCE, first_open, locate, millis, number, since_epoch,
+    Client, DELETE_ENTRY, MergeScan, RECORD_OUTCOME, TOLERANCE, first_open, locate, millis, since_epoch,
 };
 
 /// The most entries that one listing scans. Its cursor continues behind them.
 const SCAN: usize = 10_000;
 
+#[derive(Debug)]
 pub(crate) struct RedisStore {
     publishing: Publishing,
     client: Mutex<Client>,
@@ -28,12 +28,6 @@ pub(crate) struct RedisStore {
 impl RedisStore {
     pub(crate) fn new(publishing: Publishing, client: Client) -> Self {
         Self { publishing, client: Mutex::new(client) }
-    }
-}
-
-impl fmt::Debug for RedisStore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("RedisStore").field(&self.publishing.settings).finish()
     }
 }
 
@@ -98,7 +92,7 @@ impl EventStore for RedisStore {
             let (id, status) = (change.id.to_string(), change.status.as_str().to_owned());
             arguments.extend([id, status, error, change.retry_count.to_string()]);
         }
-        self.client.lock().run(&RECORD_OUTCOME, &arguments).map(drop)
+        self.client.lock().run(&RECORD_OUTCOME, &arguments)
     }
 
     fn delete(&self, id: &EventId) -> Result<bool, BackendError> {
@@ -106,7 +100,7 @@ impl EventStore for RedisStore {
         let Some((at, entry, _)) = locate(&mut client, id)? else { return Ok(false) };
         let layout = Arc::clone(&client.layout);
         let keys = [&*layout.prefix, &layout.streams[at - 1]];
-        Ok(number(client.run_on(&DELETE_ENTRY, &keys, &[entry, id.to_string()])?)? > 0)
+        client.run_on(&DELETE_ENTRY, &keys, &[entry, id.to_string()])
     }
 
     /// Open events are counted among the first [`SCAN`] entries that a subscription has not acknowledged.

@@ -1,16 +1,14 @@
 //! A stream of events as they arrive: a cursor in each stream, and a connection of its own.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use eventbroker::provider::{BackendError, Tail};
 use eventbroker::query::Order;
 use eventbroker::{Event, Pattern, StartPosition};
-use redis::Value;
 
 use super::status::with_statuses;
-use crate::scripts::{Client, entries, entries_at, event_of, fixed, list, locate, merge, since_epoch, text};
+use crate::scripts::{Client, Entry, entries_at, event_of, locate, merge, since_epoch};
 
 /// The most time for one wait at the server, which is less than a call may take.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
@@ -34,8 +32,8 @@ impl RedisTail {
                 for (read, stream) in read.iter_mut().zip(&layout.streams) {
                     let mut newest = redis::cmd("XREVRANGE");
                     newest.arg(stream).arg("+").arg("-").arg("COUNT").arg(1);
-                    let newest: Value = client.query(&newest)?;
-                    entries(newest)?.pop().into_iter().for_each(|(entry, _)| *read = entry);
+                    let newest: Vec<Entry> = client.query(&newest)?;
+                    newest.into_iter().for_each(|(entry, _)| *read = entry);
                 }
                 read
             }
@@ -65,13 +63,11 @@ impl Tail for RedisTail {
                 read.arg("BLOCK").arg(left.as_millis().max(1) as u64);
             }
             read.arg("STREAMS").arg(&layout.streams).arg(&self.read);
-            let reply = self.client.wait(&read)?;
-            let mut arrived = vec![VecDeque::new(); layout.streams.len()];
-            for stream in list(reply)? {
-                let [key, read] = fixed(stream)?;
-                let key = text(key)?;
+            let reply: Option<Vec<(String, Vec<Entry>)>> = self.client.wait(&read)?;
+            let mut arrived = vec![Vec::new(); layout.streams.len()];
+            for (key, entries) in reply.unwrap_or_default() {
                 let index = layout.streams.iter().position(|it| *it == key).unwrap_or(0);
-                arrived[index] = entries(read)?.into();
+                arrived[index] = entries;
             }
             let mut found = Vec::new();
             for (number, (entry, fields)) in merge(arrived, Order::OldestFirst, max) {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use eventbroker::provider::BackendError;
-use redis::{Cmd, FromRedisValue, Pipeline, RedisResult, Value};
+use redis::{Cmd, FromRedisValue, Pipeline, RedisResult};
 
 use super::{Layout, Script};
 use crate::transport::{Connection, Link, Server};
@@ -25,7 +25,7 @@ impl Client {
     }
 
     /// See [`Link::wait`].
-    pub(crate) fn wait(&mut self, command: &Cmd) -> Result<Value, BackendError> {
+    pub(crate) fn wait<T: FromRedisValue>(&mut self, command: &Cmd) -> Result<Option<T>, BackendError> {
         self.link.wait(|connection| command.query(connection))
     }
 
@@ -39,18 +39,22 @@ impl Client {
     }
 
     /// Runs a script on the prefix and all streams.
-    pub(crate) fn run(&mut self, script: &Script, arguments: &[impl AsRef<[u8]>]) -> Result<Value, BackendError> {
+    pub(crate) fn run<T: FromRedisValue>(
+        &mut self,
+        script: &Script,
+        arguments: &[impl AsRef<[u8]>],
+    ) -> Result<T, BackendError> {
         let layout = Arc::clone(&self.layout);
         let keys: Vec<&str> = [&layout.prefix].into_iter().chain(&layout.streams).map(String::as_str).collect();
         self.run_on(script, &keys, arguments)
     }
 
-    pub(crate) fn run_on(
+    pub(crate) fn run_on<T: FromRedisValue>(
         &mut self,
         script: &Script,
         keys: &[&str],
         arguments: &[impl AsRef<[u8]>],
-    ) -> Result<Value, BackendError> {
+    ) -> Result<T, BackendError> {
         self.link.call(|connection| script.run(connection, keys, arguments))
     }
 

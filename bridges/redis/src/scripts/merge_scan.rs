@@ -9,7 +9,7 @@ use eventbroker::provider::BackendError;
 use eventbroker::query::Order;
 
 use super::client::Client;
-use super::entry::{Fields, entries, event_of, id_parts};
+use super::entry::{Entry, event_of, id_parts};
 use super::layout::Layout;
 
 /// Entries of one step.
@@ -70,8 +70,8 @@ impl MergeScan {
                 Order::OldestFirst => ("XRANGE", from, to),
                 Order::NewestFirst => ("XREVRANGE", to, from),
             };
-            let reply = client.query(redis::cmd(verb).arg(stream).arg(first).arg(second).arg("COUNT").arg(STEP))?;
-            let page = VecDeque::from(entries(reply)?);
+            let page: Vec<Entry> =
+                client.query(redis::cmd(verb).arg(stream).arg(first).arg(second).arg("COUNT").arg(STEP))?;
             more |= page.len() == STEP;
             found.push(page);
         }
@@ -102,8 +102,7 @@ pub(crate) fn entries_at(
     };
     let (layout, mut found) = (Arc::clone(&client.layout), Vec::new());
     for stream in &layout.streams {
-        let reply = client.query(redis::cmd(verb).arg(stream).arg(millis).arg(millis))?;
-        found.push(VecDeque::from(entries(reply)?));
+        found.push(client.query(redis::cmd(verb).arg(stream).arg(millis).arg(millis))?);
     }
     let mut places = vec![before; layout.streams.len()];
     for (of, (id, _)) in merge(found, order, usize::MAX) {
@@ -116,12 +115,10 @@ pub(crate) fn entries_at(
     Ok(places)
 }
 
-/// An entry's id and fields.
-type Entry = (String, Fields);
-
 /// Merges entries of several streams: the first `most` of them, with the numbers of their streams.
-pub(crate) fn merge(mut streams: Vec<VecDeque<Entry>>, order: Order, most: usize) -> Vec<(usize, Entry)> {
-    let mut merged = Vec::new();
+pub(crate) fn merge(streams: Vec<Vec<Entry>>, order: Order, most: usize) -> Vec<(usize, Entry)> {
+    let (mut streams, mut merged): (Vec<VecDeque<Entry>>, _) =
+        (streams.into_iter().map(Into::into).collect(), Vec::new());
     while merged.len() < most {
         let heads = streams.iter().enumerate().filter_map(|(index, stream)| Some((sort_key(stream.front()?), index)));
         let next = match order {

@@ -7,9 +7,7 @@ use jiff::Timestamp;
 use redis::Pipeline;
 
 use super::stored::{StoredLetter, StoredRetry, to_stored};
-use crate::scripts::{
-    ADD_DEAD_LETTER, Client, DEFER_RETRY, Layout, entries, flag, millis, number, since_epoch, to_json,
-};
+use crate::scripts::{ADD_DEAD_LETTER, Client, DEFER_RETRY, Entry, Layout, flag, millis, since_epoch, to_json};
 use crate::settings::{Redis, Status};
 use crate::subscriptions::HeldDelivery;
 
@@ -19,8 +17,8 @@ fn requeues(client: &mut Client, held: &HeldDelivery) -> Result<u32, BackendErro
         return Ok(0);
     }
     let (stream, entry) = (client.layout.delivery_stream(&held.xgroup, 0), &held.entry);
-    let found = client.query(redis::cmd("XRANGE").arg(stream).arg(entry).arg(entry))?;
-    let fields = entries(found)?.pop().map(|(_, fields)| fields).unwrap_or_default();
+    let mut found: Vec<Entry> = client.query(redis::cmd("XRANGE").arg(stream).arg(entry).arg(entry))?;
+    let fields = found.pop().map(|(_, fields)| fields).unwrap_or_default();
     let requeues = fields.iter().find(|(name, _)| name == "requeues");
     Ok(requeues.and_then(|(_, text)| String::from_utf8_lossy(text).parse().ok()).unwrap_or(0))
 }
@@ -86,7 +84,7 @@ pub(super) fn add_dead_letter(
     let (kept, retries) = (millis(settings.retention), attempts.saturating_sub(1).to_string());
     let removed = flag(held.is_removed);
     let arguments = [member, &held.xgroup, &stream, &held.entry, group, &id, error, &kept, &letter, &retries, removed];
-    Ok(number(client.run(&ADD_DEAD_LETTER, &arguments)?)? == 1)
+    client.run(&ADD_DEAD_LETTER, &arguments)
 }
 
 /// Stores the retry of a delivery that failed. False if another member holds the delivery.
@@ -114,5 +112,5 @@ pub(super) fn defer_retry(
     let delay = millis(delay.saturating_add(Duration::from_nanos(999_999)));
     let (retries, removed) = (attempts.saturating_sub(1).to_string(), flag(held.is_removed));
     let arguments = [member, &held.xgroup, &stream, &held.entry, &id, &delay, &retry, &kept, &retries, removed];
-    Ok(number(client.run(&DEFER_RETRY, &arguments)?)? == 1)
+    client.run(&DEFER_RETRY, &arguments)
 }

@@ -9,9 +9,7 @@ use eventbroker::{Pattern, Scope};
 
 use super::outcome::{add_dead_letter, defer_retry, record_done};
 use crate::partitions::Sharing;
-use crate::scripts::{
-    Client, EXTEND_LEASES, MARK_SUSPECT, RELEASE_HELD, REMOVE_SUBSCRIPTIONS, fixed, flag, list, number, text, texts,
-};
+use crate::scripts::{Client, EXTEND_LEASES, MARK_SUSPECT, RELEASE_HELD, REMOVE_SUBSCRIPTIONS, flag};
 use crate::settings::Redis;
 use crate::subscriptions::{
     HeldDelivery, LocalSubscription, LocalSubscriptions, SubscriptionRecord, register, start_entries, xgroup_name,
@@ -101,7 +99,7 @@ impl Settler for RedisSettler {
     fn unregister(&mut self, name: &str) -> Result<(), BackendError> {
         let Some(subscription) = self.local.get(name) else { return Ok(()) };
         if !subscription.record.owner.is_empty() {
-            self.client.run(&REMOVE_SUBSCRIPTIONS, &[&*subscription.xgroup])?;
+            self.client.run::<()>(&REMOVE_SUBSCRIPTIONS, &[&*subscription.xgroup])?;
         }
         self.local.remove(name);
         self.leave_partitions(&subscription.xgroup)
@@ -110,7 +108,7 @@ impl Settler for RedisSettler {
     fn remove(&mut self, name: &str) -> Result<bool, BackendError> {
         let group = &self.settings.consumer_group;
         let xgroups = [String::new(), self.sharing.member.name()].map(|owner| xgroup_name(group, name, &owner));
-        Ok(number(self.client.run(&REMOVE_SUBSCRIPTIONS, &xgroups)?)? > 0)
+        Ok(self.client.run::<u64>(&REMOVE_SUBSCRIPTIONS, &xgroups)? > 0)
     }
 
     fn settle(&mut self, settlements: &[Settlement]) -> Result<Vec<LeaseToken>, BackendError> {
@@ -163,9 +161,8 @@ impl Settler for RedisSettler {
         if !tokens.is_empty() {
             // Before they can be claimed.
             self.sharing.held.note_released(xgroups);
-            for index in list(self.client.run(&RELEASE_HELD, &released)?)? {
-                lost.extend(tokens.get(number(index)? as usize));
-            }
+            let others: Vec<usize> = self.client.run(&RELEASE_HELD, &released)?;
+            lost.extend(others.into_iter().filter_map(|index| tokens.get(index)));
         }
         self.sharing.held.remove_all(settlements.iter().map(|it| it.token));
         Ok(lost)
@@ -178,7 +175,7 @@ impl Settler for RedisSettler {
         }
         let (member, stream) = (self.sharing.member.name(), self.stream_of(&held));
         let arguments = [&*member, &held.xgroup, &stream, &held.entry, flag(begun)];
-        let is_held = number(self.client.run(&MARK_SUSPECT, &arguments)?)? == 1;
+        let is_held = self.client.run(&MARK_SUSPECT, &arguments)?;
         if is_held && !begun {
             self.sharing.held.clear_suspect(token);
         }
@@ -212,10 +209,8 @@ impl Settler for RedisSettler {
             for some in held.chunks(EXTEND) {
                 let mut arguments = vec![&*member, &xgroup, &life_key, &last_life];
                 arguments.extend(some.iter().map(|(_, entry)| entry.as_str()));
-                let reply = self.client.run_on(&EXTEND_LEASES, &[&stream], &arguments)?;
-                let [others, removed, life] = fixed(reply)?;
-                let (others, removed) = (texts(others)?, texts(removed)?);
-                self.lives.insert(main.clone(), text(life)?);
+                let (others, removed, life) = self.client.run_on(&EXTEND_LEASES, &[&stream], &arguments)?;
+                self.lives.insert(main.clone(), life);
                 let among = |entries: Vec<String>| {
                     some.iter().filter(move |(_, entry)| entries.contains(entry)).map(|(token, _)| *token)
                 };
@@ -234,7 +229,7 @@ impl Drop for RedisSettler {
         let own: Vec<&str> = all.iter().filter(|it| !it.record.owner.is_empty()).map(|it| &*it.xgroup).collect();
         let left = (|| {
             if !own.is_empty() {
-                self.client.run(&REMOVE_SUBSCRIPTIONS, &own)?;
+                self.client.run::<()>(&REMOVE_SUBSCRIPTIONS, &own)?;
             }
             for it in &all {
                 self.leave_partitions(&it.xgroup)?;

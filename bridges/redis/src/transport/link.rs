@@ -119,13 +119,13 @@ impl Link {
         result.map_err(|error| server.unavailable(describe(&error)))
     }
 
-    /// Sends a blocking request. Returns nil if its stream is removed meanwhile.
-    pub(crate) fn wait(
+    /// Sends a blocking request. Returns nothing if its stream is removed meanwhile.
+    pub(crate) fn wait<T>(
         &mut self,
-        work: impl FnOnce(&mut Connection) -> RedisResult<Value>,
-    ) -> Result<Value, BackendError> {
+        work: impl FnOnce(&mut Connection) -> RedisResult<Option<T>>,
+    ) -> Result<Option<T>, BackendError> {
         self.call(|connection| match work(connection) {
-            Err(error) if error.code() == Some("UNBLOCKED") => Ok(Value::Nil),
+            Err(error) if error.code() == Some("UNBLOCKED") => Ok(None),
             reply => reply,
         })
     }
