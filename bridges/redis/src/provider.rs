@@ -54,7 +54,7 @@ fn assemble(settings: &Redis, server: &Arc<Server>) -> Provider {
     let (settings, layout) = (Arc::new(settings.clone()), Arc::new(Layout::new(settings)));
     let client = || Client::new(server, &layout);
     let (local, held) = (Arc::new(LocalSubscriptions::default()), Arc::default());
-    let sharing = Sharing { member: Arc::new(Member::new()), held, lease_time: settings.lease_time };
+    let sharing = Sharing { member: Arc::new(Member::new(settings.lease_time)), held };
     let backlog = Arc::new(BacklogLimit::new(settings.max_backlog));
     let publishing = Publishing { settings: Arc::clone(&settings), backlog: Arc::clone(&backlog) };
     let operator = RedisOperator::new(settings.clone(), layout.clone(), local.clone(), server.clone());

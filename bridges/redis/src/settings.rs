@@ -94,92 +94,6 @@ impl Redis {
         self
     }
 
-    /// The lease of a delivery. Default 30 s; at least 100 ms.
-    ///
-    /// A member extends its leases each third of this time. The deliveries of a member that died are handled by another one after this
-    /// time. A retry whose delay is longer waits at the server, for any member, and comes up to a second late; not if its event has a
-    /// key or its subscription is [ordered](eventbroker::SubscribeOptions::ordered).
-    pub fn lease_time(mut self, time: Duration) -> Self {
-        self.lease_time = time;
-        self
-    }
-
-    /// The time in which the same event is recognized as a duplicate, at least; at most twice as long. Default 60 s; at least 1 s.
-    pub fn dedupe_window(mut self, window: Duration) -> Self {
-        self.dedupe_window = window;
-        self
-    }
-
-    /// The time for which handled entries and stored statuses are kept. Default 7 days; at least 1 s.
-    ///
-    /// An entry that a subscription has not acknowledged stays, whatever its age.
-    pub fn retention(mut self, time: Duration) -> Self {
-        self.retention = time;
-        self
-    }
-
-    /// The number of handled entries that are kept; 0 is no limit. Default 10,000.
-    ///
-    /// Entries that a subscription has not acknowledged stay, whatever their number.
-    pub fn max_len(mut self, entries: u64) -> Self {
-        self.max_len = entries;
-        self
-    }
-
-    /// The time after which a subscription that no instance serves is removed. Default 7 days; at least 1 s and the lease time.
-    ///
-    /// Its backlog is removed with it. The removal is logged and counted.
-    pub fn idle_expiry(mut self, time: Duration) -> Self {
-        self.idle_expiry = time;
-        self
-    }
-
-    /// The number of replicas that must have an event before it counts as accepted. Default 0; at most 100.
-    ///
-    /// Such an event survives a failover to one of them. Until enough replicas have it, a publish waits, and its outcome is unknown at
-    /// last.
-    pub fn min_replicas(mut self, replicas: u32) -> Self {
-        self.min_replicas = replicas;
-        self
-    }
-
-    /// The time that [`min_replicas`](Self::min_replicas) have to receive a batch before it is sent again. Default 1 s; 1 ms to 5 s.
-    pub fn replica_timeout(mut self, time: Duration) -> Self {
-        self.replica_timeout = time;
-        self
-    }
-
-    /// The number of streams that share the events, by [key](eventbroker::Event::key) or, without a key, by id. Default 0; at most 64.
-    ///
-    /// Each partition has one owner per subscription, so the events of a key are in order across instances. Members that come and go
-    /// rebalance the partitions. 0 is the one stream of ResolveSpec, for which members compete. The number is stored with the stream:
-    /// another number is an error until the stream is [repartitioned](Self::repartition).
-    pub fn partitions(mut self, partitions: u32) -> Self {
-        self.partitions = partitions;
-        self
-    }
-
-    /// Whether the number of partitions that is stored with the stream overrides the setting: for tools. Default false.
-    pub fn adopt_partitions(mut self, adopt: bool) -> Self {
-        self.adopt_partitions = adopt;
-        self
-    }
-
-    /// The backlog of a subscription at which publishes are refused as full; 0 is no limit. Default 1,000,000.
-    ///
-    /// The backlog has the unread and the pending entries, the redeliveries and the deferred retries. It is measured once a second.
-    /// Entries that the pattern does not match count until a member has read them.
-    pub fn max_backlog(mut self, entries: u64) -> Self {
-        self.max_backlog = entries;
-        self
-    }
-
-    /// The statuses that the server stores. Default [`Failures`](Status::Failures).
-    pub fn status(mut self, status: Status) -> Self {
-        self.status = status;
-        self
-    }
-
     /// Checks the bounds of every setting.
     pub(crate) fn check(&self) -> Result<(), OpenError> {
         let least = [
@@ -212,6 +126,63 @@ impl Redis {
         }
         Ok(())
     }
+}
+
+/// Defines setters.
+macro_rules! setters {
+    ($($(#[$doc:meta])* $name:ident: $type:ty;)*) => {
+        impl Redis {
+            $($(#[$doc])* pub fn $name(mut self, value: $type) -> Self {
+                self.$name = value;
+                self
+            })*
+        }
+    };
+}
+
+setters! {
+    /// The lease of a delivery. Default 30 s; at least 100 ms.
+    ///
+    /// A member extends its leases each third of this time. The deliveries of a member that died are handled by another one after this
+    /// time. A retry whose delay is longer waits at the server, for any member, and comes up to a second late; not if its event has a
+    /// key or its subscription is [ordered](eventbroker::SubscribeOptions::ordered).
+    lease_time: Duration;
+    /// The time in which the same event is recognized as a duplicate, at least; at most twice as long. Default 60 s; at least 1 s.
+    dedupe_window: Duration;
+    /// The time for which handled entries and stored statuses are kept. Default 7 days; at least 1 s.
+    ///
+    /// An entry that a subscription has not acknowledged stays, whatever its age.
+    retention: Duration;
+    /// The number of handled entries that are kept; 0 is no limit. Default 10,000.
+    ///
+    /// Entries that a subscription has not acknowledged stay, whatever their number.
+    max_len: u64;
+    /// The time after which a subscription that no instance serves is removed. Default 7 days; at least 1 s and the lease time.
+    ///
+    /// Its backlog is removed with it. The removal is logged and counted.
+    idle_expiry: Duration;
+    /// The number of replicas that must have an event before it counts as accepted. Default 0; at most 100.
+    ///
+    /// Such an event survives a failover to one of them. Until enough replicas have it, a publish waits, and its outcome is unknown at
+    /// last.
+    min_replicas: u32;
+    /// The time that [`min_replicas`](Self::min_replicas) have to receive a batch before it is sent again. Default 1 s; 1 ms to 5 s.
+    replica_timeout: Duration;
+    /// The number of streams that share the events, by [key](eventbroker::Event::key) or, without a key, by id. Default 0; at most 64.
+    ///
+    /// Each partition has one owner per subscription, so the events of a key are in order across instances. Members that come and go
+    /// rebalance the partitions. 0 is the one stream of ResolveSpec, for which members compete. The number is stored with the stream:
+    /// another number is an error until the stream is [repartitioned](Self::repartition).
+    partitions: u32;
+    /// Whether the number of partitions that is stored with the stream overrides the setting: for tools. Default false.
+    adopt_partitions: bool;
+    /// The backlog of a subscription at which publishes are refused as full; 0 is no limit. Default 1,000,000.
+    ///
+    /// The backlog has the unread and the pending entries, the redeliveries and the deferred retries. It is measured once a second.
+    /// Entries that the pattern does not match count until a member has read them.
+    max_backlog: u64;
+    /// The statuses that the server stores. Default [`Failures`](Status::Failures).
+    status: Status;
 }
 
 impl fmt::Debug for Redis {

@@ -115,7 +115,7 @@ impl Claimer {
         let result = self.claim_all(client, batch, others_return);
         // The first lease is the oldest.
         let age = batch.leases.get(before).map(|lease| lease.asked.elapsed());
-        let is_late = age.is_some_and(|age| age >= self.sharing.lease_time / 2);
+        let is_late = age.is_some_and(|age| age >= self.sharing.member.lease_time / 2);
         self.budget.adapt(is_late);
         if is_late {
             // Other members may have taken over some of these. The next claim takes the rest again, in its order.
@@ -168,7 +168,7 @@ impl Claimer {
         numbers: &[usize],
     ) -> Result<(), BackendError> {
         let (member, lease, xgroup) =
-            (self.sharing.member.name(), millis(self.sharing.lease_time), &self.subscription.xgroup);
+            (self.sharing.member.name(), millis(self.sharing.member.lease_time), &self.subscription.xgroup);
         let (layout, count) = (Arc::clone(&client.layout), batch.left.min(self.budget.events(batch)).to_string());
         let earlier = match (self.has_begun, self.is_unsure) {
             (false, _) => "1",

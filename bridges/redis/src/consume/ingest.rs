@@ -109,7 +109,7 @@ impl RedisIngest {
             let now = Instant::now();
             let take_over = now >= self.next_take_over;
             if take_over {
-                self.next_take_over = now + self.sharing.lease_time / 4;
+                self.next_take_over = now + self.sharing.member.lease_time / 4;
             }
             self.housekeeping.run(&mut self.client)?;
             let mut lasts = Lasts::new();
@@ -138,7 +138,7 @@ impl Ingest for RedisIngest {
         let received = self.claim_or_wait(demand, wait);
         if received.is_err() {
             // While the server was away no member could extend a lease: all get the time to do so before leases are taken over.
-            self.others_return = Instant::now() + RETURN.max(self.sharing.lease_time / 2);
+            self.others_return = Instant::now() + RETURN.max(self.sharing.member.lease_time / 2);
             self.next_take_over = self.next_take_over.max(self.others_return);
         }
         received

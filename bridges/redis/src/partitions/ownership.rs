@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use eventbroker::provider::BackendError;
 
@@ -24,7 +24,6 @@ const ROUNDS: usize = 3;
 pub(crate) struct Sharing {
     pub(crate) member: Arc<Member>,
     pub(crate) held: Arc<HeldDeliveries>,
-    pub(crate) lease_time: Duration,
 }
 
 /// How a member takes part.
@@ -49,7 +48,7 @@ impl Sharing {
     fn hold(&self, client: &mut Client, xgroup: &str, part: Part, changes: &Changes) -> Result<Holds, BackendError> {
         let acquire = changes.acquire.iter().map(usize::to_string);
         let changes: Vec<String> = acquire.chain(changes.release.iter().map(|number| format!("-{number}"))).collect();
-        let (lease, waits) = (millis(self.lease_time), flag(part == Part::WaitsForOthers));
+        let (lease, waits) = (millis(self.member.lease_time), flag(part == Part::WaitsForOthers));
         let mut arguments = vec![xgroup, &self.member.boot, &lease, flag(part != Part::Leaves), waits];
         arguments.extend(changes.iter().map(String::as_str));
         let (members, owners): (_, BTreeMap<_, _>) = client.run(&HOLD_PARTITIONS, &arguments)?;
@@ -84,8 +83,9 @@ impl Ownership {
 
     /// The partitions to claim from. With `others_return`, because the server was away, expired holds of others count.
     pub(crate) fn claimable(&mut self, client: &mut Client, others_return: bool) -> Result<&[usize], BackendError> {
-        let Sharing { member, held, lease_time } = &self.sharing;
-        let is_due = self.renewed.is_none_or(|renewed| renewed.elapsed() >= *lease_time / 4);
+        let Sharing { member, held } = &self.sharing;
+        let lease_time = member.lease_time;
+        let is_due = self.renewed.is_none_or(|renewed| renewed.elapsed() >= lease_time / 4);
         if is_due || self.draining_since.is_some() {
             let (now, in_hand) = (Instant::now(), held.streams(&self.xgroup));
             let part = if others_return { Part::WaitsForOthers } else { Part::Shares };
@@ -101,7 +101,7 @@ impl Ownership {
             let owned = holds.owned_by(&member.boot);
             self.has_grown |= !owned.is_subset(&self.owned);
             let since = (!changes.drain.is_empty()).then(|| self.draining_since.unwrap_or(now));
-            let (lease, round) = (lease_time.as_nanos(), (*lease_time * (1 + RESUME)).as_nanos());
+            let (lease, round) = (lease_time.as_nanos(), (lease_time * (1 + RESUME)).as_nanos());
             let drains = since.is_some_and(|since| since.elapsed().as_nanos() % round < lease);
             self.wants_back |= drains && self.draining_since.is_none_or(|it| it != since.unwrap_or(now));
             let claimable = owned.iter().copied().filter(|it| !drains || !changes.drain.contains(it));

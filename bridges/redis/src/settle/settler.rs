@@ -61,7 +61,7 @@ impl RedisSettler {
 
 impl Settler for RedisSettler {
     fn join(&mut self, instance_id: &str) -> Result<bool, BackendError> {
-        self.sharing.member.join(&mut self.client, self.settings.lease_time, instance_id)
+        self.sharing.member.join(&mut self.client, instance_id)
     }
 
     fn register(&mut self, registration: &Registration) -> Result<(), BackendError> {
@@ -187,8 +187,8 @@ impl Settler for RedisSettler {
     }
 
     fn extend(&mut self, tokens: &[LeaseToken]) -> Result<Vec<LeaseToken>, BackendError> {
-        let (lease_time, member) = (self.settings.lease_time, self.sharing.member.name());
-        let is_ours = self.sharing.member.renew(&mut self.client, lease_time, &self.local.xgroups())?;
+        let member = self.sharing.member.name();
+        let is_ours = self.sharing.member.renew(&mut self.client, &self.local.xgroups())?;
         let mut by_place: HashMap<Place, Vec<(LeaseToken, String)>> = HashMap::new();
         for token in tokens {
             if let Some(held) = self.sharing.held.get(*token).filter(|held| !held.is_removed) {

@@ -70,6 +70,7 @@ impl Server {
 }
 
 /// A connection that is made when it is needed.
+#[derive(Debug)]
 pub(crate) struct Link {
     server: Arc<Server>,
     connection: Option<Connection>,
@@ -152,12 +153,6 @@ fn describe(error: &RedisError) -> String {
     match (error.code(), error.detail()) {
         (Some(code), Some(detail)) => format!("{code} {detail}"),
         _ => error.to_string(),
-    }
-}
-
-impl fmt::Debug for Link {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Link").field("connected", &self.connection.is_some()).finish_non_exhaustive()
     }
 }
 
