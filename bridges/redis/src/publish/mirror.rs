@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use eventbroker::Event;
 use eventbroker::provider::{BackendError, BusyPoll, Mirror, SendOutcome};
-use redis::RedisResult;
+use redis::{RedisResult, Value};
 
 use super::store::{Publishing, store, wait_for_replicas};
 use crate::scripts::{Client, IdTime, Layout, TOLERANCE, content_hash, id_time, millis};
@@ -79,13 +79,16 @@ impl RedisMirror {
     }
 
     /// Adds an index entry for each event whose entry is not near the time in its id.
-    fn index(&mut self, entries: Vec<Vec<u8>>, appended: &[Appended]) -> Result<(), BackendError> {
+    fn index(&mut self, reply: Vec<Value>, appended: &[Appended]) -> Result<(), BackendError> {
         let kept = millis(self.publishing.settings.retention);
-        if entries.len() < appended.len() {
+        if reply.len() < appended.len() {
             return Err(self.client.unavailable("EXEC has returned too little"));
         }
         let mut index = redis::pipe();
-        for (entry, Appended { id, time, stream, hash }) in entries.into_iter().zip(appended) {
+        for (entry, Appended { id, time, stream, hash }) in reply.into_iter().zip(appended) {
+            let Value::BulkString(entry) = entry else {
+                return Err(self.client.unavailable("XADD has returned no entry"));
+            };
             let millis_of_entry = entry.iter().take_while(|it| it.is_ascii_digit());
             let stored = Duration::from_millis(
                 millis_of_entry.fold(0_u64, |sum, it| sum.saturating_mul(10).saturating_add(u64::from(it - b'0'))),
@@ -111,7 +114,7 @@ fn write(request: &mut Request, layout: &Layout, event: &Event) -> Appended {
 }
 
 /// The reply to `EXEC`, which follows `others` replies. Reads all replies, then fails with the first refusal.
-fn transaction_reply(connection: &mut Connection, others: usize) -> RedisResult<Vec<Vec<u8>>> {
+fn transaction_reply(connection: &mut Connection, others: usize) -> RedisResult<Vec<Value>> {
     let mut refused = None;
     for _ in 0..others {
         if let Piece::Refusal(line) = connection.piece()? {
