@@ -99,8 +99,16 @@ pub(crate) fn register(
     Ok((!is_made).then_some(known))
 }
 
-/// Makes a subscription known again, of which another client has removed a stream. It has read nothing of the new stream.
-pub(crate) fn restore(client: &mut Client, subscription: &LocalSubscription) -> Result<(), BackendError> {
+/// Makes a subscription known again, of which another client has removed a stream. It has read nothing of the new stream. A subscription
+/// that is no longer served was removed on purpose.
+pub(crate) fn restore(
+    client: &mut Client,
+    local: &LocalSubscriptions,
+    subscription: &LocalSubscription,
+) -> Result<(), BackendError> {
+    if !local.xgroups().contains(&subscription.xgroup) {
+        return Ok(());
+    }
     register(client, subscription, true, &["0".to_owned()]).map(drop)
 }
 

@@ -36,8 +36,8 @@ pub(super) struct Claimer {
     is_unsure: bool,
     /// Whether a delivery may wait that goes before new entries.
     is_behind: bool,
-    /// The last entry of the bell when it was last looked at.
-    bell: String,
+    /// The last entry of the notify stream (key `bell`) when it was last read.
+    notified: String,
 }
 
 /// How much a claim reads.
@@ -75,10 +75,10 @@ impl Budget {
 impl Claimer {
     pub(super) fn new(sharing: Sharing, subscription: LocalSubscription) -> Self {
         let ownership = Ownership::new(sharing.clone(), Arc::clone(&subscription.xgroup));
-        let (patterns, bell) = (PatternHistory::default(), String::new());
+        let (patterns, notified) = (PatternHistory::default(), String::new());
         let budget = Budget { bytes: Budget::MOST, event_size: Budget::UNKNOWN_SIZE };
         let (has_begun, is_unsure, is_behind) = (false, false, true);
-        Self { sharing, subscription, ownership, patterns, budget, has_begun, is_unsure, is_behind, bell }
+        Self { sharing, subscription, ownership, patterns, budget, has_begun, is_unsure, is_behind, notified }
     }
 
     pub(super) fn subscription(&self) -> &LocalSubscription {
@@ -201,15 +201,15 @@ impl Claimer {
         self.budget.spend(batch, events, size);
         self.is_behind |= batch.put_aside(client, xgroup)?;
         let mut lasts = lasts.into_iter();
-        let bell = lasts.next().unwrap_or_default();
-        if bell != self.bell {
+        let notified = lasts.next().unwrap_or_default();
+        if notified != self.notified {
             self.ownership.renew_soon();
         }
         for (key, last) in keys[1..].iter().zip(lasts) {
             batch.note_last(key, last);
         }
-        batch.note_last(&layout.key("bell"), bell.clone());
-        self.bell = bell;
+        batch.note_last(&layout.key("bell"), notified.clone());
+        self.notified = notified;
         Ok(())
     }
 
@@ -217,8 +217,8 @@ impl Claimer {
     fn read(&mut self, client: &mut Client, batch: &mut ClaimBatch<'_>) -> Result<bool, BackendError> {
         let most = batch.left.max(LEAST).min(self.budget.events(batch));
         let (layout, xgroup) = (Arc::clone(&client.layout), Arc::clone(&self.subscription.xgroup));
-        let (member, bell) = (self.sharing.member.name(), self.bell.clone());
-        let reader = Reader { xgroup: &xgroup, member: &member, bell: &bell };
+        let (member, notified) = (self.sharing.member.name(), self.notified.clone());
+        let reader = Reader { xgroup: &xgroup, member: &member, notified: &notified };
         let (mut size, mut damaged) = (0, None);
         batch.asked = Instant::now();
         let found = reader.read_new(client, most, |reply| {
@@ -237,10 +237,10 @@ impl Claimer {
     fn take(&mut self, layout: &Layout, batch: &mut ClaimBatch<'_>, reply: BatchReply) -> Result<(), BackendError> {
         let xgroup = &self.subscription.xgroup;
         // The next claim takes deliveries that are released from now on.
-        self.is_behind |= reply.has_rung;
+        self.is_behind |= reply.was_notified;
         self.patterns.update(reply.record)?;
         batch.note_last(&layout.streams[0], reply.last);
-        batch.note_last(&layout.key("bell"), self.bell.clone());
+        batch.note_last(&layout.key("bell"), self.notified.clone());
         // A delivery that was released meanwhile goes before these entries.
         let is_overtaken = self.sharing.held.has_released(xgroup);
         for NewEntry { is_redelivery, id, event_type, event, attempts, errors } in reply.entries {

@@ -73,7 +73,7 @@ impl RedisIngest {
             match claimer.claim(&mut self.client, &mut batch, others_return) {
                 Ok(()) => {}
                 Err(error) if is_gone(&error) => {
-                    subscriptions::restore(&mut self.client, claimer.subscription())?;
+                    subscriptions::restore(&mut self.client, &self.local, claimer.subscription())?;
                     self.housekeeping.check_losses_soon();
                     lasts.clear();
                 }
@@ -83,7 +83,7 @@ impl RedisIngest {
         Ok(leases)
     }
 
-    /// Waits for an entry after these, for the bell, for the waker, or until a chore is due.
+    /// Waits for an entry after these, for a notification, for the waker, or until a chore is due.
     fn wait(&mut self, lasts: &Lasts, deadline: Instant) -> Result<(), BackendError> {
         let until = deadline.min(self.next_take_over).min(self.housekeeping.next());
         loop {

@@ -16,8 +16,8 @@ pub(super) struct Reader<'a> {
     pub(super) xgroup: &'a str,
     /// The name of the consumer.
     pub(super) member: &'a str,
-    /// The last entry of the bell when it was last looked at.
-    pub(super) bell: &'a str,
+    /// The last entry of the notify stream (key `bell`) when it was last read.
+    pub(super) notified: &'a str,
 }
 
 impl Reader<'_> {
@@ -51,13 +51,13 @@ impl Reader<'_> {
         Ok(found)
     }
 
-    /// The commands of one read: the last entry of the stream, the bell, the entries, and the subscription's record.
+    /// The commands of one read: the last entry of the stream, the notify stream, the entries, and the subscription's record.
     fn request(&self, layout: &Layout, count: usize) -> Request {
         let count = count.to_string();
         let (stream, redeliveries) = (&*layout.streams[0], layout.key_of("again", self.xgroup));
         let mut request = Request::default();
         request.words(&["XREVRANGE", stream, "+", "-", "COUNT", "1"]);
-        request.words(&["XREAD", "COUNT", "1", "STREAMS", &layout.key("bell"), self.bell]);
+        request.words(&["XREAD", "COUNT", "1", "STREAMS", &layout.key("bell"), self.notified]);
         let group = ["XREADGROUP", "GROUP", self.xgroup, self.member, "COUNT", &count];
         request.words(&[&group[..], &["STREAMS", &redeliveries, stream, ">", ">"]].concat());
         request.words(&["HGET", &layout.key("subscriptions"), self.xgroup]);

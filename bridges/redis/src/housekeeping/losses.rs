@@ -44,7 +44,7 @@ impl LossCheck {
         for subscription in &local {
             for number in 1..=streams {
                 if !self.check_stream(client, subscription, number)? {
-                    subscriptions::restore(client, subscription)?;
+                    subscriptions::restore(client, &self.local, subscription)?;
                     self.check_stream(client, subscription, number)?;
                 }
             }

@@ -5,8 +5,8 @@
 -- boot id that must own the streams (or nothing); the numbers of the streams; and of each delivery in hand, if the sixth argument is not
 -- 0, the number of its stream (0: the redelivery stream) and its entry.
 -- Returns: of each delivery the number of its stream, entry, event, 1 if it is a suspect, crashes, and of a redelivery its attempts and
--- errors; 1 if more may wait that goes before new entries, 2 if the member held more than it could take; the last entries of the bell and
--- of each stream.
+-- errors; 1 if more may wait that goes before new entries, 2 if the member held more than it could take; the last entries of the notify
+-- stream and of each stream.
 -- Touches: of the streams and the redelivery stream at most 100,000 pending entries by id, and eight reads of at most 1,000 entries; the
 -- marks. Returns the bytes of as many events as asked.
 -- From a stream that the member owns, the script takes over everything that others hold, in its order.
