@@ -1,5 +1,5 @@
 //! Publishing a batch. Plain commands append events that cannot exist yet, all in one transaction, with their ids for later checks of
-//! duplicates. If any event of the batch may exist, a script stores them all ([`store`](super::store)).
+//! duplicates. If any event of the batch may exist, a script stores them all ([`store`](super::store())).
 
 use std::collections::BTreeMap;
 use std::mem;
