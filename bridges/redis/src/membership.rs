@@ -9,8 +9,7 @@ use std::time::{Duration, SystemTime};
 use eventbroker::provider::BackendError;
 use parking_lot::Mutex;
 
-use crate::scripts::{Layout, SEND_HEARTBEAT, millis, number, since_epoch};
-use crate::transport::Link;
+use crate::scripts::{Client, SEND_HEARTBEAT, millis, since_epoch};
 
 /// A provider whose heartbeat is this many leases old is gone: its broadcast subscriptions are removed.
 const GONE_AFTER: u32 = 10;
@@ -23,16 +22,17 @@ const RESERVED: [&str; 2] = ["released", "~"];
 pub(crate) struct Member {
     /// Distinguishes this provider from all others.
     pub(crate) boot: String,
+    pub(crate) lease_time: Duration,
     name: Mutex<String>,
 }
 
 impl Member {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(lease_time: Duration) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let (pid, number) = (process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let now = since_epoch(SystemTime::now()).as_nanos();
         let boot = format!("{pid}-{number}-{:016x}", RandomState::new().hash_one((pid, now)));
-        Self { name: Mutex::new(boot.clone()), boot }
+        Self { name: Mutex::new(boot.clone()), boot, lease_time }
     }
 
     /// The consumer that this provider reads as: the name of its instance, or the boot id before it has joined.
@@ -40,18 +40,9 @@ impl Member {
         self.name.lock().clone()
     }
 
-    /// Takes the name of an instance. False if another provider has it.
-    pub(crate) fn join(
-        &self,
-        layout: &Layout,
-        link: &mut Link,
-        lease_time: Duration,
-        name: &str,
-    ) -> Result<bool, BackendError> {
-        if RESERVED.contains(&name) {
-            return Err(BackendError::Refused(format!("the instance name {name:?} is reserved; choose another one")));
-        }
-        let is_ours = self.send_heartbeat(layout, link, lease_time, name, &[])?;
+    /// Takes the name of an instance. False if another provider has it, or if it is reserved.
+    pub(crate) fn join(&self, client: &mut Client, name: &str) -> Result<bool, BackendError> {
+        let is_ours = !RESERVED.contains(&name) && self.send_heartbeat(client, name, &[])?;
         if is_ours {
             name.clone_into(&mut self.name.lock());
         }
@@ -59,42 +50,29 @@ impl Member {
     }
 
     /// Shows that this provider is alive, and renews its name and its hold on partitions. False if another provider has the name.
-    pub(crate) fn renew(
-        &self,
-        layout: &Layout,
-        link: &mut Link,
-        lease_time: Duration,
-        xgroups: &[Arc<str>],
-    ) -> Result<bool, BackendError> {
+    pub(crate) fn renew(&self, client: &mut Client, xgroups: &[Arc<str>]) -> Result<bool, BackendError> {
         let name = self.name();
         // Before it has joined there is no name to renew.
         let name = if name == self.boot { "" } else { &name };
-        self.send_heartbeat(layout, link, lease_time, name, xgroups)
+        self.send_heartbeat(client, name, xgroups)
     }
 
-    fn send_heartbeat(
-        &self,
-        layout: &Layout,
-        link: &mut Link,
-        lease_time: Duration,
-        name: &str,
-        xgroups: &[Arc<str>],
-    ) -> Result<bool, BackendError> {
-        let (lease, kept) = (millis(lease_time), millis(lease_time.saturating_mul(GONE_AFTER)));
+    fn send_heartbeat(&self, client: &mut Client, name: &str, xgroups: &[Arc<str>]) -> Result<bool, BackendError> {
+        let (lease, kept) = (millis(self.lease_time), millis(self.lease_time.saturating_mul(GONE_AFTER)));
         let mut arguments = vec![name, &self.boot, &lease, &kept];
         arguments.extend(xgroups.iter().map(|it| &**it));
-        Ok(number(layout.run(link, &SEND_HEARTBEAT, &arguments)?)? == 1)
+        client.run(&SEND_HEARTBEAT, &arguments)
     }
 
     /// Removes the heartbeat and the name. Otherwise they expire.
-    pub(crate) fn leave(&self, layout: &Layout, link: &mut Link) -> Result<(), BackendError> {
-        let key = layout.key_of("instance", &self.name());
-        let holder: Option<String> = link.call(|it| redis::cmd("GET").arg(&key).query(it))?;
+    pub(crate) fn leave(&self, client: &mut Client) -> Result<(), BackendError> {
+        let key = client.layout.key_of("instance", &self.name());
+        let holder: Option<String> = client.query(redis::cmd("GET").arg(&key))?;
         let mut gone = redis::cmd("DEL");
-        gone.arg(layout.key_of("boot", &self.boot));
+        gone.arg(client.layout.key_of("boot", &self.boot));
         if holder.as_deref() == Some(&self.boot) {
             gone.arg(&key);
         }
-        link.call(|connection| gone.query(connection))
+        client.query(&gone)
     }
 }

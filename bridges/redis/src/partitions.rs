@@ -4,5 +4,5 @@ mod assignment;
 mod ownership;
 mod repartition;
 
-pub(crate) use ownership::{Ownership, leave};
+pub(crate) use ownership::{Ownership, Sharing};
 pub(crate) use repartition::{check_partitions, divide, stored_partitions};

@@ -7,13 +7,13 @@ use eventbroker::provider::{Capabilities, Provider};
 use crate::consume::RedisIngest;
 use crate::housekeeping::Housekeeping;
 use crate::membership::Member;
-use crate::partitions::{check_partitions, divide, stored_partitions};
+use crate::partitions::{Sharing, check_partitions, divide, stored_partitions};
 use crate::publish::{BacklogLimit, Publishing, RedisMirror};
 use crate::query::{RedisOperator, RedisStore};
-use crate::scripts::Layout;
+use crate::scripts::{Client, Layout};
 use crate::settings::{OpenError, Redis};
 use crate::settle::RedisSettler;
-use crate::subscriptions::{HeldDeliveries, LocalSubscriptions};
+use crate::subscriptions::LocalSubscriptions;
 use crate::transport::{Link, Server};
 
 impl Redis {
@@ -43,28 +43,29 @@ impl Redis {
     /// [`OpenError`]: a setting is invalid, an instance uses the stream, something waits in it, or the server can't be reached or refuses.
     pub fn repartition(&self) -> Result<(), OpenError> {
         self.check()?;
-        let mut link = Link::new(&Arc::new(Server::new(self)?));
-        let stored = stored_partitions(&mut link, &self.stream_name)?.unwrap_or(0);
-        let from = Layout::new(&self.clone().partitions(stored));
-        divide(&mut link, &self.stream_name, &from, &Layout::new(self))
+        let server = Arc::new(Server::new(self)?);
+        let stored = stored_partitions(&mut Link::new(&server), &self.stream_name)?.unwrap_or(0);
+        let from = Arc::new(Layout::new(&self.clone().partitions(stored)));
+        divide(&mut Client::new(&server, &from), &self.stream_name, &Layout::new(self))
     }
 }
 
 fn assemble(settings: &Redis, server: &Arc<Server>) -> Provider {
-    let link = || Link::new(server);
     let (settings, layout) = (Arc::new(settings.clone()), Arc::new(Layout::new(settings)));
-    let (member, lease_time) = (Arc::new(Member::new()), settings.lease_time);
-    let (local, held) = (Arc::new(LocalSubscriptions::default()), Arc::new(HeldDeliveries::default()));
+    let client = || Client::new(server, &layout);
+    let (local, held) = (Arc::new(LocalSubscriptions::default()), Arc::default());
+    let sharing = Sharing { member: Arc::new(Member::new(settings.lease_time)), held };
     let backlog = Arc::new(BacklogLimit::new(settings.max_backlog));
-    let publishing =
-        Publishing { settings: Arc::clone(&settings), layout: Arc::clone(&layout), backlog: Arc::clone(&backlog) };
-    let housekeeping = Housekeeping::new(&settings, &layout, &local, &backlog);
-    let ingest = RedisIngest::new(&layout, &member, &local, &held, lease_time, housekeeping, link());
-    let settler = RedisSettler::new(&settings, &layout, &member, &local, &held, link());
-    Provider::new("redis", capabilities(settings.partitions))
-        .with_store(Arc::new(RedisStore::new(publishing.clone(), link())))
-        .with_operator(Arc::new(RedisOperator::new(&settings, &layout, &local, server)))
-        .with_mirror(Box::new(RedisMirror::new(publishing, link())))
+    let publishing = Publishing { settings: Arc::clone(&settings), backlog: Arc::clone(&backlog) };
+    let operator = RedisOperator::new(settings.clone(), layout.clone(), local.clone(), server.clone());
+    let housekeeping = Housekeeping::new(settings.clone(), local.clone(), backlog);
+    let ingest = RedisIngest::new(sharing.clone(), local.clone(), housekeeping, client());
+    let partitions = settings.partitions;
+    let settler = RedisSettler::new(settings, sharing, local, client());
+    Provider::new("redis", capabilities(partitions))
+        .with_store(Arc::new(RedisStore::new(publishing.clone(), client())))
+        .with_operator(Arc::new(operator))
+        .with_mirror(Box::new(RedisMirror::new(publishing, client())))
         .with_ingest(Box::new(ingest), Box::new(settler))
 }
 

@@ -1,6 +1,7 @@
 //! The data at the server: names of keys, the form of entries, reads that others build on, and the scripts. A script is one round trip, and
 //! no other command runs in between. Scripts of several parts share the parts.
 
+mod client;
 mod entry;
 mod group;
 mod id_time;
@@ -11,18 +12,18 @@ mod value;
 
 use std::sync::OnceLock;
 
-use eventbroker::provider::BackendError;
-use redis::{RedisResult, Value};
+use redis::{FromRedisValue, RedisResult};
 
-use crate::transport::{Connection, Link};
+use crate::transport::Connection;
 
-pub(crate) use entry::{content_hash, earliest, entries, event_of, from_json, id_parts, latest, to_json};
+pub(crate) use client::Client;
+pub(crate) use entry::{Entry, content_hash, earliest, event_of, from_json, id_parts, latest, to_json};
 pub(crate) use group::{first_open, last_delivered};
 pub(crate) use id_time::{IdTime, TOLERANCE, id_time};
 pub(crate) use layout::{Layout, partitions_key};
 pub(crate) use locate::locate;
 pub(crate) use merge_scan::{Located, MergeScan, entries_at, merge};
-pub(crate) use value::{bytes, fixed, flag, list, millis, number, since_epoch, text, texts, unexpected};
+pub(crate) use value::{flag, millis, since_epoch};
 
 /// A script and, once it is loaded, its hash.
 #[derive(Debug)]
@@ -62,27 +63,24 @@ script!(CHECK_LOSSES, "read_figures", "compare_entries", "check_losses");
 script!(REMOVE_CONSUMERS, "read_figures", "remove_consumers");
 
 impl Script {
-    /// Runs the script on keys.
-    pub(crate) fn run(
+    fn run<T: FromRedisValue>(
         &self,
-        link: &mut Link,
+        connection: &mut Connection,
         keys: &[&str],
         arguments: &[impl AsRef<[u8]>],
-    ) -> Result<Value, BackendError> {
-        link.call(|connection| {
-            let sha = match self.sha.get() {
-                Some(sha) => sha.clone(),
-                None => self.load(connection)?,
-            };
-            match evaluate(connection, &sha, keys, arguments) {
-                // The server was started again, or its script cache was flushed.
-                Err(error) if error.code() == Some("NOSCRIPT") => {
-                    let sha = self.load(connection)?;
-                    evaluate(connection, &sha, keys, arguments)
-                }
-                result => result,
+    ) -> RedisResult<T> {
+        let sha = match self.sha.get() {
+            Some(sha) => sha.clone(),
+            None => self.load(connection)?,
+        };
+        match evaluate(connection, &sha, keys, arguments) {
+            // The server was started again, or its script cache was flushed.
+            Err(error) if error.code() == Some("NOSCRIPT") => {
+                let sha = self.load(connection)?;
+                evaluate(connection, &sha, keys, arguments)
             }
-        })
+            result => result,
+        }
     }
 
     fn load(&self, connection: &mut Connection) -> RedisResult<String> {
@@ -91,12 +89,12 @@ impl Script {
     }
 }
 
-fn evaluate(
+fn evaluate<T: FromRedisValue>(
     connection: &mut Connection,
     sha: &str,
     keys: &[&str],
     arguments: &[impl AsRef<[u8]>],
-) -> RedisResult<Value> {
+) -> RedisResult<T> {
     let mut command = redis::cmd("EVALSHA");
     command.arg(sha).arg(keys.len()).arg(keys);
     arguments.iter().for_each(|argument| _ = command.arg(argument.as_ref()));

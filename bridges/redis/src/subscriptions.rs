@@ -13,8 +13,7 @@ use eventbroker::query::Order;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use crate::scripts::{self, Layout, entries_at, fixed, flag, locate, number, since_epoch, text};
-use crate::transport::Link;
+use crate::scripts::{self, Client, entries_at, flag, locate, since_epoch};
 
 pub(crate) use held::{HeldDeliveries, HeldDelivery};
 pub(crate) use patterns::PatternHistory;
@@ -88,8 +87,7 @@ pub(crate) fn xgroup_name(group: &str, name: &str, owner: &str) -> String {
 /// Makes a subscription known. It begins after an entry of each stream, or after the same one of all. Returns the known pattern if that is
 /// another one and may not change.
 pub(crate) fn register(
-    layout: &Layout,
-    link: &mut Link,
+    client: &mut Client,
     subscription: &LocalSubscription,
     may_change: bool,
     start: &[String],
@@ -97,25 +95,29 @@ pub(crate) fn register(
     let record = serde_json::to_string(&subscription.record).unwrap_or_default();
     let mut arguments = vec![&*subscription.xgroup, &record, flag(may_change)];
     arguments.extend(start.iter().map(String::as_str));
-    let [is_known, pattern] = fixed(layout.run(link, &scripts::REGISTER_SUBSCRIPTION, &arguments)?)?;
-    if number(is_known)? == 1 { Ok(None) } else { text(pattern).map(Some) }
+    let (is_made, known): (bool, String) = client.run(&scripts::REGISTER_SUBSCRIPTION, &arguments)?;
+    Ok((!is_made).then_some(known))
 }
 
-/// Makes a subscription known again, of which another client has removed a stream. It has read nothing of the new stream.
-pub(crate) fn restore(layout: &Layout, link: &mut Link, subscription: &LocalSubscription) -> Result<(), BackendError> {
-    register(layout, link, subscription, true, &["0".to_owned()]).map(drop)
+/// Makes a subscription known again, of which another client has removed a stream. It has read nothing of the new stream. A subscription
+/// that is no longer served was removed on purpose.
+pub(crate) fn restore(
+    client: &mut Client,
+    local: &LocalSubscriptions,
+    subscription: &LocalSubscription,
+) -> Result<(), BackendError> {
+    if !local.xgroups().contains(&subscription.xgroup) {
+        return Ok(());
+    }
+    register(client, subscription, true, &["0".to_owned()]).map(drop)
 }
 
 /// The entry of each stream after which a subscription begins, or one for all.
-pub(crate) fn start_entries(
-    layout: &Layout,
-    link: &mut Link,
-    start: &StartPosition,
-) -> Result<Vec<String>, BackendError> {
+pub(crate) fn start_entries(client: &mut Client, start: &StartPosition) -> Result<Vec<String>, BackendError> {
     match start {
         StartPosition::New => Ok(vec!["$".to_owned()]),
-        StartPosition::After(id) => match locate(layout, link, id)? {
-            Some((number, entry, _)) => entries_at(layout, link, Order::OldestFirst, number, &entry),
+        StartPosition::After(id) => match locate(client, id)? {
+            Some((number, entry, _)) => entries_at(client, Order::OldestFirst, number, &entry),
             None => Err(BackendError::Refused(format!("start: the event of {start:?} is not held"))),
         },
         // The last possible entry of the millisecond before.

@@ -8,8 +8,8 @@ use crate::transport::{Connection, Piece, damaged, refusal};
 pub(super) struct BatchReply {
     /// The last entry of the stream.
     pub(super) last: String,
-    /// Whether the bell has rung since it was last looked at: a delivery may have been released.
-    pub(super) has_rung: bool,
+    /// Whether another member has notified since the last read: a delivery may have been released.
+    pub(super) was_notified: bool,
     pub(super) entries: Vec<NewEntry>,
     /// The subscription's record; empty if there is none.
     pub(super) record: Vec<u8>,
@@ -31,14 +31,14 @@ impl BatchReply {
     /// Reads the reply to its end; returns a refusal if it has one.
     pub(super) fn read(connection: &mut Connection, stream: &str) -> RedisResult<RedisResult<Self>> {
         let last = connection.value()?.extract_error();
-        let bell = connection.value()?.extract_error();
+        let notified = connection.value()?.extract_error();
         let entries = read_entries(connection, stream)?;
         let record = connection.value()?.extract_error();
         let all = || {
             let last: Vec<(String, Value)> = redis::from_redis_value(last?)?;
             let last = last.into_iter().next().map_or_else(|| "0-0".to_owned(), |(id, _)| id);
             let record = redis::from_redis_value::<Option<Vec<u8>>>(record?)?.unwrap_or_default();
-            Ok(Self { last, has_rung: bell? != Value::Nil, entries: entries?, record })
+            Ok(Self { last, was_notified: notified? != Value::Nil, entries: entries?, record })
         };
         Ok(all())
     }

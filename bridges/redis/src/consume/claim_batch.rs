@@ -7,10 +7,9 @@ use std::time::Instant;
 
 use eventbroker::provider::{BackendError, Demand, Lease};
 
-use crate::scripts::{Layout, earliest, from_json};
+use crate::scripts::{Client, earliest, from_json};
 use crate::settle::from_stored;
 use crate::subscriptions::{HeldDeliveries, HeldDelivery};
-use crate::transport::Link;
 
 /// The last entry of each stream, by its key, as of the claim. Later entries are new.
 pub(super) type Lasts = BTreeMap<String, String>;
@@ -102,21 +101,19 @@ impl<'a> ClaimBatch<'a> {
         self.leases.push(if attempts > 0 { lease.tried(attempts, tried()) } else { lease });
     }
 
-    /// Releases the surplus and acknowledges what does not match. Returns whether there was a surplus.
-    pub(super) fn put_aside(&mut self, layout: &Layout, link: &mut Link, xgroup: &str) -> Result<bool, BackendError> {
+    /// Releases the surplus and acknowledges the entries that do not match. Returns whether there was a surplus.
+    pub(super) fn put_aside(&mut self, client: &mut Client, xgroup: &str) -> Result<bool, BackendError> {
         let mut commands = redis::pipe();
         let surplus = mem::take(&mut self.surplus);
         let has_surplus = surplus.iter().any(|entries| !entries.is_empty());
         for (number, entries) in surplus.into_iter().enumerate().filter(|(_, entries)| !entries.is_empty()) {
-            let claim = commands.cmd("XCLAIM").arg(layout.delivery_stream(xgroup, number)).arg(xgroup);
+            let claim = commands.cmd("XCLAIM").arg(client.layout.delivery_stream(xgroup, number)).arg(xgroup);
             claim.arg("released").arg(0).arg(entries).arg("JUSTID").ignore();
         }
         for (number, entries) in mem::take(&mut self.non_matching) {
-            commands.cmd("XACK").arg(layout.delivery_stream(xgroup, number)).arg(xgroup).arg(entries).ignore();
+            commands.cmd("XACK").arg(client.layout.delivery_stream(xgroup, number)).arg(xgroup).arg(entries).ignore();
         }
-        if !commands.is_empty() {
-            link.call(|connection| commands.query::<()>(connection))?;
-        }
+        client.send(&commands)?;
         Ok(has_surplus)
     }
 }

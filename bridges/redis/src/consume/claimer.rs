@@ -1,34 +1,31 @@
-//! Claiming for one subscription. A script claims what goes before new entries: released deliveries, expired leases of others, and
-//! deliveries whose claim got no reply. Plain commands read new entries ([`reader`](super::reader)). With partitions the script does both,
+//! Claiming for one subscription. A script claims the deliveries that go before new entries: released ones, expired leases of other
+//! members, and those of a claim without a reply. Plain commands read new entries ([`reader`](super::reader)). With partitions the script does both,
 //! because only a script sees in the same moment who owns the stream.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use eventbroker::provider::BackendError;
-use redis::Value;
 
 use super::batch_reply::{BatchReply, NewEntry};
 use super::claim_batch::{ClaimBatch, Claimed};
 use super::reader::Reader;
-use crate::membership::Member;
-use crate::partitions::Ownership;
-use crate::scripts::{CLAIM_DELIVERIES, Layout, bytes, fixed, flag, list, millis, number, text, texts};
-use crate::subscriptions::{HeldDeliveries, LocalSubscription, PatternHistory};
-use crate::transport::Link;
+use crate::partitions::{Ownership, Sharing};
+use crate::scripts::{CLAIM_DELIVERIES, Client, Layout, flag, millis};
+use crate::subscriptions::{LocalSubscription, PatternHistory};
 
 /// The most reads in a row that find hardly any match.
 const READS: usize = 8;
 /// The least entries of a read, unless they are too large: most of them may not match.
 const LEAST: usize = 100;
 
+/// The fields of [`Claimed`], in order.
+type ClaimedFields = (usize, String, Vec<u8>, bool, u32, u32, Vec<u8>);
+
 /// Claims for one subscription.
 #[derive(Debug)]
 pub(super) struct Claimer {
-    layout: Arc<Layout>,
-    member: Arc<Member>,
-    held: Arc<HeldDeliveries>,
-    lease_time: Duration,
+    sharing: Sharing,
     subscription: LocalSubscription,
     ownership: Ownership,
     patterns: PatternHistory,
@@ -39,8 +36,8 @@ pub(super) struct Claimer {
     is_unsure: bool,
     /// Whether a delivery may wait that goes before new entries.
     is_behind: bool,
-    /// The last entry of the bell when it was last looked at.
-    bell: String,
+    /// The last entry of the notify stream (key `bell`) when it was last read.
+    notified: String,
 }
 
 /// How much a claim reads.
@@ -76,27 +73,12 @@ impl Budget {
 }
 
 impl Claimer {
-    pub(super) fn new(
-        layout: &Arc<Layout>,
-        member: &Arc<Member>,
-        held: &Arc<HeldDeliveries>,
-        lease_time: Duration,
-        subscription: LocalSubscription,
-    ) -> Self {
-        Self {
-            ownership: Ownership::new(layout, member, held, lease_time, &subscription.xgroup),
-            layout: Arc::clone(layout),
-            member: Arc::clone(member),
-            held: Arc::clone(held),
-            lease_time,
-            subscription,
-            patterns: PatternHistory::default(),
-            budget: Budget { bytes: Budget::MOST, event_size: Budget::UNKNOWN_SIZE },
-            has_begun: false,
-            is_unsure: false,
-            is_behind: true,
-            bell: String::new(),
-        }
+    pub(super) fn new(sharing: Sharing, subscription: LocalSubscription) -> Self {
+        let ownership = Ownership::new(sharing.clone(), Arc::clone(&subscription.xgroup));
+        let (patterns, notified) = (PatternHistory::default(), String::new());
+        let budget = Budget { bytes: Budget::MOST, event_size: Budget::UNKNOWN_SIZE };
+        let (has_begun, is_unsure, is_behind) = (false, false, true);
+        Self { sharing, subscription, ownership, patterns, budget, has_begun, is_unsure, is_behind, notified }
     }
 
     pub(super) fn subscription(&self) -> &LocalSubscription {
@@ -110,34 +92,34 @@ impl Claimer {
 
     /// Without room: a member that holds nothing is paused, and leaves its partitions to others; a member that holds something may have to
     /// give up some partitions.
-    pub(super) fn release_idle(&mut self, link: &mut Link, others_return: bool) -> Result<(), BackendError> {
-        if self.layout.partitions == 0 {
+    pub(super) fn release_idle(&mut self, client: &mut Client, others_return: bool) -> Result<(), BackendError> {
+        if client.layout.partitions == 0 {
             return Ok(());
         }
-        if self.held.streams(&self.subscription.xgroup).is_empty() {
-            return self.ownership.leave(link);
+        if self.sharing.held.streams(&self.subscription.xgroup).is_empty() {
+            return self.ownership.leave(client);
         }
-        self.ownership.claimable(link, others_return).map(drop)
+        self.ownership.claimable(client, others_return).map(drop)
     }
 
     /// Claims as many deliveries as there is room for. With `others_return`, because the server was away, expired holds of others count.
     pub(super) fn claim(
         &mut self,
-        link: &mut Link,
+        client: &mut Client,
         batch: &mut ClaimBatch<'_>,
         others_return: bool,
     ) -> Result<(), BackendError> {
-        self.is_behind |= self.held.take_released(&self.subscription.xgroup) || batch.take_over;
+        self.is_behind |= self.sharing.held.take_released(&self.subscription.xgroup) || batch.take_over;
         batch.bytes = self.budget.bytes;
         let before = batch.leases.len();
-        let result = self.claim_all(link, batch, others_return);
+        let result = self.claim_all(client, batch, others_return);
         // The first lease is the oldest.
         let age = batch.leases.get(before).map(|lease| lease.asked.elapsed());
-        let is_late = age.is_some_and(|age| age >= self.lease_time / 2);
+        let is_late = age.is_some_and(|age| age >= self.sharing.member.lease_time / 2);
         self.budget.adapt(is_late);
         if is_late {
             // Other members may have taken over some of these. The next claim takes the rest again, in its order.
-            self.held.remove_all(batch.leases.drain(before..).map(|lease| lease.token));
+            self.sharing.held.remove_all(batch.leases.drain(before..).map(|lease| lease.token));
             (self.is_unsure, self.is_behind) = (self.has_begun, true);
         }
         if let Err(error) = &result {
@@ -149,115 +131,118 @@ impl Claimer {
 
     fn claim_all(
         &mut self,
-        link: &mut Link,
+        client: &mut Client,
         batch: &mut ClaimBatch<'_>,
         others_return: bool,
     ) -> Result<(), BackendError> {
-        if self.layout.partitions > 0 {
-            let streams = self.ownership.claimable(link, others_return)?.to_vec();
+        if client.layout.partitions > 0 {
+            let streams = self.ownership.claimable(client, others_return)?.to_vec();
             if self.ownership.take_has_grown() {
                 // An earlier member of the same name may have held deliveries of the new partitions.
                 (self.has_begun, self.is_behind) = (false, true);
             }
             batch.take_over |= self.is_behind;
-            return self.claim_by_script(link, batch, &streams);
+            return self.claim_by_script(client, batch, &streams);
         }
         if self.is_behind || self.is_unsure || !self.has_begun {
-            self.claim_by_script(link, batch, &[1])?;
+            self.claim_by_script(client, batch, &[1])?;
         }
         for _ in 0..READS {
             if batch.bytes == 0 {
                 break;
             }
-            if batch.left == 0 || self.is_behind || !self.read(link, batch)? {
+            if batch.left == 0 || self.is_behind || !self.read(client, batch)? {
                 return Ok(());
             }
         }
         // More entries are there, perhaps matching ones: the next claim must not wait.
-        batch.note_last(&self.layout.streams[0], "0-0".to_owned());
+        batch.note_last(&client.layout.streams[0], "0-0".to_owned());
         Ok(())
     }
 
     /// Claims by the script, from the streams of these numbers; with partitions new entries as well.
     fn claim_by_script(
         &mut self,
-        link: &mut Link,
+        client: &mut Client,
         batch: &mut ClaimBatch<'_>,
         numbers: &[usize],
     ) -> Result<(), BackendError> {
-        let (member, lease, xgroup) = (self.member.name(), millis(self.lease_time), &self.subscription.xgroup);
-        let count = batch.left.min(self.budget.events(batch)).to_string();
+        let (member, lease, xgroup) =
+            (self.sharing.member.name(), millis(self.sharing.member.lease_time), &self.subscription.xgroup);
+        let (layout, count) = (Arc::clone(&client.layout), batch.left.min(self.budget.events(batch)).to_string());
         let earlier = match (self.has_begun, self.is_unsure) {
             (false, _) => "1",
             (true, true) => "2",
             (true, false) => "0",
         };
-        let (read, owner) = if self.layout.partitions > 0 { ("1", &*self.member.boot) } else { ("0", "") };
-        let mut keys = vec![&*self.layout.prefix];
-        keys.extend(numbers.iter().map(|number| &*self.layout.streams[number - 1]));
+        let (read, owner) = if layout.partitions > 0 { ("1", &*self.sharing.member.boot) } else { ("0", "") };
+        let mut keys = vec![&*layout.prefix];
+        keys.extend(numbers.iter().map(|number| &*layout.streams[number - 1]));
         let mut rest: Vec<String> = numbers.iter().map(usize::to_string).collect();
         if earlier != "0" {
-            let in_hand = self.held.places(xgroup).into_iter();
+            let in_hand = self.sharing.held.places(xgroup).into_iter();
             rest.extend(in_hand.flat_map(|(number, entry)| [number.to_string(), entry]));
         }
         let mut arguments = vec![&**xgroup, &member, &count, &lease, flag(batch.take_over), earlier, read, owner];
         arguments.extend(rest.iter().map(String::as_str));
         batch.asked = Instant::now();
-        let [claimed, more, lasts] = fixed(CLAIM_DELIVERIES.run(link, &keys, &arguments)?)?;
-        let more = number(more)?;
+        let (claimed, more, lasts): (Vec<ClaimedFields>, u64, Vec<String>) =
+            client.run_on(&CLAIM_DELIVERIES, &keys, &arguments)?;
         self.is_behind = more > 0;
         if more < 2 {
             (self.has_begun, self.is_unsure) = (true, false);
         }
         let (mut events, mut size) = (0, 0);
-        for it in list(claimed)? {
-            let claimed = parse_claimed(it)?;
+        for (number, entry, event, is_suspect, crashes, attempts, errors) in claimed {
+            let claimed = Claimed { number, entry, event, is_suspect, crashes, attempts, errors };
             (events, size) = (events + 1, size + claimed.event.len());
-            batch.add(&self.held, xgroup, claimed);
+            batch.add(&self.sharing.held, xgroup, claimed);
         }
         self.budget.spend(batch, events, size);
-        self.is_behind |= batch.put_aside(&self.layout, link, xgroup)?;
-        let mut lasts = texts(lasts)?.into_iter();
-        let bell = lasts.next().unwrap_or_default();
-        if bell != self.bell {
+        self.is_behind |= batch.put_aside(client, xgroup)?;
+        let mut lasts = lasts.into_iter();
+        let notified = lasts.next().unwrap_or_default();
+        if notified != self.notified {
             self.ownership.renew_soon();
         }
         for (key, last) in keys[1..].iter().zip(lasts) {
             batch.note_last(key, last);
         }
-        batch.note_last(&self.layout.key("bell"), bell.clone());
-        self.bell = bell;
+        batch.note_last(&layout.key("bell"), notified.clone());
+        self.notified = notified;
         Ok(())
     }
 
     /// Reads new entries. False if there are no more.
-    fn read(&mut self, link: &mut Link, batch: &mut ClaimBatch<'_>) -> Result<bool, BackendError> {
+    fn read(&mut self, client: &mut Client, batch: &mut ClaimBatch<'_>) -> Result<bool, BackendError> {
         let most = batch.left.max(LEAST).min(self.budget.events(batch));
-        let (layout, xgroup) = (Arc::clone(&self.layout), Arc::clone(&self.subscription.xgroup));
-        let (member, bell) = (self.member.name(), self.bell.clone());
-        let reader = Reader { layout: &layout, xgroup: &xgroup, member: &member, bell: &bell };
+        let (layout, xgroup) = (Arc::clone(&client.layout), Arc::clone(&self.subscription.xgroup));
+        let (member, notified) = (self.sharing.member.name(), self.notified.clone());
+        let reader = Reader { xgroup: &xgroup, member: &member, notified: &notified };
         let (mut size, mut damaged) = (0, None);
         batch.asked = Instant::now();
-        let found = reader.read_new(link, most, |reply| {
+        let found = reader.read_new(client, most, |reply| {
             size += reply.entries.iter().map(|entry| entry.event.len()).sum::<usize>();
-            damaged = self.take(batch, reply).err();
+            if let Err(error) = self.take(&layout, batch, reply) {
+                damaged = Some(error);
+            }
             damaged.is_none()
         })?;
         self.budget.spend(batch, found, size);
-        self.is_behind |= batch.put_aside(&layout, link, &xgroup)?;
+        self.is_behind |= batch.put_aside(client, &xgroup)?;
         damaged.map_or(Ok(found >= most), Err)
     }
 
     /// Takes a reply, while the server works on the next one.
-    fn take(&mut self, batch: &mut ClaimBatch<'_>, reply: BatchReply) -> Result<(), BackendError> {
+    fn take(&mut self, layout: &Layout, batch: &mut ClaimBatch<'_>, reply: BatchReply) -> Result<(), BackendError> {
         let xgroup = &self.subscription.xgroup;
-        // The next claim takes what is released from now on.
-        self.is_behind |= reply.has_rung;
+        // The next claim takes deliveries that are released from now on.
+        self.is_behind |= reply.was_notified;
         self.patterns.update(reply.record)?;
-        batch.note_last(&self.layout.streams[0], reply.last);
-        batch.note_last(&self.layout.key("bell"), self.bell.clone());
+        batch.note_last(&layout.streams[0], reply.last);
+        batch.note_last(&layout.key("bell"), self.notified.clone());
         // A delivery that was released meanwhile goes before these entries.
-        let is_overtaken = self.held.has_released(xgroup);
+        let is_overtaken = self.sharing.held.has_released(xgroup);
         for NewEntry { is_redelivery, id, event_type, event, attempts, errors } in reply.entries {
             let number = usize::from(!is_redelivery);
             if !is_redelivery && !self.patterns.matches(number, &id, &event_type) {
@@ -267,24 +252,11 @@ impl Claimer {
             } else {
                 let attempts = str::from_utf8(&attempts).ok().and_then(|text| text.parse().ok()).unwrap_or(0);
                 let claimed = Claimed { number, entry: id, event, is_suspect: false, crashes: 0, attempts, errors };
-                batch.add(&self.held, xgroup, claimed);
+                batch.add(&self.sharing.held, xgroup, claimed);
             }
         }
         Ok(())
     }
-}
-
-fn parse_claimed(value: Value) -> Result<Claimed, BackendError> {
-    let [stream, entry, event, is_suspect, crashes, attempts, errors] = fixed(value)?;
-    Ok(Claimed {
-        number: number(stream)?.try_into().unwrap_or(0),
-        entry: text(entry)?,
-        event: bytes(event)?,
-        is_suspect: number(is_suspect)? == 1,
-        crashes: number(crashes)?.try_into().unwrap_or(0),
-        attempts: number(attempts)?.try_into().unwrap_or(0),
-        errors: bytes(errors)?,
-    })
 }
 
 /// Whether the error is that a consumer group or its stream is not there.

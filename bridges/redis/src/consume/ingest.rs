@@ -11,10 +11,9 @@ use redis::Value;
 use super::claim_batch::{ClaimBatch, Lasts};
 use super::claimer::{Claimer, is_gone};
 use crate::housekeeping::Housekeeping;
-use crate::membership::Member;
-use crate::scripts::Layout;
-use crate::subscriptions::{self, HeldDeliveries, LocalSubscriptions};
-use crate::transport::Link;
+use crate::partitions::Sharing;
+use crate::scripts::Client;
+use crate::subscriptions::{self, LocalSubscriptions};
 
 /// The time that other members have to extend their leases after the server is back: the pauses of their connections and threads.
 const RETURN: Duration = Duration::from_secs(2);
@@ -23,13 +22,10 @@ const WAIT: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
 pub(crate) struct RedisIngest {
-    layout: Arc<Layout>,
-    member: Arc<Member>,
+    sharing: Sharing,
     local: Arc<LocalSubscriptions>,
-    held: Arc<HeldDeliveries>,
-    lease_time: Duration,
-    link: Link,
     housekeeping: Housekeeping,
+    client: Client,
     is_woken: Arc<AtomicBool>,
     /// The time of the next take-over of expired leases.
     next_take_over: Instant,
@@ -40,28 +36,14 @@ pub(crate) struct RedisIngest {
 
 impl RedisIngest {
     pub(crate) fn new(
-        layout: &Arc<Layout>,
-        member: &Arc<Member>,
-        local: &Arc<LocalSubscriptions>,
-        held: &Arc<HeldDeliveries>,
-        lease_time: Duration,
+        sharing: Sharing,
+        local: Arc<LocalSubscriptions>,
         housekeeping: Housekeeping,
-        link: Link,
+        client: Client,
     ) -> Self {
-        let now = Instant::now();
-        Self {
-            layout: Arc::clone(layout),
-            member: Arc::clone(member),
-            local: Arc::clone(local),
-            held: Arc::clone(held),
-            lease_time,
-            link,
-            housekeeping,
-            is_woken: Arc::default(),
-            next_take_over: now,
-            others_return: now,
-            claimers: Vec::new(),
-        }
+        let (is_woken, claimers, now) = (Arc::default(), Vec::new(), Instant::now());
+        let (next_take_over, others_return) = (now, now);
+        Self { sharing, local, housekeeping, client, is_woken, next_take_over, others_return, claimers }
     }
 
     /// Keeps one claimer for each subscription that is served.
@@ -70,12 +52,12 @@ impl RedisIngest {
         self.claimers.retain(|it| local.iter().any(|served| served.xgroup == it.subscription().xgroup));
         for it in local {
             if !self.claimers.iter().any(|claimer| claimer.subscription().xgroup == it.xgroup) {
-                self.claimers.push(Claimer::new(&self.layout, &self.member, &self.held, self.lease_time, it));
+                self.claimers.push(Claimer::new(self.sharing.clone(), it));
             }
         }
     }
 
-    /// Claims what is ready. Deliveries that were claimed before a failure are returned.
+    /// Claims for every subscription with room. Deliveries that were claimed before a failure are returned.
     fn claim(&mut self, demand: &[Demand], take_over: bool, lasts: &mut Lasts) -> Result<Vec<Lease>, BackendError> {
         let mut leases = Vec::new();
         let others_return = Instant::now() < self.others_return;
@@ -83,15 +65,15 @@ impl RedisIngest {
             let name = &claimer.subscription().record.name;
             let Some(demand) = demand.iter().find(|demand| *demand.subscription == **name) else {
                 if take_over {
-                    claimer.release_idle(&mut self.link, others_return)?;
+                    claimer.release_idle(&mut self.client, others_return)?;
                 }
                 continue;
             };
             let mut batch = ClaimBatch::new(demand, take_over, &mut leases, lasts);
-            match claimer.claim(&mut self.link, &mut batch, others_return) {
+            match claimer.claim(&mut self.client, &mut batch, others_return) {
                 Ok(()) => {}
                 Err(error) if is_gone(&error) => {
-                    subscriptions::restore(&self.layout, &mut self.link, claimer.subscription())?;
+                    subscriptions::restore(&mut self.client, &self.local, claimer.subscription())?;
                     self.housekeeping.check_losses_soon();
                     lasts.clear();
                 }
@@ -101,7 +83,7 @@ impl RedisIngest {
         Ok(leases)
     }
 
-    /// Waits for an entry after these, for the bell, for the waker, or until a chore is due.
+    /// Waits for an entry after these, for a notification, for the waker, or until a chore is due.
     fn wait(&mut self, lasts: &Lasts, deadline: Instant) -> Result<(), BackendError> {
         let until = deadline.min(self.next_take_over).min(self.housekeeping.next());
         loop {
@@ -110,14 +92,12 @@ impl RedisIngest {
                 return Ok(());
             }
             let block = left.min(WAIT).as_millis().max(1) as u64;
-            let found = self.link.wait(|connection| {
-                let mut read = redis::cmd("XREAD");
-                read.arg("COUNT").arg(1).arg("BLOCK").arg(block).arg("STREAMS");
-                lasts.keys().for_each(|key| _ = read.arg(key));
-                lasts.values().for_each(|last| _ = read.arg(last));
-                read.query(connection)
-            })?;
-            if found != Value::Nil {
+            let mut read = redis::cmd("XREAD");
+            read.arg("COUNT").arg(1).arg("BLOCK").arg(block).arg("STREAMS");
+            lasts.keys().for_each(|key| _ = read.arg(key));
+            lasts.values().for_each(|last| _ = read.arg(last));
+            let found: Option<Value> = self.client.wait(&read)?;
+            if found.is_some() {
                 return Ok(());
             }
         }
@@ -129,12 +109,12 @@ impl RedisIngest {
             let now = Instant::now();
             let take_over = now >= self.next_take_over;
             if take_over {
-                self.next_take_over = now + self.lease_time / 4;
+                self.next_take_over = now + self.sharing.member.lease_time / 4;
             }
-            self.housekeeping.run(&mut self.link)?;
+            self.housekeeping.run(&mut self.client)?;
             let mut lasts = Lasts::new();
             let leases = self.claim(demand, take_over, &mut lasts)?;
-            if let Err(error) = self.housekeeping.check_losses(&mut self.link) {
+            if let Err(error) = self.housekeeping.check_losses(&mut self.client) {
                 // Claimed deliveries are returned all the same.
                 return if leases.is_empty() { Err(error) } else { Ok(leases) };
             }
@@ -158,7 +138,7 @@ impl Ingest for RedisIngest {
         let received = self.claim_or_wait(demand, wait);
         if received.is_err() {
             // While the server was away no member could extend a lease: all get the time to do so before leases are taken over.
-            self.others_return = Instant::now() + RETURN.max(self.lease_time / 2);
+            self.others_return = Instant::now() + RETURN.max(self.sharing.member.lease_time / 2);
             self.next_take_over = self.next_take_over.max(self.others_return);
         }
         received

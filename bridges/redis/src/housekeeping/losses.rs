@@ -6,15 +6,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use eventbroker::provider::BackendError;
-use redis::Value;
 
-use crate::scripts::{CHECK_LOSSES, Layout, fixed, number, text};
+use crate::scripts::{CHECK_LOSSES, Client};
 use crate::subscriptions::{self, LocalSubscription, LocalSubscriptions};
-use crate::transport::Link;
 
 #[derive(Debug)]
 pub(super) struct LossCheck {
-    layout: Arc<Layout>,
     local: Arc<LocalSubscriptions>,
     lease_time: Duration,
     /// The result of the last check, by consumer group and number of the stream: the server may lose its own copy.
@@ -23,9 +20,8 @@ pub(super) struct LossCheck {
 }
 
 impl LossCheck {
-    pub(super) fn new(layout: &Arc<Layout>, local: &Arc<LocalSubscriptions>, lease_time: Duration) -> Self {
-        let (layout, local) = (Arc::clone(layout), Arc::clone(local));
-        Self { layout, local, lease_time, results: HashMap::new(), next: Instant::now() }
+    pub(super) fn new(local: Arc<LocalSubscriptions>, lease_time: Duration) -> Self {
+        Self { local, lease_time, results: HashMap::new(), next: Instant::now() }
     }
 
     /// The time of the next check: four times per lease. A new subscription is checked at once.
@@ -37,19 +33,19 @@ impl LossCheck {
         self.next = Instant::now();
     }
 
-    pub(super) fn check(&mut self, link: &mut Link) -> Result<(), BackendError> {
+    pub(super) fn check(&mut self, client: &mut Client) -> Result<(), BackendError> {
         let local = self.local.all();
         self.results.retain(|(xgroup, _), _| local.iter().any(|it| it.xgroup == *xgroup));
-        let (now, streams) = (Instant::now(), self.layout.streams.len());
+        let (now, streams) = (Instant::now(), client.layout.streams.len());
         if now < self.next && local.len() * streams == self.results.len() {
             return Ok(());
         }
         self.next = now + self.lease_time / 4;
         for subscription in &local {
             for number in 1..=streams {
-                if !self.check_stream(link, subscription, number)? {
-                    subscriptions::restore(&self.layout, link, subscription)?;
-                    self.check_stream(link, subscription, number)?;
+                if !self.check_stream(client, subscription, number)? {
+                    subscriptions::restore(client, &self.local, subscription)?;
+                    self.check_stream(client, subscription, number)?;
                 }
             }
         }
@@ -57,15 +53,11 @@ impl LossCheck {
     }
 
     /// Checks one stream. False if the stream or the consumer group is not there.
-    fn check_stream(&mut self, link: &mut Link, of: &LocalSubscription, at: usize) -> Result<bool, BackendError> {
-        let (stream, key) = (&*self.layout.streams[at - 1], (Arc::clone(&of.xgroup), at));
+    fn check_stream(&mut self, client: &mut Client, of: &LocalSubscription, at: usize) -> Result<bool, BackendError> {
+        let (stream, key) = (client.layout.streams[at - 1].clone(), (Arc::clone(&of.xgroup), at));
         let last = self.results.get(&key).map_or("", String::as_str);
-        let reply = CHECK_LOSSES.run(link, &[stream], &[&*of.xgroup, last])?;
-        if reply == Value::Nil {
-            return Ok(false);
-        }
-        let [result, lost, unknown] = fixed(reply)?;
-        let (lost, unknown) = (number(lost)?, number(unknown)?);
+        let found = client.run_on(&CHECK_LOSSES, &[&stream], &[&*of.xgroup, last])?;
+        let Some((result, lost, unknown)): Option<(String, i64, i64)> = found else { return Ok(false) };
         if lost > 0 || unknown > 0 {
             tracing::error!(
                 stream,
@@ -74,7 +66,7 @@ impl LossCheck {
                  or the server has evicted or lost them"
             );
         }
-        self.results.insert(key, text(result)?);
+        self.results.insert(key, result);
         Ok(true)
     }
 }

@@ -1,7 +1,9 @@
 //! The number of partitions that is stored with a stream, and its change: into more or fewer partitions, or into one stream for which
 //! members compete. No instance may use the stream meanwhile, and nothing may wait in it: waiting deliveries would lose their order.
 
-use crate::scripts::{COUNT_WAITING, Layout, number, partitions_key};
+use std::sync::Arc;
+
+use crate::scripts::{COUNT_WAITING, Client, Layout, partitions_key};
 use crate::settings::{OpenError, Redis};
 use crate::transport::Link;
 
@@ -28,60 +30,61 @@ pub(crate) fn check_partitions(link: &mut Link, settings: &Redis) -> Result<(), 
     }
 }
 
-/// Divides the stream of the layout `from` as the layout `to` says. Handled entries stay if there is a stream for them.
-pub(crate) fn divide(link: &mut Link, name: &str, from: &Layout, to: &Layout) -> Result<(), OpenError> {
+/// Divides the stream of a client's layout as the layout `to` says. Handled entries stay if there is a stream for them.
+pub(crate) fn divide(client: &mut Client, name: &str, to: &Layout) -> Result<(), OpenError> {
+    let from = Arc::clone(&client.layout);
     let refused = |problem: String| Err(OpenError::Setting(format!("the stream {name:?} can't be divided: {problem}")));
-    let mut used = keys(link, &from.key("boot:*"))?;
-    used.extend(keys(link, &from.key("instance:*"))?);
+    let mut used = keys(client, &from.key("boot:*"))?;
+    used.extend(keys(client, &from.key("instance:*"))?);
     if !used.is_empty() {
         return refused(format!("{} instances use it, or did so less than ten leases ago", used.len().div_ceil(2)));
     }
-    let waiting = number(from.run(link, &COUNT_WAITING, &[""; 0])?)?;
+    let waiting: i64 = client.run(&COUNT_WAITING, &[""; 0])?;
     if waiting > 0 {
         return refused(format!("{waiting} deliveries wait"));
     }
     for stream in from.streams.iter().skip(to.streams.len()) {
-        for key in keys(link, &format!("{stream}*"))? {
-            call(link, &["DEL", &key])?;
+        for key in keys(client, &format!("{stream}*"))? {
+            call(client, &["DEL", &key])?;
         }
     }
     if from.prefix != to.prefix {
         let (first, first_to) = (&from.streams[0], &to.streams[0]);
-        for key in keys(link, &from.key("*"))? {
+        for key in keys(client, &from.key("*"))? {
             // The first partition takes the place of the one stream, with the keys of that stream.
             let renamed = match key.strip_prefix(first.as_str()) {
                 _ if key == partitions_key(name) => continue,
                 Some(rest) if OBSOLETE.contains(&rest) => {
-                    call(link, &["DEL", &key])?;
+                    call(client, &["DEL", &key])?;
                     continue;
                 }
                 Some(rest) if OF_A_STREAM.contains(&rest) => format!("{first_to}{rest}"),
                 _ => format!("{}{}", to.prefix, &key[from.prefix.len()..]),
             };
-            call(link, &["RENAME", &key, &renamed])?;
+            call(client, &["RENAME", &key, &renamed])?;
         }
-        if !keys(link, first)?.is_empty() {
-            call(link, &["RENAME", first, first_to])?;
+        if !keys(client, first)?.is_empty() {
+            call(client, &["RENAME", first, first_to])?;
         }
     }
-    call(link, &["SET", &partitions_key(name), &to.partitions.to_string()])
+    call(client, &["SET", &partitions_key(name), &to.partitions.to_string()])
 }
 
-fn call(link: &mut Link, words: &[&str]) -> Result<(), OpenError> {
+fn call(client: &mut Client, words: &[&str]) -> Result<(), OpenError> {
     let mut command = redis::cmd(words[0]);
     command.arg(&words[1..]);
-    Ok(link.call(|connection| command.query(connection))?)
+    Ok(client.query(&command)?)
 }
 
 /// The keys that a pattern matches. Only a `*` at its end is special.
-fn keys(link: &mut Link, pattern: &str) -> Result<Vec<String>, OpenError> {
+fn keys(client: &mut Client, pattern: &str) -> Result<Vec<String>, OpenError> {
     let (mut found, mut cursor) = (Vec::new(), 0_u64);
     let literal: String = pattern.trim_end_matches('*').chars().flat_map(escaped).collect();
     let matching = if pattern.ends_with('*') { format!("{literal}*") } else { literal };
     loop {
         let mut scan = redis::cmd("SCAN");
         scan.arg(cursor).arg("MATCH").arg(&matching).arg("COUNT").arg(1_000);
-        let (next, some): (u64, Vec<String>) = link.call(|it| scan.query(it))?;
+        let (next, some): (u64, Vec<String>) = client.query(&scan)?;
         found.extend(some);
         cursor = next;
         if cursor == 0 {

@@ -1,8 +1,9 @@
 //! Publishing a batch. Plain commands append events that cannot exist yet, all in one transaction, with their ids for later checks of
-//! duplicates. If any event of the batch may exist, a script stores them all ([`store`](super::store)).
+//! duplicates. If any event of the batch may exist, a script stores them all ([`store`](super::store())).
 
 use std::collections::BTreeMap;
 use std::mem;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use eventbroker::Event;
@@ -10,13 +11,13 @@ use eventbroker::provider::{BackendError, BusyPoll, Mirror, SendOutcome};
 use redis::{RedisResult, Value};
 
 use super::store::{Publishing, store, wait_for_replicas};
-use crate::scripts::{IdTime, Layout, TOLERANCE, bytes, content_hash, id_time, list, millis, unexpected};
-use crate::transport::{Connection, Link, Piece, Request, refusal};
+use crate::scripts::{Client, IdTime, Layout, TOLERANCE, content_hash, id_time, millis};
+use crate::transport::{Connection, Piece, Request, refusal};
 
 #[derive(Debug)]
 pub(crate) struct RedisMirror {
     publishing: Publishing,
-    link: Link,
+    client: Client,
     request: Request,
     poll: BusyPoll,
 }
@@ -30,22 +31,21 @@ struct Appended {
 }
 
 impl RedisMirror {
-    pub(crate) fn new(publishing: Publishing, link: Link) -> Self {
-        Self { publishing, link, request: Request::default(), poll: BusyPoll::default() }
+    pub(crate) fn new(publishing: Publishing, client: Client) -> Self {
+        Self { publishing, client, request: Request::default(), poll: BusyPoll::default() }
     }
 
     /// Appends events whose ids are new. The server begins while later events are still being written.
     fn append(&mut self, batch: &[Event], meanwhile: &mut dyn FnMut()) -> Result<Vec<SendOutcome>, BackendError> {
-        let Publishing { settings, layout, .. } = &self.publishing;
-        let window = millis(settings.dedupe_window);
+        let (layout, window) = (Arc::clone(&self.client.layout), millis(self.publishing.settings.dedupe_window));
         let mut request = mem::take(&mut self.request);
         let mut poll = self.poll.clone();
         let (mut appended, mut buckets) = (Vec::with_capacity(batch.len()), BTreeMap::<u128, Vec<u8>>::new());
-        let reply = self.link.call(|connection| {
+        let reply = self.client.call(|connection| {
             request.clear();
             request.words(&["MULTI"]);
             for event in batch {
-                let it = write(&mut request, layout, event);
+                let it = write(&mut request, &layout, event);
                 if let Some(time) = it.time {
                     let ids = buckets.entry(time.bucket()).or_default();
                     ids.extend_from_slice(&time.bytes);
@@ -79,27 +79,27 @@ impl RedisMirror {
     }
 
     /// Adds an index entry for each event whose entry is not near the time in its id.
-    fn index(&mut self, reply: Value, appended: &[Appended]) -> Result<(), BackendError> {
-        let Publishing { settings, layout, .. } = &self.publishing;
-        let mut entries = list(reply)?;
-        entries.truncate(appended.len());
-        if entries.len() < appended.len() {
-            return Err(unexpected(&Value::Array(entries)));
+    fn index(&mut self, reply: Vec<Value>, appended: &[Appended]) -> Result<(), BackendError> {
+        let kept = millis(self.publishing.settings.retention);
+        if reply.len() < appended.len() {
+            return Err(self.client.unavailable("EXEC has returned too little"));
         }
         let mut index = redis::pipe();
-        for (entry, Appended { id, time, stream, hash }) in entries.into_iter().zip(appended) {
-            let entry = bytes(entry)?;
+        for (entry, Appended { id, time, stream, hash }) in reply.into_iter().zip(appended) {
+            let Value::BulkString(entry) = entry else {
+                return Err(self.client.unavailable("XADD has returned no entry"));
+            };
             let millis_of_entry = entry.iter().take_while(|it| it.is_ascii_digit());
             let stored = Duration::from_millis(
                 millis_of_entry.fold(0_u64, |sum, it| sum.saturating_mul(10).saturating_add(u64::from(it - b'0'))),
             );
             if time.is_none_or(|time| time.at.abs_diff(stored) > TOLERANCE) {
                 let place = [(stream + 1).to_string().as_bytes(), b" ", &entry, b" ", hash].concat();
-                let set = index.cmd("SET").arg(layout.key_of("at", id)).arg(place);
-                set.arg("PX").arg(millis(settings.retention)).ignore();
+                let set = index.cmd("SET").arg(self.client.layout.key_of("at", id)).arg(place);
+                set.arg("PX").arg(&kept).ignore();
             }
         }
-        if index.is_empty() { Ok(()) } else { self.link.call(|connection| index.query(connection)) }
+        self.client.send(&index)
     }
 }
 
@@ -113,8 +113,8 @@ fn write(request: &mut Request, layout: &Layout, event: &Event) -> Appended {
     Appended { time: id_time(&id), id, stream, hash: content_hash(event) }
 }
 
-/// The reply to `EXEC`, which comes after so many others. Reads all replies, then fails with the first refusal.
-fn transaction_reply(connection: &mut Connection, others: usize) -> RedisResult<Value> {
+/// The reply to `EXEC`, which follows `others` replies. Reads all replies, then fails with the first refusal.
+fn transaction_reply(connection: &mut Connection, others: usize) -> RedisResult<Vec<Value>> {
     let mut refused = None;
     for _ in 0..others {
         if let Piece::Refusal(line) = connection.piece()? {
@@ -122,17 +122,17 @@ fn transaction_reply(connection: &mut Connection, others: usize) -> RedisResult<
         }
     }
     let last = connection.value()?;
-    refused.map_or_else(|| last.extract_error(), Err)
+    refused.map_or_else(|| Ok(redis::from_redis_value(last.extract_error()?)?), Err)
 }
 
 impl Mirror for RedisMirror {
     fn send(&mut self, batch: &[Event], meanwhile: &mut dyn FnMut()) -> Result<Vec<SendOutcome>, BackendError> {
         // A script recognizes duplicates also while nothing more is stored.
         if batch.iter().any(Event::may_exist) || self.publishing.backlog.is_reached() {
-            return store(&self.publishing, &mut self.link, batch);
+            return store(&self.publishing, &mut self.client, batch);
         }
         let outcomes = self.append(batch, meanwhile)?;
-        wait_for_replicas(&self.publishing.settings, &mut self.link)?;
+        wait_for_replicas(&self.publishing.settings, &mut self.client)?;
         Ok(outcomes)
     }
 }

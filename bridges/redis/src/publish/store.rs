@@ -6,20 +6,18 @@ use eventbroker::Event;
 use eventbroker::provider::{BackendError, SendOutcome};
 
 use super::BacklogLimit;
-use crate::scripts::{Layout, STORE_EVENTS, TOLERANCE, bytes, content_hash, flag, id_time, list, millis};
+use crate::scripts::{Client, STORE_EVENTS, TOLERANCE, content_hash, flag, id_time, millis};
 use crate::settings::Redis;
-use crate::transport::Link;
 
 /// The parts of a provider that publishing uses.
 #[derive(Debug, Clone)]
 pub(crate) struct Publishing {
     pub(crate) settings: Arc<Redis>,
-    pub(crate) layout: Arc<Layout>,
     pub(crate) backlog: Arc<BacklogLimit>,
 }
 
 /// Stores those of the events whose ids are not known. If the backlog has reached its limit, only duplicates are recognized.
-pub(crate) fn store(it: &Publishing, link: &mut Link, batch: &[Event]) -> Result<Vec<SendOutcome>, BackendError> {
+pub(crate) fn store(it: &Publishing, client: &mut Client, batch: &[Event]) -> Result<Vec<SendOutcome>, BackendError> {
     let head = [
         millis(it.settings.dedupe_window),
         millis(it.settings.retention),
@@ -34,7 +32,7 @@ pub(crate) fn store(it: &Publishing, link: &mut Link, batch: &[Event]) -> Result
             [time.at.as_millis().to_string().into(), time.bytes.to_vec(), time.bucket().to_string().into()]
         });
         let (event_type, instance) = (event.event_type().as_str(), event.instance_id().unwrap_or_default());
-        let number = (it.layout.index_for(event) + 1).to_string();
+        let number = (client.layout.index_for(event) + 1).to_string();
         arguments.extend([
             id.into(),
             event_type.into(),
@@ -49,8 +47,8 @@ pub(crate) fn store(it: &Publishing, link: &mut Link, batch: &[Event]) -> Result
         ]);
     }
     let mut outcomes = Vec::with_capacity(batch.len());
-    for (answer, hash) in list(it.layout.run(link, &STORE_EVENTS, &arguments)?)?.into_iter().zip(&hashes) {
-        let answer = bytes(answer)?;
+    let answers: Vec<Vec<u8>> = client.run(&STORE_EVENTS, &arguments)?;
+    for (answer, hash) in answers.into_iter().zip(&hashes) {
         outcomes.push(match answer.strip_prefix(b"=") {
             None if answer == b"!" => SendOutcome::Full { max_backlog: it.backlog.max },
             Some(known) if known == hash => SendOutcome::Known,
@@ -58,19 +56,19 @@ pub(crate) fn store(it: &Publishing, link: &mut Link, batch: &[Event]) -> Result
             None => SendOutcome::Held,
         });
     }
-    wait_for_replicas(&it.settings, link)?;
+    wait_for_replicas(&it.settings, client)?;
     Ok(outcomes)
 }
 
 /// Waits until `min_replicas` have everything that this connection has written or read: an event that was known counts as well.
-pub(super) fn wait_for_replicas(settings: &Redis, link: &mut Link) -> Result<(), BackendError> {
+pub(super) fn wait_for_replicas(settings: &Redis, client: &mut Client) -> Result<(), BackendError> {
     let (wanted, limit) = (settings.min_replicas, settings.replica_timeout);
     if wanted == 0 {
         return Ok(());
     }
-    let have: u32 = link.call(|it| redis::cmd("WAIT").arg(wanted).arg(limit.as_millis().max(1) as u64).query(it))?;
+    let have: u32 = client.query(redis::cmd("WAIT").arg(wanted).arg(limit.as_millis().max(1) as u64))?;
     if have >= wanted {
         return Ok(());
     }
-    Err(link.server().unavailable(format_args!("{have} replicas of {wanted} have it after {limit:?}")))
+    Err(client.unavailable(format_args!("{have} replicas of {wanted} have it after {limit:?}")))
 }

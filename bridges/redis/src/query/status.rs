@@ -1,16 +1,14 @@
-//! Statuses of events: a script derives them from the consumer groups and from what is stored of each event.
+//! Statuses of events: a script derives them from the consumer groups and the status hashes.
 
 use std::time::{Duration, SystemTime};
 
 use eventbroker::provider::BackendError;
 use eventbroker::{Event, Status};
-use redis::Value;
 
-use crate::scripts::{Layout, Located, READ_STATUSES, list, number, text};
-use crate::transport::Link;
+use crate::scripts::{Client, Located, READ_STATUSES};
 
 /// The events with their statuses.
-pub(super) fn with_statuses(layout: &Layout, link: &mut Link, found: Vec<Located>) -> Result<Vec<Event>, BackendError> {
+pub(super) fn with_statuses(client: &mut Client, found: Vec<Located>) -> Result<Vec<Event>, BackendError> {
     if found.is_empty() {
         return Ok(Vec::new());
     }
@@ -21,17 +19,12 @@ pub(super) fn with_statuses(layout: &Layout, link: &mut Link, found: Vec<Located
         let instance = event.instance_id().unwrap_or_default();
         arguments.extend([entry, event.event_type().as_str(), id, instance, number]);
     }
-    let answers = list(layout.run(link, &READ_STATUSES, &arguments)?)?;
-    let mut events = Vec::with_capacity(found.len());
-    for ((_, _, event), answer) in found.into_iter().zip(answers) {
-        let mut answer = list(answer)?.into_iter();
-        let mut next = || answer.next().unwrap_or(Value::Nil);
-        let status: Status = text(next())?.parse().unwrap_or(Status::Pending);
-        let retries = number(next())?.try_into().unwrap_or(0);
-        let error = text(next()).ok().filter(|error| !error.is_empty());
-        let ended = Duration::from_millis(number(next())?.unsigned_abs());
-        let completed = (!ended.is_zero()).then(|| SystemTime::UNIX_EPOCH + ended);
-        events.push(event.with_progress(status, retries, None, completed, error));
-    }
-    Ok(events)
+    let answers: Vec<(String, i64, String, u64)> = client.run(&READ_STATUSES, &arguments)?;
+    let with_status = |((_, _, event), (status, retries, error, ended)): (Located, (String, i64, String, u64))| {
+        let status = status.parse().unwrap_or(Status::Pending);
+        let completed = (ended > 0).then(|| SystemTime::UNIX_EPOCH + Duration::from_millis(ended));
+        let error = Some(error).filter(|error| !error.is_empty());
+        event.with_progress(status, retries.try_into().unwrap_or(0), None, completed, error)
+    };
+    Ok(found.into_iter().zip(answers).map(with_status).collect())
 }

@@ -1,7 +1,7 @@
 //! The event store. The stream is the store: an event is found by the time in its id. A listing scans the streams, at most [`SCAN`] entries
 //! at a time.
 
-use std::fmt;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use eventbroker::provider::{BackendError, EventStore, SendOutcome, StatusChange};
@@ -13,33 +13,27 @@ use parking_lot::Mutex;
 use super::status::with_statuses;
 use crate::publish::{Publishing, store};
 use crate::scripts::{
-    DELETE_ENTRY, MergeScan, RECORD_OUTCOME, TOLERANCE, first_open, locate, millis, number, since_epoch,
+    Client, DELETE_ENTRY, MergeScan, RECORD_OUTCOME, TOLERANCE, first_open, locate, millis, since_epoch,
 };
-use crate::transport::Link;
 
 /// The most entries that one listing scans. Its cursor continues behind them.
 const SCAN: usize = 10_000;
 
+#[derive(Debug)]
 pub(crate) struct RedisStore {
     publishing: Publishing,
-    link: Mutex<Link>,
+    client: Mutex<Client>,
 }
 
 impl RedisStore {
-    pub(crate) fn new(publishing: Publishing, link: Link) -> Self {
-        Self { publishing, link: Mutex::new(link) }
-    }
-}
-
-impl fmt::Debug for RedisStore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("RedisStore").field(&self.publishing.layout).finish()
+    pub(crate) fn new(publishing: Publishing, client: Client) -> Self {
+        Self { publishing, client: Mutex::new(client) }
     }
 }
 
 impl EventStore for RedisStore {
     fn put(&self, event: &Event) -> Result<(), BackendError> {
-        let outcomes = store(&self.publishing, &mut self.link.lock(), std::slice::from_ref(event))?;
+        let outcomes = store(&self.publishing, &mut self.client.lock(), std::slice::from_ref(event))?;
         match outcomes.into_iter().next() {
             Some(SendOutcome::Conflict) => {
                 Err(BackendError::Refused(format!("event {} is known with other content", event.id())))
@@ -49,33 +43,33 @@ impl EventStore for RedisStore {
     }
 
     fn get(&self, id: &EventId) -> Result<Option<Event>, BackendError> {
-        let (layout, mut link) = (&self.publishing.layout, self.link.lock());
-        let found = locate(layout, &mut link, id)?;
-        Ok(with_statuses(layout, &mut link, found.into_iter().collect())?.pop())
+        let mut client = self.client.lock();
+        let found = locate(&mut client, id)?;
+        Ok(with_statuses(&mut client, found.into_iter().collect())?.pop())
     }
 
     fn list(&self, filter: &Filter) -> Result<Page, BackendError> {
-        let (layout, mut link) = (&self.publishing.layout, self.link.lock());
+        let mut client = self.client.lock();
         let bound = |time: Option<SystemTime>| time.map(since_epoch);
         let from = bound(filter.created_from)
             .map_or("-".to_owned(), |at| at.saturating_sub(TOLERANCE).as_millis().to_string());
         let to = bound(filter.created_to).map_or("+".to_owned(), |at| (at + TOLERANCE).as_millis().to_string());
-        let mut scan = MergeScan::new(layout, filter.order, &from, &to);
+        let mut scan = MergeScan::new(&client.layout, filter.order, &from, &to);
         if let Some(after) = &filter.after {
-            let Some((number, entry, _)) = locate(layout, &mut link, after)? else {
+            let Some((number, entry, _)) = locate(&mut client, after)? else {
                 return Ok(Page::new(Vec::new(), None));
             };
-            scan = scan.skip_to(layout, &mut link, number, &entry)?;
+            scan = scan.skip_to(&mut client, number, &entry)?;
         }
         // The order is that of the streams, so the filter must not compare ids with the cursor.
         let wanted = Filter { after: None, status: None, ..filter.clone() };
         let (mut page, mut scanned, mut last_id) = (Vec::new(), 0, None);
         loop {
-            let step = scan.step(layout, &mut link)?;
+            let step = scan.step(&mut client)?;
             scanned += step.entries;
             last_id = step.events.last().map(|(_, _, event)| event.id().clone()).or(last_id);
             let matching = step.events.into_iter().filter(|(_, _, event)| wanted.matches(event)).collect();
-            let events = with_statuses(layout, &mut link, matching)?;
+            let events = with_statuses(&mut client, matching)?;
             page.extend(events.into_iter().filter(|event| filter.status.is_none_or(|status| status == event.status())));
             if page.len() >= filter.effective_limit() {
                 page.truncate(filter.effective_limit());
@@ -98,32 +92,34 @@ impl EventStore for RedisStore {
             let (id, status) = (change.id.to_string(), change.status.as_str().to_owned());
             arguments.extend([id, status, error, change.retry_count.to_string()]);
         }
-        self.publishing.layout.run(&mut self.link.lock(), &RECORD_OUTCOME, &arguments).map(drop)
+        self.client.lock().run(&RECORD_OUTCOME, &arguments)
     }
 
     fn delete(&self, id: &EventId) -> Result<bool, BackendError> {
-        let (layout, mut link) = (&self.publishing.layout, self.link.lock());
-        let Some((at, entry, _)) = locate(layout, &mut link, id)? else { return Ok(false) };
+        let mut client = self.client.lock();
+        let Some((at, entry, _)) = locate(&mut client, id)? else { return Ok(false) };
+        let layout = Arc::clone(&client.layout);
         let keys = [&*layout.prefix, &layout.streams[at - 1]];
-        Ok(number(DELETE_ENTRY.run(&mut link, &keys, &[entry, id.to_string()])?)? > 0)
+        client.run_on(&DELETE_ENTRY, &keys, &[entry, id.to_string()])
     }
 
     /// Open events are counted among the first [`SCAN`] entries that a subscription has not acknowledged.
     fn stats(&self) -> Result<StoreStats, BackendError> {
-        let (layout, mut link) = (&self.publishing.layout, self.link.lock());
+        let mut client = self.client.lock();
         let mut stats = StoreStats::default();
-        stats.failed = link.call(|it| redis::cmd("ZCARD").arg(layout.key("failed")).query(it))?;
-        let mut scan = MergeScan::new(layout, Order::OldestFirst, "-", "+");
+        let layout = Arc::clone(&client.layout);
+        stats.failed = client.query(redis::cmd("ZCARD").arg(layout.key("failed")))?;
+        let mut scan = MergeScan::new(&client.layout, Order::OldestFirst, "-", "+");
         for (stream, range) in layout.streams.iter().zip(&mut scan.ranges) {
-            stats.events += link.call(|it| redis::cmd("XLEN").arg(stream).query::<u64>(it))?;
+            stats.events += client.query::<u64>(redis::cmd("XLEN").arg(stream))?;
             // Without a consumer group, no event is open.
-            range.from = first_open(&mut link, stream)?.unwrap_or_else(|| "+".to_owned());
+            range.from = first_open(&mut client, stream)?.unwrap_or_else(|| "+".to_owned());
         }
         let mut scanned = 0;
         while scanned < SCAN {
-            let step = scan.step(layout, &mut link)?;
+            let step = scan.step(&mut client)?;
             scanned += step.entries;
-            for event in with_statuses(layout, &mut link, step.events)? {
+            for event in with_statuses(&mut client, step.events)? {
                 match event.status() {
                     Status::Pending => stats.pending += 1,
                     Status::Processing => stats.processing += 1,

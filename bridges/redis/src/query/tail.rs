@@ -1,25 +1,21 @@
 //! A stream of events as they arrive: a cursor in each stream, and a connection of its own.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use eventbroker::provider::{BackendError, Tail};
 use eventbroker::query::Order;
 use eventbroker::{Event, Pattern, StartPosition};
-use redis::Value;
 
 use super::status::with_statuses;
-use crate::scripts::{Layout, entries, entries_at, event_of, fixed, list, locate, merge, since_epoch, text};
-use crate::transport::Link;
+use crate::scripts::{Client, Entry, entries_at, event_of, locate, merge, since_epoch};
 
 /// The most time for one wait at the server, which is less than a call may take.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct RedisTail {
-    layout: Arc<Layout>,
-    link: Link,
+    client: Client,
     pattern: Pattern,
     since: Option<SystemTime>,
     /// The last entry of each stream that was read.
@@ -27,13 +23,8 @@ pub(super) struct RedisTail {
 }
 
 impl RedisTail {
-    pub(super) fn new(
-        layout: &Arc<Layout>,
-        mut link: Link,
-        pattern: &Pattern,
-        start: &StartPosition,
-    ) -> Result<Self, BackendError> {
-        let mut since = None;
+    pub(super) fn new(mut client: Client, pattern: &Pattern, start: &StartPosition) -> Result<Self, BackendError> {
+        let (layout, mut since) = (Arc::clone(&client.layout), None);
         let all = |from: &str| vec![from.to_owned(); layout.streams.len()];
         let read = match start {
             StartPosition::New => {
@@ -41,13 +32,13 @@ impl RedisTail {
                 for (read, stream) in read.iter_mut().zip(&layout.streams) {
                     let mut newest = redis::cmd("XREVRANGE");
                     newest.arg(stream).arg("+").arg("-").arg("COUNT").arg(1);
-                    let newest: Value = link.call(|it| newest.query(it))?;
-                    entries(newest)?.pop().into_iter().for_each(|(entry, _)| *read = entry);
+                    let newest: Vec<Entry> = client.query(&newest)?;
+                    newest.into_iter().for_each(|(entry, _)| *read = entry);
                 }
                 read
             }
-            StartPosition::After(id) => match locate(layout, &mut link, id)? {
-                Some((number, entry, _)) => entries_at(layout, &mut link, Order::OldestFirst, number, &entry)?,
+            StartPosition::After(id) => match locate(&mut client, id)? {
+                Some((number, entry, _)) => entries_at(&mut client, Order::OldestFirst, number, &entry)?,
                 None => return Err(BackendError::Refused(format!("the event of {start:?} is not held"))),
             },
             StartPosition::From(time) => {
@@ -56,14 +47,14 @@ impl RedisTail {
             }
             _ => all("0-0"),
         };
-        Ok(Self { layout: Arc::clone(layout), link, pattern: pattern.clone(), since, read })
+        Ok(Self { client, pattern: pattern.clone(), since, read })
     }
 }
 
 impl Tail for RedisTail {
     fn next(&mut self, max: usize, wait: Duration) -> Result<Vec<Event>, BackendError> {
         let deadline = Instant::now() + wait;
-        let layout = Arc::clone(&self.layout);
+        let layout = Arc::clone(&self.client.layout);
         loop {
             let left = deadline.saturating_duration_since(Instant::now()).min(LONGEST_WAIT);
             let mut read = redis::cmd("XREAD");
@@ -72,13 +63,11 @@ impl Tail for RedisTail {
                 read.arg("BLOCK").arg(left.as_millis().max(1) as u64);
             }
             read.arg("STREAMS").arg(&layout.streams).arg(&self.read);
-            let reply = self.link.wait(|connection| read.query(connection))?;
-            let mut arrived = vec![VecDeque::new(); layout.streams.len()];
-            for stream in list(reply)? {
-                let [key, read] = fixed(stream)?;
-                let key = text(key)?;
+            let reply: Option<Vec<(String, Vec<Entry>)>> = self.client.wait(&read)?;
+            let mut arrived = vec![Vec::new(); layout.streams.len()];
+            for (key, entries) in reply.unwrap_or_default() {
                 let index = layout.streams.iter().position(|it| *it == key).unwrap_or(0);
-                arrived[index] = entries(read)?.into();
+                arrived[index] = entries;
             }
             let mut found = Vec::new();
             for (number, (entry, fields)) in merge(arrived, Order::OldestFirst, max) {
@@ -91,7 +80,7 @@ impl Tail for RedisTail {
                 found.extend(event.map(|event| (number, entry, event)));
             }
             if !found.is_empty() || Instant::now() >= deadline {
-                return with_statuses(&layout, &mut self.link, found);
+                return with_statuses(&mut self.client, found);
             }
         }
     }

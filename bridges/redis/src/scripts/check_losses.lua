@@ -37,9 +37,9 @@ end
 local is_at_end = last == info['last-generated-id']
 if is_at_end or info.length == 0 or is_after(info['recorded-first-entry-id'], last) then
     local position, read = is_at_end and added or removed, group['entries-read']
-    -- Entries that were deleted through the bridge are no loss, nor those counted below. Redis 7.0 forgets what a group has read when it
-    -- is started again: only a server that ran at the last check is believed.
-    if stored and stored.run == run and read then
+    -- Entries that were deleted through the bridge are no loss, nor those counted below. A restart of Redis 7.0 resets the count of read
+    -- entries: only a server that ran at the last check is believed.
+    if read and run and stored and stored.run == run then
         lost = lost + math.max(0, position - read - tonumber(redis.call('HGET', deleted, xgroup) or '0'))
     end
     -- The server's figure includes the lost entries from here on.
@@ -50,7 +50,7 @@ elseif stored and is_after(highest, last) and highest ~= stored.highest and high
     lost, unknown = lost + 1, unknown + 1
     redis.call('HINCRBY', deleted, xgroup, 1)
 end
-local result = string.format('%s %.0f %.0f %s %s', life, added, group.lag or info.length, highest, run)
+local result = string.format('%s %.0f %.0f %s %s', life, added, group.lag or info.length, highest, run or '-')
 redis.call('HSET', checked, xgroup, result)
 if lost > 0 then redis.call('HINCRBY', losses, 'entries', lost) end
 if unknown > 0 then redis.call('HINCRBY', losses, 'unknown', unknown) end

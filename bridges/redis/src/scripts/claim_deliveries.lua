@@ -1,12 +1,12 @@
 -- Claims deliveries of a subscription for a member.
 -- KEYS: the prefix, the streams to claim from.
--- ARGV: consumer group, member, how many, the lease in milliseconds, 1 to take over expired leases of others, 1 to take what the member
--- held before it began or owned the stream (2: what an earlier call of this script gave it and whose answer was lost), 1 to read new
--- entries, the boot id that must own the streams (or nothing); the numbers of the streams; and of each delivery in hand, if the sixth
--- argument is not 0, the number of its stream (0: the redelivery stream) and its entry.
+-- ARGV: consumer group, member, how many, the lease in milliseconds, 1 to take over expired leases of others, 1 to take deliveries
+-- that the member held before it began or owned the stream (2: those of an earlier call whose reply was lost), 1 to read new entries, the
+-- boot id that must own the streams (or nothing); the numbers of the streams; and of each delivery in hand, if the sixth argument is not
+-- 0, the number of its stream (0: the redelivery stream) and its entry.
 -- Returns: of each delivery the number of its stream, entry, event, 1 if it is a suspect, crashes, and of a redelivery its attempts and
--- errors; 1 if more may wait that goes before new entries, 2 if the member held more than it could take; the last entries of the bell and
--- of each stream.
+-- errors; 1 if more may wait that goes before new entries, 2 if the member held more than it could take; the last entries of the notify
+-- stream and of each stream.
 -- Touches: of the streams and the redelivery stream at most 100,000 pending entries by id, and eight reads of at most 1,000 entries; the
 -- marks. Returns the bytes of as many events as asked.
 -- From a stream that the member owns, the script takes over everything that others hold, in its order.
@@ -96,7 +96,7 @@ for _, it in ipairs(streams) do
             end
         end
         claim(it, ids, ARGV[6] == '1')
-        -- The rest of what the member held goes before everything else.
+        -- The other deliveries that the member held go before everything else.
         if held_more then room = 0 end
     end
     if it.is_own then

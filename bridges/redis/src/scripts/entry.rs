@@ -1,11 +1,7 @@
 //! An event as an entry of a stream, and back.
 
 use eventbroker::Event;
-use eventbroker::provider::BackendError;
-use redis::Value;
 use xxhash_rust::xxh3::Xxh3;
-
-use super::value::{bytes, fixed, list, text};
 
 pub(crate) fn to_json(event: &Event) -> String {
     String::from_utf8(event.to_json()).unwrap_or_default()
@@ -26,19 +22,8 @@ pub(crate) fn content_hash(event: &Event) -> [u8; 8] {
 /// The fields of an entry.
 pub(crate) type Fields = Vec<(String, Vec<u8>)>;
 
-/// Entries as `XRANGE` returns them: the id and the fields of each.
-pub(crate) fn entries(value: Value) -> Result<Vec<(String, Fields)>, BackendError> {
-    let entry = |value: Value| {
-        let [id, fields] = fixed(value)?;
-        let mut fields = list(fields)?.into_iter();
-        let mut pairs = Vec::new();
-        while let (Some(field), Some(value)) = (fields.next(), fields.next()) {
-            pairs.push((text(field)?, bytes(value)?));
-        }
-        Ok((text(id)?, pairs))
-    };
-    list(value)?.into_iter().map(entry).collect()
-}
+/// An entry as `XRANGE` returns it: its id and its fields.
+pub(crate) type Entry = (String, Fields);
 
 /// The event among the fields of an entry.
 pub(crate) fn event_of(fields: &[(String, Vec<u8>)]) -> Result<Event, String> {

@@ -3,8 +3,8 @@ local function holder_of(key, xgroup, entry)
     local found = redis.call('XPENDING', key, xgroup, entry, entry, 1)[1]
     return found and found[2]
 end
--- Wakes the readers of all members.
-local function ring_bell(prefix) redis.call('XADD', prefix .. ':bell', 'MAXLEN', 1, '*', 'x', '') end
+-- Notifies all members: wakes their readers. The notify stream has the key `bell`.
+local function notify(prefix) redis.call('XADD', prefix .. ':bell', 'MAXLEN', 1, '*', 'x', '') end
 -- Ends a delivery: acknowledges its entry, removes the entry if it was a redelivery, and removes its mark.
 local function end_delivery(prefix, key, xgroup, entry)
     redis.call('XACK', key, xgroup, entry)

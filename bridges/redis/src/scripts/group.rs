@@ -1,59 +1,36 @@
-//! The consumer groups of a stream, as `XINFO GROUPS` shows them.
+//! The consumer groups of a stream.
 
 use eventbroker::provider::BackendError;
-use redis::Value;
+use redis::streams::{StreamInfoGroup, StreamInfoGroupsReply, StreamPendingCountReply};
 
+use super::client::Client;
 use super::entry::earliest;
-use super::value::{fixed, list, number, text};
-use crate::transport::Link;
-
-struct Group {
-    name: String,
-    last_delivered: String,
-    pending: i64,
-}
 
 /// The consumer groups of a stream; none if there is no stream.
-fn groups(link: &mut Link, stream: &str) -> Result<Vec<Group>, BackendError> {
-    let reply: Value = match link.call(|it| redis::cmd("XINFO").arg("GROUPS").arg(stream).query(it)) {
-        Err(error) if error.to_string().contains("no such key") => return Ok(Vec::new()),
-        reply => reply?,
-    };
-    let group = |value: Value| {
-        let mut group = Group { name: String::new(), last_delivered: String::new(), pending: 0 };
-        let mut fields = list(value)?.into_iter();
-        while let (Some(field), Some(value)) = (fields.next(), fields.next()) {
-            match text(field)?.as_str() {
-                "name" => group.name = text(value)?,
-                "last-delivered-id" => group.last_delivered = text(value)?,
-                "pending" => group.pending = number(value)?,
-                _ => {}
-            }
-        }
-        Ok(group)
-    };
-    list(reply)?.into_iter().map(group).collect()
+fn groups(client: &mut Client, stream: &str) -> Result<Vec<StreamInfoGroup>, BackendError> {
+    match client.query::<StreamInfoGroupsReply>(redis::cmd("XINFO").arg("GROUPS").arg(stream)) {
+        Err(error) if error.to_string().contains("no such key") => Ok(Vec::new()),
+        reply => Ok(reply?.groups),
+    }
 }
 
 /// The last entry that a consumer group has read, if the group is there.
-pub(crate) fn last_delivered(link: &mut Link, stream: &str, xgroup: &str) -> Result<Option<String>, BackendError> {
-    Ok(groups(link, stream)?.into_iter().find(|group| group.name == xgroup).map(|group| group.last_delivered))
+pub(crate) fn last_delivered(client: &mut Client, stream: &str, xgroup: &str) -> Result<Option<String>, BackendError> {
+    Ok(groups(client, stream)?.into_iter().find(|group| group.name == xgroup).map(|group| group.last_delivered_id))
 }
 
 /// An entry before which every consumer group has acknowledged everything; nothing if there is no group.
-pub(crate) fn first_open(link: &mut Link, stream: &str) -> Result<Option<String>, BackendError> {
+pub(crate) fn first_open(client: &mut Client, stream: &str) -> Result<Option<String>, BackendError> {
     let mut first: Option<String> = None;
-    for Group { name, mut last_delivered, pending } in groups(link, stream)? {
-        if pending > 0 {
-            let mut oldest = redis::cmd("XPENDING");
-            oldest.arg(stream).arg(&name).arg("-").arg("+").arg(1);
-            let oldest: Value = link.call(|it| oldest.query(it))?;
-            if let Some(oldest) = list(oldest)?.into_iter().next() {
-                let [entry, _, _, _] = fixed(oldest)?;
-                last_delivered = text(entry)?;
-            }
+    for group in groups(client, stream)? {
+        let mut open = group.last_delivered_id;
+        if group.pending > 0 {
+            let range = ("-", "+", 1);
+            let oldest = client.query(redis::cmd("XPENDING").arg(stream).arg(group.name).arg(range))?;
+            let StreamPendingCountReply { ids } = oldest;
+            open = ids.into_iter().next().map_or(open, |oldest| oldest.id);
         }
-        first = Some(first.map_or(last_delivered.clone(), |first| earliest(first, last_delivered)));
+        first = Some(first.map_or(open.clone(), |first| earliest(first, open)));
     }
     Ok(first)
 }

@@ -4,7 +4,7 @@
 -- ARGV: consumer group, boot id, the lease in milliseconds, 1 to be a member or 0 to leave, 1 if the expired holds of others count as well;
 -- the numbers of partitions to acquire; and with a minus those to release.
 -- Returns: the members; the partitions that are held, each as its number and its owner.
--- Touches: the set of members, the hash of owners (at most 64 fields), the bell.
+-- Touches: the set of members, the hash of owners (at most 64 fields), the notify stream.
 local prefix, boot = KEYS[1], ARGV[2]
 local members, owners = prefix .. ':members:' .. ARGV[1], prefix .. ':owners:' .. ARGV[1]
 local now = redis.call('TIME')

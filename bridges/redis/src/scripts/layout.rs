@@ -1,12 +1,9 @@
 //! The names of keys.
 
 use eventbroker::Event;
-use eventbroker::provider::{BackendError, partition_of};
-use redis::Value;
+use eventbroker::provider::partition_of;
 
-use super::Script;
 use crate::settings::Redis;
-use crate::transport::Link;
 
 /// The keys of one provider: the streams, and the prefix of all other keys.
 #[derive(Debug)]
@@ -47,17 +44,6 @@ impl Layout {
     /// The stream of a delivery.
     pub(crate) fn delivery_stream(&self, xgroup: &str, number: usize) -> String {
         if number == 0 { self.key_of("again", xgroup) } else { self.streams[number - 1].clone() }
-    }
-
-    /// Runs a script on the prefix and all streams.
-    pub(crate) fn run(
-        &self,
-        link: &mut Link,
-        script: &Script,
-        arguments: &[impl AsRef<[u8]>],
-    ) -> Result<Value, BackendError> {
-        let keys: Vec<&str> = [&self.prefix].into_iter().chain(&self.streams).map(String::as_str).collect();
-        script.run(link, &keys, arguments)
     }
 }
 

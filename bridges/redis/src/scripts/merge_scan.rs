@@ -2,15 +2,15 @@
 //! events' ids, but never against the order of their stream.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use eventbroker::Event;
 use eventbroker::provider::BackendError;
 use eventbroker::query::Order;
-use redis::Value;
 
-use super::entry::{Fields, entries, event_of, id_parts};
+use super::client::Client;
+use super::entry::{Entry, event_of, id_parts};
 use super::layout::Layout;
-use crate::transport::Link;
 
 /// Entries of one step.
 const STEP: usize = 500;
@@ -55,30 +55,23 @@ impl MergeScan {
     }
 
     /// Skips everything up to an entry of the stream of that number, in the order of the scan.
-    pub(crate) fn skip_to(
-        mut self,
-        layout: &Layout,
-        link: &mut Link,
-        number: usize,
-        entry: &str,
-    ) -> Result<Self, BackendError> {
-        let places = entries_at(layout, link, self.order, number, entry)?;
+    pub(crate) fn skip_to(mut self, client: &mut Client, number: usize, entry: &str) -> Result<Self, BackendError> {
+        let places = entries_at(client, self.order, number, entry)?;
         for (range, place) in self.ranges.iter_mut().zip(places) {
             *range.start(self.order) = format!("({place}");
         }
         Ok(self)
     }
 
-    pub(crate) fn step(&mut self, layout: &Layout, link: &mut Link) -> Result<Step, BackendError> {
-        let (mut found, mut more) = (Vec::new(), false);
+    pub(crate) fn step(&mut self, client: &mut Client) -> Result<Step, BackendError> {
+        let (layout, mut found, mut more) = (Arc::clone(&client.layout), Vec::new(), false);
         for (stream, Range { from, to }) in layout.streams.iter().zip(&self.ranges) {
             let (verb, first, second) = match self.order {
                 Order::OldestFirst => ("XRANGE", from, to),
                 Order::NewestFirst => ("XREVRANGE", to, from),
             };
-            let reply: Value =
-                link.call(|it| redis::cmd(verb).arg(stream).arg(first).arg(second).arg("COUNT").arg(STEP).query(it))?;
-            let page = VecDeque::from(entries(reply)?);
+            let page: Vec<Entry> =
+                client.query(redis::cmd(verb).arg(stream).arg(first).arg(second).arg("COUNT").arg(STEP))?;
             more |= page.len() == STEP;
             found.push(page);
         }
@@ -97,8 +90,7 @@ impl MergeScan {
 /// The last entry of each stream that, in an order, comes no later than an entry of the stream of that number; or an id that stands for
 /// it.
 pub(crate) fn entries_at(
-    layout: &Layout,
-    link: &mut Link,
+    client: &mut Client,
     order: Order,
     number: usize,
     entry: &str,
@@ -108,10 +100,9 @@ pub(crate) fn entries_at(
         Order::OldestFirst => (format!("{}-{}", millis.saturating_sub(1), u64::MAX), "XRANGE"),
         Order::NewestFirst => (format!("{}-0", millis + 1), "XREVRANGE"),
     };
-    let mut found = Vec::new();
+    let (layout, mut found) = (Arc::clone(&client.layout), Vec::new());
     for stream in &layout.streams {
-        let reply: Value = link.call(|it| redis::cmd(verb).arg(stream).arg(millis).arg(millis).query(it))?;
-        found.push(VecDeque::from(entries(reply)?));
+        found.push(client.query(redis::cmd(verb).arg(stream).arg(millis).arg(millis))?);
     }
     let mut places = vec![before; layout.streams.len()];
     for (of, (id, _)) in merge(found, order, usize::MAX) {
@@ -124,12 +115,10 @@ pub(crate) fn entries_at(
     Ok(places)
 }
 
-/// An entry's id and fields.
-type Entry = (String, Fields);
-
 /// Merges entries of several streams: the first `most` of them, with the numbers of their streams.
-pub(crate) fn merge(mut streams: Vec<VecDeque<Entry>>, order: Order, most: usize) -> Vec<(usize, Entry)> {
-    let mut merged = Vec::new();
+pub(crate) fn merge(streams: Vec<Vec<Entry>>, order: Order, most: usize) -> Vec<(usize, Entry)> {
+    let (mut streams, mut merged): (Vec<VecDeque<Entry>>, _) =
+        (streams.into_iter().map(Into::into).collect(), Vec::new());
     while merged.len() < most {
         let heads = streams.iter().enumerate().filter_map(|(index, stream)| Some((sort_key(stream.front()?), index)));
         let next = match order {

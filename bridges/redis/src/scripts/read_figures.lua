@@ -12,8 +12,8 @@ local function groups_of(stream)
     end
     return groups
 end
--- Distinguishes the server from one that was started again or took over. Without the right to ask, all are alike.
+-- Distinguishes the server from one that was started again or took over; nothing without the right to ask.
 local function run_id()
     local info = redis.pcall('INFO', 'server')
-    return type(info) == 'string' and string.match(info, 'run_id:(%w+)') or '-'
+    return type(info) == 'string' and string.match(info, 'run_id:(%w+)')
 end

@@ -1,4 +1,4 @@
--- Reads the statuses of events: from the consumer groups, and from what is stored of each event.
+-- Reads the statuses of events: from the consumer groups, and from the status hash of each event.
 -- KEYS: the prefix, the streams.
 -- ARGV: of each event its entry, type, id, instance and the number of its stream.
 -- Returns: of each event its status, retries, error, and the time of its completion in milliseconds (0 if it is not known).

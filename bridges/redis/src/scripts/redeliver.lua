@@ -2,8 +2,8 @@
 -- KEYS: the prefix, the streams.
 -- ARGV: group, numbers of dead letters.
 -- Returns: the numbers of those that were there.
--- Touches: of each letter its hash field, two indices, the status of its event and the redelivery stream; the bell. Reads and writes
--- each event once.
+-- Touches: of each letter its hash field, two indices, the status of its event and the redelivery stream; the notify stream. Reads and
+-- writes each event once.
 local prefix, group, done = KEYS[1], ARGV[1], {}
 for i = 2, #ARGV do
     local letter = take_dead_letter(prefix, group, ARGV[i])
@@ -16,5 +16,5 @@ for i = 2, #ARGV do
         done[#done + 1] = ARGV[i]
     end
 end
-if #done > 0 then ring_bell(prefix) end
+if #done > 0 then notify(prefix) end
 return done

@@ -16,6 +16,6 @@ local function redeliver_due(prefix, most, first)
             done = done + 1
         end
     end
-    if done > 0 then ring_bell(prefix) end
+    if done > 0 then notify(prefix) end
     return done
 end

@@ -64,7 +64,7 @@ for i = 2, #KEYS do
         redis.call('SET', life, table.concat(redis.call('TIME'), '-'), 'NX')
         -- From here on a loss counts, also before the first check.
         redis.call('HSETNX', stream .. ':checked', xgroup,
-            string.format('%s %.0f 0 %s %s', redis.call('GET', life), added, info['max-deleted-entry-id'] or '0-0', run_id()))
+            string.format('%s %.0f 0 %s %s', redis.call('GET', life), added, info['max-deleted-entry-id'] or '0-0', run_id() or '-'))
         redis.call('HDEL', stream .. ':deleted', xgroup)
     end
     -- Figures of earlier versions.

@@ -7,18 +7,13 @@ use std::time::Duration;
 use eventbroker::provider::{BackendError, LeaseOutcome, LeaseToken, Registration, Settlement, Settler};
 use eventbroker::{Pattern, Scope};
 
-use super::outcome::Outcomes;
-use crate::membership::Member;
-use crate::partitions;
-use crate::scripts::{
-    EXTEND_LEASES, Layout, MARK_SUSPECT, RELEASE_HELD, REMOVE_SUBSCRIPTIONS, fixed, flag, list, number, text, texts,
-};
+use super::outcome::{add_dead_letter, defer_retry, record_done};
+use crate::partitions::Sharing;
+use crate::scripts::{Client, EXTEND_LEASES, MARK_SUSPECT, RELEASE_HELD, REMOVE_SUBSCRIPTIONS, flag};
 use crate::settings::Redis;
 use crate::subscriptions::{
-    HeldDeliveries, HeldDelivery, LocalSubscription, LocalSubscriptions, SubscriptionRecord, register, start_entries,
-    xgroup_name,
+    HeldDelivery, LocalSubscription, LocalSubscriptions, SubscriptionRecord, register, start_entries, xgroup_name,
 };
-use crate::transport::Link;
 
 /// Leases that one script extends.
 const EXTEND: usize = 1_000;
@@ -29,48 +24,24 @@ type Place = (String, Arc<str>);
 #[derive(Debug)]
 pub(crate) struct RedisSettler {
     settings: Arc<Redis>,
-    layout: Arc<Layout>,
-    member: Arc<Member>,
+    sharing: Sharing,
     local: Arc<LocalSubscriptions>,
-    held: Arc<HeldDeliveries>,
-    outcomes: Outcomes,
-    link: Link,
+    client: Client,
     /// The life of each stream as of the last extension. A stream that is made again after its removal has another life.
     lives: HashMap<String, String>,
 }
 
 impl RedisSettler {
-    pub(crate) fn new(
-        settings: &Arc<Redis>,
-        layout: &Arc<Layout>,
-        member: &Arc<Member>,
-        local: &Arc<LocalSubscriptions>,
-        held: &Arc<HeldDeliveries>,
-        link: Link,
-    ) -> Self {
-        Self {
-            settings: Arc::clone(settings),
-            layout: Arc::clone(layout),
-            member: Arc::clone(member),
-            local: Arc::clone(local),
-            held: Arc::clone(held),
-            outcomes: Outcomes { settings: Arc::clone(settings), layout: Arc::clone(layout) },
-            link,
-            lives: HashMap::new(),
-        }
+    pub(crate) fn new(settings: Arc<Redis>, sharing: Sharing, local: Arc<LocalSubscriptions>, client: Client) -> Self {
+        Self { settings, sharing, local, client, lives: HashMap::new() }
     }
 
     fn stream_of(&self, held: &HeldDelivery) -> String {
-        self.layout.delivery_stream(&held.xgroup, held.number)
+        self.client.layout.delivery_stream(&held.xgroup, held.number)
     }
 
-    /// Leaves the members of a subscription: others acquire its partitions at once, not when the hold expires.
     fn leave_partitions(&mut self, xgroup: &str) -> Result<(), BackendError> {
-        if self.layout.partitions == 0 {
-            return Ok(());
-        }
-        let lease_time = self.settings.lease_time;
-        partitions::leave(&self.layout, &mut self.link, &self.member, &self.held, lease_time, xgroup)
+        if self.client.layout.partitions == 0 { Ok(()) } else { self.sharing.leave(&mut self.client, xgroup) }
     }
 
     /// The name of the subscription that a delivery is of.
@@ -83,25 +54,26 @@ impl RedisSettler {
         if let Some(life) = self.lives.get(stream) {
             return Ok(life.clone());
         }
-        let life: Option<String> = self.link.call(|it| redis::cmd("GET").arg(life_key).query(it))?;
+        let life: Option<String> = self.client.query(redis::cmd("GET").arg(life_key))?;
         Ok(life.unwrap_or_default())
     }
 }
 
 impl Settler for RedisSettler {
     fn join(&mut self, instance_id: &str) -> Result<bool, BackendError> {
-        self.member.join(&self.layout, &mut self.link, self.settings.lease_time, instance_id)
+        self.sharing.member.join(&mut self.client, instance_id)
     }
 
     fn register(&mut self, registration: &Registration) -> Result<(), BackendError> {
         let pattern =
             Pattern::parse(&registration.pattern).map_err(|error| BackendError::Refused(error.to_string()))?;
         let is_broadcast = registration.scope == Scope::Broadcast;
-        let instance = if is_broadcast { self.member.name() } else { String::new() };
-        let owner = if is_broadcast && !registration.durable { self.member.boot.clone() } else { String::new() };
+        let instance = if is_broadcast { self.sharing.member.name() } else { String::new() };
+        let owner =
+            if is_broadcast && !registration.durable { self.sharing.member.boot.clone() } else { String::new() };
         let group = &self.settings.consumer_group;
         let xgroup = xgroup_name(group, &registration.name, if owner.is_empty() { &instance } else { &owner });
-        let start = start_entries(&self.layout, &mut self.link, &registration.start)?;
+        let start = start_entries(&mut self.client, &registration.start)?;
         let record = SubscriptionRecord {
             group: group.clone(),
             name: registration.name.to_string(),
@@ -113,7 +85,7 @@ impl Settler for RedisSettler {
             patterns: Vec::new(),
         };
         let subscription = LocalSubscription { xgroup: xgroup.into(), record };
-        let known = register(&self.layout, &mut self.link, &subscription, registration.change_pattern, &start)?;
+        let known = register(&mut self.client, &subscription, registration.change_pattern, &start)?;
         if let Some(known) = known {
             let SubscriptionRecord { name, group, pattern, .. } = &subscription.record;
             return Err(BackendError::Refused(format!(
@@ -127,7 +99,7 @@ impl Settler for RedisSettler {
     fn unregister(&mut self, name: &str) -> Result<(), BackendError> {
         let Some(subscription) = self.local.get(name) else { return Ok(()) };
         if !subscription.record.owner.is_empty() {
-            self.layout.run(&mut self.link, &REMOVE_SUBSCRIPTIONS, &[&*subscription.xgroup])?;
+            self.client.run::<()>(&REMOVE_SUBSCRIPTIONS, &[&*subscription.xgroup])?;
         }
         self.local.remove(name);
         self.leave_partitions(&subscription.xgroup)
@@ -135,16 +107,16 @@ impl Settler for RedisSettler {
 
     fn remove(&mut self, name: &str) -> Result<bool, BackendError> {
         let group = &self.settings.consumer_group;
-        let xgroups = [String::new(), self.member.name()].map(|owner| xgroup_name(group, name, &owner));
-        Ok(number(self.layout.run(&mut self.link, &REMOVE_SUBSCRIPTIONS, &xgroups)?)? > 0)
+        let xgroups = [String::new(), self.sharing.member.name()].map(|owner| xgroup_name(group, name, &owner));
+        Ok(self.client.run::<u64>(&REMOVE_SUBSCRIPTIONS, &xgroups)? > 0)
     }
 
     fn settle(&mut self, settlements: &[Settlement]) -> Result<Vec<LeaseToken>, BackendError> {
-        let member = self.member.name();
+        let member = self.sharing.member.name();
         let (mut lost, mut commands) = (Vec::new(), redis::pipe());
         let mut acknowledged: HashMap<Place, Vec<String>> = HashMap::new();
         let (mut released, mut tokens, mut xgroups) = (vec![member.clone()], Vec::new(), Vec::new());
-        let held = self.held.get_all(settlements.iter().map(|it| it.token));
+        let held = self.sharing.held.get_all(settlements.iter().map(|it| it.token));
         for (Settlement { token, outcome, .. }, held) in settlements.iter().zip(held) {
             let Some(held) = held else {
                 lost.push(*token);
@@ -153,7 +125,7 @@ impl Settler for RedisSettler {
             let stream = self.stream_of(&held);
             let is_ours = match outcome {
                 LeaseOutcome::Done { attempts } => {
-                    self.outcomes.record_done(&mut commands, &held, &stream, *attempts);
+                    record_done(&self.settings, &self.client.layout, &mut commands, &held, &stream, *attempts);
                     if held.number > 0 {
                         acknowledged.entry((stream, held.xgroup)).or_default().push(held.entry);
                     }
@@ -161,9 +133,11 @@ impl Settler for RedisSettler {
                 }
                 LeaseOutcome::Dead { .. } => {
                     let name = self.name_of(&held);
-                    self.outcomes.add_dead_letter(&mut self.link, &member, &name, &held, outcome)?
+                    add_dead_letter(&self.settings, &mut self.client, &member, &name, &held, outcome)?
                 }
-                LeaseOutcome::Deferred { .. } => self.outcomes.defer_retry(&mut self.link, &member, &held, outcome)?,
+                LeaseOutcome::Deferred { .. } => {
+                    defer_retry(&self.settings, &mut self.client, &member, &held, outcome)?
+                }
                 // Its entry is gone: no member can claim it.
                 _ if held.is_removed => {
                     commands.cmd("HINCRBY").arg(format!("{stream}:lost")).arg("entries").arg(1).ignore();
@@ -183,30 +157,27 @@ impl Settler for RedisSettler {
         for ((stream, xgroup), entries) in acknowledged {
             commands.cmd("XACK").arg(stream).arg(&*xgroup).arg(entries).ignore();
         }
-        if !commands.is_empty() {
-            self.link.call(|connection| commands.query::<()>(connection))?;
-        }
+        self.client.send(&commands)?;
         if !tokens.is_empty() {
             // Before they can be claimed.
-            self.held.note_released(xgroups);
-            for index in list(self.layout.run(&mut self.link, &RELEASE_HELD, &released)?)? {
-                lost.extend(tokens.get(number(index)? as usize));
-            }
+            self.sharing.held.note_released(xgroups);
+            let others: Vec<usize> = self.client.run(&RELEASE_HELD, &released)?;
+            lost.extend(others.into_iter().filter_map(|index| tokens.get(index)));
         }
-        self.held.remove_all(settlements.iter().map(|it| it.token));
+        self.sharing.held.remove_all(settlements.iter().map(|it| it.token));
         Ok(lost)
     }
 
     fn mark(&mut self, token: LeaseToken, begun: bool) -> Result<bool, BackendError> {
-        let Some(held) = self.held.get(token) else { return Ok(false) };
+        let Some(held) = self.sharing.held.get(token) else { return Ok(false) };
         if held.is_removed {
             return Ok(true);
         }
-        let (member, stream) = (self.member.name(), self.stream_of(&held));
+        let (member, stream) = (self.sharing.member.name(), self.stream_of(&held));
         let arguments = [&*member, &held.xgroup, &stream, &held.entry, flag(begun)];
-        let is_held = number(self.layout.run(&mut self.link, &MARK_SUSPECT, &arguments)?)? == 1;
+        let is_held = self.client.run(&MARK_SUSPECT, &arguments)?;
         if is_held && !begun {
-            self.held.clear_suspect(token);
+            self.sharing.held.clear_suspect(token);
         }
         Ok(is_held)
     }
@@ -216,11 +187,11 @@ impl Settler for RedisSettler {
     }
 
     fn extend(&mut self, tokens: &[LeaseToken]) -> Result<Vec<LeaseToken>, BackendError> {
-        let (lease_time, member) = (self.settings.lease_time, self.member.name());
-        let is_ours = self.member.renew(&self.layout, &mut self.link, lease_time, &self.local.xgroups())?;
+        let member = self.sharing.member.name();
+        let is_ours = self.sharing.member.renew(&mut self.client, &self.local.xgroups())?;
         let mut by_place: HashMap<Place, Vec<(LeaseToken, String)>> = HashMap::new();
         for token in tokens {
-            if let Some(held) = self.held.get(*token).filter(|held| !held.is_removed) {
+            if let Some(held) = self.sharing.held.get(*token).filter(|held| !held.is_removed) {
                 by_place.entry((self.stream_of(&held), held.xgroup)).or_default().push((*token, held.entry));
             }
         }
@@ -228,7 +199,7 @@ impl Settler for RedisSettler {
             // Another provider has the name, and with it every delivery that was claimed under it.
             return Ok(by_place.into_values().flatten().map(|(token, _)| token).collect());
         }
-        let layout = Arc::clone(&self.layout);
+        let layout = Arc::clone(&self.client.layout);
         let mut lost = Vec::new();
         for ((stream, xgroup), held) in by_place {
             // A redelivery stream has the life of the first main stream.
@@ -238,15 +209,13 @@ impl Settler for RedisSettler {
             for some in held.chunks(EXTEND) {
                 let mut arguments = vec![&*member, &xgroup, &life_key, &last_life];
                 arguments.extend(some.iter().map(|(_, entry)| entry.as_str()));
-                let reply = EXTEND_LEASES.run(&mut self.link, &[&stream], &arguments)?;
-                let [others, removed, life] = fixed(reply)?;
-                let (others, removed) = (texts(others)?, texts(removed)?);
-                self.lives.insert(main.clone(), text(life)?);
+                let (others, removed, life) = self.client.run_on(&EXTEND_LEASES, &[&stream], &arguments)?;
+                self.lives.insert(main.clone(), life);
                 let among = |entries: Vec<String>| {
                     some.iter().filter(move |(_, entry)| entries.contains(entry)).map(|(token, _)| *token)
                 };
                 lost.extend(among(others));
-                self.held.mark_removed(among(removed));
+                self.sharing.held.mark_removed(among(removed));
             }
         }
         Ok(lost)
@@ -256,16 +225,16 @@ impl Settler for RedisSettler {
 /// Subscriptions that belong to this provider end with it.
 impl Drop for RedisSettler {
     fn drop(&mut self) {
-        let (all, layout) = (self.local.all(), Arc::clone(&self.layout));
+        let all = self.local.all();
         let own: Vec<&str> = all.iter().filter(|it| !it.record.owner.is_empty()).map(|it| &*it.xgroup).collect();
         let left = (|| {
             if !own.is_empty() {
-                layout.run(&mut self.link, &REMOVE_SUBSCRIPTIONS, &own)?;
+                self.client.run::<()>(&REMOVE_SUBSCRIPTIONS, &own)?;
             }
             for it in &all {
                 self.leave_partitions(&it.xgroup)?;
             }
-            self.member.leave(&layout, &mut self.link)
+            self.sharing.member.leave(&mut self.client)
         })();
         if let Err(error) = left {
             tracing::debug!(%error, "the server was not told that the provider ends; its keys expire");

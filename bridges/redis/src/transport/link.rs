@@ -70,6 +70,7 @@ impl Server {
 }
 
 /// A connection that is made when it is needed.
+#[derive(Debug)]
 pub(crate) struct Link {
     server: Arc<Server>,
     connection: Option<Connection>,
@@ -119,13 +120,13 @@ impl Link {
         result.map_err(|error| server.unavailable(describe(&error)))
     }
 
-    /// Sends a blocking request. Returns nil if its stream is removed meanwhile.
-    pub(crate) fn wait(
+    /// Sends a blocking request. Returns nothing if its stream is removed meanwhile.
+    pub(crate) fn wait<T>(
         &mut self,
-        work: impl FnOnce(&mut Connection) -> RedisResult<Value>,
-    ) -> Result<Value, BackendError> {
+        work: impl FnOnce(&mut Connection) -> RedisResult<Option<T>>,
+    ) -> Result<Option<T>, BackendError> {
         self.call(|connection| match work(connection) {
-            Err(error) if error.code() == Some("UNBLOCKED") => Ok(Value::Nil),
+            Err(error) if error.code() == Some("UNBLOCKED") => Ok(None),
             reply => reply,
         })
     }
@@ -152,12 +153,6 @@ fn describe(error: &RedisError) -> String {
     match (error.code(), error.detail()) {
         (Some(code), Some(detail)) => format!("{code} {detail}"),
         _ => error.to_string(),
-    }
-}
-
-impl fmt::Debug for Link {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Link").field("connected", &self.connection.is_some()).finish_non_exhaustive()
     }
 }
 

@@ -31,27 +31,43 @@ pub(crate) struct Address {
 
 /// A connection that has logged in.
 pub(crate) struct Connection {
-    stream: Stream,
+    stream: Box<dyn Stream>,
     reader: Reader,
     database: i64,
 }
 
-enum Stream {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-    #[cfg(feature = "tls")]
-    Tls(Box<TlsStream>),
+/// A socket, or TLS over one.
+trait Stream: Read + Write + Send {
+    /// Makes reads return at once, or block again. Returns false if the stream can't: TLS.
+    fn set_nonblocking(&self, _it: bool) -> io::Result<bool> {
+        Ok(false)
+    }
 }
+
+impl Stream for TcpStream {
+    fn set_nonblocking(&self, it: bool) -> io::Result<bool> {
+        self.set_nonblocking(it).map(|()| true)
+    }
+}
+
+impl Stream for UnixStream {
+    fn set_nonblocking(&self, it: bool) -> io::Result<bool> {
+        self.set_nonblocking(it).map(|()| true)
+    }
+}
+
+#[cfg(feature = "tls")]
+impl Stream for TlsStream {}
 
 impl Address {
     /// Connects and logs in.
     pub(crate) fn connect(&self) -> RedisResult<Connection> {
-        let stream = match self.info.addr() {
+        let stream: Box<dyn Stream> = match self.info.addr() {
             ConnectionAddr::Unix(path) => {
                 let stream = UnixStream::connect(path)?;
                 stream.set_read_timeout(Some(CALL_LIMIT))?;
                 stream.set_write_timeout(Some(CALL_LIMIT))?;
-                Stream::Unix(stream)
+                Box::new(stream)
             }
             ConnectionAddr::Tcp(host, port) => self.secure(host, tcp(host, *port)?)?,
             _ => return Err(io::Error::from(io::ErrorKind::Unsupported).into()),
@@ -68,16 +84,16 @@ impl Address {
     }
 
     #[cfg(feature = "tls")]
-    fn secure(&self, host: &str, stream: TcpStream) -> RedisResult<Stream> {
+    fn secure(&self, host: &str, stream: TcpStream) -> RedisResult<Box<dyn Stream>> {
         match &self.tls {
-            Some(tls) => Ok(Stream::Tls(Box::new(tls.handshake(host, stream)?))),
-            None => Ok(Stream::Tcp(stream)),
+            Some(tls) => Ok(Box::new(tls.handshake(host, stream)?)),
+            None => Ok(Box::new(stream)),
         }
     }
 
     #[cfg(not(feature = "tls"))]
-    fn secure(&self, _host: &str, stream: TcpStream) -> RedisResult<Stream> {
-        Ok(Stream::Tcp(stream))
+    fn secure(&self, _host: &str, stream: TcpStream) -> RedisResult<Box<dyn Stream>> {
+        Ok(Box::new(stream))
     }
 }
 
@@ -115,15 +131,15 @@ impl Connection {
 
     /// Polls for a reply for up to `limit`, yielding to other threads: a thread that sleeps in a read is woken late. Does nothing over TLS.
     pub(crate) fn poll_reply(&mut self, limit: Duration) -> RedisResult<()> {
-        if !self.stream.is_plain() {
+        if !self.stream.set_nonblocking(true)? {
             return Ok(());
         }
-        self.stream.set_nonblocking(true)?;
         let began = Instant::now();
         while !self.reader.has_data(&mut self.stream)? && began.elapsed() < limit {
             thread::yield_now();
         }
-        Ok(self.stream.set_nonblocking(false)?)
+        self.stream.set_nonblocking(false)?;
+        Ok(())
     }
 
     /// Reads the next piece of a reply in place.
@@ -166,52 +182,6 @@ impl ConnectionLike for Connection {
 
     fn is_open(&self) -> bool {
         true
-    }
-}
-
-impl Stream {
-    fn is_plain(&self) -> bool {
-        matches!(self, Self::Tcp(_) | Self::Unix(_))
-    }
-
-    fn set_nonblocking(&self, it: bool) -> io::Result<()> {
-        match self {
-            Self::Tcp(stream) => stream.set_nonblocking(it),
-            Self::Unix(stream) => stream.set_nonblocking(it),
-            #[cfg(feature = "tls")]
-            Self::Tls(stream) => stream.sock.set_nonblocking(it),
-        }
-    }
-}
-
-impl Read for Stream {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.read(bytes),
-            Self::Unix(stream) => stream.read(bytes),
-            #[cfg(feature = "tls")]
-            Self::Tls(stream) => stream.read(bytes),
-        }
-    }
-}
-
-impl Write for Stream {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => stream.write(bytes),
-            Self::Unix(stream) => stream.write(bytes),
-            #[cfg(feature = "tls")]
-            Self::Tls(stream) => stream.write(bytes),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        match self {
-            Self::Tcp(stream) => stream.flush(),
-            Self::Unix(stream) => stream.flush(),
-            #[cfg(feature = "tls")]
-            Self::Tls(stream) => stream.flush(),
-        }
     }
 }
 
