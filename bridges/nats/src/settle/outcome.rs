@@ -1,0 +1,112 @@
+//! The outcome of a lease, beside the acknowledgement of its message: the status of the event, its dead letter, and the record of its leases.
+
+use std::time::SystemTime;
+
+use eventbroker::provider::LeaseOutcome;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::held_messages::HeldMessage;
+use super::lease_record::{self, LeaseRecord};
+use super::status_record::change_status;
+use crate::jetstream::entry::MESSAGE_ID;
+use crate::jetstream::kv::{self, DEAD};
+use crate::jetstream::names::token;
+use crate::jetstream::{KeyValue, NewMessage, Result, message};
+use crate::settings::Status;
+use crate::transport::Session;
+
+/// A dead letter as it is stored.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct StoredDeadLetter {
+    #[serde(rename = "unit")]
+    pub(crate) durable: String,
+    pub(crate) name: String,
+    pub(crate) id: String,
+    pub(crate) event: String,
+    pub(crate) reason: String,
+    pub(crate) attempts: u32,
+    pub(crate) errors: Vec<(u32, Timestamp, String)>,
+    pub(crate) dead_at: Timestamp,
+    pub(crate) requeues: u32,
+}
+
+/// A lease that ends.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) held: HeldMessage,
+    pub(crate) outcome: LeaseOutcome,
+}
+
+/// Records the outcome of a lease.
+pub(crate) async fn record(session: &Session, kv: &KeyValue, group: &str, kept: Status, ended: &Ended) -> Result<()> {
+    let Ended { held, outcome } = ended;
+    let (durable, is_redelivery) = (&held.consumer.durable, held.consumer.is_redelivery);
+    let key = lease_record::key(kv, &held.consumer, held.sequence);
+    match outcome {
+        LeaseOutcome::Done { attempts } => {
+            let retries = attempts.saturating_sub(1);
+            if is_redelivery {
+                message::delete(session, &kv.stream, held.sequence).await?;
+            }
+            if is_redelivery || retries > 0 || kept == Status::Full {
+                let now = Timestamp::now().as_millisecond();
+                change_status(session, kv, held.event.id(), |status| {
+                    status.retries = status.retries.max(retries);
+                    if is_redelivery {
+                        status.again.remove(durable);
+                    }
+                    if kept == Status::Full {
+                        status.done.insert(durable.clone(), now);
+                    }
+                })
+                .await?;
+            }
+        }
+        LeaseOutcome::Dead { attempts, error, .. } => {
+            dead_letter(session, kv, group, held, outcome).await?;
+            change_status(session, kv, held.event.id(), |status| {
+                status.again.remove(durable);
+                status.retries = status.retries.max(attempts.saturating_sub(1));
+                status.dead.insert(durable.clone(), error.clone());
+            })
+            .await?;
+            if is_redelivery {
+                message::delete(session, &kv.stream, held.sequence).await?;
+            }
+        }
+        _ => {
+            let record = LeaseRecord { given_back: held.delivered, crashes: held.record.crashes, begun: false };
+            return kv.put(session, &key, kv::write(&record)).await.map(drop);
+        }
+    }
+    if held.is_recorded { kv.remove(session, [key]).await } else { Ok(()) }
+}
+
+/// Stores a dead letter. A repeated verdict stores none.
+async fn dead_letter(
+    session: &Session,
+    kv: &KeyValue,
+    group: &str,
+    held: &HeldMessage,
+    outcome: &LeaseOutcome,
+) -> Result<()> {
+    let LeaseOutcome::Dead { reason, attempts, errors, .. } = outcome else { return Ok(()) };
+    let (durable, is_redelivery) = (&held.consumer.durable, held.consumer.is_redelivery);
+    let time = |time: SystemTime| Timestamp::try_from(time).unwrap_or(Timestamp::UNIX_EPOCH);
+    let letter = StoredDeadLetter {
+        durable: durable.clone(),
+        name: held.name.to_string(),
+        id: held.event.id().to_string(),
+        event: String::from_utf8(held.event.to_json()).unwrap_or_default(),
+        reason: reason.as_str().to_owned(),
+        attempts: *attempts,
+        errors: errors.iter().map(|it| (it.attempt, time(it.at), it.message.to_string())).collect(),
+        dead_at: Timestamp::now(),
+        requeues: held.requeues,
+    };
+    let key = kv.key(DEAD, &format!("{}.{durable}.{}", token(group), token(&letter.id)));
+    let once = format!("dead {durable} {is_redelivery} {} {}", held.sequence, held.delivered);
+    let message = NewMessage::new(key, kv::write(&letter)).with(MESSAGE_ID, &once)?;
+    message::publish(session, message).await?.number().map(drop)
+}

@@ -1,0 +1,396 @@
+//! Subscriptions: their records beside the stream, their durable consumers, and those that this provider serves.
+//!
+//! A subscription has a consumer for its events, one per partition if there are partitions, and one for redeliveries. A changed pattern counts
+//! for messages that are stored from then on. Until the older ones are handled, the consumers' filters match both patterns, and the members
+//! leave out the messages whose pattern does not match.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::Subject;
+use eventbroker::Pattern;
+use eventbroker::provider::BackendError;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::jetstream::api::api;
+use crate::jetstream::kv::{self, AGAIN, DEAD, LEASE, OWNERS, SUBSCRIPTION, USED};
+use crate::jetstream::{Consumer, KeyValue, Layout, Result, consumer, message, names, stream};
+use crate::transport::Session;
+
+/// The record of a subscription.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct SubscriptionRecord {
+    pub(crate) group: String,
+    pub(crate) name: String,
+    pub(crate) pattern: String,
+    /// The instance of a broadcast subscription.
+    pub(crate) instance: String,
+    /// Whether a broadcast subscription outlives its provider.
+    pub(crate) durable: bool,
+    /// The provider that a subscription ends with.
+    pub(crate) owner: String,
+    /// The creation time of the stream that the numbers here refer to.
+    pub(crate) stream_made: String,
+    /// The last message before the subscription was made.
+    pub(crate) after: u64,
+    /// The first message for the subscription.
+    pub(crate) start: u64,
+    /// The generation of its consumers: earlier versions made new consumers for a changed pattern.
+    pub(crate) changes: u32,
+    /// The first message that the pattern counts for.
+    pub(crate) since: u64,
+    /// The patterns before, while messages that they count for are open.
+    pub(crate) earlier: Vec<EarlierPattern>,
+}
+
+/// A pattern that a subscription had before.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct EarlierPattern {
+    /// The generation of its consumers.
+    pub(crate) changes: u32,
+    pub(crate) pattern: String,
+    pub(crate) since: u64,
+    /// The last message that it counts for.
+    pub(crate) until: u64,
+    pub(crate) start: u64,
+}
+
+impl SubscriptionRecord {
+    /// The consumers: first the one of redeliveries, then one per partition.
+    pub(crate) fn consumers(&self, layout: &Layout, kv: &KeyValue, durable: &str) -> Vec<Consumer> {
+        let same = self.earlier.iter().filter(|it| it.changes == self.changes).map(|it| (it.until, &it.pattern));
+        let patterns = same.chain([(u64::MAX, &self.pattern)]);
+        let patterns: Vec<(u64, Pattern)> =
+            patterns.filter_map(|(until, text)| Some((until, Pattern::parse(text).ok()?))).collect();
+        let redeliveries = format!("{}.>", kv.key(AGAIN, durable));
+        let again = Consumer {
+            durable: durable.to_owned(),
+            is_redelivery: true,
+            stream: kv.stream.clone(),
+            name: durable.to_owned(),
+            patterns: Vec::new(),
+            partition: None,
+            filters: vec![redeliveries.clone()],
+            widest: redeliveries,
+            start: 1,
+            id: format!("{}/{durable}", kv.stream).into(),
+        };
+        let of_partition = |partition: Option<u32>| {
+            let (prefix, name) =
+                (names::partition(&layout.prefix, partition), names::consumer(durable, partition, self.changes));
+            let widest = format!("{prefix}.>");
+            let filters = patterns.iter().map(|(_, pattern)| names::filter(&prefix, pattern));
+            Consumer {
+                is_redelivery: false,
+                stream: layout.stream.clone(),
+                filters: names::union(filters, &widest),
+                patterns: patterns.clone(),
+                partition,
+                widest,
+                start: self.start,
+                id: format!("{}/{name}", layout.stream).into(),
+                name,
+                ..again.clone()
+            }
+        };
+        let of_events: Vec<Consumer> = layout.all_partitions().into_iter().map(of_partition).collect();
+        [again].into_iter().chain(of_events).collect()
+    }
+
+    /// The consumers of events, without the one of redeliveries.
+    pub(crate) fn event_consumers(&self, layout: &Layout, kv: &KeyValue, durable: &str) -> Vec<Consumer> {
+        self.consumers(layout, kv, durable).split_off(1)
+    }
+
+    /// The consumers of all generations.
+    pub(crate) fn all_consumers(&self, layout: &Layout, kv: &KeyValue, durable: &str) -> Vec<Consumer> {
+        let generations = self.earlier.iter().map(|it| it.changes).filter(|it| *it != self.changes);
+        let earlier = generations.map(|changes| Self { changes, ..self.clone() });
+        let earlier = earlier.flat_map(|record| record.event_consumers(layout, kv, durable));
+        self.consumers(layout, kv, durable).into_iter().chain(earlier).collect()
+    }
+
+    /// Refuses a subscription with consumers of an earlier generation. That version of the bridge drops them when their messages are handled.
+    pub(crate) fn check_generation(&self) -> Result<()> {
+        let Self { name, earlier, changes, .. } = self;
+        match earlier.iter().find(|it| it.changes != *changes) {
+            Some(EarlierPattern { pattern, .. }) => Err(BackendError::Refused(format!(
+                "the subscription {name:?} has messages for its earlier pattern {pattern}, in consumers of an earlier version of this bridge: \
+                 run that version until they are handled, or remove the subscription"
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// The record in the stream of a creation time: no message of another stream was seen.
+    fn in_stream(self, created_at: &str) -> Self {
+        if self.stream_made == created_at {
+            return self;
+        }
+        Self { stream_made: created_at.to_owned(), after: 0, start: 1, since: 0, earlier: Vec::new(), ..self }
+    }
+
+    /// Sets the pattern that counts for the messages behind `until`.
+    fn change_pattern(&mut self, pattern: String, until: u64) {
+        let Self { changes, since, start, .. } = *self;
+        let pattern = std::mem::replace(&mut self.pattern, pattern);
+        self.earlier.push(EarlierPattern { changes, pattern, since, until, start });
+        self.since = until + 1;
+    }
+
+    /// The pattern that counts for a message.
+    pub(crate) fn pattern_at(&self, sequence: u64) -> Option<&str> {
+        if sequence >= self.since {
+            return Some(&self.pattern);
+        }
+        let counts = |it: &&EarlierPattern| it.since <= sequence && sequence <= it.until;
+        self.earlier.iter().find(counts).map(|it| it.pattern.as_str())
+    }
+}
+
+/// A subscription that this provider serves.
+#[derive(Debug, Clone)]
+pub(crate) struct LocalSubscription {
+    pub(crate) durable: String,
+    pub(crate) record: SubscriptionRecord,
+    pub(crate) consumers: Vec<Arc<Consumer>>,
+}
+
+/// The subscriptions of this provider, by name, and the access to the records of all.
+#[derive(Debug)]
+pub(crate) struct Subscriptions {
+    layout: Arc<Layout>,
+    kv: KeyValue,
+    lease: Duration,
+    local: Mutex<HashMap<Arc<str>, LocalSubscription>>,
+}
+
+impl Subscriptions {
+    pub(crate) fn new(layout: &Arc<Layout>, kv: &KeyValue, lease: Duration) -> Self {
+        Self { layout: Arc::clone(layout), kv: kv.clone(), lease, local: Mutex::default() }
+    }
+
+    /// The subscriptions that this provider serves.
+    pub(crate) fn local(&self) -> Vec<(Arc<str>, LocalSubscription)> {
+        self.local.lock().iter().map(|(name, it)| (Arc::clone(name), it.clone())).collect()
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.local.lock().len()
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<LocalSubscription> {
+        self.local.lock().get(name).cloned()
+    }
+
+    /// Their durable names.
+    pub(crate) fn durables(&self) -> Vec<String> {
+        self.local.lock().values().map(|it| it.durable.clone()).collect()
+    }
+
+    pub(crate) fn add(&self, name: &Arc<str>, durable: String, record: SubscriptionRecord) {
+        let consumers = self.consumers(&durable, &record).into_iter().map(Arc::new).collect();
+        self.local.lock().insert(Arc::clone(name), LocalSubscription { durable, record, consumers });
+    }
+
+    pub(crate) fn remove(&self, name: &str) {
+        self.local.lock().remove(name);
+    }
+
+    /// Removes all of them.
+    pub(crate) fn take(&self) -> Vec<LocalSubscription> {
+        std::mem::take(&mut *self.local.lock()).into_values().collect()
+    }
+
+    /// Takes over the record that another member may have changed.
+    pub(crate) fn learn(&self, durable: &str, record: SubscriptionRecord) {
+        let mut local = self.local.lock();
+        if let Some(known) = local.values_mut().find(|it| it.durable == durable && it.record != record) {
+            known.consumers = self.consumers(durable, &record).into_iter().map(Arc::new).collect();
+            known.record = record;
+        }
+    }
+
+    /// Reads the record of a subscription that this provider serves. False if it had changed.
+    pub(crate) async fn is_current(&self, session: &Session, durable: &str) -> Result<bool> {
+        let known = self.local.lock().values().find(|it| it.durable == durable).map(|it| it.record.clone());
+        let (number, record) = self.kv.read(session, &self.kv.key(SUBSCRIPTION, durable)).await?;
+        let is_current = number == 0 || known.is_none_or(|known| known == record);
+        if !is_current {
+            self.learn(durable, record);
+        }
+        Ok(is_current)
+    }
+
+    pub(crate) fn consumers(&self, durable: &str, record: &SubscriptionRecord) -> Vec<Consumer> {
+        record.consumers(&self.layout, &self.kv, durable)
+    }
+
+    /// Makes a subscription known and its consumers, or joins its members. Returns the record, or the pattern of the other members if that
+    /// differs and must not change.
+    pub(crate) async fn register(
+        &self,
+        session: &Session,
+        durable: &str,
+        mut new: SubscriptionRecord,
+        may_change: bool,
+    ) -> Result<Result<SubscriptionRecord, String>> {
+        let (kv, key) = (&self.kv, self.kv.key(SUBSCRIPTION, durable));
+        let created_at = stream::created_at(session, &self.layout.stream).await?;
+        loop {
+            let found = kv.get(session, &key).await?;
+            let last = found.as_ref().map_or(0, |entry| entry.sequence);
+            let known = found.as_ref().and_then(kv::read::<SubscriptionRecord>);
+            let record = match known.clone() {
+                None => {
+                    new.stream_made.clone_from(&created_at);
+                    new.after = stream::last(session, &self.layout.stream).await?;
+                    if new.start == 0 {
+                        new.start = new.after + 1;
+                    }
+                    new.clone()
+                }
+                Some(known) if known.pattern != new.pattern && !may_change => return Ok(Err(known.pattern)),
+                Some(known) => {
+                    let mut record = known.in_stream(&created_at);
+                    record.check_generation()?;
+                    if record.pattern != new.pattern {
+                        // Both patterns match before the new one counts, so that the server skips no message.
+                        let mut wider = record.clone();
+                        wider.change_pattern(new.pattern.clone(), 0);
+                        consumer::ensure_all(session, &self.consumers(durable, &wider), self.lease).await?;
+                        let until = stream::last(session, &self.layout.stream).await?;
+                        record.change_pattern(new.pattern.clone(), until);
+                    }
+                    record.owner.clone_from(&new.owner);
+                    record
+                }
+            };
+            let is_same = known.as_ref() == Some(&record);
+            if is_same || kv.replace(session, &key, last, kv::write(&record)).await?.is_some() {
+                consumer::ensure_all(session, &self.consumers(durable, &record), self.lease).await?;
+                return Ok(Ok(record));
+            }
+        }
+    }
+
+    /// Removes a subscription with its backlog. False if it was not known.
+    pub(crate) async fn forget(&self, session: &Session, durable: &str) -> Result<bool> {
+        let kv = &self.kv;
+        let Some(entry) = kv.get(session, &kv.key(SUBSCRIPTION, durable)).await? else { return Ok(false) };
+        let record: SubscriptionRecord = kv::read(&entry).unwrap_or_default();
+        consumer::remove_all(session, &record.all_consumers(&self.layout, kv, durable)).await?;
+        let dead = format!("{}.{durable}", names::token(&record.group));
+        for filter in [
+            format!("{}.>", kv.key(AGAIN, durable)),
+            format!("{}.>", kv.key(DEAD, &dead)),
+            format!("{}.>", kv.key(LEASE, durable)),
+            kv.key(USED, durable),
+            kv.key(OWNERS, durable),
+        ] {
+            api(session, &format!("STREAM.PURGE.{}", kv.stream), &json!({ "filter": filter })).await??;
+        }
+        message::delete(session, &kv.stream, entry.sequence).await
+    }
+
+    /// Drops the earlier patterns of a subscription, and their filters, when every message that they count for is handled.
+    pub(crate) async fn retire_patterns(
+        &self,
+        session: &Session,
+        durable: &str,
+        record: &SubscriptionRecord,
+    ) -> Result<()> {
+        let Some(until) = record.earlier.iter().map(|it| it.until).max() else { return Ok(()) };
+        let consumers = record.event_consumers(&self.layout, &self.kv, durable);
+        if consumer::infos(session, &consumers).await?.iter().any(|info| !info.has_handled(until)) {
+            return Ok(());
+        }
+        let retire = |known: &mut SubscriptionRecord| {
+            known.earlier.retain(|it| !record.earlier.contains(it));
+            known.clone()
+        };
+        let left = self.kv.change(session, &self.kv.key(SUBSCRIPTION, durable), retire).await?;
+        if left.earlier.is_empty() {
+            for consumer in left.event_consumers(&self.layout, &self.kv, durable) {
+                consumer::narrow(session, &consumer).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the records and the consumers of the served subscriptions again, which were removed.
+    pub(crate) async fn restore(&self, session: &Session) -> Result<()> {
+        let created_at = stream::created_at(session, &self.layout.stream).await?;
+        for (_, LocalSubscription { durable, record, .. }) in self.local() {
+            let key = self.kv.key(SUBSCRIPTION, &durable);
+            let found = self.kv.get(session, &key).await?;
+            let known = found.as_ref().and_then(kv::read::<SubscriptionRecord>);
+            let last = found.as_ref().map_or(0, |entry| entry.sequence);
+            let record = known.clone().unwrap_or(record).in_stream(&created_at);
+            if known.as_ref() != Some(&record) {
+                // A member that is faster writes the same.
+                self.kv.replace(session, &key, last, kv::write(&record)).await?;
+            }
+            consumer::ensure_all(session, &self.consumers(&durable, &record), self.lease).await?;
+            self.learn(&durable, record);
+        }
+        Ok(())
+    }
+}
+
+/// The records of all subscriptions, with their durable names.
+pub(crate) async fn all(session: &Session, kv: &KeyValue) -> Result<Vec<(String, SubscriptionRecord)>> {
+    let prefix = kv.key(SUBSCRIPTION, "");
+    let known = kv.all(session, &format!("{SUBSCRIPTION}.>")).await?;
+    let durable = |subject: &Subject| subject.as_str().strip_prefix(&prefix).map(str::to_owned);
+    Ok(known.iter().filter_map(|entry| Some((durable(&entry.subject)?, kv::read(entry)?))).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::Nats;
+
+    /// A record with these earlier patterns, each with the last message that it counts for, and the event consumer.
+    fn subscription(earlier: &[(&str, u64)], pattern: &str) -> (SubscriptionRecord, Consumer) {
+        let settings = Nats::new("nats://localhost");
+        let (layout, kv) = (Layout::new(&settings), KeyValue::new(&settings));
+        let mut patterns = earlier.iter().map(|(text, _)| *text).chain([pattern]);
+        let first = patterns.next().unwrap_or_default().to_owned();
+        let mut record = SubscriptionRecord { pattern: first, ..SubscriptionRecord::default() };
+        for (pattern, (_, until)) in patterns.zip(earlier) {
+            record.change_pattern(pattern.to_owned(), *until);
+        }
+        let consumer = record.event_consumers(&layout, &kv, "workers==all").remove(0);
+        (record, consumer)
+    }
+
+    #[test]
+    fn each_message_has_the_pattern_of_its_time() {
+        let (record, consumer) = subscription(&[("a.*", 10), ("b.*", 20)], "c.*");
+        for (sequence, pattern) in [(1, "a.*"), (10, "a.*"), (11, "b.*"), (20, "b.*"), (21, "c.*")] {
+            assert_eq!(record.pattern_at(sequence), Some(pattern), "{sequence}");
+            assert_eq!(consumer.pattern_at(sequence).map(|(_, it)| it.as_str()), Some(pattern), "{sequence}");
+        }
+        assert_eq!(consumer.filters, ["events.*.a.*", "events.*.b.*", "events.*.c.*"]);
+    }
+
+    #[test]
+    fn a_changed_pattern_keeps_the_consumer() {
+        let ((_, before), (_, after)) = (subscription(&[], "a.*"), subscription(&[("a.*", 10)], "a.b"));
+        assert_eq!((before.id, before.start), (after.id, after.start));
+        assert_eq!(after.filters, ["events.*.a.*"], "the wider filter covers both");
+    }
+
+    #[test]
+    fn consumers_of_another_generation_are_refused() {
+        let (mut record, _) = subscription(&[("a.*", 10)], "b.*");
+        assert!(record.check_generation().is_ok());
+        record.changes = 1;
+        let error = record.check_generation().expect_err("the earlier pattern has a consumer of its own");
+        assert!(error.to_string().contains("earlier pattern a.*"), "{error}");
+    }
+}
