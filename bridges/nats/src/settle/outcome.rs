@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::held_messages::HeldMessage;
 use super::lease_record::{self, LeaseRecord};
-use super::status_record::change_status;
+use super::status_record::{StatusRecord, change_status};
 use crate::jetstream::entry::MESSAGE_ID;
 use crate::jetstream::kv::{self, DEAD};
 use crate::jetstream::names::token;
@@ -55,6 +55,7 @@ pub(crate) async fn record(session: &Session, kv: &KeyValue, group: &str, kept: 
                     status.retries = status.retries.max(retries);
                     if is_redelivery {
                         status.again.remove(durable);
+                        status.dead.remove(durable);
                     }
                     if kept == Status::Full {
                         status.done.insert(durable.clone(), now);
@@ -64,15 +65,23 @@ pub(crate) async fn record(session: &Session, kv: &KeyValue, group: &str, kept: 
             }
         }
         LeaseOutcome::Dead { attempts, error, .. } => {
-            dead_letter(session, kv, group, held, outcome).await?;
-            change_status(session, kv, held.event.id(), |status| {
+            // A dead letter may be requeued as soon as it is stored, and a requeue sets `again`. A redelivery has that mark from its own
+            // requeue, so its status is written first. For any other delivery the mark says that this letter was requeued already.
+            let died = |status: &mut StatusRecord| {
+                if !is_redelivery && status.again.contains(durable) {
+                    return;
+                }
                 status.again.remove(durable);
                 status.retries = status.retries.max(attempts.saturating_sub(1));
                 status.dead.insert(durable.clone(), error.clone());
-            })
-            .await?;
+            };
             if is_redelivery {
+                change_status(session, kv, held.event.id(), died).await?;
+                dead_letter(session, kv, group, held, outcome).await?;
                 message::delete(session, &kv.stream, held.sequence).await?;
+            } else {
+                dead_letter(session, kv, group, held, outcome).await?;
+                change_status(session, kv, held.event.id(), died).await?;
             }
         }
         _ => {
