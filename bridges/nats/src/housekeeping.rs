@@ -7,9 +7,8 @@ use serde_json::json;
 
 use crate::jetstream::api::api;
 use crate::jetstream::kv::{self, AT, BOOT, CLOCK, DEAD, FAILED, LEASE, STATUS, SUBSCRIPTION, USED};
-use crate::jetstream::{Get, KeyValue, Layout, Result, ServerClock, message, stream};
+use crate::jetstream::{Consumer, ConsumerInfo, Get, KeyValue, Layout, Result, ServerClock, consumer, message, stream};
 use crate::membership::{DEAD_AFTER, age};
-use crate::query::first_open;
 use crate::settings::Nats;
 use crate::subscriptions::{self, SubscriptionRecord, Subscriptions};
 use crate::transport::Session;
@@ -120,4 +119,17 @@ impl Housekeeping {
         }
         Ok(())
     }
+}
+
+/// The first message that some subscription may not have acknowledged; `None` if all are acknowledged, or there is no subscription.
+pub(crate) async fn first_open(session: &Session, layout: &Layout, kv: &KeyValue) -> Result<Option<u64>> {
+    let known = subscriptions::all(session, kv).await?;
+    let consumers: Vec<Consumer> =
+        known.iter().flat_map(|(durable, record)| record.event_consumers(layout, kv, durable)).collect();
+    let open = |it: ConsumerInfo| match (it.open, it.waiting) {
+        (0, 0) => None,
+        (0, _) => Some(it.delivered + 1),
+        _ => Some(it.floor + 1),
+    };
+    Ok(consumer::infos(session, &consumers).await?.into_iter().filter_map(open).min())
 }

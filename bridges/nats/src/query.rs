@@ -8,4 +8,4 @@ mod tail;
 
 pub(crate) use locate::{Locator, first_since};
 pub(crate) use operator::NatsOperator;
-pub(crate) use store::{NatsStore, first_open};
+pub(crate) use store::NatsStore;

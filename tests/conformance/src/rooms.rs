@@ -24,6 +24,17 @@ pub fn listed_in(document: &str) -> Vec<String> {
     rooms
 }
 
+/// The rooms of a bridge that exist below `src`, in the order of `bridges/ARCHITECTURE.md`. A bridge leaves out a room that it does not need.
+///
+/// # Panics
+/// If the document cannot be read or has no such table.
+pub fn of_a_bridge(src: &Path) -> Vec<String> {
+    let document = concat!(env!("CARGO_MANIFEST_DIR"), "/../../bridges/ARCHITECTURE.md");
+    let listed = listed_in(&fs::read_to_string(document).expect("the document"));
+    let exists = |room: &String| *room == LIB || src.join(room).is_dir() || src.join(room).with_extension("rs").is_file();
+    listed.into_iter().filter(exists).collect()
+}
+
 /// Everything in `src` that breaks the order: paths from a room to one above it, with their places; and rooms that are not listed, or
 /// listed and absent.
 ///

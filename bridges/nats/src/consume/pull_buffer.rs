@@ -16,7 +16,7 @@ use super::pull_state::{Barrier, PullState, PulledMessage, ReaderHandle};
 use crate::jetstream::ack::IN_PROGRESS;
 use crate::jetstream::{Ack, Consumer, DeliveryInfo};
 use crate::partitions::{Effect, Event};
-use crate::settle::GivenBack;
+use crate::subscriptions::GivenBack;
 use crate::transport::{Headers, Session};
 
 /// The largest number of messages of a pull request.

@@ -15,7 +15,7 @@ use crate::jetstream::api::{cut_off, unavailable};
 use crate::jetstream::{Consumer, DeliveryInfo, KeyValue, Result, StoredMessage};
 use crate::membership::Membership;
 use crate::partitions::{Effect, Event};
-use crate::settle::{GivenBack, HeldMessages, RedeliveryInfo, give_back, redelivery_infos};
+use crate::subscriptions::{GivenBack, HeldMessages, RedeliveryInfo, give_back, redelivery_infos};
 use crate::transport::{Incoming, PullInbox, Runtime, Session};
 
 /// Pulls messages into the buffer.

@@ -11,7 +11,7 @@ use futures_channel::oneshot;
 use crate::jetstream::ack::NAK;
 use crate::jetstream::{Ack, Consumer, StoredMessage};
 use crate::partitions::{Effect, Event, Handover};
-use crate::settle::{GivenBack, RedeliveryInfo};
+use crate::subscriptions::{GivenBack, RedeliveryInfo};
 
 /// A message that was delivered and waits to be handed out.
 #[derive(Debug, Clone)]

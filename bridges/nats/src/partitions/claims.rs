@@ -16,7 +16,7 @@ use super::assignment::{Claim, ClaimRequest, Owners};
 use crate::jetstream::kv::{self, OWNERS};
 use crate::jetstream::{KeyValue, Result, StoredMessage};
 use crate::settings::Hook;
-use crate::settle::{HeldMessage, HeldMessages};
+use crate::subscriptions::{HeldMessage, HeldMessages};
 use crate::transport::{Runtime, Session};
 
 /// If messages of the surplus are still in hand after a lease, since a retry waits long for example, the member takes more of it for this number of

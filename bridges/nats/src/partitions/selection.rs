@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::claims::{Claims, Wanted};
 use crate::jetstream::Consumer;
-use crate::settle::HeldMessages;
+use crate::subscriptions::HeldMessages;
 use crate::subscriptions::LocalSubscription;
 
 /// The largest number of messages of a partition in hand: a new owner begins with all of them.

@@ -11,7 +11,8 @@ use crate::partitions::{Claims, Hooks};
 use crate::publish::Publisher;
 use crate::query::Locator;
 use crate::settings::{Hook, Nats, OpenError};
-use crate::settle::{HeldMessages, PendingAcks};
+use crate::settle::PendingAcks;
+use crate::subscriptions::HeldMessages;
 use crate::subscriptions::Subscriptions;
 use crate::transport::{self, Runtime};
 

@@ -16,7 +16,8 @@ use crate::jetstream::{Ack, Result, kv};
 use crate::partitions::Event;
 use crate::query::{Locator, first_since};
 use crate::settings::Status;
-use crate::settle::{Ended, LeaseRecord, lease_key, record};
+use crate::settle::{Ended, record};
+use crate::subscriptions::{LeaseRecord, lease_key};
 use crate::subscriptions::SubscriptionRecord;
 use crate::transport::Session;
 

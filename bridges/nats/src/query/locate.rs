@@ -11,7 +11,7 @@ use crate::jetstream::entry::{event_of, id_of, time_of};
 use crate::jetstream::kv::{self, AT};
 use crate::jetstream::{Get, KeyValue, Layout, Result, Scan, Start, message};
 use crate::publish::MAX_DELAY;
-use crate::settle::Ring;
+use crate::subscriptions::Ring;
 use crate::transport::{Runtime, Session};
 
 /// The largest number of messages that a page of a listing reads. Its cursor goes on behind them.

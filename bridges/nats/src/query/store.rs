@@ -13,11 +13,11 @@ use super::status::with_statuses;
 use crate::jetstream::api::{cut_off, unavailable};
 use crate::jetstream::entry::events_of;
 use crate::jetstream::kv::{AT, FAILED, STATUS};
-use crate::jetstream::{Consumer, ConsumerInfo, KeyValue, Layout, Result, Scan, Start, StoredMessage};
-use crate::jetstream::{consumer, message, scan, stream};
+use crate::jetstream::{KeyValue, Layout, Result, Scan, Start, StoredMessage};
+use crate::jetstream::{message, scan, stream};
+use crate::housekeeping::first_open;
 use crate::publish::{MAX_DELAY, Publisher};
 use crate::settle::{StatusRecord, change_status};
-use crate::subscriptions;
 use crate::transport::Session;
 
 /// The store of a provider.
@@ -130,19 +130,6 @@ async fn list(session: Session, locator: Arc<Locator>, filter: Filter) -> Result
         locator.remember(&id, place);
     }
     Ok(page)
-}
-
-/// The first message that some subscription may not have acknowledged; `None` if all are acknowledged, or there is no subscription.
-pub(crate) async fn first_open(session: &Session, layout: &Layout, kv: &KeyValue) -> Result<Option<u64>> {
-    let known = subscriptions::all(session, kv).await?;
-    let consumers: Vec<Consumer> =
-        known.iter().flat_map(|(durable, record)| record.event_consumers(layout, kv, durable)).collect();
-    let open = |it: ConsumerInfo| match (it.open, it.waiting) {
-        (0, 0) => None,
-        (0, _) => Some(it.delivered + 1),
-        _ => Some(it.floor + 1),
-    };
-    Ok(consumer::infos(session, &consumers).await?.into_iter().filter_map(open).min())
 }
 
 async fn stats(session: Session, locator: Arc<Locator>) -> Result<StoreStats> {

@@ -6,8 +6,8 @@ use eventbroker::provider::LeaseOutcome;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::held_messages::HeldMessage;
-use super::lease_record::{self, LeaseRecord};
+use crate::subscriptions::HeldMessage;
+use crate::subscriptions::{LeaseRecord, lease_key};
 use super::status_record::{StatusRecord, change_status};
 use crate::jetstream::entry::MESSAGE_ID;
 use crate::jetstream::kv::{self, DEAD};
@@ -42,7 +42,7 @@ pub(crate) struct Ended {
 pub(crate) async fn record(session: &Session, kv: &KeyValue, group: &str, kept: Status, ended: &Ended) -> Result<()> {
     let Ended { held, outcome } = ended;
     let (durable, is_redelivery) = (&held.consumer.durable, held.consumer.is_redelivery);
-    let key = lease_record::key(kv, &held.consumer, held.sequence);
+    let key = lease_key(kv, &held.consumer, held.sequence);
     match outcome {
         LeaseOutcome::Done { attempts } => {
             let retries = attempts.saturating_sub(1);

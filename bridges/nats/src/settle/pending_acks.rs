@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::held_messages::HeldMessages;
+use crate::subscriptions::HeldMessages;
 use crate::jetstream::ack::ack_all;
 use crate::jetstream::api::unavailable;
 use crate::jetstream::{Ack, Result};

@@ -37,7 +37,7 @@ impl<T> Ring<T> {
 pub(crate) struct RecentAcks(Mutex<HashMap<String, Ring<MessageKey>>>);
 
 impl RecentAcks {
-    pub(super) fn add<'a>(&self, acked: impl Iterator<Item = (&'a str, MessageKey)>) {
+    pub(crate) fn add<'a>(&self, acked: impl Iterator<Item = (&'a str, MessageKey)>) {
         let mut recent = self.0.lock();
         for (durable, key) in acked {
             match recent.get_mut(durable) {
