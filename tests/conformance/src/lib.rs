@@ -43,6 +43,8 @@ pub mod nats;
 pub mod network;
 pub mod partitioning;
 #[cfg(unix)]
+mod port;
+#[cfg(unix)]
 pub mod postgres;
 pub mod processes;
 pub mod proxy;

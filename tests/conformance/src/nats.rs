@@ -7,7 +7,7 @@
 mod cluster;
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
 use crate::certificate::Certificate;
-use crate::folder;
+use crate::{folder, port};
 
 pub use cluster::Cluster;
 
@@ -69,7 +69,7 @@ impl Server {
 
     fn prepare(host: &str, runner: &[&str]) -> Self {
         let folder = folder::new("nats");
-        let port = free_port();
+        let port = port::free();
         let runner = runner.iter().map(|&text| text.to_owned()).collect();
         Self { folder, host: host.to_owned(), port, runner, guard: Mutex::default() }
     }
@@ -208,11 +208,6 @@ fn program() -> &'static Path {
         assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).expect("a path").trim_end().into()
     })
-}
-
-/// A port that is free now. Another program is unlikely to bind just this one before the server does.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a free port").port()
 }
 
 impl Drop for Server {

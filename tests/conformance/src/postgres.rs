@@ -4,7 +4,6 @@
 //! The programs are taken from `PG_BIN`, or from `/usr/lib/postgresql` (Debian). PostgreSQL refuses to run as root, so
 //! a test that runs as root starts it as the user `postgres` or `nobody`.
 
-use std::net::TcpListener;
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -13,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
-use crate::folder;
+use crate::{folder, port};
 
 /// The password of the role `postgres`. Required on TCP connections, not on the Unix socket.
 pub const PASSWORD: &str = "s3cret-of-the-server";
@@ -49,8 +48,7 @@ impl Server {
         }
         let password = folder.join("password");
         fs::write(&password, PASSWORD).expect("a file");
-        // A port that is free now. Another program is unlikely to bind just this one before the server does.
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a free port").port();
+        let port = port::free();
         // The shell's standard input closes when this process ends, even by a kill; then the shell stops the server.
         let script = r#"read -r _; "$1" -D "$2/data" -m immediate stop; rm -rf "$2""#;
         let mut guard = command("sh", owner);

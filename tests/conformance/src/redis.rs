@@ -3,7 +3,6 @@
 //!
 //! The program is `redis-server`, or the one named by `REDIS_SERVER`.
 
-use std::net::TcpListener;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -13,7 +12,7 @@ use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
 use crate::certificate::Certificate;
-use crate::folder;
+use crate::{folder, port};
 
 /// Deadline of every wait, generous for a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -63,9 +62,7 @@ impl Server {
 
     fn prepare(runner: &[&str], settings: &[&str]) -> Self {
         let folder = folder::new("redis");
-        // Ports that are free now. Another program is unlikely to bind just these before the server does.
-        let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
-        let [port, tls_port] = listeners.map(|it| it.local_addr().expect("its address").port());
+        let [port, tls_port] = [(); 2].map(|()| port::free());
         let owned = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect();
         Self { folder, port, tls_port, runner: owned(runner), settings: owned(settings), guard: Mutex::default() }
     }

@@ -5,7 +5,8 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{PATIENCE, Server, free_port};
+use super::{PATIENCE, Server};
+use crate::port;
 
 /// The number of servers. Two of three are a quorum.
 const SERVERS: usize = 3;
@@ -22,7 +23,7 @@ impl Cluster {
     /// Starts a cluster. Waits until every server knows the meta leader, and a stream with three replicas can be
     /// created.
     pub fn start() -> Self {
-        let routes: Vec<u16> = (0..SERVERS).map(|_| free_port()).collect();
+        let routes: Vec<u16> = (0..SERVERS).map(|_| port::free()).collect();
         let others: Vec<String> = routes.iter().map(|port| format!("\"nats://127.0.0.1:{port}\"")).collect();
         let others = others.join(", ");
         let server = |(number, port): (usize, &u16)| {
