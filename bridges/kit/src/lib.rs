@@ -4,7 +4,7 @@
 //!
 //! - [`mod@settings`]: the declaration of a setting, from which its setter, its check and its key in a configuration file follow.
 //! - [`identity`]: the boot id, which tells a provider from all others.
-//! - [`mod@id_time`]: the time in the id of an event.
+//! - [`id_time`]: the time in the id of an event.
 //! - [`assignment`]: which member owns which partition.
 //! - `dead_letter` (feature of that name): the stored form of a dead letter.
 //! - [`tcp`]: connections to a host by its name.
