@@ -1,11 +1,7 @@
 //! Members: the heartbeat of this provider, the name of its instance, and which members live. The server's clock judges the age of a heartbeat.
 
-use std::process;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
-
-use std::hash::{BuildHasher as _, RandomState};
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -54,14 +50,6 @@ pub(crate) struct Membership {
     /// Tells this provider from all others.
     boot: String,
     state: Mutex<MemberState>,
-}
-
-/// A new boot id: of the process, the provider in it, and a random number.
-pub(crate) fn new_boot() -> String {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
-    let (pid, number) = (process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-    format!("{pid}-{number}-{:016x}", RandomState::new().hash_one((pid, now)))
 }
 
 impl Membership {

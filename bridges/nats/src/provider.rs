@@ -7,9 +7,9 @@ mod settler;
 use std::sync::Arc;
 
 use eventbroker::provider::{Capabilities, Provider};
+use eventbroker_bridge_kit::identity::new_boot_id;
 
 use crate::jetstream::{KeyValue, Layout, ServerClock, stream};
-use crate::membership::new_boot;
 use crate::partitions::{recorded_partitions, repartition};
 use crate::publish::NatsMirror;
 use crate::query::{NatsOperator, NatsStore};
@@ -55,7 +55,7 @@ impl Nats {
     /// [`OpenError`]: a setting is wrong, an instance uses the stream, a delivery waits in it, or the server is unreachable or refuses.
     pub fn repartition(&self) -> Result<(), OpenError> {
         self.check()?;
-        let (from, settings, boot) = (Layout::new(&self.with_recorded_partitions()?), self.clone(), new_boot());
+        let (from, settings, boot) = (Layout::new(&self.with_recorded_partitions()?), self.clone(), new_boot_id());
         let (runtime, _) = transport::open(self, &boot)?;
         let changed = runtime.call_long(move |session| async move {
             let clock = ServerClock::new(&KeyValue::new(&settings), &boot);
@@ -67,7 +67,7 @@ impl Nats {
     /// These settings with the recorded number of partitions, if there is one.
     fn with_recorded_partitions(&self) -> Result<Self, OpenError> {
         let (layout, kv) = (Layout::new(self), KeyValue::new(self));
-        let (runtime, _) = transport::open(self, &new_boot())?;
+        let (runtime, _) = transport::open(self, &new_boot_id())?;
         let recorded = runtime.call(move |session| async move { recorded_partitions(&session, &layout, &kv).await })?;
         Ok(self.clone().partitions(recorded.unwrap_or(self.partitions)))
     }

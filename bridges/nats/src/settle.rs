@@ -5,6 +5,6 @@ mod outcome;
 mod pending_acks;
 mod status_record;
 
-pub(crate) use outcome::{Ended, StoredDeadLetter, record};
+pub(crate) use outcome::{Ended, record};
 pub(crate) use pending_acks::PendingAcks;
 pub(crate) use status_record::{StatusRecord, change_status};

@@ -14,10 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::Subject;
-use eventbroker::Pattern;
-use eventbroker::provider::BackendError;
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::jetstream::api::api;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use eventbroker::provider::BackendError;
+use eventbroker_bridge_kit::dead_letter::StoredDeadLetter;
 
 use crate::publish::BacklogLimit;
 use crate::scripts::{
@@ -15,7 +16,6 @@ use crate::scripts::{
     flag, latest, millis, since_epoch,
 };
 use crate::settings::Redis;
-use crate::settle::StoredLetter;
 use crate::subscriptions::{LocalSubscriptions, SubscriptionRecord};
 use losses::LossCheck;
 
@@ -138,7 +138,7 @@ impl Housekeeping {
         let letters: Vec<Option<String>> =
             client.query(redis::cmd("HMGET").arg(client.layout.key("letters")).arg(&oldest))?;
         let is_old = |text: &String| {
-            serde_json::from_str::<StoredLetter>(text)
+            serde_json::from_str::<StoredDeadLetter>(text)
                 .is_ok_and(|letter| SystemTime::from(letter.dead_at) + retention < SystemTime::now())
         };
         let old = oldest.iter().zip(&letters).filter(|(_, letter)| letter.as_ref().is_some_and(is_old));

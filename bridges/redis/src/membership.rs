@@ -1,15 +1,13 @@
 //! This provider among all that use the stream: its boot id, the name of its instance, and its heartbeat.
 
-use std::hash::{BuildHasher, RandomState};
-use std::process;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use eventbroker::provider::BackendError;
+use eventbroker_bridge_kit::identity::new_boot_id;
 use parking_lot::Mutex;
 
-use crate::scripts::{Client, SEND_HEARTBEAT, millis, since_epoch};
+use crate::scripts::{Client, SEND_HEARTBEAT, millis};
 
 /// A provider whose heartbeat is this many leases old is gone: its broadcast subscriptions are removed.
 const GONE_AFTER: u32 = 10;
@@ -28,10 +26,7 @@ pub(crate) struct Member {
 
 impl Member {
     pub(crate) fn new(lease_time: Duration) -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        let (pid, number) = (process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let now = since_epoch(SystemTime::now()).as_nanos();
-        let boot = format!("{pid}-{number}-{:016x}", RandomState::new().hash_one((pid, now)));
+        let boot = new_boot_id();
         Self { name: Mutex::new(boot.clone()), boot, lease_time }
     }
 

@@ -1,6 +1,5 @@
 //! Partitions: their assignment to members, the partitions that this provider owns, and their number.
 
-mod assignment;
 mod ownership;
 mod repartition;
 

@@ -19,7 +19,7 @@ use crate::transport::Connection;
 pub(crate) use client::Client;
 pub(crate) use entry::{Entry, content_hash, earliest, event_of, from_json, id_parts, latest, to_json};
 pub(crate) use group::{first_open, last_delivered};
-pub(crate) use id_time::{IdTime, TOLERANCE, id_time};
+pub(crate) use id_time::{TOLERANCE, id_bucket};
 pub(crate) use layout::{Layout, partitions_key};
 pub(crate) use locate::locate;
 pub(crate) use merge_scan::{Located, MergeScan, entries_at, merge};

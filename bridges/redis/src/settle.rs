@@ -2,7 +2,5 @@
 
 mod outcome;
 mod settler;
-mod stored;
 
 pub(crate) use settler::RedisSettler;
-pub(crate) use stored::{StoredLetter, from_stored};

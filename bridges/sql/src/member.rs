@@ -1,5 +1,7 @@
 //! This provider as a member of its group.
 
+use eventbroker_bridge_kit::identity::new_boot_id;
+
 use crate::leases::Leases;
 use crate::settings::Settings;
 use crate::subscriptions::LocalSubscriptions;
@@ -15,7 +17,8 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    pub(crate) fn new(id: String, settings: &Settings) -> Self {
-        Self { id, settings: settings.clone(), subscriptions: LocalSubscriptions::default(), leases: Leases::default() }
+    pub(crate) fn new(settings: &Settings) -> Self {
+        let (id, settings) = (new_boot_id(), settings.clone());
+        Self { id, settings, subscriptions: LocalSubscriptions::default(), leases: Leases::default() }
     }
 }

@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use eventbroker::{Event, EventId};
+use eventbroker_bridge_kit::id_time::id_time;
 
 use super::layout::Layout;
 use super::message::StoredMessage;
@@ -72,14 +73,9 @@ pub(crate) fn is_ours(headers: &Headers) -> bool {
     headers.get(MESSAGE_ID).is_some()
 }
 
-/// The time in an id: a UUID of version 7 has one.
+/// The time in an id, if it has one.
 pub(crate) fn time_of(id: &EventId) -> Option<SystemTime> {
-    let text = id.to_string();
-    let bytes = text.as_bytes();
-    let is_seven = bytes.len() == 36 && [8, 13, 18, 23].iter().all(|at| bytes[*at] == b'-') && bytes[14] == b'7';
-    let hex: String = text.chars().filter(|it| *it != '-').take(12).collect();
-    let millis = u64::from_str_radix(&hex, 16).ok().filter(|_| is_seven)?;
-    SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(millis))
+    id_time(&id.to_string()).and_then(|time| SystemTime::UNIX_EPOCH.checked_add(time.at))
 }
 
 /// The distance of two times.

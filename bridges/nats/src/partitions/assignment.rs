@@ -1,9 +1,10 @@
 //! Which member of a subscription owns which partition: a record that every member changes for itself, if no other member has changed it
-//! meanwhile. The assignment is pure; the [claims](super::claims) decide when it runs, and act on it.
+//! meanwhile. The [claims](super::claims) decide when a member asks for its share, and act on it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use eventbroker_bridge_kit::assignment::{owned_by, rebalance};
 use serde::{Deserialize, Serialize};
 
 /// The record of a subscription's members and owners.
@@ -60,36 +61,15 @@ impl Owners {
         let mine = self.members.entry(me.to_owned()).or_default();
         let (heartbeats, lease) = (mine.heartbeats + 1, lease.as_millis().try_into().unwrap_or(u64::MAX));
         *mine = Member { heartbeats, lease, takes_part };
-        let share = self.share_of(me, partitions);
-        let mut owned: BTreeSet<u32> =
-            self.owners.iter().filter(|(_, owner)| *owner == me).map(|(number, _)| *number).collect();
-        for number in owned.clone() {
-            if owned.len() > share && !in_hand.contains(&number) {
-                owned.remove(&number);
-                self.owners.remove(&number);
-            }
-        }
-        for number in 0..partitions {
-            if owned.len() < share && !self.owners.contains_key(&number) {
-                owned.insert(number);
-                self.owners.insert(number, me.to_owned());
-            }
-        }
+        let sharing = self.members.iter().filter(|(_, member)| member.takes_part).map(|(member, _)| &**member);
+        let changes = rebalance(me, sharing, 0..partitions, &self.owners, |number| !in_hand.contains(&number));
+        self.owners.retain(|number, _| !changes.release.contains(number));
+        self.owners.extend(changes.acquire.into_iter().map(|number| (number, me.to_owned())));
+        let owned = owned_by(&self.owners, me);
         if owned.is_empty() && !takes_part {
             self.members.remove(me);
         }
-        // The highest numbers go first.
-        let surplus = owned.iter().rev().take(owned.len().saturating_sub(share)).copied().collect();
-        Claim { owned, surplus }
-    }
-
-    /// The number of partitions that a member should have.
-    fn share_of(&self, me: &str, partitions: u32) -> usize {
-        let sharing = self.members.iter().filter(|(_, member)| member.takes_part).map(|(member, _)| member);
-        let sharing: Vec<&String> = sharing.collect();
-        let (partitions, count) = (partitions as usize, sharing.len());
-        let rank = sharing.iter().position(|member| *member == me);
-        rank.map_or(0, |rank| partitions / count + usize::from(rank < partitions % count))
+        Claim { owned, surplus: changes.drain }
     }
 
     /// Whether two records differ in nothing but the heartbeats of one member.

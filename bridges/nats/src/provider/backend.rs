@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use eventbroker_bridge_kit::identity::new_boot_id;
+
 use crate::consume::{PullBuffer, Puller};
 use crate::housekeeping::Housekeeping;
 use crate::jetstream::{KeyValue, Layout, ServerClock};
-use crate::membership::{Membership, new_boot};
+use crate::membership::Membership;
 use crate::partitions::{Claims, Hooks};
 use crate::publish::Publisher;
 use crate::query::Locator;
@@ -39,7 +41,7 @@ pub(super) struct Backend {
 impl Backend {
     /// Assembles the parts. Nothing connects yet.
     pub(super) fn new(settings: Nats) -> Result<Self, OpenError> {
-        let (boot, settings) = (new_boot(), Arc::new(settings));
+        let (boot, settings) = (new_boot_id(), Arc::new(settings));
         let lease = settings.lease_time;
         let (runtime, conn) = transport::open(&settings, &boot)?;
         let (runtime, layout, kv) = (Arc::new(runtime), Arc::new(Layout::new(&settings)), KeyValue::new(&settings));

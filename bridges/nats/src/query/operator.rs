@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use eventbroker::dead_letter::{AttemptError, DeadLetter, DeadLetterFilter};
+use eventbroker::dead_letter::{DeadLetter, DeadLetterFilter};
 use eventbroker::provider::{BackendError, Operator, Replay, Replayed, Tail};
 use eventbroker::stats::{BackEndStats, SubscriptionLag};
-use eventbroker::{Event, EventId, Pattern, StartPosition, Status};
+use eventbroker::{Event, EventId, Pattern, StartPosition};
+use eventbroker_bridge_kit::dead_letter::StoredDeadLetter;
 use jiff::Timestamp;
 
 use super::locate::{Locator, STEP};
@@ -19,7 +20,7 @@ use crate::jetstream::names::token;
 use crate::jetstream::{
     ConsumerInfo, Get, KeyValue, Layout, NewMessage, Result, Scan, Start, StoredMessage, consumer, scan,
 };
-use crate::settle::{StoredDeadLetter, change_status};
+use crate::settle::change_status;
 use crate::subscriptions::{self, SubscriptionRecord, Subscriptions};
 use crate::transport::Session;
 
@@ -45,18 +46,7 @@ fn letters(kv: &KeyValue, group: &str) -> String {
 }
 
 fn dead_letter(entry: &StoredMessage) -> Option<DeadLetter> {
-    let stored: StoredDeadLetter = kv::read(entry)?;
-    let event = from_json(stored.event.as_bytes()).ok()?;
-    let error = stored.errors.last().map(|(_, _, message)| message.clone());
-    let event = event.with_progress(Status::Failed, stored.attempts.saturating_sub(1), None, None, error);
-    let mut letter = DeadLetter::new(entry.sequence, event, stored.name, stored.reason.parse().ok()?);
-    letter.attempts = stored.attempts;
-    letter.dead_at = stored.dead_at.into();
-    let error = |(attempt, at, message): &(u32, Timestamp, String)| AttemptError::new(*attempt, (*at).into(), message);
-    letter.errors = stored.errors.iter().map(error).collect();
-    letter.first_failed_at = letter.errors.first().map_or(letter.dead_at, |first| first.at);
-    letter.requeues = stored.requeues;
-    Some(letter)
+    kv::read::<StoredDeadLetter>(entry)?.into_dead_letter(entry.sequence)
 }
 
 async fn dead_letters(session: Session, locator: Arc<Locator>, filter: DeadLetterFilter) -> Result<Vec<DeadLetter>> {
@@ -115,7 +105,7 @@ async fn requeue(session: &Session, layout: &Layout, kv: &KeyValue, number: u64)
     let Some(stored) = kv::read::<StoredDeadLetter>(&entry) else { return Ok(false) };
     let Ok(id) = stored.id.parse::<EventId>() else { return Ok(false) };
     let redelivery = Redelivery {
-        durable: &stored.durable,
+        durable: &stored.subscription,
         id: &id,
         json: Bytes::from(stored.event.clone()),
         requeues: stored.requeues + 1,
@@ -127,7 +117,7 @@ async fn requeue(session: &Session, layout: &Layout, kv: &KeyValue, number: u64)
     let was_there = message::delete(session, &kv.stream, number).await? || is_new;
     if !was_there && kv.get(session, &key).await?.is_none() {
         // Another operator was faster, and the redelivery is handled.
-        change_status(session, kv, &id, |status| _ = status.again.remove(&stored.durable)).await?;
+        change_status(session, kv, &id, |status| _ = status.again.remove(&stored.subscription)).await?;
     }
     Ok(was_there)
 }

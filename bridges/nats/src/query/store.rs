@@ -13,7 +13,7 @@ use super::status::with_statuses;
 use crate::jetstream::api::{cut_off, unavailable};
 use crate::jetstream::entry::events_of;
 use crate::jetstream::kv::{AT, FAILED, STATUS};
-use crate::jetstream::{KeyValue, Layout, Result, Scan, Start, StoredMessage};
+use crate::jetstream::{Result, Scan, Start, StoredMessage};
 use crate::jetstream::{message, scan, stream};
 use crate::housekeeping::first_open;
 use crate::publish::{MAX_DELAY, Publisher};

@@ -1,10 +1,8 @@
 //! The outcome of a lease, beside the acknowledgement of its message: the status of the event, its dead letter, and the record of its leases.
 
-use std::time::SystemTime;
-
 use eventbroker::provider::LeaseOutcome;
+use eventbroker_bridge_kit::dead_letter::StoredDeadLetter;
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 
 use crate::subscriptions::HeldMessage;
 use crate::subscriptions::{LeaseRecord, lease_key};
@@ -15,21 +13,6 @@ use crate::jetstream::names::token;
 use crate::jetstream::{KeyValue, NewMessage, Result, message};
 use crate::settings::Status;
 use crate::transport::Session;
-
-/// A dead letter as it is stored.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct StoredDeadLetter {
-    #[serde(rename = "unit")]
-    pub(crate) durable: String,
-    pub(crate) name: String,
-    pub(crate) id: String,
-    pub(crate) event: String,
-    pub(crate) reason: String,
-    pub(crate) attempts: u32,
-    pub(crate) errors: Vec<(u32, Timestamp, String)>,
-    pub(crate) dead_at: Timestamp,
-    pub(crate) requeues: u32,
-}
 
 /// A lease that ends.
 #[derive(Debug)]
@@ -100,20 +83,9 @@ async fn dead_letter(
     held: &HeldMessage,
     outcome: &LeaseOutcome,
 ) -> Result<()> {
-    let LeaseOutcome::Dead { reason, attempts, errors, .. } = outcome else { return Ok(()) };
     let (durable, is_redelivery) = (&held.consumer.durable, held.consumer.is_redelivery);
-    let time = |time: SystemTime| Timestamp::try_from(time).unwrap_or(Timestamp::UNIX_EPOCH);
-    let letter = StoredDeadLetter {
-        durable: durable.clone(),
-        name: held.name.to_string(),
-        id: held.event.id().to_string(),
-        event: String::from_utf8(held.event.to_json()).unwrap_or_default(),
-        reason: reason.as_str().to_owned(),
-        attempts: *attempts,
-        errors: errors.iter().map(|it| (it.attempt, time(it.at), it.message.to_string())).collect(),
-        dead_at: Timestamp::now(),
-        requeues: held.requeues,
-    };
+    let letter = StoredDeadLetter::new(durable, &held.name, &held.event, outcome, held.requeues);
+    let Some(letter) = letter else { return Ok(()) };
     let key = kv.key(DEAD, &format!("{}.{durable}.{}", token(group), token(&letter.id)));
     let once = format!("dead {durable} {is_redelivery} {} {}", held.sequence, held.delivered);
     let message = NewMessage::new(key, kv::write(&letter)).with(MESSAGE_ID, &once)?;

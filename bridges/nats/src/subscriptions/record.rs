@@ -4,6 +4,7 @@ use eventbroker::Pattern;
 use eventbroker::provider::BackendError;
 use serde::{Deserialize, Serialize};
 
+use crate::jetstream::kv::AGAIN;
 use crate::jetstream::{Consumer, KeyValue, Layout, Result, names};
 
 /// The record of a subscription.

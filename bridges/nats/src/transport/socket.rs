@@ -4,7 +4,7 @@
 use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::{self, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs as _};
+use std::net::TcpStream;
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use async_nats::ServerAddr;
 use async_nats::rustls::ClientConnection;
 use bytes::BytesMut;
+use eventbroker_bridge_kit::tcp;
 use serde::Deserialize;
 use tokio::io::Interest;
 
@@ -80,7 +81,7 @@ impl Address {
     }
 
     fn connect_to(&self, server: &ServerAddr) -> Result<Connection, String> {
-        let stream = tcp(server).map_err(|_| "can't be reached".to_owned())?;
+        let stream = connect(server).map_err(|_| "can't be reached".to_owned())?;
         let mut connection = Connection { stream, channel: Channel::new(), max_payload: 0, server_id: String::new() };
         let info = loop {
             match connection.read_frame()? {
@@ -116,21 +117,12 @@ impl Address {
     }
 }
 
-/// Connects to the first address of the server's name that accepts.
-fn tcp(server: &ServerAddr) -> io::Result<TcpStream> {
-    let mut problem = io::Error::new(io::ErrorKind::NotFound, "the name of the server is not known");
-    for address in (server.host(), server.port()).to_socket_addrs()? {
-        match TcpStream::connect_timeout(&address, CONNECT_LIMIT) {
-            Ok(stream) => {
-                stream.set_nodelay(true)?;
-                stream.set_read_timeout(Some(CONNECT_LIMIT))?;
-                stream.set_write_timeout(Some(CONNECT_LIMIT))?;
-                return Ok(stream);
-            }
-            Err(error) => problem = error,
-        }
-    }
-    Err(problem)
+/// Connects to a server. Calls on the socket have limits.
+fn connect(server: &ServerAddr) -> io::Result<TcpStream> {
+    let stream = tcp::connect(server.host(), server.port(), CONNECT_LIMIT)?;
+    stream.set_read_timeout(Some(CONNECT_LIMIT))?;
+    stream.set_write_timeout(Some(CONNECT_LIMIT))?;
+    Ok(stream)
 }
 
 /// Whether a version is older than the floor. A version that is not of the form `MAJOR.MINOR.…` is not judged.

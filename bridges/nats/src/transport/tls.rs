@@ -2,17 +2,16 @@
 //! connection, also one that a server asks for by itself.
 
 use std::error::Error as _;
-use std::fmt::Display;
 use std::io;
 use std::net::TcpStream;
 use std::path::Path;
 use std::sync::Arc;
 
 use async_nats::rustls::crypto::ring;
-use async_nats::rustls::pki_types::pem::PemObject as _;
-use async_nats::rustls::pki_types::{CertificateDer, ServerName};
 use async_nats::rustls::{self, ClientConfig, ClientConnection, RootCertStore};
 use async_nats::{ConnectError, ConnectErrorKind, ConnectOptions, ServerAddr};
+#[cfg(feature = "tls")]
+use eventbroker_bridge_kit::tls;
 
 use crate::settings::Nats;
 use crate::settings::OpenError;
@@ -28,18 +27,16 @@ pub(super) fn check(servers: &[ServerAddr], settings: &Nats) -> Result<bool, Ope
     }
     match &settings.tls_ca_file {
         Some(_) if !is_secret => Err(OpenError::Setting("tls_ca_file: is only for a tls:// url".to_owned())),
-        Some(path) => read(path).map(|_| true),
-        None => Ok(is_secret),
+        #[cfg(feature = "tls")]
+        file @ Some(_) => read(file.as_deref()).map(|_| true).map_err(OpenError::Setting),
+        _ => Ok(is_secret),
     }
 }
 
-/// The certificates of a PEM file, at least one. Read again at each connection, since the file may have been renewed.
-fn read(path: &Path) -> Result<Vec<CertificateDer<'static>>, OpenError> {
-    let unreadable = |problem: &dyn Display| OpenError::Setting(format!("tls_ca_file: {}: {problem}", path.display()));
-    let text = std::fs::read(path).map_err(|error| unreadable(&error))?;
-    let certificates = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
-    let certificates = certificates.map_err(|error| unreadable(&error))?;
-    if certificates.is_empty() { Err(unreadable(&"there is no certificate in it")) } else { Ok(certificates) }
+/// The root certificates of the file in the settings, or of the system. Read again at each connection, since the file may have been renewed.
+#[cfg(feature = "tls")]
+fn read(file: Option<&Path>) -> Result<RootCertStore, String> {
+    tls::roots(file).map_err(|problem| format!("tls_ca_file: {problem}"))
 }
 
 /// Sets the root certificates of the client: those of a PEM file, or of the system.
@@ -68,36 +65,17 @@ pub(super) fn options(options: ConnectOptions, is_required: bool, roots: Option<
 }
 
 /// The TLS handshake of one of the bridge's own connections. Checks the server's certificate and name.
-pub(super) fn handshake(host: &str, stream: &mut TcpStream, roots: Option<&Path>) -> Result<ClientConnection, String> {
-    if cfg!(not(feature = "tls")) {
-        return Err(format!("the server {FEATURE}"));
-    }
-    let problem = |error: &dyn Display| format!("no secure connection could be made: {error}");
-    let mut store = RootCertStore::empty();
-    store.add_parsable_certificates(match roots {
-        Some(path) => read(path).map_err(|error| problem(&error))?,
-        None => system_roots(),
-    });
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| problem(&error))?;
-    let config = Arc::new(config.with_root_certificates(store).with_no_client_auth());
-    let name = ServerName::try_from(host.to_owned()).map_err(|error| problem(&error))?;
-    let mut connection = ClientConnection::new(config, name).map_err(|error| problem(&error))?;
-    while connection.is_handshaking() {
-        connection.complete_io(stream).map_err(|error| problem(&error))?;
-    }
-    Ok(connection)
-}
-
 #[cfg(feature = "tls")]
-fn system_roots() -> Vec<CertificateDer<'static>> {
-    rustls_native_certs::load_native_certs().certs
+pub(super) fn handshake(host: &str, stream: &mut TcpStream, roots: Option<&Path>) -> Result<ClientConnection, String> {
+    let problem = |problem: String| format!("no secure connection could be made: {problem}");
+    let config = read(roots).and_then(tls::client_config).map_err(problem)?;
+    tls::handshake(Arc::new(config), host, stream).map_err(|error| problem(error.to_string()))
 }
 
+/// Refuses TLS, which a server asks for.
 #[cfg(not(feature = "tls"))]
-fn system_roots() -> Vec<CertificateDer<'static>> {
-    Vec::new()
+pub(super) fn handshake(_: &str, _: &mut TcpStream, _: Option<&Path>) -> Result<ClientConnection, String> {
+    Err(format!("the server {FEATURE}"))
 }
 
 /// The reason if TLS failed. The text contains names, and no address with a password.

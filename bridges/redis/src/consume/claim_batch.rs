@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use eventbroker::provider::{BackendError, Demand, Lease};
+use eventbroker_bridge_kit::dead_letter::from_stored;
 
 use crate::scripts::{Client, earliest, from_json};
-use crate::settle::from_stored;
 use crate::subscriptions::{HeldDeliveries, HeldDelivery};
 
 /// The last entry of each stream, by its key, as of the claim. Later entries are new.

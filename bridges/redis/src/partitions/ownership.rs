@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use eventbroker::provider::BackendError;
+use eventbroker_bridge_kit::assignment::{Changes, owned_by, rebalance};
 
-use super::assignment::{Changes, Holds};
 use crate::membership::Member;
 use crate::scripts::{Client, HOLD_PARTITIONS, flag, millis};
 use crate::subscriptions::HeldDeliveries;
@@ -25,6 +25,9 @@ pub(crate) struct Sharing {
     pub(crate) member: Arc<Member>,
     pub(crate) held: Arc<HeldDeliveries>,
 }
+
+/// The members of a subscription, and the owner of each partition that is held. Partitions count from 1.
+type Holds = (Vec<String>, BTreeMap<usize, String>);
 
 /// How a member takes part.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -45,14 +48,19 @@ impl Sharing {
         self.hold(client, xgroup, Part::Leaves, &changes).map(drop)
     }
 
-    fn hold(&self, client: &mut Client, xgroup: &str, part: Part, changes: &Changes) -> Result<Holds, BackendError> {
+    fn hold(
+        &self,
+        client: &mut Client,
+        xgroup: &str,
+        part: Part,
+        changes: &Changes<usize>,
+    ) -> Result<Holds, BackendError> {
         let acquire = changes.acquire.iter().map(usize::to_string);
         let changes: Vec<String> = acquire.chain(changes.release.iter().map(|number| format!("-{number}"))).collect();
         let (lease, waits) = (millis(self.member.lease_time), flag(part == Part::WaitsForOthers));
         let mut arguments = vec![xgroup, &self.member.boot, &lease, flag(part != Part::Leaves), waits];
         arguments.extend(changes.iter().map(String::as_str));
-        let (members, owners): (_, BTreeMap<_, _>) = client.run(&HOLD_PARTITIONS, &arguments)?;
-        Ok(Holds { partitions: client.layout.streams.len(), members, owners })
+        client.run(&HOLD_PARTITIONS, &arguments)
     }
 }
 
@@ -90,15 +98,17 @@ impl Ownership {
             let (now, in_hand) = (Instant::now(), held.streams(&self.xgroup));
             let part = if others_return { Part::WaitsForOthers } else { Part::Shares };
             let mut changes = Changes::default();
-            let mut holds = self.sharing.hold(client, &self.xgroup, part, &changes)?;
+            let (mut members, mut owners) = self.sharing.hold(client, &self.xgroup, part, &changes)?;
             for _ in 0..ROUNDS {
-                changes = holds.rebalance(&member.boot, |partition| !in_hand.contains(&partition));
+                let (sharing, partitions) = (members.iter().map(String::as_str), 1..=client.layout.streams.len());
+                let is_idle = |partition: usize| !in_hand.contains(&partition);
+                changes = rebalance(&member.boot, sharing, partitions, &owners, is_idle);
                 if changes.acquire.is_empty() && changes.release.is_empty() {
                     break;
                 }
-                holds = self.sharing.hold(client, &self.xgroup, part, &changes)?;
+                (members, owners) = self.sharing.hold(client, &self.xgroup, part, &changes)?;
             }
-            let owned = holds.owned_by(&member.boot);
+            let owned = owned_by(&owners, &member.boot);
             self.has_grown |= !owned.is_subset(&self.owned);
             let since = (!changes.drain.is_empty()).then(|| self.draining_since.unwrap_or(now));
             let (lease, round) = (lease_time.as_nanos(), (lease_time * (1 + RESUME)).as_nanos());

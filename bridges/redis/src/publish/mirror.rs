@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 
 use eventbroker::Event;
 use eventbroker::provider::{BackendError, BusyPoll, Mirror, SendOutcome};
+use eventbroker_bridge_kit::id_time::{IdTime, id_time};
 use redis::{RedisResult, Value};
 
 use super::store::{Publishing, store, wait_for_replicas};
-use crate::scripts::{Client, IdTime, Layout, TOLERANCE, content_hash, id_time, millis};
+use crate::scripts::{Client, Layout, TOLERANCE, content_hash, id_bucket, millis};
 use crate::transport::{Connection, Piece, Request, refusal};
 
 #[derive(Debug)]
@@ -47,7 +48,7 @@ impl RedisMirror {
             for event in batch {
                 let it = write(&mut request, &layout, event);
                 if let Some(time) = it.time {
-                    let ids = buckets.entry(time.bucket()).or_default();
+                    let ids = buckets.entry(id_bucket(&time)).or_default();
                     ids.extend_from_slice(&time.bytes);
                     ids.extend_from_slice(&it.hash);
                 }

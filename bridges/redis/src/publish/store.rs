@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use eventbroker::Event;
 use eventbroker::provider::{BackendError, SendOutcome};
+use eventbroker_bridge_kit::id_time::id_time;
 
 use super::BacklogLimit;
-use crate::scripts::{Client, STORE_EVENTS, TOLERANCE, content_hash, flag, id_time, millis};
+use crate::scripts::{Client, STORE_EVENTS, TOLERANCE, content_hash, flag, id_bucket, millis};
 use crate::settings::Redis;
 
 /// The parts of a provider that publishing uses.
@@ -29,7 +30,7 @@ pub(crate) fn store(it: &Publishing, client: &mut Client, batch: &[Event]) -> Re
     for (event, hash) in batch.iter().zip(&hashes) {
         let id = event.id().to_string();
         let [at, id_bytes, bucket] = id_time(&id).map_or_else(Default::default, |time| {
-            [time.at.as_millis().to_string().into(), time.bytes.to_vec(), time.bucket().to_string().into()]
+            [time.at.as_millis().to_string().into(), time.bytes.to_vec(), id_bucket(&time).to_string().into()]
         });
         let (event_type, instance) = (event.event_type().as_str(), event.instance_id().unwrap_or_default());
         let number = (client.layout.index_for(event) + 1).to_string();

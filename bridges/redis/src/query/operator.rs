@@ -7,7 +7,8 @@ use eventbroker::dead_letter::{DeadLetter, DeadLetterFilter};
 use eventbroker::provider::{BackendError, Operator, Replay, Replayed, Tail};
 use eventbroker::query::Order;
 use eventbroker::stats::BackEndStats;
-use eventbroker::{Event, EventId, Pattern, StartPosition, Status};
+use eventbroker::{Event, EventId, Pattern, StartPosition};
+use eventbroker_bridge_kit::dead_letter::StoredDeadLetter;
 use parking_lot::Mutex;
 use redis::FromRedisValue;
 
@@ -15,10 +16,9 @@ use super::lag::lag;
 use super::tail::RedisTail;
 use crate::scripts::{
     Client, Layout, MergeScan, PURGE_DEAD_LETTERS, REDELIVER, REPLAY_EVENTS, Script, earliest, entries_at, flag,
-    from_json, last_delivered, locate, to_json,
+    last_delivered, locate, to_json,
 };
 use crate::settings::Redis;
-use crate::settle::{StoredLetter, from_stored};
 use crate::subscriptions::{LocalSubscriptions, SubscriptionRecord, xgroup_name};
 use crate::transport::Server;
 
@@ -76,18 +76,7 @@ impl RedisOperator {
 }
 
 fn dead_letter(number: u64, text: &str) -> Option<DeadLetter> {
-    let stored: StoredLetter = serde_json::from_str(text).ok()?;
-    let event = from_json(stored.event.as_bytes()).ok()?;
-    let (retries, error) = (stored.attempts.saturating_sub(1), stored.errors.last());
-    let error = error.map(|(_, _, message)| message.clone());
-    let event = event.with_progress(Status::Failed, retries, None, None, error);
-    let mut letter = DeadLetter::new(number, event, stored.name, stored.reason.parse().ok()?);
-    letter.attempts = stored.attempts;
-    letter.dead_at = stored.dead_at.into();
-    letter.errors = from_stored(stored.errors);
-    letter.first_failed_at = letter.errors.first().map_or(letter.dead_at, |first| first.at);
-    letter.requeues = stored.requeues;
-    Some(letter)
+    serde_json::from_str::<StoredDeadLetter>(text).ok()?.into_dead_letter(number)
 }
 
 impl Operator for RedisOperator {

@@ -2,10 +2,11 @@
 
 use eventbroker::EventId;
 use eventbroker::provider::BackendError;
+use eventbroker_bridge_kit::id_time::id_time;
 
 use super::client::Client;
 use super::entry::from_json;
-use super::id_time::{TOLERANCE, id_time};
+use super::id_time::TOLERANCE;
 use super::merge_scan::Located;
 use super::value::millis;
 

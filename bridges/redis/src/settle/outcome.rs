@@ -3,13 +3,26 @@
 use std::time::{Duration, SystemTime};
 
 use eventbroker::provider::{BackendError, LeaseOutcome};
-use jiff::Timestamp;
+use eventbroker_bridge_kit::dead_letter::{StoredDeadLetter, to_stored};
 use redis::Pipeline;
+use serde::Serialize;
 
-use super::stored::{StoredLetter, StoredRetry, to_stored};
 use crate::scripts::{ADD_DEAD_LETTER, Client, DEFER_RETRY, Entry, Layout, flag, millis, since_epoch, to_json};
 use crate::settings::{Redis, Status};
 use crate::subscriptions::HeldDelivery;
+
+/// A deferred retry, which is stored as JSON. Each comes from an entry of its own, so no two are equal.
+#[derive(Debug, Serialize)]
+struct StoredRetry<'a> {
+    id: &'a str,
+    event: String,
+    requeues: u32,
+    attempts: u32,
+    /// [`StoredErrors`](eventbroker_bridge_kit::dead_letter::StoredErrors) as JSON: scripts pass the text on.
+    errors: String,
+    /// The stream and the entry of the delivery that failed.
+    entry: String,
+}
 
 /// How often the delivery was a dead letter before.
 fn requeues(client: &mut Client, held: &HeldDelivery) -> Result<u32, BackendError> {
@@ -66,24 +79,15 @@ pub(super) fn add_dead_letter(
     held: &HeldDelivery,
     outcome: &LeaseOutcome,
 ) -> Result<bool, BackendError> {
-    let LeaseOutcome::Dead { reason, attempts, error, errors } = outcome else { return Ok(true) };
-    let id = held.event.id().to_string();
-    let letter = StoredLetter {
-        xgroup: held.xgroup.to_string(),
-        name: name.to_owned(),
-        id: id.clone(),
-        event: to_json(&held.event),
-        reason: reason.as_str().to_owned(),
-        attempts: *attempts,
-        errors: to_stored(errors),
-        dead_at: Timestamp::now(),
-        requeues: requeues(client, held)?,
-    };
-    let letter = serde_json::to_string(&letter).unwrap_or_default();
+    let LeaseOutcome::Dead { attempts, error, .. } = outcome else { return Ok(true) };
+    let letter = StoredDeadLetter::new(&held.xgroup, name, &held.event, outcome, requeues(client, held)?);
+    let Some(letter) = letter else { return Ok(true) };
+    let text = serde_json::to_string(&letter).unwrap_or_default();
     let (stream, group) = (client.layout.delivery_stream(&held.xgroup, held.number), &settings.consumer_group);
     let (kept, retries) = (millis(settings.retention), attempts.saturating_sub(1).to_string());
     let removed = flag(held.is_removed);
-    let arguments = [member, &held.xgroup, &stream, &held.entry, group, &id, error, &kept, &letter, &retries, removed];
+    let arguments =
+        [member, &held.xgroup, &stream, &held.entry, group, &letter.id, error, &kept, &text, &retries, removed];
     client.run(&ADD_DEAD_LETTER, &arguments)
 }
 

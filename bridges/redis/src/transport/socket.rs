@@ -3,11 +3,12 @@
 
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs as _};
+use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use eventbroker_bridge_kit::tcp;
 use redis::io::tcp::socket2::SockRef;
 use redis::{ConnectionAddr, ConnectionInfo, ConnectionLike, ErrorKind, RedisError, RedisResult, Value, cmd};
 
@@ -69,7 +70,7 @@ impl Address {
                 stream.set_write_timeout(Some(CALL_LIMIT))?;
                 Box::new(stream)
             }
-            ConnectionAddr::Tcp(host, port) => self.secure(host, tcp(host, *port)?)?,
+            ConnectionAddr::Tcp(host, port) => self.secure(host, connect(host, *port)?)?,
             _ => return Err(io::Error::from(io::ErrorKind::Unsupported).into()),
         };
         let settings = self.info.redis_settings();
@@ -104,22 +105,13 @@ fn refused_login(error: RedisError) -> RedisError {
     }
 }
 
-/// Connects to the first address of the host that accepts.
-fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
-    let mut problem = io::Error::new(io::ErrorKind::NotFound, "the name of the host has no address");
-    for address in (host, port).to_socket_addrs()? {
-        match TcpStream::connect_timeout(&address, CONNECT_LIMIT) {
-            Ok(stream) => {
-                stream.set_nodelay(true)?;
-                SockRef::from(&stream).set_tcp_user_timeout(Some(SILENCE))?;
-                stream.set_read_timeout(Some(CALL_LIMIT))?;
-                stream.set_write_timeout(Some(CALL_LIMIT))?;
-                return Ok(stream);
-            }
-            Err(error) => problem = error,
-        }
-    }
-    Err(problem)
+/// Connects to a host. Calls on the socket have limits.
+fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
+    let stream = tcp::connect(host, port, CONNECT_LIMIT)?;
+    SockRef::from(&stream).set_tcp_user_timeout(Some(SILENCE))?;
+    stream.set_read_timeout(Some(CALL_LIMIT))?;
+    stream.set_write_timeout(Some(CALL_LIMIT))?;
+    Ok(stream)
 }
 
 impl Connection {

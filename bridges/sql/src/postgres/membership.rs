@@ -1,9 +1,6 @@
-//! This provider as a member of its group: its id, and the name of its instance.
+//! This provider as a member of its group: the name of its instance.
 
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::SystemTime;
 
 use eventbroker::provider::BackendError;
 
@@ -11,15 +8,6 @@ use crate::member::Member;
 use crate::postgres::statements::{Tables, Work, seconds};
 use crate::postgres::transport::Notifier;
 use crate::subscriptions::REMOVE_AFTER;
-
-/// A new id, which no other provider has.
-pub(crate) fn new_id() -> String {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
-    let (pid, number) = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-    let random = RandomState::new().hash_one((pid, now));
-    format!("{pid}-{number}-{random:016x}")
-}
 
 /// The name of this instance.
 #[derive(Debug)]

@@ -11,7 +11,6 @@ use crate::backlog::Backlog;
 use crate::member::Member;
 use crate::postgres::consume::Ingest;
 use crate::postgres::housekeeping::Housekeeping;
-use crate::postgres::membership::new_id;
 use crate::postgres::publish::Mirror;
 use crate::postgres::query::{Operator, Store};
 use crate::postgres::schema::prepare;
@@ -48,7 +47,7 @@ impl Postgres {
         // Claims and verdicts that a crash of the server undoes are made again.
         let (out, claims, verdicts) =
             (tables("out", Sync::Full)?, tables("in", Sync::Later)?, tables("back", Sync::Later)?);
-        let member = Arc::new(Member::new(new_id(), &self.shared));
+        let member = Arc::new(Member::new(&self.shared));
         let backlog = Arc::new(Backlog::new(self.shared.max_backlog));
         let (link, poll_interval) = (claims.link.clone(), self.notifications.poll_interval);
         let notifier =

@@ -1,9 +1,8 @@
-//! This provider as a member of its group: its ids, and the name of its instance.
+//! This provider as a member of its group: the name of its instance.
 
 mod process;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use eventbroker::provider::BackendError;
@@ -12,13 +11,6 @@ use rusqlite::{OptionalExtension, Transaction, params};
 use crate::member::Member;
 use crate::sqlite::statements::{Tables, execute};
 use crate::sqlite::transport::{Sync, deadline, now_millis};
-
-/// A new id, which no other provider of the file has.
-pub(crate) fn new_id() -> String {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    let (pid, number) = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-    format!("{pid}-{}-{number}", now_millis())
-}
 
 /// The name of this instance.
 #[derive(Debug)]

@@ -12,7 +12,6 @@ use crate::settings::OpenError;
 use crate::settings::Sqlite;
 use crate::sqlite::consume::Ingest;
 use crate::sqlite::housekeeping::Housekeeping;
-use crate::sqlite::membership::new_id;
 use crate::sqlite::publish::Mirror;
 use crate::sqlite::query::{Operator, Store};
 use crate::sqlite::schema::prepare;
@@ -30,7 +29,7 @@ impl Sqlite {
         let table = self.shared.check()?;
         let file = DatabaseFile::open(&self.path, |connection| prepare(connection, &table, &self.path))?;
         let tables = Arc::new(Tables { file, sql: Statements::new(&table) });
-        let member = Arc::new(Member::new(new_id(), &self.shared));
+        let member = Arc::new(Member::new(&self.shared));
         let (backlog, notify) = (Arc::new(Backlog::new(self.shared.max_backlog)), Arc::<Notify>::default());
         let mirror = Mirror::new(tables.clone(), member.clone(), backlog.clone(), notify.clone());
         let housekeeping = Housekeeping::new(tables.clone(), member.clone(), backlog);
