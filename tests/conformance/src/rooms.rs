@@ -31,7 +31,8 @@ pub fn listed_in(document: &str) -> Vec<String> {
 pub fn of_a_bridge(src: &Path) -> Vec<String> {
     let document = concat!(env!("CARGO_MANIFEST_DIR"), "/../../bridges/ARCHITECTURE.md");
     let listed = listed_in(&fs::read_to_string(document).expect("the document"));
-    let exists = |room: &String| *room == LIB || src.join(room).is_dir() || src.join(room).with_extension("rs").is_file();
+    let exists =
+        |room: &String| *room == LIB || src.join(room).is_dir() || src.join(room).with_extension("rs").is_file();
     listed.into_iter().filter(exists).collect()
 }
 

@@ -14,8 +14,8 @@ use crate::jetstream::entry::{from_json, is_mark, is_ours};
 use crate::jetstream::kv::{self, AT};
 use crate::jetstream::{Ack, Consumer, Layout};
 use crate::partitions::{Event, Selection};
-use crate::subscriptions::{GivenBack, HeldMessage, MessageKey, give_back};
 use crate::subscriptions::Subscriptions;
+use crate::subscriptions::{GivenBack, HeldMessage, MessageKey, give_back};
 
 /// The header with the number of requeues of a redelivery.
 pub(crate) const REQUEUES: &str = "Requeues";

@@ -17,8 +17,8 @@ use crate::partitions::Event;
 use crate::query::{Locator, first_since};
 use crate::settings::Status;
 use crate::settle::{Ended, record};
-use crate::subscriptions::{LeaseRecord, lease_key};
 use crate::subscriptions::SubscriptionRecord;
+use crate::subscriptions::{LeaseRecord, lease_key};
 use crate::transport::Session;
 
 #[derive(Debug)]

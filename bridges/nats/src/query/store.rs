@@ -10,12 +10,12 @@ use futures_util::future::try_join_all;
 
 use super::locate::{Locator, SCAN, STEP, first_since};
 use super::status::with_statuses;
+use crate::housekeeping::first_open;
 use crate::jetstream::api::{cut_off, unavailable};
 use crate::jetstream::entry::events_of;
 use crate::jetstream::kv::{AT, FAILED, STATUS};
 use crate::jetstream::{Result, Scan, Start, StoredMessage};
 use crate::jetstream::{message, scan, stream};
-use crate::housekeeping::first_open;
 use crate::publish::{MAX_DELAY, Publisher};
 use crate::settle::{StatusRecord, change_status};
 use crate::transport::Session;

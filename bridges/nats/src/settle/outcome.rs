@@ -4,14 +4,14 @@ use eventbroker::provider::LeaseOutcome;
 use eventbroker_bridge_kit::dead_letter::StoredDeadLetter;
 use jiff::Timestamp;
 
-use crate::subscriptions::HeldMessage;
-use crate::subscriptions::{LeaseRecord, lease_key};
 use super::status_record::{StatusRecord, change_status};
 use crate::jetstream::entry::MESSAGE_ID;
 use crate::jetstream::kv::{self, DEAD};
 use crate::jetstream::names::token;
 use crate::jetstream::{KeyValue, NewMessage, Result, message};
 use crate::settings::Status;
+use crate::subscriptions::HeldMessage;
+use crate::subscriptions::{LeaseRecord, lease_key};
 use crate::transport::Session;
 
 /// A lease that ends.

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::subscriptions::HeldMessages;
 use crate::jetstream::ack::ack_all;
 use crate::jetstream::api::unavailable;
 use crate::jetstream::{Ack, Result};
+use crate::subscriptions::HeldMessages;
 use crate::transport::{Runtime, Session};
 
 /// The largest number of batches in flight.

@@ -42,7 +42,8 @@ fn no_shared_room_uses_a_room_above_it() {
 fn no_room_of_a_back_end_uses_a_room_above_it() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     for back_end in ["sqlite", "postgres"] {
-        let violations = rooms::violations_of_module(&src.join(back_end), &[back_end], &rooms::of_a_bridge(&src.join(back_end)));
+        let violations =
+            rooms::violations_of_module(&src.join(back_end), &[back_end], &rooms::of_a_bridge(&src.join(back_end)));
         assert!(violations.is_empty(), "{}", violations.join("\n"));
     }
 }
