@@ -1,14 +1,16 @@
 //! Makes the tables and brings them up to date.
 
 use std::path::Path;
+use std::thread;
+use std::time::Instant;
 
-use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use crate::names::{InvalidName, TableName};
 use crate::schema::{foreign, too_new};
 use crate::settings::OpenError;
 use crate::sqlite::statements::condition;
-use crate::sqlite::transport::{boot_id, file_error};
+use crate::sqlite::transport::{BUSY_LIMIT, BUSY_PAUSE, boot_id, file_error};
 
 /// The migrations, in order. The version of a schema is the number of migrations that were applied.
 const MIGRATIONS: &[&str] = &[include_str!("schema.sql")];
@@ -30,7 +32,7 @@ fn migration(text: &str, table: &TableName) -> String {
 /// Makes the tables or brings them up to date. Several processes may do so at the same time.
 pub(crate) fn prepare(connection: &mut Connection, table: &TableName, path: &Path) -> Result<(), OpenError> {
     let file = |error: rusqlite::Error| file_error(path, &error);
-    let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(file)?;
+    let mode = switch_to_wal(connection).map_err(file)?;
     if mode != "wal" {
         let reason =
             format!("its journal mode is {mode} and can't be WAL, without which no process could read during a write");
@@ -39,6 +41,20 @@ pub(crate) fn prepare(connection: &mut Connection, table: &TableName, path: &Pat
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(file)?;
     migrate(&transaction, table).map_err(file)?.map_err(OpenError::Schema)?;
     transaction.commit().map_err(file)
+}
+
+/// Switches the file to WAL, and returns the mode that it has then. Where two connections that switch could wait for each other, SQLite
+/// reports a busy file without calling the busy handler; so the switch is tried again.
+fn switch_to_wal(connection: &Connection) -> rusqlite::Result<String> {
+    let deadline = Instant::now() + BUSY_LIMIT;
+    loop {
+        match connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)) {
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && Instant::now() < deadline => {
+                thread::sleep(BUSY_PAUSE);
+            }
+            mode => return mode,
+        }
+    }
 }
 
 /// Applies the migrations that are missing. The inner error says why the tables are refused.

@@ -5,5 +5,5 @@ mod connection;
 mod watcher;
 
 pub(crate) use clock::{boot_id, deadline, now_millis};
-pub(crate) use connection::{DatabaseFile, Reader, Sync, backend_error, file_error};
+pub(crate) use connection::{BUSY_LIMIT, BUSY_PAUSE, DatabaseFile, Reader, Sync, backend_error, file_error};
 pub(crate) use watcher::Watcher;

@@ -11,9 +11,9 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavio
 use crate::settings::OpenError;
 
 /// How long a statement waits for another process.
-const BUSY_LIMIT: Duration = Duration::from_secs(5);
+pub(crate) const BUSY_LIMIT: Duration = Duration::from_secs(5);
 /// The pause between two attempts while another process writes. SQLite's own pauses grow to 100 ms.
-const BUSY_PAUSE: Duration = Duration::from_micros(500);
+pub(crate) const BUSY_PAUSE: Duration = Duration::from_micros(500);
 /// The number of prepared statements that a connection keeps.
 const STATEMENTS: usize = 64;
 
