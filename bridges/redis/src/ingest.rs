@@ -17,9 +17,10 @@ use crate::watch::Watch;
 
 /// How long those who live may take to show it when the server is back: their connections' pauses, and those of their threads.
 const RETURN: Duration = Duration::from_secs(2);
-/// The first wait at the server, and so the latency of the waker.
+/// The first wait at the server.
 const WAIT: Duration = Duration::from_millis(100);
-/// The longest wait while nothing comes. Each is twice as long as the one before, so that an idle member seldom wakes.
+/// The longest wait while nothing comes, and so the latency of the waker. Each wait is twice as long as the one before, so that an idle
+/// member seldom wakes.
 const IDLE_WAIT: Duration = Duration::from_millis(250);
 
 #[derive(Debug)]

@@ -54,8 +54,7 @@ impl Scene {
         self.handled.lock().expect("no panic").clone()
     }
 
-    /// Waits until this many deliveries wait for a retry, or behind one.
-    /// Waits until `count` deliveries wait for a retry. Those parked behind one have left the queue.
+    /// Waits until `count` deliveries wait for a retry or are parked behind one, and none is queued.
     fn wait_for_waiting(&self, count: u64) {
         wait_until("the deliveries wait", || {
             let stats = stats_of(&self.broker, "dropping");
