@@ -36,6 +36,13 @@ struct Failures {
 }
 
 impl Backoff {
+    /// The longest time to wait for a server's answer when connecting: 1.5 s.
+    ///
+    /// An attempt that begins just before a network returns may never get an answer: its packets have left by another
+    /// interface. This limit and the longest pause end before the 3 s within which a bridge recovers. Three round trips
+    /// and the repeat of a lost SYN after 1 s fit in.
+    pub const CONNECT_LIMIT: Duration = Duration::from_millis(1_500);
+
     /// Calls `connect`, or returns the last error if its pause has not passed.
     ///
     /// Blocks as long as `connect` does, and holds no lock meanwhile. Never sleeps.

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use async_nats::{ConnectError, ConnectErrorKind, ConnectOptions, Event};
+use eventbroker::provider::Backoff;
 
-use crate::runtime::CONNECT_LIMIT;
 use crate::socket::Address;
 use crate::tls;
 
@@ -23,7 +23,7 @@ pub(crate) fn options(
     let login = address.login.clone();
     let mut options = ConnectOptions::new()
         .name(&address.name)
-        .connection_timeout(CONNECT_LIMIT)
+        .connection_timeout(Backoff::CONNECT_LIMIT)
         .ping_interval(PING_EVERY)
         .ignore_discovered_servers()
         .client_capacity(4_096)

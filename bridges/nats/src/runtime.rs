@@ -27,8 +27,7 @@ use crate::router::Router;
 use crate::socket::Address;
 use crate::tap::Tap;
 
-/// How long connecting, and one call, may take; and one that has much to look at.
-pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(3);
+/// How long a call may take, and one that has much to look at.
 const CALL_LIMIT: Duration = Duration::from_secs(2);
 const LONG_LIMIT: Duration = Duration::from_secs(30);
 
@@ -186,7 +185,7 @@ impl<T> Call<'_, T> {
     }
 
     fn heard(self) -> Result<Result<T, BackendError>, RecvTimeoutError> {
-        self.answer.recv_timeout(CONNECT_LIMIT + self.limit + Duration::from_secs(1))
+        self.answer.recv_timeout(Backoff::CONNECT_LIMIT + self.limit + Duration::from_secs(1))
     }
 }
 

@@ -8,12 +8,13 @@ use std::net::{TcpStream, ToSocketAddrs as _};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use async_nats::ServerAddr;
 use async_nats::rustls::ClientConnection;
 use bytes::BytesMut;
 use data_encoding::BASE64URL_NOPAD;
+use eventbroker::provider::Backoff;
 use nkeys::KeyPair;
 use serde::Deserialize;
 use serde_json::json;
@@ -21,8 +22,6 @@ use serde_json::json;
 use crate::tls;
 use crate::wire::{self, Frame};
 
-/// How long connecting may take, at each server.
-const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 /// Bytes that are read at a time.
 const READ: usize = 64 * 1024;
 /// Bytes of room that are kept for the next messages, however large the last ones were.
@@ -175,11 +174,11 @@ impl Address {
 fn tcp(server: &ServerAddr) -> io::Result<TcpStream> {
     let mut problem = io::Error::new(io::ErrorKind::NotFound, "the name of the server is not known");
     for address in (server.host(), server.port()).to_socket_addrs()? {
-        match TcpStream::connect_timeout(&address, CONNECT_LIMIT) {
+        match TcpStream::connect_timeout(&address, Backoff::CONNECT_LIMIT) {
             Ok(stream) => {
                 stream.set_nodelay(true)?;
-                stream.set_read_timeout(Some(CONNECT_LIMIT))?;
-                stream.set_write_timeout(Some(CONNECT_LIMIT))?;
+                stream.set_read_timeout(Some(Backoff::CONNECT_LIMIT))?;
+                stream.set_write_timeout(Some(Backoff::CONNECT_LIMIT))?;
                 return Ok(stream);
             }
             Err(error) => problem = error,

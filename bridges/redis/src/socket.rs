@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use eventbroker::provider::Backoff;
 use redis::io::tcp::socket2::SockRef;
 use redis::{ConnectionAddr, ConnectionInfo, ConnectionLike, ErrorKind, RedisError, RedisResult, Value, cmd};
 
@@ -15,8 +16,7 @@ use crate::resp::{Piece, Reader};
 #[cfg(feature = "tls")]
 use crate::tls::{Stream as TlsStream, Tls};
 
-/// How long connecting, and one call, may take.
-const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// How long one call may take.
 const CALL_LIMIT: Duration = Duration::from_secs(10);
 /// How long sent data may stay unanswered by the other machine.
 const SILENCE: Duration = Duration::from_secs(5);
@@ -92,7 +92,7 @@ fn refused_login(error: RedisError) -> RedisError {
 fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
     let mut problem = io::Error::new(io::ErrorKind::NotFound, "the name of the host stands for no address");
     for address in (host, port).to_socket_addrs()? {
-        match TcpStream::connect_timeout(&address, CONNECT_LIMIT) {
+        match TcpStream::connect_timeout(&address, Backoff::CONNECT_LIMIT) {
             Ok(stream) => {
                 stream.set_nodelay(true)?;
                 SockRef::from(&stream).set_tcp_user_timeout(Some(SILENCE))?;

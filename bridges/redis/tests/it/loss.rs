@@ -285,7 +285,10 @@ fn a_server_that_forgets_everything_is_told_of() {
         let missing = sent.difference(&came).count() as u64;
         println!("{name}: {missing} lost, {:?} counted, {took:?} after", lost(&broker));
         assert!(missing > 100);
-        assert_eq!(came.len() as u64, in_hand, "{name}: what was in hand was handled");
+        // Running handlers end. The deliveries queued behind them are dropped if an extension reports their leases lost
+        // before the gate opens.
+        let handled = came.len() as u64;
+        assert!((2..=in_hand).contains(&handled), "{name}: {handled} of {in_hand} in hand were handled");
         // The member has read entries since its last check, so the count is a lower bound.
         a_cycle();
         let (counted, unknown) = lost(&broker);

@@ -12,8 +12,7 @@ use super::OpenError;
 #[cfg(feature = "tls")]
 use super::tls;
 
-/// How long one connection may take to be made, and how long sent data may stay unanswered.
-const CONNECT: Duration = Duration::from_secs(5);
+/// How long sent data may stay unanswered.
 const SILENCE: Duration = Duration::from_secs(5);
 const FORM: &str = "url: is not of the form postgres://USER:PASSWORD@HOST:PORT/DATABASE";
 
@@ -60,7 +59,7 @@ impl Address {
         let is_tls = is_tls || !(is_plain || is_near);
         config
             .ssl_mode(if is_tls { SslMode::Require } else { SslMode::Disable })
-            .connect_timeout(CONNECT)
+            .connect_timeout(Backoff::CONNECT_LIMIT)
             .tcp_user_timeout(SILENCE)
             .keepalives(true)
             .keepalives_idle(SILENCE)
