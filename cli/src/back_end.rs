@@ -53,7 +53,7 @@ impl Target {
                     )));
                 }
             };
-            config.database.url = Url::new(url);
+            config.database_url = Url::new(url);
             config.redis.url = Url::new(url);
             config.nats.url = Url::new(url);
         }
@@ -91,7 +91,7 @@ impl Target {
     pub(crate) fn start(&self) -> Result<Broker, Failure> {
         let config = self.configuration()?;
         let provider = open(&config)?;
-        let mut core = config.broker();
+        let mut core = config.broker;
         core.mode = eventbroker::Mode::Async;
         (core.worker_count, core.max_workers) = (1, None);
         core.instance_id = Some(format!("eventbroker-cli-{}", std::process::id()));

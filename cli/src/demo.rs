@@ -202,11 +202,11 @@ fn open(options: &Options, folder: &Path) -> Result<Provider, Undone> {
             (config.redis.url, config.redis.stream_name, config.redis.max_len) = (Url::new(url), name, 0);
         } else if options.provider == Where::Nats {
             config.provider = ProviderKind::Nats;
-            config.nats.subjects = vec![format!("{name}.>")];
+            config.nats_subjects = vec![format!("{name}.>")];
             (config.nats.url, config.nats.stream_name) = (Url::new(url), name);
         } else {
             config.provider = ProviderKind::Database;
-            (config.database.url, config.database.table_name) = (Url::new(url), name);
+            (config.database_url, config.database.table_name) = (Url::new(url), name);
         }
     }
     Ok(eventbroker_providers::open(&config)?)

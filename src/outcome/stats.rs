@@ -146,11 +146,10 @@ pub struct BackEndStats {
     pub dead_letters_expired: u64,
     /// Subscriptions that were removed after no member used them for `idle_expiry`.
     pub subscriptions_expired: u64,
-    /// Events that were lost at the back end before a subscription handled them.
-    /// Another program has removed them, or the back end itself has lost them. Exact if
-    /// [`losses_unknown`](Self::losses_unknown) is 0, else a lower bound.
+    /// Events that were lost at the back end before a subscription handled them: at least as many.
+    /// Another program has removed them, or the back end itself has lost them.
     pub entries_lost: u64,
-    /// How often a subscription has lost its whole backlog, uncounted.
+    /// How often a subscription has lost entries without a number, its whole backlog for example.
     pub losses_unknown: u64,
     /// The age of the oldest open transaction that has written, of any program.
     /// Streams wait until it ends, and so do events that a new subscription missed meanwhile. `None` if there is no

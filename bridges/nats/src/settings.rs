@@ -1,59 +1,231 @@
-//! Which settings are allowed, and what follows from them.
+//! The settings of the bridge: what a program chooses, the defaults and the bounds.
 
+use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::{Nats, OpenError, names};
+use eventbroker::provider::BackendError;
+pub use eventbroker_bridge_kit::settings::Status;
+use eventbroker_bridge_kit::settings::{Secret, Settings, Url, at_least};
+
+/// Where the server keeps the streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Storage {
+    /// In files.
+    #[default]
+    File,
+    /// In memory: the content is lost when the server ends.
+    Memory,
+}
+
+eventbroker_bridge_kit::words!(Storage: "file" = Self::File, "memory" = Self::Memory);
+
+eventbroker_bridge_kit::settings! {
+    /// The settings of a provider on a NATS server with JetStream.
+    pub struct Nats {
+        /// The server, or several separated by commas.
+        url(no_setter): Url = "nats://localhost:4222", 1 ..= 4_096 bytes, secret;
+
+        /// The stream.
+        ///
+        /// The bridge keeps its own state in a second stream, with `_STATE` behind this name. The name has letters, digits, `-` and `_`.
+        stream_name(into): String = "RESOLVESPEC_EVENTS", 1 ..= 200 bytes;
+
+        /// On what the stream is stored: file or memory.
+        storage(word): Storage = "file";
+
+        /// How long the stream holds an event.
+        ///
+        /// This holds for handled events as for others; zero is for ever.
+        max_age: Duration = 7 days, 0 s ..= 3_650 days;
+
+        /// The prefix of the names of durable consumers.
+        ///
+        /// It is the group of this instance's subscriptions: one member of a group handles each event of a subscription.
+        consumer_group(into): String = "resolvespec-workers", 1 ..= 255 bytes;
+
+        /// Messages that the stream holds; 0 is no limit.
+        ///
+        /// Messages that every subscription has acknowledged make room; a stream that is full of others refuses publishes.
+        max_messages: u64 = 0, 0 ..= 9_223_372_036_854_775_807;
+
+        /// On how many servers of a cluster the streams are kept.
+        replicas: usize = 1, 1 ..= 5;
+
+        /// Whether a stream that is there with other settings is taken as it is.
+        ///
+        /// Without this, such a stream is an error that shows the differences.
+        adopt_stream: bool = false;
+
+        /// How long an event belongs to the member that took it, unless that shows that it is alive.
+        ///
+        /// A member extends its deliveries each third of this time. The events of a member that died go to another member after this
+        /// time. If members differ, the longest time counts.
+        lease_time: Duration = 30 s, 100 ms ..= 7 days;
+
+        /// The user, instead of what the address says; nothing: that.
+        user(no_setter): Option<String>;
+
+        /// The password of the user.
+        password(no_setter): Secret, secret;
+
+        /// A token to log in with.
+        token(into): Secret, secret;
+
+        /// The seed of an NKey to log in with.
+        nkey(into): Secret, secret;
+
+        /// A file of credentials to log in with; nothing: none.
+        ///
+        /// The file is read when the provider is opened.
+        credentials_file(optional): PathBuf;
+
+        /// The PEM file with the certificates that a server at tls:// is checked with, instead of those of the system.
+        tls_ca_file(optional): PathBuf, 1 ..= 4_096 bytes;
+
+        /// Into how many parts the stream is divided, each with one owner; 0 is one stream for all.
+        ///
+        /// The [key](eventbroker::Event::key) of an event, or its id without a key, gives its partition. One member of a subscription owns
+        /// a partition at a time, so the events of a key are in order across instances; the members share the partitions again when
+        /// others join or leave. With 0, members compete for one stream, as in ResolveSpec. With partitions the subjects begin with the
+        /// prefix and `-p` and the number, so ResolveSpec's broker does not see the events; each subscription has a consumer per
+        /// partition. The number is recorded beside the stream, and another number is an error until the stream was repartitioned.
+        partitions: u32 = 0, 0 ..= 64;
+
+        /// Whether the number is taken that is written down beside the stream, whatever partitions says.
+        ///
+        /// For tools.
+        adopt_partitions: bool = false;
+
+        /// Which statuses are recorded: full or failures.
+        status(word): Status = "failures";
+
+        /// The first token of the events' subjects.
+        ///
+        /// The subjects of the second stream begin with this and `-state`. The token has letters, digits, `-` and `_`.
+        subject_prefix(into): String = "events", 1 ..= 100 bytes;
+
+        /// The largest size of the stream in bytes; 0 is no limit.
+        ///
+        /// Messages make room as with [`max_messages`](Self::max_messages).
+        max_bytes: u64 = 0, 0 ..= 9_223_372_036_854_775_807;
+
+        /// How long the server knows the id of a published event.
+        ///
+        /// Within this time the same id is a duplicate. Default 120 s, or `max_age` if that is shorter; at most `max_age`.
+        dedupe_window(optional): Duration, 1 s ..= 3_650 days;
+
+        /// How long the bridge keeps dead letters and records of statuses.
+        retention: Duration = 7 days, 1 s ..= 3_650 days;
+
+        /// How long an unused subscription is kept.
+        ///
+        /// The bridge then removes it with its backlog, logs that and counts it. The time is at least the lease time.
+        idle_expiry: Duration = 7 days, 1 s ..= 3_650 days;
+    }
+}
+
+/// Why a provider was not opened. The text shows no password.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// A setting is out of its bounds, or differs from the stream: the text names the setting.
+    Setting(String),
+    /// The server is unreachable, too old, or has refused: the text has the reason.
+    Server(String),
+}
 
 impl Nats {
-    /// How long the server knows an id.
+    /// The server at `url`, `nats://USER:PASSWORD@HOST:PORT`, with every default.
+    ///
+    /// Commas separate the servers of a cluster. `tls://` is the same over TLS (feature `tls`); the bridge checks the server's certificate
+    /// and its name. One `tls://` address makes TLS mandatory for all of them.
+    pub fn new(url: impl Into<String>) -> Self {
+        Self { url: Url::new(url), ..Self::default() }
+    }
+
+    /// Logs in with a user and a password, instead of those in the address.
+    pub fn user_and_password(mut self, user: impl Into<String>, password: impl Into<String>) -> Self {
+        (self.user, self.password) = (Some(user.into()), Secret::new(password));
+        self
+    }
+
+    /// The user and the password that were set.
+    pub(crate) fn login(&self) -> Option<(String, String)> {
+        self.user.as_ref().map(|user| (user.clone(), self.password.expose().to_owned()))
+    }
+
+    /// How long the server knows the id of a published event.
     pub(crate) fn known_for(&self) -> Duration {
         const USUAL: Duration = Duration::from_secs(120);
         self.dedupe_window.unwrap_or(if self.max_age.is_zero() { USUAL } else { self.max_age.min(USUAL) })
     }
 
-    /// Whether all settings are within their bounds.
+    /// Checks the bounds of all settings.
     pub(crate) fn check(&self) -> Result<(), OpenError> {
-        let least = [
-            ("lease_time", self.lease_time, Duration::from_millis(100)),
-            ("dedupe_window", self.known_for(), Duration::from_secs(1)),
-            ("retention", self.retention, Duration::from_secs(1)),
-            // Who serves a subscription says so each third of a lease.
-            ("idle_expiry", self.idle_expiry, self.lease_time.max(Duration::from_secs(1))),
-        ];
-        for (name, is, least) in least {
-            if is < least {
-                return Err(OpenError::Setting(format!("{name}: is {is:?}, at least {least:?} is required")));
-            }
-        }
-        if !self.max_age.is_zero() && self.max_age < self.known_for() {
-            let (is, least) = (self.max_age, self.known_for());
-            return Err(OpenError::Setting(format!(
-                "max_age: is {is:?}, at least dedupe_window ({least:?}) is required"
-            )));
-        }
-        let texts = [
-            ("stream_name", &self.stream_name, 200),
-            ("subject_prefix", &self.subject_prefix, 100),
-            ("consumer_group", &self.consumer_group, 255),
-        ];
-        for (name, text, most) in texts {
-            let length = text.len();
-            if !(1..=most).contains(&length) {
-                return Err(OpenError::Setting(format!("{name}: is {length} bytes long, 1 to {most} are allowed")));
-            }
+        let refuse = |problem: String| Err(OpenError::Setting(problem));
+        let bounds = self.check_bounds();
+        let bounds = bounds.and_then(|()| at_least("dedupe_window", self.known_for(), Duration::from_secs(1)));
+        // A member marks its subscriptions as used each third of a lease.
+        let bounds = bounds.and_then(|()| at_least("idle_expiry", self.idle_expiry, self.lease_time));
+        bounds.map_err(OpenError::Setting)?;
+        let (age, window) = (self.max_age, self.known_for());
+        if !age.is_zero() && age < window {
+            return refuse(format!("max_age: is {age:?}, at least dedupe_window ({window:?}) is required"));
         }
         for (name, text) in [("stream_name", &self.stream_name), ("subject_prefix", &self.subject_prefix)] {
-            if names::token(text) != *text {
-                let problem = format!("{name}: is {text:?}, only letters, digits, - and _ are allowed");
-                return Err(OpenError::Setting(problem));
+            if !text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')) {
+                return refuse(format!("{name}: is {text:?}, only letters, digits, - and _ are allowed"));
             }
         }
-        if self.partitions > 64 {
-            return Err(OpenError::Setting(format!("partitions: is {}, at most 64 is allowed", self.partitions)));
-        }
-        if !(1..=5).contains(&self.replicas) {
-            return Err(OpenError::Setting(format!("replicas: is {}, 1 to 5 are allowed", self.replicas)));
-        }
         Ok(())
+    }
+}
+
+impl Storage {
+    /// The word of the JetStream API.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Memory => "memory",
+        }
+    }
+}
+
+impl From<BackendError> for OpenError {
+    fn from(error: BackendError) -> Self {
+        let (BackendError::Unavailable(reason) | BackendError::Refused(reason)) = error else {
+            return Self::Server(error.to_string());
+        };
+        Self::Server(reason)
+    }
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Setting(problem) | Self::Server(problem) => f.write_str(problem),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {}
+
+/// A call from a room to one above it, which the assembly sets.
+pub(crate) struct Hook<A, R = ()>(Box<dyn Fn(A) -> R + Send + Sync>);
+
+impl<A, R> Hook<A, R> {
+    pub(crate) fn new(call: impl Fn(A) -> R + Send + Sync + 'static) -> Self {
+        Self(Box::new(call))
+    }
+
+    pub(crate) fn call(&self, argument: A) -> R {
+        (self.0)(argument)
+    }
+}
+
+impl<A, R> fmt::Debug for Hook<A, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hook")
     }
 }

@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use eventbroker_bridge_kit::settings::Key;
+
 use crate::config::{Config, ProviderKind};
 use crate::error::{ConfigProblem, Place, Source};
 use crate::expand::Variables;
-use crate::keys::{self, Key, PREFIX, SECTION, nearest};
+use crate::keys::{self, PREFIX, SECTION, nearest};
 use crate::load::Origin;
 use crate::yaml::{Content, Entry, Node};
 
 /// Where each value came from, by path. What is not in it is a default.
-pub(crate) type Origins = BTreeMap<&'static str, Set>;
+pub(crate) type Origins = BTreeMap<String, Set>;
 
 /// Who set a value, and where its complaints point.
 #[derive(Debug, Clone)]
@@ -49,13 +51,13 @@ pub(crate) fn overlay(
     origins: &mut Origins,
 ) {
     let keys = keys::keys();
-    let names: Vec<_> = keys.iter().map(|key| (key.variable(), key)).collect();
+    let names: Vec<_> = keys.iter().map(|key| (keys::variable(key), key)).collect();
     for (name, text) in variables.with_prefix(PREFIX).filter(|it| !it.1.is_empty()) {
         let place = Place::Variable { name: name.to_owned() };
         match names.iter().find(|it| it.0 == name) {
             Some((_, key)) => match set(config, key, text) {
                 Ok(()) => {
-                    origins.insert(key.path, Set { origin: Origin::Variable(name.into()), place });
+                    origins.insert(key.path.clone(), Set { origin: Origin::Variable(name.into()), place });
                 }
                 Err(message) => problems.push(ConfigProblem { place, key: path_of(key), message }),
             },
@@ -73,7 +75,7 @@ pub(crate) fn overlay(
 
 /// The rules that concern several keys. Only asked when each value is good by itself.
 pub(crate) fn check(config: &Config, source: Option<&Source>, origins: &Origins, problems: &mut Vec<ConfigProblem>) {
-    let mut complain = |path: &'static str, message: String| {
+    let mut complain = |path: &str, message: String| {
         let place = match (origins.get(path), source) {
             (Some(set), _) => set.place.clone(),
             (None, Some(source)) => Place::File { file: source.name.clone() },
@@ -81,15 +83,18 @@ pub(crate) fn check(config: &Config, source: Option<&Source>, origins: &Origins,
         };
         problems.push(ConfigProblem { place, key: format!("{SECTION}.{path}"), message });
     };
-    if let Some(max) = config.max_workers.filter(|max| *max < config.worker_count) {
-        complain("max_workers", format!("is {max}, at least worker_count ({}) is required", config.worker_count));
+    if let Some(max) = config.broker.max_workers.filter(|max| *max < config.broker.worker_count) {
+        complain(
+            "max_workers",
+            format!("is {max}, at least worker_count ({}) is required", config.broker.worker_count),
+        );
     }
-    let retry = &config.retry_policy;
+    let retry = &config.broker.retry_policy;
     if retry.initial_delay > retry.max_delay {
         let message = format!("is {:?}, which is longer than max_delay ({:?})", retry.initial_delay, retry.max_delay);
         complain("retry_policy.initial_delay", message);
     }
-    let url = config.database.url.expose();
+    let url = config.database_url.expose();
     if config.provider == ProviderKind::Database && url.is_empty() {
         complain("database.url", "is required by provider database: sqlite:PATH or postgres://…".to_owned());
     } else if !url.is_empty() && !["sqlite:", "postgres:", "postgresql:"].iter().any(|it| url.starts_with(it)) {
@@ -103,7 +108,7 @@ struct Walk<'a> {
     variables: &'a Variables,
     problems: &'a mut Vec<ConfigProblem>,
     origins: &'a mut Origins,
-    keys: &'a [Key],
+    keys: &'a [Key<Config>],
 }
 
 impl Walk<'_> {
@@ -134,7 +139,7 @@ impl Walk<'_> {
             self.keys.iter().filter_map(|key| key.path.strip_prefix(path)?.split('.').next()).collect();
         // Perhaps it was put at the wrong place.
         let elsewhere = self.keys.iter().find(|key| key.path.rsplit('.').next() == Some(entry.key.as_str()));
-        let hint = nearest(&entry.key, siblings).or(elsewhere.map(|key| key.path));
+        let hint = nearest(&entry.key, siblings).or(elsewhere.map(|key| &*key.path));
         let place = match (self.source, entry.position) {
             (Some(source), Some(position)) => source.place_before_value(position),
             _ => Place::Unknown,
@@ -142,7 +147,7 @@ impl Walk<'_> {
         self.complain(place, &format!("{SECTION}.{path}{}", entry.key), unknown("there is no such key", hint));
     }
 
-    fn value(&mut self, key: &Key, node: &Node) {
+    fn value(&mut self, key: &Key<Config>, node: &Node) {
         let place = self.place_of(node, Some(key));
         let outcome = match &node.content {
             Content::Nothing => return,
@@ -158,13 +163,13 @@ impl Walk<'_> {
                     }
                     _ => Origin::Given,
                 };
-                self.origins.insert(key.path, Set { origin, place });
+                self.origins.insert(key.path.clone(), Set { origin, place });
             }
             Err(message) => self.complain(place, &path_of(key), message),
         }
     }
 
-    fn list(&mut self, key: &Key, items: &[std::rc::Rc<Node>]) -> Result<(), String> {
+    fn list(&mut self, key: &Key<Config>, items: &[std::rc::Rc<Node>]) -> Result<(), String> {
         let mut texts = Vec::new();
         for item in items {
             match &item.content {
@@ -172,13 +177,13 @@ impl Walk<'_> {
                 _ => return Err(format!("holds something that is no text, required is {}", key.expected(self.config))),
             }
         }
-        if (key.field)(self.config).read_list(texts) {
+        if key.field(self.config).read_list(texts) {
             return Ok(());
         }
         Err(format!("is a list of {}, required is {}", items.len(), key.expected(self.config)))
     }
 
-    fn place_of(&self, node: &Node, key: Option<&Key>) -> Place {
+    fn place_of(&self, node: &Node, key: Option<&Key<Config>>) -> Place {
         match (self.source, node.position) {
             (Some(source), Some(position)) if key.is_some_and(|key| !key.secret) => source.place(position),
             (Some(source), Some(position)) => source.place_of_secret(position),
@@ -192,11 +197,10 @@ impl Walk<'_> {
 }
 
 /// Sets one value, or tells what is wrong with it and leaves the old one.
-fn set(config: &mut Config, key: &Key, text: &str) -> Result<(), String> {
+fn set(config: &mut Config, key: &Key<Config>, text: &str) -> Result<(), String> {
     let mut changed = config.clone();
-    let setting = (key.field)(&mut changed);
-    let fits = |it: crate::value::Measure| key.bounds.is_none_or(|(min, max)| min <= it && it <= max);
-    if setting.read(text) && setting.measure().is_none_or(fits) {
+    let setting = key.field(&mut changed);
+    if setting.read(text) && setting.measure().is_none_or(|it| key.fits(it)) {
         *config = changed;
         return Ok(());
     }
@@ -204,7 +208,7 @@ fn set(config: &mut Config, key: &Key, text: &str) -> Result<(), String> {
     if key.secret {
         return Err(format!("required is {expected}"));
     }
-    let words = (key.field)(config).expected();
+    let words = key.field(config).expected();
     let hint = match nearest(text, words.split(" or ").filter(|word| !word.contains(' '))) {
         Some(word) if words.contains(" or ") => format!("; did you mean {word}?"),
         _ => String::new(),
@@ -213,7 +217,7 @@ fn set(config: &mut Config, key: &Key, text: &str) -> Result<(), String> {
     Err(format!("is {shown:?}, required is {expected}{hint}"))
 }
 
-fn path_of(key: &Key) -> String {
+fn path_of(key: &Key<Config>) -> String {
     format!("{SECTION}.{}", key.path)
 }
 

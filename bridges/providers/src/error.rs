@@ -162,7 +162,7 @@ impl Source {
 /// After how many characters of a line a secret may begin: behind the name of a secret key, wherever that stands.
 fn secret_begins(line: &str) -> usize {
     let keys = keys::keys();
-    let names = keys.iter().filter(|key| key.secret).map(|key| key.path.rsplit('.').next().unwrap_or(key.path));
+    let names = keys.iter().filter(|key| key.secret).map(|key| key.path.rsplit('.').next().unwrap_or(&key.path));
     let ends = names.filter_map(|name| line.find(name).map(|at| line[..at + name.len()].chars().count() + 1));
     ends.min().unwrap_or(usize::MAX)
 }

@@ -27,7 +27,7 @@
 //!
 //! let text = r#"{ "listen": ":8080", "event_broker": { "enabled": true, "buffer_size": 500 } }"#;
 //! let settings: Settings = serde_json::from_str(text)?;
-//! assert_eq!(settings.event_broker.buffer_size, 500);
+//! assert_eq!(settings.event_broker.broker.buffer_size, 500);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
@@ -39,14 +39,14 @@ mod keys;
 mod load;
 mod open;
 mod render;
-mod value;
 mod yaml;
 
-pub use config::{
-    Config, Confirm, DatabaseConfig, KeepStatus, NatsConfig, ProviderKind, RedisConfig, Storage, StoreConfig,
-};
+pub use config::{Config, Confirm, ProviderKind, RedisServer};
 pub use error::{ConfigError, ConfigProblem, Place};
+pub use eventbroker_bridge_kit::settings::{Secret, Status, Url};
+pub use eventbroker_nats::{Nats, Storage};
+pub use eventbroker_redis::Redis;
+pub use eventbroker_sql::{Notifications, Settings as DatabaseSettings};
 pub use load::{Entry, Loaded, Loader, Origin};
 pub use open::{OpenError, init, open, repartition, shutdown, sql_schema, start};
 pub use render::{schema, template};
-pub use value::{Secret, Url};

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{fmt, fs};
 
+use eventbroker_bridge_kit::settings::Key;
+
 use crate::apply::{self, Origins};
 use crate::config::Config;
 use crate::error::{ConfigError, ConfigProblem, Place, Source};
@@ -29,8 +31,8 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 ///         ("RESOLVESPEC_EVENT_BROKER_WORKER_COUNT".to_owned(), "8".to_owned()),
 ///     ])
 ///     .load()?;
-/// assert_eq!(loaded.config.worker_count, 8);
-/// assert_eq!(loaded.config.instance_id.as_deref(), Some("shop-1"));
+/// assert_eq!(loaded.config.broker.worker_count, 8);
+/// assert_eq!(loaded.config.broker.instance_id.as_deref(), Some("shop-1"));
 /// # Ok::<(), eventbroker_providers::ConfigError>(())
 /// ```
 #[derive(Debug, Clone, Default)]
@@ -151,10 +153,10 @@ impl Loaded {
     pub fn entries(&self) -> Vec<Entry> {
         let mut config = self.config.clone();
         let mut defaults = Config::default();
-        let entry = |key: keys::Key| {
-            let value = (key.field)(&mut config).show();
-            let unset = if value == (key.field)(&mut defaults).show() { Origin::Default } else { Origin::Given };
-            let origin = self.origins.get(key.path).map_or(unset, |set| set.origin.clone());
+        let entry = |key: Key<Config>| {
+            let value = key.field(&mut config).show();
+            let unset = if value == key.field(&mut defaults).show() { Origin::Default } else { Origin::Given };
+            let origin = self.origins.get(&key.path).map_or(unset, |set| set.origin.clone());
             Entry { key: format!("{SECTION}.{}", key.path), value, origin }
         };
         keys::keys().into_iter().map(entry).collect()

@@ -55,7 +55,7 @@ pub fn open(config: &Config) -> Result<Provider, OpenError> {
         ProviderKind::Memory => Ok(Provider::memory()),
         ProviderKind::Redis => open_redis(config),
         ProviderKind::Nats => open_nats(config),
-        ProviderKind::Database => match config.database.url.expose().strip_prefix("sqlite:") {
+        ProviderKind::Database => match config.database_url.expose().strip_prefix("sqlite:") {
             Some(path) => open_sqlite(config, path),
             None => open_postgres(config),
         },
@@ -67,44 +67,19 @@ fn open_redis(config: &Config) -> Result<Provider, OpenError> {
     redis(config).open().map_err(|error| OpenError::Redis(error.to_string()))
 }
 
+#[cfg(not(feature = "redis"))]
+fn open_redis(_: &Config) -> Result<Provider, OpenError> {
+    Err(OpenError::NotCompiledIn { provider: "redis", feature: "redis" })
+}
+
 /// The settings of a provider on Redis.
 #[cfg(feature = "redis")]
 fn redis(config: &Config) -> eventbroker_redis::Redis {
-    use crate::config::KeepStatus;
-    use eventbroker_redis::Status;
-    let redis = &config.redis;
-    let url = match redis.url.expose() {
-        "" => {
-            let encoded: String = redis.password.expose().bytes().map(|byte| format!("%{byte:02X}")).collect();
-            let login = if encoded.is_empty() { String::new() } else { format!(":{encoded}@") };
-            format!("redis://{login}{}:{}/{}", redis.host, redis.port, redis.db)
-        }
-        url => url.to_owned(),
-    };
-    let status = match redis.status {
-        KeepStatus::Full => Status::Full,
-        KeepStatus::Failures => Status::Failures,
-        KeepStatus::Off => Status::Off,
-    };
-    let provider = eventbroker_redis::Redis::new(url)
-        .stream_name(&redis.stream_name)
-        .consumer_group(&redis.consumer_group)
-        .max_len(redis.max_len)
-        .min_replicas(redis.min_replicas)
-        .replica_timeout(redis.replica_timeout)
-        .lease_time(redis.lease_time)
-        .dedupe_window(redis.dedupe_window)
-        .retention(redis.retention)
-        .idle_expiry(redis.idle_expiry)
-        .max_backlog(redis.max_backlog)
-        .partitions(redis.partitions)
-        .adopt_partitions(redis.adopt_partitions)
-        .status(status)
-        .cloud_events(redis.cloud_events);
-    match &redis.tls_ca_file {
-        Some(path) => provider.tls_ca_file(path),
-        None => provider,
+    let mut redis = config.redis.clone();
+    if redis.url.is_empty() {
+        redis.url = config.redis_server.url();
     }
+    redis
 }
 
 /// Divides the stream of a configuration into so many partitions; 0 is one stream for all. All instances must have stopped, and everything
@@ -119,27 +94,17 @@ pub fn repartition(config: &Config, partitions: u32) -> Result<(), OpenError> {
         ProviderKind::Redis => {
             redis(config).partitions(partitions).repartition().map_err(|error| OpenError::Redis(error.to_string()))
         }
-        #[cfg(not(feature = "redis"))]
-        ProviderKind::Redis => {
-            let _ = partitions;
-            Err(OpenError::NotCompiledIn { provider: "redis", feature: "redis" })
-        }
         #[cfg(feature = "nats")]
         ProviderKind::Nats => {
             nats(config)?.partitions(partitions).repartition().map_err(|error| OpenError::Nats(error.to_string()))
         }
-        #[cfg(not(feature = "nats"))]
-        ProviderKind::Nats => {
+        ProviderKind::Memory | ProviderKind::Database => Err(OpenError::NoPartitions(config.provider)),
+        #[cfg(not(all(feature = "redis", feature = "nats")))]
+        ProviderKind::Redis | ProviderKind::Nats => {
             let _ = partitions;
-            Err(OpenError::NotCompiledIn { provider: "nats", feature: "nats" })
+            open(config).map(drop)
         }
-        _ => Err(OpenError::NoPartitions(config.provider)),
     }
-}
-
-#[cfg(not(feature = "redis"))]
-fn open_redis(_: &Config) -> Result<Provider, OpenError> {
-    Err(OpenError::NotCompiledIn { provider: "redis", feature: "redis" })
 }
 
 #[cfg(feature = "nats")]
@@ -147,75 +112,32 @@ fn open_nats(config: &Config) -> Result<Provider, OpenError> {
     nats(config)?.open().map_err(|error| OpenError::Nats(error.to_string()))
 }
 
-/// The settings of a provider on NATS.
-#[cfg(feature = "nats")]
-fn nats(config: &Config) -> Result<eventbroker_nats::Nats, OpenError> {
-    let nats = &config.nats;
-    // The bridge has a stream of its own beside this one, so it has to know what all the subjects begin with.
-    let prefix = match &nats.subjects[..] {
-        [subject] => subject.strip_suffix(".>"),
-        _ => None,
-    };
-    let Some(prefix) = prefix else {
-        let problem = format!("subjects: is {}, one of the form PREFIX.> is required", nats.subjects.join(", "));
-        return Err(OpenError::Nats(problem));
-    };
-    let mut bridge = eventbroker_nats::Nats::new(nats.url.expose())
-        .stream_name(&nats.stream_name)
-        .subject_prefix(prefix)
-        .consumer_group(&nats.consumer_group)
-        .storage(match nats.storage {
-            crate::config::Storage::File => eventbroker_nats::Storage::File,
-            crate::config::Storage::Memory => eventbroker_nats::Storage::Memory,
-        })
-        .replicas(nats.replicas)
-        .max_age(nats.max_age)
-        .max_messages(nats.max_messages)
-        .adopt_stream(nats.adopt_stream)
-        .lease_time(nats.lease_time)
-        .partitions(nats.partitions)
-        .adopt_partitions(nats.adopt_partitions)
-        .status(match nats.status {
-            crate::config::KeepStatus::Full => eventbroker_nats::Status::Full,
-            crate::config::KeepStatus::Failures => eventbroker_nats::Status::Failures,
-            crate::config::KeepStatus::Off => eventbroker_nats::Status::Off,
-        })
-        .confirm_acks(nats.confirm_acks);
-    if let Some(user) = &nats.user {
-        bridge = bridge.user_and_password(user, nats.password.expose());
-    }
-    if !nats.token.expose().is_empty() {
-        bridge = bridge.token(nats.token.expose());
-    }
-    if !nats.nkey.expose().is_empty() {
-        bridge = bridge.nkey(nats.nkey.expose());
-    }
-    if let Some(path) = &nats.credentials_file {
-        bridge = bridge.credentials_file(path);
-    }
-    if let Some(path) = &nats.tls_ca_file {
-        bridge = bridge.tls_ca_file(path);
-    }
-    Ok(bridge)
-}
-
 #[cfg(not(feature = "nats"))]
 fn open_nats(_: &Config) -> Result<Provider, OpenError> {
     Err(OpenError::NotCompiledIn { provider: "nats", feature: "nats" })
 }
 
+/// The settings of a provider on NATS.
+#[cfg(feature = "nats")]
+fn nats(config: &Config) -> Result<eventbroker_nats::Nats, OpenError> {
+    // The bridge has a stream of its own beside this one, so it has to know the beginning of all subjects.
+    let prefix = match &config.nats_subjects[..] {
+        [subject] => subject.strip_suffix(".>"),
+        _ => None,
+    };
+    let Some(prefix) = prefix else {
+        let subjects = config.nats_subjects.join(", ");
+        return Err(OpenError::Nats(format!("subjects: is {subjects}, one of the form PREFIX.> is required")));
+    };
+    Ok(config.nats.clone().subject_prefix(prefix))
+}
+
 #[cfg(feature = "sqlite")]
 fn open_sqlite(config: &Config, path: &str) -> Result<Provider, OpenError> {
     // `sqlite:FILE` and `sqlite://FILE` mean the same, so three slashes begin an absolute path.
-    eventbroker_sql::Sqlite::new(path.strip_prefix("//").unwrap_or(path))
-        .table_name(&config.database.table_name)
-        .consumer_group(&config.database.consumer_group)
-        .lease_time(config.database.lease_time)
-        .retention(config.database.retention)
-        .idle_expiry(config.database.idle_expiry)
-        .max_backlog(config.database.max_backlog)
-        .open()
-        .map_err(|error| OpenError::Database(error.to_string()))
+    let mut sqlite = eventbroker_sql::Sqlite::new(path.strip_prefix("//").unwrap_or(path));
+    sqlite.shared.clone_from(&config.database);
+    sqlite.open().map_err(|error| OpenError::Database(error.to_string()))
 }
 
 #[cfg(not(feature = "sqlite"))]
@@ -225,17 +147,10 @@ fn open_sqlite(_: &Config, _: &str) -> Result<Provider, OpenError> {
 
 #[cfg(feature = "postgres")]
 fn open_postgres(config: &Config) -> Result<Provider, OpenError> {
-    eventbroker_sql::Postgres::new(config.database.url.expose())
-        .table_name(&config.database.table_name)
-        .consumer_group(&config.database.consumer_group)
-        .lease_time(config.database.lease_time)
-        .retention(config.database.retention)
-        .idle_expiry(config.database.idle_expiry)
-        .max_backlog(config.database.max_backlog)
-        .channel(&config.database.channel)
-        .poll_interval(config.database.poll_interval)
-        .open()
-        .map_err(|error| OpenError::Database(error.to_string()))
+    let mut postgres = eventbroker_sql::Postgres::new(config.database_url.expose());
+    postgres.shared.clone_from(&config.database);
+    postgres.notifications.clone_from(&config.notifications);
+    postgres.open().map_err(|error| OpenError::Database(error.to_string()))
 }
 
 #[cfg(not(feature = "postgres"))]
@@ -248,7 +163,7 @@ fn open_postgres(_: &Config) -> Result<Provider, OpenError> {
 /// # Errors
 /// [`OpenError::NotCompiledIn`]; [`OpenError::Database`] if the name of the table is none.
 pub fn sql_schema(config: &Config) -> Result<String, OpenError> {
-    match config.database.url.expose().split(':').next() {
+    match config.database_url.expose().split(':').next() {
         #[cfg(feature = "sqlite")]
         Some("sqlite") => eventbroker_sql::sqlite::schema(&config.database.table_name)
             .map_err(|error| OpenError::Database(error.to_string())),
@@ -272,7 +187,7 @@ pub fn start(config: &Config) -> Result<Broker, OpenError> {
     if !config.enabled {
         return Err(OpenError::Disabled);
     }
-    Ok(Broker::builder().config(config.broker()).provider(open(config)?).start()?)
+    Ok(Broker::builder().config(config.broker.clone()).provider(open(config)?).start()?)
 }
 
 /// Makes the [global broker](eventbroker::global) what the configuration says: one that runs, or none.

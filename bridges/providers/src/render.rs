@@ -1,32 +1,32 @@
 //! The table of keys for people and for editors: a commented template, and a JSON Schema.
 
+use eventbroker_bridge_kit::settings::{Key, Measure};
 use serde_json::{Map, Value, json};
 
 use crate::config::Config;
-use crate::keys::{self, Key, SECTION};
-use crate::value::Measure;
+use crate::keys::{self, SECTION};
 
 /// A YAML file with every key, its meaning and its default, all commented out but what a broker needs to run.
 pub fn template() -> String {
-    let mut config = Config::default();
+    let (mut config, keys) = (Config::default(), keys::keys());
     let mut text = format!(
         "# yaml-language-server: $schema=config.schema.json\n\
          # A value may hold ${{NAME}}, ${{NAME:-default}} or ${{NAME:?message}}. A variable of the environment overlays a key:\n\
          # {}, and so on.\n{SECTION}:\n",
-        keys::keys()[3].variable()
+        keys::variable(&keys[3])
     );
     let mut section = "";
-    for key in keys::keys() {
-        let (inside, name) = key.path.split_once('.').unwrap_or(("", key.path));
+    for key in &keys {
+        let (inside, name) = key.path.split_once('.').unwrap_or(("", &key.path));
         if inside != section {
             text += &format!("\n  {inside}:\n");
             section = inside;
         }
         let indent = if inside.is_empty() { "  " } else { "    " };
-        let value = if key.path == "enabled" { "true".to_owned() } else { written(&key, &mut config) };
+        let value = if key.path == "enabled" { "true".to_owned() } else { written(key, &mut config) };
         // A section must not be empty, and its keys must stay where they are when they are uncommented.
         let mark = if key.path == "enabled" { "" } else { "# " };
-        text += &format!("{indent}# {}.{}\n", key.meaning, bounds(&key));
+        text += &format!("{indent}# {}.{}\n", key.meaning, bounds(key));
         text += format!("{indent}{mark}{name}: {value}").trim_end();
         text.push('\n');
     }
@@ -34,8 +34,8 @@ pub fn template() -> String {
 }
 
 /// The default as it stands in a YAML file.
-fn written(key: &Key, config: &mut Config) -> String {
-    let setting = (key.field)(config);
+fn written(key: &Key<Config>, config: &mut Config) -> String {
+    let setting = key.field(config);
     let (shown, kind) = (setting.show(), setting.schema());
     if kind["type"] == json!(["array", "string"]) {
         return format!("[{}]", shown.split(',').map(|item| format!("{item:?}")).collect::<Vec<_>>().join(", "));
@@ -47,7 +47,7 @@ fn written(key: &Key, config: &mut Config) -> String {
     if shown.chars().all(plain) { shown } else { format!("{shown:?}") }
 }
 
-fn bounds(key: &Key) -> String {
+fn bounds(key: &Key<Config>) -> String {
     match &key.bounds {
         Some((Measure::Bytes(min), Measure::Bytes(max))) => format!(" {min} to {max} bytes."),
         Some((min, max)) => format!(" {min} to {max}."),
@@ -63,7 +63,7 @@ pub fn schema() -> Value {
         let schema = schema_of(&key, &mut config);
         match key.path.split_once('.') {
             None => {
-                properties.insert(key.path.to_owned(), schema);
+                properties.insert(key.path, schema);
             }
             Some((section, name)) => {
                 let section = properties.entry(section).or_insert_with(
@@ -83,8 +83,8 @@ pub fn schema() -> Value {
     })
 }
 
-fn schema_of(key: &Key, config: &mut Config) -> Value {
-    let setting = (key.field)(config);
+fn schema_of(key: &Key<Config>, config: &mut Config) -> Value {
+    let setting = key.field(config);
     let mut value = setting.schema();
     match (&key.bounds, value["type"].as_str()) {
         (Some((Measure::Whole(min), Measure::Whole(max))), Some("integer")) => {

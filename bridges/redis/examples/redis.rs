@@ -1,4 +1,4 @@
-//! Events that two processes share: this one publishes, and starts itself again as a second one; each event is handled by one of them.
+//! Two processes share events: this one publishes, and starts itself as a second one. One of them handles each event.
 //!
 //! `cargo run -p eventbroker-redis --example redis -- redis://localhost`
 
@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let broker = Broker::builder().provider(Redis::new(&url).stream_name("example").open()?).start()?;
     let me = process::id();
     broker.subscribe_with(
-        // A small queue, so that the other process finds something too.
+        // A small queue leaves events for the other process.
         SubscribeOptions::new("shop.orders.*").name("mailer").concurrency(1).queue_capacity(4),
         move |delivery| {
             println!("process {me}: order {}", delivery.event().payload().as_str());

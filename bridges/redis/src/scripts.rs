@@ -1,12 +1,31 @@
-//! What is more than one command is a script, so that it is one round trip, and nobody comes in between.
+//! The data at the server: names of keys, the form of entries, reads that others build on, and the scripts. A script is one round trip, and
+//! no other command runs in between. Scripts of several parts share the parts.
+
+mod client;
+mod entry;
+mod group;
+mod id_time;
+mod layout;
+mod locate;
+mod merge_scan;
+mod value;
 
 use std::sync::OnceLock;
 
-use redis::{RedisResult, Value};
+use redis::{FromRedisValue, RedisResult};
 
-use crate::socket::Connection;
+use crate::transport::Connection;
 
-/// A script, and what the server calls it.
+pub(crate) use client::Client;
+pub(crate) use entry::{Entry, content_hash, earliest, event_of, from_json, id_parts, latest, to_json};
+pub(crate) use group::{first_open, last_delivered};
+pub(crate) use id_time::{TOLERANCE, id_bucket};
+pub(crate) use layout::{Layout, partitions_key};
+pub(crate) use locate::locate;
+pub(crate) use merge_scan::{Located, MergeScan, entries_at, merge};
+pub(crate) use value::{flag, millis, since_epoch};
+
+/// A script and, once it is loaded, its hash.
 #[derive(Debug)]
 pub(crate) struct Script {
     parts: &'static [&'static str],
@@ -20,40 +39,42 @@ macro_rules! script {
     };
 }
 
-script!(PUBLISH, "publish");
-script!(REGISTER, "register");
-script!(CLAIM, "matches", "entries", "claim");
-script!(ACK, "ack");
-script!(BACK, "back");
-script!(OWN, "own");
-script!(WAITS, "waits");
-script!(LOOK, "held", "later", "due", "behind", "look");
-script!(REAP, "reap");
-script!(RELEASE, "held", "release");
-script!(BURY, "held", "failed", "bury");
-script!(DEFER, "held", "defer");
-script!(MARK, "held", "mark");
-script!(EXTEND, "extend");
-script!(ALIVE, "alive");
-script!(TELL, "failed", "tell");
-script!(STATUS, "matches", "entries", "status");
-script!(FIND, "find");
-script!(AGAIN, "held", "letters", "failed", "again");
-script!(PURGE, "letters", "purge");
-script!(REPLAY, "held", "letters", "failed", "replay");
-script!(WATCH, "entries", "watch");
-script!(DELETE, "entries", "later", "delete");
-script!(FORGET, "letters", "later", "forget");
+script!(STORE_EVENTS, "store_events");
+script!(REGISTER_SUBSCRIPTION, "read_figures", "register_subscription");
+script!(REMOVE_SUBSCRIPTIONS, "take_dead_letter", "parse_retry", "remove_subscriptions");
+script!(SEND_HEARTBEAT, "send_heartbeat");
+script!(HOLD_PARTITIONS, "hold_partitions");
+script!(COUNT_WAITING, "read_figures", "count_waiting");
+script!(CLAIM_DELIVERIES, "compare_entries", "match_pattern", "claim_deliveries");
+script!(EXTEND_LEASES, "extend_leases");
+script!(RELEASE_HELD, "find_holder", "release_held");
+script!(ADD_DEAD_LETTER, "find_holder", "note_failed", "add_dead_letter");
+script!(DEFER_RETRY, "find_holder", "defer_retry");
+script!(MARK_SUSPECT, "find_holder", "mark_suspect");
+script!(RECORD_OUTCOME, "note_failed", "record_outcome");
+script!(READ_STATUSES, "read_figures", "compare_entries", "match_pattern", "read_statuses");
+script!(FIND_ENTRY, "find_entry");
+script!(DELETE_ENTRY, "read_figures", "compare_entries", "parse_retry", "delete_entry");
+script!(REDELIVER, "find_holder", "take_dead_letter", "note_failed", "redeliver");
+script!(PURGE_DEAD_LETTERS, "take_dead_letter", "purge_dead_letters");
+script!(REPLAY_EVENTS, "find_holder", "take_dead_letter", "note_failed", "replay_events");
+script!(CHECK_BACKLOG, "read_figures", "find_holder", "parse_retry", "redeliver_due", "backlog_size", "check_backlog");
+script!(CHECK_LOSSES, "read_figures", "compare_entries", "check_losses");
+script!(REMOVE_CONSUMERS, "read_figures", "remove_consumers");
 
 impl Script {
-    /// Runs it on keys.
-    pub(crate) fn run(&self, connection: &mut Connection, keys: &[&str], arguments: &[&[u8]]) -> RedisResult<Value> {
+    fn run<T: FromRedisValue>(
+        &self,
+        connection: &mut Connection,
+        keys: &[&str],
+        arguments: &[impl AsRef<[u8]>],
+    ) -> RedisResult<T> {
         let sha = match self.sha.get() {
             Some(sha) => sha.clone(),
             None => self.load(connection)?,
         };
         match evaluate(connection, &sha, keys, arguments) {
-            // The server was started again, or somebody has emptied its cache.
+            // The server was started again, or its script cache was flushed.
             Err(error) if error.code() == Some("NOSCRIPT") => {
                 let sha = self.load(connection)?;
                 evaluate(connection, &sha, keys, arguments)
@@ -68,9 +89,14 @@ impl Script {
     }
 }
 
-fn evaluate(connection: &mut Connection, sha: &str, keys: &[&str], arguments: &[&[u8]]) -> RedisResult<Value> {
+fn evaluate<T: FromRedisValue>(
+    connection: &mut Connection,
+    sha: &str,
+    keys: &[&str],
+    arguments: &[impl AsRef<[u8]>],
+) -> RedisResult<T> {
     let mut command = redis::cmd("EVALSHA");
     command.arg(sha).arg(keys.len()).arg(keys);
-    arguments.iter().for_each(|argument| _ = command.arg(*argument));
+    arguments.iter().for_each(|argument| _ = command.arg(argument.as_ref()));
     command.query(connection)
 }

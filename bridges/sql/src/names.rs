@@ -1,13 +1,13 @@
-//! The name of the table: the only part of a statement that is not bound but written into it, so it is checked here.
+//! The name of the table. It is the only part of a statement that is not bound but written into the text, so it is checked.
 
 use std::fmt;
 
-/// The name of the events' table, from which those of the others follow: `events`, `events_deliveries`, `events_subscriptions`,
+/// The name of the events' table, from which the names of the other tables follow: `events`, `events_deliveries`, `events_subscriptions`,
 /// `events_instances`, `events_meta`. A lower-case letter or `_`, then lower-case letters, digits and `_`; at most 48 bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableName(Box<str>);
 
-/// A name that could not be a table's.
+/// A name that is not allowed for a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvalidName {
     name: String,

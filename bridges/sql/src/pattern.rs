@@ -1,26 +1,26 @@
-//! What is stored of a pattern, so that the trigger that makes the deliveries needs nothing but the database itself. Each database has
-//! a condition of its own on it.
+//! A pattern as columns of the subscriptions' table, so that the trigger that makes the deliveries needs nothing but the database. Each
+//! database has its own condition on them.
 //!
-//! In a type with as many dots as the pattern, each wildcard of a glob stands for exactly one segment, because the dots between them
-//! are used up by those of the pattern, and no segment is empty. With a final `**` that still holds if no `*` stands before it.
-//! Only for the rest (`*.b.**`) the segments are compared one by one.
+//! In a type with as many dots as the pattern, each wildcard of a glob matches exactly one segment: the pattern's dots match all dots
+//! of the type, and no segment is empty. With a final `**` this still holds if no `*` stands before it. Only the other patterns
+//! (`*.b.**`) are compared segment by segment.
 
 use eventbroker::Pattern;
 
-/// What is stored of a pattern.
+/// A pattern as the table holds it.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Form {
-    /// It ends in `**`, or is the `*` that matches every type.
+pub(crate) struct PatternColumns {
+    /// The pattern ends in `**`, or is the `*` that matches every type.
     pub(crate) final_rest: bool,
-    /// Exactly so many dots has a type that matches; with a final rest at least so many.
+    /// The number of dots in a matching type; with `final_rest` the smallest number.
     pub(crate) dots: usize,
     pub(crate) glob: String,
-    /// The segments that are not wildcards, by index, as a JSON object; only where the glob does not suffice.
+    /// The segments that are not wildcards, by index, as a JSON object. Only for a pattern that its glob does not describe.
     pub(crate) literals: Option<String>,
 }
 
-impl Form {
-    /// `any` stands for any text in the database's globs, and `literal` makes what stands for itself.
+impl PatternColumns {
+    /// `any` is the database's wildcard for any text, and `literal` escapes a segment that matches only itself.
     pub(crate) fn of(pattern: &Pattern, any: &str, literal: fn(&str) -> String) -> Self {
         if pattern.is_match_all() {
             return Self { final_rest: true, dots: 0, glob: any.to_owned(), literals: None };
@@ -41,19 +41,13 @@ impl Form {
     }
 }
 
-/// Why a subscription is refused that is known with another pattern.
-pub(crate) fn other_pattern(name: &str, group: &str, known: &str, wanted: &str) -> String {
-    format!("the subscription {name:?} of the group {group:?} has the pattern {known}, not {wanted}")
-}
-
-/// Patterns and types by which each database's condition is held against the reference.
+/// Patterns and types to compare each database's condition with the reference.
 #[cfg(test)]
 pub(crate) mod cases {
     use eventbroker::{Event, Pattern, Source};
     use proptest::prelude::*;
 
-    /// A few short segments, so that types and patterns often match; with every character that `GLOB`, `LIKE` or JSON takes for more
-    /// than itself.
+    /// A few short segments, so that types and patterns often match; with every character that has a meaning in `GLOB`, `LIKE` or JSON.
     const SEGMENT: &str = r#"a|b|ab|\[a\]|a\?|\[|\]|"|\\|\\"|\^|-|ä|\$|%|_|A"#;
 
     fn dotted(segment: &'static str, rest: &'static str) -> impl Strategy<Value = String> {

@@ -1,36 +1,121 @@
-//! Defaults and bounds of the settings that every database has.
+//! The settings of the providers, with their defaults and bounds.
 
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+
+use std::fmt;
 use std::time::Duration;
 
-pub(crate) const CONSUMER_GROUP: &str = "resolvespec-workers";
-pub(crate) const LEASE_TIME: Duration = Duration::from_secs(30);
-pub(crate) const RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
-pub(crate) const IDLE_EXPIRY: Duration = Duration::from_secs(7 * 24 * 3600);
-pub(crate) const MAX_BACKLOG: u64 = 1_000_000;
+use eventbroker_bridge_kit::settings::{Settings as _, at_least};
 
-const SHORTEST_LEASE: Duration = Duration::from_millis(100);
-const SHORTEST_IDLE_EXPIRY: Duration = Duration::from_secs(1);
+use crate::names::{InvalidName, TableName};
 
-/// The first setting that is out of its bounds, and these.
-pub(crate) fn check(
-    consumer_group: &str,
-    lease_time: Duration,
-    idle_expiry: Duration,
-    max_backlog: u64,
-) -> Result<(), String> {
-    if max_backlog == 0 {
-        return Err("max_backlog: is 0, at least 1 is required".to_owned());
+#[cfg(feature = "postgres")]
+pub use postgres::Postgres;
+#[cfg(feature = "sqlite")]
+pub use sqlite::Sqlite;
+
+eventbroker_bridge_kit::settings! {
+    /// The settings that both databases have.
+    pub struct Settings {
+        /// The table.
+        ///
+        /// The names of the other tables begin with this one; see [`TableName`].
+        table_name(into): String = "events", 1 ..= 48 bytes;
+
+        /// The prefix of the names of groups.
+        ///
+        /// It is the group that this instance's subscriptions belong to. Of the members of a group that have a subscription of the same
+        /// name, one handles each event.
+        consumer_group(into): String = "resolvespec-workers", 1 ..= 255 bytes;
+
+        /// How long an event belongs to the member that took it, unless that shows that it is alive.
+        ///
+        /// A member extends its leases each third of this time, so another member takes over the events of a dead one after at most this
+        /// time.
+        lease_time: Duration = 30 s, 100 ms ..= 7 days;
+
+        /// How long completed and failed events are kept.
+        ///
+        /// The time begins with their end. Their dead letters are removed with them, and counted. Events with a delivery that waits or
+        /// runs stay, however old they are.
+        retention: Duration = 7 days, 0 s ..= 3_650 days;
+
+        /// How long a subscription is kept that no instance serves.
+        ///
+        /// Then it is removed with the deliveries that wait for it, logged and counted. This holds for subscriptions of a group and for
+        /// durable broadcasts. All providers of one database should have the same. The time is at least the lease time.
+        idle_expiry: Duration = 7 days, 1 s ..= 3_650 days;
+
+        /// How many deliveries may wait for one subscription until publishes are refused.
+        ///
+        /// The type of a delivery does not matter. The deliveries are counted once a second, and less often if counting is slow, so
+        /// somewhat more are stored. Events that other programs insert, or your own transaction, are not refused.
+        max_backlog: u64 = 1_000_000, 1 ..= 9_223_372_036_854_775_807;
     }
-    at_least("lease_time", lease_time, SHORTEST_LEASE)?;
-    // Who serves a subscription says so each third of a lease.
-    at_least("idle_expiry", idle_expiry, lease_time.max(SHORTEST_IDLE_EXPIRY))?;
-    let length = consumer_group.len();
-    if !(1..=255).contains(&length) {
-        return Err(format!("consumer_group: is {length} bytes long, 1 to 255 are allowed"));
-    }
-    Ok(())
+    #[cfg(feature = "sqlite")]
+    setters on Sqlite => shared;
+    #[cfg(feature = "postgres")]
+    setters on Postgres => shared;
 }
 
-pub(crate) fn at_least(name: &str, is: Duration, least: Duration) -> Result<(), String> {
-    if is < least { Err(format!("{name}: is {is:?}, at least {least:?} is required")) } else { Ok(()) }
+eventbroker_bridge_kit::settings! {
+    /// The settings that PostgreSQL has besides.
+    pub struct Notifications {
+        /// The channel of notifications.
+        ///
+        /// Instances report on it that an event was stored.
+        channel(into): String = "resolvespec_events", 1 ..= 63 bytes;
+
+        /// How often the table is looked at when no notification comes.
+        ///
+        /// Events that other programs insert by plain SQL, or whose notification was lost, are late by at most this time.
+        poll_interval: Duration = 1 s, 10 ms ..= 7 days;
+    }
+    #[cfg(feature = "postgres")]
+    setters on Postgres => notifications;
 }
+
+impl Settings {
+    /// Checks all settings. Returns the name of the table.
+    pub(crate) fn check(&self) -> Result<TableName, OpenError> {
+        let table = TableName::parse(&self.table_name)?;
+        self.check_bounds().map_err(OpenError::Setting)?;
+        // A provider sends its heartbeat each third of a lease.
+        at_least("idle_expiry", self.idle_expiry, self.lease_time).map_err(OpenError::Setting)?;
+        Ok(table)
+    }
+}
+
+/// Why a database could not be opened. Shows no password.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The name is not allowed for a table.
+    Name(InvalidName),
+    /// A setting is out of its bounds: which setting, and which bounds.
+    Setting(String),
+    /// The database has other tables, or tables of a later version.
+    Schema(String),
+    /// The file could not be opened, read or written, or the server could not be reached or has refused: the place, and the reason.
+    Unavailable(String),
+}
+
+impl From<InvalidName> for OpenError {
+    fn from(error: InvalidName) -> Self {
+        Self::Name(error)
+    }
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(error) => error.fmt(f),
+            Self::Setting(problem) | Self::Schema(problem) | Self::Unavailable(problem) => f.write_str(problem),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {}

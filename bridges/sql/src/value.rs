@@ -1,4 +1,4 @@
-//! Values for statements that somebody else's client executes.
+//! Values for statements that another client executes.
 
 use std::borrow::Cow;
 

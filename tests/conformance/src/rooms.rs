@@ -1,5 +1,5 @@
-//! The rooms of a package: the files and folders directly under its `src/`, in an order, lowest first. A room uses only itself and the
-//! rooms below it. Every `crate::` and `super::` path counts, wherever it stands; comments do not. Without an upward path there can be
+//! The rooms of a package or of one of its modules: the files and folders directly under its folder, in an order, lowest first. A room
+//! uses only itself and the rooms below it. Every `crate::` and `super::` path counts, wherever it stands; comments do not. Without an upward path there can be
 //! no circle between rooms.
 
 use std::collections::BTreeSet;
@@ -24,51 +24,77 @@ pub fn listed_in(document: &str) -> Vec<String> {
     rooms
 }
 
+/// The rooms of a bridge that exist below `src`, in the order of `bridges/ARCHITECTURE.md`. A bridge leaves out a room that it does not need.
+///
+/// # Panics
+/// If the document cannot be read or has no such table.
+pub fn of_a_bridge(src: &Path) -> Vec<String> {
+    let document = concat!(env!("CARGO_MANIFEST_DIR"), "/../../bridges/ARCHITECTURE.md");
+    let listed = listed_in(&fs::read_to_string(document).expect("the document"));
+    let exists =
+        |room: &String| *room == LIB || src.join(room).is_dir() || src.join(room).with_extension("rs").is_file();
+    listed.into_iter().filter(exists).collect()
+}
+
 /// Everything in `src` that breaks the order: paths from a room to one above it, with their places; and rooms that are not listed, or
 /// listed and absent.
 ///
 /// # Panics
 /// If a file cannot be read or is not Rust.
 pub fn violations(src: &Path, order: &[String]) -> Vec<String> {
+    violations_of_module(src, &[], order)
+}
+
+/// The same for the rooms of the module `crate::MODULE`, which stand in `folder`. Paths that leave the module do not count.
+///
+/// # Panics
+/// If a file cannot be read or is not Rust.
+pub fn violations_of_module(folder: &Path, module: &[&str], order: &[String]) -> Vec<String> {
+    let root: Vec<String> = module.iter().map(ToString::to_string).collect();
     let mut uses = Vec::new();
-    read_folder(src, &mut Vec::new(), &mut uses);
+    read_folder(folder, root.len(), &mut root.clone(), &mut uses);
     let found: BTreeSet<&str> = uses.iter().map(|it| &*it.from).chain([LIB]).collect();
     let level = |room: &str| order.iter().position(|it| it == room);
     let unlisted = found.iter().filter(|room| level(room).is_none()).map(|room| format!("{room}: is not listed"));
     let absent = order.iter().filter(|room| !found.contains(&***room)).map(|room| format!("{room}: does not exist"));
     // A path from the root that leads to no room is a public name of the root.
-    let target = |it: &Use| if level(&it.to).is_some() { it.to.clone() } else { LIB.to_owned() };
+    let target = |it: &Use| {
+        let room = it.to.strip_prefix(&*root)?.first().filter(|room| level(room).is_some());
+        Some(room.map_or_else(|| LIB.to_owned(), Clone::clone))
+    };
     let upward = uses
         .iter()
-        .map(|it| (it, target(it)))
+        .filter_map(|it| Some((it, target(it)?)))
         .filter(|(it, to)| level(&it.from).is_some() && level(&it.from) < level(to));
     let upward = upward.map(|(it, to)| format!("{} uses {to}", it.place));
     unlisted.chain(absent).chain(upward).collect()
 }
 
-/// One path from a room to a room.
+/// One path from a room.
 struct Use {
     from: String,
-    to: String,
+    /// The names of the path, from the root of the crate.
+    to: Vec<String>,
     /// The file and the line.
     place: String,
 }
 
-fn read_folder(folder: &Path, module: &mut Vec<String>, uses: &mut Vec<Use>) {
+/// Reads the files below a folder. `module` is the path of the folder's module, and its name at `depth` is that of the room.
+fn read_folder(folder: &Path, depth: usize, module: &mut Vec<String>, uses: &mut Vec<Use>) {
     for entry in fs::read_dir(folder).expect("a folder of sources") {
         let path = entry.expect("an entry of the folder").path();
         let Some(name) = path.file_stem().and_then(|name| name.to_str()) else { continue };
         module.push(name.to_owned());
         if path.is_dir() {
-            read_folder(&path, module, uses);
+            read_folder(&path, depth, module, uses);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             let text = fs::read_to_string(&path).expect("a source file");
             let tokens: TokenStream = text.parse().unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-            let from = &module[0];
+            let from = &module[depth];
             // A file that uses nothing is a room all the same.
-            uses.push(Use { from: from.clone(), to: from.clone(), place: String::new() });
+            uses.push(Use { from: from.clone(), to: module.clone(), place: String::new() });
             let root: &[String] = if *module == [LIB] { &[] } else { module };
-            read_tokens(tokens, root, &mut |to: &str, line| {
+            read_tokens(tokens, root, &mut |to, line| {
                 uses.push(Use { from: from.clone(), to: to.to_owned(), place: format!("{}:{line}", path.display()) });
             });
         }
@@ -76,8 +102,8 @@ fn read_folder(folder: &Path, module: &mut Vec<String>, uses: &mut Vec<Use>) {
     }
 }
 
-/// Reports the room of each `crate::` and `super::` path, with its line. `module` is the path of the module that the tokens are in.
-fn read_tokens(tokens: TokenStream, module: &[String], report: &mut impl FnMut(&str, usize)) {
+/// Reports each `crate::` and `super::` path, with its line. `module` is the path of the module that the tokens are in.
+fn read_tokens(tokens: TokenStream, module: &[String], report: &mut impl FnMut(&[String], usize)) {
     let tokens: Vec<TokenTree> = tokens.into_iter().collect();
     let mut at = 0;
     while at < tokens.len() {
@@ -99,14 +125,7 @@ fn read_tokens(tokens: TokenStream, module: &[String], report: &mut impl FnMut(&
                     base = parent(base);
                     at += 3;
                 }
-                match (base.first(), tokens.get(at)) {
-                    (Some(room), _) => report(room, line),
-                    (None, Some(TokenTree::Ident(first))) => report(&first.to_string(), line),
-                    (None, Some(TokenTree::Group(list))) if list.delimiter() == Delimiter::Brace => {
-                        report_list(list.stream(), line, report);
-                    }
-                    _ => report(LIB, line),
-                }
+                at = read_path(&tokens, at, base.to_owned(), line, report);
                 continue;
             }
             _ => {}
@@ -115,14 +134,36 @@ fn read_tokens(tokens: TokenStream, module: &[String], report: &mut impl FnMut(&
     }
 }
 
-/// Reports the room of each path in the braces of `use crate::{…}`.
-fn report_list(list: TokenStream, line: usize, report: &mut impl FnMut(&str, usize)) {
-    let tokens: Vec<TokenTree> = list.into_iter().collect();
-    for (at, token) in tokens.iter().enumerate() {
-        let begins = at == 0 || matches!(&tokens[at - 1], TokenTree::Punct(mark) if mark.as_char() == ',');
-        if let (true, TokenTree::Ident(first)) = (begins, token) {
-            report(&first.to_string(), line);
+/// Reports the path that goes on at `at` behind `path`; with braces, each path in them. Returns where it ends.
+fn read_path(
+    tokens: &[TokenTree],
+    mut at: usize,
+    mut path: Vec<String>,
+    line: usize,
+    report: &mut impl FnMut(&[String], usize),
+) -> usize {
+    loop {
+        match tokens.get(at) {
+            Some(TokenTree::Ident(name)) => {
+                path.push(name.to_string());
+                if is_path(tokens, at) {
+                    at += 3;
+                    continue;
+                }
+                at += 1;
+            }
+            Some(TokenTree::Group(list)) if list.delimiter() == Delimiter::Brace => {
+                let list: Vec<TokenTree> = list.stream().into_iter().collect();
+                let is_comma = |token: &TokenTree| matches!(token, TokenTree::Punct(mark) if mark.as_char() == ',');
+                for item in list.split(is_comma).filter(|item| !item.is_empty()) {
+                    read_path(item, 0, path.clone(), line, report);
+                }
+                return at + 1;
+            }
+            _ => {}
         }
+        report(&path, line);
+        return at;
     }
 }
 
@@ -184,6 +225,36 @@ mod tests {
             let wrong = wrong_with(["", "", text, ""]);
             assert_eq!(wrong, [format!("low/part.rs:1 uses {room}")], "{text}");
         }
+    }
+
+    #[test]
+    fn the_rooms_of_a_module_are_read_like_those_of_a_crate() {
+        let upward = [
+            ("use crate::twin::high::Tower;", "high"),
+            ("use crate::{low, twin::{low::Stone, high::Tower}};", "high"),
+            ("use super::super::high::Tower;", "high"),
+            ("use super::super::{high};", "high"),
+            ("struct Pebble(crate::twin::Tower);", "lib"),
+        ];
+        for (text, room) in upward {
+            assert_eq!(wrong_in_twin(text), [format!("low/part.rs:1 uses {room}")], "{text}");
+        }
+        for text in ["use crate::high::Tower;", "use crate::{high, lib};", "use super::super::low::Stone;"] {
+            assert_eq!(wrong_in_twin(text), Vec::<String>::new(), "{text}");
+        }
+    }
+
+    /// The violations of the module `crate::twin` with the rooms low and high, if this is the text of `low/part.rs`.
+    fn wrong_in_twin(text: &str) -> Vec<String> {
+        let twin = folder::new("rooms");
+        fs::create_dir(twin.join("low")).expect("a folder");
+        for (name, text) in [("low.rs", ""), ("low/part.rs", text), ("high.rs", "use super::low::Stone;")] {
+            fs::write(twin.join(name), text).expect("a file");
+        }
+        let wrong = violations_of_module(&twin, &["twin"], &["low", "high", LIB].map(str::to_owned));
+        let prefix = format!("{}/", twin.display());
+        fs::remove_dir_all(&twin).expect("the folder goes");
+        wrong.into_iter().map(|line| line.replace(&prefix, "")).collect()
     }
 
     #[test]

@@ -23,7 +23,7 @@ fn connected(server: &Server) -> u64 {
 }
 
 #[test]
-fn what_is_repaired_goes_on_and_shows_no_secret() {
+fn repaired_access_goes_on_and_shows_no_secret() {
     let _process = crate::process();
     let server = Server::with(&user(SECRETS[0], ""));
     let open = |password: &str| {

@@ -7,7 +7,7 @@ use eventbroker_conformance::proxy::Proxy;
 use eventbroker_nats::Nats;
 
 #[test]
-fn while_the_server_is_away_it_is_asked_seldom_and_retries_wait() {
+fn an_unreachable_server_is_asked_seldom() {
     let _process = crate::process();
     let server = Server::start();
     let proxy = Proxy::to(server.port());

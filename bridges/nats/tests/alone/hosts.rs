@@ -25,7 +25,7 @@ fn wait_until_none_is_left(what: &str) {
 }
 
 #[test]
-fn it_may_be_dropped_anywhere() {
+fn a_broker_may_be_dropped_anywhere() {
     let _process = crate::process();
     let server = Server::start();
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");

@@ -7,7 +7,7 @@ use eventbroker_conformance::nats::Server;
 use eventbroker_nats::Nats;
 
 #[test]
-fn what_is_local_goes_on_while_the_server_is_stopped() {
+fn local_deliveries_go_on_while_the_server_is_stopped() {
     let _process = crate::process();
     let server = Server::start();
     let provider = Nats::new(server.url()).open().expect("it opens");

@@ -35,7 +35,7 @@ fn nats(cluster: &Cluster) -> Nats {
 }
 
 #[test]
-fn everything_is_kept_on_three_servers() {
+fn streams_and_consumers_are_kept_on_three_servers() {
     let cluster = Cluster::start();
     let broker = start(&nats(&cluster));
     let calls = listen(&broker, SubscribeOptions::new("a.*").name("all"));
@@ -56,7 +56,7 @@ fn everything_is_kept_on_three_servers() {
 }
 
 #[test]
-fn the_death_of_a_server_loses_nothing() {
+fn the_death_of_a_server_loses_no_event() {
     let cluster = Cluster::start();
     let broker = load::start(nats(&cluster).open().expect("it opens"));
     load::run_within(LED_FOR, "a server of three dies", &broker, 100, |load| {
@@ -72,14 +72,14 @@ fn the_death_of_a_server_loses_nothing() {
             cluster.wait_for_leader();
             load.goes_on();
             // The consumers elect their own leaders.
-            wait_until("it tells how far all have come", || broker.back_end_stats().is_ok());
+            wait_until("the consumers report their states", || broker.back_end_stats().is_ok());
         }
     });
 }
 
 /// Reads see earlier writes through every server, also when another server leads the stream.
 #[test]
-fn what_was_written_is_read_at_once() {
+fn a_write_is_read_at_once_through_every_server() {
     const EVENTS_EACH: usize = 25;
     const THREADS: usize = 8;
     let cluster = Cluster::start();
@@ -106,7 +106,7 @@ fn what_was_written_is_read_at_once() {
 }
 
 #[test]
-fn without_one_it_works_and_without_two_it_waits() {
+fn without_one_server_it_works_and_without_two_it_waits() {
     let cluster = Cluster::start();
     let start = |name: &str, confirm: Confirm| {
         let mut config = Config::default();
@@ -135,13 +135,13 @@ fn without_one_it_works_and_without_two_it_waits() {
     let refused = confirmed.publish(event("a.b")).expect_err("two of three are needed");
     assert!(matches!(refused, PublishError::Unknown { .. }), "{refused}");
     sent.insert(refused.into_event().id().clone());
-    wait_until("it is told", || !last_error(&confirmed).is_empty());
+    wait_until("the error is reported", || !last_error(&confirmed).is_empty());
     println!("two have died: {}", last_error(&confirmed));
     for _ in 0..10 {
         sent.insert(buffered.publish(event("a.b")).expect("it is buffered").id);
         buffered.publish(event("local.it")).expect("it is buffered");
     }
-    wait_until("what is local goes on", || local.load(Ordering::SeqCst) == 10);
+    wait_until("local deliveries go on", || local.load(Ordering::SeqCst) == 10);
 
     let began = Instant::now();
     one.up();
@@ -178,7 +178,7 @@ fn works(broker: &Broker) {
     wait_until("all are dead", || broker.dead_letter_count() == Ok(10));
     let listed: BTreeSet<EventId> =
         broker.list(&Filter::default()).expect("it lists").events.iter().map(|event| event.id().clone()).collect();
-    assert!(sent.is_subset(&listed), "what was accepted is listed");
+    assert!(sent.is_subset(&listed), "accepted events are listed");
     broker.unsubscribe(bad).expect("it is there");
     assert_eq!(broker.remove_subscription("bad"), Ok(true));
 }

@@ -32,7 +32,7 @@ const STREAMS: &str = r#","mem_storage":-1,"disk_storage":-1,"streams":-1,"consu
 const USER: &str = r#"{"type":"user","version":2,"pub":{},"sub":{},"subs":-1,"data":-1,"payload":-1}"#;
 
 #[test]
-fn a_file_of_credentials_logs_in() {
+fn a_credentials_file_logs_in() {
     let (operator, user) = (KeyPair::new_operator(), KeyPair::new_user());
     let [system, shop] = [(); 2].map(|()| KeyPair::new_account());
     let of_operator = jwt(&operator, &operator, r#"{"type":"operator","version":2}"#);

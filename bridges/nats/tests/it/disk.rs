@@ -10,7 +10,7 @@ use eventbroker_conformance::watch::wait_until;
 use eventbroker_nats::Nats;
 
 #[test]
-fn a_full_disk_refuses_and_loses_nothing() {
+fn a_full_disk_loses_no_event() {
     let Some(disk) = Disk::new(24) else {
         println!("left out: mounting a file system is not permitted here");
         return;
@@ -20,7 +20,7 @@ fn a_full_disk_refuses_and_loses_nothing() {
     let broker = load::start(nats.open().expect("it opens"));
     load::run("a full disk", &broker, 100_000, |load| {
         wait_until("publishers give up", || load.unknown() > 8);
-        println!("told: {}", load.last_error());
+        println!("reported: {}", load.last_error());
         disk.grow(512);
         server.restart();
     });

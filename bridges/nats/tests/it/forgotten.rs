@@ -20,7 +20,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 #[test]
-fn deliveries_that_the_server_has_forgotten_stop_nothing() {
+fn deliveries_that_the_server_forgot_do_not_stop_others() {
     let server = Server::start();
     let broker = start(&Nats::new(server.url()).lease_time(Duration::from_secs(30)));
     let (open, opened) = channel::<()>();

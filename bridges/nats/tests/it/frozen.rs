@@ -8,7 +8,7 @@ use eventbroker_conformance::nats::Server;
 use eventbroker_nats::Nats;
 
 #[test]
-fn a_server_that_stands_still_loses_nothing() {
+fn a_frozen_server_loses_no_event() {
     let server = Server::start();
     let nats = Nats::new(server.url()).lease_time(Duration::from_secs(2));
     faults::stands_still(nats.open().expect("it opens"), |frozen| server.freeze(frozen));

@@ -24,7 +24,7 @@ fn a_verdict_counts_after_the_subscription_was_removed() {
     let id = broker
         .subscribe_with(options(), move |_| {
             begun.send(()).expect("the test waits for it");
-            goes_on.lock().expect("no panic under the lock").recv_timeout(PATIENCE).expect("the test says so");
+            goes_on.lock().expect("no panic under the lock").recv_timeout(PATIENCE).expect("the test sends it");
         })
         .expect("a subscription");
     broker.publish(event("last.it")).expect("it is accepted");

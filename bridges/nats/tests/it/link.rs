@@ -10,7 +10,7 @@ use eventbroker_conformance::proxy::Proxy;
 use eventbroker_nats::Nats;
 
 #[test]
-fn a_link_that_is_down_loses_nothing() {
+fn a_link_that_is_down_loses_no_event() {
     let open = |host: &str, port: u16| {
         let nats = Nats::new(format!("nats://{host}:{port}"));
         nats.lease_time(Duration::from_secs(2)).open().expect("it opens")

@@ -54,7 +54,7 @@ fn next(calls: &Receiver<u64>, count: u64) -> Vec<u64> {
 }
 
 #[test]
-fn partitions_are_shared_out_again_when_members_come_and_go() {
+fn partitions_are_rebalanced_when_members_join_and_leave() {
     let server = Server::start();
     let nats = Nats::new(server.url()).partitions(4).lease_time(LONG_LEASE);
     let here = start(&nats, "here");
@@ -87,7 +87,7 @@ fn partitions_are_shared_out_again_when_members_come_and_go() {
 }
 
 #[test]
-fn an_owner_that_always_has_something_in_hand_gives_up_what_is_too_much() {
+fn a_busy_owner_gives_up_its_surplus() {
     let server = Server::start();
     let nats = Nats::new(server.url()).partitions(4).lease_time(LONG_LEASE);
     let here = start(&nats, "here");
@@ -118,7 +118,7 @@ fn an_owner_that_always_has_something_in_hand_gives_up_what_is_too_much() {
 }
 
 #[test]
-fn an_owner_begins_with_what_others_have_had() {
+fn a_new_owner_begins_with_the_messages_of_others() {
     let server = Server::start();
     let nats = Nats::new(server.url()).partitions(1).lease_time(LEASE);
     let broker = start(&nats, "here");
@@ -133,7 +133,7 @@ fn an_owner_begins_with_what_others_have_had() {
 
 /// The server delivers one message to another client whose pull request is pending beside the owner's.
 #[test]
-fn what_is_handed_to_somebody_else_holds_up_what_is_behind_it() {
+fn a_message_in_other_hands_holds_up_those_behind_it() {
     let server = Server::start();
     let nats = Nats::new(server.url()).partitions(1).lease_time(LEASE);
     let broker = start(&nats, "here");

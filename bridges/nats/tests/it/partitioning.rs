@@ -35,25 +35,25 @@ fn stream(server: &Server, name: &str) -> Stream {
 }
 
 #[test]
-fn all_instances_say_the_same() {
+fn all_instances_need_the_same_number() {
     let server = Server::start();
     partitioning::said_by_all(&Stream(Nats::new(server.url())), "RESOLVESPEC_EVENTS");
 }
 
 #[test]
-fn what_cannot_be_kept_is_refused_with_the_name_of_the_setting() {
+fn an_order_that_is_not_kept_is_refused_with_the_setting() {
     let server = Server::start();
     partitioning::promised(&stream(&server, "one"), &stream(&server, "divided"));
 }
 
 #[test]
-fn a_stream_is_divided_anew_when_nobody_uses_it() {
+fn an_unused_stream_is_repartitioned() {
     let server = Server::start();
     partitioning::divided_anew(&Stream(Nats::new(server.url()).stream_name("stream")));
 }
 
 #[test]
-fn a_stream_in_which_something_waits_is_not_divided() {
+fn a_stream_with_waiting_deliveries_is_not_repartitioned() {
     let server = Server::start();
     partitioning::not_divided_while_something_waits(&Stream(Nats::new(server.url())));
 }

@@ -12,7 +12,7 @@ use eventbroker_nats::Nats;
 const EVENTS: u64 = 20_480;
 
 #[test]
-fn what_has_piled_up_in_a_partition_is_handled_without_a_pause() {
+fn the_backlog_of_a_partition_is_handled_without_a_pause() {
     let server = Server::start();
     let broker = start(&Nats::new(server.url()).partitions(1));
     let options = || SubscribeOptions::new("work.*").name("all").ordered_across_instances();
@@ -27,7 +27,7 @@ fn what_has_piled_up_in_a_partition_is_handled_without_a_pause() {
     }
     let (sender, calls) = channel();
     let began = Instant::now();
-    broker.subscribe_with(options(), move |_| sender.send(()).expect("somebody counts")).expect("a subscription");
+    broker.subscribe_with(options(), move |_| sender.send(()).expect("the test counts")).expect("a subscription");
     (0..EVENTS).for_each(|_| calls.recv_timeout(PATIENCE).expect("the handler is called"));
     let took = began.elapsed();
     // Without a pause this takes 1 to 2 s. A member that polls only at intervals needs more than 10 s.

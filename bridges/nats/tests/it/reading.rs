@@ -7,7 +7,7 @@ use eventbroker_conformance::proxy::Proxy;
 use eventbroker_nats::Nats;
 
 #[test]
-fn a_connection_that_is_lost_meanwhile_is_not_noticed() {
+fn a_read_is_repeated_when_its_connection_is_lost() {
     let server = Server::start();
     let proxy = Proxy::to(server.port());
     let broker = start(&Nats::new(format!("nats://127.0.0.1:{}", proxy.port())));

@@ -8,7 +8,7 @@ use eventbroker_conformance::nats::Server;
 use eventbroker_nats::Nats;
 
 #[test]
-fn a_crash_of_the_server_loses_nothing() {
+fn a_crash_of_the_server_loses_no_event() {
     let server = Server::start();
     let nats = Nats::new(server.url()).lease_time(Duration::from_secs(2));
     faults::crashes("a crash", nats.open().expect("it opens"), || server.crash(), || server.up());

@@ -24,7 +24,7 @@ fn a_server_is_known_by_its_certificate_and_its_name() {
     assert!(error.contains("not valid for name"), "{error}");
     let plain = Nats::new(format!("nats://u:s3cret@localhost:{}", server.port()));
     let error = problem(plain.open().expect_err("it is not known"));
-    assert!(error.contains("no secure connection"), "it is asked for by the server: {error}");
+    assert!(error.contains("no secure connection"), "the server asks for TLS: {error}");
 }
 
 #[test]
@@ -43,11 +43,11 @@ fn a_plain_server_that_is_asked_for_tls_is_refused_soon() {
     assert!(matches!(error, OpenError::Server(_)) && !error.to_string().contains("s3cret"), "{error:?}");
     // One `tls://` address makes TLS mandatory for all addresses.
     let plain = format!("nats://127.0.0.1:{}, tls://localhost:1", server.port());
-    assert!(matches!(Nats::new(plain).open(), Err(OpenError::Server(_))), "nobody is spoken to in the clear");
+    assert!(matches!(Nats::new(plain).open(), Err(OpenError::Server(_))), "no server is reached in the clear");
 }
 
 #[test]
-fn what_is_wrong_with_the_file_is_told() {
+fn problems_of_the_certificate_file_are_named() {
     let server = Server::start();
     let problem = |nats: Nats| match nats.open() {
         Err(OpenError::Setting(problem)) => problem,

@@ -51,7 +51,7 @@ fn settings_out_of_bounds_are_named() {
     assert_eq!(problem, "stream_name: is \"a.b\", only letters, digits, - and _ are allowed");
     let problem = refusal(&nats().subject_prefix("events.>"));
     assert_eq!(problem, "subject_prefix: is \"events.>\", only letters, digits, - and _ are allowed");
-    assert_eq!(refusal(&nats().replicas(6)), "replicas: is 6, 1 to 5 are allowed");
+    assert_eq!(refusal(&nats().replicas(6)), "replicas: is 6, at most 5 is allowed");
     let long = "x".repeat(256);
     assert_eq!(refusal(&nats().consumer_group(&long)), "consumer_group: is 256 bytes long, 1 to 255 are allowed");
     for url in ["", "nats://u:s3cret@x:port", "nats://u:s3cret@[", "nats://u:s3cret@ok, ", "wss://u:s3cret@ok"] {
@@ -63,7 +63,7 @@ fn settings_out_of_bounds_are_named() {
 }
 
 #[test]
-fn a_login_that_is_refused_is_told_and_not_shown() {
+fn a_refused_login_is_reported_without_its_secret() {
     const SEED: &str = "SUACSSL3UAHUDXKFSNVUZRF5UHPMWZ6BFDTJ7M6USDXIEDNPPQYYYCU3VY";
     const KEY: &str = "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4";
     let by_password = r#"authorization { user: "me", password: "r1ght" }"#;
@@ -96,7 +96,7 @@ fn a_login_that_is_refused_is_told_and_not_shown() {
 
 /// A login that is repaired while the broker runs.
 #[test]
-fn a_login_that_is_taken_back_and_given_again_loses_nothing() {
+fn a_login_that_is_repaired_loses_no_event() {
     let server = Server::with(r#"authorization { user: "me", password: "r1ght" }"#);
     let broker = start(&Nats::new(server.url()).user_and_password("me", "r1ght"));
     let calls = listen(&broker, "all", "a.*");
@@ -105,7 +105,7 @@ fn a_login_that_is_taken_back_and_given_again_loses_nothing() {
     server.configure(r#"authorization { user: "me", password: "other" }"#);
     server.restart();
     let refused = || broker.stats().bridge.and_then(|bridge| bridge.last_error).unwrap_or_default();
-    wait_until("it is told", || refused().contains("refuses the login"));
+    wait_until("the error is reported", || refused().contains("refuses the login"));
     assert!(!refused().contains("r1ght"), "{}", refused());
     server.configure(r#"authorization { user: "me", password: "r1ght" }"#);
     server.restart();
@@ -135,7 +135,7 @@ fn a_stream_with_other_settings_is_refused_unless_it_is_adopted() {
 
 /// With `discard: old` a full stream drops unread messages to make room for new ones.
 #[test]
-fn a_stream_that_throws_away_the_unread_is_refused() {
+fn a_stream_that_discards_unread_messages_is_refused() {
     let server = Server::start();
     let config = r#"{"name":"RESOLVESPEC_EVENTS","subjects":["events.>"],"retention":"limits","discard":"old","max_msgs":5,"storage":"file","num_replicas":1}"#;
     assert!(!Client::of(&server).ask("$JS.API.STREAM.CREATE.RESOLVESPEC_EVENTS", "", config).contains("error"));
@@ -144,7 +144,7 @@ fn a_stream_that_throws_away_the_unread_is_refused() {
 }
 
 #[test]
-fn what_is_too_large_is_refused_and_the_connection_stays() {
+fn a_message_that_is_too_large_is_refused_and_the_connection_stays() {
     let server = Server::with("max_payload: 2000");
     let broker = start(&Nats::new(server.url()));
     let calls = listen(&broker, "all", "a.*");
@@ -157,7 +157,7 @@ fn what_is_too_large_is_refused_and_the_connection_stays() {
     let errors = || broker.stats().bridge.map_or(0, |bridge| bridge.errors);
     let before = errors();
     assert_eq!(broker.publish(event("a.b")).expect("it is accepted").id, next(&calls));
-    assert_eq!(errors(), before, "nothing was cut");
+    assert_eq!(errors(), before, "no connection was cut");
     assert!(broker.stop(PATIENCE).is_clean());
 }
 
@@ -182,13 +182,13 @@ fn no_type_is_a_wildcard() {
     let is_settled =
         |id: &EventId| broker.get(id).is_ok_and(|it| it.is_some_and(|it| it.status() == Status::Completed));
     wait_until("all are settled", || sent.iter().all(is_settled));
-    assert!(listeners.iter().all(|calls| calls.try_recv().is_err()), "nobody got what is not his");
+    assert!(listeners.iter().all(|calls| calls.try_recv().is_err()), "no subscription got an event of another");
     assert!(broker.stop(PATIENCE).is_clean());
 }
 
 /// The original program writes an event, and status and deletion marks beside it.
 #[test]
-fn entries_of_the_original_are_read_and_its_marks_are_not() {
+fn events_of_the_original_are_read_and_its_marks_are_skipped() {
     const ID: &str = "3f2f0c4e-8a52-4f0e-9f3b-2d1f1a1f5f11";
     let server = Server::start();
     let mut client = Client::of(&server);
@@ -239,7 +239,7 @@ fn entries_of_the_original_are_read_and_its_marks_are_not() {
 }
 
 #[test]
-fn a_stream_that_somebody_removes_is_made_again() {
+fn a_removed_stream_is_created_again() {
     let server = Server::start();
     let mut client = Client::of(&server);
     for removed in [&["RESOLVESPEC_EVENTS"][..], &["RESOLVESPEC_EVENTS", "RESOLVESPEC_EVENTS_STATE"]] {
@@ -261,7 +261,7 @@ fn a_stream_that_somebody_removes_is_made_again() {
 
 /// A full stream keeps unread messages and rejects new ones. Messages that every subscription has handled make room.
 #[test]
-fn a_full_stream_refuses_and_loses_nothing() {
+fn a_full_stream_refuses_publishes_and_loses_no_event() {
     let server = Server::start();
     let broker = start(&Nats::new(server.url()).max_messages(20));
     let id = broker.subscribe_with(SubscribeOptions::new("a.*").name("all"), |_| ()).expect("a subscription");
@@ -286,7 +286,7 @@ fn a_full_stream_refuses_and_loses_nothing() {
 
 /// The outage is longer than the duplicate window. An event sent twice may be stored twice, and no event is lost.
 #[test]
-fn an_outage_longer_than_the_duplicate_window_loses_nothing() {
+fn an_outage_longer_than_the_duplicate_window_loses_no_event() {
     let server = Server::start();
     let broker = start(&Nats::new(server.url()).dedupe_window(Duration::from_secs(1)));
     let calls = listen(&broker, "all", "a.*");
@@ -309,7 +309,7 @@ fn an_outage_longer_than_the_duplicate_window_loses_nothing() {
 
 /// Subscription names that are not valid as JetStream consumer names.
 #[test]
-fn any_name_is_possible() {
+fn any_subscription_name_is_allowed() {
     let server = Server::start();
     let broker = start(&Nats::new(server.url()).consumer_group("a.b *>/ü"));
     let long = "é".repeat(127);

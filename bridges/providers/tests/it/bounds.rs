@@ -61,7 +61,7 @@ fn both_ends_of_each_bound_build_a_broker_and_what_is_outside_is_refused() {
         // The upper bound of `store.max_events` would allocate its memory at start.
         for good in [low, if path == "store.max_events" { "100000" } else { high }] {
             let config = load(path, good).unwrap_or_else(|error| panic!("{path}: {error}"));
-            let built = Broker::builder().config(config.broker()).build();
+            let built = Broker::builder().config(config.broker).build();
             assert!(built.is_ok(), "{path} = {good}: {built:?}");
         }
         for bad in outside {

@@ -15,8 +15,8 @@ fn it_is_plain_serde_with_the_same_defaults() {
     let text = r#"{ "listen": ":80", "event_broker": { "worker_count": 3, "mode": "sync", "retry_policy": { "backoff_factor": 3 } } }"#;
     let program: Program = serde_json::from_str(text).expect("accepted");
     assert_eq!(program.listen, ":80");
-    assert_eq!((program.event_broker.worker_count, program.event_broker.buffer_size), (3, 1000));
-    assert_eq!(program.event_broker.retry_policy.backoff_factor, 3.0);
+    assert_eq!((program.event_broker.broker.worker_count, program.event_broker.broker.buffer_size), (3, 1000));
+    assert_eq!(program.event_broker.broker.retry_policy.backoff_factor, 3.0);
     let without: Program = serde_json::from_str(r#"{ "listen": ":80" }"#).expect("accepted");
     assert_eq!(without.event_broker, Config::default());
 }
@@ -39,7 +39,7 @@ fn the_environment_can_be_laid_over_it() {
     let config: Config = serde_json::from_str(r#"{ "worker_count": 3, "buffer_size": 4 }"#).expect("accepted");
     let variables = [("RESOLVESPEC_EVENT_BROKER_BUFFER_SIZE".to_owned(), "5".to_owned())];
     let loaded = Loader::new().config(config).environment(variables).load().expect("accepted");
-    assert_eq!((loaded.config.worker_count, loaded.config.buffer_size), (3, 5));
+    assert_eq!((loaded.config.broker.worker_count, loaded.config.broker.buffer_size), (3, 5));
     let given = loaded.entries().into_iter().find(|it| it.key == "event_broker.worker_count").expect("it is a key");
     assert_eq!(given.origin, Origin::Given);
 }

@@ -16,10 +16,10 @@ fn each_key_has_a_variable_that_beats_the_file() {
     let variables = variables.map(|it| (it.0.to_owned(), it.1.to_owned()));
     let loaded = Loader::new().yaml("c.yaml", text).environment(variables).load().expect("accepted");
     let config = &loaded.config;
-    assert_eq!((config.worker_count, config.retry_policy.max_delay.as_secs()), (5, 60));
-    assert_eq!(config.buffer_size, 4, "an empty variable counts as not set");
-    assert_eq!(config.redis.password.expose(), "p$${x}", "a variable is taken as it is");
-    assert_eq!(config.nats.subjects, ["b", "c"]);
+    assert_eq!((config.broker.worker_count, config.broker.retry_policy.max_delay.as_secs()), (5, 60));
+    assert_eq!(config.broker.buffer_size, 4, "an empty variable counts as not set");
+    assert_eq!(config.redis_server.password.expose(), "p$${x}", "a variable is taken as it is");
+    assert_eq!(config.nats_subjects, ["b", "c"]);
     let origin =
         |key: &str| loaded.entries().into_iter().find(|it| it.key == key).map(|it| it.origin).expect("it is a key");
     assert_eq!(origin("event_broker.worker_count"), Origin::Variable("RESOLVESPEC_EVENT_BROKER_WORKER_COUNT".into()));

@@ -52,24 +52,24 @@ fn load(text: &str) -> Config {
 #[test]
 fn every_key_of_the_original_is_taken() {
     let config = load(FILE);
-    assert_eq!((config.enabled, config.provider, config.mode), (true, ProviderKind::Nats, Mode::Sync));
-    assert_eq!((config.worker_count, config.buffer_size), (20, 5000));
-    assert_eq!(config.instance_id.as_deref(), Some("node-7"));
-    let redis = &config.redis;
+    assert_eq!((config.enabled, config.provider, config.broker.mode), (true, ProviderKind::Nats, Mode::Sync));
+    assert_eq!((config.broker.worker_count, config.broker.buffer_size), (20, 5000));
+    assert_eq!(config.broker.instance_id.as_deref(), Some("node-7"));
+    let (redis, server) = (&config.redis, &config.redis_server);
     assert_eq!((redis.stream_name.as_str(), redis.consumer_group.as_str()), ("my:events", "my-workers"));
-    assert_eq!((redis.max_len, redis.host.as_str(), redis.port, redis.db), (50_000, "redis.example.org", 6380, 3));
-    assert_eq!(redis.password.expose(), "hunter2");
+    assert_eq!((redis.max_len, server.host.as_str(), server.port, server.db), (50_000, "redis.example.org", 6380, 3));
+    assert_eq!(server.password.expose(), "hunter2");
     let nats = &config.nats;
     assert_eq!((nats.url.expose(), nats.stream_name.as_str()), ("nats://nats.example.org:4222", "MY_EVENTS"));
     assert_eq!(
-        (nats.subjects.as_slice(), nats.storage),
+        (config.nats_subjects.as_slice(), nats.storage),
         (&["events.>".to_owned(), "more.>".to_owned()][..], Storage::Memory)
     );
     assert_eq!(nats.max_age, Duration::from_secs(168 * 3600));
-    let database = &config.database;
-    assert_eq!((database.table_name.as_str(), database.channel.as_str()), ("my_events", "my_channel"));
-    assert_eq!(database.poll_interval, Duration::from_secs(2));
-    let retry = &config.retry_policy;
+    let (database, notifications) = (&config.database, &config.notifications);
+    assert_eq!((database.table_name.as_str(), notifications.channel.as_str()), ("my_events", "my_channel"));
+    assert_eq!(notifications.poll_interval, Duration::from_secs(2));
+    let retry = &config.broker.retry_policy;
     assert_eq!((retry.max_retries, retry.backoff_factor), (5, 1.5));
     assert_eq!((retry.initial_delay, retry.max_delay), (Duration::from_secs(2), Duration::from_secs(60)));
 }
@@ -79,23 +79,26 @@ fn the_defaults_are_those_of_the_original() {
     for text in ["", "event_broker:", "event_broker: {}", "server: { addr: ':80' }"] {
         let config = load(text);
         assert_eq!(config, Config::default());
-        assert_eq!((config.enabled, config.provider, config.mode), (false, ProviderKind::Memory, Mode::Async));
-        assert_eq!((config.worker_count, config.buffer_size, config.instance_id.as_deref()), (10, 1000, None));
-        let redis = &config.redis;
+        assert_eq!((config.enabled, config.provider, config.broker.mode), (false, ProviderKind::Memory, Mode::Async));
+        assert_eq!(
+            (config.broker.worker_count, config.broker.buffer_size, config.broker.instance_id.as_deref()),
+            (10, 1000, None)
+        );
+        let (redis, server) = (&config.redis, &config.redis_server);
         assert_eq!(
             (redis.stream_name.as_str(), redis.consumer_group.as_str()),
             ("resolvespec:events", "resolvespec-workers")
         );
-        assert_eq!((redis.max_len, redis.host.as_str(), redis.port), (10_000, "localhost", 6379));
-        assert_eq!((redis.password.expose(), redis.db), ("", 0));
+        assert_eq!((redis.max_len, server.host.as_str(), server.port), (10_000, "localhost", 6379));
+        assert_eq!((server.password.expose(), server.db), ("", 0));
         let nats = &config.nats;
         assert_eq!((nats.url.expose(), nats.stream_name.as_str()), ("nats://localhost:4222", "RESOLVESPEC_EVENTS"));
-        assert_eq!((nats.subjects.join(","), nats.storage), ("events.>".to_owned(), Storage::File));
+        assert_eq!((config.nats_subjects.join(","), nats.storage), ("events.>".to_owned(), Storage::File));
         assert_eq!(nats.max_age, Duration::from_secs(24 * 3600));
-        let database = &config.database;
-        assert_eq!((database.table_name.as_str(), database.channel.as_str()), ("events", "resolvespec_events"));
-        assert_eq!(database.poll_interval, Duration::from_secs(1));
-        let retry = &config.retry_policy;
+        let (database, notifications) = (&config.database, &config.notifications);
+        assert_eq!((database.table_name.as_str(), notifications.channel.as_str()), ("events", "resolvespec_events"));
+        assert_eq!(notifications.poll_interval, Duration::from_secs(1));
+        let retry = &config.broker.retry_policy;
         assert_eq!((retry.max_retries, retry.backoff_factor), (3, 2.0));
         assert_eq!((retry.initial_delay, retry.max_delay), (Duration::from_secs(1), Duration::from_secs(30)));
     }
@@ -108,7 +111,7 @@ fn keys_of_our_own_reach_the_broker() {
          max_payload_bytes: 64\n  sync_timeout: 3s\n  max_handler_time: 4s\n  retry_policy: { jitter: 0 }\n  \
          store: { max_events: 5, max_age: 1h, cleanup_interval: 30s }\n",
     );
-    let broker = config.broker();
+    let broker = config.broker;
     assert_eq!(broker.overflow, eventbroker::Overflow::Block(Duration::from_millis(100)));
     assert!(!broker.metrics);
     assert_eq!((broker.max_workers, broker.max_waiting, broker.max_in_flight), (Some(12), 7, 8));
@@ -122,5 +125,5 @@ fn keys_of_our_own_reach_the_broker() {
 fn anchors_and_merge_keys_are_followed() {
     let config =
         load("base: &base { worker_count: 3, buffer_size: 7 }\nevent_broker:\n  <<: *base\n  worker_count: 4\n");
-    assert_eq!((config.worker_count, config.buffer_size), (4, 7));
+    assert_eq!((config.broker.worker_count, config.broker.buffer_size), (4, 7));
 }

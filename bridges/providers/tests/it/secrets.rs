@@ -18,7 +18,7 @@ fn debug_and_show_hide_them() {
     let text = "event_broker:\n  redis: { password: hunter2 }\n  nats: { url: 'nats://me:hunter2@a:4222,nats://hunter2@b:4222' }\n  \
                 database: { url: 'postgres://me:hunter2@db/events?password=hunter2' }\n";
     let loaded = load(text, &[]).expect("accepted");
-    assert_eq!(loaded.config.redis.password.expose(), SECRET);
+    assert_eq!(loaded.config.redis_server.password.expose(), SECRET);
     let debug = format!("{loaded:?} {:?}", loaded.config);
     let shown: String = loaded.entries().iter().map(|it| it.value.clone() + "\n").collect();
     assert!(!debug.contains(SECRET) && !shown.contains(SECRET), "{debug}\n{shown}");

@@ -11,13 +11,13 @@ fn load(section: &str) -> Result<Loaded, ConfigError> {
 
 #[test]
 fn no_retries_turns_retries_off() {
-    assert_eq!(load("retry_policy: { max_retries: 0 }").expect("accepted").config.retry_policy.max_retries, 0);
+    assert_eq!(load("retry_policy: { max_retries: 0 }").expect("accepted").config.broker.retry_policy.max_retries, 0);
 }
 
 #[test]
 fn the_case_of_words_does_not_matter() {
     let config = load("provider: Redis, mode: SYNC").expect("accepted").config;
-    assert_eq!((config.provider, config.mode), (ProviderKind::Redis, Mode::Sync));
+    assert_eq!((config.provider, config.broker.mode), (ProviderKind::Redis, Mode::Sync));
 }
 
 #[test]
@@ -28,14 +28,14 @@ fn a_stream_without_limit_is_one() {
 #[test]
 fn the_clean_up_does_not_follow_the_poll_interval() {
     let config = load("database: { poll_interval: 1s }").expect("accepted").config;
-    assert_eq!(config.broker().cleanup_interval, Duration::from_secs(300));
+    assert_eq!(config.broker.cleanup_interval, Duration::from_secs(300));
 }
 
 #[test]
 fn a_database_takes_a_url_and_needs_it() {
     for url in ["sqlite:/var/lib/events.db", "postgres://me@db/events", "postgresql://db/events"] {
         let config = load(&format!("provider: database, database: {{ url: '{url}' }}")).expect("accepted").config;
-        assert_eq!(config.database.url.expose(), url);
+        assert_eq!(config.database_url.expose(), url);
     }
     let missing = load("provider: database").expect_err("refused").to_string();
     assert!(missing.contains("event_broker.database.url: is required by provider database"), "{missing}");
@@ -62,6 +62,10 @@ fn what_has_no_sane_meaning_is_refused_with_the_reason() {
         ("nats: { subjects: [] }", "a list of texts, at least one"),
         ("worker_count: [1]", "required is a whole number"),
         ("redis: 7", "must hold keys and values"),
+        // Settings of earlier versions.
+        ("nats: { confirm_acks: true }", "event_broker.nats.confirm_acks: there is no such key"),
+        ("redis: { cloud_events: true }", "event_broker.redis.cloud_events: there is no such key"),
+        ("redis: { status: off }", "is \"off\", required is full or failures"),
     ] {
         let error = load(section).expect_err("refused").to_string();
         assert!(error.contains(expected), "{section}: {error}");

@@ -31,7 +31,7 @@ fn refused_and_connected(admin: &RefCell<Connection>) -> Vec<u64> {
 }
 
 #[test]
-fn what_is_repaired_goes_on_and_shows_no_secret() {
+fn a_repaired_login_recovers_and_shows_no_secret() {
     let _process = crate::process();
     let server = Server::start();
     let admin = RefCell::new(client(&server.url()));
@@ -52,7 +52,7 @@ fn what_is_repaired_goes_on_and_shows_no_secret() {
     ];
     let repair = || allow(&admin, SECRETS[0], &[]);
     for seen in access::repaired(open, &faults, repair, || refused_and_connected(&admin)) {
-        assert!(seen.told < Duration::from_millis(100), "who gives up knows why: {seen:?}");
-        assert!(seen.per_second > 0.0, "the server counts the tries: {seen:?}");
+        assert!(seen.told < Duration::from_millis(100), "the error names the reason: {seen:?}");
+        assert!(seen.per_second > 0.0, "the server counts the attempts: {seen:?}");
     }
 }

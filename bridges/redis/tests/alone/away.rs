@@ -7,7 +7,7 @@ use eventbroker_conformance::redis::Server;
 use eventbroker_redis::Redis;
 
 #[test]
-fn while_the_server_is_away_it_is_asked_seldom_and_retries_wait() {
+fn reconnecting_is_bounded_and_retries_wait_while_the_server_is_away() {
     let _process = crate::process();
     let server = Server::start();
     let proxy = Proxy::to(server.port());

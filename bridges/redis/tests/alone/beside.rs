@@ -29,7 +29,7 @@ fn median(mut of: Vec<f64>) -> f64 {
 }
 
 #[test]
-fn a_broker_without_a_back_end_is_as_fast_beside_it() {
+fn a_broker_without_a_back_end_keeps_its_rate() {
     let _process = crate::process();
     let server = Server::start();
     let provider = Redis::new(server.url()).open().expect("it opens");

@@ -7,7 +7,7 @@ use eventbroker_conformance::redis::Server;
 use eventbroker_redis::Redis;
 
 #[test]
-fn what_is_local_goes_on_while_the_server_is_stopped() {
+fn local_subscriptions_continue_while_the_server_is_stopped() {
     let _process = crate::process();
     let server = Server::start();
     let provider = Redis::new(server.url()).open().expect("it opens");

@@ -8,7 +8,7 @@ use eventbroker_redis::Redis;
 
 /// A known event is still accepted as a duplicate. Publishes are accepted again after the backlog shrinks.
 #[test]
-fn beyond_the_backlog_a_publish_is_refused() {
+fn a_publish_beyond_max_backlog_is_refused() {
     for partitions in [0, 2] {
         let server = Server::start();
         let broker = start(&Redis::new(server.url()).max_backlog(5).partitions(partitions));

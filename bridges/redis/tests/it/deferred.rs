@@ -13,8 +13,8 @@ use eventbroker::{Broker, HandlerError, PublishError, Scope};
 use eventbroker_redis::Status;
 
 #[test]
-fn it_survives_its_member_and_is_tried_once_when_it_is_due() {
-    for (partitions, kept) in [(0, Status::Failures), (2, Status::Failures), (0, Status::Off), (0, Status::Full)] {
+fn a_deferred_retry_survives_its_member_and_runs_once_when_due() {
+    for (partitions, kept) in [(0, Status::Failures), (2, Status::Failures), (0, Status::Full)] {
         let site = Site::new(partitions);
         let redis = site.redis.clone().status(kept);
         let one = start(&redis);
@@ -24,14 +24,14 @@ fn it_survives_its_member_and_is_tried_once_when_it_is_due() {
         assert_eq!(attempt, 1);
         site.wait_until_deferred();
         wait_until("its lease has ended", || one.stats().bridge.is_some_and(|bridge| bridge.leases == 0));
-        assert_eq!(site.pending(), 0, "it is in nobody's hands");
+        assert_eq!(site.pending(), 0, "no consumer holds it");
         assert_eq!(status(&one, &id), (eventbroker::Status::Processing, 0), "it is open");
         let open = Filter { status: Some(eventbroker::Status::Processing), ..Filter::default() };
         assert_eq!(one.list(&open).expect("it answers").events.len(), 1);
         let lag = one.back_end_stats().expect("it answers").subscriptions.remove(0);
         assert_eq!((lag.ready, lag.leased, lag.deferred), (0, 0, 1));
         let report = one.stop(PATIENCE);
-        assert!(report.is_clean() && report.released == 0, "nobody waits for it: {report:?}");
+        assert!(report.is_clean() && report.released == 0, "the stop did not wait for the retry: {report:?}");
         assert_eq!(site.later(UNIT), 1);
 
         let (two, three) = (start(&redis), start(&redis));
@@ -43,10 +43,9 @@ fn it_survives_its_member_and_is_tried_once_when_it_is_due() {
             !again.is_empty()
         });
         assert_eq!(again[0].0, 2);
-        assert!(again[0].1 - failed >= DELAY, "not before its time: {:?}", again[0].1 - failed);
+        assert!(again[0].1 - failed >= DELAY, "too early: {:?}", again[0].1 - failed);
         wait_until("it is handled", || !site.is_again(&id));
-        let retries = if kept == Status::Off { 0 } else { 1 };
-        wait_until("its status is told", || status(&two, &id) == (eventbroker::Status::Completed, retries));
+        assert_eq!(status(&two, &id), (eventbroker::Status::Completed, 1));
         assert_eq!((site.later(UNIT), site.pending()), (0, 0));
         assert!(two.stop(PATIENCE).is_clean() && three.stop(PATIENCE).is_clean());
         assert_eq!(again.len() + at_two.try_iter().count() + at_three.try_iter().count(), 1, "it was tried once");
@@ -56,7 +55,7 @@ fn it_survives_its_member_and_is_tried_once_when_it_is_due() {
 }
 
 #[test]
-fn its_dead_letter_has_every_error_and_keeps_its_requeues() {
+fn a_dead_letter_after_deferred_retries_has_every_error_and_its_requeues() {
     for partitions in [0, 2] {
         let site = Site::new(partitions);
         let broker = start(&site.redis);
@@ -85,7 +84,7 @@ fn its_dead_letter_has_every_error_and_keeps_its_requeues() {
 }
 
 #[test]
-fn how_often_it_was_retried_is_told_while_it_waits() {
+fn the_number_of_retries_shows_while_a_retry_is_deferred() {
     let site = Site::new(0);
     let broker = start(&site.redis);
     let (sender, attempts) = channel();
@@ -104,7 +103,7 @@ fn how_often_it_was_retried_is_told_while_it_waits() {
 }
 
 #[test]
-fn a_broadcast_subscription_that_is_durable_finds_its_own_again() {
+fn a_durable_broadcast_subscription_gets_its_deferred_retry_after_a_restart() {
     let site = Site::new(0);
     let here = || {
         let provider = site.redis.open().expect("it opens");
@@ -125,7 +124,7 @@ fn a_broadcast_subscription_that_is_durable_finds_its_own_again() {
 }
 
 #[test]
-fn it_ends_with_its_subscription() {
+fn removing_a_subscription_removes_its_deferred_retries() {
     for partitions in [0, 2] {
         let site = Site::new(partitions);
         let broker = start(&site.redis);
@@ -135,16 +134,16 @@ fn it_ends_with_its_subscription() {
         site.wait_until_deferred();
         let subscription = broker.stats().subscriptions[0].id;
         broker.unsubscribe(subscription).expect("it is there");
-        assert_eq!(site.later(UNIT), 1, "other members may come");
+        assert_eq!(site.later(UNIT), 1, "the retry stays for other members");
         broker.remove_subscription("failing").expect("it is known");
         assert!(!site.exists(&format!("later:{UNIT}")) && !site.is_again(&id));
-        assert_eq!(status(&broker, &id).0, eventbroker::Status::Completed, "nothing of it is open");
+        assert_eq!(status(&broker, &id).0, eventbroker::Status::Completed, "no delivery of the event is open");
         assert!(broker.stop(PATIENCE).is_clean());
     }
 }
 
 #[test]
-fn it_ends_with_its_event() {
+fn deleting_an_event_removes_its_deferred_retry() {
     let site = Site::new(0);
     let broker = start(&site.redis);
     let attempts = fail_before(&broker, failing(1, LONG), 2);
@@ -160,13 +159,13 @@ fn it_ends_with_its_event() {
 }
 
 #[test]
-fn it_counts_as_waiting() {
+fn deferred_retries_count_for_the_backlog() {
     let site = Site::new(0);
     let redis = site.redis.clone().max_backlog(2);
     let broker = start(&redis);
     let attempts = fail_before(&broker, failing(1, LONG), 2);
     let mut refused = None;
-    wait_until("so many retries wait that nothing more is stored", || {
+    wait_until("the deferred retries reach max_backlog", || {
         refused = broker.publish(event("fail.it")).err();
         let stored = usize::from(refused.is_none());
         // One event at a time: only deferred retries count towards the backlog.
@@ -182,7 +181,7 @@ fn it_counts_as_waiting() {
     let waits = site.later(UNIT);
     // The stream counts as in use until the liveness keys of the stopped broker expire.
     let mut problem = String::new();
-    wait_until("it can't be divided for what waits", || {
+    wait_until("repartitioning is refused because deliveries wait", || {
         problem = redis.clone().partitions(2).repartition().expect_err("something waits").to_string();
         !problem.contains("instances use it")
     });
@@ -190,7 +189,7 @@ fn it_counts_as_waiting() {
 }
 
 #[test]
-fn many_that_are_due_at_once_come_once_each() {
+fn many_retries_that_are_due_at_once_run_once_each() {
     const EVENTS: usize = 250;
     for partitions in [0, 2] {
         let site = Site::new(partitions);

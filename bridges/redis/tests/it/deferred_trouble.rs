@@ -7,7 +7,7 @@ use crate::retries::{DELAY, LEASE, LONG, Site, UNIT, fail_before, failing, next}
 use crate::support::{PATIENCE, ask, client, event, start, wait_until};
 
 #[test]
-fn its_entry_is_not_needed_any_more() {
+fn a_deferred_retry_survives_the_trimming_of_its_entry() {
     let site = Site::new(0);
     let broker = start(&site.redis);
     let attempts = fail_before(&broker, failing(1, DELAY), 2);
@@ -22,7 +22,7 @@ fn its_entry_is_not_needed_any_more() {
 }
 
 #[test]
-fn what_others_have_removed_meanwhile_is_deferred_all_the_same() {
+fn a_delivery_whose_entry_was_removed_is_deferred() {
     let site = Site::new(0);
     let broker = start(&site.redis);
     let (sender, attempts) = channel();
@@ -51,7 +51,7 @@ fn what_others_have_removed_meanwhile_is_deferred_all_the_same() {
 }
 
 #[test]
-fn what_was_lost_meanwhile_is_not_deferred() {
+fn a_lost_delivery_is_not_deferred() {
     let site = Site::new(0);
     let broker = start(&site.redis);
     let (sender, attempts) = channel();
@@ -68,12 +68,12 @@ fn what_was_lost_meanwhile_is_not_deferred() {
     broker.publish(event("fail.it")).expect("it is accepted");
     assert_eq!(next(&attempts).0, 1);
     wait_until("it is counted", || broker.stats().bridge.is_some_and(|bridge| bridge.leases_lost == 1));
-    assert_eq!((site.later(UNIT), site.pending()), (0, 1), "it is somebody else's");
+    assert_eq!((site.later(UNIT), site.pending()), (0, 1), "another consumer holds it");
     broker.stop(PATIENCE);
 }
 
 #[test]
-fn it_is_due_also_while_the_memory_is_full() {
+fn a_due_retry_runs_while_the_memory_is_full() {
     let site = Site::new(0);
     let broker = start(&site.redis);
     let attempts = fail_before(&broker, failing(1, DELAY), 2);
@@ -82,14 +82,14 @@ fn it_is_due_also_while_the_memory_is_full() {
     site.wait_until_deferred();
     let mut admin = site.client();
     ask::<()>(&mut admin, &["CONFIG", "SET", "maxmemory", "1"]);
-    wait_until("it waits no longer", || site.later(UNIT) == 0);
+    wait_until("the retry is redelivered", || site.later(UNIT) == 0);
     ask::<()>(&mut admin, &["CONFIG", "SET", "maxmemory", "0"]);
     assert_eq!(next(&attempts).0, 2);
     assert!(broker.stop(PATIENCE).is_clean());
 }
 
 #[test]
-fn what_others_have_put_there_is_in_nobodys_way() {
+fn foreign_members_of_the_retry_set_block_no_retry() {
     let site = Site::new(0);
     let broker = start(&site.redis);
     let attempts = fail_before(&broker, failing(1, DELAY), 2);
@@ -105,7 +105,7 @@ fn what_others_have_put_there_is_in_nobodys_way() {
 }
 
 #[test]
-fn a_suspect_that_fails_is_one_no_longer() {
+fn a_suspect_whose_call_ends_is_none_any_more() {
     let site = Site::new(0);
     let broker = start(&site.redis);
     let away = broker.subscribe_with(failing(0, LONG), |_| ()).expect("a subscription");

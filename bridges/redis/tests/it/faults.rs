@@ -17,14 +17,14 @@ fn start(server: &Server, lease_time: Duration) -> (Broker, Proxy) {
 }
 
 #[test]
-fn an_answer_that_is_lost_loses_nothing_and_repeats_nothing() {
+fn a_lost_reply_loses_nothing_and_repeats_nothing() {
     let server = Server::start();
     let (broker, proxy) = start(&server, faults::LEASE);
     faults::lost_answers(&broker, &proxy);
 }
 
 #[test]
-fn what_was_cut_while_nobody_used_it_fails_no_call() {
+fn a_connection_that_was_cut_while_idle_fails_no_call() {
     let server = Server::start();
     let (broker, proxy) = start(&server, Duration::from_secs(30));
     faults::cut_while_idle(&broker, &proxy);

@@ -8,7 +8,7 @@ use eventbroker_conformance::redis::Server;
 use eventbroker_redis::Redis;
 
 #[test]
-fn a_server_that_stands_still_loses_nothing() {
+fn a_frozen_server_loses_nothing() {
     let server = Server::start();
     let redis = Redis::new(format!("redis://127.0.0.1:{}", server.port())).lease_time(Duration::from_secs(2));
     faults::stands_still(redis.open().expect("it opens"), |frozen| server.freeze(frozen));

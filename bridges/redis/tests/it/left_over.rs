@@ -31,7 +31,7 @@ fn left_over_is_taken(partitions: u32, stream: &str, key: &str) {
     assert!(broker.stop(PATIENCE).is_clean());
     let read: redis::Value =
         ask(&mut client(&server.url()), &["XREADGROUP", "GROUP", GROUP, "worker", "COUNT", "20", "STREAMS", key, ">"]);
-    assert_ne!(read, redis::Value::Nil, "it has them in its hands");
+    assert_ne!(read, redis::Value::Nil, "the consumer holds the entries");
 
     let broker = start(&redis);
     all.extend(publish(&broker, 5));
@@ -42,11 +42,11 @@ fn left_over_is_taken(partitions: u32, stream: &str, key: &str) {
 }
 
 #[test]
-fn of_a_stream_that_members_share() {
+fn a_new_member_claims_them_from_a_shared_stream() {
     left_over_is_taken(0, "left", "left");
 }
 
 #[test]
-fn of_a_partition_that_it_owns() {
+fn a_new_member_claims_them_from_its_partition() {
     left_over_is_taken(1, "left", "{left}:p0");
 }

@@ -1,13 +1,14 @@
 //! The Redis bridge against servers that the tests start. `tests/alone` holds the tests that measure the whole process.
 
 mod backlog;
-mod cloud_events;
 mod conformance;
 mod deferred;
 mod deferred_trouble;
 mod disk;
+mod earlier_version;
 mod example;
 mod faults;
+mod format;
 mod frozen;
 mod large;
 mod left_over;
@@ -18,6 +19,7 @@ mod partitions;
 mod replicas;
 mod restart;
 mod retries;
+mod rooms;
 mod slow_link;
 mod statuses;
 mod support;

@@ -35,19 +35,19 @@ fn stream(server: &Server, name: &str) -> Stream {
 }
 
 #[test]
-fn all_instances_say_the_same() {
+fn all_instances_must_agree_on_the_number_of_partitions() {
     let server = Server::start();
     partitioning::said_by_all(&Stream(Redis::new(server.url())), "resolvespec:events");
 }
 
 #[test]
-fn what_cannot_be_kept_is_refused_with_the_name_of_the_setting() {
+fn an_order_that_cannot_be_kept_is_refused_with_the_name_of_the_setting() {
     let server = Server::start();
     partitioning::promised(&stream(&server, "one"), &stream(&server, "divided"));
 }
 
 #[test]
-fn a_stream_is_divided_anew_when_nobody_uses_it() {
+fn an_unused_stream_is_repartitioned() {
     let server = Server::start();
     partitioning::divided_anew(&Stream(stream(&server, "stream").0.max_len(0)));
     let partitions: u32 = ask(&mut client(&server.url()), &["GET", "stream:partitions"]);
@@ -55,7 +55,7 @@ fn a_stream_is_divided_anew_when_nobody_uses_it() {
 }
 
 #[test]
-fn a_stream_in_which_something_waits_is_not_divided() {
+fn a_stream_with_waiting_deliveries_is_not_repartitioned() {
     let server = Server::start();
     partitioning::not_divided_while_something_waits(&Stream(Redis::new(server.url())));
 }

@@ -13,7 +13,7 @@ use eventbroker_conformance::redis::Server;
 use eventbroker_redis::Redis;
 use redis::Connection;
 
-use crate::support::{PATIENCE, ask, client, event, listen, start, wait_for_look, wait_until};
+use crate::support::{PATIENCE, ask, client, event, listen, start, wait_for_check, wait_until};
 
 /// A server, its synchronised replica, and a client of the replica.
 fn pair() -> (Server, Server, Connection) {
@@ -21,7 +21,7 @@ fn pair() -> (Server, Server, Connection) {
     let of = primary.port().to_string();
     let replica = Server::with(&["--repl-diskless-sync-delay", "0", "--replicaof", "127.0.0.1", &of]);
     let mut to_replica = client(&replica.url());
-    wait_until("they are in step", || {
+    wait_until("the replica is in sync", || {
         ask::<String>(&mut to_replica, &["INFO", "replication"]).contains("master_link_status:up")
     });
     // The link is reported as up before the replica receives writes.
@@ -44,7 +44,7 @@ fn large(number: u64) -> Event {
 }
 
 #[test]
-fn what_was_accepted_is_there_after_the_replica_has_taken_over() {
+fn accepted_events_survive_a_failover_with_min_replicas() {
     let (primary, replica, mut to_replica) = pair();
     let proxy = Proxy::to(primary.port());
     let redis = Redis::new(format!("redis://127.0.0.1:{}", proxy.port())).max_len(0).min_replicas(1);
@@ -100,7 +100,7 @@ fn what_was_accepted_is_there_after_the_replica_has_taken_over() {
     let next = Server::with(&["--replicaof", "127.0.0.1", &replica.port().to_string()]);
     let promoted = Instant::now();
     let mut number = 10_000;
-    wait_until("it goes on", || {
+    wait_until("a publish is accepted again", || {
         number += 1;
         publish(number);
         accepted.lock().expect("no panic under the lock").count() > 100
@@ -126,7 +126,7 @@ fn what_was_accepted_is_there_after_the_replica_has_taken_over() {
 }
 
 #[test]
-fn what_a_failover_has_lost_is_told() {
+fn a_loss_by_a_failover_is_reported() {
     let (primary, replica, mut to_replica) = pair();
     let proxy = Proxy::to(primary.port());
     let redis = Redis::new(format!("redis://127.0.0.1:{}", proxy.port())).max_len(0);
@@ -144,17 +144,18 @@ fn what_a_failover_has_lost_is_told() {
     wait_until("the replica has them", || ask::<u64>(&mut to_replica, &["XLEN", "resolvespec:events"]) == 50);
     replica.freeze(true);
     (50..250).for_each(|number| _ = broker.publish(large(number)).expect("it is accepted"));
-    wait_for_look(&mut client(&primary.url()), "resolvespec:events", 250);
+    wait_for_check(&mut client(&primary.url()), "resolvespec:events", 250);
     primary.crash();
     replica.freeze(false);
     ask::<()>(&mut to_replica, &["REPLICAOF", "NO", "ONE"]);
     let there: u64 = ask(&mut to_replica, &["XLEN", "resolvespec:events"]);
     proxy.lead_to(replica.port());
     let told = || broker.back_end_stats().map_or((0, 0), |stats| (stats.entries_lost, stats.losses_unknown));
-    let took = wait_until("it is told", || told().1 > 0);
+    let took = wait_until("the loss is reported", || told().1 > 0);
     println!("failover without min_replicas: {} of 250 lost, {:?} told {took:?} after", 250 - there, told());
     assert!(there < 250, "the replica was behind");
-    assert_eq!(told(), (250 - there, 1));
+    let (lost, unknown) = told();
+    assert!((1..=250 - there).contains(&lost) && unknown == 1, "at least {lost}, {unknown}");
     drop(open);
     assert!(broker.stop(PATIENCE).is_clean());
 }
@@ -178,7 +179,7 @@ fn too_few_replicas_make_the_outcome_unknown_until_there_are_enough() {
 }
 
 #[test]
-fn without_replicas_nobody_waits_for_them() {
+fn without_min_replicas_a_publish_waits_for_none() {
     let server = Server::start();
     let broker = start(&Redis::new(server.url()));
     broker.publish(event("a.b")).expect("it is accepted");
@@ -187,5 +188,5 @@ fn without_replicas_nobody_waits_for_them() {
     let redis = || Redis::new(server.url());
     assert_eq!(problem(redis().min_replicas(101)), "min_replicas: is 101, at most 100 is allowed");
     let error = problem(redis().replica_timeout(Duration::ZERO));
-    assert_eq!(error, "replica_timeout: is 0ns, 1ms to 5s are allowed");
+    assert_eq!(error, "replica_timeout: is 0ns, at least 1ms is required");
 }

@@ -16,7 +16,7 @@ const SIZE: usize = 50_000;
 const RATE: u64 = 1_500_000;
 
 #[test]
-fn what_takes_longer_to_read_than_a_lease_is_handled_all_the_same() {
+fn entries_that_take_longer_to_read_than_a_lease_are_handled() {
     let server = Server::start();
     let proxy = Proxy::to(server.port());
     let stream = server.stream();

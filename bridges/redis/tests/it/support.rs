@@ -24,11 +24,11 @@ pub(crate) fn start(redis: &Redis) -> Broker {
 }
 
 /// Waits until the last loss check of every subscription of a stream has recorded `added` entries.
-pub(crate) fn wait_for_look(client: &mut Connection, stream: &str, added: usize) {
+pub(crate) fn wait_for_check(client: &mut Connection, stream: &str, added: usize) {
     let added = added.to_string();
-    wait_until("it is looked at", || {
-        let seen: Vec<String> = ask(client, &["HVALS", &format!("{stream}:seen")]);
-        !seen.is_empty() && seen.iter().all(|seen| !seen.starts_with('-') && seen.split(' ').nth(4) == Some(&added))
+    wait_until("it is checked", || {
+        let checked: Vec<String> = ask(client, &["HVALS", &format!("{stream}:checked")]);
+        !checked.is_empty() && checked.iter().all(|checked| checked.split(' ').nth(1) == Some(&added))
     });
 }
 

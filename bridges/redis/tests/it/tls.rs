@@ -7,7 +7,7 @@ use eventbroker_conformance::tls;
 use eventbroker_redis::{OpenError, Redis};
 
 #[test]
-fn a_server_is_known_by_its_certificate_and_its_name() {
+fn a_server_is_verified_by_its_certificate_and_its_name() {
     let (server, certificate) = Server::with_tls();
     let open = |host: &str, roots: Option<&Path>| {
         let redis = Redis::new(format!("rediss://{host}:{}", server.tls_port()));
@@ -21,7 +21,7 @@ fn a_server_is_known_by_its_certificate_and_its_name() {
 }
 
 #[test]
-fn a_certificate_that_expires_is_refused_until_it_is_renewed() {
+fn an_expired_certificate_is_refused_until_it_is_renewed() {
     let (server, certificate) = Server::with_tls();
     let url = format!("rediss://localhost:{}", server.tls_port());
     let open = |roots: &Path| Redis::new(&url).tls_ca_file(roots).open().expect("it opens");
@@ -33,14 +33,14 @@ fn a_certificate_that_expires_is_refused_until_it_is_renewed() {
 }
 
 #[test]
-fn a_plain_server_that_is_asked_for_tls_is_refused_soon() {
+fn a_server_without_tls_is_refused_soon() {
     let server = Server::start();
     let error = Redis::new(format!("rediss://u:s3cret@localhost:{}", server.port())).open().expect_err("it can't");
     assert!(matches!(error, OpenError::Server(_)) && !error.to_string().contains("s3cret"), "{error:?}");
 }
 
 #[test]
-fn what_is_wrong_with_the_file_is_told() {
+fn a_bad_certificate_file_is_named() {
     let server = Server::start();
     let problem = |redis: Redis| match redis.open() {
         Err(OpenError::Setting(problem)) => problem,

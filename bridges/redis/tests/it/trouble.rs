@@ -42,9 +42,9 @@ fn settings_out_of_bounds_are_named() {
 }
 
 #[test]
-fn a_server_that_may_throw_keys_away_is_refused() {
+fn a_server_that_may_evict_keys_is_refused() {
     let server = Server::with(&["--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"]);
-    let error = Redis::new(server.url()).open().expect_err("it may lose the stream").to_string();
+    let error = Redis::new(server.url()).open().expect_err("the server may evict the stream").to_string();
     assert!(error.contains("allkeys-lru") && error.contains("noeviction"), "{error}");
 }
 
@@ -70,7 +70,7 @@ fn a_user_needs_no_more_than_the_documented_rights() {
     wait_until("it is settled", || broker.get(id).is_ok_and(|it| it.is_none_or(|it| it.status() == Status::Completed)));
     broker.back_end_stats().expect("it may ask");
     // This `idle_expiry` makes the broker trim once a second.
-    wait_until("it may trim", || ask::<u64>(&mut client, &["XLEN", "shop"]) <= 1);
+    wait_until("the stream is trimmed", || ask::<u64>(&mut client, &["XLEN", "shop"]) <= 1);
     assert_eq!(broker.stats().bridge.map(|bridge| bridge.last_error), Some(None));
     assert!(broker.stop(PATIENCE).is_clean());
     ask::<()>(&mut client, &["ACL", "SETUSER", "broker", "-evalsha"]);
@@ -82,7 +82,7 @@ fn a_user_needs_no_more_than_the_documented_rights() {
 }
 
 #[test]
-fn a_stream_that_somebody_removes_is_made_again() {
+fn a_removed_stream_is_made_again() {
     let server = Server::start();
     let mut client = client(&server.url());
     for command in [&["FLUSHALL"][..], &["DEL", "stream"]] {
@@ -123,7 +123,7 @@ fn a_full_memory_refuses_and_loses_nothing() {
             Err(error) => break error,
         };
     };
-    assert!(matches!(refused, PublishError::Unknown { .. }), "nobody has said no for good: {refused}");
+    assert!(matches!(refused, PublishError::Unknown { .. }), "a full memory is no final refusal: {refused}");
     let error = broker.stats().bridge.and_then(|bridge| bridge.last_error).expect("an error");
     assert!(error.contains("OOM"), "{error}");
     ask::<()>(&mut client, &["CONFIG", "SET", "maxmemory", "100mb"]);
@@ -140,7 +140,7 @@ fn a_full_memory_refuses_and_loses_nothing() {
 }
 
 #[test]
-fn what_is_no_event_stands_in_nobodys_way() {
+fn an_entry_that_is_no_event_blocks_no_other() {
     let server = Server::start();
     let mut client = client(&server.url());
     let broker = start(&Redis::new(server.url()).stream_name("stream"));
@@ -160,7 +160,7 @@ fn what_is_no_event_stands_in_nobodys_way() {
 }
 
 #[test]
-fn trimming_eats_nothing_that_is_unread() {
+fn trimming_keeps_unread_entries() {
     let server = Server::start();
     let mut client = client(&server.url());
     let redis = Redis::new(server.url()).stream_name("stream").max_len(10).lease_time(Duration::from_millis(300));
@@ -179,7 +179,7 @@ fn trimming_eats_nothing_that_is_unread() {
     ask::<()>(&mut client, &["HSET", "stream:used", "resolvespec-workers.away", "9999999999999"]);
     let other = Broker::builder().provider(looking.open().expect("it opens")).start().expect("it starts");
     thread::sleep(Duration::from_millis(2_500));
-    assert_eq!(ask::<u64>(&mut client, &["XLEN", "stream"]), 50, "one has not read them");
+    assert_eq!(ask::<u64>(&mut client, &["XLEN", "stream"]), 50, "one subscription has not read them");
     let late = listen(&broker, SubscribeOptions::new("a.*").name("away"));
     let came: BTreeSet<EventId> = sent.iter().map(|_| late.recv_timeout(PATIENCE).expect("it is called")).collect();
     assert_eq!(came, sent);
@@ -190,7 +190,7 @@ fn trimming_eats_nothing_that_is_unread() {
 
 /// Consumers of dead members are removed, but only after another member has handled their deliveries.
 #[test]
-fn consumers_that_have_gone_are_removed_and_what_they_held_is_not() {
+fn idle_consumers_are_removed_without_their_pending_deliveries() {
     let server = Server::start();
     let mut client = client(&server.url());
     let redis = Redis::new(server.url()).stream_name("stream").lease_time(Duration::from_millis(200));
@@ -214,7 +214,7 @@ fn consumers_that_have_gone_are_removed_and_what_they_held_is_not() {
         let told: Vec<Vec<redis::Value>> = ask(client, &["XINFO", "CONSUMERS", "stream", group]);
         told.into_iter().map(|it| redis::from_redis_value(it[1].clone()).expect("a name")).collect()
     };
-    wait_until("both are gone", || consumers(&mut client).iter().all(|name| !name.starts_with("holds")));
+    wait_until("both consumers are removed", || consumers(&mut client).iter().all(|name| !name.starts_with("holds")));
     assert!(broker.stop(PATIENCE).is_clean());
 }
 
@@ -264,6 +264,6 @@ fn a_stream_is_shared_with_the_original() {
     let groups: Vec<Vec<redis::Value>> = ask(&mut client, &["XINFO", "GROUPS", "stream"]);
     assert_eq!(groups.len(), 2);
     let pending: Vec<redis::Value> = ask(&mut client, &["XPENDING", "stream", "resolvespec-workers"]);
-    assert_eq!(pending[0], redis::Value::Int(0), "nobody reads for the original");
+    assert_eq!(pending[0], redis::Value::Int(0), "the original's group has read nothing");
     assert!(broker.stop(PATIENCE).is_clean());
 }

@@ -19,7 +19,7 @@ CREATE TABLE {events} (
     completed_at TEXT,
     metadata     TEXT,
     key          TEXT,
-    -- The provider that published it, and what that told of its own deliveries.
+    -- The provider that published the event, and the status and error of its local deliveries.
     origin       TEXT,
     local_status TEXT,
     local_error  TEXT
@@ -38,23 +38,23 @@ CREATE TABLE {events}_subscriptions (
     member_of  TEXT NOT NULL,
     name       TEXT NOT NULL,
     pattern    TEXT NOT NULL,
-    -- How `pattern` is matched: see `pattern.rs`.
+    -- `pattern` in the form that the trigger compares with: see `pattern.rs`.
     final_rest INTEGER NOT NULL,
     dots       INTEGER NOT NULL,
     glob       TEXT NOT NULL,
     literals   TEXT,
-    -- Of a broadcast subscription: the instance that it belongs to, by name if it is durable, else the provider.
+    -- Only of a broadcast subscription: the name of its instance if it is durable, else its provider.
     instance   TEXT NOT NULL DEFAULT '',
     durable    INTEGER NOT NULL DEFAULT 0,
-    -- Of a broadcast subscription: the provider that serves it, and until when without a sign of life.
+    -- Only of a broadcast subscription: the provider that serves it, and when it expires without a heartbeat.
     owner      TEXT,
     alive_until INTEGER,
-    -- When somebody served it last.
+    -- When a provider served the subscription last.
     used_at    TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%f000000Z', 'now')),
     UNIQUE (member_of, name, instance)
 );
 
--- The names of instances: which process has it, and until when without a sign of life.
+-- The names of instances: the process that holds each, and when the name expires without a heartbeat.
 CREATE TABLE {events}_instances (
     name        TEXT PRIMARY KEY,
     holder      TEXT NOT NULL,
@@ -66,7 +66,7 @@ CREATE TABLE {events}_deliveries (
     position     INTEGER NOT NULL,
     subscription INTEGER NOT NULL,
     state        INTEGER NOT NULL DEFAULT 0,
-    -- Whether the event's status depends on it.
+    -- Whether the event's status depends on the delivery.
     counts       INTEGER NOT NULL DEFAULT 1,
     key          TEXT,
     attempts     INTEGER NOT NULL DEFAULT 0,
@@ -80,7 +80,7 @@ CREATE TABLE {events}_deliveries (
     settled_at   TEXT,
     reason       TEXT,
     error        TEXT,
-    -- Of a dead letter: its number, the error of each attempt as JSON, and how often it was requeued before.
+    -- Only of a dead letter: its number, the errors of its attempts as JSON, and how often it was requeued before.
     dead_letter  INTEGER,
     errors       TEXT,
     requeues     INTEGER NOT NULL DEFAULT 0,
@@ -91,7 +91,7 @@ CREATE INDEX {events}_deliveries_leased ON {events}_deliveries (leased_until) WH
 CREATE INDEX {events}_deliveries_keys ON {events}_deliveries (subscription, key) WHERE state = 1 AND key IS NOT NULL;
 CREATE INDEX {events}_deliveries_dead ON {events}_deliveries (dead_letter, subscription) WHERE state = 3;
 
--- One delivery for each subscription whose pattern matches, whoever inserts the event.
+-- Makes one delivery for each subscription whose pattern matches, whichever program inserts the event.
 CREATE TRIGGER {events}_deliver AFTER INSERT ON {events} BEGIN
     INSERT INTO {events}_deliveries (position, subscription, key, counts)
     SELECT NEW.position, s.id, NEW.key, s.owner IS NULL OR s.owner IS NEW.origin

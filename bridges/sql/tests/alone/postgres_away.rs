@@ -7,7 +7,7 @@ use eventbroker_conformance::proxy::Proxy;
 use eventbroker_sql::Postgres;
 
 #[test]
-fn while_the_server_is_away_it_is_asked_seldom_and_retries_wait() {
+fn while_the_server_is_away_attempts_to_connect_are_rare_and_retries_wait() {
     let _process = crate::process();
     let server = Server::start();
     let proxy = Proxy::to(server.port());

@@ -2,5 +2,6 @@
 
 #[cfg(feature = "postgres")]
 mod postgres;
+mod rooms;
 mod sqlite;
 mod support;

@@ -28,7 +28,7 @@ impl Client {
         self.write(&format!("{verb} {subject} answers {sizes}\r\n{head}{body}\r\n"));
         let mut lines = self.0.by_ref().lines().map(|line| line.expect("an answer"));
         lines.find(|line| line.starts_with("MSG answers")).expect("an answer");
-        lines.next().expect("what it says")
+        lines.next().expect("the payload")
     }
 
     /// Pulls one message from a consumer, and returns its `HMSG` line.
@@ -40,23 +40,8 @@ impl Client {
         String::from_utf8_lossy(&line).into_owned()
     }
 
-    /// Sends the API request `what`, such as the info of a consumer or a stream, and returns the answer.
-    pub(crate) fn info(&mut self, what: &str) -> String {
-        self.ask(&format!("$JS.API.{what}"), "", "")
-    }
-
-    /// Subscribes to a subject, and waits until the server has processed the subscription.
-    pub(crate) fn listen(&mut self, subject: &str) {
-        self.write(&format!("SUB {subject} 2\r\nPING\r\n"));
-        let mut lines = self.0.by_ref().lines().map(|line| line.expect("an answer"));
-        lines.find(|line| line == "PONG").expect("an answer");
-    }
-
-    /// Whether the next message of that subscription has a reply subject.
-    pub(crate) fn next_asks_for_an_answer(&mut self) -> bool {
-        let mut lines = self.0.by_ref().lines().map(|line| line.expect("a message"));
-        let head = lines.find(|line| line.starts_with("MSG ") && line.split(' ').nth(2) == Some("2"));
-        // `MSG`, subject, subscription id, reply subject, length.
-        head.expect("a message").split(' ').count() == 5
+    /// Sends an API request, such as the info of a consumer or a stream, and returns the answer.
+    pub(crate) fn info(&mut self, request: &str) -> String {
+        self.ask(&format!("$JS.API.{request}"), "", "")
     }
 }

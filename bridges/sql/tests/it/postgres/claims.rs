@@ -15,7 +15,7 @@ const FEW: usize = 10;
 const MANY: usize = 20_000;
 
 #[test]
-fn a_queue_that_fills_up_is_taken_from_by_its_oldest_end() {
+fn claims_from_a_full_queue_read_only_its_oldest_end() {
     for looked in ["", "VACUUM ANALYZE"] {
         fill_up(super::server(), looked);
     }

@@ -27,20 +27,20 @@ fn start(lease_time: Duration) -> (Broker, Proxy) {
 }
 
 #[test]
-fn an_answer_that_is_lost_loses_nothing_and_repeats_nothing() {
+fn a_lost_answer_loses_nothing_and_repeats_nothing() {
     let (broker, proxy) = start(faults::LEASE);
     faults::lost_answers(&broker, &proxy);
 }
 
 #[test]
-fn what_was_cut_while_nobody_used_it_fails_no_call() {
+fn the_loss_of_an_idle_connection_fails_no_call() {
     let (broker, proxy) = start(Duration::from_secs(30));
     faults::cut_while_idle(&broker, &proxy);
 }
 
 /// No member can extend a lease during the outage, so none counts as dead, and leased deliveries are handled once.
 #[test]
-fn who_lives_keeps_its_leases_when_the_server_was_away_for_longer() {
+fn living_members_keep_their_leases_after_a_long_outage_of_the_server() {
     const EVENTS: usize = 50;
     let lease_time = Duration::from_secs(1);
     let (broker, proxy) = start(lease_time);

@@ -43,7 +43,7 @@ fn listening(url: &str) -> (Broker, Receiver<Event>) {
 }
 
 #[test]
-fn a_plain_insert_is_delivered_with_what_it_says_and_defaults_for_the_rest() {
+fn a_plain_insert_is_delivered_with_its_values_and_defaults() {
     let url = database();
     let (broker, calls) = listening(&url);
     let insert = "INSERT INTO events (id, source, type, payload, key) VALUES
@@ -58,7 +58,7 @@ fn a_plain_insert_is_delivered_with_what_it_says_and_defaults_for_the_rest() {
 }
 
 #[test]
-fn a_row_that_is_no_event_fails_by_itself() {
+fn a_row_that_is_not_an_event_fails_by_itself() {
     let url = database();
     let (broker, calls) = listening(&url);
     let mut other = client(&url);
@@ -79,7 +79,7 @@ fn a_row_that_is_no_event_fails_by_itself() {
 }
 
 #[test]
-fn what_is_committed_arrives_and_what_is_rolled_back_does_not() {
+fn committed_events_arrive_and_rolled_back_ones_do_not() {
     let url = database();
     let (broker, calls) = listening(&url);
     let mut other = client(&url);
@@ -149,7 +149,7 @@ fn nothing_is_lost_when_transactions_commit_out_of_order_beside_an_idle_one() {
 }
 
 #[test]
-fn a_start_in_the_past_has_what_was_being_stored_at_that_moment() {
+fn a_subscription_that_starts_in_the_past_gets_the_events_of_open_transactions() {
     let url = database();
     let broker = start(&url);
     let mut other = client(&url);
@@ -178,7 +178,7 @@ fn an_outbox_checks_its_table() {
 
 /// A member that has just lost its lease may still hold the row's lock when the next member claims.
 #[test]
-fn while_a_row_is_locked_what_is_behind_it_in_its_key_waits_too() {
+fn while_a_row_is_locked_the_later_rows_of_its_key_wait() {
     let url = database();
     let broker = start(&url);
     let options = || SubscribeOptions::new("*").name("all");

@@ -33,10 +33,10 @@ fn start(url: &str) -> Broker {
 }
 
 #[test]
-fn a_wrong_password_is_told_and_not_shown() {
+fn a_wrong_password_is_reported_without_showing_it() {
     let url = server().database();
     let error = refusal(&Postgres::new(server().tcp(&url, "wr0ng-password")));
-    assert!(matches!(error, OpenError::Server(_)), "{error:?}");
+    assert!(matches!(error, OpenError::Unavailable(_)), "{error:?}");
     let text = format!("{error} {error:?}");
     assert!(text.contains("127.0.0.1") && text.contains("password authentication failed"), "{text}");
     assert!(!text.contains("wr0ng"), "{text}");
@@ -46,7 +46,7 @@ fn a_wrong_password_is_told_and_not_shown() {
 }
 
 #[test]
-fn addresses_that_are_none_are_told_without_their_secrets() {
+fn a_malformed_address_is_refused_without_showing_its_secrets() {
     let addresses = [
         "mysql://u:s3cret@localhost/x",
         "postgres://u:s3cret@localhost:port/x",
@@ -151,7 +151,7 @@ fn values_with_quotes_are_values() {
 }
 
 #[test]
-fn a_table_of_somebody_else_is_left_alone() {
+fn a_table_of_another_program_is_left_alone() {
     let url = server().database();
     let mut theirs = client(&url);
     let make =
@@ -182,7 +182,7 @@ fn the_tables_may_be_made_by_hand() {
 }
 
 #[test]
-fn many_may_make_the_tables_at_once() {
+fn several_instances_may_make_the_tables_at_once() {
     let url = server().database();
     std::thread::scope(|scope| {
         let opened: Vec<_> = (0..12).map(|_| scope.spawn(|| Postgres::new(&url).open().map(drop))).collect();
@@ -239,7 +239,7 @@ fn a_role_needs_the_rights_that_are_documented_and_no_more() {
 }
 
 #[test]
-fn a_server_that_may_only_be_read_is_told() {
+fn a_read_only_server_is_refused() {
     let url = server().database();
     let mut owner = client(&url);
     let database = url.rsplit('/').next().expect("a database");
@@ -252,7 +252,7 @@ fn a_server_that_may_only_be_read_is_told() {
 
 /// An async program may open, query, stop and drop on its own threads; the connections use other threads.
 #[test]
-fn it_works_inside_an_async_program() {
+fn a_provider_works_inside_an_async_program() {
     let url = server().database();
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     runtime.block_on(async {

@@ -13,7 +13,7 @@ fn start(postgres: &Postgres) -> Broker {
 }
 
 #[test]
-fn what_has_piled_up_goes_at_once_even_if_nobody_subscribes() {
+fn many_expired_events_are_removed_at_once_without_a_subscription() {
     let url = super::server().database();
     let postgres = Postgres::new(&url);
     let broker = start(&postgres);
@@ -26,12 +26,12 @@ fn what_has_piled_up_goes_at_once_even_if_nobody_subscribes() {
     wait_until("all are gone", || held() == 0);
     let listening = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'";
     let listening: i64 = client.query_one(listening, &[]).expect("a count").get(0);
-    assert_eq!(listening, 0, "who receives nothing needs no connection for notifications");
+    assert_eq!(listening, 0, "a broker without subscriptions needs no connection for notifications");
     short.stop(PATIENCE);
 }
 
 #[test]
-fn while_a_subscription_is_too_far_behind_nothing_more_is_stored() {
+fn publishes_are_refused_while_a_backlog_is_full() {
     let postgres = Postgres::new(super::server().database()).max_backlog(10);
     let (broker, other) = (start(&postgres), start(&postgres));
     let reader = || SubscribeOptions::new("much.*").name("reader");

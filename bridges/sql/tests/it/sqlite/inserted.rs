@@ -15,7 +15,7 @@ use rusqlite::types::Value;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 #[test]
-fn a_plain_insert_is_delivered_with_what_it_says_and_defaults_for_the_rest() {
+fn a_plain_insert_is_delivered_with_its_values_and_defaults() {
     let folder = Folder::new();
     let path = folder.file("events.db");
     let broker = Broker::builder().provider(Sqlite::new(&path).open().expect("it opens")).start().expect("it starts");
@@ -46,7 +46,7 @@ fn a_plain_insert_is_delivered_with_what_it_says_and_defaults_for_the_rest() {
 }
 
 #[test]
-fn a_row_that_is_no_event_fails_by_itself() {
+fn a_row_that_is_not_an_event_fails_by_itself() {
     let folder = Folder::new();
     let path = folder.file("events.db");
     let broker = Broker::builder().provider(Sqlite::new(&path).open().expect("it opens")).start().expect("it starts");
@@ -85,7 +85,7 @@ fn an_outbox_checks_its_table() {
 }
 
 #[test]
-fn what_another_client_executes_is_the_same_event() {
+fn the_statement_stores_the_same_event_through_any_client() {
     let folder = Folder::new();
     let broker = Broker::builder().provider(Sqlite::new(folder.file("events.db")).open().expect("it opens"));
     let broker = broker.start().expect("it starts");

@@ -80,7 +80,7 @@ fn settings_out_of_bounds_are_named() {
 }
 
 #[test]
-fn a_table_of_somebody_else_is_left_alone() {
+fn a_table_of_another_program_is_left_alone() {
     let folder = Folder::new();
     let path = folder.file("other.db");
     let theirs = Connection::open(&path).expect("it opens");
@@ -107,15 +107,15 @@ fn tables_of_a_later_version_are_left_alone() {
 }
 
 #[test]
-fn a_file_that_is_no_database_is_left_alone() {
+fn a_file_that_is_not_a_database_is_left_alone() {
     let folder = Folder::new();
     let path = folder.file("notes.txt");
     fs::write(&path, "not a database, but long enough to have a header that could be one".repeat(40)).expect("a file");
     let error = refusal(&Sqlite::new(&path));
-    assert!(matches!(error, OpenError::File { .. }), "{error:?}");
+    assert!(matches!(error, OpenError::Unavailable(_)), "{error:?}");
     assert!(error.to_string().contains("notes.txt"), "{error}");
     let error = refusal(&Sqlite::new(folder.path().join("no such folder").join("events.db")));
-    assert!(matches!(error, OpenError::File { .. }), "{error:?}");
+    assert!(matches!(error, OpenError::Unavailable(_)), "{error:?}");
 }
 
 #[test]
@@ -156,7 +156,7 @@ impl Drop for SmallDisk<'_> {
 }
 
 #[test]
-fn a_full_disk_is_waited_for() {
+fn publishes_go_on_after_a_full_disk() {
     let folder = Folder::new();
     let Some(disk) = SmallDisk::mount(folder.path(), "700k") else {
         println!("skipped: it takes the right to mount a file system");
@@ -193,7 +193,7 @@ fn a_full_disk_is_waited_for() {
 }
 
 #[test]
-fn a_file_that_may_only_be_read_is_refused_at_the_start() {
+fn a_read_only_file_is_refused_at_open() {
     let folder = Folder::new();
     let Some(disk) = SmallDisk::mount(folder.path(), "4m") else {
         println!("skipped: it takes the right to mount a file system");
@@ -208,7 +208,7 @@ fn a_file_that_may_only_be_read_is_refused_at_the_start() {
     fs::set_permissions(&path, fs::Permissions::from_mode(0o444)).expect("a change");
     disk.remount("ro");
     let error = refusal(&Sqlite::new(&path));
-    assert!(matches!(error, OpenError::File { .. }), "{error:?}");
+    assert!(matches!(error, OpenError::Unavailable(_)), "{error:?}");
     assert!(error.to_string().contains("events.db"), "{error}");
     disk.remount("rw");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("a change");

@@ -27,7 +27,7 @@ fn count(connection: &Connection, query: &str) -> i64 {
 }
 
 #[test]
-fn events_that_have_ended_go_after_the_retention_and_open_ones_stay() {
+fn ended_events_are_removed_after_the_retention_and_open_ones_stay() {
     let folder = Folder::new();
     let sqlite = Sqlite::new(folder.file("events.db"));
     let broker = start(&sqlite);
@@ -63,7 +63,7 @@ fn events_that_have_ended_go_after_the_retention_and_open_ones_stay() {
 }
 
 #[test]
-fn what_has_piled_up_goes_at_once_even_if_nobody_subscribes() {
+fn many_expired_events_are_removed_at_once_without_a_subscription() {
     let folder = Folder::new();
     let sqlite = Sqlite::new(folder.file("events.db"));
     let broker = start(&sqlite);
@@ -77,7 +77,7 @@ fn what_has_piled_up_goes_at_once_even_if_nobody_subscribes() {
 }
 
 #[test]
-fn a_broadcast_subscription_goes_with_its_broker_and_with_one_that_died() {
+fn a_broadcast_subscription_is_removed_with_its_broker_and_with_a_dead_one() {
     let folder = Folder::new();
     let sqlite = Sqlite::new(folder.file("events.db")).lease_time(Duration::from_millis(200));
     let (one, two) = (start(&sqlite), start(&sqlite));
@@ -112,7 +112,7 @@ fn a_broadcast_subscription_goes_with_its_broker_and_with_one_that_died() {
 }
 
 #[test]
-fn a_subscription_that_nobody_uses_expires_and_one_that_is_served_stays() {
+fn an_unused_subscription_expires_and_a_served_one_stays() {
     let folder = Folder::new();
     let sqlite = Sqlite::new(folder.file("events.db"));
     let sqlite = sqlite.lease_time(Duration::from_millis(300)).idle_expiry(Duration::from_millis(1_200));
@@ -141,7 +141,7 @@ fn a_subscription_that_nobody_uses_expires_and_one_that_is_served_stays() {
 }
 
 #[test]
-fn dead_letters_that_go_with_their_events_are_counted_and_what_is_replayed_stays() {
+fn dead_letters_removed_with_their_events_are_counted_and_replayed_events_stay() {
     let folder = Folder::new();
     let sqlite = Sqlite::new(folder.file("events.db"));
     let broker = start(&sqlite);
@@ -183,7 +183,7 @@ fn every_filter_of_a_listing_has_an_index() {
 }
 
 #[test]
-fn while_a_subscription_is_too_far_behind_nothing_more_is_stored() {
+fn publishes_are_refused_while_a_backlog_is_full() {
     let folder = Folder::new();
     let sqlite = Sqlite::new(folder.file("events.db")).max_backlog(10);
     let broker = start(&sqlite);

@@ -1,0 +1,213 @@
+//! The pull loops: tasks of a session that send pull requests and take the messages, one for each consumer.
+
+use std::collections::HashMap;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_nats::Subject;
+use futures_channel::oneshot;
+use futures_util::future::{Either, select};
+
+use super::pull_buffer::{Begun, Pull, PullBuffer};
+use super::pull_state::PulledMessage;
+use crate::jetstream::api::{cut_off, unavailable};
+use crate::jetstream::{Consumer, DeliveryInfo, KeyValue, Result, StoredMessage};
+use crate::membership::Membership;
+use crate::partitions::{Effect, Event};
+use crate::subscriptions::{GivenBack, HeldMessages, RedeliveryInfo, give_back, redelivery_infos};
+use crate::transport::{Incoming, PullInbox, Runtime, Session};
+
+/// Pulls messages into the buffer.
+#[derive(Debug)]
+pub(crate) struct Puller {
+    pub(super) runtime: Arc<Runtime>,
+    pub(super) kv: KeyValue,
+    pub(super) buffer: Arc<PullBuffer>,
+    pub(super) held: Arc<HeldMessages>,
+    pub(super) membership: Arc<Membership>,
+    pub(super) lease: Duration,
+}
+
+impl Puller {
+    pub(crate) fn new(
+        runtime: &Arc<Runtime>,
+        kv: &KeyValue,
+        buffer: &Arc<PullBuffer>,
+        held: &Arc<HeldMessages>,
+        membership: &Arc<Membership>,
+        lease: Duration,
+    ) -> Self {
+        let (runtime, kv, buffer) = (Arc::clone(runtime), kv.clone(), Arc::clone(buffer));
+        Self { runtime, kv, buffer, held: Arc::clone(held), membership: Arc::clone(membership), lease }
+    }
+
+    /// Gives deliveries back to the server, and waits for that.
+    pub(crate) fn give_back(&self, back: Vec<GivenBack>) -> Result<()> {
+        if back.is_empty() {
+            return Ok(());
+        }
+        let kv = self.kv.clone();
+        self.runtime.call(move |session| async move { give_back(&session, &kv, back).await })
+    }
+
+    /// Sends pull requests, without a wait.
+    pub(super) fn pull(self: &Arc<Self>, pulls: Vec<Pull>) {
+        let puller = Arc::clone(self);
+        self.runtime.post(move |session| match session {
+            Ok(session) => Some(Box::pin(async move {
+                for (at, pull) in pulls.iter().enumerate() {
+                    if let Err(error) = puller.pull_one(&session, pull).await {
+                        puller.buffer.pulls_failed(&pulls[at..], error);
+                        return;
+                    }
+                }
+            })),
+            Err(error) => {
+                puller.buffer.pulls_failed(&pulls, error);
+                None
+            }
+        });
+    }
+
+    async fn pull_one(self: &Arc<Self>, session: &Session, pull: &Pull) -> Result<()> {
+        let Pull { consumer, batch } = pull;
+        let Some((inbox, begun)) = self.buffer.begin_to_read(session, &consumer.id) else { return Ok(()) };
+        if let Some(begun) = begun {
+            let begun = self.begin(session, consumer, inbox.clone(), begun).await;
+            if begun.is_err() {
+                self.buffer.read_failed(&consumer.id);
+            }
+            begun?;
+        }
+        consumer.pull(session, &inbox, *batch, self.buffer.expires()).map_err(unavailable)
+    }
+
+    /// Begins to read a consumer in this session.
+    async fn begin(
+        self: &Arc<Self>,
+        session: &Session,
+        consumer: &Arc<Consumer>,
+        inbox: Subject,
+        begun: Begun,
+    ) -> Result<()> {
+        let Begun { stopped, was_read, effect } = begun;
+        let pulled = session.conn.subscribe(&inbox).await.ok_or_else(cut_off)?;
+        let (puller, next) = (Arc::clone(self), session.clone());
+        Session::spawn(puller.read(next, Arc::clone(consumer), inbox, pulled, stopped));
+        // From here on no message is lost in transit, so the missing ones were lost before.
+        if effect == Some(Effect::Recover) {
+            let lost = self.recover(session, consumer).await?;
+            if was_read {
+                self.buffer.remember_lost(&consumer.id, &lost);
+            }
+            if self.buffer.on(&consumer.id, Event::Recovered) == Some(Effect::Count) {
+                self.count(session, consumer).await?;
+            }
+        } else if was_read {
+            let lost = self.recover(session, consumer).await?;
+            self.buffer.wait_for_lost(&consumer.id, lost);
+        }
+        Ok(())
+    }
+
+    /// Takes the messages of a consumer until it is stopped. Later ones go back.
+    async fn read(
+        self: Arc<Self>,
+        session: Session,
+        consumer: Arc<Consumer>,
+        inbox: Subject,
+        mut pulled: PullInbox,
+        mut stopped: oneshot::Receiver<()>,
+    ) {
+        let (buffer, id) = (&self.buffer, &consumer.id);
+        let mut is_stopped = false;
+        loop {
+            let messages = if is_stopped {
+                pulled.next().await
+            } else {
+                match select(pin!(pulled.next()), &mut stopped).await {
+                    Either::Left((messages, _)) => messages,
+                    Either::Right(_) => {
+                        is_stopped = true;
+                        Some(Vec::new())
+                    }
+                }
+            };
+            let Some(mut messages) = messages else { return };
+            if messages.is_empty() {
+                // Messages in transit still arrive.
+                pulled.end();
+                continue;
+            }
+            let is_status = |it: &mut Incoming| it.headers.status().is_some();
+            let statuses: Vec<Incoming> = messages.extract_if(.., is_status).collect();
+            for message in statuses.iter().filter(|_| !is_stopped) {
+                if let Some(batch) = buffer.request_ended(id, &message.headers)
+                    && consumer.pull(&session, &inbox, batch, buffer.expires()).is_err()
+                {
+                    session.give_up("a pull request could not be sent");
+                }
+            }
+            let arrived = match self.with_history(&session, &consumer, messages).await {
+                Ok(arrived) => arrived,
+                Err(error) => {
+                    // The messages come again when their leases have expired.
+                    buffer.on(id, Event::GivenBack);
+                    buffer.fail(error);
+                    continue;
+                }
+            };
+            if arrived.is_empty() {
+                continue;
+            }
+            let back = if is_stopped { arrived } else { buffer.put(id, arrived, session.generation) };
+            let back: Vec<GivenBack> = back.iter().map(|it| it.give_back(&consumer)).collect();
+            if !back.is_empty()
+                && let Err(error) = give_back(&session, &self.kv, back).await
+            {
+                buffer.fail(error);
+            }
+        }
+    }
+
+    /// Reads the history of messages that were delivered before.
+    async fn with_history(
+        &self,
+        session: &Session,
+        consumer: &Consumer,
+        messages: Vec<Incoming>,
+    ) -> Result<Vec<PulledMessage>> {
+        let fresh = Instant::now();
+        let mut arrived = Vec::with_capacity(messages.len());
+        let mut again = Vec::new();
+        for message in messages {
+            let Some(reply) = message.reply else { continue };
+            let Some(delivery) = DeliveryInfo::of(&reply) else { continue };
+            if delivery.delivered > 1 {
+                again.push(delivery);
+            }
+            let message = StoredMessage {
+                sequence: delivery.sequence,
+                stored_at: delivery.stored_at,
+                subject: message.subject,
+                headers: message.headers,
+                payload: message.payload,
+            };
+            let DeliveryInfo { delivered, delivery, .. } = delivery;
+            let (info, generation) = (RedeliveryInfo::default(), session.generation);
+            arrived.push(PulledMessage { message, reply, delivered, delivery, info, fresh, generation });
+        }
+        let begun = self.buffer.maybe_begun(&consumer.id, again);
+        if !begun.is_empty() {
+            // The request takes time; meanwhile the messages count as here.
+            self.buffer.note_arriving(&consumer.id, arrived.iter().map(|it| it.message.sequence).collect());
+            let infos = redelivery_infos(session, &self.kv, consumer, &begun).await?;
+            let infos: HashMap<u64, RedeliveryInfo> = begun.iter().map(|it| it.sequence).zip(infos).collect();
+            for it in &mut arrived {
+                it.info = infos.get(&it.message.sequence).copied().unwrap_or_default();
+            }
+        }
+        Ok(arrived)
+    }
+}

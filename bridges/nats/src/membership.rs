@@ -1,0 +1,209 @@
+//! Members: the heartbeat of this provider, the name of its instance, and which members live. The server's clock judges the age of a heartbeat.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use crate::jetstream::api::cut_off;
+use crate::jetstream::kv::{self, BOOT, NAME, USED};
+use crate::jetstream::message::{self, Stored};
+use crate::jetstream::names::token;
+use crate::jetstream::{KeyValue, NewMessage, Result, ServerClock, StoredMessage};
+use crate::subscriptions::Subscriptions;
+use crate::transport::{Runtime, Session};
+
+/// A provider without a heartbeat for this number of leases is dead: its broadcast subscriptions are removed.
+pub(crate) const DEAD_AFTER: u32 = 10;
+/// How often the release of the instance's name is tried.
+const TRIES: usize = 5;
+
+/// The heartbeat of a provider.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Heartbeat {
+    /// The durable names of the subscriptions that it serves.
+    #[serde(rename = "units")]
+    durables: Vec<String>,
+    /// The provider is alive for this time, in milliseconds.
+    lease: u64,
+}
+
+/// The state of this member.
+#[derive(Debug, Default)]
+struct MemberState {
+    /// The name of the instance, once it has one.
+    name: String,
+    /// The number of the record of the name.
+    name_number: u64,
+    /// The result of the last posted heartbeat: whether this member has the name.
+    last_result: Option<Result<bool>>,
+}
+
+/// This provider as a member.
+#[derive(Debug)]
+pub(crate) struct Membership {
+    kv: KeyValue,
+    clock: Arc<ServerClock>,
+    subscriptions: Arc<Subscriptions>,
+    lease: Duration,
+    /// Tells this provider from all others.
+    boot: String,
+    state: Mutex<MemberState>,
+}
+
+impl Membership {
+    pub(crate) fn new(
+        kv: &KeyValue,
+        clock: &Arc<ServerClock>,
+        subscriptions: &Arc<Subscriptions>,
+        lease: Duration,
+        boot: String,
+    ) -> Self {
+        let (clock, subscriptions) = (Arc::clone(clock), Arc::clone(subscriptions));
+        Self { kv: kv.clone(), clock, subscriptions, lease, boot, state: Mutex::default() }
+    }
+
+    pub(crate) fn boot(&self) -> &str {
+        &self.boot
+    }
+
+    /// The name of the instance, or the boot id if it has none.
+    pub(crate) fn instance(&self) -> String {
+        let name = self.state.lock().name.clone();
+        if name.is_empty() { self.boot.clone() } else { name }
+    }
+
+    /// Joins with the name of an instance. False if another member has it.
+    pub(crate) fn join(self: &Arc<Self>, runtime: &Runtime, name: &str) -> Result<bool> {
+        self.state.lock().name_number = 0;
+        let (member, wanted) = (Arc::clone(self), name.to_owned());
+        let is_ours = runtime.call(move |session| async move { member.beat_as(&session, &wanted).await })?;
+        if is_ours {
+            name.clone_into(&mut self.state.lock().name);
+        }
+        Ok(is_ours)
+    }
+
+    /// Records this provider as a member of a subscription, before it serves that.
+    pub(crate) async fn announce(&self, session: &Session, durable: &str) -> Result<()> {
+        let mut durables = self.subscriptions.durables();
+        durables.push(durable.to_owned());
+        self.kv.put_all(session, vec![(self.kv.key(USED, durable), Vec::new()), self.record(durables)]).await
+    }
+
+    /// The key and the value of a heartbeat.
+    fn record(&self, durables: Vec<String>) -> (String, Vec<u8>) {
+        let lease = self.lease.as_millis().try_into().unwrap_or(u64::MAX);
+        (self.kv.key(BOOT, &self.boot), kv::write(&Heartbeat { durables, lease }))
+    }
+
+    /// Sends a heartbeat. False if another member has the name of the instance.
+    pub(crate) async fn heartbeat(&self, session: &Session) -> Result<bool> {
+        let name = self.state.lock().name.clone();
+        self.beat_as(session, &name).await
+    }
+
+    /// Sends a heartbeat, without a wait for its result.
+    pub(crate) fn post_heartbeat(self: &Arc<Self>, runtime: &Runtime) {
+        let member = Arc::clone(self);
+        runtime.post(move |session| match session {
+            Ok(session) => Some(Box::pin(async move {
+                let result = member.heartbeat(&session).await;
+                member.state.lock().last_result = Some(result);
+            })),
+            Err(error) => {
+                member.state.lock().last_result = Some(Err(error));
+                None
+            }
+        });
+    }
+
+    /// The result of the last posted heartbeat.
+    pub(crate) fn last_result(&self) -> Result<bool> {
+        self.state.lock().last_result.take().unwrap_or(Ok(true))
+    }
+
+    async fn beat_as(&self, session: &Session, name: &str) -> Result<bool> {
+        let kv = &self.kv;
+        let durables = self.subscriptions.durables();
+        let used = durables.iter().map(|durable| NewMessage::new(kv.key(USED, durable), Vec::new()));
+        let mut messages: Vec<NewMessage> = used.collect();
+        let (key, value) = self.record(durables);
+        messages.push(NewMessage::new(key, value));
+        let key = kv.key(NAME, &token(name));
+        if !name.is_empty() {
+            let last = self.state.lock().name_number;
+            messages.push(NewMessage::new(key.clone(), self.boot.clone()).behind(last)?);
+        }
+        let stored = message::publish_all(session, messages).await?.pop();
+        if name.is_empty() {
+            return Ok(true);
+        }
+        match stored {
+            Some(Stored::WrongLast) => {}
+            Some(stored) => {
+                self.state.lock().name_number = stored.number()?;
+                return Ok(true);
+            }
+            None => return Err(cut_off()),
+        }
+        // A member has the name or had it, or the answer to an earlier heartbeat of this one was lost.
+        let found = kv.get(session, &key).await?;
+        let last = found.as_ref().map_or(0, |entry| entry.sequence);
+        if let Some(found) = found.filter(|entry| !entry.payload.is_empty() && entry.payload != self.boot.as_bytes()) {
+            let now = self.clock.read(session, kv).await?;
+            if age(now, &found) < self.lease {
+                return Ok(false);
+            }
+        }
+        let taken = kv.replace(session, &key, last, self.boot.clone().into_bytes()).await?;
+        if let Some(number) = taken {
+            self.state.lock().name_number = number;
+        }
+        Ok(taken.is_some())
+    }
+
+    /// Whether no other living member serves a subscription.
+    pub(crate) async fn is_alone(&self, session: &Session, durable: &str) -> Result<bool> {
+        let now = self.clock.read(session, &self.kv).await?;
+        let own = self.kv.key(BOOT, &self.boot);
+        let serves = |entry: &StoredMessage| {
+            let beat: Heartbeat = kv::read(entry).unwrap_or_default();
+            age(now, entry) < Duration::from_millis(beat.lease) && beat.durables.iter().any(|it| it == durable)
+        };
+        let members = self.kv.all(session, &format!("{BOOT}.>")).await?;
+        Ok(!members.iter().any(|entry| entry.subject.as_str() != own && serves(entry)))
+    }
+
+    /// Removes the name and the heartbeat of this provider.
+    pub(crate) async fn leave(&self, session: &Session) -> Result<()> {
+        let (kv, name) = (&self.kv, self.state.lock().name.clone());
+        let key = kv.key(NAME, &token(&name));
+        // A last heartbeat may come between.
+        for _ in 0..if name.is_empty() { 0 } else { TRIES } {
+            let found = kv.get(session, &key).await?;
+            let Some(found) = found.filter(|found| found.payload == self.boot.as_bytes()) else { break };
+            if message::delete(session, &kv.stream, found.sequence).await? {
+                break;
+            }
+        }
+        kv.remove(session, [kv.key(BOOT, &self.boot), self.clock.key.clone()]).await
+    }
+}
+
+/// The age of a message at a time of the server.
+pub(crate) fn age(now: SystemTime, entry: &StoredMessage) -> Duration {
+    now.duration_since(entry.stored_at).unwrap_or_default()
+}
+
+/// The number of providers whose last heartbeat is younger than `leases` of their leases.
+pub(crate) async fn living(session: &Session, kv: &KeyValue, clock: &ServerClock, leases: u32) -> Result<usize> {
+    let now = clock.read(session, kv).await?;
+    kv.remove(session, [clock.key.clone()]).await?;
+    let lives = |entry: &&StoredMessage| {
+        let beat: Heartbeat = kv::read(entry).unwrap_or_default();
+        age(now, entry) < Duration::from_millis(beat.lease).saturating_mul(leases)
+    };
+    Ok(kv.all(session, &format!("{BOOT}.>")).await?.iter().filter(lives).count())
+}

@@ -1,0 +1,60 @@
+//! The messages that this provider acknowledged lately. A message that comes again after its acknowledgement is not handled again.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use parking_lot::Mutex;
+
+use super::held_messages::MessageKey;
+
+/// The capacity of a ring: the acknowledged messages of one subscription.
+const CAPACITY: usize = 16_384;
+
+/// The last values that were added. A search begins at the newest.
+#[derive(Debug)]
+pub(crate) struct Ring<T>(VecDeque<T>);
+
+impl<T> Default for Ring<T> {
+    fn default() -> Self {
+        Self(VecDeque::new())
+    }
+}
+
+impl<T> Ring<T> {
+    pub(crate) fn add(&mut self, value: T) {
+        if self.0.len() == CAPACITY {
+            self.0.pop_front();
+        }
+        self.0.push_back(value);
+    }
+
+    pub(crate) fn newest_first(&self) -> impl Iterator<Item = &T> {
+        self.0.iter().rev()
+    }
+}
+
+/// The messages that were acknowledged lately, by the durable name of their subscription.
+#[derive(Debug, Default)]
+pub(crate) struct RecentAcks(Mutex<HashMap<String, Ring<MessageKey>>>);
+
+impl RecentAcks {
+    pub(crate) fn add<'a>(&self, acked: impl Iterator<Item = (&'a str, MessageKey)>) {
+        let mut recent = self.0.lock();
+        for (durable, key) in acked {
+            match recent.get_mut(durable) {
+                Some(ring) => ring.add(key),
+                None => recent.entry(durable.to_owned()).or_default().add(key),
+            }
+        }
+    }
+
+    /// The numbers of a consumer's messages behind `floor`, up to `last`.
+    pub(crate) fn of_consumer(&self, durable: &str, consumer: &str, floor: u64, last: u64) -> HashSet<u64> {
+        let recent = self.0.lock();
+        let all = recent.get(durable).into_iter().flat_map(Ring::newest_first);
+        all.filter(|it| (floor + 1..=last).contains(&it.1) && *it.0 == *consumer).map(|it| it.1).collect()
+    }
+
+    pub(crate) fn contains(&self, durable: &str, key: &MessageKey) -> bool {
+        self.0.lock().get(durable).is_some_and(|ring| ring.newest_first().any(|it| it.1 == key.1 && it == key))
+    }
+}

@@ -1,0 +1,6 @@
+//! Settling: registrations, verdicts and extensions reach the server.
+
+mod outcome;
+mod settler;
+
+pub(crate) use settler::RedisSettler;

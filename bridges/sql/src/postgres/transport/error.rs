@@ -1,0 +1,42 @@
+//! The errors of PostgreSQL: whether to repeat the call, and the text, which has the message and the code but never the values of a row.
+
+use std::error::Error as _;
+
+use eventbroker::provider::BackendError;
+use postgres::Error;
+
+/// The SQLSTATE classes of a wrong request: data, constraints, limits of the program.
+const REFUSED: [&str; 3] = ["22", "23", "54"];
+/// The SQLSTATE classes after which the session is useless: connection, shutdown, a server that has become read-only.
+const LOST: [&str; 3] = ["08", "57P", "25006"];
+
+/// The error of a call: whether another attempt can succeed.
+pub(crate) fn backend_error(error: &Error) -> BackendError {
+    let reason = format!("PostgreSQL: {}", text(error));
+    let code = error.code().map_or("", |code| code.code());
+    if REFUSED.iter().any(|class| code.starts_with(class)) {
+        BackendError::Refused(reason)
+    } else {
+        // The server is gone, full or frozen, or the role lacks a right: an operator can repair that.
+        BackendError::Unavailable(reason)
+    }
+}
+
+/// Whether the connection is lost.
+pub(crate) fn is_lost(error: &Error) -> bool {
+    match error.code() {
+        Some(code) => LOST.iter().any(|class| code.code().starts_with(class)),
+        None => true,
+    }
+}
+
+/// The message, with the server's code or the cause in the network.
+pub(crate) fn text(error: &Error) -> String {
+    match error.as_db_error() {
+        Some(db) => format!("{} (SQLSTATE {})", db.message(), db.code().code()),
+        None => match error.source() {
+            Some(cause) if !error.to_string().contains(&cause.to_string()) => format!("{error}: {cause}"),
+            _ => error.to_string(),
+        },
+    }
+}

@@ -1,0 +1,177 @@
+//! Claims ready deliveries, oldest first, and waits for more. `Notify` reports events of this provider, the watcher those of others.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use eventbroker::provider::{self, BackendError, Demand, Lease, LeaseToken, Waker};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
+
+use crate::columns::{event, time_text};
+use crate::leases::{CLAIM_DEPTH, DeliveryRow};
+use crate::member::Member;
+use crate::notify::{Notified, Notify};
+use crate::settings::OpenError;
+use crate::sqlite::housekeeping::Housekeeping;
+use crate::sqlite::statements::{Tables, execute};
+use crate::sqlite::transport::{Sync, Watcher, backend_error, deadline};
+
+/// Hands out leases.
+#[derive(Debug)]
+pub(crate) struct Ingest {
+    tables: Arc<Tables>,
+    member: Arc<Member>,
+    notify: Arc<Notify>,
+    housekeeping: Housekeeping,
+    reader: Connection,
+    watcher: Watcher,
+    /// The ids of the subscriptions, by name.
+    ids: HashMap<Arc<str>, i64>,
+}
+
+/// A claimed delivery: its row, and its lease.
+type Claimed = (DeliveryRow, Lease);
+
+impl Ingest {
+    pub(crate) fn new(
+        tables: Arc<Tables>,
+        member: Arc<Member>,
+        notify: Arc<Notify>,
+        housekeeping: Housekeeping,
+    ) -> Result<Self, OpenError> {
+        let (reader, watcher) = (tables.file.connect_reader()?, Watcher::default());
+        Ok(Self { tables, member, notify, housekeeping, reader, watcher, ids: HashMap::new() })
+    }
+
+    fn poll(&mut self) -> Result<bool, BackendError> {
+        self.watcher.poll(&self.reader).map_err(|error| backend_error(&error))
+    }
+
+    /// The subscriptions with ready deliveries.
+    fn ready<'a>(&mut self, demand: &'a [Demand]) -> rusqlite::Result<Vec<(i64, &'a Demand)>> {
+        let mut ready = Vec::new();
+        for demand in demand {
+            let Some(id) = self.subscription_id(&demand.subscription)? else { continue };
+            if self.reader.prepare_cached(&self.tables.sql.has_ready)?.exists([id])? {
+                ready.push((id, demand));
+            }
+        }
+        Ok(ready)
+    }
+
+    fn subscription_id(&mut self, name: &Arc<str>) -> rusqlite::Result<Option<i64>> {
+        if let Some(id) = self.ids.get(name) {
+            return Ok(Some(*id));
+        }
+        let Some(instance) = self.member.subscriptions.instance_of(name) else { return Ok(None) };
+        let mut statement = self.reader.prepare_cached(&self.tables.sql.subscription)?;
+        let values = params![self.member.settings.consumer_group, name, instance];
+        let id: Option<i64> = statement.query_row(values, |row| row.get(0)).optional()?;
+        self.ids.extend(id.map(|id| (Arc::clone(name), id)));
+        Ok(id)
+    }
+
+    /// Claims deliveries of all these subscriptions in one transaction.
+    fn claim(&self, ready: &[(i64, &Demand)]) -> Result<Vec<Lease>, BackendError> {
+        let claimed = self.tables.file.write(Sync::Later, |transaction| {
+            let mut claimed = Vec::new();
+            for (id, demand) in ready {
+                self.claim_from(transaction, *id, demand, &mut claimed)?;
+            }
+            Ok(claimed)
+        })?;
+        self.member.leases.insert(claimed.iter().map(|(row, lease)| (lease.token, *row)));
+        Ok(claimed.into_iter().map(|(_, lease)| lease).collect())
+    }
+
+    fn claim_from(
+        &self,
+        transaction: &Transaction<'_>,
+        subscription: i64,
+        demand: &Demand,
+        claimed: &mut Vec<Claimed>,
+    ) -> rusqlite::Result<()> {
+        let sql = &self.tables.sql;
+        let mut claim = transaction.prepare_cached(&sql.claim)?;
+        let wanted = demand.deliveries as i64;
+        let found = claim
+            .query_map(params![subscription, wanted, wanted + i64::from(CLAIM_DEPTH)], |row| {
+                Ok((row.get::<_, i64>(0)?, row.get::<_, bool>(1)?, row.get::<_, u32>(2)?, event(row, 3)))
+            })?
+            .collect::<rusqlite::Result<Vec<_>>>()?;
+        if found.is_empty() {
+            return Ok(());
+        }
+        let count = found.len() as i64;
+        let first_token = self.tables.add_to_counter(transaction, "token", count)? - count + 1;
+        let (asked, until) = (Instant::now(), deadline(self.member.settings.lease_time));
+        let now = time_text(SystemTime::now());
+        let mut lease = transaction.prepare_cached(&sql.lease)?;
+        let mut mark_processing = transaction.prepare_cached(&sql.mark_processing)?;
+        let mut unreadable = BTreeSet::new();
+        for (token, (position, suspect, crashes, event)) in (first_token..).zip(found) {
+            let event = match event {
+                Ok(event) => event,
+                Err(error) => {
+                    // Another program has inserted this row. It must not block the others.
+                    tracing::warn!(position, %error, "a row of the events' table is not an event");
+                    let values = params![position, subscription, error.to_string(), now];
+                    execute(transaction, &sql.settle_unreadable, values)?;
+                    unreadable.insert(position);
+                    continue;
+                }
+            };
+            lease.execute(params![position, subscription, token, self.member.id, until])?;
+            mark_processing.execute(params![position, now])?;
+            let leased = Lease::new(LeaseToken(token as u64), Arc::clone(&demand.subscription), event).asked_at(asked);
+            let leased = if suspect { leased.suspected(crashes) } else { leased };
+            claimed.push((DeliveryRow { position, subscription }, leased));
+        }
+        self.tables.refresh_statuses(transaction, &unreadable)
+    }
+}
+
+impl provider::Ingest for Ingest {
+    fn receive(&mut self, demand: &[Demand], wait: Duration) -> Result<Vec<Lease>, BackendError> {
+        let deadline = Instant::now() + wait;
+        // A subscription that is not served now may be made again under another id.
+        self.ids.retain(|name, _| demand.iter().any(|demand| demand.subscription == *name));
+        loop {
+            if self.housekeeping.schedule.begin() {
+                // Another process may have removed a subscription and made it again.
+                self.ids.clear();
+                self.housekeeping.run(&self.reader)?;
+            }
+            self.housekeeping.check_backlog(&self.reader)?;
+            // The poll comes before the reads, so that the next poll detects commits after them.
+            self.poll()?;
+            let ready = self.ready(demand).map_err(|error| backend_error(&error))?;
+            if !ready.is_empty() {
+                let leases = self.claim(&ready)?;
+                if !leases.is_empty() {
+                    self.watcher.reset_pause();
+                    return Ok(leases);
+                }
+            }
+            loop {
+                let (now, next) = (Instant::now(), self.housekeeping.schedule.next());
+                if now >= deadline {
+                    return Ok(Vec::new());
+                }
+                match self.notify.wait((now + self.watcher.pause()).min(deadline).min(next.max(now))) {
+                    Notified::Woken => return Ok(Vec::new()),
+                    Notified::Stored => break,
+                    Notified::TimedOut => {}
+                }
+                if Instant::now() >= next || self.poll()? {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn waker(&self) -> Option<Waker> {
+        let notify = Arc::clone(&self.notify);
+        Some(Arc::new(move || notify.wake()))
+    }
+}
