@@ -16,7 +16,7 @@ use crate::transport::Session;
 /// The largest number of records of a kind that one run removes.
 const REMOVED: usize = 500;
 /// The records of acknowledgement floors, which earlier versions wrote.
-const FLOOR: &str = "floor";
+const EARLIER_ACK_FLOORS: &str = "floor";
 
 /// The housekeeping of a provider.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ impl Housekeeping {
         let now = self.clock.read(session, kv).await?;
         let dead_after = settings.lease_time.saturating_mul(DEAD_AFTER);
         self.subscriptions(session, now, dead_after).await?;
-        for kind in [STATUS, FAILED, AT, LEASE, FLOOR] {
+        for kind in [STATUS, FAILED, AT, LEASE, EARLIER_ACK_FLOORS] {
             self.expire(session, kind, now, settings.retention).await?;
         }
         for kind in [BOOT, CLOCK] {
@@ -128,8 +128,8 @@ pub(crate) async fn first_open(session: &Session, layout: &Layout, kv: &KeyValue
         known.iter().flat_map(|(durable, record)| record.event_consumers(layout, kv, durable)).collect();
     let open = |it: ConsumerInfo| match (it.open, it.waiting) {
         (0, 0) => None,
-        (0, _) => Some(it.delivered + 1),
-        _ => Some(it.floor + 1),
+        (0, _) => Some(it.last_delivered + 1),
+        _ => Some(it.ack_floor + 1),
     };
     Ok(consumer::infos(session, &consumers).await?.into_iter().filter_map(open).min())
 }

@@ -17,7 +17,7 @@
 //! ```
 //!
 //! The asynchronous client of NATS runs on one thread of the provider; the bridge needs no runtime of the program. `docs/nats.md` has the
-//! subjects, the rights that a user needs, and what survives which fault. The floor is nats-server 2.11.
+//! subjects, the rights that a user needs, and what survives which fault. The oldest supported server is nats-server 2.11.
 //!
 //! Members of a group compete for the stream, so the events of a key are in order within an instance; with [`Nats::partitions`] across
 //! instances too.

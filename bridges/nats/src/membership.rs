@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use async_nats::Subject;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::jetstream::api::cut_off;
 use crate::jetstream::kv::{self, BOOT, NAME, USED};
-use crate::jetstream::message::{self, Stored};
+use crate::jetstream::message::{self, PublishAnswer};
 use crate::jetstream::names::token;
 use crate::jetstream::{KeyValue, NewMessage, Result, ServerClock, StoredMessage};
 use crate::subscriptions::Subscriptions;
@@ -34,8 +35,8 @@ struct Heartbeat {
 struct MemberState {
     /// The name of the instance, once it has one.
     name: String,
-    /// The number of the record of the name.
-    name_number: u64,
+    /// The sequence of the record of the name.
+    name_sequence: u64,
     /// The result of the last posted heartbeat: whether this member has the name.
     last_result: Option<Result<bool>>,
 }
@@ -76,9 +77,9 @@ impl Membership {
 
     /// Joins with the name of an instance. False if another member has it.
     pub(crate) fn join(self: &Arc<Self>, runtime: &Runtime, name: &str) -> Result<bool> {
-        self.state.lock().name_number = 0;
-        let (member, wanted) = (Arc::clone(self), name.to_owned());
-        let is_ours = runtime.call(move |session| async move { member.beat_as(&session, &wanted).await })?;
+        self.state.lock().name_sequence = 0;
+        let (member, as_name) = (Arc::clone(self), name.to_owned());
+        let is_ours = runtime.call(move |session| async move { member.beat_as(&session, &as_name).await })?;
         if is_ours {
             name.clone_into(&mut self.state.lock().name);
         }
@@ -119,8 +120,8 @@ impl Membership {
         });
     }
 
-    /// The result of the last posted heartbeat.
-    pub(crate) fn last_result(&self) -> Result<bool> {
+    /// The result of the last posted heartbeat, once.
+    pub(crate) fn take_last_result(&self) -> Result<bool> {
         self.state.lock().last_result.take().unwrap_or(Ok(true))
     }
 
@@ -133,17 +134,17 @@ impl Membership {
         messages.push(NewMessage::new(key, value));
         let key = kv.key(NAME, &token(name));
         if !name.is_empty() {
-            let last = self.state.lock().name_number;
+            let last = self.state.lock().name_sequence;
             messages.push(NewMessage::new(key.clone(), self.boot.clone()).behind(last)?);
         }
-        let stored = message::publish_all(session, messages).await?.pop();
+        let last_answer = message::publish_all(session, messages).await?.pop();
         if name.is_empty() {
             return Ok(true);
         }
-        match stored {
-            Some(Stored::WrongLast) => {}
-            Some(stored) => {
-                self.state.lock().name_number = stored.number()?;
+        match last_answer {
+            Some(PublishAnswer::WrongLast) => {}
+            Some(answer) => {
+                self.state.lock().name_sequence = answer.sequence()?;
                 return Ok(true);
             }
             None => return Err(cut_off()),
@@ -158,8 +159,8 @@ impl Membership {
             }
         }
         let taken = kv.replace(session, &key, last, self.boot.clone().into_bytes()).await?;
-        if let Some(number) = taken {
-            self.state.lock().name_number = number;
+        if let Some(sequence) = taken {
+            self.state.lock().name_sequence = sequence;
         }
         Ok(taken.is_some())
     }
@@ -168,12 +169,11 @@ impl Membership {
     pub(crate) async fn is_alone(&self, session: &Session, durable: &str) -> Result<bool> {
         let now = self.clock.read(session, &self.kv).await?;
         let own = self.kv.key(BOOT, &self.boot);
-        let serves = |entry: &StoredMessage| {
-            let beat: Heartbeat = kv::read(entry).unwrap_or_default();
-            age(now, entry) < Duration::from_millis(beat.lease) && beat.durables.iter().any(|it| it == durable)
+        let living = living_at(session, &self.kv, now, 1).await?;
+        let serves = |(key, heartbeat): &(Subject, Heartbeat)| {
+            key.as_str() != own && heartbeat.durables.iter().any(|it| it == durable)
         };
-        let members = self.kv.all(session, &format!("{BOOT}.>")).await?;
-        Ok(!members.iter().any(|entry| entry.subject.as_str() != own && serves(entry)))
+        Ok(!living.iter().any(serves))
     }
 
     /// Removes the name and the heartbeat of this provider.
@@ -201,9 +201,19 @@ pub(crate) fn age(now: SystemTime, entry: &StoredMessage) -> Duration {
 pub(crate) async fn living(session: &Session, kv: &KeyValue, clock: &ServerClock, leases: u32) -> Result<usize> {
     let now = clock.read(session, kv).await?;
     kv.remove(session, [clock.key.clone()]).await?;
-    let lives = |entry: &&StoredMessage| {
-        let beat: Heartbeat = kv::read(entry).unwrap_or_default();
-        age(now, entry) < Duration::from_millis(beat.lease).saturating_mul(leases)
+    Ok(living_at(session, kv, now, leases).await?.len())
+}
+
+async fn living_at(
+    session: &Session,
+    kv: &KeyValue,
+    now: SystemTime,
+    leases: u32,
+) -> Result<Vec<(Subject, Heartbeat)>> {
+    let living = |entry: StoredMessage| {
+        let heartbeat: Heartbeat = kv::read(&entry).unwrap_or_default();
+        let lives = age(now, &entry) < Duration::from_millis(heartbeat.lease).saturating_mul(leases);
+        lives.then_some((entry.subject, heartbeat))
     };
-    Ok(kv.all(session, &format!("{BOOT}.>")).await?.iter().filter(lives).count())
+    Ok(kv.all(session, &format!("{BOOT}.>")).await?.into_iter().filter_map(living).collect())
 }

@@ -1,5 +1,8 @@
 //! The settings of the bridge: what a program chooses, the defaults and the bounds.
 
+mod hook;
+mod lease_times;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,6 +10,9 @@ use std::time::Duration;
 use eventbroker::provider::BackendError;
 pub use eventbroker_bridge_kit::settings::Status;
 use eventbroker_bridge_kit::settings::{Secret, Settings, Url, at_least};
+
+pub(crate) use hook::Hook;
+pub(crate) use lease_times::LeaseTimes;
 
 /// Where the server keeps the streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -155,6 +161,11 @@ impl Nats {
         self.user.as_ref().map(|user| (user.clone(), self.password.expose().to_owned()))
     }
 
+    /// The moments of a lease.
+    pub(crate) fn lease_times(&self) -> LeaseTimes {
+        LeaseTimes { lease: self.lease_time }
+    }
+
     /// How long the server knows the id of a published event.
     pub(crate) fn known_for(&self) -> Duration {
         const USUAL: Duration = Duration::from_secs(120);
@@ -210,22 +221,3 @@ impl fmt::Display for OpenError {
 }
 
 impl std::error::Error for OpenError {}
-
-/// A call from a room to one above it, which the assembly sets.
-pub(crate) struct Hook<A, R = ()>(Box<dyn Fn(A) -> R + Send + Sync>);
-
-impl<A, R> Hook<A, R> {
-    pub(crate) fn new(call: impl Fn(A) -> R + Send + Sync + 'static) -> Self {
-        Self(Box::new(call))
-    }
-
-    pub(crate) fn call(&self, argument: A) -> R {
-        (self.0)(argument)
-    }
-}
-
-impl<A, R> fmt::Debug for Hook<A, R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Hook")
-    }
-}

@@ -1,10 +1,19 @@
-//! Settling: acknowledgements, and the records that an acknowledgement does not replace. Lost leases are noticed where partitions change hands,
-//! in `partitions/claims.rs`: without partitions JetStream accepts a late acknowledgement from any member.
+//! Settling: acknowledgements, and what an acknowledgement cannot say: statuses, dead letters and the records of leases. The thread's loop that
+//! settles is `provider/settler.rs`, because it needs all parts.
+//!
+//! Without partitions JetStream accepts a late acknowledgement from any member. A lost lease is noticed where
+//! - its token is not held: [`sort_verdicts`];
+//! - the partition has another owner: `Claims::renew_and_take_lost`;
+//! - the name of the instance has another owner: `NatsSettler::extend`;
+//! - the process has slept: `PullBuffer::heartbeat`, which `NatsSettler::extend` calls;
+//! - a message has waited too long before its hand-out: `HandOut::without_stale`.
 
 mod outcome;
 mod pending_acks;
 mod status_record;
+mod verdicts;
 
-pub(crate) use outcome::{Ended, record};
+pub(crate) use outcome::{Ended, record_and_clean_up};
 pub(crate) use pending_acks::PendingAcks;
 pub(crate) use status_record::{StatusRecord, change_status};
+pub(crate) use verdicts::{Verdicts, sort_verdicts};

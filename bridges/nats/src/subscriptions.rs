@@ -1,9 +1,10 @@
 //! Subscriptions: their records beside the stream, their durable consumers, and those that this provider serves.
 //!
-//! A subscription has a consumer for its events, one per partition if there are partitions, and one for redeliveries. A changed pattern counts
+//! A subscription has a consumer for its events, one per partition if there are partitions, and one for requeues and replays. A changed pattern counts
 //! for messages that are stored from then on. Until the older ones are handled, the consumers' filters match both patterns, and the members
 //! leave out the messages whose pattern does not match.
 
+mod delivery;
 mod held_messages;
 mod lease_record;
 mod recent_acks;
@@ -18,12 +19,13 @@ use parking_lot::Mutex;
 use serde_json::json;
 
 use crate::jetstream::api::api;
-use crate::jetstream::kv::{self, AGAIN, DEAD, LEASE, OWNERS, SUBSCRIPTION, USED};
-use crate::jetstream::{Consumer, KeyValue, Layout, Result, consumer, message, names, stream};
+use crate::jetstream::kv::{self, LEASE, OWNERS, SUBSCRIPTION, USED};
+use crate::jetstream::{Consumer, KeyValue, Layout, Result, consumer, message, stream};
 use crate::transport::Session;
 
+pub(crate) use delivery::PulledDelivery;
 pub(crate) use held_messages::{HeldMessage, HeldMessages, MessageKey};
-pub(crate) use lease_record::{GivenBack, LeaseRecord, RedeliveryInfo, give_back, key as lease_key, redelivery_infos};
+pub(crate) use lease_record::{GiveBack, LeaseRecord, RedeliveryInfo, give_back, key as lease_key, redelivery_infos};
 pub(crate) use recent_acks::Ring;
 pub(crate) use record::SubscriptionRecord;
 
@@ -93,8 +95,8 @@ impl Subscriptions {
     /// Reads the record of a subscription that this provider serves. False if it had changed.
     pub(crate) async fn is_current(&self, session: &Session, durable: &str) -> Result<bool> {
         let known = self.local.lock().values().find(|it| it.durable == durable).map(|it| it.record.clone());
-        let (number, record) = self.kv.read(session, &self.kv.key(SUBSCRIPTION, durable)).await?;
-        let is_current = number == 0 || known.is_none_or(|known| known == record);
+        let (sequence, record) = self.kv.read(session, &self.kv.key(SUBSCRIPTION, durable)).await?;
+        let is_current = sequence == 0 || known.is_none_or(|known| known == record);
         if !is_current {
             self.learn(durable, record);
         }
@@ -159,10 +161,9 @@ impl Subscriptions {
         let Some(entry) = kv.get(session, &kv.key(SUBSCRIPTION, durable)).await? else { return Ok(false) };
         let record: SubscriptionRecord = kv::read(&entry).unwrap_or_default();
         consumer::remove_all(session, &record.all_consumers(&self.layout, kv, durable)).await?;
-        let dead = format!("{}.{durable}", names::token(&record.group));
         for filter in [
-            format!("{}.>", kv.key(AGAIN, durable)),
-            format!("{}.>", kv.key(DEAD, &dead)),
+            kv.requeues(durable),
+            kv.dead_letters_of(&record.group, durable),
             format!("{}.>", kv.key(LEASE, durable)),
             kv.key(USED, durable),
             kv.key(OWNERS, durable),

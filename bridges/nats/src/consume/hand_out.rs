@@ -6,18 +6,16 @@ use std::time::Instant;
 
 use eventbroker::provider::{Demand, Lease, LeaseToken};
 
-use super::pull_buffer::PullBuffer;
 use super::pull_loop::Puller;
 use super::pull_state::PulledMessage;
 use crate::jetstream::ack::{ACK, ack_all};
 use crate::jetstream::entry::{from_json, is_mark, is_ours};
 use crate::jetstream::kv::{self, AT};
 use crate::jetstream::{Ack, Consumer, Layout};
-use crate::partitions::{Event, Selection};
-use crate::subscriptions::Subscriptions;
-use crate::subscriptions::{GivenBack, HeldMessage, MessageKey, give_back};
+use crate::partitions::{HandoverEvent, Participation, Selection};
+use crate::subscriptions::{GiveBack, HeldMessage, MessageKey, PulledDelivery, Subscriptions, give_back};
 
-/// The header with the number of requeues of a redelivery.
+/// The header with the number of times that the event was requeued.
 pub(crate) const REQUEUES: &str = "Requeues";
 
 /// Hands out messages as leases.
@@ -30,16 +28,16 @@ pub(crate) struct HandOut {
     /// The last message of each consumer that was handed out.
     highest: HashMap<Arc<str>, u64>,
     /// Messages of partitions that had other owners since.
-    unwanted: Vec<GivenBack>,
+    to_give_back: Vec<GiveBack>,
 }
 
 /// The messages of a step that are not handed out, and other duties of the step.
 #[derive(Default)]
 struct Rest {
     acks: Vec<Ack>,
-    back: Vec<GivenBack>,
+    back: Vec<GiveBack>,
     /// Messages that match no pattern: another member may have changed the pattern of the subscription.
-    unmatched: Vec<GivenBack>,
+    unmatched: Vec<GiveBack>,
     /// The places of events that other programs have published.
     places: Vec<(String, Vec<u8>)>,
 }
@@ -52,30 +50,26 @@ impl HandOut {
         selection: Selection,
     ) -> Self {
         let (layout, subscriptions, puller) = (Arc::clone(layout), Arc::clone(subscriptions), Arc::clone(puller));
-        Self { layout, subscriptions, puller, selection, highest: HashMap::new(), unwanted: Vec::new() }
-    }
-
-    fn buffer(&self) -> &Arc<PullBuffer> {
-        &self.puller.buffer
+        Self { layout, subscriptions, puller, selection, highest: HashMap::new(), to_give_back: Vec::new() }
     }
 
     /// Updates the selection of partitions. Partitions that were gained are read anew: their hand-over begins.
-    pub(crate) fn select(&mut self, demand: &[Demand], in_hand: impl Fn(&str) -> bool) {
+    pub(crate) fn select(&mut self, demand: &[Demand], has_messages_here: impl Fn(&str) -> bool) {
         if !self.layout.has_partitions() {
             return;
         }
-        // A paused subscription without messages in hand takes no part, so that other members get its partitions.
+        // A paused subscription without messages here takes no part, so that other members get its partitions.
         let has_demand = |name: &Arc<str>| demand.iter().any(|demand| demand.subscription == *name);
-        let wanted = self.subscriptions.local().into_iter().map(|(name, it)| {
-            let takes_part = has_demand(&name) || in_hand(&it.durable);
-            (it.durable, takes_part)
+        let participations = self.subscriptions.local().into_iter().map(|(name, it)| {
+            let takes_part = has_demand(&name) || has_messages_here(&it.durable);
+            Participation { durable: it.durable, takes_part }
         });
-        let gained = self.selection.update(wanted.collect());
+        let gained = self.selection.update(participations.collect());
         if !gained.is_empty() {
             let is_gained = |consumer: &Consumer| {
                 gained.iter().any(|(durable, it)| *durable == consumer.durable && Some(*it) == consumer.partition)
             };
-            self.unwanted.extend(self.puller.buffer.drop_all(is_gained));
+            self.to_give_back.extend(self.puller.buffer.drop_all(is_gained));
         }
     }
 
@@ -94,39 +88,39 @@ impl HandOut {
             durables.iter().map(|durable| (*durable, self.selection.rooms(durable))).collect();
         let (mut leases, mut pulls, mut rest, mut roomy) = (Vec::new(), Vec::new(), Rest::default(), HashSet::new());
         let moves = puller.held.lock_moves();
-        // Read when a message may be in hand already.
-        let mut in_hand: Option<HashSet<MessageKey>> = None;
+        // Read when a message may be held already.
+        let mut held: Option<HashSet<MessageKey>> = None;
         for demand in demand {
             let Some((durable, consumers)) = served.get(&demand.subscription) else { continue };
             roomy.insert(durable.as_str());
             let taken = buffer.take(consumers, demand.deliveries, &rooms[durable.as_str()], &mut pulls);
             for (consumer, pulled) in taken {
-                let sequence = pulled.message.sequence;
-                let key = || -> MessageKey { (Arc::clone(&consumer.id), sequence, pulled.message.stored_at) };
+                let PulledDelivery { sequence, stored_at, times_delivered, leased_at, .. } = pulled.delivery;
+                let key = || -> MessageKey { (Arc::clone(&consumer.id), sequence, stored_at) };
                 let highest = self.highest.entry(Arc::clone(&consumer.id)).or_default();
-                let may_be_known = pulled.delivered > 1 || sequence <= *highest;
+                let may_be_known = times_delivered > 1 || sequence <= *highest;
                 *highest = sequence.max(*highest);
-                // A redelivery may be in hand, or its acknowledgement may have been lost.
-                if may_be_known && in_hand.is_none() {
-                    in_hand = Some(puller.held.keys());
+                // A redelivered message may be held, or its acknowledgement may have been lost.
+                if may_be_known && held.is_none() {
+                    held = Some(puller.held.keys());
                 }
-                if in_hand.as_mut().is_some_and(|it| !it.insert(key())) {
+                if held.as_mut().is_some_and(|held| !held.insert(key())) {
                     continue;
                 }
                 if may_be_known && puller.held.recent.contains(durable, &key()) {
-                    rest.acks.push(pulled.ack(&consumer, ACK));
+                    rest.acks.push(pulled.delivery.ack(&consumer, ACK));
                     continue;
                 }
-                let fresh = pulled.fresh;
-                leases.extend(self.lease(&demand.subscription, &consumer, pulled, &mut rest).map(|it| (fresh, it)));
+                let lease = self.lease(&demand.subscription, &consumer, pulled, &mut rest);
+                leases.extend(lease.map(|lease| (leased_at, lease)));
             }
         }
         drop(moves);
         let is_read = |it: &Consumer| {
             durables.contains(it.durable.as_str()) && (it.partition.is_none() || selected.contains(&*it.id))
         };
-        rest.back.append(&mut self.unwanted);
-        rest.back.extend(buffer.unwanted(is_read, |durable| roomy.contains(durable)));
+        rest.back.append(&mut self.to_give_back);
+        rest.back.extend(buffer.take_to_give_back(is_read, |durable| roomy.contains(durable)));
         if !pulls.is_empty() {
             puller.pull(pulls);
         }
@@ -135,7 +129,8 @@ impl HandOut {
         self.without_stale(leases)
     }
 
-    /// Makes a lease of a message; `None` if it is not for this subscription, or no event.
+    /// Makes a lease of a message; `None` if it is not for this subscription. A message that is no event is only acknowledged: another program has
+    /// published it, so it gets no dead letter.
     fn lease(
         &self,
         name: &Arc<str>,
@@ -143,48 +138,42 @@ impl HandOut {
         pulled: PulledMessage,
         rest: &mut Rest,
     ) -> Option<Lease> {
-        let PulledMessage { message, info, .. } = &pulled;
-        if !consumer.is_redelivery && is_mark(&self.layout, &message.subject) {
-            rest.acks.push(pulled.ack(consumer, ACK));
+        let PulledMessage { subject, headers, payload, delivery } = pulled;
+        let PulledDelivery { sequence, info, .. } = delivery;
+        if !consumer.is_requeue && is_mark(&self.layout, &subject) {
+            rest.acks.push(delivery.ack(consumer, ACK));
             return None;
         }
-        let event = match from_json(&message.payload) {
+        let event = match from_json(&payload) {
             Ok(event) => event,
             Err(error) => {
-                // A message of another program must not block the others.
-                let subject = message.subject.as_str();
-                tracing::warn!(subject, message.sequence, %error, "a message of the stream is no event, and is skipped");
-                rest.acks.push(pulled.ack(consumer, ACK));
+                // It must not block the others.
+                let subject = subject.as_str();
+                tracing::warn!(subject, sequence, %error, "a message of the stream is no event, and is skipped");
+                rest.acks.push(delivery.ack(consumer, ACK));
                 return None;
             }
         };
-        if let Some((until, pattern)) = consumer.pattern_at(message.sequence)
+        if let Some((until, pattern)) = consumer.pattern_at(sequence)
             && !pattern.matches(event.event_type().as_str())
         {
             if *until == u64::MAX {
-                rest.unmatched.push(pulled.give_back(consumer));
+                rest.unmatched.push(delivery.to_give_back(consumer));
             } else {
-                rest.acks.push(pulled.ack(consumer, ACK));
+                rest.acks.push(delivery.ack(consumer, ACK));
             }
             return None;
         }
-        if !consumer.is_redelivery && !is_ours(&message.headers) {
-            rest.places.push((self.puller.kv.event_key(AT, event.id()), kv::write(&message.sequence)));
+        if !consumer.is_requeue && !is_ours(&headers) {
+            rest.places.push((self.puller.kv.event_key(AT, event.id()), kv::write(&sequence)));
         }
-        let requeues = if consumer.is_redelivery { message.headers.get(REQUEUES) } else { None };
+        let requeues = if consumer.is_requeue { headers.get(REQUEUES) } else { None };
         let token = self.puller.held.add(HeldMessage {
             consumer: Arc::clone(consumer),
             name: Arc::clone(name),
             requeues: requeues.and_then(|text| text.parse().ok()).unwrap_or(0),
-            reply: Arc::clone(&pulled.reply),
-            sequence: message.sequence,
-            stored_at: message.stored_at,
-            delivered: pulled.delivered,
-            generation: pulled.generation,
-            record: info.record,
-            is_recorded: info.is_recorded,
+            delivery: PulledDelivery { leased_at: Instant::now(), ..delivery },
             is_ending: false,
-            fresh: Instant::now(),
             is_late: false,
             event: event.clone(),
         });
@@ -213,7 +202,7 @@ impl HandOut {
                         if current[&durable] {
                             acks.push(Ack { verb: ACK, ..it.nak });
                         } else {
-                            puller.buffer.on(&it.consumer.id, Event::GivenBack);
+                            puller.buffer.on(&it.consumer.id, HandoverEvent::GivenBack);
                             back.push(it);
                         }
                     }
@@ -230,9 +219,8 @@ impl HandOut {
 
     /// Drops all leases if this process has slept over one of them: the messages belong to other members by now, or come again in their order.
     fn without_stale(&self, leases: Vec<(Instant, Lease)>) -> Vec<Lease> {
-        let Puller { buffer, held, runtime, lease, .. } = &*self.puller;
-        let is_fresh = |(fresh, _): &(Instant, Lease)| PulledMessage::is_fresh(*fresh, *lease);
-        if leases.iter().all(is_fresh) && self.selection.is_fresh() {
+        let Puller { buffer, held, runtime, times, .. } = &*self.puller;
+        if !leases.iter().any(|(leased_at, _)| times.is_late(*leased_at)) && self.selection.is_fresh() {
             return leases.into_iter().map(|(_, lease)| lease).collect();
         }
         let mut held = held.lock();
@@ -240,7 +228,7 @@ impl HandOut {
         drop(held);
         if self.layout.has_partitions() {
             let consumers: HashSet<&str> = gone.iter().map(|held| &*held.consumer.id).collect();
-            consumers.iter().for_each(|id| _ = buffer.on(id, Event::GivenBack));
+            consumers.iter().for_each(|id| _ = buffer.on(id, HandoverEvent::GivenBack));
         } else {
             buffer.forget(runtime.generation());
             runtime.give_up("the process has slept");
@@ -250,8 +238,8 @@ impl HandOut {
 
     /// Ends the hand-out: gives back the messages in the buffer.
     pub(crate) fn close(&self) {
-        let unwanted = self.buffer().drop_all(|_| true);
-        if let Err(error) = self.puller.give_back(unwanted) {
+        let back = self.puller.buffer.drop_all(|_| true);
+        if let Err(error) = self.puller.give_back_now(back) {
             tracing::debug!(%error, "messages were not given back; they come again when their leases have expired");
         }
     }

@@ -10,13 +10,13 @@ use eventbroker::provider::BackendError;
 use futures_channel::oneshot;
 use parking_lot::{Condvar, Mutex};
 
-use super::barrier::PATIENCE as BARRIER_PATIENCE;
 use super::notify::Notify;
-use super::pull_state::{Barrier, PullState, PulledMessage, ReaderHandle};
+use super::pull_state::{PullState, PulledMessage, ReaderHandle};
 use crate::jetstream::ack::IN_PROGRESS;
-use crate::jetstream::{Ack, Consumer, DeliveryInfo};
-use crate::partitions::{Effect, Event};
-use crate::subscriptions::GivenBack;
+use crate::jetstream::{Ack, Consumer};
+use crate::partitions::{HandoverEffect, HandoverEvent};
+use crate::settings::LeaseTimes;
+use crate::subscriptions::GiveBack;
 use crate::transport::{Headers, Session};
 
 /// The largest number of messages of a pull request.
@@ -24,7 +24,7 @@ const BATCH: usize = 1_000;
 /// About the largest number of bytes that are handed out at a time: reading them must not take as long as a lease.
 const BYTES: usize = 1 << 20;
 /// Messages without room go back after this time.
-const PATIENCE: Duration = Duration::from_millis(200);
+const ROOM_PATIENCE: Duration = Duration::from_millis(200);
 /// An ingest that was not called for this time takes no messages now.
 const SILENCE: Duration = Duration::from_millis(1_500);
 /// A request without an answer this long after its expiry was lost.
@@ -49,21 +49,21 @@ pub(super) struct Inner {
 /// The buffer of pulled messages.
 #[derive(Debug)]
 pub(crate) struct PullBuffer {
-    lease: Duration,
+    times: LeaseTimes,
     has_partitions: bool,
     pub(super) inner: Mutex<Inner>,
     pub(super) changed: Condvar,
 }
 
-/// A task begins to read a consumer.
+/// The start of a task that reads a consumer.
 #[derive(Debug)]
-pub(super) struct Begun {
+pub(super) struct ReadStart {
     /// Completes when the task should end.
     pub(super) stopped: oneshot::Receiver<()>,
     /// An earlier session has read the consumer.
     pub(super) was_read: bool,
     /// The hand-over's reaction to the new session.
-    pub(super) effect: Option<Effect>,
+    pub(super) effect: Option<HandoverEffect>,
 }
 
 /// A pull request to send.
@@ -74,24 +74,21 @@ pub(super) struct Pull {
 }
 
 impl PullBuffer {
-    pub(crate) fn new(lease: Duration, has_partitions: bool) -> Self {
-        Self { lease, has_partitions, inner: Mutex::default(), changed: Condvar::new() }
+    pub(crate) fn new(times: LeaseTimes, has_partitions: bool) -> Self {
+        Self { times, has_partitions, inner: Mutex::default(), changed: Condvar::new() }
     }
 
-    /// The expiry of a pull request. A shorter one limits how many messages a stalled member can hold; with partitions it is over before another
-    /// member takes over.
     pub(super) fn expires(&self) -> Duration {
-        let (lease, longest) = (self.lease, Duration::from_secs(5));
-        if self.has_partitions { (lease / 2).min(longest) } else { lease.clamp(Duration::from_secs(1), longest) }
+        self.times.pull_expiry(self.has_partitions)
     }
 
     /// The ingest begins to receive.
-    pub(crate) fn begin(&self) {
+    pub(crate) fn receive_begins(&self) {
         self.inner.lock().is_receiving = true;
     }
 
     /// The ingest has received.
-    pub(crate) fn end(&self) {
+    pub(crate) fn receive_ended(&self) {
         let mut inner = self.inner.lock();
         inner.is_receiving = false;
         inner.last_call = Some(Instant::now());
@@ -100,7 +97,7 @@ impl PullBuffer {
     /// This process is alive. True if it slept so long that messages in transit may belong to other members.
     pub(crate) fn heartbeat(&self, generation: u64) -> bool {
         let mut inner = self.inner.lock();
-        let has_slept = inner.has_slept(self.lease);
+        let has_slept = inner.has_slept(self.times);
         if has_slept {
             inner.forget(generation);
         }
@@ -113,14 +110,14 @@ impl PullBuffer {
         self.inner.lock().forget(generation);
     }
 
-    /// The messages of a consumer that wait here.
+    /// The sequences of a consumer's messages that wait here.
     pub(super) fn waiting(&self, id: &str) -> Vec<u64> {
         let inner = self.inner.lock();
-        let waiting = inner.states.get(id).map(|state| state.waiting.iter().map(|it| it.message.sequence).collect());
+        let waiting = inner.states.get(id).map(|state| state.waiting.iter().map(|it| it.delivery.sequence).collect());
         waiting.unwrap_or_default()
     }
 
-    /// The messages of a consumer that have arrived and do not wait yet.
+    /// The sequences of a consumer's messages that have arrived and do not wait yet.
     pub(super) fn arriving(&self, id: &str) -> Vec<u64> {
         self.inner.lock().states.get(id).map(|state| state.arriving.clone()).unwrap_or_default()
     }
@@ -134,13 +131,18 @@ impl PullBuffer {
         inner.states.values().filter(has_some).filter_map(|state| state.consumer.partition).collect()
     }
 
+    /// Whether some messages may not be handed out: they wait for lost ones, or at a barrier.
+    pub(crate) fn has_closed_state(&self) -> bool {
+        self.inner.lock().states.values().any(|state| !state.is_open())
+    }
+
     /// Whether the streams and consumers should be checked. Clears the flag.
-    pub(crate) fn is_in_doubt(&self) -> bool {
+    pub(crate) fn take_doubt(&self) -> bool {
         std::mem::take(&mut self.inner.lock().is_in_doubt)
     }
 
     /// Takes messages of a subscription's consumers, at most `room`, of each partition at most its room, and no more bytes than one step allows.
-    /// Adds the pull requests that keep messages in transit.
+    /// Adds the pull requests that fill the room behind them.
     pub(super) fn take(
         &self,
         consumers: &[Arc<Consumer>],
@@ -156,22 +158,20 @@ impl PullBuffer {
         for consumer in consumers {
             let state = inner.states.entry(Arc::clone(&consumer.id)).or_insert_with(|| PullState::new(consumer));
             state.roomless = None;
-            if state.barrier.as_ref().is_some_and(|it| now >= it.until) {
-                state.lift_barrier();
-            }
+            state.end_transit_wait();
             let most = consumer.partition.map_or(room, |number| rooms.get(&number).copied().unwrap_or(0));
             let most = most.min(room - taken.len());
             let before = taken.len();
             while taken.len() - before < most && bytes < BYTES && state.is_open() {
                 let Some(pulled) = state.waiting.pop_front() else { break };
-                bytes += pulled.message.payload.len();
+                bytes += pulled.payload.len();
                 taken.push((Arc::clone(consumer), pulled));
             }
             let is_overdue = state.requests.outstanding > 0 && now > state.requests.expire_at + ANSWERED;
             if is_overdue {
                 state.requests.outstanding = 0;
             }
-            let target = state.wanted(share.min(most + before - taken.len())).min(BATCH);
+            let target = state.to_request(share.min(most + before - taken.len())).min(BATCH);
             let requests = &mut state.requests;
             requests.target = target;
             let missing = target.saturating_sub(requests.outstanding);
@@ -198,40 +198,40 @@ impl PullBuffer {
     }
 
     /// The last problem. Clears it.
-    pub(crate) fn problem(&self) -> Option<BackendError> {
+    pub(crate) fn take_problem(&self) -> Option<BackendError> {
         self.inner.lock().problem.take()
     }
 
     /// The messages to give back: of consumers without room for a while, and of those that are not read any more.
-    pub(super) fn unwanted(
+    pub(super) fn take_to_give_back(
         &self,
         is_read: impl Fn(&Consumer) -> bool,
         has_room: impl Fn(&str) -> bool,
-    ) -> Vec<GivenBack> {
+    ) -> Vec<GiveBack> {
         let mut inner = self.inner.lock();
         let now = Instant::now();
-        let mut unwanted = Vec::new();
+        let mut back = Vec::new();
         for state in inner.states.values_mut() {
             let is_read = is_read(&state.consumer);
             if is_read && has_room(&state.consumer.durable) {
                 continue;
             }
             let since = *state.roomless.get_or_insert(now);
-            if !is_read || now - since >= PATIENCE {
-                unwanted.extend(state.close());
+            if !is_read || now - since >= ROOM_PATIENCE {
+                back.extend(state.close());
             }
         }
         inner.states.retain(|_, state| is_read(&state.consumer));
-        unwanted
+        back
     }
 
     /// Reads some consumers no more, or anew. Returns the messages to give back.
-    pub(crate) fn drop_all(&self, is_dropped: impl Fn(&Consumer) -> bool) -> Vec<GivenBack> {
+    pub(crate) fn drop_all(&self, is_dropped: impl Fn(&Consumer) -> bool) -> Vec<GiveBack> {
         let mut inner = self.inner.lock();
         let dropped = inner.states.values_mut().filter(|state| is_dropped(&state.consumer));
-        let unwanted = dropped.flat_map(PullState::close).collect();
+        let back = dropped.flat_map(PullState::close).collect();
         inner.states.retain(|_, state| !is_dropped(&state.consumer));
-        unwanted
+        back
     }
 
     /// Extends the messages that wait here: returns their acknowledgements.
@@ -241,8 +241,8 @@ impl PullBuffer {
         let mut acks = Vec::new();
         for PullState { consumer, waiting, .. } in inner.states.values_mut() {
             for pulled in waiting {
-                pulled.fresh = now;
-                acks.push(pulled.ack(consumer, IN_PROGRESS));
+                pulled.delivery.leased_at = now;
+                acks.push(pulled.delivery.ack(consumer, IN_PROGRESS));
             }
         }
         acks
@@ -255,7 +255,7 @@ impl PullBuffer {
     }
 
     /// The inbox of a consumer; and the duties of a task that begins to read it, if none reads it in this session.
-    pub(super) fn begin_to_read(&self, session: &Session, id: &str) -> Option<(Subject, Option<Begun>)> {
+    pub(super) fn begin_to_read(&self, session: &Session, id: &str) -> Option<(Subject, Option<ReadStart>)> {
         let mut inner = self.inner.lock();
         let state = inner.states.get_mut(id)?;
         let was_read = state.inbox.is_some();
@@ -267,11 +267,11 @@ impl PullBuffer {
         state.reader = Some(ReaderHandle { generation: session.generation, _stop: stop });
         // The messages whose history an earlier task was reading are lost with it.
         state.arriving.clear();
-        let effect = state.on(Event::Connected);
+        let effect = state.on(HandoverEvent::Connected);
         if was_read && effect.is_none() {
-            state.barrier = Some(Barrier { lost: None, until: Instant::now() + BARRIER_PATIENCE });
+            state.begin_transit_wait();
         }
-        Some((inbox, Some(Begun { stopped, was_read, effect })))
+        Some((inbox, Some(ReadStart { stopped, was_read, effect })))
     }
 
     /// These pull requests could not be sent.
@@ -293,14 +293,6 @@ impl PullBuffer {
         }
     }
 
-    /// Of redeliveries, those whose earlier deliveries were not all lost in transit.
-    pub(super) fn maybe_begun(&self, id: &str, deliveries: Vec<DeliveryInfo>) -> Vec<DeliveryInfo> {
-        let inner = self.inner.lock();
-        let state = inner.states.get(id);
-        let lost = |it: &DeliveryInfo| state.and_then(|state| state.lost.get(&it.sequence)).copied().unwrap_or(0);
-        deliveries.into_iter().filter(|it| it.delivered > 1 + lost(it)).collect()
-    }
-
     /// Messages of a consumer have arrived, and their history is being read.
     pub(super) fn note_arriving(&self, id: &str, sequences: Vec<u64>) {
         if let Some(state) = self.inner.lock().states.get_mut(id) {
@@ -311,8 +303,9 @@ impl PullBuffer {
     /// Adds messages that have arrived. Returns them if the ingest takes none now.
     pub(super) fn put(&self, id: &str, pulled: Vec<PulledMessage>, generation: u64) -> Vec<PulledMessage> {
         let mut inner = self.inner.lock();
-        if generation <= inner.stale || inner.has_slept(self.lease) {
-            // They may belong to other members; a give-back would take them away. They come again when their leases have expired.
+        if generation <= inner.stale || inner.has_slept(self.times) {
+            // They may belong to other members by now. Without partitions a give-back would take them away, so they come again when their leases
+            // have expired.
             return Vec::new();
         }
         let is_silent = inner.is_silent();
@@ -327,8 +320,7 @@ impl PullBuffer {
                 Vec::new()
             }
             Some(state) => {
-                (state.reader, state.inbox, state.barrier) = (None, None, None);
-                state.requests.outstanding = 0;
+                state.stop_reading();
                 pulled
             }
             None => pulled,
@@ -371,7 +363,7 @@ impl Inner {
         !self.is_receiving && self.last_call.is_none_or(|at| at.elapsed() > SILENCE)
     }
 
-    fn has_slept(&self, lease: Duration) -> bool {
-        self.last_heartbeat.is_some_and(|at| at.elapsed() > lease.mul_f64(0.7))
+    fn has_slept(&self, times: LeaseTimes) -> bool {
+        self.last_heartbeat.is_some_and(|at| times.has_slept(at))
     }
 }

@@ -3,19 +3,20 @@
 use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use async_nats::Subject;
 use futures_channel::oneshot;
 use futures_util::future::{Either, select};
 
-use super::pull_buffer::{Begun, Pull, PullBuffer};
+use super::pull_buffer::{Pull, PullBuffer, ReadStart};
 use super::pull_state::PulledMessage;
 use crate::jetstream::api::{cut_off, unavailable};
-use crate::jetstream::{Consumer, DeliveryInfo, KeyValue, Result, StoredMessage};
+use crate::jetstream::{Consumer, DeliveryInfo, KeyValue, Result};
 use crate::membership::Membership;
-use crate::partitions::{Effect, Event};
-use crate::subscriptions::{GivenBack, HeldMessages, RedeliveryInfo, give_back, redelivery_infos};
+use crate::partitions::{HandoverEffect, HandoverEvent};
+use crate::settings::LeaseTimes;
+use crate::subscriptions::{GiveBack, HeldMessages, PulledDelivery, RedeliveryInfo, give_back, redelivery_infos};
 use crate::transport::{Incoming, PullInbox, Runtime, Session};
 
 /// Pulls messages into the buffer.
@@ -26,7 +27,7 @@ pub(crate) struct Puller {
     pub(super) buffer: Arc<PullBuffer>,
     pub(super) held: Arc<HeldMessages>,
     pub(super) membership: Arc<Membership>,
-    pub(super) lease: Duration,
+    pub(super) times: LeaseTimes,
 }
 
 impl Puller {
@@ -36,14 +37,14 @@ impl Puller {
         buffer: &Arc<PullBuffer>,
         held: &Arc<HeldMessages>,
         membership: &Arc<Membership>,
-        lease: Duration,
+        times: LeaseTimes,
     ) -> Self {
         let (runtime, kv, buffer) = (Arc::clone(runtime), kv.clone(), Arc::clone(buffer));
-        Self { runtime, kv, buffer, held: Arc::clone(held), membership: Arc::clone(membership), lease }
+        Self { runtime, kv, buffer, held: Arc::clone(held), membership: Arc::clone(membership), times }
     }
 
     /// Gives deliveries back to the server, and waits for that.
-    pub(crate) fn give_back(&self, back: Vec<GivenBack>) -> Result<()> {
+    pub(crate) fn give_back_now(&self, back: Vec<GiveBack>) -> Result<()> {
         if back.is_empty() {
             return Ok(());
         }
@@ -72,36 +73,35 @@ impl Puller {
 
     async fn pull_one(self: &Arc<Self>, session: &Session, pull: &Pull) -> Result<()> {
         let Pull { consumer, batch } = pull;
-        let Some((inbox, begun)) = self.buffer.begin_to_read(session, &consumer.id) else { return Ok(()) };
-        if let Some(begun) = begun {
-            let begun = self.begin(session, consumer, inbox.clone(), begun).await;
-            if begun.is_err() {
-                self.buffer.read_failed(&consumer.id);
-            }
-            begun?;
+        let Some((inbox, start)) = self.buffer.begin_to_read(session, &consumer.id) else { return Ok(()) };
+        if let Some(start) = start
+            && let Err(error) = self.begin_to_read(session, consumer, inbox.clone(), start).await
+        {
+            self.buffer.read_failed(&consumer.id);
+            return Err(error);
         }
         consumer.pull(session, &inbox, *batch, self.buffer.expires()).map_err(unavailable)
     }
 
     /// Begins to read a consumer in this session.
-    async fn begin(
+    async fn begin_to_read(
         self: &Arc<Self>,
         session: &Session,
         consumer: &Arc<Consumer>,
         inbox: Subject,
-        begun: Begun,
+        start: ReadStart,
     ) -> Result<()> {
-        let Begun { stopped, was_read, effect } = begun;
+        let ReadStart { stopped, was_read, effect } = start;
         let pulled = session.conn.subscribe(&inbox).await.ok_or_else(cut_off)?;
         let (puller, next) = (Arc::clone(self), session.clone());
         Session::spawn(puller.read(next, Arc::clone(consumer), inbox, pulled, stopped));
         // From here on no message is lost in transit, so the missing ones were lost before.
-        if effect == Some(Effect::Recover) {
+        if effect == Some(HandoverEffect::Recover) {
             let lost = self.recover(session, consumer).await?;
             if was_read {
                 self.buffer.remember_lost(&consumer.id, &lost);
             }
-            if self.buffer.on(&consumer.id, Event::Recovered) == Some(Effect::Count) {
+            if self.buffer.on(&consumer.id, HandoverEvent::Recovered) == Some(HandoverEffect::Count) {
                 self.count(session, consumer).await?;
             }
         } else if was_read {
@@ -153,7 +153,7 @@ impl Puller {
                 Ok(arrived) => arrived,
                 Err(error) => {
                     // The messages come again when their leases have expired.
-                    buffer.on(id, Event::GivenBack);
+                    buffer.on(id, HandoverEvent::GivenBack);
                     buffer.fail(error);
                     continue;
                 }
@@ -162,7 +162,7 @@ impl Puller {
                 continue;
             }
             let back = if is_stopped { arrived } else { buffer.put(id, arrived, session.generation) };
-            let back: Vec<GivenBack> = back.iter().map(|it| it.give_back(&consumer)).collect();
+            let back: Vec<GiveBack> = back.iter().map(|it| it.delivery.to_give_back(&consumer)).collect();
             if !back.is_empty()
                 && let Err(error) = give_back(&session, &self.kv, back).await
             {
@@ -178,34 +178,36 @@ impl Puller {
         consumer: &Consumer,
         messages: Vec<Incoming>,
     ) -> Result<Vec<PulledMessage>> {
-        let fresh = Instant::now();
+        let leased_at = Instant::now();
         let mut arrived = Vec::with_capacity(messages.len());
         let mut again = Vec::new();
         for message in messages {
             let Some(reply) = message.reply else { continue };
-            let Some(delivery) = DeliveryInfo::of(&reply) else { continue };
-            if delivery.delivered > 1 {
-                again.push(delivery);
+            let Some(facts) = DeliveryInfo::of(&reply) else { continue };
+            if facts.times_delivered > 1 {
+                again.push(facts);
             }
-            let message = StoredMessage {
-                sequence: delivery.sequence,
-                stored_at: delivery.stored_at,
-                subject: message.subject,
-                headers: message.headers,
-                payload: message.payload,
+            let delivery = PulledDelivery {
+                sequence: facts.sequence,
+                stored_at: facts.stored_at,
+                reply,
+                times_delivered: facts.times_delivered,
+                number: facts.number,
+                generation: session.generation,
+                leased_at,
+                info: RedeliveryInfo::default(),
             };
-            let DeliveryInfo { delivered, delivery, .. } = delivery;
-            let (info, generation) = (RedeliveryInfo::default(), session.generation);
-            arrived.push(PulledMessage { message, reply, delivered, delivery, info, fresh, generation });
+            let Incoming { subject, headers, payload, .. } = message;
+            arrived.push(PulledMessage { subject, headers, payload, delivery });
         }
-        let begun = self.buffer.maybe_begun(&consumer.id, again);
-        if !begun.is_empty() {
+        let called = self.buffer.maybe_called(&consumer.id, again);
+        if !called.is_empty() {
             // The request takes time; meanwhile the messages count as here.
-            self.buffer.note_arriving(&consumer.id, arrived.iter().map(|it| it.message.sequence).collect());
-            let infos = redelivery_infos(session, &self.kv, consumer, &begun).await?;
-            let infos: HashMap<u64, RedeliveryInfo> = begun.iter().map(|it| it.sequence).zip(infos).collect();
-            for it in &mut arrived {
-                it.info = infos.get(&it.message.sequence).copied().unwrap_or_default();
+            self.buffer.note_arriving(&consumer.id, arrived.iter().map(|it| it.delivery.sequence).collect());
+            let infos = redelivery_infos(session, &self.kv, consumer, &called).await?;
+            let infos: HashMap<u64, RedeliveryInfo> = called.iter().map(|it| it.sequence).zip(infos).collect();
+            for PulledMessage { delivery, .. } in &mut arrived {
+                delivery.info = infos.get(&delivery.sequence).copied().unwrap_or_default();
             }
         }
         Ok(arrived)

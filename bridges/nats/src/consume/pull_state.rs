@@ -1,62 +1,27 @@
 //! The state of one consumer in the [pull buffer](super::pull_buffer): its requests, the messages that have arrived, and whether they may be
 //! handed out.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use async_nats::Subject;
+use bytes::Bytes;
 use futures_channel::oneshot;
 
-use crate::jetstream::ack::NAK;
-use crate::jetstream::{Ack, Consumer, StoredMessage};
-use crate::partitions::{Effect, Event, Handover};
-use crate::subscriptions::{GivenBack, RedeliveryInfo};
+use super::transit_wait::TransitWait;
+use crate::jetstream::Consumer;
+use crate::partitions::{Handover, HandoverEffect, HandoverEvent};
+use crate::subscriptions::{GiveBack, PulledDelivery};
+use crate::transport::Headers;
 
 /// A message that was delivered and waits to be handed out.
 #[derive(Debug, Clone)]
 pub(crate) struct PulledMessage {
-    pub(crate) message: StoredMessage,
-    pub(crate) reply: Arc<str>,
-    pub(crate) delivered: u64,
-    /// The number of its delivery among all of the consumer.
-    pub(crate) delivery: u64,
-    pub(crate) info: RedeliveryInfo,
-    /// The start of its lease, or of the last extension.
-    pub(crate) fresh: Instant,
-    /// The session of its delivery.
-    pub(crate) generation: u64,
-}
-
-impl PulledMessage {
-    pub(crate) fn ack(&self, consumer: &Consumer, verb: &'static [u8]) -> Ack {
-        let (consumer, to) = (Arc::clone(&consumer.id), Arc::clone(&self.reply));
-        Ack { consumer, to, verb, generation: self.generation }
-    }
-
-    pub(crate) fn give_back(&self, consumer: &Arc<Consumer>) -> GivenBack {
-        GivenBack {
-            consumer: Arc::clone(consumer),
-            sequence: self.message.sequence,
-            delivered: self.delivered,
-            record: self.info.record,
-            nak: self.ack(consumer, NAK),
-        }
-    }
-
-    /// Whether its lease still belongs to this member. The server may have given messages that this process slept over to other members.
-    pub(crate) fn is_fresh(fresh: Instant, lease: Duration) -> bool {
-        fresh.elapsed() < lease.mul_f64(0.6)
-    }
-}
-
-/// A consumer's messages are not handed out while messages that were lost in transit come back.
-#[derive(Debug)]
-pub(super) struct Barrier {
-    /// The lost messages, once they are known.
-    pub(super) lost: Option<HashSet<u64>>,
-    /// The end of the wait.
-    pub(super) until: Instant,
+    pub(crate) subject: Subject,
+    pub(crate) headers: Headers,
+    pub(crate) payload: Bytes,
+    pub(crate) delivery: PulledDelivery,
 }
 
 /// The task that reads a consumer.
@@ -86,7 +51,7 @@ pub(super) struct PullState {
     pub(super) consumer: Arc<Consumer>,
     pub(super) requests: Requests,
     pub(super) waiting: VecDeque<PulledMessage>,
-    /// Messages that have arrived, and whose history is being read.
+    /// The sequences of messages that have arrived, and whose history is being read.
     pub(super) arriving: Vec<u64>,
     /// Since when there is no room for its messages.
     pub(super) roomless: Option<Instant>,
@@ -94,7 +59,7 @@ pub(super) struct PullState {
     /// The inbox of its requests, the same in each session, so that a request of an earlier session is not lost.
     pub(super) inbox: Option<Subject>,
     /// Without partitions: the wait for lost messages.
-    pub(super) barrier: Option<Barrier>,
+    pub(super) transit_wait: Option<TransitWait>,
     /// With partitions: the hand-over to this member, and the time of the last count at its barrier.
     pub(super) handover: Option<Handover>,
     pub(super) counted: Option<Instant>,
@@ -112,7 +77,7 @@ impl PullState {
             roomless: None,
             reader: None,
             inbox: None,
-            barrier: None,
+            transit_wait: None,
             handover: consumer.partition.map(|_| Handover::claimed()),
             counted: None,
             lost: HashMap::new(),
@@ -121,7 +86,7 @@ impl PullState {
 
     /// Whether its messages may be handed out.
     pub(super) fn is_open(&self) -> bool {
-        self.barrier.is_none() && self.handover.as_ref().is_none_or(Handover::delivers)
+        self.transit_wait.is_none() && self.handover.as_ref().is_none_or(Handover::delivers)
     }
 
     pub(super) fn has_message_to_take(&self) -> bool {
@@ -129,19 +94,19 @@ impl PullState {
     }
 
     /// Feeds the hand-over with an event, and carries out the reaction as far as it is here.
-    pub(super) fn on(&mut self, event: Event) -> Option<Effect> {
+    pub(super) fn on(&mut self, event: HandoverEvent) -> Option<HandoverEffect> {
         let effect = self.handover.as_mut()?.on(event);
         match effect {
-            Some(Effect::Count) => self.counted = None,
-            Some(Effect::Deliver) => self.sort_waiting(),
-            Some(Effect::Recover | Effect::GiveBack) | None => {}
+            Some(HandoverEffect::Count) => self.counted = None,
+            Some(HandoverEffect::Deliver) => self.sort_waiting(),
+            Some(HandoverEffect::Recover | HandoverEffect::GiveBack) | None => {}
         }
         effect
     }
 
     /// The number of messages to have in transit, with room for `room`.
-    pub(super) fn wanted(&self, room: usize) -> usize {
-        let at_barrier = self.handover.as_ref().and_then(Handover::wanted);
+    pub(super) fn to_request(&self, room: usize) -> usize {
+        let at_barrier = self.handover.as_ref().and_then(Handover::to_request);
         at_barrier.unwrap_or_else(|| room.saturating_sub(self.waiting.len()))
     }
 
@@ -149,45 +114,39 @@ impl PullState {
     pub(super) fn add(&mut self, pulled: Vec<PulledMessage>) {
         self.arriving.clear();
         self.requests.outstanding = self.requests.outstanding.saturating_sub(pulled.len());
-        for it in &pulled {
-            if let Some(Barrier { lost: Some(lost), .. }) = &mut self.barrier {
-                lost.remove(&it.message.sequence);
-            }
-            if self.handover.is_some() {
-                self.on(Event::Arrived { delivery: it.delivery, is_redelivery: it.delivered > 1 });
-            }
+        for PulledMessage { delivery: PulledDelivery { sequence, number, times_delivered, .. }, .. } in &pulled {
+            self.note_back(*sequence);
+            self.on(HandoverEvent::Arrived { delivery: *number, is_redelivery: *times_delivered > 1 });
         }
         self.waiting.extend(pulled);
-        self.lift_barrier_if_complete();
-    }
-
-    pub(super) fn lift_barrier_if_complete(&mut self) {
-        if self.barrier.as_ref().and_then(|it| it.lost.as_ref()).is_some_and(HashSet::is_empty) {
-            self.lift_barrier();
-        }
-    }
-
-    pub(super) fn lift_barrier(&mut self) {
-        self.barrier = None;
-        self.sort_waiting();
+        self.end_transit_wait();
     }
 
     /// Sorts the messages as the stream has them. A message that was given back may have arrived the first time all the same.
-    fn sort_waiting(&mut self) {
+    pub(super) fn sort_waiting(&mut self) {
         let mut waiting: Vec<PulledMessage> = self.waiting.drain(..).collect();
-        waiting.sort_by_key(|it| it.message.sequence);
-        waiting.dedup_by_key(|it| it.message.sequence);
+        waiting.sort_by_key(|it| it.delivery.sequence);
+        waiting.dedup_by_key(|it| it.delivery.sequence);
         self.waiting = waiting.into();
     }
 
-    /// Ends the reading. Returns the messages that were not handed out.
-    pub(super) fn close(&mut self) -> Vec<GivenBack> {
-        (self.reader, self.inbox, self.barrier) = (None, None, None);
+    /// Ends the task that reads the consumer.
+    pub(super) fn stop_reading(&mut self) {
+        (self.reader, self.inbox, self.transit_wait) = (None, None, None);
         self.requests.outstanding = 0;
-        self.on(Event::Released);
-        // A consumer that is read again later is handed over again.
-        self.handover = self.consumer.partition.map(|_| Handover::claimed());
+    }
+
+    /// Reads the consumer no more, which releases a partition. Returns the messages that wait, to give them back.
+    ///
+    /// Another member may own the partition by now. A give-back takes nothing from it: it is the only reader, so the server delivers the message
+    /// to it again, and its hand-out leaves out a message that it holds or has acknowledged.
+    pub(super) fn close(&mut self) -> Vec<GiveBack> {
+        self.stop_reading();
+        let reaction = self.handover.as_mut().map(|it| it.on(HandoverEvent::Released));
+        if !matches!(reaction, None | Some(Some(HandoverEffect::GiveBack))) {
+            return Vec::new();
+        }
         let consumer = Arc::clone(&self.consumer);
-        self.waiting.drain(..).map(|it| it.give_back(&consumer)).collect()
+        self.waiting.drain(..).map(|it| it.delivery.to_give_back(&consumer)).collect()
     }
 }

@@ -47,8 +47,8 @@ impl ServerClock {
 
     /// Reads the clock: stores a message and returns its time.
     pub(crate) async fn read(&self, session: &Session, kv: &KeyValue) -> Result<SystemTime> {
-        let number = kv.put(session, &self.key, Vec::new()).await?;
-        let stored = message::get(session, &kv.stream, Get::Number(number)).await?;
+        let sequence = kv.put(session, &self.key, Vec::new()).await?;
+        let stored = message::get(session, &kv.stream, Get::Sequence(sequence)).await?;
         let stored = stored.ok_or_else(|| unavailable("a message that was just stored is not there"))?;
         self.set(session, &stored);
         Ok(stored.stored_at)

@@ -21,8 +21,8 @@ const AT_A_TIME: usize = 16;
 pub(crate) struct Consumer {
     /// The durable name of the subscription.
     pub(crate) durable: String,
-    /// Whether it delivers redeliveries, from the bridge's own stream.
-    pub(crate) is_redelivery: bool,
+    /// Whether it delivers requeues and replays, from the bridge's own stream.
+    pub(crate) is_requeue: bool,
     pub(crate) stream: String,
     pub(crate) name: String,
     /// The patterns of the subscription, oldest first, each with the last message that it counts for. Empty if every message counts.
@@ -56,12 +56,12 @@ impl Consumer {
 /// The state of a consumer.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct ConsumerInfo {
-    /// The last delivered message.
-    pub(crate) delivered: u64,
+    /// The sequence of the last delivered message.
+    pub(crate) last_delivered: u64,
     /// The number of deliveries, with redeliveries.
     pub(crate) deliveries: u64,
-    /// Every message up to this one was acknowledged.
-    pub(crate) floor: u64,
+    /// Every message up to this sequence was acknowledged.
+    pub(crate) ack_floor: u64,
     /// The number of delivered messages without an acknowledgement.
     pub(crate) open: u64,
     /// The number of messages that were not delivered yet.
@@ -74,9 +74,9 @@ impl ConsumerInfo {
         // The server reports a floor of 0 before the first acknowledgement; no message before the start was ever open.
         let before = number(&info["config"]["opt_start_seq"]).saturating_sub(1);
         Self {
-            delivered: number(&info["delivered"]["stream_seq"]),
+            last_delivered: number(&info["delivered"]["stream_seq"]),
             deliveries: number(&info["delivered"]["consumer_seq"]),
-            floor: number(&info["ack_floor"]["stream_seq"]).max(before),
+            ack_floor: number(&info["ack_floor"]["stream_seq"]).max(before),
             open: number(&info["num_ack_pending"]),
             waiting: number(&info["num_pending"]),
         }
@@ -84,13 +84,13 @@ impl ConsumerInfo {
 
     /// Whether a message may not be handled yet. A message behind an open one counts as open as well.
     pub(crate) fn is_open(&self, sequence: u64) -> bool {
-        sequence > self.delivered || (self.open > 0 && sequence > self.floor)
+        sequence > self.last_delivered || (self.open > 0 && sequence > self.ack_floor)
     }
 
     /// Whether no message up to this one is left.
     pub(crate) fn has_handled(&self, until: u64) -> bool {
-        let is_delivered = self.delivered >= until || self.waiting == 0;
-        is_delivered && (self.open == 0 || self.floor >= until)
+        let is_delivered = self.last_delivered >= until || self.waiting == 0;
+        is_delivered && (self.open == 0 || self.ack_floor >= until)
     }
 }
 
@@ -140,12 +140,12 @@ pub(crate) async fn ensure(session: &Session, consumer: &Consumer, lease: u64) -
         }
     };
     let filters = filters_of(&config);
-    let wanted = names::union(filters.iter().chain(&consumer.filters).cloned(), &consumer.widest);
-    if wanted == filters && config["ack_wait"].as_u64() >= Some(lease) {
+    let union = names::union(filters.iter().chain(&consumer.filters).cloned(), &consumer.widest);
+    if union == filters && config["ack_wait"].as_u64() >= Some(lease) {
         return Ok(());
     }
     config["ack_wait"] = json!(config["ack_wait"].as_u64().max(Some(lease)));
-    set_filters(&mut config, &wanted);
+    set_filters(&mut config, &union);
     store(session, consumer, config).await
 }
 

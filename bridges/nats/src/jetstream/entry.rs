@@ -19,11 +19,8 @@ const EVENT_SOURCE: &str = "Event-Source";
 const EVENT_STATUS: &str = "Event-Status";
 const INSTANCE_ID: &str = "Instance-ID";
 
-/// Takes a message: its subject, its headers and its body.
-type Put<'a> = &'a mut dyn FnMut(&str, &[(&str, &str)], &[u8]);
-
 /// Writes an event: calls `put` with its subject, its headers and its body.
-pub(crate) fn write(layout: &Layout, event: &Event, put: Put<'_>) {
+pub(crate) fn write(layout: &Layout, event: &Event, put: &mut dyn FnMut(&str, &[(&str, &str)], &[u8])) {
     let (event_type, source) = (event.event_type().as_str(), event.source().as_str());
     let prefix = names::partition(&layout.prefix, layout.partition_of(event));
     let subject = format!("{prefix}.{source}.{}", type_tokens(event_type));
@@ -49,7 +46,7 @@ pub(crate) fn event_of(layout: &Layout, message: &StoredMessage) -> Option<Event
     if is_mark(layout, &message.subject) { None } else { from_json(&message.payload).ok() }
 }
 
-/// The number and the event of each message that has an event.
+/// The sequence and the event of each message that has an event.
 pub(crate) fn events_of(layout: &Layout, messages: Vec<StoredMessage>) -> Vec<(u64, Event)> {
     messages.into_iter().filter_map(|it| Some((it.sequence, event_of(layout, &it)?))).collect()
 }

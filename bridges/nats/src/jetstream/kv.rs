@@ -1,12 +1,12 @@
 //! The second stream as a key-value store: a subject is a key, its only message the value. The bridge keeps its state here: subscriptions, names
-//! of instances, dead letters, redeliveries, and the statuses that do not follow from the consumers.
+//! of instances, dead letters, requeues, and the statuses that do not follow from the consumers.
 
 use eventbroker::EventId;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::api::{Result, cut_off, unavailable};
-use super::message::{self, Get, NewMessage, Stored, StoredMessage};
+use super::message::{self, Get, NewMessage, PublishAnswer, StoredMessage};
 use super::names::token;
 use super::scan;
 use crate::settings::Nats;
@@ -16,7 +16,7 @@ use crate::transport::Session;
 pub(crate) const SUBSCRIPTION: &str = "subscription";
 pub(crate) const USED: &str = "used";
 pub(crate) const LEASE: &str = "lease";
-pub(crate) const AGAIN: &str = "again";
+const AGAIN: &str = "again";
 pub(crate) const DEAD: &str = "dead";
 pub(crate) const OWNERS: &str = "owners";
 pub(crate) const STATUS: &str = "status";
@@ -52,6 +52,29 @@ impl KeyValue {
         self.key(kind, &token(&id.to_string()))
     }
 
+    /// The filter of a group's dead letters.
+    pub(crate) fn dead_letters(&self, group: &str) -> String {
+        format!("{}.>", self.key(DEAD, &token(group)))
+    }
+
+    /// The filter of a subscription's dead letters.
+    pub(crate) fn dead_letters_of(&self, group: &str, durable: &str) -> String {
+        format!("{}.{durable}.>", self.key(DEAD, &token(group)))
+    }
+
+    pub(crate) fn dead_letter(&self, group: &str, durable: &str, id: &str) -> String {
+        format!("{}.{durable}.{}", self.key(DEAD, &token(group)), token(id))
+    }
+
+    /// The filter of the events that a subscription gets again.
+    pub(crate) fn requeues(&self, durable: &str) -> String {
+        format!("{}.>", self.key(AGAIN, durable))
+    }
+
+    pub(crate) fn requeue(&self, durable: &str, id: &str) -> String {
+        format!("{}.{}", self.key(AGAIN, durable), token(id))
+    }
+
     pub(crate) async fn get(&self, session: &Session, key: &str) -> Result<Option<StoredMessage>> {
         message::get(session, &self.stream, Get::Last(key.to_owned())).await
     }
@@ -61,29 +84,29 @@ impl KeyValue {
         session: &Session,
         keys: impl IntoIterator<Item = String>,
     ) -> Result<Vec<Option<StoredMessage>>> {
-        let wanted: Vec<Get> = keys.into_iter().map(Get::Last).collect();
-        message::get_all(session, &self.stream, &wanted).await
+        let gets: Vec<Get> = keys.into_iter().map(Get::Last).collect();
+        message::get_all(session, &self.stream, &gets).await
     }
 
-    /// The value of a key, and its number: the default and 0 if there is none. A value of another form counts as the default.
+    /// The value of a key, and its sequence: the default and 0 if there is none. A value of another form counts as the default.
     pub(crate) async fn read<T: DeserializeOwned + Default>(&self, session: &Session, key: &str) -> Result<(u64, T)> {
         let found = self.get(session, key).await?;
-        let number = found.as_ref().map_or(0, |entry| entry.sequence);
-        Ok((number, found.as_ref().and_then(read).unwrap_or_default()))
+        let sequence = found.as_ref().map_or(0, |entry| entry.sequence);
+        Ok((sequence, found.as_ref().and_then(read).unwrap_or_default()))
     }
 
-    /// Sets the value of a key, and returns its number.
+    /// Sets the value of a key, and returns its sequence.
     pub(crate) async fn put(&self, session: &Session, key: &str, value: Vec<u8>) -> Result<u64> {
-        message::publish(session, NewMessage::new(key.to_owned(), value)).await?.number()
+        message::publish(session, NewMessage::new(key.to_owned(), value)).await?.sequence()
     }
 
     pub(crate) async fn put_all(&self, session: &Session, values: Vec<(String, Vec<u8>)>) -> Result<()> {
         let messages = values.into_iter().map(|(key, value)| NewMessage::new(key, value));
-        let stored = message::publish_all(session, messages.collect()).await?;
-        stored.into_iter().try_for_each(|stored| stored.number().map(drop))
+        let answers = message::publish_all(session, messages.collect()).await?;
+        answers.into_iter().try_for_each(|answer| answer.sequence().map(drop))
     }
 
-    /// Sets the value of a key whose last number is `last`; 0 stands for no value. `None` if another member was faster.
+    /// Sets the value of a key whose last sequence is `last`; 0 stands for no value. `None` if another member was faster.
     pub(crate) async fn replace(&self, session: &Session, key: &str, last: u64, value: Vec<u8>) -> Result<Option<u64>> {
         self.replace_all(session, vec![(key.to_owned(), last, value)]).await?.pop().ok_or_else(cut_off)
     }
@@ -96,11 +119,11 @@ impl KeyValue {
     ) -> Result<Vec<Option<u64>>> {
         let message = |(key, last, value)| NewMessage::new(key, value).behind(last);
         let messages = values.into_iter().map(message).collect::<Result<Vec<_>, _>>()?;
-        let number = |stored| match stored {
-            Stored::WrongLast => Ok(None),
-            stored => stored.number().map(Some),
+        let sequence = |answer| match answer {
+            PublishAnswer::WrongLast => Ok(None),
+            answer => answer.sequence().map(Some),
         };
-        message::publish_all(session, messages).await?.into_iter().map(number).collect()
+        message::publish_all(session, messages).await?.into_iter().map(sequence).collect()
     }
 
     /// Changes a value, and removes it if it becomes the default. Returns the result of the change.

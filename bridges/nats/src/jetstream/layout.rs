@@ -80,8 +80,8 @@ impl Layout {
 
     /// Whether a stream has the subjects of the settings.
     pub(crate) fn fits(&self, stream: &Value) -> bool {
-        let wanted = json!(self.stream_subject());
-        stream["config"]["subjects"].as_array().is_some_and(|subjects| subjects.contains(&wanted))
+        let subject = json!(self.stream_subject());
+        stream["config"]["subjects"].as_array().is_some_and(|subjects| subjects.contains(&subject))
     }
 
     /// Compares the number of partitions of an existing stream with the settings.
@@ -125,7 +125,7 @@ pub(crate) fn key(kv: &KeyValue) -> String {
     kv.key(PARTITIONS, "number")
 }
 
-/// The record and its number.
+/// The record and its sequence.
 pub(crate) async fn recorded(session: &Session, kv: &KeyValue) -> Result<Option<(u64, PartitionRecord)>> {
     if stream::info(session, &kv.stream).await?.is_none() {
         return Ok(None);

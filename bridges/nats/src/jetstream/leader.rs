@@ -25,7 +25,7 @@ const FIRST_STEP: usize = 8;
 const NOT_FOUND: u64 = 10_037;
 
 #[derive(Deserialize)]
-struct Answer {
+struct GetAnswer {
     message: Option<Encoded>,
     error: Option<Refusal>,
 }
@@ -43,17 +43,17 @@ struct Encoded {
 }
 
 /// Reads messages of a stream, in the order of the requests.
-pub(super) async fn get_all(session: &Session, stream: &str, wanted: &[Get]) -> Result<Vec<Option<StoredMessage>>> {
-    let request = |wanted: &Get| {
-        let request = match wanted {
-            Get::Number(sequence) => json!({ "seq": sequence }),
+pub(super) async fn get_all(session: &Session, stream: &str, gets: &[Get]) -> Result<Vec<Option<StoredMessage>>> {
+    let request = |get: &Get| {
+        let request = match get {
+            Get::Sequence(sequence) => json!({ "seq": sequence }),
             Get::Last(subject) => json!({ "last_by_subj": subject }),
             Get::Next(filter, from) => json!({ "seq": from, "next_by_subj": filter }),
         };
         (Subject::from(format!("$JS.API.STREAM.MSG.GET.{stream}")), None, request.to_string().into())
     };
-    let mut found = Vec::with_capacity(wanted.len());
-    for some in wanted.chunks(AT_A_TIME) {
+    let mut found = Vec::with_capacity(gets.len());
+    for some in gets.chunks(AT_A_TIME) {
         // A stream without a leader does not answer, which says nothing about the connection.
         for answer in session.ask_all(some.iter().map(request), false).await? {
             found.push(read(&answer.ok_or_else(|| unavailable("a request is too large"))?)?);
@@ -66,7 +66,7 @@ fn read(message: &Message) -> Result<Option<StoredMessage>> {
     if message.status == Some(StatusCode::NO_RESPONDERS) {
         return Err(unavailable("JetStream is not enabled on the server"));
     }
-    let answer: Answer = serde_json::from_slice(&message.payload).map_err(unavailable)?;
+    let answer: GetAnswer = serde_json::from_slice(&message.payload).map_err(unavailable)?;
     match (answer.message, answer.error) {
         (Some(encoded), _) => decoded(encoded).map(Some),
         (None, Some(error)) if error.err_code != NOT_FOUND => Err(ApiError::from(error).into()),
@@ -90,7 +90,7 @@ fn decoded(encoded: Encoded) -> Result<StoredMessage> {
 pub(crate) struct LeaderScan {
     stream: String,
     filters: Vec<String>,
-    /// The next message has this number, or a higher one.
+    /// The next message has this sequence, or a higher one.
     pub(super) next: u64,
     /// The number of requests of the next step.
     step: usize,
@@ -100,7 +100,7 @@ impl LeaderScan {
     pub(super) async fn open(session: &Session, stream: &str, filters: &[String], start: Start) -> Result<Self> {
         let mut scan = Self { stream: stream.to_owned(), filters: filters.to_vec(), next: 1, step: FIRST_STEP };
         scan.next = match start {
-            Start::At(number) => number.max(1),
+            Start::At(sequence) => sequence.max(1),
             Start::Time(time) => first_since(session, stream, time).await?,
             Start::Last => {
                 let last = get_all(session, stream, &[Get::Last(scan.filter())]).await?.pop().flatten();
@@ -118,7 +118,7 @@ impl LeaderScan {
     /// The next messages, at most `max`; none at the end. Each request asks for the first match at one of the next numbers or behind it, so
     /// where every message matches, each request finds another one.
     pub(super) async fn next(&mut self, session: &Session, max: usize) -> Result<Vec<StoredMessage>> {
-        let is_wanted = |filters: &[String], subject: &str| {
+        let matches = |filters: &[String], subject: &str| {
             filters.len() < 2 || filters.iter().any(|filter| names::covers(filter, subject))
         };
         let mut found: Vec<StoredMessage> = Vec::new();
@@ -131,7 +131,7 @@ impl LeaderScan {
             for message in answers.into_iter().flatten() {
                 if message.sequence >= self.next {
                     (self.next, new) = (message.sequence + 1, new + 1);
-                    if is_wanted(&self.filters, &message.subject) {
+                    if matches(&self.filters, &message.subject) {
                         found.push(message);
                     }
                 }
@@ -145,7 +145,7 @@ impl LeaderScan {
     }
 }
 
-/// The first message that was stored at a time or later has this number, or a higher one.
+/// The first message that was stored at a time or later has this sequence, or a higher one.
 async fn first_since(session: &Session, stream: &str, time: SystemTime) -> Result<u64> {
     let info = stream::info(session, stream).await?.unwrap_or_default();
     let (mut from, mut to) = (stream::state(&info, "first_seq").max(1), stream::state(&info, "last_seq") + 1);
@@ -180,8 +180,8 @@ pub(super) async fn count(session: &Session, stream: &str, filter: &str) -> Resu
 
 /// The last message of each subject that matches, in their order.
 pub(super) async fn all(session: &Session, stream: &str, filter: &str) -> Result<Vec<StoredMessage>> {
-    let wanted = subjects(session, stream, filter).await?.into_iter().map(|(subject, _)| Get::Last(subject));
-    let found = get_all(session, stream, &wanted.collect::<Vec<_>>()).await?;
+    let gets = subjects(session, stream, filter).await?.into_iter().map(|(subject, _)| Get::Last(subject));
+    let found = get_all(session, stream, &gets.collect::<Vec<_>>()).await?;
     let mut found: Vec<StoredMessage> = found.into_iter().flatten().collect();
     found.sort_unstable_by_key(|message| message.sequence);
     Ok(found)

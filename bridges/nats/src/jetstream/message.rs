@@ -1,6 +1,5 @@
 //! Messages of a stream: published with their answers awaited together, read and removed one by one.
 
-use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use async_nats::{HeaderMap, HeaderName, HeaderValue, Message, Subject};
@@ -37,18 +36,18 @@ impl NewMessage {
         Ok(self)
     }
 
-    /// Stored only if the last message of the subject has this number; 0 stands for none.
+    /// Stored only if the last message of the subject has this sequence; 0 stands for none.
     pub(crate) fn behind(self, last: u64) -> Result<Self> {
         self.with("Nats-Expected-Last-Subject-Sequence", &last.to_string())
     }
 }
 
-/// The server's answer to a publish.
+/// The server's answer to a publish. An answer of another form is an error: a program that is no JetStream may listen on the subject.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Stored {
-    /// Stored with this number.
+pub(crate) enum PublishAnswer {
+    /// Stored with this sequence.
     New(u64),
-    /// Stored before with this number.
+    /// Stored before with this sequence, within the stream's `duplicate_window`. Later the server stores it again.
     Duplicate(u64),
     /// Another message is the last of the subject.
     WrongLast,
@@ -58,13 +57,14 @@ pub(crate) enum Stored {
     TooLarge(String),
 }
 
-impl Stored {
+impl PublishAnswer {
     /// The answer to a publish, from its status and its body.
     pub(crate) fn read(status: Option<u16>, payload: &[u8]) -> Result<Self> {
         #[derive(Deserialize)]
-        struct Answer {
-            #[serde(default)]
-            seq: u64,
+        struct Answer<'a> {
+            #[serde(borrow)]
+            stream: Option<&'a str>,
+            seq: Option<u64>,
             #[serde(default)]
             duplicate: bool,
             error: Option<Refusal>,
@@ -72,10 +72,13 @@ impl Stored {
         if status == Some(NO_RESPONDERS) {
             return Err(unavailable("no stream has the subject, or the stream has no leader"));
         }
-        let answer: Answer = serde_json::from_slice(payload).map_err(unavailable)?;
+        let answer: Answer<'_> = serde_json::from_slice(payload).map_err(unavailable)?;
         match answer.error {
-            None if answer.duplicate => Ok(Self::Duplicate(answer.seq)),
-            None => Ok(Self::New(answer.seq)),
+            None => match (answer.stream, answer.seq) {
+                (Some(_), Some(sequence)) if answer.duplicate => Ok(Self::Duplicate(sequence)),
+                (Some(_), Some(sequence)) => Ok(Self::New(sequence)),
+                _ => Err(unavailable("the answer to a publish is none of JetStream")),
+            },
             Some(error) => match error.err_code {
                 WRONG_LAST_SEQUENCE => Ok(Self::WrongLast),
                 STREAM_FULL => Ok(Self::Full),
@@ -89,10 +92,10 @@ impl Stored {
         Self::TooLarge(format!("it is larger than the server takes ({limit} bytes)"))
     }
 
-    /// The number of a message of the bridge's own stream.
-    pub(crate) fn number(self) -> Result<u64> {
+    /// The sequence of a message of the bridge's own stream.
+    pub(crate) fn sequence(self) -> Result<u64> {
         match self {
-            Self::New(number) | Self::Duplicate(number) => Ok(number),
+            Self::New(sequence) | Self::Duplicate(sequence) => Ok(sequence),
             Self::Full => Err(unavailable("the stream of the bridge's state is full")),
             Self::WrongLast => Err(unavailable("another member was faster")),
             Self::TooLarge(reason) => Err(unavailable(reason)),
@@ -115,18 +118,18 @@ impl From<Refusal> for ApiError {
 }
 
 /// Publishes messages in their order, and waits until each is stored or refused.
-pub(crate) async fn publish_all(session: &Session, messages: Vec<NewMessage>) -> Result<Vec<Stored>> {
+pub(crate) async fn publish_all(session: &Session, messages: Vec<NewMessage>) -> Result<Vec<PublishAnswer>> {
     let requests = messages.into_iter().map(|it| (it.subject, Some(it.headers), it.payload));
     let limit = session.client.max_payload();
     let read = |answer: Option<Message>| match answer {
-        Some(answer) => Stored::read(answer.status.map(|it| it.as_u16()), &answer.payload),
-        None => Ok(Stored::larger_than(limit)),
+        Some(answer) => PublishAnswer::read(answer.status.map(|it| it.as_u16()), &answer.payload),
+        None => Ok(PublishAnswer::larger_than(limit)),
     };
     session.ask_all(requests, true).await?.into_iter().map(read).collect()
 }
 
 /// Publishes one message, and waits until it is stored or refused.
-pub(crate) async fn publish(session: &Session, message: NewMessage) -> Result<Stored> {
+pub(crate) async fn publish(session: &Session, message: NewMessage) -> Result<PublishAnswer> {
     publish_all(session, vec![message]).await?.pop().ok_or_else(api::cut_off)
 }
 
@@ -143,23 +146,23 @@ pub(crate) struct StoredMessage {
 /// A request for one message of a stream.
 #[derive(Debug, Clone)]
 pub(crate) enum Get {
-    /// The message with this number.
-    Number(u64),
+    /// The message with this sequence.
+    Sequence(u64),
     /// The last message on this subject.
     Last(String),
-    /// The first message with this number or a higher one, on a subject that matches.
+    /// The first message with this sequence or a higher one, on a subject that matches.
     Next(String, u64),
 }
 
 /// Reads messages of a stream, in the order of the requests. A replicated stream is read at its leader.
-pub(crate) async fn get_all(session: &Session, stream: &str, wanted: &[Get]) -> Result<Vec<Option<StoredMessage>>> {
-    if session.is_replicated.load(Ordering::SeqCst) {
-        return leader::get_all(session, stream, wanted).await;
+pub(crate) async fn get_all(session: &Session, stream: &str, gets: &[Get]) -> Result<Vec<Option<StoredMessage>>> {
+    if session.is_replicated() {
+        return leader::get_all(session, stream, gets).await;
     }
-    let request = |wanted: &Get| {
-        let (subject, request) = match wanted {
+    let request = |get: &Get| {
+        let (subject, request) = match get {
             Get::Last(subject) => return (format!("$JS.API.DIRECT.GET.{stream}.{subject}").into(), None, Bytes::new()),
-            Get::Number(sequence) => (format!("$JS.API.DIRECT.GET.{stream}"), json!({ "seq": sequence })),
+            Get::Sequence(sequence) => (format!("$JS.API.DIRECT.GET.{stream}"), json!({ "seq": sequence })),
             Get::Next(filter, from) => {
                 (format!("$JS.API.DIRECT.GET.{stream}"), json!({ "seq": from, "next_by_subj": filter }))
             }
@@ -175,12 +178,12 @@ pub(crate) async fn get_all(session: &Session, stream: &str, wanted: &[Get]) -> 
             Some(_) => Err(unavailable(message.description.unwrap_or_default())),
         }
     };
-    session.ask_all(wanted.iter().map(request), true).await?.into_iter().map(read).collect()
+    session.ask_all(gets.iter().map(request), true).await?.into_iter().map(read).collect()
 }
 
 /// Reads one message of a stream.
-pub(crate) async fn get(session: &Session, stream: &str, wanted: Get) -> Result<Option<StoredMessage>> {
-    Ok(get_all(session, stream, &[wanted]).await?.pop().flatten())
+pub(crate) async fn get(session: &Session, stream: &str, get: Get) -> Result<Option<StoredMessage>> {
+    Ok(get_all(session, stream, &[get]).await?.pop().flatten())
 }
 
 fn direct(message: Message) -> Result<StoredMessage> {
@@ -209,9 +212,9 @@ pub(crate) async fn delete(session: &Session, stream: &str, sequence: u64) -> Re
 pub(crate) struct DeliveryInfo {
     pub(crate) sequence: u64,
     /// The number of deliveries of the message, with this one.
-    pub(crate) delivered: u64,
+    pub(crate) times_delivered: u64,
     /// The number of this delivery among all of the consumer.
-    pub(crate) delivery: u64,
+    pub(crate) number: u64,
     pub(crate) stored_at: SystemTime,
     /// The number of messages behind it.
     pub(crate) left: u64,
@@ -224,8 +227,27 @@ impl DeliveryInfo {
         let others = if reply.bytes().filter(|byte| *byte == b'.').count() >= 10 { 4 } else { 2 };
         let mut tokens = tokens.skip(others);
         let mut number = || tokens.next()?.parse::<u64>().ok();
-        let (delivered, sequence, delivery) = (number()?, number()?, number()?);
+        let (times_delivered, sequence, delivery) = (number()?, number()?, number()?);
         let stored_at = SystemTime::UNIX_EPOCH + Duration::from_nanos(number()?);
-        Some(Self { sequence, delivered, delivery, stored_at, left: number()? })
+        Some(Self { sequence, times_delivered, number: delivery, stored_at, left: number()? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_answer_of_jetstream_confirms() {
+        let read = |answer: &str| PublishAnswer::read(None, answer.as_bytes());
+        assert_eq!(read(r#"{"stream":"EVENTS","seq":7}"#).expect("it is stored"), PublishAnswer::New(7));
+        let duplicate = read(r#"{"stream":"EVENTS","domain":"hub","seq":7,"duplicate":true}"#);
+        assert_eq!(duplicate.expect("it was stored before"), PublishAnswer::Duplicate(7));
+        for other in ["{}", r#"{"seq":7}"#, r#"{"stream":"EVENTS"}"#, r#"{"ok":true}"#, "7", "OK", ""] {
+            assert!(read(other).is_err(), "{other} is no confirmation");
+        }
+        let full =
+            r#"{"error":{"code":503,"err_code":10077,"description":"maximum messages exceeded"},"stream":"E","seq":0}"#;
+        assert_eq!(read(full).expect("it is an answer"), PublishAnswer::Full);
     }
 }

@@ -1,6 +1,5 @@
 //! Reading many messages of a stream: by a consumer that the server forgets, or [at the leader](super::leader) of a replicated stream.
 
-use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use async_nats::{Message, Subject};
@@ -72,13 +71,13 @@ impl Scan {
         start: Start,
         heads: bool,
     ) -> Result<Self> {
-        if session.is_replicated.load(Ordering::SeqCst) {
+        if session.is_replicated() {
             return LeaderScan::open(session, stream, filters, start).await.map(Self::AtLeader);
         }
         ConsumerScan::open(session, stream, filters, start, heads).await.map(Self::ByConsumer)
     }
 
-    /// The first message of the scan has this number, or a higher one.
+    /// The first message of the scan has this sequence, or a higher one.
     pub(crate) fn first(&self) -> u64 {
         match self {
             Self::ByConsumer(scan) => scan.first,
@@ -198,7 +197,7 @@ fn delivered(message: Message) -> Option<(StoredMessage, u64)> {
 
 /// All messages of a stream with one message per subject, on subjects that match.
 pub(crate) async fn all(session: &Session, stream: &str, filter: &str) -> Result<Vec<StoredMessage>> {
-    if session.is_replicated.load(Ordering::SeqCst) {
+    if session.is_replicated() {
         return leader::all(session, stream, filter).await;
     }
     let mut scan = ConsumerScan::open(session, stream, &[filter.to_owned()], Start::At(1), false).await?;
@@ -216,7 +215,7 @@ pub(crate) async fn all(session: &Session, stream: &str, filter: &str) -> Result
 
 /// The number of messages of a stream on subjects that match.
 pub(crate) async fn count(session: &Session, stream: &str, filter: &str) -> Result<u64> {
-    if session.is_replicated.load(Ordering::SeqCst) {
+    if session.is_replicated() {
         return leader::count(session, stream, filter).await;
     }
     let scan = ConsumerScan::open(session, stream, &[filter.to_owned()], Start::At(1), true).await?;

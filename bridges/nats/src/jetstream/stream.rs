@@ -1,6 +1,5 @@
 //! The two streams: created if they do not exist, else compared with the settings.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use eventbroker::provider::BackendError;
@@ -20,14 +19,14 @@ pub(crate) type Accepted = Result<(), String>;
 
 /// Creates the streams that do not exist, and compares existing ones with the settings.
 pub(crate) async fn ensure(session: &Session, settings: &Nats, layout: &Layout, kv: &KeyValue) -> Result<Accepted> {
-    let wanted = config(settings, layout);
+    let expected = config(settings, layout);
     let stream = &layout.stream;
     let known = info(session, stream).await?;
     if let Err(problem) = layout.check(session, kv, known.as_ref()).await? {
         return Ok(Err(problem));
     }
     if let Some(known) = known {
-        let problems = if settings.adopt_stream { Vec::new() } else { differences(&wanted, &known["config"]) };
+        let problems = if settings.adopt_stream { Vec::new() } else { differences(&expected, &known["config"]) };
         if !problems.is_empty() {
             return Ok(Err(format!(
                 "stream_name: the stream {stream} is there with other settings: {}; change it, or adopt it as it is",
@@ -40,7 +39,7 @@ pub(crate) async fn ensure(session: &Session, settings: &Nats, layout: &Layout, 
             api(session, &format!("STREAM.UPDATE.{stream}"), &config).await??;
         }
     } else {
-        create(session, &wanted).await?;
+        create(session, &expected).await?;
     }
     ensure_state(session, settings, kv).await?;
     layout.record(session, kv).await
@@ -81,11 +80,8 @@ pub(crate) async fn info(session: &Session, stream: &str) -> Result<Option<Value
     }
 }
 
-/// From now on, a stream that several servers keep is [read at its leader](super::leader).
 fn note_replicas(session: &Session, info: &Value) {
-    if info["config"]["num_replicas"].as_u64().is_some_and(|replicas| replicas > 1) {
-        session.is_replicated.store(true, Ordering::SeqCst);
-    }
+    session.note_replicas(info["config"]["num_replicas"].as_u64().unwrap_or(1));
 }
 
 /// The time at which a stream was created, which tells it from an earlier one of the same name.
@@ -99,7 +95,7 @@ pub(crate) fn state(info: &Value, name: &str) -> u64 {
     info["state"][name].as_u64().unwrap_or(0)
 }
 
-/// The number of the last message.
+/// The sequence of the last message.
 pub(crate) async fn last(session: &Session, stream: &str) -> Result<u64> {
     Ok(info(session, stream).await?.map_or(0, |info| state(&info, "last_seq")))
 }
@@ -155,16 +151,16 @@ const COMPARED: [&str; 9] = [
     "duplicate_window",
 ];
 
-fn differences(wanted: &Value, known: &Value) -> Vec<String> {
+fn differences(expected: &Value, known: &Value) -> Vec<String> {
     // Without a limit the stream discards nothing.
     let is_bounded = ["max_msgs", "max_bytes"].iter().any(|limit| known[*limit].as_i64().is_some_and(|it| it > 0));
     let (no_limit, zero) = (json!(-1), json!(0));
     let mut problems = Vec::new();
     for name in COMPARED {
-        let (is, wanted) = (&known[name], &wanted[name]);
-        let is_same = is == wanted || (*wanted == no_limit && *is == zero) || (*wanted == zero && is.is_null());
+        let (is, expected) = (&known[name], &expected[name]);
+        let is_same = is == expected || (*expected == no_limit && *is == zero) || (*expected == zero && is.is_null());
         if !is_same && (name != "discard" || is_bounded) {
-            problems.push(format!("{name} is {is}, not {wanted}"));
+            problems.push(format!("{name} is {is}, not {expected}"));
         }
     }
     problems

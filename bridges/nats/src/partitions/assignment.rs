@@ -36,8 +36,8 @@ pub(crate) struct ClaimRequest<'a> {
     pub(crate) me: &'a str,
     pub(crate) lease: Duration,
     pub(crate) takes_part: bool,
-    /// The partitions with messages in hand, which it cannot release.
-    pub(crate) in_hand: &'a BTreeSet<u32>,
+    /// The partitions with messages here, which it cannot release.
+    pub(crate) here: &'a BTreeSet<u32>,
     /// The members without a heartbeat for their lease.
     pub(crate) dead: &'a BTreeSet<String>,
     pub(crate) partitions: u32,
@@ -55,14 +55,14 @@ impl Owners {
     /// Gives a member its share of the partitions: it releases those above its share, and takes those without an owner. Others keep theirs, so
     /// the shares are even when every member has asked.
     pub(crate) fn rebalance(&mut self, request: &ClaimRequest<'_>) -> Claim {
-        let ClaimRequest { me, lease, takes_part, in_hand, dead, partitions } = *request;
+        let ClaimRequest { me, lease, takes_part, here, dead, partitions } = *request;
         self.members.retain(|member, _| !dead.contains(member));
         self.owners.retain(|number, owner| self.members.contains_key(owner) && *number < partitions);
         let mine = self.members.entry(me.to_owned()).or_default();
         let (heartbeats, lease) = (mine.heartbeats + 1, lease.as_millis().try_into().unwrap_or(u64::MAX));
         *mine = Member { heartbeats, lease, takes_part };
         let sharing = self.members.iter().filter(|(_, member)| member.takes_part).map(|(member, _)| &**member);
-        let changes = rebalance(me, sharing, 0..partitions, &self.owners, |number| !in_hand.contains(&number));
+        let changes = rebalance(me, sharing, 0..partitions, &self.owners, |number| !here.contains(&number));
         self.owners.retain(|number, _| !changes.release.contains(number));
         self.owners.extend(changes.acquire.into_iter().map(|number| (number, me.to_owned())));
         let owned = owned_by(&self.owners, me);
@@ -91,10 +91,10 @@ mod tests {
     const LEASE: Duration = Duration::from_secs(1);
     const NONE: [u32; 0] = [];
 
-    fn ask(owners: &mut Owners, me: &str, takes_part: bool, in_hand: &[u32], dead: &[&str]) -> (Vec<u32>, Vec<u32>) {
-        let in_hand = in_hand.iter().copied().collect();
+    fn ask(owners: &mut Owners, me: &str, takes_part: bool, here: &[u32], dead: &[&str]) -> (Vec<u32>, Vec<u32>) {
+        let here = here.iter().copied().collect();
         let dead = dead.iter().map(|it| (*it).to_owned()).collect();
-        let request = ClaimRequest { me, lease: LEASE, takes_part, in_hand: &in_hand, dead: &dead, partitions: 5 };
+        let request = ClaimRequest { me, lease: LEASE, takes_part, here: &here, dead: &dead, partitions: 5 };
         let Claim { owned, surplus } = owners.rebalance(&request);
         (owned.into_iter().collect(), surplus.into_iter().collect())
     }
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_partition_with_messages_in_hand_is_kept() {
+    fn a_partition_with_messages_here_is_kept() {
         let mut owners = Owners::default();
         ask(&mut owners, "a", true, &[], &[]);
         ask(&mut owners, "b", true, &[], &[]);
@@ -136,7 +136,7 @@ mod tests {
         assert_eq!(
             ask(&mut owners, "b", false, &[2], &[]),
             (vec![2], vec![2]),
-            "it leaves, and keeps the partition with a message in hand"
+            "it leaves, and keeps the partition with a message"
         );
         assert_eq!(ask(&mut owners, "a", true, &[], &[]).0, [0, 1, 3, 4]);
         assert_eq!(ask(&mut owners, "b", false, &[], &[]).0, NONE);

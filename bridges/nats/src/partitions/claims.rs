@@ -1,9 +1,8 @@
 //! The partitions that this provider claims and owns of each subscription.
 //!
-//! A member renews its claims six times per lease. Each member judges expiry by its own monotonic clock, so no clocks are compared: a member takes
-//! over after one silent lease; an owner hands out nothing without a renewal in the last third of a lease, and begins no call two thirds of a
-//! lease after the last extension. When members join, each owner gives up its surplus: it takes no more of it, and releases a partition when none
-//! of its messages is in hand.
+//! A member renews its claims; one that is silent for a lease loses its partitions to others, and hands out nothing long before that:
+//! [`LeaseTimes`] has the moments. When members join, each owner gives up its surplus: it takes no more of it, and releases a partition when none
+//! of its messages is here.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -15,12 +14,12 @@ use parking_lot::Mutex;
 use super::assignment::{Claim, ClaimRequest, Owners};
 use crate::jetstream::kv::{self, OWNERS};
 use crate::jetstream::{KeyValue, Result, StoredMessage};
-use crate::settings::Hook;
+use crate::settings::{Hook, LeaseTimes};
 use crate::subscriptions::{HeldMessage, HeldMessages};
 use crate::transport::{Runtime, Session};
 
-/// If messages of the surplus are still in hand after a lease, since a retry waits long for example, the member takes more of it for this number of
-/// leases, so that the messages behind do not stand still, and then tries again.
+/// An owner takes nothing of its surplus for one lease, so that it can release it. If messages are still here then, because a retry waits long for
+/// example, it takes of the surplus for this number of leases, so that the messages behind do not stand still; then it begins again.
 const GO_ON: u32 = 3;
 /// The time between two looks at the other members.
 const POLL_EVERY: Duration = Duration::from_secs(1);
@@ -35,23 +34,23 @@ pub(crate) struct Claims {
     runtime: Arc<Runtime>,
     kv: KeyValue,
     me: String,
-    lease: Duration,
+    times: LeaseTimes,
     partitions: u32,
-    state: Mutex<State>,
+    state: Mutex<ClaimsState>,
     hooks: Hooks,
 }
 
 /// The parts of the bridge that claims depend on.
 #[derive(Debug)]
 pub(crate) struct Hooks {
-    /// The partitions of a subscription with messages in hand.
-    pub(crate) in_hand: Hook<String, BTreeSet<u32>>,
+    /// The partitions of a subscription with messages here, held or in the buffer.
+    pub(crate) partitions_here: Hook<String, BTreeSet<u32>>,
     /// A posted renewal has ended.
     pub(crate) on_renewed: Hook<Result<()>>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct ClaimsState {
     of: HashMap<String, Share>,
     polled: Option<Instant>,
     is_under_way: bool,
@@ -64,26 +63,37 @@ struct State {
 struct Share {
     claim: Claim,
     takes_part: bool,
-    /// The number of the record that has the claim.
-    number: u64,
+    /// The sequence of the record that has the claim.
+    sequence: u64,
     /// The start of the last renewal.
     renewed: Option<Instant>,
     /// The heartbeats of other members, and when each was first seen.
     seen: HashMap<String, (u64, Instant)>,
     /// Since when there is a surplus.
     giving_up: Option<Instant>,
-    /// Messages of the surplus that no call has begun are to be given back.
-    wants_back: bool,
-    /// The partitions that were gained since the last look.
+    /// Messages of the surplus are to be given back if no call has begun them. Not reported yet.
+    has_to_give_back: bool,
+    /// The partitions that were gained. Not reported yet.
     gained: BTreeSet<u32>,
 }
 
-/// The durable name of a subscription, and whether this member takes part in it.
-pub(crate) type Wanted = (String, bool);
+/// Whether this member takes part in a subscription.
+#[derive(Debug, Clone)]
+pub(crate) struct Participation {
+    pub(crate) durable: String,
+    pub(crate) takes_part: bool,
+}
+
+impl Participation {
+    /// This member takes part no more: it keeps only the partitions with messages here.
+    fn none(durable: &str) -> Self {
+        Self { durable: durable.to_owned(), takes_part: false }
+    }
+}
 
 /// A change of a record, and the claim that it gives this member.
 struct Change {
-    wanted: Wanted,
+    participation: Participation,
     key: String,
     last: u64,
     owners: Owners,
@@ -92,25 +102,25 @@ struct Change {
     was_known: bool,
 }
 
-impl State {
-    fn is_fresh(&self, durable: &str, lease: Duration) -> bool {
-        self.of.get(durable).and_then(|share| share.renewed).is_some_and(|renewed| renewed.elapsed() < lease / 3)
+impl ClaimsState {
+    fn is_fresh(&self, durable: &str, times: LeaseTimes) -> bool {
+        self.of.get(durable).and_then(|share| share.renewed).is_some_and(|renewed| times.is_fresh_claim(renewed))
     }
 
-    fn next_poll(&self, lease: Duration) -> Instant {
+    fn next_poll(&self, times: LeaseTimes) -> Instant {
         let hurries = self.of.values().any(|share| share.giving_up.is_some() || share.is_left());
-        let every = if hurries { HURRY } else { POLL_EVERY }.min(lease / 8);
+        let every = if hurries { HURRY } else { POLL_EVERY }.min(times.poll_claims_every());
         let since = if self.is_under_way { None } else { self.polled };
         since.map_or_else(|| Instant::now() + every, |polled| polled + every)
     }
 
-    fn is_due(&self, wanted: &[Wanted], lease: Duration) -> bool {
-        let is_due = |(durable, takes_part): &Wanted| match self.of.get(durable) {
-            Some(share) => share.takes_part != *takes_part || share.is_due(lease),
-            None => *takes_part,
+    fn is_due(&self, participations: &[Participation], times: LeaseTimes) -> bool {
+        let is_due = |it: &Participation| match self.of.get(&it.durable) {
+            Some(share) => share.takes_part != it.takes_part || share.is_due(times),
+            None => it.takes_part,
         };
-        let is_late = self.polled.is_none() || Instant::now() >= self.next_poll(lease);
-        !self.is_under_way && (is_late || wanted.iter().any(is_due))
+        let is_late = self.polled.is_none() || Instant::now() >= self.next_poll(times);
+        !self.is_under_way && (is_late || participations.iter().any(is_due))
     }
 
     /// Forgets when the other members were seen: they could not send heartbeats meanwhile either.
@@ -124,17 +134,17 @@ impl Claims {
         runtime: &Arc<Runtime>,
         kv: &KeyValue,
         me: &str,
-        lease: Duration,
+        times: LeaseTimes,
         partitions: u32,
         hooks: Hooks,
     ) -> Self {
         let (runtime, kv, me) = (Arc::clone(runtime), kv.clone(), me.to_owned());
-        Self { runtime, kv, me, lease, partitions, state: Mutex::default(), hooks }
+        Self { runtime, kv, me, times, partitions, state: Mutex::default(), hooks }
     }
 
     /// When the claims should be polled again.
     pub(crate) fn next_poll(&self) -> Instant {
-        self.state.lock().next_poll(self.lease)
+        self.state.lock().next_poll(self.times)
     }
 
     /// The subscriptions with a claim, or an earlier one.
@@ -142,9 +152,9 @@ impl Claims {
         self.state.lock().of.keys().cloned().collect()
     }
 
-    /// Whether the claim of a subscription was renewed in the last third of a lease.
+    /// Whether the claim of a subscription was renewed within the past third of a lease time.
     pub(crate) fn is_fresh(&self, durable: &str) -> bool {
-        self.state.lock().is_fresh(durable, self.lease)
+        self.state.lock().is_fresh(durable, self.times)
     }
 
     /// The partitions that this member may take from.
@@ -152,11 +162,11 @@ impl Claims {
         let state = self.state.lock();
         let Some(share) = state.of.get(durable) else { return BTreeSet::new() };
         let Claim { owned, surplus } = &share.claim;
-        if share.holds_back(self.lease) { owned - surplus } else { owned.clone() }
+        if share.holds_back(self.times.lease) { owned - surplus } else { owned.clone() }
     }
 
     /// The partitions that were gained since the last call: their hand-over begins.
-    pub(crate) fn gained(&self) -> Vec<(String, u32)> {
+    pub(crate) fn take_gained(&self) -> Vec<(String, u32)> {
         let mut gained = Vec::new();
         for (durable, share) in &mut self.state.lock().of {
             gained.extend(std::mem::take(&mut share.gained).into_iter().map(|number| (durable.clone(), number)));
@@ -164,25 +174,24 @@ impl Claims {
         gained
     }
 
-    /// The subscriptions whose messages in hand should be given back if no call has begun them. Each surplus is reported once.
-    pub(crate) fn wanted_back(&self) -> Vec<String> {
+    /// The subscriptions whose held messages should be given back if no call has begun them. Each surplus is reported once.
+    pub(crate) fn take_to_give_back(&self) -> Vec<String> {
         let mut state = self.state.lock();
-        let wants =
-            |(durable, share): (&String, &mut Share)| std::mem::take(&mut share.wants_back).then(|| durable.clone());
-        state.of.iter_mut().filter_map(wants).collect()
+        let of = state.of.iter_mut();
+        of.filter_map(|(durable, share)| std::mem::take(&mut share.has_to_give_back).then(|| durable.clone())).collect()
     }
 
     /// Renews the claims if it is time, without a wait.
-    pub(crate) fn poll(self: &Arc<Self>, mut wanted: Vec<Wanted>) {
+    pub(crate) fn poll(self: &Arc<Self>, mut participations: Vec<Participation>) {
         {
             let mut state = self.state.lock();
-            // The partitions of a subscription that is no longer served are released when none of their messages is in hand.
-            let is_served = |durable: &String| wanted.iter().any(|(served, _)| served == durable);
+            // The partitions of a subscription that is no longer served are released when none of their messages is here.
+            let is_served = |durable: &String| participations.iter().any(|it| it.durable == *durable);
             state.of.retain(|durable, share| !share.claim.owned.is_empty() || is_served(durable));
-            let left: Vec<Wanted> =
-                state.of.keys().filter(|it| !is_served(it)).map(|durable| (durable.clone(), false)).collect();
-            wanted.extend(left);
-            if !state.is_due(&wanted, self.lease) {
+            let left: Vec<Participation> =
+                state.of.keys().filter(|it| !is_served(it)).map(|it| Participation::none(it)).collect();
+            participations.extend(left);
+            if !state.is_due(&participations, self.times) {
                 return;
             }
             state.is_under_way = true;
@@ -190,7 +199,7 @@ impl Claims {
         let under_way = UnderWay(Arc::clone(self), Ok(()));
         self.runtime.post(move |session| match session {
             Ok(session) => Some(Box::pin(async move {
-                let result = under_way.0.ask(&session, wanted).await;
+                let result = under_way.0.ask(&session, participations).await;
                 under_way.end(result);
             })),
             Err(error) => {
@@ -200,16 +209,16 @@ impl Claims {
         });
     }
 
-    /// The lost leases: those on messages of partitions that another member has taken over. Removes these messages from the ones in hand. A member
-    /// that stops takes part no more: it keeps only the partitions with messages in hand.
-    pub(crate) fn lost_leases(
+    /// Renews the claims that are not fresh, and takes the lost leases: those on messages of partitions that another member has taken over are
+    /// held no more. A member that stops takes part no more: it keeps only the partitions with messages here.
+    pub(crate) fn renew_and_take_lost(
         self: &Arc<Self>,
         held: &HeldMessages,
         stops: bool,
         tokens: impl Iterator<Item = LeaseToken>,
     ) -> Result<Vec<LeaseToken>> {
         self.renew_stale(stops)?;
-        // The claims are locked before the messages in hand, never after.
+        // The claims are locked before the held messages, never after.
         let state = self.state.lock();
         let is_owned = |durable: &str, number| state.of.get(durable).is_some_and(|it| it.claim.owned.contains(&number));
         let mut held = held.lock();
@@ -219,13 +228,14 @@ impl Claims {
         Ok(lost)
     }
 
-    /// Renews the claims that should have been renewed in the last third of a lease.
+    /// Renews the claims that were not renewed within the past third of a lease time.
     fn renew_stale(self: &Arc<Self>, stops: bool) -> Result<()> {
-        let stale: Vec<Wanted> = {
+        let stale: Vec<Participation> = {
             let state = self.state.lock();
             let claims = state.of.iter().filter(|(_, share)| share.takes_part || !share.claim.owned.is_empty());
-            let stale = claims.filter(|(durable, _)| !state.is_fresh(durable, self.lease));
-            stale.map(|(durable, share)| (durable.clone(), share.takes_part && !stops)).collect()
+            let stale = claims.filter(|(durable, _)| !state.is_fresh(durable, self.times));
+            let renewed = stale.map(|(durable, share)| (durable.clone(), share.takes_part && !stops));
+            renewed.map(|(durable, takes_part)| Participation { durable, takes_part }).collect()
         };
         if stale.is_empty() {
             return Ok(());
@@ -234,20 +244,20 @@ impl Claims {
         self.runtime.call(move |session| async move { claims.ask(&session, stale).await })
     }
 
-    /// Releases the partitions of subscriptions, those without messages in hand.
+    /// Releases the partitions of subscriptions, those without messages here.
     pub(crate) fn leave(self: &Arc<Self>, durables: &[String]) -> Result<()> {
-        let wanted: Vec<Wanted> = {
+        let participations: Vec<Participation> = {
             let state = self.state.lock();
-            durables.iter().filter(|it| state.of.contains_key(*it)).map(|it| (it.clone(), false)).collect()
+            durables.iter().filter(|it| state.of.contains_key(*it)).map(|it| Participation::none(it)).collect()
         };
         let claims = Arc::clone(self);
-        let left = self.runtime.call(move |session| async move { claims.ask(&session, wanted).await });
-        // A partition with messages in hand is owned until their verdicts are sent.
+        let left = self.runtime.call(move |session| async move { claims.ask(&session, participations).await });
+        // A partition with messages here is owned until their verdicts are sent.
         self.state.lock().of.retain(|durable, share| !durables.contains(durable) || !share.claim.owned.is_empty());
         left
     }
 
-    async fn ask(&self, session: &Session, mut wanted: Vec<Wanted>) -> Result<()> {
+    async fn ask(&self, session: &Session, mut participations: Vec<Participation>) -> Result<()> {
         {
             let mut state = self.state.lock();
             if state.generation != session.generation {
@@ -256,50 +266,51 @@ impl Claims {
             }
         }
         for _ in 0..TRIES {
-            if wanted.is_empty() {
+            if participations.is_empty() {
                 break;
             }
-            let overtaken = self.try_all(session, &wanted).await;
+            let overtaken = self.try_all(session, &participations).await;
             if overtaken.is_err() {
                 let mut state = self.state.lock();
                 state.see_anew();
                 // The record may have been written all the same.
                 state.polled = None;
             }
-            wanted = overtaken?;
+            participations = overtaken?;
         }
         self.state.lock().polled = Some(Instant::now());
         Ok(())
     }
 
     /// Renews each claim. Returns those for which another member was faster.
-    async fn try_all(&self, session: &Session, wanted: &[Wanted]) -> Result<Vec<Wanted>> {
+    async fn try_all(&self, session: &Session, participations: &[Participation]) -> Result<Vec<Participation>> {
         let asked = Instant::now();
-        let keys = wanted.iter().map(|(durable, _)| self.kv.key(OWNERS, durable));
+        let keys = participations.iter().map(|it| self.kv.key(OWNERS, &it.durable));
         let found = self.kv.get_all(session, keys).await?;
-        let changes = self.changes(wanted, found);
+        let changes = self.changes(participations, found);
         let records = changes.iter().map(|it| (it.key.clone(), it.last, kv::write(&it.owners))).collect();
-        let numbers = self.kv.replace_all(session, records).await?;
+        let sequences = self.kv.replace_all(session, records).await?;
         let mut overtaken = Vec::new();
         let mut state = self.state.lock();
-        for (change, number) in changes.into_iter().zip(numbers) {
-            match (state.of.get_mut(&change.wanted.0), number) {
-                (Some(share), Some(number)) if number > share.number => {
-                    share.number = number;
-                    share.take(change.claim, change.was_known, asked, self.lease);
+        for (change, sequence) in changes.into_iter().zip(sequences) {
+            match (state.of.get_mut(&change.participation.durable), sequence) {
+                (Some(share), Some(sequence)) if sequence > share.sequence => {
+                    share.sequence = sequence;
+                    share.record(change.claim, change.was_known, asked, self.times.lease);
                 }
                 (_, Some(_)) => {}
-                (_, None) => overtaken.push(change.wanted),
+                (_, None) => overtaken.push(change.participation),
             }
         }
         Ok(overtaken)
     }
 
     /// The changes of the records that are due.
-    fn changes(&self, wanted: &[Wanted], found: Vec<Option<StoredMessage>>) -> Vec<Change> {
-        let (mut state, lease, me) = (self.state.lock(), self.lease, &self.me);
+    fn changes(&self, participations: &[Participation], found: Vec<Option<StoredMessage>>) -> Vec<Change> {
+        let (mut state, times, me) = (self.state.lock(), self.times, &self.me);
         let mut changes = Vec::new();
-        for ((durable, takes_part), found) in wanted.iter().zip(found) {
+        for (participation, found) in participations.iter().zip(found) {
+            let Participation { durable, takes_part } = participation;
             let last = found.as_ref().map_or(0, |entry| entry.sequence);
             let before: Owners = found.as_ref().and_then(kv::read).unwrap_or_default();
             let share = state.of.entry(durable.clone()).or_default();
@@ -307,19 +318,19 @@ impl Claims {
             let mut owners = before.clone();
             let claim = owners.rebalance(&ClaimRequest {
                 me,
-                lease,
+                lease: times.lease,
                 takes_part: *takes_part,
-                in_hand: &self.hooks.in_hand.call(durable.clone()),
+                here: &self.hooks.partitions_here.call(durable.clone()),
                 dead: &share.dead(&before, me),
                 partitions: self.partitions,
             });
             let was_known = before.members.contains_key(me);
-            let is_due = share.is_due(lease) && (*takes_part || was_known);
+            let is_due = share.is_due(times) && (*takes_part || was_known);
             // Members have come or gone: this one acts on the claim that it has recorded.
             let is_new = claim != share.claim;
             if is_due || is_new || !owners.differs_in_heartbeats_only(&before, me) {
-                let (key, wanted) = (self.kv.key(OWNERS, durable), (durable.clone(), *takes_part));
-                changes.push(Change { wanted, key, last, owners, claim, was_known });
+                let (key, participation) = (self.kv.key(OWNERS, durable), participation.clone());
+                changes.push(Change { participation, key, last, owners, claim, was_known });
             }
         }
         changes
@@ -348,9 +359,9 @@ impl Share {
         !self.takes_part && !self.claim.owned.is_empty()
     }
 
-    /// Whether it is time for a renewal: early enough to hand out messages after it.
-    fn is_due(&self, lease: Duration) -> bool {
-        self.renewed.is_none_or(|renewed| renewed.elapsed() >= lease / 6)
+    /// Whether it is time for a renewal.
+    fn is_due(&self, times: LeaseTimes) -> bool {
+        self.renewed.is_none_or(|renewed| renewed.elapsed() >= times.renew_claims_every())
     }
 
     /// The other members without a heartbeat for their lease.
@@ -372,13 +383,13 @@ impl Share {
     }
 
     /// The claim is recorded.
-    fn take(&mut self, claim: Claim, was_known: bool, asked: Instant, lease: Duration) {
+    fn record(&mut self, claim: Claim, was_known: bool, asked: Instant, lease: Duration) {
         let had = if was_known { std::mem::take(&mut self.claim.owned) } else { BTreeSet::new() };
         self.gained.extend(&claim.owned - &had);
         let since = (!claim.surplus.is_empty()).then(|| self.giving_up.unwrap_or(asked));
         let held_back = self.giving_up.is_some() && self.holds_back(lease);
         (self.claim, self.renewed, self.giving_up) = (claim, Some(asked), since);
-        self.wants_back |= self.holds_back(lease) && !held_back;
+        self.has_to_give_back |= self.holds_back(lease) && !held_back;
     }
 
     /// Whether the member takes nothing of its surplus at the moment.

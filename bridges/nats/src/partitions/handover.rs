@@ -2,18 +2,19 @@
 //!
 //! 1. **Claim.** The member has become the owner in the record of [owners](super::assignment). Another member, or a session of this one that
 //!    was lost, may have been delivered messages that nobody has settled.
-//! 2. **Recover.** A session reads the consumer. The member gives the unsettled messages that are not in its hands back to the server, which
-//!    delivers them again, now to this member.
+//! 2. **Recover.** A session reads the consumer. The member gives the unsettled messages that are not here back to the server, which delivers
+//!    them again, now to this member.
 //! 3. **Barrier.** The member hands out nothing until it has all delivered and unsettled messages. JetStream reports only their number
 //!    (`num_ack_pending`), so the member counts those that it had before the question and still has after the answer. If the numbers are equal,
 //!    the messages are the same.
 //! 4. **Deliver.** The member hands out messages in the order of the stream. A gap in the numbers of the consumer's deliveries shows that another
 //!    client got a message; a message that was given back comes again behind newer ones. Both lead to the barrier, a new session to recovery.
-//! 5. **Release.** The partition is to go to another member, or the subscription ends. The member gives back the messages that no call has begun;
-//!    the [claims](super::claims) release the partition in the record when none of its messages is in hand.
+//! 5. **Release.** The member reads the partition no more: its claim is surplus or lost, or its subscription ends or has no room. It gives back
+//!    the messages that wait here. The [claims](super::claims) release the partition in the record when none of its messages is here. An owner
+//!    that reads the partition again begins with recovery.
 //!
-//! Nothing here asks the server or reads a clock. The pull buffer and the pull loops feed a [`Handover`] with [`Event`]s, and carry out its
-//! [`Effect`]s.
+//! Nothing here asks the server or reads a clock. The pull buffer and the pull loops feed a [`Handover`] with [`HandoverEvent`]s, and carry out
+//! its [`HandoverEffect`]s. [`partitions`](super) has the map of the files.
 
 /// A step of the hand-over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +22,7 @@ enum Step {
     Claimed,
     Recovering,
     Barrier {
-        /// The number of messages in other hands, by the last count and the arrivals since.
+        /// The number of messages that are not here, by the last count and the arrivals since.
         missing: Option<usize>,
         /// The last arrival was a redelivery: more of them may follow.
         comes_back: bool,
@@ -32,16 +33,16 @@ enum Step {
 
 /// An event of the hand-over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Event {
+pub(crate) enum HandoverEvent {
     /// A session begins to read the partition.
     Connected,
-    /// The messages in other hands were given back to the server.
+    /// The messages that were not here were given back to the server.
     Recovered,
     /// A message has arrived: the number of its delivery among all of the consumer.
     Arrived { delivery: u64, is_redelivery: bool },
-    /// A message of the partition went back to the server, or was lost on its way.
+    /// A message of the partition went back to the server, or was lost in transit.
     GivenBack,
-    /// The server was asked in a round of the barrier: `missing` messages are in other hands, and `deliveries` is the number of the last delivery.
+    /// The server was asked in a round of the barrier: `missing` messages are not here, and `deliveries` is the number of the last delivery.
     Counted { round: u64, missing: usize, deliveries: u64 },
     /// The partition is no longer read.
     Released,
@@ -49,14 +50,14 @@ pub(crate) enum Event {
 
 /// The reaction to an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Effect {
-    /// Give the messages in other hands back to the server; then comes [`Event::Recovered`].
+pub(crate) enum HandoverEffect {
+    /// Give the messages that are not here back to the server; then comes [`HandoverEvent::Recovered`].
     Recover,
-    /// Ask the server for the number of unsettled messages; then comes [`Event::Counted`].
+    /// Ask the server for the number of unsettled messages; then comes [`HandoverEvent::Counted`].
     Count,
     /// Hand out the messages that have arrived, in their order, and those that follow.
     Deliver,
-    /// Give the messages that were not handed out back to the server.
+    /// Give the messages that wait here back to the server.
     GiveBack,
 }
 
@@ -77,24 +78,25 @@ impl Handover {
     }
 
     /// Takes an event, and returns the reaction to it.
-    pub(crate) fn on(&mut self, event: Event) -> Option<Effect> {
+    pub(crate) fn on(&mut self, event: HandoverEvent) -> Option<HandoverEffect> {
         match (event, self.step) {
-            (_, Step::Released) => None,
-            (Event::Released, _) => {
+            // Also after a release: a message may have arrived between.
+            (HandoverEvent::Released, _) => {
                 self.step = Step::Released;
-                Some(Effect::GiveBack)
+                Some(HandoverEffect::GiveBack)
             }
-            (Event::Connected, _) => {
+            (HandoverEvent::Connected, _) => {
                 (self.step, self.last) = (Step::Recovering, None);
-                Some(Effect::Recover)
+                Some(HandoverEffect::Recover)
             }
-            (Event::Recovered, Step::Recovering) => Some(self.raise_barrier()),
-            (Event::Arrived { delivery, is_redelivery }, step) => {
+            (_, Step::Released) => None,
+            (HandoverEvent::Recovered, Step::Recovering) => Some(self.raise_barrier()),
+            (HandoverEvent::Arrived { delivery, is_redelivery }, step) => {
                 let has_gap = self.last.is_some_and(|last| delivery > last + 1);
                 self.last = self.last.max(Some(delivery));
                 let (missing, effect) = match step {
                     Step::Barrier { missing, .. } if !has_gap => {
-                        (missing.map(|it| it.saturating_sub(1)), Effect::Count)
+                        (missing.map(|it| it.saturating_sub(1)), HandoverEffect::Count)
                     }
                     Step::Barrier { .. } | Step::Delivering if has_gap => (None, self.raise_barrier()),
                     _ => return None,
@@ -102,8 +104,8 @@ impl Handover {
                 self.step = Step::Barrier { missing, comes_back: is_redelivery };
                 Some(effect)
             }
-            (Event::GivenBack, Step::Barrier { .. } | Step::Delivering) => Some(self.raise_barrier()),
-            (Event::Counted { round, missing, deliveries }, Step::Barrier { comes_back, .. })
+            (HandoverEvent::GivenBack, Step::Barrier { .. } | Step::Delivering) => Some(self.raise_barrier()),
+            (HandoverEvent::Counted { round, missing, deliveries }, Step::Barrier { comes_back, .. })
                 if round == self.round =>
             {
                 if missing > 0 {
@@ -111,16 +113,16 @@ impl Handover {
                     return None;
                 }
                 (self.step, self.last) = (Step::Delivering, self.last.max(Some(deliveries)));
-                Some(Effect::Deliver)
+                Some(HandoverEffect::Deliver)
             }
-            (Event::Recovered | Event::GivenBack | Event::Counted { .. }, _) => None,
+            (HandoverEvent::Recovered | HandoverEvent::GivenBack | HandoverEvent::Counted { .. }, _) => None,
         }
     }
 
-    fn raise_barrier(&mut self) -> Effect {
+    fn raise_barrier(&mut self) -> HandoverEffect {
         self.round += 1;
         self.step = Step::Barrier { missing: None, comes_back: true };
-        Effect::Count
+        HandoverEffect::Count
     }
 
     /// Whether messages may be handed out.
@@ -135,7 +137,7 @@ impl Handover {
 
     /// The number of messages to request at the barrier, if it is known. Redeliveries come first; while none arrives, one request is enough to see
     /// when they do, and newer messages would only pile up.
-    pub(crate) fn wanted(&self) -> Option<usize> {
+    pub(crate) fn to_request(&self) -> Option<usize> {
         match self.step {
             Step::Barrier { missing: Some(missing), comes_back } => Some(if comes_back { missing } else { 1 }),
             _ => None,
@@ -147,16 +149,16 @@ impl Handover {
 mod tests {
     use super::*;
 
-    fn arrived(delivery: u64) -> Event {
-        Event::Arrived { delivery, is_redelivery: false }
+    fn arrived(delivery: u64) -> HandoverEvent {
+        HandoverEvent::Arrived { delivery, is_redelivery: false }
     }
 
-    fn counted(round: u64, missing: usize) -> Event {
-        Event::Counted { round, missing, deliveries: 10 }
+    fn counted(round: u64, missing: usize) -> HandoverEvent {
+        HandoverEvent::Counted { round, missing, deliveries: 10 }
     }
 
     /// A hand-over after these events.
-    fn after(events: &[Event]) -> Handover {
+    fn after(events: &[HandoverEvent]) -> Handover {
         let mut handover = Handover::claimed();
         events.iter().for_each(|event| _ = handover.on(*event));
         handover
@@ -164,18 +166,18 @@ mod tests {
 
     /// A hand-over at the barrier of the first round.
     fn at_barrier() -> Handover {
-        after(&[Event::Connected, Event::Recovered])
+        after(&[HandoverEvent::Connected, HandoverEvent::Recovered])
     }
 
     /// A hand-over that delivers; the last delivery was number 10.
     fn delivering() -> Handover {
-        after(&[Event::Connected, Event::Recovered, counted(1, 0)])
+        after(&[HandoverEvent::Connected, HandoverEvent::Recovered, counted(1, 0)])
     }
 
     #[test]
     fn a_claim_waits_for_a_session() {
         let mut handover = Handover::claimed();
-        assert_eq!(handover.on(Event::GivenBack), None);
+        assert_eq!(handover.on(HandoverEvent::GivenBack), None);
         assert_eq!(handover.on(counted(0, 0)), None);
         assert!(!handover.delivers() && handover.round().is_none());
     }
@@ -183,11 +185,11 @@ mod tests {
     #[test]
     fn a_session_recovers_before_the_barrier() {
         let mut handover = Handover::claimed();
-        assert_eq!(handover.on(Event::Connected), Some(Effect::Recover));
+        assert_eq!(handover.on(HandoverEvent::Connected), Some(HandoverEffect::Recover));
         assert_eq!(handover.on(arrived(1)), None, "a message waits");
-        assert_eq!(handover.on(Event::GivenBack), None);
+        assert_eq!(handover.on(HandoverEvent::GivenBack), None);
         assert_eq!(handover.round(), None, "nothing is counted before the recovery has ended");
-        assert_eq!(handover.on(Event::Recovered), Some(Effect::Count));
+        assert_eq!(handover.on(HandoverEvent::Recovered), Some(HandoverEffect::Count));
         assert_eq!(handover.round(), Some(1));
     }
 
@@ -196,7 +198,7 @@ mod tests {
         let mut handover = at_barrier();
         assert_eq!(handover.on(counted(1, 2)), None);
         assert!(!handover.delivers());
-        assert_eq!(handover.on(counted(1, 0)), Some(Effect::Deliver));
+        assert_eq!(handover.on(counted(1, 0)), Some(HandoverEffect::Deliver));
         assert!(handover.delivers() && handover.round().is_none());
     }
 
@@ -204,20 +206,23 @@ mod tests {
     fn an_arrival_at_the_barrier_is_one_message_less() {
         let mut handover = at_barrier();
         handover.on(counted(1, 3));
-        assert_eq!(handover.wanted(), Some(3), "redeliveries are expected");
-        assert_eq!(handover.on(Event::Arrived { delivery: 5, is_redelivery: true }), Some(Effect::Count));
-        assert_eq!(handover.wanted(), Some(2));
-        assert_eq!(handover.on(arrived(6)), Some(Effect::Count));
-        assert_eq!(handover.wanted(), Some(1), "a newer message came first");
+        assert_eq!(handover.to_request(), Some(3), "redeliveries are expected");
+        assert_eq!(
+            handover.on(HandoverEvent::Arrived { delivery: 5, is_redelivery: true }),
+            Some(HandoverEffect::Count)
+        );
+        assert_eq!(handover.to_request(), Some(2));
+        assert_eq!(handover.on(arrived(6)), Some(HandoverEffect::Count));
+        assert_eq!(handover.to_request(), Some(1), "a newer message came first");
         assert!(!handover.delivers(), "only a count opens the barrier");
     }
 
     #[test]
     fn the_count_of_an_earlier_round_is_void() {
         let mut handover = at_barrier();
-        assert_eq!(handover.on(Event::GivenBack), Some(Effect::Count));
+        assert_eq!(handover.on(HandoverEvent::GivenBack), Some(HandoverEffect::Count));
         assert_eq!(handover.on(counted(1, 0)), None);
-        assert_eq!(handover.on(counted(2, 0)), Some(Effect::Deliver));
+        assert_eq!(handover.on(counted(2, 0)), Some(HandoverEffect::Deliver));
     }
 
     #[test]
@@ -231,34 +236,49 @@ mod tests {
     #[test]
     fn a_gap_in_the_deliveries_raises_the_barrier() {
         let mut handover = delivering();
-        assert_eq!(handover.on(arrived(12)), Some(Effect::Count));
-        assert_eq!((handover.delivers(), handover.round(), handover.wanted()), (false, Some(2), None));
+        assert_eq!(handover.on(arrived(12)), Some(HandoverEffect::Count));
+        assert_eq!((handover.delivers(), handover.round(), handover.to_request()), (false, Some(2), None));
     }
 
     #[test]
     fn a_message_that_goes_back_raises_the_barrier() {
         let mut handover = delivering();
-        assert_eq!(handover.on(Event::GivenBack), Some(Effect::Count));
+        assert_eq!(handover.on(HandoverEvent::GivenBack), Some(HandoverEffect::Count));
         assert!(!handover.delivers());
     }
 
     #[test]
     fn a_new_session_recovers_from_every_step() {
-        for mut handover in [Handover::claimed(), after(&[Event::Connected]), at_barrier(), delivering()] {
-            assert_eq!(handover.on(Event::Connected), Some(Effect::Recover));
+        for mut handover in [Handover::claimed(), after(&[HandoverEvent::Connected]), at_barrier(), delivering()] {
+            assert_eq!(handover.on(HandoverEvent::Connected), Some(HandoverEffect::Recover));
             assert!(!handover.delivers());
             assert_eq!(handover.on(arrived(99)), None, "the deliveries of another session are no gap");
         }
     }
 
     #[test]
-    fn a_release_gives_back_from_every_step_and_is_the_end() {
-        for mut handover in [Handover::claimed(), after(&[Event::Connected]), at_barrier(), delivering()] {
-            assert_eq!(handover.on(Event::Released), Some(Effect::GiveBack));
-            for event in [Event::Connected, Event::Recovered, arrived(11), Event::GivenBack, Event::Released] {
+    fn a_release_gives_back_from_every_step() {
+        for mut handover in [Handover::claimed(), after(&[HandoverEvent::Connected]), at_barrier(), delivering()] {
+            assert_eq!(handover.on(HandoverEvent::Released), Some(HandoverEffect::GiveBack));
+            for event in [HandoverEvent::Recovered, arrived(11), HandoverEvent::GivenBack, counted(1, 0)] {
                 assert_eq!(handover.on(event), None);
             }
-            assert!(!handover.delivers());
+            assert!(!handover.delivers() && handover.round().is_none());
+            assert_eq!(
+                handover.on(HandoverEvent::Released),
+                Some(HandoverEffect::GiveBack),
+                "a message came meanwhile"
+            );
         }
+    }
+
+    #[test]
+    fn a_released_partition_that_is_read_again_recovers() {
+        let mut handover = at_barrier();
+        handover.on(HandoverEvent::Released);
+        assert_eq!(handover.on(HandoverEvent::Connected), Some(HandoverEffect::Recover));
+        assert_eq!(handover.on(HandoverEvent::Recovered), Some(HandoverEffect::Count));
+        assert_eq!(handover.on(counted(1, 0)), None, "it was asked before the release");
+        assert_eq!(handover.on(counted(2, 0)), Some(HandoverEffect::Deliver));
     }
 }

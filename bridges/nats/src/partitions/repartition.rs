@@ -73,9 +73,9 @@ pub(crate) async fn repartition(
             consumer::ensure(session, &consumer, lease).await?;
         }
     }
-    let number = layout::recorded(session, kv).await?.map_or(0, |(number, _)| number);
+    let sequence = layout::recorded(session, kv).await?.map_or(0, |(sequence, _)| sequence);
     let record = kv::write(&PartitionRecord { partitions: to.partitions, after: last });
-    match kv.replace(session, &layout::key(kv), number, record).await? {
+    match kv.replace(session, &layout::key(kv), sequence, record).await? {
         Some(_) => Ok(Ok(())),
         None => refuse("another program does so too".to_owned()),
     }

@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::claims::{Claims, Wanted};
+use super::claims::{Claims, Participation};
 use crate::jetstream::Consumer;
-use crate::subscriptions::HeldMessages;
-use crate::subscriptions::LocalSubscription;
+use crate::settings::LeaseTimes;
+use crate::subscriptions::{HeldMessages, LocalSubscription};
 
-/// The largest number of messages of a partition in hand: a new owner begins with all of them.
+/// The largest number of held messages of a partition: a new owner begins with all of them.
 const DEPTH: usize = 256;
 
 /// The selection of the ingest.
@@ -18,7 +18,7 @@ pub(crate) struct Selection {
     /// The claims; `None` without partitions.
     claims: Option<Arc<Claims>>,
     held: Arc<HeldMessages>,
-    lease: Duration,
+    times: LeaseTimes,
     /// The partitions that it may take from, by the durable name of the subscription.
     claimable: HashMap<String, BTreeSet<u32>>,
     /// The partition that is the first in turn.
@@ -26,17 +26,17 @@ pub(crate) struct Selection {
 }
 
 impl Selection {
-    pub(crate) fn new(claims: Option<Arc<Claims>>, held: &Arc<HeldMessages>, lease: Duration) -> Self {
-        Self { claims, held: Arc::clone(held), lease, claimable: HashMap::new(), turn: 0 }
+    pub(crate) fn new(claims: Option<Arc<Claims>>, held: &Arc<HeldMessages>, times: LeaseTimes) -> Self {
+        Self { claims, held: Arc::clone(held), times, claimable: HashMap::new(), turn: 0 }
     }
 
     /// Polls the claims. Returns the partitions that were gained.
-    pub(crate) fn update(&mut self, wanted: Vec<Wanted>) -> Vec<(String, u32)> {
+    pub(crate) fn update(&mut self, participations: Vec<Participation>) -> Vec<(String, u32)> {
         let Some(claims) = &self.claims else { return Vec::new() };
-        let durables: Vec<String> = wanted.iter().map(|(durable, _)| durable.clone()).collect();
-        claims.poll(wanted);
+        let durables: Vec<String> = participations.iter().map(|it| it.durable.clone()).collect();
+        claims.poll(participations);
         self.claimable = durables.into_iter().map(|it| (it.clone(), claims.claimable(&it))).collect();
-        claims.gained()
+        claims.take_gained()
     }
 
     /// When the claims should be polled again.
@@ -54,7 +54,7 @@ impl Selection {
             consumer.partition.is_none_or(|number| claimable.is_some_and(|it| it.contains(&number)))
         };
         let mut selected: Vec<Arc<Consumer>> = local.consumers.iter().filter(is_selected).cloned().collect();
-        // Redeliveries stay first.
+        // Requeues stay first.
         if let [_, partitions @ ..] = &mut selected[..]
             && !partitions.is_empty()
         {
@@ -72,8 +72,8 @@ impl Selection {
         if !claims.is_fresh(durable) {
             return HashMap::new();
         }
-        let in_hand = self.held.by_partition(durable, self.lease / 2);
-        let room = |number: &u32| (*number, DEPTH.saturating_sub(in_hand.get(number).copied().unwrap_or(0)));
+        let held = self.held.by_partition(durable, self.times);
+        let room = |number: &u32| (*number, DEPTH.saturating_sub(held.get(number).copied().unwrap_or(0)));
         claimable.iter().map(room).collect()
     }
 

@@ -14,8 +14,7 @@ use crate::publish::Publisher;
 use crate::query::Locator;
 use crate::settings::{Hook, Nats, OpenError};
 use crate::settle::PendingAcks;
-use crate::subscriptions::HeldMessages;
-use crate::subscriptions::Subscriptions;
+use crate::subscriptions::{HeldMessages, Subscriptions};
 use crate::transport::{self, Runtime};
 
 /// The parts of a provider.
@@ -42,14 +41,14 @@ impl Backend {
     /// Assembles the parts. Nothing connects yet.
     pub(super) fn new(settings: Nats) -> Result<Self, OpenError> {
         let (boot, settings) = (new_boot_id(), Arc::new(settings));
-        let lease = settings.lease_time;
+        let (lease, times) = (settings.lease_time, settings.lease_times());
         let (runtime, conn) = transport::open(&settings, &boot)?;
         let (runtime, layout, kv) = (Arc::new(runtime), Arc::new(Layout::new(&settings)), KeyValue::new(&settings));
         let clock = Arc::new(ServerClock::new(&kv, &boot));
         let subscriptions = Arc::new(Subscriptions::new(&layout, &kv, lease));
         let membership = Arc::new(Membership::new(&kv, &clock, &subscriptions, lease, boot.clone()));
         let has_partitions = layout.has_partitions();
-        let buffer = Arc::new(PullBuffer::new(lease, has_partitions));
+        let buffer = Arc::new(PullBuffer::new(times, has_partitions));
         let on_loss = Arc::clone(&buffer);
         runtime.on_loss(move || on_loss.ring());
         let on_full = Arc::clone(&buffer);
@@ -61,9 +60,9 @@ impl Backend {
             }
         })));
         let claims = has_partitions.then(|| {
-            let (in_buffer, in_hand, news) = (Arc::clone(&buffer), Arc::clone(&held), Arc::clone(&buffer));
+            let (in_buffer, under_lease, news) = (Arc::clone(&buffer), Arc::clone(&held), Arc::clone(&buffer));
             let hooks = Hooks {
-                in_hand: Hook::new(move |durable: String| partitions_in_hand(&in_buffer, &in_hand, &durable)),
+                partitions_here: Hook::new(move |durable: String| partitions_here(&in_buffer, &under_lease, &durable)),
                 on_renewed: Hook::new(move |result| {
                     if let Err(error) = result {
                         news.fail(error);
@@ -71,11 +70,11 @@ impl Backend {
                     news.ring();
                 }),
             };
-            Arc::new(Claims::new(&runtime, &kv, &boot, lease, layout.partitions, hooks))
+            Arc::new(Claims::new(&runtime, &kv, &boot, times, layout.partitions, hooks))
         });
         Ok(Self {
             pending: Arc::new(PendingAcks::new(&runtime, &held)),
-            puller: Arc::new(Puller::new(&runtime, &kv, &buffer, &held, &membership, lease)),
+            puller: Arc::new(Puller::new(&runtime, &kv, &buffer, &held, &membership, times)),
             locator: Arc::new(Locator::new(&runtime, &layout, &kv)),
             housekeeping: Arc::new(Housekeeping {
                 settings: Arc::clone(&settings),
@@ -98,14 +97,14 @@ impl Backend {
         })
     }
 
-    /// Whether messages of a partition of a subscription are here, in hand or in the buffer.
-    pub(super) fn has_partition_in_hand(&self, durable: &str) -> bool {
-        !partitions_in_hand(&self.buffer, &self.held, durable).is_empty()
+    /// Whether messages of a partition of a subscription are here, held or in the buffer.
+    pub(super) fn has_messages_here(&self, durable: &str) -> bool {
+        !partitions_here(&self.buffer, &self.held, durable).is_empty()
     }
 }
 
-/// The partitions of a subscription with messages in hand or in the buffer.
-fn partitions_in_hand(buffer: &PullBuffer, held: &HeldMessages, durable: &str) -> BTreeSet<u32> {
+/// The partitions of a subscription with messages here, held or in the buffer.
+fn partitions_here(buffer: &PullBuffer, held: &HeldMessages, durable: &str) -> BTreeSet<u32> {
     let _moves = held.lock_moves();
     let mut partitions = buffer.partitions(durable);
     partitions.append(&mut held.partitions(durable));

@@ -12,8 +12,8 @@ use crate::partitions::Selection;
 
 /// The time between two runs of the housekeeping.
 const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(10);
-/// The time between two looks at a subscription without room, or at a barrier.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// The time between two polls of a subscription without room, or of messages that may not be handed out.
+const POLL_EVERY: Duration = Duration::from_millis(200);
 
 #[derive(Debug)]
 pub(super) struct NatsIngest {
@@ -25,7 +25,7 @@ pub(super) struct NatsIngest {
 impl NatsIngest {
     pub(super) fn new(backend: &Arc<Backend>) -> Self {
         let Backend { settings, layout, subscriptions, puller, claims, held, .. } = &**backend;
-        let selection = Selection::new(claims.clone(), held, settings.lease_time);
+        let selection = Selection::new(claims.clone(), held, settings.lease_times());
         let hand_out = HandOut::new(layout, subscriptions, puller, selection);
         Self { backend: Arc::clone(backend), hand_out, next_housekeeping: Instant::now() }
     }
@@ -35,29 +35,29 @@ impl NatsIngest {
         let Backend { runtime, buffer, subscriptions, housekeeping, .. } = &*backend;
         let deadline = Instant::now() + wait;
         loop {
-            if let Some(problem) = buffer.problem() {
+            if let Some(problem) = buffer.take_problem() {
                 return Err(problem);
             }
             backend.pending.retry()?;
-            if buffer.is_in_doubt() {
+            if buffer.take_doubt() {
                 let housekeeping = Arc::clone(housekeeping);
                 runtime.call_long(move |session| async move { housekeeping.restore(&session).await })?;
             }
-            if Instant::now() >= self.next_housekeeping || backend.publisher.was_full() {
+            if Instant::now() >= self.next_housekeeping || backend.publisher.take_was_full() {
                 self.next_housekeeping = Instant::now() + HOUSEKEEPING_EVERY.min(backend.settings.idle_expiry);
                 let housekeeping = Arc::clone(housekeeping);
                 runtime.call_long(move |session| async move { housekeeping.run(&session).await })?;
             }
-            self.hand_out.select(demand, |durable| backend.has_partition_in_hand(durable));
+            self.hand_out.select(demand, |durable| backend.has_messages_here(durable));
             let leases = self.hand_out.step(demand);
             let now = Instant::now();
             if !leases.is_empty() || now >= deadline {
                 return Ok(leases);
             }
-            let looks_soon = subscriptions.count() > demand.len() || buffer.has_barrier();
-            let look = if looks_soon { now + LOOK_EVERY } else { deadline };
-            let look = self.hand_out.selection.next_poll().map_or(look, |next| next.min(look));
-            if buffer.wait(deadline.min(self.next_housekeeping).min(look)) {
+            let polls_soon = subscriptions.count() > demand.len() || buffer.has_closed_state();
+            let next = if polls_soon { now + POLL_EVERY } else { deadline };
+            let next = self.hand_out.selection.next_poll().map_or(next, |claims| claims.min(next));
+            if buffer.wait(deadline.min(self.next_housekeeping).min(next)) {
                 return Ok(Vec::new());
             }
         }
@@ -66,17 +66,17 @@ impl NatsIngest {
 
 impl Ingest for NatsIngest {
     fn receive(&mut self, demand: &[Demand], wait: Duration) -> Result<Vec<Lease>> {
-        self.backend.buffer.begin();
+        self.backend.buffer.receive_begins();
         let received = self.run(demand, wait);
-        self.backend.buffer.end();
+        self.backend.buffer.receive_ended();
         received
     }
 
     fn wanted_back(&mut self) -> Vec<Arc<str>> {
         let Some(claims) = &self.backend.claims else { return Vec::new() };
-        let durables = claims.wanted_back();
-        let wanted = self.backend.subscriptions.local().into_iter().filter(|(_, it)| durables.contains(&it.durable));
-        wanted.map(|(name, _)| name).collect()
+        let durables = claims.take_to_give_back();
+        let local = self.backend.subscriptions.local().into_iter();
+        local.filter(|(_, it)| durables.contains(&it.durable)).map(|(name, _)| name).collect()
     }
 
     fn waker(&self) -> Option<Waker> {

@@ -1,5 +1,4 @@
-//! The settler: registers subscriptions, sends the verdicts of leases, and extends them. JetStream accepts a late acknowledgement from any client, so
-//! only partitions notice a lost lease: when another member has taken over.
+//! The settler: registers subscriptions, sends the verdicts of leases, and extends them. The room `settle` says where a lost lease is noticed.
 
 use std::collections::HashSet;
 use std::slice;
@@ -11,14 +10,13 @@ use eventbroker::{Pattern, Scope, StartPosition};
 use futures_util::future::try_join_all;
 
 use super::backend::Backend;
-use crate::jetstream::ack::{ACK, IN_PROGRESS, NAK, ack_all};
+use crate::jetstream::ack::{IN_PROGRESS, ack_all};
 use crate::jetstream::{Ack, Result, kv};
-use crate::partitions::Event;
+use crate::partitions::HandoverEvent;
 use crate::query::{Locator, first_since};
 use crate::settings::Status;
-use crate::settle::{Ended, record};
-use crate::subscriptions::SubscriptionRecord;
-use crate::subscriptions::{LeaseRecord, lease_key};
+use crate::settle::{Ended, Verdicts, record_and_clean_up, sort_verdicts};
+use crate::subscriptions::{LeaseRecord, SubscriptionRecord, lease_key};
 use crate::transport::Session;
 
 #[derive(Debug)]
@@ -39,23 +37,26 @@ impl NatsSettler {
         let Backend { subscriptions, buffer, puller, claims, .. } = &*self.backend;
         let Some(claims) = claims else { return };
         subscriptions.remove(name);
-        let unwanted = buffer.drop_all(|consumer| consumer.durable == durable);
-        let left = puller.give_back(unwanted).and_then(|()| claims.leave(slice::from_ref(&durable.to_owned())));
+        let back = buffer.drop_all(|consumer| consumer.durable == durable);
+        let left = puller.give_back_now(back).and_then(|()| claims.leave(slice::from_ref(&durable.to_owned())));
         if let Err(error) = left {
             tracing::debug!(%error, "partitions were not released; they are free when the lease has expired");
         }
     }
 
-    fn lost_leases(&self, tokens: impl Iterator<Item = LeaseToken>) -> Result<Vec<LeaseToken>> {
+    /// With partitions: renews the claims, and takes the leases of partitions that other members have taken over.
+    fn renew_and_take_lost(&self, tokens: impl Iterator<Item = LeaseToken>) -> Result<Vec<LeaseToken>> {
         let Backend { claims, held, buffer, .. } = &*self.backend;
-        claims.as_ref().map_or_else(|| Ok(Vec::new()), |claims| claims.lost_leases(held, buffer.is_silent(), tokens))
+        let Some(claims) = claims else { return Ok(Vec::new()) };
+        claims.renew_and_take_lost(held, buffer.is_silent(), tokens)
     }
 
     /// Sends a heartbeat if one is due, without a wait. False if an earlier one has lost the name of the instance.
     fn post_heartbeat(&mut self) -> Result<bool> {
         let Backend { settings, membership, runtime, .. } = &*self.backend;
-        let result = membership.last_result();
-        let is_early = self.last_heartbeat.is_some_and(|at| at.elapsed() < settings.lease_time / 2);
+        let result = membership.take_last_result();
+        let every = settings.lease_times().heartbeat_every();
+        let is_early = self.last_heartbeat.is_some_and(|at| at.elapsed() < every);
         if !is_early || result.is_err() {
             self.last_heartbeat = Some(Instant::now());
             membership.post_heartbeat(runtime);
@@ -64,11 +65,12 @@ impl NatsSettler {
     }
 
     /// Sends the verdicts that need more than an acknowledgement.
-    fn send_ended(&mut self, ended: Vec<Ended>, acks: Vec<Ack>, tokens: &[u64]) -> Result<()> {
+    fn send_ended(&mut self, ended: Vec<Ended>, acks: Vec<Ack>) -> Result<()> {
+        let tokens: Vec<u64> = ended.iter().map(|it| it.token).collect();
         let backend = Arc::clone(&self.backend);
         self.backend.runtime.call(move |session| async move {
             let (group, kept) = (&backend.layout.group, backend.settings.status);
-            try_join_all(ended.iter().map(|it| record(&session, &backend.kv, group, kept, it))).await?;
+            try_join_all(ended.iter().map(|it| record_and_clean_up(&session, &backend.kv, group, kept, it))).await?;
             ack_all(&session, &acks).await
         })?;
         self.sent.extend(tokens);
@@ -94,7 +96,7 @@ impl Settler for NatsSettler {
             name: registration.name.to_string(),
             pattern: pattern.as_str().to_owned(),
             instance,
-            durable: is_broadcast && registration.durable,
+            is_durable: is_broadcast && registration.durable,
             owner,
             ..SubscriptionRecord::default()
         };
@@ -150,70 +152,57 @@ impl Settler for NatsSettler {
     fn settle(&mut self, settlements: &[Settlement]) -> Result<Vec<LeaseToken>> {
         let backend = Arc::clone(&self.backend);
         let Backend { held, buffer, .. } = &*backend;
-        let is_full = backend.settings.status == Status::Full;
-        let mut lost = self.lost_leases(settlements.iter().map(|it| it.token))?;
-        let (mut plain, mut plain_tokens, mut acks, mut ended) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        self.renew_and_take_lost(settlements.iter().map(|it| it.token))?;
+        let records_all = backend.settings.status == Status::Full;
         let (mut settled, mut released) = (Vec::new(), Vec::new());
-        {
+        let Verdicts { plain, ended, ended_acks, lost } = {
             let mut messages = held.lock();
-            for Settlement { token, outcome, .. } in settlements {
-                if self.sent.contains(&token.0) || lost.contains(token) {
-                    continue;
+            let verdicts = settlements.iter().map(|it| (it.token, &it.outcome));
+            let sorted = sort_verdicts(verdicts, &mut messages, &self.sent, records_all);
+            for Ended { token, held, outcome } in &sorted.ended {
+                if !matches!(outcome, LeaseOutcome::Done { .. } | LeaseOutcome::Dead { .. }) {
+                    // A message that goes back has to come before the ones behind it.
+                    buffer.on(&held.consumer.id, HandoverEvent::GivenBack);
                 }
-                let Some(message) = messages.get_mut(&token.0) else {
-                    lost.push(*token);
-                    continue;
-                };
-                message.is_ending = true;
-                match outcome {
-                    LeaseOutcome::Done { attempts }
-                        if *attempts <= 1 && !message.consumer.is_redelivery && !message.is_recorded && !is_full =>
-                    {
-                        plain.push(message.ack(ACK));
-                        plain_tokens.push(token.0);
-                        continue;
-                    }
-                    LeaseOutcome::Done { .. } | LeaseOutcome::Dead { .. } => acks.push(message.ack(ACK)),
-                    _ => {
-                        // A message that goes back has to come before the ones behind it.
-                        buffer.on(&message.consumer.id, Event::GivenBack);
-                        acks.push(message.ack(NAK));
-                    }
-                }
-                if *outcome == LeaseOutcome::Released { &mut released } else { &mut settled }.push(token.0);
-                ended.push(Ended { held: message.clone(), outcome: outcome.clone() });
+                if *outcome == LeaseOutcome::Released { &mut released } else { &mut settled }.push(*token);
             }
-        }
+            sorted
+        };
         if !ended.is_empty() {
-            self.send_ended(ended, acks, &[&settled[..], &released[..]].concat())?;
+            self.send_ended(ended, ended_acks)?;
             held.settle(&settled);
             let mut messages = held.lock();
             released.iter().for_each(|token| _ = messages.remove(token));
             drop(messages);
             buffer.make_room(released.len());
         }
-        if !plain.is_empty() {
-            backend.pending.send(plain, plain_tokens)?;
+        if !plain.tokens.is_empty() {
+            backend.pending.send(plain)?;
         }
         self.sent.clear();
         Ok(lost)
     }
 
-    fn mark(&mut self, token: LeaseToken, begun: bool) -> Result<bool> {
+    fn mark(&mut self, token: LeaseToken, is_in_call: bool) -> Result<bool> {
         let Backend { runtime, kv, held, .. } = &*self.backend;
         let Some(message) = held.lock().get(&token.0).cloned() else { return Ok(false) };
-        let key = lease_key(kv, &message.consumer, message.sequence);
-        let record = if begun { LeaseRecord { begun, ..message.record } } else { LeaseRecord::default() };
+        let key = lease_key(kv, &message.consumer, message.delivery.sequence);
+        let record = if is_in_call {
+            LeaseRecord { is_in_call, ..message.delivery.info.record }
+        } else {
+            LeaseRecord::default()
+        };
         let store = kv.clone();
         runtime.call(move |session| async move {
-            if begun {
+            if is_in_call {
                 store.put(&session, &key, kv::write(&record)).await.map(drop)
             } else {
                 store.remove(&session, [key]).await
             }
         })?;
         if let Some(message) = held.lock().get_mut(&token.0) {
-            (message.record, message.is_recorded) = (record, begun);
+            let info = &mut message.delivery.info;
+            (info.record, info.is_recorded) = (record, is_in_call);
         }
         Ok(true)
     }
@@ -230,7 +219,7 @@ impl Settler for NatsSettler {
             runtime.give_up("the process has slept");
         }
         let began = Instant::now();
-        let lost = self.lost_leases(tokens.iter().copied())?;
+        let lost = self.renew_and_take_lost(tokens.iter().copied())?;
         let mut acks: Vec<Ack> = {
             let messages = held.lock();
             tokens.iter().filter_map(|it| messages.get(&it.0)).map(|it| it.ack(IN_PROGRESS)).collect()
@@ -245,13 +234,13 @@ impl Settler for NatsSettler {
             membership.heartbeat(&session).await
         })?;
         self.last_heartbeat = Some(Instant::now());
-        let (mut messages, lease) = (held.lock(), backend.settings.lease_time);
-        tokens.iter().for_each(|it| _ = messages.get_mut(&it.0).map(|message| message.extend(began, lease)));
+        let (mut messages, times) = (held.lock(), backend.settings.lease_times());
+        tokens.iter().for_each(|it| _ = messages.get_mut(&it.0).map(|message| message.extend(began, times)));
         if has_name { Ok(lost) } else { Ok(tokens.to_vec()) }
     }
 }
 
-/// The first message for a new subscription; 0 is the next one.
+/// The first message for a new subscription; 0 stands for the next one.
 async fn first_message(session: &Session, locator: &Locator, start: &StartPosition) -> Result<u64> {
     match start {
         StartPosition::New => Ok(0),

@@ -1,4 +1,8 @@
-//! The mirror: publishes the events of a batch one behind the other, and awaits their answers together. An event is confirmed here.
+//! The mirror: sends the events of a batch one behind the other, and maps their answers to outcomes. [`PublishAnswer::read`] decides which answer
+//! is a confirmation.
+//!
+//! A publish is repeated when its answer is lost. The server recognizes the repeat by the id of the event, within the stream's
+//! `duplicate_window`; a later repeat is stored a second time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +14,7 @@ use parking_lot::Mutex;
 
 use crate::jetstream::entry::{self, apart, event_of, time_of};
 use crate::jetstream::kv::{self, AT};
-use crate::jetstream::message::{self, Stored};
+use crate::jetstream::message::{self, PublishAnswer};
 use crate::jetstream::{Get, KeyValue, Layout, Result, ServerClock, StoredMessage, stream};
 use crate::settings::{Hook, Nats};
 use crate::transport::{PublishConn, Runtime, Session};
@@ -48,8 +52,8 @@ impl Publisher {
         Self { runtime, conn, settings, layout, kv, clock, was_full, on_full }
     }
 
-    /// Whether the stream was full since this was last asked.
-    pub(crate) fn was_full(&self) -> bool {
+    /// Whether the stream was full since the last call.
+    pub(crate) fn take_was_full(&self) -> bool {
         self.was_full.swap(false, Ordering::SeqCst)
     }
 
@@ -59,15 +63,17 @@ impl Publisher {
             batch,
             |event, put| entry::write(&self.layout, event, put),
             |answer| match answer {
-                Ok(answer) => Stored::read(answer.headers.status(), &answer.payload),
-                Err(limit) => Ok(Stored::larger_than(limit)),
+                Ok(answer) => PublishAnswer::read(answer.headers.status(), &answer.payload),
+                Err(limit) => Ok(PublishAnswer::larger_than(limit)),
             },
             meanwhile,
         );
         let stored = match published {
             Ok(stored) => stored,
             Err(error) => {
-                self.restore_stream()?;
+                if let Err(problem) = self.restore_stream() {
+                    tracing::debug!(%problem, "the stream could not be looked up after a failed publish");
+                }
                 return Err(error);
             }
         };
@@ -75,21 +81,21 @@ impl Publisher {
         let mut outcomes = Vec::with_capacity(batch.len());
         for (event, stored) in batch.iter().zip(stored) {
             outcomes.push(match stored {
-                Stored::New(_) => SendOutcome::Held,
-                Stored::Duplicate(_) => {
+                PublishAnswer::New(_) => SendOutcome::Held,
+                PublishAnswer::Duplicate(_) => {
                     match duplicates.next().flatten().and_then(|message| event_of(&self.layout, &message)) {
                         Some(there) if !there.same_content(event) => SendOutcome::Conflict,
                         // Also if the stored event was removed after it was handled.
                         _ => SendOutcome::Known,
                     }
                 }
-                Stored::Full => {
+                PublishAnswer::Full => {
                     self.was_full.store(true, Ordering::SeqCst);
                     self.on_full.call(());
                     SendOutcome::Full { max_backlog: self.settings.max_messages }
                 }
-                Stored::TooLarge(reason) => SendOutcome::Refused(reason),
-                Stored::WrongLast => SendOutcome::Refused("another event was expected before it".to_owned()),
+                PublishAnswer::TooLarge(reason) => SendOutcome::Refused(reason),
+                PublishAnswer::WrongLast => SendOutcome::Refused("another event was expected before it".to_owned()),
             });
         }
         Ok(outcomes)
@@ -111,12 +117,12 @@ impl Publisher {
     fn index_and_get_duplicates(
         self: &Arc<Self>,
         batch: &[Event],
-        stored: &[Stored],
+        stored: &[PublishAnswer],
     ) -> Result<Vec<Option<StoredMessage>>> {
         let now = self.clock.time(self.runtime.generation());
-        let is_plain = |(event, stored): (&Event, &Stored)| match stored {
-            Stored::New(_) => shows_place(event.id(), now),
-            Stored::Duplicate(_) => false,
+        let is_plain = |(event, stored): (&Event, &PublishAnswer)| match stored {
+            PublishAnswer::New(_) => shows_place(event.id(), now),
+            PublishAnswer::Duplicate(_) => false,
             _ => true,
         };
         if batch.iter().zip(stored).all(is_plain) {
@@ -126,28 +132,30 @@ impl Publisher {
         let (publisher, stored) = (Arc::clone(self), stored.to_vec());
         self.runtime.call(move |session| async move {
             publisher.index(&session, &ids, &stored).await?;
-            let get = |it: &Stored| if let Stored::Duplicate(number) = it { Some(Get::Number(*number)) } else { None };
+            let get = |it: &PublishAnswer| {
+                if let PublishAnswer::Duplicate(sequence) = it { Some(Get::Sequence(*sequence)) } else { None }
+            };
             let duplicates: Vec<Get> = stored.iter().filter_map(get).collect();
             message::get_all(&session, &publisher.layout.stream, &duplicates).await
         })
     }
 
-    async fn index(&self, session: &Session, ids: &[EventId], stored: &[Stored]) -> Result<()> {
+    async fn index(&self, session: &Session, ids: &[EventId], stored: &[PublishAnswer]) -> Result<()> {
         let mut now = self.clock.time(session.generation);
-        let new = |it: &Stored| if let Stored::New(number) = it { Some(*number) } else { None };
+        let new = |it: &PublishAnswer| if let PublishAnswer::New(sequence) = it { Some(*sequence) } else { None };
         if now.is_none()
             && let Some(last) = stored.iter().rev().find_map(new)
-            && let Some(message) = message::get(session, &self.layout.stream, Get::Number(last)).await?
+            && let Some(message) = message::get(session, &self.layout.stream, Get::Sequence(last)).await?
         {
             self.clock.set(session, &message);
             now = Some(message.stored_at);
         }
         let mut places = Vec::new();
         for (id, stored) in ids.iter().zip(stored) {
-            if let Stored::New(number) | Stored::Duplicate(number) = stored
+            if let PublishAnswer::New(sequence) | PublishAnswer::Duplicate(sequence) = stored
                 && !shows_place(id, now)
             {
-                places.push((self.kv.event_key(AT, id), kv::write(number)));
+                places.push((self.kv.event_key(AT, id), kv::write(sequence)));
             }
         }
         if places.is_empty() { Ok(()) } else { self.kv.put_all(session, places).await }
@@ -166,5 +174,51 @@ pub(crate) struct NatsMirror(pub(crate) Arc<Publisher>);
 impl Mirror for NatsMirror {
     fn send(&mut self, batch: &[Event], meanwhile: &mut dyn FnMut()) -> Result<Vec<SendOutcome>> {
         self.0.send(batch, meanwhile)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    use std::net::{TcpListener, TcpStream};
+    use std::thread;
+
+    use eventbroker::Source;
+
+    use super::*;
+    use crate::transport;
+
+    /// Accepts a login, and then answers everything with an error.
+    fn refuse_after_login(mut stream: TcpStream) -> std::io::Result<()> {
+        writeln!(stream, "INFO {{\"version\":\"2.11.0\",\"headers\":true,\"max_payload\":1048576}}\r")?;
+        for line in BufReader::new(stream.try_clone()?).lines() {
+            match line?.as_str() {
+                line if line.starts_with("CONNECT") => {}
+                "PING" => stream.write_all(b"PONG\r\n")?,
+                _ => stream.write_all(b"-ERR 'no publishes today'\r\n")?,
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_failed_publish_has_its_own_error_if_the_stream_is_not_found_either() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let url = format!("nats://{}", listener.local_addr().expect("an address"));
+        thread::spawn(move || {
+            // Only the publish connection is served; the session finds no server.
+            let stream = listener.accept().map(|(stream, _)| stream);
+            drop(listener);
+            stream.and_then(refuse_after_login)
+        });
+        let settings = Arc::new(Nats::new(url));
+        let (runtime, conn) = transport::open(&settings, "boot").expect("it is prepared");
+        let layout = Arc::new(Layout::new(&settings));
+        let clock = Arc::new(ServerClock::new(&KeyValue::new(&settings), "boot"));
+        let publisher =
+            Publisher::new(&Arc::new(runtime), conn, &settings, &layout, &clock, Hook::new(|()| panic!("it is full")));
+        let event = Event::builder(Source::System, "shop.orders.create").build().expect("an event");
+        let error = Arc::new(publisher).send(&[event], &mut || ()).expect_err("the publish is refused");
+        assert!(error.to_string().contains("no publishes today"), "{error}");
     }
 }

@@ -8,7 +8,7 @@ use eventbroker::{Event, EventId};
 use parking_lot::Mutex;
 
 use crate::jetstream::entry::{event_of, id_of, time_of};
-use crate::jetstream::kv::{self, AT};
+use crate::jetstream::kv::AT;
 use crate::jetstream::{Get, KeyValue, Layout, Result, Scan, Start, message};
 use crate::publish::MAX_DELAY;
 use crate::subscriptions::Ring;
@@ -46,10 +46,9 @@ impl Locator {
         self.places.lock().add((id.clone(), sequence));
     }
 
-    /// The number of an event's message, and the event without its status.
+    /// The sequence of an event's message, and the event without its status.
     pub(crate) async fn find(&self, session: &Session, id: &EventId) -> Result<Option<(u64, Event)>> {
-        let recorded = self.kv.get(session, &self.kv.event_key(AT, id)).await?;
-        let recorded = recorded.as_ref().and_then(kv::read::<u64>);
+        let (_, recorded): (_, Option<u64>) = self.kv.read(session, &self.kv.event_key(AT, id)).await?;
         let remembered =
             self.places.lock().newest_first().find(|(known, _)| known == id).map(|(_, sequence)| *sequence);
         for place in [remembered, recorded].into_iter().flatten() {
@@ -71,14 +70,14 @@ impl Locator {
         Ok(None)
     }
 
-    /// The number of an event's message, or an error for the caller of an operation.
+    /// The sequence of an event's message, or an error for the caller of an operation.
     pub(crate) async fn place_of(&self, session: &Session, id: &EventId) -> Result<u64> {
         let found = self.find(session, id).await?;
         found.map(|(place, _)| place).ok_or_else(|| BackendError::Refused(format!("the event {id} is not held")))
     }
 
     async fn event_at(&self, session: &Session, place: u64) -> Result<Option<Event>> {
-        let found = message::get(session, &self.layout.stream, Get::Number(place)).await?;
+        let found = message::get(session, &self.layout.stream, Get::Sequence(place)).await?;
         Ok(found.and_then(|message| event_of(&self.layout, &message)))
     }
 
@@ -99,7 +98,7 @@ impl Locator {
     }
 }
 
-/// The first message that was stored at a time or later, or the number behind the last one.
+/// The first message that was stored at a time or later, or the sequence behind the last one.
 pub(crate) async fn first_since(session: &Session, layout: &Layout, time: SystemTime) -> Result<u64> {
     let scan = Scan::open(session, &layout.stream, &[], Start::Time(time), true).await?;
     let first = scan.first();

@@ -14,11 +14,10 @@ use super::locate::{Locator, STEP};
 use super::tail::NatsTail;
 use crate::consume::REQUEUES;
 use crate::jetstream::entry::{MESSAGE_ID, event_of, from_json};
-use crate::jetstream::kv::{self, AGAIN, DEAD, SUBSCRIPTION};
-use crate::jetstream::message::{self, Stored};
-use crate::jetstream::names::token;
+use crate::jetstream::kv::{self, SUBSCRIPTION};
+use crate::jetstream::message::{self, PublishAnswer};
 use crate::jetstream::{
-    ConsumerInfo, Get, KeyValue, Layout, NewMessage, Result, Scan, Start, StoredMessage, consumer, scan,
+    ConsumerInfo, Get, KeyValue, Layout, NewMessage, Result, Scan, Start, StoredMessage, consumer, names, scan,
 };
 use crate::settle::change_status;
 use crate::subscriptions::{self, SubscriptionRecord, Subscriptions};
@@ -40,18 +39,13 @@ impl NatsOperator {
     }
 }
 
-/// The first part of the keys of a group's dead letters.
-fn letters(kv: &KeyValue, group: &str) -> String {
-    kv.key(DEAD, &token(group))
-}
-
-fn dead_letter(entry: &StoredMessage) -> Option<DeadLetter> {
+fn read_dead_letter(entry: &StoredMessage) -> Option<DeadLetter> {
     kv::read::<StoredDeadLetter>(entry)?.into_dead_letter(entry.sequence)
 }
 
 async fn dead_letters(session: Session, locator: Arc<Locator>, filter: DeadLetterFilter) -> Result<Vec<DeadLetter>> {
     let Locator { layout, kv, .. } = &*locator;
-    let subjects = format!("{}.>", letters(kv, &layout.group));
+    let subjects = kv.dead_letters(&layout.group);
     let start = Start::At(filter.after.unwrap_or(0) + 1);
     let mut scan = Scan::open(&session, &kv.stream, &[subjects], start, false).await?;
     let mut found = Vec::new();
@@ -60,15 +54,15 @@ async fn dead_letters(session: Session, locator: Arc<Locator>, filter: DeadLette
         if step.is_empty() {
             break;
         }
-        found.extend(step.iter().filter_map(dead_letter).filter(|letter| filter.matches(letter)));
+        found.extend(step.iter().filter_map(read_dead_letter).filter(|letter| filter.matches(letter)));
     }
     scan.close(&session).await;
     found.truncate(filter.effective_limit());
     Ok(found)
 }
 
-/// A redelivery of an event to one subscription.
-struct Redelivery<'a> {
+/// An event that one subscription gets again, by a requeue of its dead letter or by a replay.
+struct Requeue<'a> {
     durable: &'a str,
     id: &'a EventId,
     json: Bytes,
@@ -77,12 +71,12 @@ struct Redelivery<'a> {
     once: String,
 }
 
-impl Redelivery<'_> {
+impl Requeue<'_> {
     fn key(&self, kv: &KeyValue) -> String {
-        kv.key(AGAIN, &format!("{}.{}", self.durable, token(&self.id.to_string())))
+        kv.requeue(self.durable, &self.id.to_string())
     }
 
-    /// Records the redelivery in the status of the event, and then stores it. The member that handles it removes both. False if it was stored
+    /// Records the requeue in the status of the event, and then stores it. The member that handles it removes both. False if it was stored
     /// before.
     async fn store(self, session: &Session, kv: &KeyValue) -> Result<bool> {
         change_status(session, kv, self.id, |status| {
@@ -93,8 +87,8 @@ impl Redelivery<'_> {
         let message = NewMessage::new(self.key(kv), self.json);
         let message = message.with(MESSAGE_ID, &self.once)?.with(REQUEUES, &self.requeues.to_string())?;
         match message::publish(session, message).await? {
-            Stored::Duplicate(_) => Ok(false),
-            stored => stored.number().map(|_| true),
+            PublishAnswer::Duplicate(_) => Ok(false),
+            answer => answer.sequence().map(|_| true),
         }
     }
 }
@@ -104,19 +98,19 @@ async fn requeue(session: &Session, layout: &Layout, kv: &KeyValue, number: u64)
     let Some(entry) = letter(session, layout, kv, number).await? else { return Ok(false) };
     let Some(stored) = kv::read::<StoredDeadLetter>(&entry) else { return Ok(false) };
     let Ok(id) = stored.id.parse::<EventId>() else { return Ok(false) };
-    let redelivery = Redelivery {
+    let requeue = Requeue {
         durable: &stored.subscription,
         id: &id,
         json: Bytes::from(stored.event.clone()),
         requeues: stored.requeues + 1,
         once: format!("again {number}"),
     };
-    let key = redelivery.key(kv);
-    let is_new = redelivery.store(session, kv).await?;
+    let key = requeue.key(kv);
+    let is_new = requeue.store(session, kv).await?;
     // The event may be dead again already, and its new letter have replaced this one.
     let was_there = message::delete(session, &kv.stream, number).await? || is_new;
     if !was_there && kv.get(session, &key).await?.is_none() {
-        // Another operator was faster, and the redelivery is handled.
+        // Another operator was faster, and the requeue is handled.
         change_status(session, kv, &id, |status| _ = status.again.remove(&stored.subscription)).await?;
     }
     Ok(was_there)
@@ -124,9 +118,9 @@ async fn requeue(session: &Session, layout: &Layout, kv: &KeyValue, number: u64)
 
 /// A dead letter of the group.
 async fn letter(session: &Session, layout: &Layout, kv: &KeyValue, number: u64) -> Result<Option<StoredMessage>> {
-    let prefix = format!("{}.", letters(kv, &layout.group));
-    let found = message::get(session, &kv.stream, Get::Number(number)).await?;
-    Ok(found.filter(|entry| entry.subject.as_str().starts_with(&prefix)))
+    let filter = kv.dead_letters(&layout.group);
+    let found = message::get(session, &kv.stream, Get::Sequence(number)).await?;
+    Ok(found.filter(|entry| names::covers(&filter, &entry.subject)))
 }
 
 async fn replay(
@@ -165,7 +159,6 @@ async fn replay(
     let subjects = layout.subjects(&own, from);
     let mut scan = Scan::open(&session, &layout.stream, &subjects, Start::At(from), false).await?;
     let (mut done, mut scanned, mut next) = (0, 0, None);
-    let group = token(&record.group);
     'all: while next.is_none() {
         let step = scan.next(&session, STEP).await?;
         if step.is_empty() {
@@ -176,11 +169,9 @@ async fn replay(
         let found = step.into_iter().take_while(|message| message.sequence <= until);
         let events = found.filter_map(|it| Some((it.sequence, event_of(layout, &it)?, it.payload)));
         let events: Vec<(u64, Event, Bytes)> = events.collect();
-        let tokens: Vec<String> = events.iter().map(|(_, event, _)| token(&event.id().to_string())).collect();
-        let again = tokens.iter().map(|id| kv.key(AGAIN, &format!("{durable}.{id}")));
-        let again = kv.get_all(&session, again).await?;
-        let dead = tokens.iter().map(|id| kv.key(DEAD, &format!("{group}.{durable}.{id}")));
-        let dead = kv.get_all(&session, dead).await?;
+        let ids: Vec<String> = events.iter().map(|(_, event, _)| event.id().to_string()).collect();
+        let again = kv.get_all(&session, ids.iter().map(|id| kv.requeue(&durable, id))).await?;
+        let dead = kv.get_all(&session, ids.iter().map(|id| kv.dead_letter(&record.group, &durable, id))).await?;
         for (((sequence, event, json), again), dead) in events.into_iter().zip(again).zip(dead) {
             locator.remember(event.id(), sequence);
             last = Some(event.id().clone());
@@ -192,7 +183,7 @@ async fn replay(
                 let letter = dead.as_ref().and_then(kv::read::<StoredDeadLetter>);
                 let requeues = letter.map_or(0, |letter| letter.requeues + 1);
                 let once = format!("replay {} {durable} {sequence} {requeues}", Timestamp::now());
-                Redelivery { durable: &durable, id: event.id(), json, requeues, once }.store(&session, kv).await?;
+                Requeue { durable: &durable, id: event.id(), json, requeues, once }.store(&session, kv).await?;
                 if let Some(dead) = dead {
                     message::delete(&session, &kv.stream, dead.sequence).await?;
                 }
@@ -226,7 +217,7 @@ async fn lag(
         lag.ready += info.waiting;
         lag.leased += info.open;
         if info.waiting > 0 {
-            let first = |filter: &String| Get::Next(filter.clone(), info.delivered + 1);
+            let first = |filter: &String| Get::Next(filter.clone(), info.last_delivered + 1);
             let firsts: Vec<Get> = consumer.filters.iter().map(first).collect();
             let firsts = message::get_all(session, &consumer.stream, &firsts).await?;
             let first = firsts.into_iter().flatten().min_by_key(|message| message.sequence);
@@ -234,15 +225,14 @@ async fn lag(
             lag.oldest_ready = lag.oldest_ready.into_iter().chain(at).min();
         }
     }
-    let dead = format!("{}.{durable}.>", letters(kv, &record.group));
-    lag.dead = scan::count(session, &kv.stream, &dead).await?;
+    lag.dead = scan::count(session, &kv.stream, &kv.dead_letters_of(&record.group, durable)).await?;
     Ok(lag)
 }
 
 async fn stats(session: Session, locator: Arc<Locator>) -> Result<BackEndStats> {
     let Locator { layout, kv, .. } = &*locator;
     let mut stats = BackEndStats::default();
-    let subjects = format!("{}.>", letters(kv, &layout.group));
+    let subjects = kv.dead_letters(&layout.group);
     stats.dead_letters = scan::count(&session, &kv.stream, &subjects).await?;
     let mut newest = Scan::open(&session, &kv.stream, &[subjects], Start::Last, true).await?;
     stats.newest_dead_letter = newest.next(&session, 1).await?.first().map_or(0, |entry| entry.sequence);
@@ -288,11 +278,11 @@ impl Operator for NatsOperator {
         })
     }
 
-    fn replay(&self, wanted: &Replay, dry_run: bool) -> Result<Replayed> {
-        let own = self.subscriptions.get(&wanted.subscription).map(|local| local.durable);
-        let durable = own.unwrap_or_else(|| self.locator.layout.durable(&wanted.subscription, ""));
-        let (locator, wanted) = (Arc::clone(&self.locator), wanted.clone());
-        self.locator.runtime.call_long(move |session| replay(session, locator, wanted, durable, dry_run))
+    fn replay(&self, request: &Replay, dry_run: bool) -> Result<Replayed> {
+        let own = self.subscriptions.get(&request.subscription).map(|local| local.durable);
+        let durable = own.unwrap_or_else(|| self.locator.layout.durable(&request.subscription, ""));
+        let (locator, request) = (Arc::clone(&self.locator), request.clone());
+        self.locator.runtime.call_long(move |session| replay(session, locator, request, durable, dry_run))
     }
 
     fn stats(&self) -> Result<BackEndStats> {

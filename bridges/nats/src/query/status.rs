@@ -83,7 +83,8 @@ impl KnownSubscriptions {
         Ok(Self { all, infos: keys.zip(infos).collect() })
     }
 
-    /// Whether the word of a subscription about a message counts: not if the subscription is younger. The word of a removed one counts.
+    /// Whether the record of a subscription about a message counts: not if a subscription of that name was made after the message. The records of a
+    /// removed subscription count.
     fn counts(&self, durable: &str, sequence: u64) -> bool {
         self.all.iter().find(|it| it.durable == durable).is_none_or(|it| sequence > it.record.after)
     }
@@ -100,7 +101,7 @@ impl KnownSubscriptions {
                 && let Some(info) = self.infos.get(&(known.durable.clone(), partition))
             {
                 is_open |= info.is_open(sequence);
-                has_begun |= sequence <= info.delivered;
+                has_begun |= sequence <= info.last_delivered;
             }
         }
         match (is_open, has_begun) {

@@ -99,7 +99,7 @@ async fn list(session: Session, locator: Arc<Locator>, filter: Filter) -> Result
         }
     }
     // The order is that of the stream, in which an id may come before a smaller one.
-    let wanted = Filter { after: None, status: None, ..filter.clone() };
+    let of_events = Filter { after: None, status: None, ..filter.clone() };
     let mut listing = Listing { stream: &layout.stream, order: filter.order, from, to, scan: None };
     let (mut page, mut scanned, mut last) = (Vec::new(), 0, None);
     let page = loop {
@@ -111,7 +111,7 @@ async fn list(session: Session, locator: Arc<Locator>, filter: Filter) -> Result
         let events = events_of(layout, step);
         let places: Vec<(EventId, u64)> = events.iter().map(|(place, event)| (event.id().clone(), *place)).collect();
         last = places.last().cloned().or(last);
-        let matching = events.into_iter().filter(|(_, event)| wanted.matches(event)).collect();
+        let matching = events.into_iter().filter(|(_, event)| of_events.matches(event)).collect();
         let found = with_statuses(&session, layout, kv, matching).await?;
         page.extend(found.into_iter().filter(|event| filter.status.is_none_or(|status| status == event.status())));
         if page.len() >= filter.effective_limit() {

@@ -1,4 +1,5 @@
-//! The outcome of a lease, beside the acknowledgement of its message: the status of the event, its dead letter, and the record of its leases.
+//! The outcome of a lease, beside the acknowledgement of its message: the status of the event, its dead letter, and the record of its leases. The
+//! message of a requeue, which only this subscription gets, is removed when it is settled.
 
 use eventbroker::provider::LeaseOutcome;
 use eventbroker_bridge_kit::dead_letter::StoredDeadLetter;
@@ -6,37 +7,42 @@ use jiff::Timestamp;
 
 use super::status_record::{StatusRecord, change_status};
 use crate::jetstream::entry::MESSAGE_ID;
-use crate::jetstream::kv::{self, DEAD};
-use crate::jetstream::names::token;
+use crate::jetstream::kv;
 use crate::jetstream::{KeyValue, NewMessage, Result, message};
 use crate::settings::Status;
-use crate::subscriptions::HeldMessage;
-use crate::subscriptions::{LeaseRecord, lease_key};
+use crate::subscriptions::{HeldMessage, LeaseRecord, lease_key};
 use crate::transport::Session;
 
 /// A lease that ends.
 #[derive(Debug)]
 pub(crate) struct Ended {
+    pub(crate) token: u64,
     pub(crate) held: HeldMessage,
     pub(crate) outcome: LeaseOutcome,
 }
 
-/// Records the outcome of a lease.
-pub(crate) async fn record(session: &Session, kv: &KeyValue, group: &str, kept: Status, ended: &Ended) -> Result<()> {
+/// Records the outcome of a lease, and removes the message of a requeue and the record of earlier leases, which nobody needs any more.
+pub(crate) async fn record_and_clean_up(
+    session: &Session,
+    kv: &KeyValue,
+    group: &str,
+    kept: Status,
+    ended: &Ended,
+) -> Result<()> {
     let Ended { held, outcome } = ended;
-    let (durable, is_redelivery) = (&held.consumer.durable, held.consumer.is_redelivery);
-    let key = lease_key(kv, &held.consumer, held.sequence);
+    let (durable, is_requeue) = (&held.consumer.durable, held.consumer.is_requeue);
+    let key = lease_key(kv, &held.consumer, held.delivery.sequence);
     match outcome {
         LeaseOutcome::Done { attempts } => {
             let retries = attempts.saturating_sub(1);
-            if is_redelivery {
-                message::delete(session, &kv.stream, held.sequence).await?;
+            if is_requeue {
+                message::delete(session, &kv.stream, held.delivery.sequence).await?;
             }
-            if is_redelivery || retries > 0 || kept == Status::Full {
+            if is_requeue || retries > 0 || kept == Status::Full {
                 let now = Timestamp::now().as_millisecond();
                 change_status(session, kv, held.event.id(), |status| {
                     status.retries = status.retries.max(retries);
-                    if is_redelivery {
+                    if is_requeue {
                         status.again.remove(durable);
                         status.dead.remove(durable);
                     }
@@ -48,46 +54,50 @@ pub(crate) async fn record(session: &Session, kv: &KeyValue, group: &str, kept: 
             }
         }
         LeaseOutcome::Dead { attempts, error, .. } => {
-            // A dead letter may be requeued as soon as it is stored, and a requeue sets `again`. A redelivery has that mark from its own
-            // requeue, so its status is written first. For any other delivery the mark says that this letter was requeued already.
+            // A dead letter may be requeued as soon as it is stored, and that sets the mark `again`. The message of a requeue has the mark already,
+            // so its status is written first. For any other message the mark says that this letter was requeued meanwhile.
             let died = |status: &mut StatusRecord| {
-                if !is_redelivery && status.again.contains(durable) {
+                if !is_requeue && status.again.contains(durable) {
                     return;
                 }
                 status.again.remove(durable);
                 status.retries = status.retries.max(attempts.saturating_sub(1));
                 status.dead.insert(durable.clone(), error.clone());
             };
-            if is_redelivery {
+            if is_requeue {
                 change_status(session, kv, held.event.id(), died).await?;
-                dead_letter(session, kv, group, held, outcome).await?;
-                message::delete(session, &kv.stream, held.sequence).await?;
+                write_dead_letter(session, kv, group, held, outcome).await?;
+                message::delete(session, &kv.stream, held.delivery.sequence).await?;
             } else {
-                dead_letter(session, kv, group, held, outcome).await?;
+                write_dead_letter(session, kv, group, held, outcome).await?;
                 change_status(session, kv, held.event.id(), died).await?;
             }
         }
         _ => {
-            let record = LeaseRecord { given_back: held.delivered, crashes: held.record.crashes, begun: false };
+            let record = LeaseRecord {
+                given_back: held.delivery.times_delivered,
+                crashes: held.delivery.info.record.crashes,
+                is_in_call: false,
+            };
             return kv.put(session, &key, kv::write(&record)).await.map(drop);
         }
     }
-    if held.is_recorded { kv.remove(session, [key]).await } else { Ok(()) }
+    if held.delivery.info.is_recorded { kv.remove(session, [key]).await } else { Ok(()) }
 }
 
 /// Stores a dead letter. A repeated verdict stores none.
-async fn dead_letter(
+async fn write_dead_letter(
     session: &Session,
     kv: &KeyValue,
     group: &str,
     held: &HeldMessage,
     outcome: &LeaseOutcome,
 ) -> Result<()> {
-    let (durable, is_redelivery) = (&held.consumer.durable, held.consumer.is_redelivery);
+    let (durable, is_requeue) = (&held.consumer.durable, held.consumer.is_requeue);
     let letter = StoredDeadLetter::new(durable, &held.name, &held.event, outcome, held.requeues);
     let Some(letter) = letter else { return Ok(()) };
-    let key = kv.key(DEAD, &format!("{}.{durable}.{}", token(group), token(&letter.id)));
-    let once = format!("dead {durable} {is_redelivery} {} {}", held.sequence, held.delivered);
+    let key = kv.dead_letter(group, durable, &letter.id);
+    let once = format!("dead {durable} {is_requeue} {} {}", held.delivery.sequence, held.delivery.times_delivered);
     let message = NewMessage::new(key, kv::write(&letter)).with(MESSAGE_ID, &once)?;
-    message::publish(session, message).await?.number().map(drop)
+    message::publish(session, message).await?.sequence().map(drop)
 }

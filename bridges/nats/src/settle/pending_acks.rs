@@ -1,5 +1,5 @@
 //! Acknowledgements whose answers are pending. A wait for each answer would bound the rate by the round trip, so a few batches are in flight at a
-//! time. A batch without an answer is sent again, and its messages stay in hand until then.
+//! time. A batch without an answer is sent again, and its messages stay held until then.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,34 +22,34 @@ const LIMIT: Duration = Duration::from_secs(2);
 pub(crate) struct PendingAcks {
     runtime: Arc<Runtime>,
     held: Arc<HeldMessages>,
-    state: Mutex<State>,
+    progress: Mutex<Progress>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct Progress {
     in_flight: usize,
-    failed: Vec<Batch>,
+    failed: Vec<AckBatch>,
 }
 
 /// The acknowledgements of leases, and the tokens of these.
-#[derive(Debug)]
-struct Batch {
-    acks: Vec<Ack>,
-    tokens: Vec<u64>,
+#[derive(Debug, Default)]
+pub(crate) struct AckBatch {
+    pub(crate) acks: Vec<Ack>,
+    pub(crate) tokens: Vec<u64>,
 }
 
 /// A batch in flight. Its drop counts it as ended, also when its task is cancelled, and leaves a batch without an answer to the next retry.
 struct InFlight {
     pending: Arc<PendingAcks>,
-    batch: Option<Batch>,
+    batch: Option<AckBatch>,
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        let mut state = self.pending.state.lock();
-        state.in_flight -= 1;
-        state.failed.extend(self.batch.take());
+        let mut progress = self.pending.progress.lock();
+        progress.in_flight -= 1;
+        progress.failed.extend(self.batch.take());
         self.pending.changed.notify_all();
     }
 }
@@ -57,23 +57,23 @@ impl Drop for InFlight {
 impl PendingAcks {
     pub(crate) fn new(runtime: &Arc<Runtime>, held: &Arc<HeldMessages>) -> Self {
         let (runtime, held) = (Arc::clone(runtime), Arc::clone(held));
-        Self { runtime, held, state: Mutex::default(), changed: Condvar::new() }
+        Self { runtime, held, progress: Mutex::default(), changed: Condvar::new() }
     }
 
     /// Sends acknowledgements of leases. Waits only while too many batches are in flight.
-    pub(crate) fn send(self: &Arc<Self>, acks: Vec<Ack>, tokens: Vec<u64>) -> Result<()> {
+    pub(crate) fn send(self: &Arc<Self>, batch: AckBatch) -> Result<()> {
         self.retry()?;
         {
-            let mut state = self.state.lock();
+            let mut progress = self.progress.lock();
             let deadline = Instant::now() + LIMIT;
-            while state.in_flight >= IN_FLIGHT {
-                if self.changed.wait_until(&mut state, deadline).timed_out() {
+            while progress.in_flight >= IN_FLIGHT {
+                if self.changed.wait_until(&mut progress, deadline).timed_out() {
                     return Err(unavailable("acknowledgements are not answered"));
                 }
             }
-            state.in_flight += 1;
+            progress.in_flight += 1;
         }
-        let mut in_flight = InFlight { pending: Arc::clone(self), batch: Some(Batch { acks, tokens }) };
+        let mut in_flight = InFlight { pending: Arc::clone(self), batch: Some(batch) };
         self.runtime.post(move |session| {
             let session = session.ok()?;
             Some(Box::pin(async move {
@@ -94,7 +94,7 @@ impl PendingAcks {
 
     /// Sends the acknowledgements without an answer again.
     pub(crate) fn retry(&self) -> Result<()> {
-        let failed = std::mem::take(&mut self.state.lock().failed);
+        let failed = std::mem::take(&mut self.progress.lock().failed);
         if failed.is_empty() {
             return Ok(());
         }
@@ -102,7 +102,7 @@ impl PendingAcks {
         let sent = self.runtime.call(move |session| async move { ack_all(&session, &acks).await });
         match &sent {
             Ok(()) => failed.iter().for_each(|batch| self.held.settle(&batch.tokens)),
-            Err(_) => self.state.lock().failed.extend(failed),
+            Err(_) => self.progress.lock().failed.extend(failed),
         }
         sent
     }
@@ -110,9 +110,9 @@ impl PendingAcks {
     /// Waits until no batch is in flight, and retries those without an answer once.
     pub(crate) fn finish(&self) -> Result<()> {
         {
-            let mut state = self.state.lock();
+            let mut progress = self.progress.lock();
             let deadline = Instant::now() + LIMIT;
-            while state.in_flight > 0 && !self.changed.wait_until(&mut state, deadline).timed_out() {}
+            while progress.in_flight > 0 && !self.changed.wait_until(&mut progress, deadline).timed_out() {}
         }
         self.retry()
     }

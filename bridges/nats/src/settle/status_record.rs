@@ -23,7 +23,7 @@ pub(crate) struct StatusRecord {
     /// The subscriptions in which the event is a dead letter, with the errors.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) dead: BTreeMap<String, String>,
-    /// The subscriptions with a redelivery of the event.
+    /// The subscriptions that get the event again, by a requeue or a replay.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub(crate) again: BTreeSet<String>,
     /// With `status: full`: the subscriptions that have handled the event, with the time in milliseconds since 1970.

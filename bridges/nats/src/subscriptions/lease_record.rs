@@ -1,5 +1,5 @@
 //! The record of a message's leases. The server counts deliveries, but does not know whether a lease was given back or lost, and how often a
-//! marked call never ended. A message gets a record when it is not handled at the first delivery, and loses it when it is.
+//! marked call never ended. A message gets a record when it is not handled at the first delivery, and loses it when it is handled.
 
 use std::sync::Arc;
 
@@ -17,12 +17,13 @@ pub(crate) struct LeaseRecord {
     /// The number of marked calls that never ended.
     pub(crate) crashes: u32,
     /// A marked call has begun, and has not ended.
-    pub(crate) begun: bool,
+    #[serde(rename = "begun")]
+    pub(crate) is_in_call: bool,
 }
 
 /// The key of a message's record.
 pub(crate) fn key(kv: &KeyValue, consumer: &Consumer, sequence: u64) -> String {
-    let stream = if consumer.is_redelivery { "again" } else { "main" };
+    let stream = if consumer.is_requeue { "again" } else { "main" };
     format!("{}.{stream}.{sequence}", kv.key(LEASE, &consumer.durable))
 }
 
@@ -49,9 +50,9 @@ pub(crate) async fn redelivery_infos(
     for ((delivery, found), key) in deliveries.iter().zip(found).zip(keys) {
         let is_recorded = found.is_some();
         let mut record: LeaseRecord = found.as_ref().and_then(kv::read).unwrap_or_default();
-        let is_suspect = record.given_back + 1 != delivery.delivered;
-        if is_suspect && record.begun {
-            (record.crashes, record.begun) = (record.crashes + 1, false);
+        let is_suspect = record.given_back + 1 != delivery.times_delivered;
+        if is_suspect && record.is_in_call {
+            (record.crashes, record.is_in_call) = (record.crashes + 1, false);
             crashed.push((key, kv::write(&record)));
         }
         infos.push(RedeliveryInfo { is_suspect, record, is_recorded });
@@ -60,20 +61,20 @@ pub(crate) async fn redelivery_infos(
     Ok(infos)
 }
 
-/// A delivery to give back, which no call has begun.
+/// A delivery to give back: no call of it has begun.
 #[derive(Debug, Clone)]
-pub(crate) struct GivenBack {
+pub(crate) struct GiveBack {
     pub(crate) consumer: Arc<Consumer>,
     pub(crate) sequence: u64,
-    pub(crate) delivered: u64,
+    pub(crate) times_delivered: u64,
     pub(crate) record: LeaseRecord,
     pub(crate) nak: Ack,
 }
 
 /// Gives deliveries back to the server.
-pub(crate) async fn give_back(session: &Session, kv: &KeyValue, back: Vec<GivenBack>) -> Result<()> {
-    let record = |it: &GivenBack| {
-        let record = LeaseRecord { given_back: it.delivered, begun: false, ..it.record };
+pub(crate) async fn give_back(session: &Session, kv: &KeyValue, back: Vec<GiveBack>) -> Result<()> {
+    let record = |it: &GiveBack| {
+        let record = LeaseRecord { given_back: it.times_delivered, is_in_call: false, ..it.record };
         (key(kv, &it.consumer, it.sequence), kv::write(&record))
     };
     kv.put_all(session, back.iter().map(record).collect()).await?;

@@ -47,11 +47,11 @@ impl RecentAcks {
         }
     }
 
-    /// The numbers of a consumer's messages behind `floor`, up to `last`.
-    pub(crate) fn of_consumer(&self, durable: &str, consumer: &str, floor: u64, last: u64) -> HashSet<u64> {
+    /// The sequences of a consumer's messages behind `ack_floor`, up to `last`.
+    pub(crate) fn of_consumer(&self, durable: &str, consumer: &str, ack_floor: u64, last: u64) -> HashSet<u64> {
         let recent = self.0.lock();
         let all = recent.get(durable).into_iter().flat_map(Ring::newest_first);
-        all.filter(|it| (floor + 1..=last).contains(&it.1) && *it.0 == *consumer).map(|it| it.1).collect()
+        all.filter(|it| (ack_floor + 1..=last).contains(&it.1) && *it.0 == *consumer).map(|it| it.1).collect()
     }
 
     pub(crate) fn contains(&self, durable: &str, key: &MessageKey) -> bool {

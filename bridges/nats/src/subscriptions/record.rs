@@ -4,7 +4,6 @@ use eventbroker::Pattern;
 use eventbroker::provider::BackendError;
 use serde::{Deserialize, Serialize};
 
-use crate::jetstream::kv::AGAIN;
 use crate::jetstream::{Consumer, KeyValue, Layout, Result, names};
 
 /// The record of a subscription.
@@ -16,7 +15,8 @@ pub(crate) struct SubscriptionRecord {
     /// The instance of a broadcast subscription.
     pub(crate) instance: String,
     /// Whether a broadcast subscription outlives its provider.
-    pub(crate) durable: bool,
+    #[serde(rename = "durable")]
+    pub(crate) is_durable: bool,
     /// The provider that a subscription ends with.
     pub(crate) owner: String,
     /// The creation time of the stream that the numbers here refer to.
@@ -46,22 +46,22 @@ pub(crate) struct EarlierPattern {
 }
 
 impl SubscriptionRecord {
-    /// The consumers: first the one of redeliveries, then one per partition.
+    /// The consumers: first the one of requeues, then one per partition.
     pub(crate) fn consumers(&self, layout: &Layout, kv: &KeyValue, durable: &str) -> Vec<Consumer> {
         let same = self.earlier.iter().filter(|it| it.changes == self.changes).map(|it| (it.until, &it.pattern));
         let patterns = same.chain([(u64::MAX, &self.pattern)]);
         let patterns: Vec<(u64, Pattern)> =
             patterns.filter_map(|(until, text)| Some((until, Pattern::parse(text).ok()?))).collect();
-        let redeliveries = format!("{}.>", kv.key(AGAIN, durable));
+        let requeues = kv.requeues(durable);
         let again = Consumer {
             durable: durable.to_owned(),
-            is_redelivery: true,
+            is_requeue: true,
             stream: kv.stream.clone(),
             name: durable.to_owned(),
             patterns: Vec::new(),
             partition: None,
-            filters: vec![redeliveries.clone()],
-            widest: redeliveries,
+            filters: vec![requeues.clone()],
+            widest: requeues,
             start: 1,
             id: format!("{}/{durable}", kv.stream).into(),
         };
@@ -71,7 +71,7 @@ impl SubscriptionRecord {
             let widest = format!("{prefix}.>");
             let filters = patterns.iter().map(|(_, pattern)| names::filter(&prefix, pattern));
             Consumer {
-                is_redelivery: false,
+                is_requeue: false,
                 stream: layout.stream.clone(),
                 filters: names::union(filters, &widest),
                 patterns: patterns.clone(),
@@ -87,7 +87,7 @@ impl SubscriptionRecord {
         [again].into_iter().chain(of_events).collect()
     }
 
-    /// The consumers of events, without the one of redeliveries.
+    /// The consumers of events, without the one of requeues.
     pub(crate) fn event_consumers(&self, layout: &Layout, kv: &KeyValue, durable: &str) -> Vec<Consumer> {
         self.consumers(layout, kv, durable).split_off(1)
     }

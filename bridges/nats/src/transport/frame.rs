@@ -123,11 +123,11 @@ pub(crate) fn next(from: &mut BytesMut) -> Result<Option<Frame>, String> {
             if from.len() < begin + total + 2 {
                 return Ok(None);
             }
-            let place = |part: &[u8]| {
+            let range = |part: &[u8]| {
                 let start = part.as_ptr() as usize - from.as_ptr() as usize;
                 start..start + part.len()
             };
-            let subject = place(subject);
+            let subject = range(subject);
             let reply = reply.map(|it| str::from_utf8(it).map(Arc::from)).transpose().map_err(unreadable)?;
             let whole = from.split_to(begin + total + 2).freeze();
             if !whole.ends_with(b"\r\n") {

@@ -146,9 +146,9 @@ impl Open {
                 Frame::Message(message) => {
                     let number = message.subject.rsplit('.').next().and_then(|it| it.parse::<u64>().ok());
                     let at = number.and_then(|number| number.checked_sub(began)).map(|it| it as usize);
-                    if let Some(place) = at.and_then(|at| answers.get_mut(at)).filter(|it| it.is_none()) {
+                    if let Some(slot) = at.and_then(|at| answers.get_mut(at)).filter(|it| it.is_none()) {
                         // A refusal ends the call after the last answer, so that the next call reads its own answers.
-                        *place = Some(read(Ok(message)));
+                        *slot = Some(read(Ok(message)));
                         left -= 1;
                     }
                 }

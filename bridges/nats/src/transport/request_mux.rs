@@ -13,20 +13,20 @@ use parking_lot::Mutex;
 use super::session::Session;
 
 /// The number of a request, and its answer.
-type Answer = (usize, Message);
+type NumberedAnswer = (usize, Message);
 
 /// The subscription that all answers arrive on.
 pub(super) struct RequestMux {
     inbox: String,
     next: AtomicU64,
-    calls: Mutex<HashMap<u64, UnboundedSender<Answer>>>,
+    calls: Mutex<HashMap<u64, UnboundedSender<NumberedAnswer>>>,
 }
 
 /// The answers to one call. Later ones are dropped with it.
 pub(super) struct Answers {
     mux: Arc<RequestMux>,
     call: u64,
-    receiver: UnboundedReceiver<Answer>,
+    receiver: UnboundedReceiver<NumberedAnswer>,
 }
 
 impl RequestMux {
@@ -44,7 +44,7 @@ impl RequestMux {
         Ok(mux)
     }
 
-    pub(super) fn begin(self: &Arc<Self>) -> Answers {
+    pub(super) fn begin_call(self: &Arc<Self>) -> Answers {
         let (sender, receiver) = unbounded();
         let call = self.next.fetch_add(1, Ordering::Relaxed);
         self.calls.lock().insert(call, sender);
@@ -68,7 +68,7 @@ impl Answers {
         Subject::from(format!("{}.{}.{number}", self.mux.inbox, self.call))
     }
 
-    pub(super) async fn next(&mut self) -> Option<Answer> {
+    pub(super) async fn next(&mut self) -> Option<NumberedAnswer> {
         self.receiver.next().await
     }
 }

@@ -24,6 +24,7 @@ use super::client;
 use super::consume_conn::ConsumeConn;
 use super::request_mux::RequestMux;
 use super::session::Session;
+use super::socket::check_version;
 
 /// How long a call may take.
 pub(super) const CALL_LIMIT: Duration = Duration::from_secs(2);
@@ -32,6 +33,11 @@ const LONG_LIMIT: Duration = Duration::from_secs(30);
 
 type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 type Job = Box<dyn FnOnce(Result<Session, BackendError>) -> Option<Work> + Send>;
+
+/// The future result of a call.
+pub(crate) trait Answer<T>: Future<Output = Result<T, BackendError>> + Send + 'static {}
+
+impl<T, A: Future<Output = Result<T, BackendError>> + Send + 'static> Answer<T> for A {}
 
 /// The handle of the bridge thread. Its drop ends the thread.
 pub(crate) struct Runtime {
@@ -79,46 +85,39 @@ impl Runtime {
     }
 
     /// Runs work on the session and waits for its result, within the limit of a call.
-    pub(crate) fn call<T, F, A>(&self, work: F) -> Result<T, BackendError>
-    where
-        T: Send + 'static,
-        F: FnOnce(Session) -> A + Send + 'static,
-        A: Future<Output = Result<T, BackendError>> + Send + 'static,
-    {
-        let received = receive(&self.begin(CALL_LIMIT, work), CALL_LIMIT);
+    pub(crate) fn call<T: Send + 'static, A: Answer<T>>(
+        &self,
+        work: impl FnOnce(Session) -> A + Send + 'static,
+    ) -> Result<T, BackendError> {
+        let received = receive(&self.post_call(CALL_LIMIT, work), CALL_LIMIT);
         received.unwrap_or_else(|error| Err(self.lost(error)))
     }
 
     /// [`call`](Self::call) for many requests.
-    pub(crate) fn call_long<T, F, A>(&self, work: F) -> Result<T, BackendError>
-    where
-        T: Send + 'static,
-        F: FnOnce(Session) -> A + Send + 'static,
-        A: Future<Output = Result<T, BackendError>> + Send + 'static,
-    {
-        let received = receive(&self.begin(LONG_LIMIT, work), LONG_LIMIT);
+    pub(crate) fn call_long<T: Send + 'static, A: Answer<T>>(
+        &self,
+        work: impl FnOnce(Session) -> A + Send + 'static,
+    ) -> Result<T, BackendError> {
+        let received = receive(&self.post_call(LONG_LIMIT, work), LONG_LIMIT);
         received.unwrap_or_else(|error| Err(self.lost(error)))
     }
 
     /// [`call_long`](Self::call_long) for requests that only read: a lost connection repeats them once.
-    pub(crate) fn read<T, F, A>(&self, work: F) -> Result<T, BackendError>
-    where
-        T: Send + 'static,
-        F: FnOnce(Session) -> A + Clone + Send + 'static,
-        A: Future<Output = Result<T, BackendError>> + Send + 'static,
-    {
-        match receive(&self.begin(LONG_LIMIT, work.clone()), LONG_LIMIT) {
+    pub(crate) fn read<T: Send + 'static, A: Answer<T>>(
+        &self,
+        work: impl FnOnce(Session) -> A + Clone + Send + 'static,
+    ) -> Result<T, BackendError> {
+        match receive(&self.post_call(LONG_LIMIT, work.clone()), LONG_LIMIT) {
             Err(RecvTimeoutError::Disconnected) => self.call_long(work),
             received => received.unwrap_or_else(|error| Err(self.lost(error))),
         }
     }
 
-    fn begin<T, F, A>(&self, limit: Duration, work: F) -> Receiver<Result<T, BackendError>>
-    where
-        T: Send + 'static,
-        F: FnOnce(Session) -> A + Send + 'static,
-        A: Future<Output = Result<T, BackendError>> + Send + 'static,
-    {
+    fn post_call<T: Send + 'static, A: Answer<T>>(
+        &self,
+        limit: Duration,
+        work: impl FnOnce(Session) -> A + Send + 'static,
+    ) -> Receiver<Result<T, BackendError>> {
         let (sender, answer) = sync_channel(1);
         let place = self.shared.address.place.clone();
         self.post(move |session| match session {
@@ -186,16 +185,13 @@ fn answer_with<T>(sender: &SyncSender<Result<T, BackendError>>, answer: Result<T
 }
 
 /// Runs the work of a call. If it takes longer than `limit`, the session ends: a late answer, or an unsent part, would come between later ones.
-async fn bounded<T, F, A>(
+async fn bounded<T, A: Answer<T>>(
     session: Session,
     sender: SyncSender<Result<T, BackendError>>,
     place: String,
     limit: Duration,
-    work: F,
-) where
-    F: FnOnce(Session) -> A,
-    A: Future<Output = Result<T, BackendError>>,
-{
+    work: impl FnOnce(Session) -> A,
+) {
     match tokio::time::timeout(limit, work(session.clone())).await {
         Ok(answer) => answer_with(&sender, answer),
         Err(_) => {
@@ -254,7 +250,9 @@ impl Shared {
         };
         was_connected.store(true, Ordering::SeqCst);
         let generation = self.generation.load(Ordering::SeqCst);
-        let conn = self.connect_to_consume(client.server_info().server_id, &broken).await?;
+        let server = client.server_info();
+        check_version(&server.version).map_err(|problem| format!("{place}: {problem}"))?;
+        let conn = self.connect_to_consume(server.server_id, &broken).await?;
         let mux = RequestMux::start(&client).await.map_err(|error| format!("{place}: {error}"))?;
         Ok(Session { client, conn, mux, generation, broken, is_replicated: Arc::clone(&self.is_replicated) })
     }

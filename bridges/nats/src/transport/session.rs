@@ -1,7 +1,7 @@
 //! A session with the server: the client and the consume connection of one connect, from their start to the loss of either.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_nats::client::PublishErrorKind;
@@ -24,7 +24,7 @@ pub(crate) struct Session {
     pub(crate) generation: u64,
     pub(super) broken: Arc<Notify>,
     /// Several servers keep the streams.
-    pub(crate) is_replicated: Arc<AtomicBool>,
+    pub(super) is_replicated: Arc<AtomicBool>,
 }
 
 /// A request: its subject, its headers if it has some, and its body.
@@ -39,7 +39,7 @@ impl Session {
         requests: impl IntoIterator<Item = Request>,
         silence_is_fatal: bool,
     ) -> Result<Vec<Option<Message>>, BackendError> {
-        let mut answers = self.mux.begin();
+        let mut answers = self.mux.begin_call();
         let (mut found, mut open) = (Vec::new(), 0);
         for (number, (subject, headers, payload)) in requests.into_iter().enumerate() {
             let reply = answers.reply(number);
@@ -65,6 +65,17 @@ impl Session {
             found[number] = Some(message);
         }
         Ok(found)
+    }
+
+    /// Whether several servers keep the streams, so that each is read at its leader.
+    pub(crate) fn is_replicated(&self) -> bool {
+        self.is_replicated.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn note_replicas(&self, replicas: u64) {
+        if replicas > 1 {
+            self.is_replicated.store(true, Ordering::SeqCst);
+        }
     }
 
     /// Runs work beside the calls, until its end or that of the session.

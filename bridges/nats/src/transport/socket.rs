@@ -1,5 +1,5 @@
-//! The sockets of the bridge's own connections: connecting and logging in, reading and writing frames, with or without TLS. The client library
-//! has a connection of its own for the rest; it costs a task switch per message, too much for publishing and consuming.
+//! The sockets of the bridge's own connections: connecting, checking the server's version and logging in, reading and writing frames, with or
+//! without TLS. The client library has a connection of its own for the rest; it costs a task switch per message, too much for publishing and consuming.
 
 use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
@@ -45,8 +45,8 @@ pub(super) struct Channel {
     pub(super) outgoing: Vec<u8>,
 }
 
-/// The oldest supported server: major and minor version.
-const FLOOR: (u32, u32) = (2, 11);
+/// The oldest supported server: major and minor version. The documentation of the package names it too.
+const OLDEST_SERVER: (u32, u32) = (2, 11);
 
 /// The `INFO` of a server.
 #[derive(Default, Deserialize)]
@@ -60,14 +60,14 @@ struct ServerInfo {
 }
 
 impl Address {
-    /// Connects to the server with the id `wanted` if one has it, else to another. Blocks at most 3 s for each server.
-    pub(super) fn connect(&self, wanted: Option<&str>) -> Result<Connection, String> {
+    /// Connects to the server with the id `preferred` if one has it, else to another. Blocks at most 3 s for each server.
+    pub(super) fn connect(&self, preferred: Option<&str>) -> Result<Connection, String> {
         let (mut other, mut problem) = (None, None);
         let first = self.first.load(Ordering::Relaxed);
         for at in 0..self.servers.len() {
             let at = (first + at) % self.servers.len();
             match self.connect_to(&self.servers[at]) {
-                Ok(connection) if wanted.is_none_or(|wanted| connection.server_id == wanted) => {
+                Ok(connection) if preferred.is_none_or(|id| connection.server_id == id) => {
                     self.first.store(at, Ordering::Relaxed);
                     return Ok(connection);
                 }
@@ -91,10 +91,7 @@ impl Address {
                 _ => {}
             }
         };
-        if is_too_old(&info.version) {
-            let ((major, minor), version) = (FLOOR, info.version);
-            return Err(format!("nats-server {version} is too old, {major}.{minor} or later is required"));
-        }
+        check_version(&info.version)?;
         let is_secret = self.login.tls || server.tls_required();
         if is_secret || info.tls_required {
             let Connection { stream, channel, .. } = &mut connection;
@@ -124,10 +121,15 @@ fn connect(server: &ServerAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Whether a version is older than the floor. A version that is not of the form `MAJOR.MINOR.…` is not judged.
-fn is_too_old(version: &str) -> bool {
+/// Refuses a server that is older than the oldest supported one. A version that is not of the form `MAJOR.MINOR.…` is not judged.
+pub(super) fn check_version(version: &str) -> Result<(), String> {
     let mut parts = version.split('.').map(|part| part.parse::<u32>().ok());
-    matches!((parts.next().flatten(), parts.next().flatten()), (Some(major), Some(minor)) if (major, minor) < FLOOR)
+    let (Some(Some(major)), Some(Some(minor))) = (parts.next(), parts.next()) else { return Ok(()) };
+    if (major, minor) >= OLDEST_SERVER {
+        return Ok(());
+    }
+    let (major, minor) = OLDEST_SERVER;
+    Err(format!("nats-server {version} is too old, {major}.{minor} or later is required"))
 }
 
 fn refused(reason: &str) -> String {
@@ -306,11 +308,24 @@ impl Write for &WatchedSocket {
 
 #[cfg(test)]
 mod tests {
-    use super::is_too_old;
+    use super::*;
 
     #[test]
-    fn a_version_below_the_floor_is_too_old() {
-        assert!(["1.4.1", "2.9.10", "2.10.29"].iter().all(|it| is_too_old(it)));
-        assert!(!["2.11.0", "2.11.0-RC.1", "2.15.1", "3.0.0", "", "dev"].iter().any(|it| is_too_old(it)));
+    fn an_old_server_is_refused() {
+        for old in ["1.4.1", "2.9.10", "2.10.29"] {
+            let problem = check_version(old).expect_err(old);
+            assert_eq!(problem, format!("nats-server {old} is too old, 2.11 or later is required"));
+        }
+        for new in ["2.11.0", "2.11.0-RC.1", "2.15.1", "3.0.0", "", "dev"] {
+            assert_eq!(check_version(new), Ok(()), "{new}");
+        }
+    }
+
+    #[test]
+    fn the_documentation_names_the_oldest_server() {
+        let (major, minor) = OLDEST_SERVER;
+        for text in [include_str!("../lib.rs"), include_str!("../provider.rs")] {
+            assert!(text.contains(&format!("{major}.{minor}")));
+        }
     }
 }
