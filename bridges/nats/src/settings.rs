@@ -1,5 +1,6 @@
 //! The settings of the bridge: what a program chooses, the defaults and the bounds.
 
+#[cfg(feature = "client")]
 mod hook;
 mod lease_times;
 
@@ -11,6 +12,7 @@ use eventbroker::provider::BackendError;
 pub use eventbroker_bridge_kit::settings::Status;
 use eventbroker_bridge_kit::settings::{Secret, Settings, Url, at_least};
 
+#[cfg(feature = "client")]
 pub(crate) use hook::Hook;
 pub(crate) use lease_times::LeaseTimes;
 

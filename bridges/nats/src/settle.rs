@@ -13,7 +13,7 @@ mod pending_acks;
 mod status_record;
 mod verdicts;
 
-pub(crate) use outcome::{Ended, record_and_clean_up};
+pub(crate) use outcome::{Ended, OutcomeRecorder};
 pub(crate) use pending_acks::PendingAcks;
 pub(crate) use status_record::{StatusRecord, change_status};
 pub(crate) use verdicts::{Verdicts, sort_verdicts};

@@ -1,7 +1,7 @@
 //! A new number of partitions for a stream. Allowed only while no instance uses the stream and no delivery waits, since waiting deliveries would
 //! lose their order.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::jetstream::api::{api, nanos};
 use crate::jetstream::kv::{self, OWNERS, SUBSCRIPTION};
@@ -22,8 +22,16 @@ pub(crate) async fn recorded_partitions(session: &Session, layout: &Layout, kv: 
     Ok(stream.filter(|stream| !layout.fits(stream)).map(|_| 0))
 }
 
-/// Changes the partitions of a stream from one layout to another. An interrupted change can be repeated: no message is lost, and the number is
-/// recorded last.
+/// A change of the partitions of a stream from one layout to another.
+struct Repartition<'a> {
+    session: &'a Session,
+    settings: &'a Nats,
+    kv: &'a KeyValue,
+    from: &'a Layout,
+    to: &'a Layout,
+}
+
+/// Changes the partitions of a stream. An interrupted change can be repeated: no message is lost, and the number is recorded last.
 pub(crate) async fn repartition(
     session: &Session,
     settings: &Nats,
@@ -55,53 +63,60 @@ pub(crate) async fn repartition(
     if from.partitions == to.partitions {
         return Ok(Ok(()));
     }
-    let last = stream::last(session, &from.stream).await?;
-    let mut restarted = Vec::with_capacity(known_subscriptions.len());
-    for (durable, record) in known_subscriptions {
-        let (record, lease) = restart_behind(session, settings, from, kv, &durable, record, last).await?;
-        restarted.push((durable, record, lease));
+    let repartition = Repartition { session, settings, kv, from, to };
+    if repartition.run(&known["config"], known_subscriptions).await? {
+        return Ok(Ok(()));
     }
-    let mut config = known["config"].clone();
-    let (old, new) = (json!(from.stream_subject()), json!(to.stream_subject()));
-    if let Some(subjects) = config["subjects"].as_array_mut().filter(|subjects| !subjects.contains(&new)) {
-        subjects.retain(|subject| *subject != old);
-        subjects.push(new);
-        api(session, &format!("STREAM.UPDATE.{}", from.stream), &config).await??;
-    }
-    for (durable, record, lease) in restarted {
-        for consumer in record.event_consumers(to, kv, &durable) {
-            consumer::ensure(session, &consumer, lease).await?;
-        }
-    }
-    let sequence = layout::recorded(session, kv).await?.map_or(0, |(sequence, _)| sequence);
-    let record = kv::write(&PartitionRecord { partitions: to.partitions, after: last });
-    match kv.replace(session, &layout::key(kv), sequence, record).await? {
-        Some(_) => Ok(Ok(())),
-        None => refuse("another program does so too".to_owned()),
-    }
+    refuse("another program does so too".to_owned())
 }
 
-/// Removes the event consumers of a subscription, whose next ones start behind a message. Returns the new record, and the `ack_wait` of the old
-/// consumers.
-async fn restart_behind(
-    session: &Session,
-    settings: &Nats,
-    from: &Layout,
-    kv: &KeyValue,
-    durable: &str,
-    record: SubscriptionRecord,
-    last: u64,
-) -> Result<(SubscriptionRecord, u64)> {
-    let consumers = record.event_consumers(from, kv, durable);
-    let known = match consumers.first() {
-        Some(it) => consumer::config_and_state(session, &it.stream, &it.name).await?,
-        None => None,
-    };
-    let lease = known.and_then(|known| known["config"]["ack_wait"].as_u64());
-    let record = SubscriptionRecord { start: last + 1, earlier: Vec::new(), ..record };
-    // The record is written first, so that a member that makes the consumers again starts them at the right message.
-    kv.put(session, &kv.key(SUBSCRIPTION, durable), kv::write(&record)).await?;
-    kv.remove(session, [kv.key(OWNERS, durable)]).await?;
-    consumer::remove_all(session, &consumers).await?;
-    Ok((record, lease.unwrap_or(nanos(settings.lease_time))))
+impl Repartition<'_> {
+    /// Starts every subscription behind the last message, with consumers of the new partitions. False if another program was faster.
+    async fn run(&self, config: &Value, known: Vec<(String, SubscriptionRecord)>) -> Result<bool> {
+        let Self { session, kv, from, to, .. } = *self;
+        let last = stream::last(session, &from.stream).await?;
+        let mut restarted = Vec::with_capacity(known.len());
+        for (durable, record) in known {
+            let (record, lease) = self.restart_behind(last, &durable, record).await?;
+            restarted.push((durable, record, lease));
+        }
+        let mut config = config.clone();
+        let (old, new) = (json!(from.stream_subject()), json!(to.stream_subject()));
+        if let Some(subjects) = config["subjects"].as_array_mut().filter(|subjects| !subjects.contains(&new)) {
+            subjects.retain(|subject| *subject != old);
+            subjects.push(new);
+            api(session, &format!("STREAM.UPDATE.{}", from.stream), &config).await??;
+        }
+        for (durable, record, lease) in restarted {
+            for consumer in record.event_consumers(to, kv, &durable) {
+                consumer::ensure(session, &consumer, lease).await?;
+            }
+        }
+        let sequence = layout::recorded(session, kv).await?.map_or(0, |(sequence, _)| sequence);
+        let record = kv::write(&PartitionRecord { partitions: to.partitions, after: last });
+        Ok(kv.replace(session, &layout::key(kv), sequence, record).await?.is_some())
+    }
+
+    /// Removes the event consumers of a subscription, whose next ones start behind a message. Returns the new record, and the `ack_wait` of the
+    /// old consumers.
+    async fn restart_behind(
+        &self,
+        last: u64,
+        durable: &str,
+        record: SubscriptionRecord,
+    ) -> Result<(SubscriptionRecord, u64)> {
+        let Self { session, kv, .. } = *self;
+        let consumers = record.event_consumers(self.from, kv, durable);
+        let known = match consumers.first() {
+            Some(it) => consumer::config_and_state(session, &it.stream, &it.name).await?,
+            None => None,
+        };
+        let lease = known.and_then(|known| known["config"]["ack_wait"].as_u64());
+        let record = SubscriptionRecord { start: last + 1, earlier: Vec::new(), ..record };
+        // The record is written first, so that a member that makes the consumers again starts them at the right message.
+        kv.put(session, &kv.key(SUBSCRIPTION, durable), kv::write(&record)).await?;
+        kv.remove(session, [kv.key(OWNERS, durable)]).await?;
+        consumer::remove_all(session, &consumers).await?;
+        Ok((record, lease.unwrap_or(nanos(self.settings.lease_time))))
+    }
 }

@@ -15,7 +15,7 @@ use crate::jetstream::{Ack, Result, kv};
 use crate::partitions::HandoverEvent;
 use crate::query::{Locator, first_since};
 use crate::settings::Status;
-use crate::settle::{Ended, Verdicts, record_and_clean_up, sort_verdicts};
+use crate::settle::{Ended, OutcomeRecorder, Verdicts, sort_verdicts};
 use crate::subscriptions::{LeaseRecord, SubscriptionRecord, lease_key};
 use crate::transport::Session;
 
@@ -69,8 +69,9 @@ impl NatsSettler {
         let tokens: Vec<u64> = ended.iter().map(|it| it.token).collect();
         let backend = Arc::clone(&self.backend);
         self.backend.runtime.call(move |session| async move {
-            let (group, kept) = (&backend.layout.group, backend.settings.status);
-            try_join_all(ended.iter().map(|it| record_and_clean_up(&session, &backend.kv, group, kept, it))).await?;
+            let (kv, group, kept) = (&backend.kv, &*backend.layout.group, backend.settings.status);
+            let recorder = OutcomeRecorder { session: &session, kv, group, kept };
+            try_join_all(ended.iter().map(|it| recorder.record_and_clean_up(it))).await?;
             ack_all(&session, &acks).await
         })?;
         self.sent.extend(tokens);

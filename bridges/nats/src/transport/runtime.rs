@@ -35,9 +35,9 @@ type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 type Job = Box<dyn FnOnce(Result<Session, BackendError>) -> Option<Work> + Send>;
 
 /// The future result of a call.
-pub(crate) trait Answer<T>: Future<Output = Result<T, BackendError>> + Send + 'static {}
+pub(crate) trait CallFuture<T>: Future<Output = Result<T, BackendError>> + Send + 'static {}
 
-impl<T, A: Future<Output = Result<T, BackendError>> + Send + 'static> Answer<T> for A {}
+impl<T, A: Future<Output = Result<T, BackendError>> + Send + 'static> CallFuture<T> for A {}
 
 /// The handle of the bridge thread. Its drop ends the thread.
 pub(crate) struct Runtime {
@@ -85,7 +85,7 @@ impl Runtime {
     }
 
     /// Runs work on the session and waits for its result, within the limit of a call.
-    pub(crate) fn call<T: Send + 'static, A: Answer<T>>(
+    pub(crate) fn call<T: Send + 'static, A: CallFuture<T>>(
         &self,
         work: impl FnOnce(Session) -> A + Send + 'static,
     ) -> Result<T, BackendError> {
@@ -94,7 +94,7 @@ impl Runtime {
     }
 
     /// [`call`](Self::call) for many requests.
-    pub(crate) fn call_long<T: Send + 'static, A: Answer<T>>(
+    pub(crate) fn call_long<T: Send + 'static, A: CallFuture<T>>(
         &self,
         work: impl FnOnce(Session) -> A + Send + 'static,
     ) -> Result<T, BackendError> {
@@ -103,7 +103,7 @@ impl Runtime {
     }
 
     /// [`call_long`](Self::call_long) for requests that only read: a lost connection repeats them once.
-    pub(crate) fn read<T: Send + 'static, A: Answer<T>>(
+    pub(crate) fn read<T: Send + 'static, A: CallFuture<T>>(
         &self,
         work: impl FnOnce(Session) -> A + Clone + Send + 'static,
     ) -> Result<T, BackendError> {
@@ -113,7 +113,7 @@ impl Runtime {
         }
     }
 
-    fn post_call<T: Send + 'static, A: Answer<T>>(
+    fn post_call<T: Send + 'static, A: CallFuture<T>>(
         &self,
         limit: Duration,
         work: impl FnOnce(Session) -> A + Send + 'static,
@@ -185,7 +185,7 @@ fn answer_with<T>(sender: &SyncSender<Result<T, BackendError>>, answer: Result<T
 }
 
 /// Runs the work of a call. If it takes longer than `limit`, the session ends: a late answer, or an unsent part, would come between later ones.
-async fn bounded<T, A: Answer<T>>(
+async fn bounded<T, A: CallFuture<T>>(
     session: Session,
     sender: SyncSender<Result<T, BackendError>>,
     place: String,
