@@ -1,6 +1,5 @@
 //! The settings of the bridge: what a program chooses, the defaults and the bounds.
 
-use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -126,12 +125,14 @@ eventbroker_bridge_kit::settings! {
 }
 
 /// Why a provider was not opened. The text shows no password.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
     /// A setting is out of its bounds, or differs from the stream: the text names the setting.
+    #[error("{0}")]
     Setting(String),
     /// The server is unreachable, too old, or has refused: the text has the reason.
+    #[error("{0}")]
     Server(String),
 }
 
@@ -182,16 +183,6 @@ impl Nats {
     }
 }
 
-impl Storage {
-    /// The word of the JetStream API.
-    pub(crate) fn word(self) -> &'static str {
-        match self {
-            Self::File => "file",
-            Self::Memory => "memory",
-        }
-    }
-}
-
 impl From<BackendError> for OpenError {
     fn from(error: BackendError) -> Self {
         let (BackendError::Unavailable(reason) | BackendError::Refused(reason)) = error else {
@@ -201,31 +192,5 @@ impl From<BackendError> for OpenError {
     }
 }
 
-impl fmt::Display for OpenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Setting(problem) | Self::Server(problem) => f.write_str(problem),
-        }
-    }
-}
-
-impl std::error::Error for OpenError {}
-
 /// A call from a room to one above it, which the assembly sets.
-pub(crate) struct Hook<A, R = ()>(Box<dyn Fn(A) -> R + Send + Sync>);
-
-impl<A, R> Hook<A, R> {
-    pub(crate) fn new(call: impl Fn(A) -> R + Send + Sync + 'static) -> Self {
-        Self(Box::new(call))
-    }
-
-    pub(crate) fn call(&self, argument: A) -> R {
-        (self.0)(argument)
-    }
-}
-
-impl<A, R> fmt::Debug for Hook<A, R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Hook")
-    }
-}
+pub(crate) type Hook<A, R = ()> = Box<dyn Fn(A) -> R + Send + Sync>;

@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use eventbroker::provider::{Demand, Lease, LeaseToken};
 
-use super::pull_buffer::PullBuffer;
 use super::pull_loop::Puller;
 use super::pull_state::PulledMessage;
 use crate::jetstream::ack::{ACK, ack_all};
@@ -21,7 +20,6 @@ use crate::subscriptions::{GivenBack, HeldMessage, MessageKey, give_back};
 pub(crate) const REQUEUES: &str = "Requeues";
 
 /// Hands out messages as leases.
-#[derive(Debug)]
 pub(crate) struct HandOut {
     layout: Arc<Layout>,
     subscriptions: Arc<Subscriptions>,
@@ -53,10 +51,6 @@ impl HandOut {
     ) -> Self {
         let (layout, subscriptions, puller) = (Arc::clone(layout), Arc::clone(subscriptions), Arc::clone(puller));
         Self { layout, subscriptions, puller, selection, highest: HashMap::new(), unwanted: Vec::new() }
-    }
-
-    fn buffer(&self) -> &Arc<PullBuffer> {
-        &self.puller.buffer
     }
 
     /// Updates the selection of partitions. Partitions that were gained are read anew: their hand-over begins.
@@ -250,7 +244,7 @@ impl HandOut {
 
     /// Ends the hand-out: gives back the messages in the buffer.
     pub(crate) fn close(&self) {
-        let unwanted = self.buffer().drop_all(|_| true);
+        let unwanted = self.puller.buffer.drop_all(|_| true);
         if let Err(error) = self.puller.give_back(unwanted) {
             tracing::debug!(%error, "messages were not given back; they come again when their leases have expired");
         }

@@ -51,7 +51,6 @@ impl PulledMessage {
 }
 
 /// A consumer's messages are not handed out while messages that were lost in transit come back.
-#[derive(Debug)]
 pub(super) struct Barrier {
     /// The lost messages, once they are known.
     pub(super) lost: Option<HashSet<u64>>,
@@ -60,7 +59,6 @@ pub(super) struct Barrier {
 }
 
 /// The task that reads a consumer.
-#[derive(Debug)]
 pub(super) struct ReaderHandle {
     pub(super) generation: u64,
     /// Its drop ends the task.
@@ -68,7 +66,6 @@ pub(super) struct ReaderHandle {
 }
 
 /// The pull requests to a consumer.
-#[derive(Debug)]
 pub(super) struct Requests {
     /// The number of requested messages that have not arrived.
     pub(super) outstanding: usize,
@@ -81,7 +78,6 @@ pub(super) struct Requests {
 }
 
 /// The state of one consumer.
-#[derive(Debug)]
 pub(super) struct PullState {
     pub(super) consumer: Arc<Consumer>,
     pub(super) requests: Requests,

@@ -8,7 +8,7 @@ use eventbroker_bridge_kit::id_time::id_time;
 use super::layout::Layout;
 use super::message::StoredMessage;
 use super::names::{self, type_tokens};
-use crate::transport::Headers;
+use crate::transport::{Headers, Put};
 
 /// The header that the server recognizes duplicates by.
 pub(crate) const MESSAGE_ID: &str = "Nats-Msg-Id";
@@ -18,9 +18,6 @@ const EVENT_TYPE: &str = "Event-Type";
 const EVENT_SOURCE: &str = "Event-Source";
 const EVENT_STATUS: &str = "Event-Status";
 const INSTANCE_ID: &str = "Instance-ID";
-
-/// Takes a message: its subject, its headers and its body.
-type Put<'a> = &'a mut dyn FnMut(&str, &[(&str, &str)], &[u8]);
 
 /// Writes an event: calls `put` with its subject, its headers and its body.
 pub(crate) fn write(layout: &Layout, event: &Event, put: Put<'_>) {

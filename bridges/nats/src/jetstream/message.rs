@@ -67,7 +67,7 @@ impl Stored {
             seq: u64,
             #[serde(default)]
             duplicate: bool,
-            error: Option<Refusal>,
+            error: Option<ApiError>,
         }
         if status == Some(NO_RESPONDERS) {
             return Err(unavailable("no stream has the subject, or the stream has no leader"));
@@ -76,11 +76,11 @@ impl Stored {
         match answer.error {
             None if answer.duplicate => Ok(Self::Duplicate(answer.seq)),
             None => Ok(Self::New(answer.seq)),
-            Some(error) => match error.err_code {
+            Some(error) => match error.code {
                 WRONG_LAST_SEQUENCE => Ok(Self::WrongLast),
                 STREAM_FULL => Ok(Self::Full),
-                MESSAGE_TOO_LARGE => Ok(Self::TooLarge(error.description)),
-                _ => Err(ApiError::from(error).into()),
+                MESSAGE_TOO_LARGE => Ok(Self::TooLarge(error.text)),
+                _ => Err(error.into()),
             },
         }
     }
@@ -97,20 +97,6 @@ impl Stored {
             Self::WrongLast => Err(unavailable("another member was faster")),
             Self::TooLarge(reason) => Err(unavailable(reason)),
         }
-    }
-}
-
-#[derive(Deserialize)]
-pub(super) struct Refusal {
-    #[serde(default)]
-    pub(super) err_code: u64,
-    #[serde(default)]
-    description: String,
-}
-
-impl From<Refusal> for ApiError {
-    fn from(error: Refusal) -> Self {
-        Self { code: error.err_code, text: error.description }
     }
 }
 

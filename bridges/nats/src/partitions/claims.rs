@@ -30,7 +30,6 @@ const HURRY: Duration = Duration::from_millis(50);
 const TRIES: usize = 50;
 
 /// The claims of this provider.
-#[derive(Debug)]
 pub(crate) struct Claims {
     runtime: Arc<Runtime>,
     kv: KeyValue,
@@ -42,7 +41,6 @@ pub(crate) struct Claims {
 }
 
 /// The parts of the bridge that claims depend on.
-#[derive(Debug)]
 pub(crate) struct Hooks {
     /// The partitions of a subscription with messages in hand.
     pub(crate) in_hand: Hook<String, BTreeSet<u32>>,
@@ -309,7 +307,7 @@ impl Claims {
                 me,
                 lease,
                 takes_part: *takes_part,
-                in_hand: &self.hooks.in_hand.call(durable.clone()),
+                in_hand: &(self.hooks.in_hand)(durable.clone()),
                 dead: &share.dead(&before, me),
                 partitions: self.partitions,
             });
@@ -338,7 +336,7 @@ impl UnderWay {
 impl Drop for UnderWay {
     fn drop(&mut self) {
         self.0.state.lock().is_under_way = false;
-        self.0.hooks.on_renewed.call(std::mem::replace(&mut self.1, Ok(())));
+        (self.0.hooks.on_renewed)(std::mem::replace(&mut self.1, Ok(())));
     }
 }
 

@@ -15,7 +15,6 @@ const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(10);
 /// The time between two looks at a subscription without room, or at a barrier.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-#[derive(Debug)]
 pub(super) struct NatsIngest {
     backend: Arc<Backend>,
     hand_out: HandOut,

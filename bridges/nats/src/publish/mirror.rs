@@ -20,7 +20,6 @@ use crate::transport::{PublishConn, Runtime, Session};
 pub(crate) const MAX_DELAY: Duration = Duration::from_secs(5);
 
 /// Publishes events.
-#[derive(Debug)]
 pub(crate) struct Publisher {
     runtime: Arc<Runtime>,
     conn: Mutex<PublishConn>,
@@ -85,7 +84,7 @@ impl Publisher {
                 }
                 Stored::Full => {
                     self.was_full.store(true, Ordering::SeqCst);
-                    self.on_full.call(());
+                    (self.on_full)(());
                     SendOutcome::Full { max_backlog: self.settings.max_messages }
                 }
                 Stored::TooLarge(reason) => SendOutcome::Refused(reason),
@@ -160,7 +159,6 @@ fn shows_place(id: &EventId, now: Option<SystemTime>) -> bool {
 }
 
 /// The mirror of a provider.
-#[derive(Debug)]
 pub(crate) struct NatsMirror(pub(crate) Arc<Publisher>);
 
 impl Mirror for NatsMirror {

@@ -28,16 +28,9 @@ use crate::transport::Session;
 const SCAN: usize = 20_000;
 
 /// The operator of a provider.
-#[derive(Debug)]
 pub(crate) struct NatsOperator {
-    locator: Arc<Locator>,
-    subscriptions: Arc<Subscriptions>,
-}
-
-impl NatsOperator {
-    pub(crate) fn new(locator: &Arc<Locator>, subscriptions: &Arc<Subscriptions>) -> Self {
-        Self { locator: Arc::clone(locator), subscriptions: Arc::clone(subscriptions) }
-    }
+    pub(crate) locator: Arc<Locator>,
+    pub(crate) subscriptions: Arc<Subscriptions>,
 }
 
 /// The first part of the keys of a group's dead letters.

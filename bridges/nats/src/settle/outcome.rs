@@ -15,7 +15,6 @@ use crate::subscriptions::{LeaseRecord, lease_key};
 use crate::transport::Session;
 
 /// A lease that ends.
-#[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) held: HeldMessage,
     pub(crate) outcome: LeaseOutcome,

@@ -63,7 +63,6 @@ impl HeldMessage {
 }
 
 /// The messages in hand, by the token of their lease, and those that were settled lately.
-#[derive(Debug)]
 pub(crate) struct HeldMessages {
     messages: Mutex<HashMap<u64, HeldMessage>>,
     next_token: AtomicU64,
@@ -108,7 +107,7 @@ impl HeldMessages {
         // Under the lock: whoever finds a message not in hand has to find it here.
         self.recent.add(ended.iter().map(|held| (&*held.consumer.durable, held.key())));
         drop(messages);
-        self.on_settled.call(ended.len());
+        (self.on_settled)(ended.len());
     }
 
     pub(crate) fn keys(&self) -> HashSet<MessageKey> {
