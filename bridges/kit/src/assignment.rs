@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The changes that bring one member to its share.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Changes<P> {
     /// Free partitions to acquire.
     pub acquire: Vec<P>,
@@ -12,12 +12,6 @@ pub struct Changes<P> {
     pub release: Vec<P>,
     /// Own partitions to release as soon as the member has none of their deliveries in its hands.
     pub drain: BTreeSet<P>,
-}
-
-impl<P> Default for Changes<P> {
-    fn default() -> Self {
-        Self { acquire: Vec::new(), release: Vec::new(), drain: BTreeSet::new() }
-    }
 }
 
 /// The changes for one member. `sharing` is the members that want a share, `owners` the owner of each partition that has one, and

@@ -19,7 +19,6 @@ const REMOVED: usize = 500;
 const EARLIER_ACK_FLOORS: &str = "floor";
 
 /// The housekeeping of a provider.
-#[derive(Debug)]
 pub(crate) struct Housekeeping {
     pub(crate) settings: Arc<Nats>,
     pub(crate) layout: Arc<Layout>,

@@ -42,14 +42,13 @@ struct MemberState {
 }
 
 /// This provider as a member.
-#[derive(Debug)]
 pub(crate) struct Membership {
     kv: KeyValue,
     clock: Arc<ServerClock>,
     subscriptions: Arc<Subscriptions>,
     lease: Duration,
     /// Tells this provider from all others.
-    boot: String,
+    pub(crate) boot: String,
     state: Mutex<MemberState>,
 }
 
@@ -63,10 +62,6 @@ impl Membership {
     ) -> Self {
         let (clock, subscriptions) = (Arc::clone(clock), Arc::clone(subscriptions));
         Self { kv: kv.clone(), clock, subscriptions, lease, boot, state: Mutex::default() }
-    }
-
-    pub(crate) fn boot(&self) -> &str {
-        &self.boot
     }
 
     /// The name of the instance, or the boot id if it has none.

@@ -39,10 +39,12 @@ impl Nats {
             false => capabilities.with_order_per_subscription(),
             true => capabilities.with_order_per_key(),
         };
+        let (locator, publisher) = (Arc::clone(&backend.locator), Arc::clone(&backend.publisher));
+        let operator = NatsOperator { locator: locator.clone(), subscriptions: Arc::clone(&backend.subscriptions) };
         Ok(Provider::new("nats", capabilities)
-            .with_store(Arc::new(NatsStore::new(&backend.locator, &backend.publisher)))
-            .with_operator(Arc::new(NatsOperator::new(&backend.locator, &backend.subscriptions)))
-            .with_mirror(Box::new(NatsMirror(Arc::clone(&backend.publisher))))
+            .with_store(Arc::new(NatsStore { locator, publisher: publisher.clone() }))
+            .with_operator(Arc::new(operator))
+            .with_mirror(Box::new(NatsMirror(publisher)))
             .with_ingest(Box::new(NatsIngest::new(&backend)), Box::new(NatsSettler::new(&backend))))
     }
 

@@ -4,7 +4,6 @@
 mod hook;
 mod lease_times;
 
-use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -134,12 +133,14 @@ eventbroker_bridge_kit::settings! {
 }
 
 /// Why a provider was not opened. The text shows no password.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
     /// A setting is out of its bounds, or differs from the stream: the text names the setting.
+    #[error("{0}")]
     Setting(String),
     /// The server is unreachable, too old, or has refused: the text has the reason.
+    #[error("{0}")]
     Server(String),
 }
 
@@ -195,16 +196,6 @@ impl Nats {
     }
 }
 
-impl Storage {
-    /// The word of the JetStream API.
-    pub(crate) fn word(self) -> &'static str {
-        match self {
-            Self::File => "file",
-            Self::Memory => "memory",
-        }
-    }
-}
-
 impl From<BackendError> for OpenError {
     fn from(error: BackendError) -> Self {
         let (BackendError::Unavailable(reason) | BackendError::Refused(reason)) = error else {
@@ -213,13 +204,3 @@ impl From<BackendError> for OpenError {
         Self::Server(reason)
     }
 }
-
-impl fmt::Display for OpenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Setting(problem) | Self::Server(problem) => f.write_str(problem),
-        }
-    }
-}
-
-impl std::error::Error for OpenError {}

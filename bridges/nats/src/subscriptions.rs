@@ -38,7 +38,6 @@ pub(crate) struct LocalSubscription {
 }
 
 /// The subscriptions of this provider, by name, and the access to the records of all.
-#[derive(Debug)]
 pub(crate) struct Subscriptions {
     layout: Arc<Layout>,
     kv: KeyValue,
@@ -119,9 +118,7 @@ impl Subscriptions {
         let (kv, key) = (&self.kv, self.kv.key(SUBSCRIPTION, durable));
         let created_at = stream::created_at(session, &self.layout.stream).await?;
         loop {
-            let found = kv.get(session, &key).await?;
-            let last = found.as_ref().map_or(0, |entry| entry.sequence);
-            let known = found.as_ref().and_then(kv::read::<SubscriptionRecord>);
+            let (last, known): (u64, Option<SubscriptionRecord>) = kv.read(session, &key).await?;
             let record = match known.clone() {
                 None => {
                     new.stream_made.clone_from(&created_at);
@@ -203,9 +200,7 @@ impl Subscriptions {
         let created_at = stream::created_at(session, &self.layout.stream).await?;
         for (_, LocalSubscription { durable, record, .. }) in self.local() {
             let key = self.kv.key(SUBSCRIPTION, &durable);
-            let found = self.kv.get(session, &key).await?;
-            let known = found.as_ref().and_then(kv::read::<SubscriptionRecord>);
-            let last = found.as_ref().map_or(0, |entry| entry.sequence);
+            let (last, known): (u64, Option<SubscriptionRecord>) = self.kv.read(session, &key).await?;
             let record = known.clone().unwrap_or(record).in_stream(&created_at);
             if known.as_ref() != Some(&record) {
                 // A member that is faster writes the same.

@@ -32,15 +32,7 @@ pub(crate) fn apply(
     origins: &mut Origins,
 ) {
     let keys = keys::keys();
-    let mut walk = Walk { config, source, variables, problems, origins, keys: &keys };
-    match &section.content {
-        Content::Map(entries) => walk.section("", entries),
-        Content::Nothing => {}
-        Content::Text(_) | Content::List(_) => {
-            let place = walk.place_of(section, None);
-            walk.complain(place, SECTION, "must hold keys and values".to_owned());
-        }
-    }
+    Walk { config, source, variables, problems, origins, keys: &keys }.section("", section);
 }
 
 /// Overlays the variables that begin with the prefix. An empty one counts as not set, as with the original.
@@ -63,11 +55,8 @@ pub(crate) fn overlay(
             },
             None => {
                 let hint = nearest(name, names.iter().map(|it| it.0.as_str()));
-                problems.push(ConfigProblem {
-                    place,
-                    key: String::new(),
-                    message: unknown("no key has this name", hint),
-                });
+                let message = unknown("no key has this name", hint);
+                problems.push(ConfigProblem { place, key: String::new(), message });
             }
         }
     }
@@ -113,21 +102,22 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     /// The entries below a path, which is empty or ends with a dot.
-    fn section(&mut self, path: &str, entries: &[Entry]) {
+    fn section(&mut self, path: &str, section: &Node) {
+        let entries = match &section.content {
+            Content::Map(entries) => entries,
+            Content::Nothing => return,
+            Content::Text(_) | Content::List(_) => {
+                let (place, key) = (self.place_of(section, None), format!("{SECTION}.{path}"));
+                return self.complain(place, key.trim_end_matches('.'), "must hold keys and values".to_owned());
+            }
+        };
         for entry in entries {
             let full = format!("{path}{}", entry.key);
             let (keys, inside) = (self.keys, format!("{full}."));
             if let Some(key) = keys.iter().find(|key| key.path == full) {
                 self.value(key, &entry.value);
             } else if keys.iter().any(|key| key.path.starts_with(&inside)) {
-                match &entry.value.content {
-                    Content::Map(entries) => self.section(&inside, entries),
-                    Content::Nothing => {}
-                    Content::Text(_) | Content::List(_) => {
-                        let place = self.place_of(&entry.value, None);
-                        self.complain(place, &format!("{SECTION}.{full}"), "must hold keys and values".to_owned());
-                    }
-                }
+                self.section(&inside, &entry.value);
             } else {
                 self.unknown_key(path, entry);
             }

@@ -24,13 +24,8 @@ impl ConfigError {
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (number, problem) in self.problems.iter().enumerate() {
-            if number > 0 {
-                writeln!(f)?;
-            }
-            write!(f, "{problem}")?;
-        }
-        Ok(())
+        let problems: Vec<String> = self.problems.iter().map(ToString::to_string).collect();
+        f.write_str(&problems.join("\n"))
     }
 }
 
@@ -144,18 +139,13 @@ impl Source {
     }
 
     fn shown(&self, position: Position, up_to: usize) -> Place {
-        let line = self.line(position);
-        let mut excerpt: String = line.chars().take(up_to.min(secret_begins(line))).collect();
-        if excerpt.chars().count() < line.trim_end().chars().count() {
+        let text = self.line(position);
+        let mut excerpt: String = text.chars().take(up_to.min(secret_begins(text))).collect();
+        if excerpt.chars().count() < text.trim_end().chars().count() {
             excerpt.push('…');
         }
-        Place::Text {
-            file: self.name.clone(),
-            line: position.line,
-            column: position.column,
-            width: position.width,
-            excerpt,
-        }
+        let Position { line, column, width } = position;
+        Place::Text { file: self.name.clone(), line, column, width, excerpt }
     }
 }
 

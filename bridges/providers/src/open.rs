@@ -53,23 +53,25 @@ pub enum OpenError {
 pub fn open(config: &Config) -> Result<Provider, OpenError> {
     match config.provider {
         ProviderKind::Memory => Ok(Provider::memory()),
-        ProviderKind::Redis => open_redis(config),
-        ProviderKind::Nats => open_nats(config),
+        #[cfg(feature = "redis")]
+        ProviderKind::Redis => redis(config).open().map_err(|error| OpenError::Redis(error.to_string())),
+        #[cfg(not(feature = "redis"))]
+        ProviderKind::Redis => Err(OpenError::NotCompiledIn { provider: "redis", feature: "redis" }),
+        #[cfg(feature = "nats")]
+        ProviderKind::Nats => nats(config)?.open().map_err(|error| OpenError::Nats(error.to_string())),
+        #[cfg(not(feature = "nats"))]
+        ProviderKind::Nats => Err(OpenError::NotCompiledIn { provider: "nats", feature: "nats" }),
         ProviderKind::Database => match config.database_url.expose().strip_prefix("sqlite:") {
+            #[cfg(feature = "sqlite")]
             Some(path) => open_sqlite(config, path),
+            #[cfg(not(feature = "sqlite"))]
+            Some(_) => Err(OpenError::NotCompiledIn { provider: "database", feature: "sqlite" }),
+            #[cfg(feature = "postgres")]
             None => open_postgres(config),
+            #[cfg(not(feature = "postgres"))]
+            None => Err(OpenError::NotCompiledIn { provider: "database", feature: "postgres" }),
         },
     }
-}
-
-#[cfg(feature = "redis")]
-fn open_redis(config: &Config) -> Result<Provider, OpenError> {
-    redis(config).open().map_err(|error| OpenError::Redis(error.to_string()))
-}
-
-#[cfg(not(feature = "redis"))]
-fn open_redis(_: &Config) -> Result<Provider, OpenError> {
-    Err(OpenError::NotCompiledIn { provider: "redis", feature: "redis" })
 }
 
 /// The settings of a provider on Redis.
@@ -107,16 +109,6 @@ pub fn repartition(config: &Config, partitions: u32) -> Result<(), OpenError> {
     }
 }
 
-#[cfg(feature = "nats")]
-fn open_nats(config: &Config) -> Result<Provider, OpenError> {
-    nats(config)?.open().map_err(|error| OpenError::Nats(error.to_string()))
-}
-
-#[cfg(not(feature = "nats"))]
-fn open_nats(_: &Config) -> Result<Provider, OpenError> {
-    Err(OpenError::NotCompiledIn { provider: "nats", feature: "nats" })
-}
-
 /// The settings of a provider on NATS.
 #[cfg(feature = "nats")]
 fn nats(config: &Config) -> Result<eventbroker_nats::Nats, OpenError> {
@@ -140,22 +132,12 @@ fn open_sqlite(config: &Config, path: &str) -> Result<Provider, OpenError> {
     sqlite.open().map_err(|error| OpenError::Database(error.to_string()))
 }
 
-#[cfg(not(feature = "sqlite"))]
-fn open_sqlite(_: &Config, _: &str) -> Result<Provider, OpenError> {
-    Err(OpenError::NotCompiledIn { provider: "database", feature: "sqlite" })
-}
-
 #[cfg(feature = "postgres")]
 fn open_postgres(config: &Config) -> Result<Provider, OpenError> {
     let mut postgres = eventbroker_sql::Postgres::new(config.database_url.expose());
     postgres.shared.clone_from(&config.database);
     postgres.notifications.clone_from(&config.notifications);
     postgres.open().map_err(|error| OpenError::Database(error.to_string()))
-}
-
-#[cfg(not(feature = "postgres"))]
-fn open_postgres(_: &Config) -> Result<Provider, OpenError> {
-    Err(OpenError::NotCompiledIn { provider: "database", feature: "postgres" })
 }
 
 /// The statements that make the tables of `provider: database`, for whoever runs them by hand.

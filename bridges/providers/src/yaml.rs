@@ -18,13 +18,11 @@ pub(crate) struct Position {
 }
 
 /// A part of the tree. What did not come from a text has no position.
-#[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) position: Option<Position>,
     pub(crate) content: Content,
 }
 
-#[derive(Debug)]
 pub(crate) enum Content {
     /// Nothing was written: the default holds.
     Nothing,
@@ -34,7 +32,7 @@ pub(crate) enum Content {
 }
 
 /// A key, where it stands, and its value.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Entry {
     pub(crate) key: String,
     pub(crate) position: Option<Position>,
@@ -42,7 +40,6 @@ pub(crate) struct Entry {
 }
 
 /// Why a text is no tree.
-#[derive(Debug)]
 pub(crate) struct Malformed {
     pub(crate) position: Position,
     pub(crate) message: String,

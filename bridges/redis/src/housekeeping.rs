@@ -30,7 +30,6 @@ const REMOVE_AFTER: u32 = 10;
 /// The most entries, and dead letters, that one clean-up looks at.
 const LOOK: usize = 1_000;
 
-#[derive(Debug)]
 pub(crate) struct Housekeeping {
     settings: Arc<Redis>,
     local: Arc<LocalSubscriptions>,
@@ -50,7 +49,7 @@ impl Housekeeping {
 
     /// The time of the next chore.
     pub(crate) fn next(&self) -> Instant {
-        self.next_clean_up.min(self.next_poll).min(self.next_removal).min(self.losses.next())
+        self.next_clean_up.min(self.next_poll).min(self.next_removal).min(self.losses.next)
     }
 
     pub(crate) fn check_losses(&mut self, client: &mut Client) -> Result<(), BackendError> {
@@ -58,7 +57,7 @@ impl Housekeeping {
     }
 
     pub(crate) fn check_losses_soon(&mut self) {
-        self.losses.check_soon();
+        self.losses.next = Instant::now();
     }
 
     /// Runs the chores that are due, except the check for losses, which follows the claims.

@@ -16,7 +16,6 @@ const GONE_AFTER: u32 = 10;
 const RESERVED: [&str; 2] = ["released", "~"];
 
 /// This provider.
-#[derive(Debug)]
 pub(crate) struct Member {
     /// Distinguishes this provider from all others.
     pub(crate) boot: String,

@@ -63,7 +63,7 @@ fn assemble(settings: &Redis, server: &Arc<Server>) -> Provider {
     let partitions = settings.partitions;
     let settler = RedisSettler::new(settings, sharing, local, client());
     Provider::new("redis", capabilities(partitions))
-        .with_store(Arc::new(RedisStore::new(publishing.clone(), client())))
+        .with_store(Arc::new(RedisStore { publishing: publishing.clone(), client: client().into() }))
         .with_operator(Arc::new(operator))
         .with_mirror(Box::new(RedisMirror::new(publishing, client())))
         .with_ingest(Box::new(ingest), Box::new(settler))

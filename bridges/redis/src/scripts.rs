@@ -26,7 +26,6 @@ pub(crate) use merge_scan::{Located, MergeScan, entries_at, merge};
 pub(crate) use value::{flag, millis, since_epoch};
 
 /// A script and, once it is loaded, its hash.
-#[derive(Debug)]
 pub(crate) struct Script {
     parts: &'static [&'static str],
     sha: OnceLock<String>,
@@ -41,11 +40,11 @@ macro_rules! script {
 
 script!(STORE_EVENTS, "store_events");
 script!(REGISTER_SUBSCRIPTION, "read_figures", "register_subscription");
-script!(REMOVE_SUBSCRIPTIONS, "take_dead_letter", "parse_retry", "remove_subscriptions");
+script!(REMOVE_SUBSCRIPTIONS, "take_dead_letter", "parse_retry", "read_field", "remove_subscriptions");
 script!(SEND_HEARTBEAT, "send_heartbeat");
 script!(HOLD_PARTITIONS, "hold_partitions");
 script!(COUNT_WAITING, "read_figures", "count_waiting");
-script!(CLAIM_DELIVERIES, "compare_entries", "match_pattern", "claim_deliveries");
+script!(CLAIM_DELIVERIES, "compare_entries", "match_pattern", "read_field", "claim_deliveries");
 script!(EXTEND_LEASES, "extend_leases");
 script!(RELEASE_HELD, "find_holder", "release_held");
 script!(ADD_DEAD_LETTER, "find_holder", "note_failed", "add_dead_letter");
@@ -53,8 +52,8 @@ script!(DEFER_RETRY, "find_holder", "defer_retry");
 script!(MARK_SUSPECT, "find_holder", "mark_suspect");
 script!(RECORD_OUTCOME, "note_failed", "record_outcome");
 script!(READ_STATUSES, "read_figures", "compare_entries", "match_pattern", "read_statuses");
-script!(FIND_ENTRY, "find_entry");
-script!(DELETE_ENTRY, "read_figures", "compare_entries", "parse_retry", "delete_entry");
+script!(FIND_ENTRY, "read_field", "find_entry");
+script!(DELETE_ENTRY, "read_figures", "compare_entries", "parse_retry", "read_field", "delete_entry");
 script!(REDELIVER, "find_holder", "take_dead_letter", "note_failed", "redeliver");
 script!(PURGE_DEAD_LETTERS, "take_dead_letter", "purge_dead_letters");
 script!(REPLAY_EVENTS, "find_holder", "take_dead_letter", "note_failed", "replay_events");

@@ -1,6 +1,5 @@
 //! The settings of a provider, their bounds, and the errors of opening it.
 
-use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -91,12 +90,14 @@ eventbroker_bridge_kit::settings! {
 }
 
 /// The reason why a provider could not be opened. Shows no password.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
     /// A setting is invalid. The text names the setting and its bounds.
+    #[error("{0}")]
     Setting(String),
     /// The server could not be reached, or has refused. The text is the server's.
+    #[error("{0}")]
     Server(String),
 }
 
@@ -125,13 +126,3 @@ impl From<BackendError> for OpenError {
         }
     }
 }
-
-impl fmt::Display for OpenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Setting(problem) | Self::Server(problem) => f.write_str(problem),
-        }
-    }
-}
-
-impl std::error::Error for OpenError {}

@@ -13,7 +13,6 @@ const CHECK_EVERY: Duration = Duration::from_secs(1);
 const REST: u32 = 10;
 
 /// Whether a subscription's backlog has reached `max_backlog`.
-#[derive(Debug)]
 pub(crate) struct Backlog {
     max: u64,
     is_full: AtomicBool,

@@ -1,6 +1,5 @@
 //! An event as values of columns, and back, as far as both databases store it alike.
 
-use std::error::Error;
 use std::fmt;
 use std::str::FromStr;
 use std::time::SystemTime;
@@ -14,7 +13,8 @@ use serde_json::{Map, Value};
 use crate::value::SqlValue;
 
 /// Why a row is not an event or a dead letter: another program has written or changed it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{0}")]
 pub(crate) struct Unreadable(String);
 
 /// A row of a select, as both databases read it. `NULL` is `None`.
@@ -172,11 +172,3 @@ impl Unreadable {
         Self(problem.to_string())
     }
 }
-
-impl fmt::Display for Unreadable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl Error for Unreadable {}

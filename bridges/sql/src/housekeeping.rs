@@ -10,11 +10,10 @@ pub(crate) const CLEAN_UP_BATCH: usize = 1_000;
 const CLEAN_UP_EVERY: Duration = Duration::from_secs(10);
 
 /// The times of the next housekeeping.
-#[derive(Debug)]
 pub(crate) struct Schedule {
     every: Duration,
     clean_up_every: Duration,
-    next: Instant,
+    pub(crate) next: Instant,
     next_clean_up: Instant,
 }
 
@@ -27,10 +26,6 @@ impl Schedule {
             next: now,
             next_clean_up: now,
         }
-    }
-
-    pub(crate) fn next(&self) -> Instant {
-        self.next
     }
 
     /// Whether it is time; if so, the next time is set.

@@ -7,7 +7,6 @@ use crate::settings::Settings;
 use crate::subscriptions::LocalSubscriptions;
 
 /// One provider: its id, its settings, the subscriptions that it serves, and the leases that it holds.
-#[derive(Debug)]
 pub(crate) struct Member {
     /// The id, which no other provider of the database has.
     pub(crate) id: String,

@@ -1,14 +1,16 @@
 //! The name of the table. It is the only part of a statement that is not bound but written into the text, so it is checked.
 
-use std::fmt;
-
 /// The name of the events' table, from which the names of the other tables follow: `events`, `events_deliveries`, `events_subscriptions`,
 /// `events_instances`, `events_meta`. A lower-case letter or `_`, then lower-case letters, digits and `_`; at most 48 bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableName(Box<str>);
 
 /// A name that is not allowed for a table.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "table_name: {:?} is not 1 to {} of a-z, 0-9 and _, with no digit first",
+    .name.chars().take(64).collect::<String>(), TableName::MAX_BYTES
+)]
 pub struct InvalidName {
     name: String,
 }
@@ -40,13 +42,3 @@ impl Default for TableName {
         Self("events".into())
     }
 }
-
-impl fmt::Display for InvalidName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let max = TableName::MAX_BYTES;
-        let name: String = self.name.chars().take(64).collect();
-        write!(f, "table_name: {name:?} is not 1 to {max} of a-z, 0-9 and _, with no digit first")
-    }
-}
-
-impl std::error::Error for InvalidName {}

@@ -5,7 +5,6 @@ mod postgres;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
-use std::fmt;
 use std::time::Duration;
 
 use eventbroker_bridge_kit::settings::{Settings as _, at_least};
@@ -90,32 +89,19 @@ impl Settings {
 }
 
 /// Why a database could not be opened. Shows no password.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
     /// The name is not allowed for a table.
-    Name(InvalidName),
+    #[error(transparent)]
+    Name(#[from] InvalidName),
     /// A setting is out of its bounds: which setting, and which bounds.
+    #[error("{0}")]
     Setting(String),
     /// The database has other tables, or tables of a later version.
+    #[error("{0}")]
     Schema(String),
     /// The file could not be opened, read or written, or the server could not be reached or has refused: the place, and the reason.
+    #[error("{0}")]
     Unavailable(String),
 }
-
-impl From<InvalidName> for OpenError {
-    fn from(error: InvalidName) -> Self {
-        Self::Name(error)
-    }
-}
-
-impl fmt::Display for OpenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Name(error) => error.fmt(f),
-            Self::Setting(problem) | Self::Schema(problem) | Self::Unavailable(problem) => f.write_str(problem),
-        }
-    }
-}
-
-impl std::error::Error for OpenError {}

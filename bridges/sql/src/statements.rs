@@ -6,6 +6,7 @@ macro_rules! statements {
     (fill: $fill:expr; $($(#[$doc:meta])* $name:ident: $text:expr,)*) => {
         $crate::statements::statements! { @declare $fill;
             $($(#[$doc])* $name: $text,)*
+            select: concat!("SELECT ", progress_columns!(), " FROM {events} e"),
             subscription:
                 "SELECT id, pattern FROM {events}_subscriptions WHERE member_of = ?1 AND name = ?2 AND instance = ?3",
             change_pattern:
@@ -30,7 +31,6 @@ macro_rules! statements {
     };
     (@declare $fill:expr; $($(#[$doc:meta])* $name:ident: $text:expr,)*) => {
         /// The statements, with the name of the table in them.
-        #[derive(Debug)]
         pub(crate) struct Statements {
             $($(#[$doc])* pub(crate) $name: String,)*
         }
@@ -43,4 +43,12 @@ macro_rules! statements {
         }
     };
 }
-pub(crate) use statements;
+
+/// The columns of an event and its progress, in the order in which `event_with_progress` reads them. Each database has its own
+/// `event_columns`.
+macro_rules! progress_columns {
+    () => {
+        concat!(event_columns!(), ", e.status, e.retry_count, e.processed_at, e.completed_at, e.error")
+    };
+}
+pub(crate) use {progress_columns, statements};

@@ -35,7 +35,6 @@ impl LocalSubscriptions {
 }
 
 /// When the use of the subscriptions was recorded last.
-#[derive(Debug)]
 pub(crate) struct UseRecord {
     every: Duration,
     recorded_at: Option<Instant>,

@@ -19,7 +19,6 @@ use crate::subscriptions::{GiveBack, HeldMessage, MessageKey, PulledDelivery, Su
 pub(crate) const REQUEUES: &str = "Requeues";
 
 /// Hands out messages as leases.
-#[derive(Debug)]
 pub(crate) struct HandOut {
     layout: Arc<Layout>,
     subscriptions: Arc<Subscriptions>,

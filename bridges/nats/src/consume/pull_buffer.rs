@@ -30,7 +30,7 @@ const SILENCE: Duration = Duration::from_millis(1_500);
 /// A request without an answer this long after its expiry was lost.
 const ANSWERED: Duration = Duration::from_secs(1);
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Inner {
     /// By the id of the consumer.
     pub(super) states: HashMap<Arc<str>, PullState>,
@@ -47,7 +47,6 @@ pub(super) struct Inner {
 }
 
 /// The buffer of pulled messages.
-#[derive(Debug)]
 pub(crate) struct PullBuffer {
     times: LeaseTimes,
     has_partitions: bool,
@@ -56,7 +55,6 @@ pub(crate) struct PullBuffer {
 }
 
 /// The start of a task that reads a consumer.
-#[derive(Debug)]
 pub(super) struct ReadStart {
     /// Completes when the task should end.
     pub(super) stopped: oneshot::Receiver<()>,

@@ -20,29 +20,16 @@ use crate::subscriptions::{GiveBack, HeldMessages, PulledDelivery, RedeliveryInf
 use crate::transport::{Incoming, PullInbox, Runtime, Session};
 
 /// Pulls messages into the buffer.
-#[derive(Debug)]
 pub(crate) struct Puller {
-    pub(super) runtime: Arc<Runtime>,
-    pub(super) kv: KeyValue,
-    pub(super) buffer: Arc<PullBuffer>,
-    pub(super) held: Arc<HeldMessages>,
-    pub(super) membership: Arc<Membership>,
-    pub(super) times: LeaseTimes,
+    pub(crate) runtime: Arc<Runtime>,
+    pub(crate) kv: KeyValue,
+    pub(crate) buffer: Arc<PullBuffer>,
+    pub(crate) held: Arc<HeldMessages>,
+    pub(crate) membership: Arc<Membership>,
+    pub(crate) times: LeaseTimes,
 }
 
 impl Puller {
-    pub(crate) fn new(
-        runtime: &Arc<Runtime>,
-        kv: &KeyValue,
-        buffer: &Arc<PullBuffer>,
-        held: &Arc<HeldMessages>,
-        membership: &Arc<Membership>,
-        times: LeaseTimes,
-    ) -> Self {
-        let (runtime, kv, buffer) = (Arc::clone(runtime), kv.clone(), Arc::clone(buffer));
-        Self { runtime, kv, buffer, held: Arc::clone(held), membership: Arc::clone(membership), times }
-    }
-
     /// Gives deliveries back to the server, and waits for that.
     pub(crate) fn give_back_now(&self, back: Vec<GiveBack>) -> Result<()> {
         if back.is_empty() {

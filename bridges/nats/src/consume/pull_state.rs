@@ -25,7 +25,6 @@ pub(crate) struct PulledMessage {
 }
 
 /// The task that reads a consumer.
-#[derive(Debug)]
 pub(super) struct ReaderHandle {
     pub(super) generation: u64,
     /// Its drop ends the task.
@@ -33,7 +32,6 @@ pub(super) struct ReaderHandle {
 }
 
 /// The pull requests to a consumer.
-#[derive(Debug)]
 pub(super) struct Requests {
     /// The number of requested messages that have not arrived.
     pub(super) outstanding: usize,
@@ -46,7 +44,6 @@ pub(super) struct Requests {
 }
 
 /// The state of one consumer.
-#[derive(Debug)]
 pub(super) struct PullState {
     pub(super) consumer: Arc<Consumer>,
     pub(super) requests: Requests,

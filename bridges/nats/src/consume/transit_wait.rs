@@ -14,7 +14,6 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const REMEMBERED: usize = 16_384;
 
 /// The wait of one consumer.
-#[derive(Debug)]
 pub(super) struct TransitWait {
     /// The lost messages, once they are known.
     lost: Option<HashSet<u64>>,

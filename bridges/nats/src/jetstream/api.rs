@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use eventbroker::provider::BackendError;
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::transport::Session;
@@ -17,9 +18,11 @@ pub(super) const NO_RESPONDERS: u16 = 503;
 pub(crate) type Result<T, E = BackendError> = std::result::Result<T, E>;
 
 /// A refusal of the API.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Deserialize)]
 pub(crate) struct ApiError {
+    #[serde(default, rename = "err_code")]
     pub(crate) code: u64,
+    #[serde(default, rename = "description")]
     pub(crate) text: String,
 }
 

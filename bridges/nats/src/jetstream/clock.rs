@@ -13,7 +13,6 @@ use crate::transport::Session;
 const GOOD_FOR: Duration = Duration::from_secs(60);
 
 /// The server's clock.
-#[derive(Debug)]
 pub(crate) struct ServerClock {
     /// The key that this provider writes to read the clock.
     pub(crate) key: String,

@@ -16,7 +16,6 @@ use crate::settings::Nats;
 use crate::transport::Session;
 
 /// The stream, its subjects and its partitions.
-#[derive(Debug)]
 pub(crate) struct Layout {
     pub(crate) stream: String,
     pub(crate) prefix: String,

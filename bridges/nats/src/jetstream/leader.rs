@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::api::{ApiError, Result, api, unavailable};
-use super::message::{Get, Refusal, StoredMessage};
+use super::message::{Get, StoredMessage};
 use super::names;
 use super::scan::Start;
 use super::stream;
@@ -27,7 +27,7 @@ const NOT_FOUND: u64 = 10_037;
 #[derive(Deserialize)]
 struct GetAnswer {
     message: Option<Encoded>,
-    error: Option<Refusal>,
+    error: Option<ApiError>,
 }
 
 /// A message with its headers and its body in base64.
@@ -69,7 +69,7 @@ fn read(message: &Message) -> Result<Option<StoredMessage>> {
     let answer: GetAnswer = serde_json::from_slice(&message.payload).map_err(unavailable)?;
     match (answer.message, answer.error) {
         (Some(encoded), _) => decoded(encoded).map(Some),
-        (None, Some(error)) if error.err_code != NOT_FOUND => Err(ApiError::from(error).into()),
+        (None, Some(error)) if error.code != NOT_FOUND => Err(error.into()),
         (None, _) => Ok(None),
     }
 }
@@ -86,7 +86,6 @@ fn decoded(encoded: Encoded) -> Result<StoredMessage> {
 }
 
 /// A scan of a stream, message by message.
-#[derive(Debug)]
 pub(crate) struct LeaderScan {
     stream: String,
     filters: Vec<String>,

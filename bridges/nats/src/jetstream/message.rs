@@ -67,7 +67,7 @@ impl PublishAnswer {
             seq: Option<u64>,
             #[serde(default)]
             duplicate: bool,
-            error: Option<Refusal>,
+            error: Option<ApiError>,
         }
         if status == Some(NO_RESPONDERS) {
             return Err(unavailable("no stream has the subject, or the stream has no leader"));
@@ -79,11 +79,11 @@ impl PublishAnswer {
                 (Some(_), Some(sequence)) => Ok(Self::New(sequence)),
                 _ => Err(unavailable("the answer to a publish is none of JetStream")),
             },
-            Some(error) => match error.err_code {
+            Some(error) => match error.code {
                 WRONG_LAST_SEQUENCE => Ok(Self::WrongLast),
                 STREAM_FULL => Ok(Self::Full),
-                MESSAGE_TOO_LARGE => Ok(Self::TooLarge(error.description)),
-                _ => Err(ApiError::from(error).into()),
+                MESSAGE_TOO_LARGE => Ok(Self::TooLarge(error.text)),
+                _ => Err(error.into()),
             },
         }
     }
@@ -100,20 +100,6 @@ impl PublishAnswer {
             Self::WrongLast => Err(unavailable("another member was faster")),
             Self::TooLarge(reason) => Err(unavailable(reason)),
         }
-    }
-}
-
-#[derive(Deserialize)]
-pub(super) struct Refusal {
-    #[serde(default)]
-    pub(super) err_code: u64,
-    #[serde(default)]
-    description: String,
-}
-
-impl From<Refusal> for ApiError {
-    fn from(error: Refusal) -> Self {
-        Self { code: error.err_code, text: error.description }
     }
 }
 

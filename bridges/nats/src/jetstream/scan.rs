@@ -46,14 +46,12 @@ impl Start {
 }
 
 /// A scan of a stream, in steps.
-#[derive(Debug)]
 pub(crate) enum Scan {
     ByConsumer(ConsumerScan),
     AtLeader(LeaderScan),
 }
 
 /// A scan by a consumer.
-#[derive(Debug)]
 pub(crate) struct ConsumerScan {
     stream: String,
     consumer: String,

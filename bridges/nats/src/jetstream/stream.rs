@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use eventbroker::provider::BackendError;
+use eventbroker_bridge_kit::settings::Setting as _;
 use serde_json::{Value, json};
 
 use super::api::{Result, STREAM_NOT_FOUND, api, nanos};
@@ -106,7 +107,7 @@ fn config(settings: &Nats, layout: &Layout) -> Value {
         "name": layout.stream,
         "subjects": [layout.stream_subject()],
         "retention": "limits",
-        "storage": settings.storage.word(),
+        "storage": settings.storage.show(),
         "max_consumers": -1,
         "max_msgs": limit(settings.max_messages),
         "max_bytes": limit(settings.max_bytes),
@@ -126,7 +127,7 @@ fn state_config(settings: &Nats, kv: &KeyValue) -> Value {
         "name": kv.stream,
         "subjects": [format!("{}.>", kv.prefix)],
         "retention": "limits",
-        "storage": settings.storage.word(),
+        "storage": settings.storage.show(),
         "max_consumers": -1,
         "max_msgs": -1,
         "max_bytes": -1,

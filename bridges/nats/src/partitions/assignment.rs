@@ -31,7 +31,6 @@ pub(crate) struct Member {
 }
 
 /// The request of a member.
-#[derive(Debug)]
 pub(crate) struct ClaimRequest<'a> {
     pub(crate) me: &'a str,
     pub(crate) lease: Duration,

@@ -29,7 +29,6 @@ const HURRY: Duration = Duration::from_millis(50);
 const TRIES: usize = 50;
 
 /// The claims of this provider.
-#[derive(Debug)]
 pub(crate) struct Claims {
     runtime: Arc<Runtime>,
     kv: KeyValue,
@@ -41,7 +40,6 @@ pub(crate) struct Claims {
 }
 
 /// The parts of the bridge that claims depend on.
-#[derive(Debug)]
 pub(crate) struct Hooks {
     /// The partitions of a subscription with messages here, held or in the buffer.
     pub(crate) partitions_here: Hook<String, BTreeSet<u32>>,
@@ -320,7 +318,7 @@ impl Claims {
                 me,
                 lease: times.lease,
                 takes_part: *takes_part,
-                here: &self.hooks.partitions_here.call(durable.clone()),
+                here: &(self.hooks.partitions_here)(durable.clone()),
                 dead: &share.dead(&before, me),
                 partitions: self.partitions,
             });
@@ -349,7 +347,7 @@ impl UnderWay {
 impl Drop for UnderWay {
     fn drop(&mut self) {
         self.0.state.lock().is_under_way = false;
-        self.0.hooks.on_renewed.call(std::mem::replace(&mut self.1, Ok(())));
+        (self.0.hooks.on_renewed)(std::mem::replace(&mut self.1, Ok(())));
     }
 }
 

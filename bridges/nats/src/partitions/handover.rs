@@ -62,7 +62,6 @@ pub(crate) enum HandoverEffect {
 }
 
 /// The hand-over of a partition at its owner.
-#[derive(Debug)]
 pub(crate) struct Handover {
     step: Step,
     /// The number of barriers so far. The answer to a count of an earlier one is void.

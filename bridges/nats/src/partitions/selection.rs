@@ -13,7 +13,6 @@ use crate::subscriptions::{HeldMessages, LocalSubscription};
 const DEPTH: usize = 256;
 
 /// The selection of the ingest.
-#[derive(Debug)]
 pub(crate) struct Selection {
     /// The claims; `None` without partitions.
     claims: Option<Arc<Claims>>,

@@ -12,13 +12,12 @@ use crate::membership::Membership;
 use crate::partitions::{Claims, Hooks};
 use crate::publish::Publisher;
 use crate::query::Locator;
-use crate::settings::{Hook, Nats, OpenError};
+use crate::settings::{Nats, OpenError};
 use crate::settle::PendingAcks;
 use crate::subscriptions::{HeldMessages, Subscriptions};
 use crate::transport::{self, Runtime};
 
 /// The parts of a provider.
-#[derive(Debug)]
 pub(super) struct Backend {
     pub(super) settings: Arc<Nats>,
     pub(super) runtime: Arc<Runtime>,
@@ -52,9 +51,9 @@ impl Backend {
         let on_loss = Arc::clone(&buffer);
         runtime.on_loss(move || on_loss.ring());
         let on_full = Arc::clone(&buffer);
-        let publisher = Publisher::new(&runtime, conn, &settings, &layout, &clock, Hook::new(move |()| on_full.ring()));
+        let publisher = Publisher::new(&runtime, conn, &settings, &layout, &clock, Box::new(move |()| on_full.ring()));
         let room = Arc::clone(&buffer);
-        let held = Arc::new(HeldMessages::new(Hook::new(move |settled| {
+        let held = Arc::new(HeldMessages::new(Box::new(move |settled| {
             if has_partitions {
                 room.make_room(settled);
             }
@@ -62,8 +61,8 @@ impl Backend {
         let claims = has_partitions.then(|| {
             let (in_buffer, under_lease, news) = (Arc::clone(&buffer), Arc::clone(&held), Arc::clone(&buffer));
             let hooks = Hooks {
-                partitions_here: Hook::new(move |durable: String| partitions_here(&in_buffer, &under_lease, &durable)),
-                on_renewed: Hook::new(move |result| {
+                partitions_here: Box::new(move |durable: String| partitions_here(&in_buffer, &under_lease, &durable)),
+                on_renewed: Box::new(move |result| {
                     if let Err(error) = result {
                         news.fail(error);
                     }
@@ -74,7 +73,14 @@ impl Backend {
         });
         Ok(Self {
             pending: Arc::new(PendingAcks::new(&runtime, &held)),
-            puller: Arc::new(Puller::new(&runtime, &kv, &buffer, &held, &membership, times)),
+            puller: Arc::new(Puller {
+                runtime: Arc::clone(&runtime),
+                kv: kv.clone(),
+                buffer: Arc::clone(&buffer),
+                held: Arc::clone(&held),
+                membership: Arc::clone(&membership),
+                times,
+            }),
             locator: Arc::new(Locator::new(&runtime, &layout, &kv)),
             housekeeping: Arc::new(Housekeeping {
                 settings: Arc::clone(&settings),

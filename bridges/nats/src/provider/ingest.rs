@@ -15,7 +15,6 @@ const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(10);
 /// The time between two polls of a subscription without room, or of messages that may not be handed out.
 const POLL_EVERY: Duration = Duration::from_millis(200);
 
-#[derive(Debug)]
 pub(super) struct NatsIngest {
     backend: Arc<Backend>,
     hand_out: HandOut,

@@ -19,7 +19,6 @@ use crate::settle::{Ended, OutcomeRecorder, Verdicts, sort_verdicts};
 use crate::subscriptions::{LeaseRecord, SubscriptionRecord, lease_key};
 use crate::transport::Session;
 
-#[derive(Debug)]
 pub(super) struct NatsSettler {
     backend: Arc<Backend>,
     last_heartbeat: Option<Instant>,
@@ -90,7 +89,7 @@ impl Settler for NatsSettler {
             Pattern::parse(&registration.pattern).map_err(|error| BackendError::Refused(error.to_string()))?;
         let is_broadcast = registration.scope == Scope::Broadcast;
         let instance = if is_broadcast { membership.instance() } else { String::new() };
-        let owner = if is_broadcast && !registration.durable { membership.boot().to_owned() } else { String::new() };
+        let owner = if is_broadcast && !registration.durable { membership.boot.clone() } else { String::new() };
         let durable = layout.durable(&registration.name, if owner.is_empty() { &instance } else { &owner });
         let record = SubscriptionRecord {
             group: layout.group.clone(),
@@ -127,7 +126,7 @@ impl Settler for NatsSettler {
         let Backend { subscriptions, membership, runtime, buffer, .. } = &*self.backend;
         if let Some(local) = subscriptions.get(name) {
             self.release(name, &local.durable);
-            if local.record.owner == membership.boot() {
+            if local.record.owner == membership.boot {
                 let subscriptions = Arc::clone(subscriptions);
                 runtime.call(move |session| async move { subscriptions.forget(&session, &local.durable).await })?;
             }
@@ -249,7 +248,7 @@ async fn first_message(session: &Session, locator: &Locator, start: &StartPositi
             Some((place, _)) => Ok(place + 1),
             None => Err(BackendError::Refused(format!("start: the event of {start:?} is not held"))),
         },
-        StartPosition::From(time) => first_since(session, locator.layout(), *time).await,
+        StartPosition::From(time) => first_since(session, &locator.layout, *time).await,
         _ => Ok(1),
     }
 }
@@ -263,7 +262,7 @@ impl Drop for NatsSettler {
         }
         let local = subscriptions.take();
         let own: Vec<String> =
-            local.into_iter().filter(|it| it.record.owner == membership.boot()).map(|it| it.durable).collect();
+            local.into_iter().filter(|it| it.record.owner == membership.boot).map(|it| it.durable).collect();
         if let Some(claims) = claims
             && let Err(error) = claims.leave(&claims.durables())
         {

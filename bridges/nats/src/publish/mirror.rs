@@ -24,7 +24,6 @@ use crate::transport::{PublishConn, Runtime, Session};
 pub(crate) const MAX_DELAY: Duration = Duration::from_secs(5);
 
 /// Publishes events.
-#[derive(Debug)]
 pub(crate) struct Publisher {
     runtime: Arc<Runtime>,
     conn: Mutex<PublishConn>,
@@ -91,7 +90,7 @@ impl Publisher {
                 }
                 PublishAnswer::Full => {
                     self.was_full.store(true, Ordering::SeqCst);
-                    self.on_full.call(());
+                    (self.on_full)(());
                     SendOutcome::Full { max_backlog: self.settings.max_messages }
                 }
                 PublishAnswer::TooLarge(reason) => SendOutcome::Refused(reason),
@@ -168,7 +167,6 @@ fn shows_place(id: &EventId, now: Option<SystemTime>) -> bool {
 }
 
 /// The mirror of a provider.
-#[derive(Debug)]
 pub(crate) struct NatsMirror(pub(crate) Arc<Publisher>);
 
 impl Mirror for NatsMirror {
@@ -216,7 +214,7 @@ mod tests {
         let layout = Arc::new(Layout::new(&settings));
         let clock = Arc::new(ServerClock::new(&KeyValue::new(&settings), "boot"));
         let publisher =
-            Publisher::new(&Arc::new(runtime), conn, &settings, &layout, &clock, Hook::new(|()| panic!("it is full")));
+            Publisher::new(&Arc::new(runtime), conn, &settings, &layout, &clock, Box::new(|()| panic!("it is full")));
         let event = Event::builder(Source::System, "shop.orders.create").build().expect("an event");
         let error = Arc::new(publisher).send(&[event], &mut || ()).expect_err("the publish is refused");
         assert!(error.to_string().contains("no publishes today"), "{error}");

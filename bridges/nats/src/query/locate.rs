@@ -24,10 +24,9 @@ const USUAL_DELAY: Duration = Duration::from_millis(50);
 const SEARCH: usize = 200_000;
 
 /// Finds events, and remembers the places of those that were found lately.
-#[derive(Debug)]
 pub(crate) struct Locator {
     pub(super) runtime: Arc<Runtime>,
-    pub(super) layout: Arc<Layout>,
+    pub(crate) layout: Arc<Layout>,
     pub(super) kv: KeyValue,
     places: Mutex<Ring<(EventId, u64)>>,
 }
@@ -38,17 +37,13 @@ impl Locator {
         Self { runtime, layout, kv, places: Mutex::default() }
     }
 
-    pub(crate) fn layout(&self) -> &Layout {
-        &self.layout
-    }
-
     pub(super) fn remember(&self, id: &EventId, sequence: u64) {
         self.places.lock().add((id.clone(), sequence));
     }
 
     /// The sequence of an event's message, and the event without its status.
     pub(crate) async fn find(&self, session: &Session, id: &EventId) -> Result<Option<(u64, Event)>> {
-        let (_, recorded): (_, Option<u64>) = self.kv.read(session, &self.kv.event_key(AT, id)).await?;
+        let (_, recorded): (u64, Option<u64>) = self.kv.read(session, &self.kv.event_key(AT, id)).await?;
         let remembered =
             self.places.lock().newest_first().find(|(known, _)| known == id).map(|(_, sequence)| *sequence);
         for place in [remembered, recorded].into_iter().flatten() {

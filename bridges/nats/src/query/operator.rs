@@ -27,16 +27,9 @@ use crate::transport::Session;
 const SCAN: usize = 20_000;
 
 /// The operator of a provider.
-#[derive(Debug)]
 pub(crate) struct NatsOperator {
-    locator: Arc<Locator>,
-    subscriptions: Arc<Subscriptions>,
-}
-
-impl NatsOperator {
-    pub(crate) fn new(locator: &Arc<Locator>, subscriptions: &Arc<Subscriptions>) -> Self {
-        Self { locator: Arc::clone(locator), subscriptions: Arc::clone(subscriptions) }
-    }
+    pub(crate) locator: Arc<Locator>,
+    pub(crate) subscriptions: Arc<Subscriptions>,
 }
 
 fn read_dead_letter(entry: &StoredMessage) -> Option<DeadLetter> {

@@ -21,16 +21,9 @@ use crate::settle::{StatusRecord, change_status};
 use crate::transport::Session;
 
 /// The store of a provider.
-#[derive(Debug)]
 pub(crate) struct NatsStore {
-    locator: Arc<Locator>,
-    publisher: Arc<Publisher>,
-}
-
-impl NatsStore {
-    pub(crate) fn new(locator: &Arc<Locator>, publisher: &Arc<Publisher>) -> Self {
-        Self { locator: Arc::clone(locator), publisher: Arc::clone(publisher) }
-    }
+    pub(crate) locator: Arc<Locator>,
+    pub(crate) publisher: Arc<Publisher>,
 }
 
 /// A listing of messages in one order.

@@ -18,7 +18,6 @@ const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// Messages of one request.
 const STEP: usize = 256;
 
-#[derive(Debug)]
 pub(super) struct NatsTail {
     locator: Arc<Locator>,
     pattern: Pattern,

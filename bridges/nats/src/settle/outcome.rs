@@ -14,7 +14,6 @@ use crate::subscriptions::{HeldMessage, LeaseRecord, lease_key};
 use crate::transport::Session;
 
 /// A lease that ends.
-#[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) token: u64,
     pub(crate) held: HeldMessage,

@@ -18,7 +18,6 @@ const IN_FLIGHT: usize = 8;
 const LIMIT: Duration = Duration::from_secs(2);
 
 /// The acknowledgements in flight, and those to retry.
-#[derive(Debug)]
 pub(crate) struct PendingAcks {
     runtime: Arc<Runtime>,
     held: Arc<HeldMessages>,
@@ -26,14 +25,14 @@ pub(crate) struct PendingAcks {
     changed: Condvar,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Progress {
     in_flight: usize,
     failed: Vec<AckBatch>,
 }
 
 /// The acknowledgements of leases, and the tokens of these.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct AckBatch {
     pub(crate) acks: Vec<Ack>,
     pub(crate) tokens: Vec<u64>,

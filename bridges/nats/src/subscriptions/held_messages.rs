@@ -52,7 +52,6 @@ impl HeldMessage {
 }
 
 /// The held messages, by the token of their lease, and those that were settled lately.
-#[derive(Debug)]
 pub(crate) struct HeldMessages {
     messages: Mutex<HashMap<u64, HeldMessage>>,
     next_token: AtomicU64,
@@ -97,7 +96,7 @@ impl HeldMessages {
         // Under the lock: a thread that finds a message not held has to find it here.
         self.recent.add(ended.iter().map(|held| (&*held.consumer.durable, held.key())));
         drop(messages);
-        self.on_settled.call(ended.len());
+        (self.on_settled)(ended.len());
     }
 
     pub(crate) fn keys(&self) -> HashSet<MessageKey> {

@@ -10,7 +10,6 @@ use super::held_messages::MessageKey;
 const CAPACITY: usize = 16_384;
 
 /// The last values that were added. A search begins at the newest.
-#[derive(Debug)]
 pub(crate) struct Ring<T>(VecDeque<T>);
 
 impl<T> Default for Ring<T> {
@@ -33,7 +32,7 @@ impl<T> Ring<T> {
 }
 
 /// The messages that were acknowledged lately, by the durable name of their subscription.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct RecentAcks(Mutex<HashMap<String, Ring<MessageKey>>>);
 
 impl RecentAcks {

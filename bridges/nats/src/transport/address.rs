@@ -1,6 +1,5 @@
 //! The servers' addresses and the login, as the settings have them, and the options of the `CONNECT` of the bridge's own connections.
 
-use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicUsize;
 
@@ -109,12 +108,6 @@ impl Address {
             }
         }
         Ok(options)
-    }
-}
-
-impl fmt::Debug for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Address").field("place", &self.place).finish_non_exhaustive()
     }
 }
 

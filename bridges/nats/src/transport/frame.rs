@@ -84,7 +84,6 @@ impl From<HeaderMap> for Headers {
 }
 
 /// A header block to send.
-#[derive(Debug)]
 pub(crate) struct HeaderBlock(Vec<u8>);
 
 impl Default for HeaderBlock {

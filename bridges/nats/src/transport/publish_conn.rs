@@ -1,7 +1,6 @@
 //! The connection that publishes events, for one thread at a time: a batch is written as one stream of frames, and its answers are awaited
 //! together. The connection is made when it is needed, and dropped after any failure: a late answer would be taken for that of another message.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,7 +21,6 @@ const PART: usize = 16 * 1024;
 const ANSWERS: u64 = 1;
 
 /// The connection that publishes events.
-#[derive(Debug)]
 pub(crate) struct PublishConn {
     address: Arc<Address>,
     backoff: Arc<Backoff>,
@@ -165,11 +163,5 @@ impl Open {
         }
         self.poll.answered(messages.len(), sent.elapsed());
         Ok(answers.into_iter().flatten().collect())
-    }
-}
-
-impl fmt::Debug for Open {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Open").field("connection", &self.connection).finish_non_exhaustive()
     }
 }

@@ -2,7 +2,6 @@
 //! answered in time, the runtime ends with all its work: nothing that was sent before goes out later, on another connection, behind newer
 //! requests. The next job connects again.
 
-use std::fmt;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -15,7 +14,7 @@ use std::time::Duration;
 use async_nats::connection::State;
 use eventbroker::provider::{BackendError, Backoff};
 use parking_lot::Mutex;
-use tokio::runtime::{Builder, Runtime as Tokio};
+use tokio::runtime::Builder;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
@@ -173,12 +172,6 @@ impl Drop for Runtime {
     }
 }
 
-impl fmt::Debug for Runtime {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Runtime").field("place", &self.shared.address.place).finish_non_exhaustive()
-    }
-}
-
 /// Sends the result of a call. Its caller may have given up.
 fn answer_with<T>(sender: &SyncSender<Result<T, BackendError>>, answer: Result<T, BackendError>) {
     let _ = sender.try_send(answer);
@@ -218,7 +211,8 @@ impl Shared {
             match (connected, runtime) {
                 (Ok(session), Some(runtime)) => {
                     runtime.block_on(self.serve(session, job, &mut queue));
-                    end(runtime);
+                    // Without a wait for its threads, which look up names.
+                    runtime.shutdown_background();
                     self.generation.fetch_add(1, Ordering::SeqCst);
                     if let Some(call) = &*self.on_loss.lock() {
                         call();
@@ -227,7 +221,7 @@ impl Shared {
                 (Err(error), runtime) => {
                     job(Err(error));
                     if let Some(runtime) = runtime {
-                        end(runtime);
+                        runtime.shutdown_background();
                     }
                 }
                 (Ok(_), None) => {}
@@ -301,9 +295,4 @@ impl Shared {
             }
         }
     }
-}
-
-/// Ends a runtime without a wait for its threads, which look up names.
-fn end(runtime: Tokio) {
-    runtime.shutdown_background();
 }

@@ -99,11 +99,6 @@ impl Session {
         tokio::time::timeout(time, work).await.ok()
     }
 
-    /// Lets other tasks run first.
-    pub(super) async fn give_way() {
-        tokio::task::yield_now().await;
-    }
-
     /// Sleeps.
     pub(crate) async fn pause(time: Duration) {
         tokio::time::sleep(time).await;

@@ -1,13 +1,12 @@
 //! The sockets of the bridge's own connections: connecting, checking the server's version and logging in, reading and writing frames, with or
 //! without TLS. The client library has a connection of its own for the rest; it costs a task switch per message, too much for publishing and consuming.
 
-use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::Ordering;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use async_nats::ServerAddr;
 use async_nats::rustls::ClientConnection;
@@ -265,12 +264,6 @@ impl Channel {
                 return Ok(());
             }
         }
-    }
-}
-
-impl fmt::Debug for Connection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection").field("server_id", &self.server_id).finish_non_exhaustive()
     }
 }
 

@@ -23,11 +23,10 @@ const LEAST: usize = 100;
 type ClaimedFields = (usize, String, Vec<u8>, bool, u32, u32, Vec<u8>);
 
 /// Claims for one subscription.
-#[derive(Debug)]
 pub(super) struct Claimer {
     sharing: Sharing,
-    subscription: LocalSubscription,
-    ownership: Ownership,
+    pub(super) subscription: LocalSubscription,
+    pub(super) ownership: Ownership,
     patterns: PatternHistory,
     budget: Budget,
     /// Whether it has claimed the deliveries that its consumer held before it began.
@@ -41,7 +40,6 @@ pub(super) struct Claimer {
 }
 
 /// How much a claim reads.
-#[derive(Debug)]
 struct Budget {
     /// Bytes of events per claim.
     bytes: usize,
@@ -79,15 +77,6 @@ impl Claimer {
         let budget = Budget { bytes: Budget::MOST, event_size: Budget::UNKNOWN_SIZE };
         let (has_begun, is_unsure, is_behind) = (false, false, true);
         Self { sharing, subscription, ownership, patterns, budget, has_begun, is_unsure, is_behind, notified }
-    }
-
-    pub(super) fn subscription(&self) -> &LocalSubscription {
-        &self.subscription
-    }
-
-    /// Whether deliveries that have not begun should be released.
-    pub(super) fn take_wants_back(&mut self) -> bool {
-        self.ownership.take_wants_back()
     }
 
     /// Without room: a member that holds nothing is paused, and leaves its partitions to others; a member that holds something may have to

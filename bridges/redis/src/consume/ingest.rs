@@ -22,7 +22,6 @@ const WAIT: Duration = Duration::from_millis(100);
 /// The longest wait while nothing comes, and so the latency of the waker. Each is twice as long as the one before, so that an idle member seldom wakes.
 const IDLE_WAIT: Duration = Duration::from_millis(250);
 
-#[derive(Debug)]
 pub(crate) struct RedisIngest {
     sharing: Sharing,
     local: Arc<LocalSubscriptions>,
@@ -51,9 +50,9 @@ impl RedisIngest {
     /// Keeps one claimer for each subscription that is served.
     fn update_claimers(&mut self) {
         let local = self.local.all();
-        self.claimers.retain(|it| local.iter().any(|served| served.xgroup == it.subscription().xgroup));
+        self.claimers.retain(|it| local.iter().any(|served| served.xgroup == it.subscription.xgroup));
         for it in local {
-            if !self.claimers.iter().any(|claimer| claimer.subscription().xgroup == it.xgroup) {
+            if !self.claimers.iter().any(|claimer| claimer.subscription.xgroup == it.xgroup) {
                 self.claimers.push(Claimer::new(self.sharing.clone(), it));
             }
         }
@@ -64,7 +63,7 @@ impl RedisIngest {
         let mut leases = Vec::new();
         let others_return = Instant::now() < self.others_return;
         for claimer in &mut self.claimers {
-            let name = &claimer.subscription().record.name;
+            let name = &claimer.subscription.record.name;
             let Some(demand) = demand.iter().find(|demand| *demand.subscription == **name) else {
                 if take_over {
                     claimer.release_idle(&mut self.client, others_return)?;
@@ -75,7 +74,7 @@ impl RedisIngest {
             match claimer.claim(&mut self.client, &mut batch, others_return) {
                 Ok(()) => {}
                 Err(error) if is_gone(&error) => {
-                    subscriptions::restore(&mut self.client, &self.local, claimer.subscription())?;
+                    subscriptions::restore(&mut self.client, &self.local, &claimer.subscription)?;
                     self.housekeeping.check_losses_soon();
                     lasts.clear();
                 }
@@ -150,7 +149,9 @@ impl Ingest for RedisIngest {
 
     fn wanted_back(&mut self) -> Vec<Arc<str>> {
         let claimers = self.claimers.iter_mut();
-        claimers.filter_map(|it| it.take_wants_back().then(|| it.subscription().record.name.as_str().into())).collect()
+        claimers
+            .filter_map(|it| it.ownership.take_wants_back().then(|| it.subscription.record.name.as_str().into()))
+            .collect()
     }
 
     fn waker(&self) -> Option<Waker> {

@@ -36,7 +36,7 @@ impl Reader<'_> {
             left -= count;
         }
         let (mut counts, mut found, stream) = (counts.into_iter(), 0, client.layout.streams[0].clone());
-        client.call(|connection| {
+        client.link.call(|connection| {
             exchange(connection, &requests, |connection| {
                 let reply = match BatchReply::read(connection, &stream)? {
                     Ok(reply) => reply,

@@ -10,27 +10,18 @@ use eventbroker::provider::BackendError;
 use crate::scripts::{CHECK_LOSSES, Client};
 use crate::subscriptions::{self, LocalSubscription, LocalSubscriptions};
 
-#[derive(Debug)]
 pub(super) struct LossCheck {
     local: Arc<LocalSubscriptions>,
     lease_time: Duration,
     /// The result of the last check, by consumer group and number of the stream: the server may lose its own copy.
     results: HashMap<(Arc<str>, usize), String>,
-    next: Instant,
+    /// The time of the next check: four times per lease. A new subscription is checked at once.
+    pub(super) next: Instant,
 }
 
 impl LossCheck {
     pub(super) fn new(local: Arc<LocalSubscriptions>, lease_time: Duration) -> Self {
         Self { local, lease_time, results: HashMap::new(), next: Instant::now() }
-    }
-
-    /// The time of the next check: four times per lease. A new subscription is checked at once.
-    pub(super) fn next(&self) -> Instant {
-        self.next
-    }
-
-    pub(super) fn check_soon(&mut self) {
-        self.next = Instant::now();
     }
 
     pub(super) fn check(&mut self, client: &mut Client) -> Result<(), BackendError> {

@@ -20,7 +20,7 @@ const RESUME: u32 = 3;
 const ROUNDS: usize = 3;
 
 /// This provider as a member that shares partitions.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Sharing {
     pub(crate) member: Arc<Member>,
     pub(crate) held: Arc<HeldDeliveries>,
@@ -64,7 +64,6 @@ impl Sharing {
     }
 }
 
-#[derive(Debug)]
 pub(crate) struct Ownership {
     sharing: Sharing,
     xgroup: Arc<str>,

@@ -3,7 +3,6 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The setting `max_backlog`, and whether a subscription has reached it.
-#[derive(Debug)]
 pub(crate) struct BacklogLimit {
     /// 0 is no limit.
     pub(crate) max: u64,

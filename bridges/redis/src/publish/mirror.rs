@@ -15,7 +15,6 @@ use super::store::{Publishing, store, wait_for_replicas};
 use crate::scripts::{Client, Layout, TOLERANCE, content_hash, id_bucket, millis};
 use crate::transport::{Connection, Piece, Request, refusal};
 
-#[derive(Debug)]
 pub(crate) struct RedisMirror {
     publishing: Publishing,
     client: Client,
@@ -42,7 +41,7 @@ impl RedisMirror {
         let mut request = mem::take(&mut self.request);
         let mut poll = self.poll.clone();
         let (mut appended, mut buckets) = (Vec::with_capacity(batch.len()), BTreeMap::<u128, Vec<u8>>::new());
-        let reply = self.client.call(|connection| {
+        let reply = self.client.link.call(|connection| {
             request.clear();
             request.words(&["MULTI"]);
             for event in batch {

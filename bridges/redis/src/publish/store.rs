@@ -11,7 +11,7 @@ use crate::scripts::{Client, STORE_EVENTS, TOLERANCE, content_hash, flag, id_buc
 use crate::settings::Redis;
 
 /// The parts of a provider that publishing uses.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Publishing {
     pub(crate) settings: Arc<Redis>,
     pub(crate) backlog: Arc<BacklogLimit>,

@@ -25,7 +25,6 @@ use crate::transport::Server;
 /// Dead letters of one read.
 const STEP: usize = 500;
 
-#[derive(Debug)]
 pub(crate) struct RedisOperator {
     settings: Arc<Redis>,
     layout: Arc<Layout>,

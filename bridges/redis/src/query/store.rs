@@ -19,16 +19,9 @@ use crate::scripts::{
 /// The most entries that one listing scans. Its cursor continues behind them.
 const SCAN: usize = 10_000;
 
-#[derive(Debug)]
 pub(crate) struct RedisStore {
-    publishing: Publishing,
-    client: Mutex<Client>,
-}
-
-impl RedisStore {
-    pub(crate) fn new(publishing: Publishing, client: Client) -> Self {
-        Self { publishing, client: Mutex::new(client) }
-    }
+    pub(crate) publishing: Publishing,
+    pub(crate) client: Mutex<Client>,
 }
 
 impl EventStore for RedisStore {

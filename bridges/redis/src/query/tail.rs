@@ -13,7 +13,6 @@ use crate::scripts::{Client, Entry, entries_at, event_of, locate, merge, since_e
 /// The most time for one wait at the server, which is less than a call may take.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
-#[derive(Debug)]
 pub(super) struct RedisTail {
     client: Client,
     pattern: Pattern,

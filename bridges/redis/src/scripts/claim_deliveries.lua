@@ -27,11 +27,6 @@ for i = 2, #KEYS do
     end
     if may_claim then streams[#streams + 1] = { number = number, key = KEYS[i], is_own = owner ~= '' } end
 end
-local function field(entry, name)
-    for i = 1, #entry[2], 2 do
-        if entry[2][i] == name then return entry[2][i + 1] end
-    end
-end
 local non_matching, has_marks = nil, redis.call('EXISTS', marks) == 1
 local function take(it, entry, is_suspect)
     if it.number > 0 and not matches(pattern_at(record, it.number, entry[1]), field(entry, 'type') or '') then

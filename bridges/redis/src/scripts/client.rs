@@ -3,15 +3,14 @@
 use std::sync::Arc;
 
 use eventbroker::provider::BackendError;
-use redis::{Cmd, FromRedisValue, Pipeline, RedisResult};
+use redis::{Cmd, FromRedisValue, Pipeline};
 
 use super::{Layout, Script};
-use crate::transport::{Connection, Link, Server};
+use crate::transport::{Link, Server};
 
-#[derive(Debug)]
 pub(crate) struct Client {
     pub(crate) layout: Arc<Layout>,
-    link: Link,
+    pub(crate) link: Link,
 }
 
 impl Client {
@@ -19,14 +18,12 @@ impl Client {
         Self { layout: Arc::clone(layout), link: Link::new(server) }
     }
 
-    /// See [`Link::call`].
-    pub(crate) fn call<T>(&mut self, work: impl FnOnce(&mut Connection) -> RedisResult<T>) -> Result<T, BackendError> {
-        self.link.call(work)
-    }
-
-    /// See [`Link::wait`].
+    /// Sends a blocking request. Returns nothing if its stream is removed meanwhile.
     pub(crate) fn wait<T: FromRedisValue>(&mut self, command: &Cmd) -> Result<Option<T>, BackendError> {
-        self.link.wait(|connection| command.query(connection))
+        self.link.call(|connection| match command.query(connection) {
+            Err(error) if error.code() == Some("UNBLOCKED") => Ok(None),
+            reply => reply,
+        })
     }
 
     pub(crate) fn query<T: FromRedisValue>(&mut self, command: &Cmd) -> Result<T, BackendError> {
@@ -60,6 +57,6 @@ impl Client {
 
     /// A failure of which the server is the subject.
     pub(crate) fn unavailable(&self, problem: impl std::fmt::Display) -> BackendError {
-        self.link.server().unavailable(problem)
+        self.link.server.unavailable(problem)
     }
 }

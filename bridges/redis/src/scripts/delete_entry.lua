@@ -15,19 +15,17 @@ for _, group in ipairs(groups_of(stream)) do
     if is_after(entry, group['last-delivered-id']) then redis.call('HINCRBY', deleted, group.name, 1) end
 end
 local status = prefix .. ':status:' .. ARGV[2]
-for _, field in ipairs(redis.call('HKEYS', status)) do
-    local xgroup = string.match(field, '^again:(.*)')
+for _, name in ipairs(redis.call('HKEYS', status)) do
+    local xgroup = string.match(name, '^again:(.*)')
     local again, later = prefix .. ':again:' .. (xgroup or ''), prefix .. ':later:' .. (xgroup or '')
     for _, text in ipairs(xgroup and redis.call('ZRANGE', later, 0, -1) or {}) do
         local retry = parse_retry(text)
         if retry and retry.id == ARGV[2] then redis.call('ZREM', later, text) end
     end
     for _, found in ipairs(xgroup and redis.call('XRANGE', again, '-', '+') or {}) do
-        for i = 1, #found[2], 2 do
-            if found[2][i] == 'id' and found[2][i + 1] == ARGV[2] then
-                redis.call('XACK', again, xgroup, found[1])
-                redis.call('XDEL', again, found[1])
-            end
+        if field(found, 'id') == ARGV[2] then
+            redis.call('XACK', again, xgroup, found[1])
+            redis.call('XDEL', again, found[1])
         end
     end
 end

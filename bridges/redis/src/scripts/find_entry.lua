@@ -4,16 +4,11 @@
 -- Returns: the number of its stream, the entry and the event; nothing if there is none.
 -- Touches: the index of the id; else the entries of the streams within the tolerance, 500 at a time, with their events.
 local prefix, id = KEYS[1], ARGV[1]
-local function event_of(found)
-    for i = 1, #found[2], 2 do
-        if found[2][i] == 'event' then return found[2][i + 1] end
-    end
-end
 local index = redis.call('GET', prefix .. ':at:' .. id)
 if index then
     local number, entry = string.match(index, '(%d+) (%S+)')
     local found = KEYS[number + 1] and redis.call('XRANGE', KEYS[number + 1], entry, entry)[1]
-    return found and { number, entry, event_of(found) }
+    return found and { number, entry, field(found, 'event') }
 end
 local function scan(from, to)
     for number = 1, #KEYS - 1 do
@@ -21,9 +16,7 @@ local function scan(from, to)
         while from do
             local page = redis.call('XRANGE', KEYS[number + 1], from, to, 'COUNT', 500)
             for _, found in ipairs(page) do
-                for i = 1, #found[2], 2 do
-                    if found[2][i] == 'id' and found[2][i + 1] == id then return { number, found[1], event_of(found) } end
-                end
+                if field(found, 'id') == id then return { number, found[1], field(found, 'event') } end
             end
             from = #page == 500 and '(' .. page[500][1]
         end

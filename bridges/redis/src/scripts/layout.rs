@@ -6,7 +6,6 @@ use eventbroker::provider::partition_of;
 use crate::settings::Redis;
 
 /// The keys of one provider: the streams, and the prefix of all other keys.
-#[derive(Debug)]
 pub(crate) struct Layout {
     pub(crate) prefix: String,
     /// The streams of the events. Scripts get their numbers, which count from 1; 0 is the redelivery stream of a subscription.

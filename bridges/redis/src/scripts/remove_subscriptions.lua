@@ -19,9 +19,8 @@ for _, xgroup in ipairs(ARGV) do
     end
     local again = prefix .. ':again:' .. xgroup
     for _, found in ipairs(redis.call('XRANGE', again, '-', '+')) do
-        for i = 1, #found[2], 2 do
-            if found[2][i] == 'id' then redis.call('HDEL', prefix .. ':status:' .. found[2][i + 1], 'again:' .. xgroup) end
-        end
+        local id = field(found, 'id')
+        if id then redis.call('HDEL', prefix .. ':status:' .. id, 'again:' .. xgroup) end
     end
     local later = prefix .. ':later:' .. xgroup
     for _, text in ipairs(redis.call('ZRANGE', later, 0, -1)) do

@@ -21,7 +21,6 @@ const EXTEND: usize = 1_000;
 /// A stream, and the consumer group of a subscription.
 type Place = (String, Arc<str>);
 
-#[derive(Debug)]
 pub(crate) struct RedisSettler {
     settings: Arc<Redis>,
     sharing: Sharing,

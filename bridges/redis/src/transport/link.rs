@@ -70,9 +70,8 @@ impl Server {
 }
 
 /// A connection that is made when it is needed.
-#[derive(Debug)]
 pub(crate) struct Link {
-    server: Arc<Server>,
+    pub(crate) server: Arc<Server>,
     connection: Option<Connection>,
     used: Instant,
 }
@@ -80,10 +79,6 @@ pub(crate) struct Link {
 impl Link {
     pub(crate) fn new(server: &Arc<Server>) -> Self {
         Self { server: Arc::clone(server), connection: None, used: Instant::now() }
-    }
-
-    pub(crate) fn server(&self) -> &Server {
-        &self.server
     }
 
     /// The open connection, if there is one and it still works.
@@ -120,17 +115,6 @@ impl Link {
         result.map_err(|error| server.unavailable(describe(&error)))
     }
 
-    /// Sends a blocking request. Returns nothing if its stream is removed meanwhile.
-    pub(crate) fn wait<T>(
-        &mut self,
-        work: impl FnOnce(&mut Connection) -> RedisResult<Option<T>>,
-    ) -> Result<Option<T>, BackendError> {
-        self.call(|connection| match work(connection) {
-            Err(error) if error.code() == Some("UNBLOCKED") => Ok(None),
-            reply => reply,
-        })
-    }
-
     /// Fails if the server may evict keys when its memory is full. Without the right to ask, nothing is checked.
     pub(crate) fn check_eviction(&mut self) -> Result<(), OpenError> {
         let info: Result<String, BackendError> =
@@ -153,11 +137,5 @@ fn describe(error: &RedisError) -> String {
     match (error.code(), error.detail()) {
         (Some(code), Some(detail)) => format!("{code} {detail}"),
         _ => error.to_string(),
-    }
-}
-
-impl fmt::Debug for Server {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Server").field("place", &self.place).finish_non_exhaustive()
     }
 }

@@ -1,7 +1,6 @@
 //! One connection to the server. The client library packs commands and parses values; the connection is the bridge's own, because
 //! entries are read by the thousand, and are parsed where they lie in the buffer ([`reply`](super::reply)).
 
-use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
@@ -22,7 +21,6 @@ const CALL_LIMIT: Duration = Duration::from_secs(10);
 const SILENCE: Duration = Duration::from_secs(5);
 
 /// The address of the server, and the login.
-#[derive(Debug)]
 pub(crate) struct Address {
     pub(crate) info: ConnectionInfo,
     #[cfg(feature = "tls")]
@@ -173,11 +171,5 @@ impl ConnectionLike for Connection {
 
     fn is_open(&self) -> bool {
         true
-    }
-}
-
-impl fmt::Debug for Connection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection").field("database", &self.database).finish_non_exhaustive()
     }
 }

@@ -1,6 +1,5 @@
 //! TLS: the configuration that verifies the server, and the handshake.
 
-use std::fmt;
 use std::net::TcpStream;
 use std::path::Path;
 use std::sync::Arc;
@@ -28,11 +27,5 @@ impl Tls {
     pub(crate) fn handshake(&self, host: &str, mut stream: TcpStream) -> RedisResult<Stream> {
         let connection = tls::handshake(Arc::clone(&self.0), host, &mut stream)?;
         Ok(StreamOwned::new(connection, stream))
-    }
-}
-
-impl fmt::Debug for Tls {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tls").finish_non_exhaustive()
     }
 }

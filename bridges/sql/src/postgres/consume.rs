@@ -17,7 +17,6 @@ use crate::postgres::statements::{State, Tables, Verdict, seconds, settle, stora
 use crate::postgres::transport::Notifier;
 
 /// Hands out leases.
-#[derive(Debug)]
 pub(crate) struct Ingest {
     tables: Tables,
     member: Arc<Member>,
@@ -148,8 +147,7 @@ impl Ingest {
             if now >= deadline {
                 return Ok(Vec::new());
             }
-            let until =
-                (now + self.notifier.poll_interval).min(deadline).min(self.housekeeping.schedule.next().max(now));
+            let until = (now + self.notifier.poll_interval).min(deadline).min(self.housekeeping.schedule.next.max(now));
             if self.notify.wait(until) == Notified::Woken {
                 return Ok(Vec::new());
             }

@@ -16,7 +16,6 @@ use crate::postgres::transport::Notifier;
 const RETURN: Duration = Duration::from_secs(2);
 
 /// The housekeeping of one provider; the ingest runs it.
-#[derive(Debug)]
 pub(crate) struct Housekeeping {
     tables: Tables,
     member: Arc<Member>,

@@ -10,22 +10,17 @@ use crate::postgres::transport::Notifier;
 use crate::subscriptions::REMOVE_AFTER;
 
 /// The name of this instance.
-#[derive(Debug)]
 pub(crate) struct Membership {
     tables: Tables,
     member: Arc<Member>,
     notifier: Arc<Notifier>,
     /// Empty until this instance has joined.
-    instance: String,
+    pub(crate) instance: String,
 }
 
 impl Membership {
     pub(crate) fn new(tables: Tables, member: Arc<Member>, notifier: Arc<Notifier>) -> Self {
         Self { tables, member, notifier, instance: String::new() }
-    }
-
-    pub(crate) fn instance(&self) -> &str {
-        &self.instance
     }
 
     /// Claims the name for this instance. False if another instance has it.

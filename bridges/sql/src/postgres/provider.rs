@@ -54,15 +54,18 @@ impl Postgres {
             Arc::new(Notifier::new(address.clone(), link, &self.notifications.channel, &sql.events, poll_interval));
         // An earlier instance may have left subscriptions that have to catch up.
         let catching_up = Arc::new(AtomicBool::new(true));
-        let mirror = |tables| Mirror::new(tables, member.clone(), backlog.clone(), notifier.clone());
+        let mirror =
+            |tables| Mirror { tables, member: member.clone(), backlog: backlog.clone(), notifier: notifier.clone() };
+        let store = Store { tables: lookups.clone(), member: member.clone(), mirror: mirror(lookups.clone()) };
+        let operator = Operator { tables: lookups, member: member.clone(), notifier: notifier.clone(), address };
         let housekeeping =
             Housekeeping::new(claims.clone(), member.clone(), backlog.clone(), notifier.clone(), catching_up.clone());
         let ingest = Ingest::new(claims, member.clone(), notifier.clone(), housekeeping);
         let settler = Settler::new(verdicts, member.clone(), notifier.clone(), catching_up);
         Ok(Provider::new("postgres", capabilities())
-            .with_store(Arc::new(Store::new(lookups.clone(), member.clone(), mirror(lookups.clone()))))
+            .with_store(Arc::new(store))
             .with_mirror(Box::new(mirror(out)))
-            .with_operator(Arc::new(Operator::new(lookups, member.clone(), notifier.clone(), address)))
+            .with_operator(Arc::new(operator))
             .with_ingest(Box::new(ingest), Box::new(settler)))
     }
 }

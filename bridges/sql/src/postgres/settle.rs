@@ -21,7 +21,6 @@ use crate::subscriptions::UseRecord;
 const LEAVE_LIMIT: Duration = Duration::from_secs(2);
 
 /// Settles leases, and passes on what concerns subscriptions and the instance.
-#[derive(Debug)]
 pub(crate) struct Settler {
     tables: Tables,
     member: Arc<Member>,
@@ -38,7 +37,7 @@ impl Settler {
         notifier: Arc<Notifier>,
         catching_up: Arc<AtomicBool>,
     ) -> Self {
-        let subscriptions = Subscriptions::new(tables.clone(), member.clone(), catching_up);
+        let subscriptions = Subscriptions { tables: tables.clone(), member: member.clone(), catching_up };
         let membership = Membership::new(tables.clone(), member.clone(), notifier.clone());
         let uses = UseRecord::new(member.settings.idle_expiry);
         Self { tables, member, notifier, subscriptions, membership, uses }
@@ -51,7 +50,7 @@ impl provider::Settler for Settler {
     }
 
     fn register(&mut self, registration: &Registration) -> Result<(), BackendError> {
-        self.subscriptions.register(registration, self.membership.instance())
+        self.subscriptions.register(registration, &self.membership.instance)
     }
 
     fn unregister(&mut self, name: &str) -> Result<(), BackendError> {
@@ -59,7 +58,7 @@ impl provider::Settler for Settler {
     }
 
     fn remove(&mut self, name: &str) -> Result<bool, BackendError> {
-        self.subscriptions.remove(name, self.membership.instance())
+        self.subscriptions.remove(name, &self.membership.instance)
     }
 
     fn settle(&mut self, settlements: &[Settlement]) -> Result<Vec<LeaseToken>, BackendError> {
@@ -134,7 +133,7 @@ impl provider::Settler for Settler {
 /// Gives the name of the instance back, and removes the broadcast subscriptions that only this provider has served.
 impl Drop for Settler {
     fn drop(&mut self) {
-        if self.membership.instance().is_empty() {
+        if self.membership.instance.is_empty() {
             return;
         }
         let (leave, remove_owned) = (self.membership.leave(), self.subscriptions.remove_owned());

@@ -13,8 +13,8 @@ pub(crate) use rows::{exact_time, insert_values, split_time, storable, unreadabl
 pub(crate) use select::Select;
 pub(crate) use verdicts::{State, Verdict, settle};
 
-use crate::statements::statements;
-use rows::{event_columns, progress_columns};
+use crate::statements::{progress_columns, statements};
+use rows::event_columns;
 
 statements! {
     fill: |text, table| text
@@ -39,7 +39,6 @@ statements! {
         ON CONFLICT (id) DO NOTHING RETURNING id) \
         SELECT id FROM stored, pg_notify($15::text, $16::text)",
     by_id: concat!("SELECT ", progress_columns!(), " FROM {events} e WHERE e.id = ANY ($1)"),
-    select: concat!("SELECT ", progress_columns!(), " FROM {events} e"),
     position: "SELECT e.position, e.xid::text::bigint FROM {events} e WHERE e.id = $1",
     claim: concat!(
         "SELECT c.token, c.subscription, c.position, c.suspect, c.crashes, ",

@@ -19,19 +19,14 @@ use crate::subscriptions::REMOVE_AFTER;
 const BACKFILL_LIMIT: Duration = Duration::from_secs(60);
 
 /// The rows of the subscriptions that this provider serves.
-#[derive(Debug)]
 pub(crate) struct Subscriptions {
-    tables: Tables,
-    member: Arc<Member>,
+    pub(crate) tables: Tables,
+    pub(crate) member: Arc<Member>,
     /// A new subscription may miss events of transactions that were open when it was registered.
-    catching_up: Arc<AtomicBool>,
+    pub(crate) catching_up: Arc<AtomicBool>,
 }
 
 impl Subscriptions {
-    pub(crate) fn new(tables: Tables, member: Arc<Member>, catching_up: Arc<AtomicBool>) -> Self {
-        Self { tables, member, catching_up }
-    }
-
     /// Registers a subscription. `instance` is the name of this instance.
     pub(crate) fn register(&self, registration: &Registration, instance: &str) -> Result<(), BackendError> {
         let record = SubscriptionRecord::new(registration, &self.member, instance, columns)?;

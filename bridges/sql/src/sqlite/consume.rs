@@ -17,7 +17,6 @@ use crate::sqlite::statements::{Tables, execute};
 use crate::sqlite::transport::{Sync, Watcher, backend_error, deadline};
 
 /// Hands out leases.
-#[derive(Debug)]
 pub(crate) struct Ingest {
     tables: Arc<Tables>,
     member: Arc<Member>,
@@ -154,7 +153,7 @@ impl provider::Ingest for Ingest {
                 }
             }
             loop {
-                let (now, next) = (Instant::now(), self.housekeeping.schedule.next());
+                let (now, next) = (Instant::now(), self.housekeeping.schedule.next);
                 if now >= deadline {
                     return Ok(Vec::new());
                 }

@@ -14,7 +14,6 @@ use crate::sqlite::statements::{Tables, execute};
 use crate::sqlite::transport::{Sync, backend_error, now_millis};
 
 /// The housekeeping of one provider; the ingest runs it.
-#[derive(Debug)]
 pub(crate) struct Housekeeping {
     tables: Arc<Tables>,
     member: Arc<Member>,

@@ -13,24 +13,19 @@ use crate::sqlite::statements::{Tables, execute};
 use crate::sqlite::transport::{Sync, deadline, now_millis};
 
 /// The name of this instance.
-#[derive(Debug)]
 pub(crate) struct Membership {
     tables: Arc<Tables>,
     lease_time: Duration,
     /// The id of this provider, with its process, by which others see whether it lives.
     holder: String,
     /// Empty until this instance has joined.
-    instance: String,
+    pub(crate) instance: String,
 }
 
 impl Membership {
     pub(crate) fn new(tables: Arc<Tables>, member: &Member) -> Self {
         let holder = format!("{} {}", process::current(), member.id);
         Self { tables, lease_time: member.settings.lease_time, holder, instance: String::new() }
-    }
-
-    pub(crate) fn instance(&self) -> &str {
-        &self.instance
     }
 
     /// Claims the name for this instance. False if another instance has it.

@@ -31,8 +31,8 @@ impl Sqlite {
         let tables = Arc::new(Tables { file, sql: Statements::new(&table) });
         let member = Arc::new(Member::new(&self.shared));
         let (backlog, notify) = (Arc::new(Backlog::new(self.shared.max_backlog)), Arc::<Notify>::default());
-        let mirror = Mirror::new(tables.clone(), member.clone(), backlog.clone(), notify.clone());
-        let housekeeping = Housekeeping::new(tables.clone(), member.clone(), backlog);
+        let housekeeping = Housekeeping::new(tables.clone(), member.clone(), backlog.clone());
+        let mirror = Mirror { tables: tables.clone(), member: member.clone(), backlog, notify: notify.clone() };
         let ingest = Ingest::new(tables.clone(), member.clone(), notify.clone(), housekeeping)?;
         let settler = Settler::new(tables.clone(), member.clone(), notify.clone());
         Ok(Provider::new("sqlite", capabilities())

@@ -19,7 +19,6 @@ use crate::sqlite::transport::{Sync, deadline};
 use crate::subscriptions::UseRecord;
 
 /// Settles leases, and passes on what concerns subscriptions and the instance.
-#[derive(Debug)]
 pub(crate) struct Settler {
     tables: Arc<Tables>,
     member: Arc<Member>,
@@ -31,7 +30,7 @@ pub(crate) struct Settler {
 
 impl Settler {
     pub(crate) fn new(tables: Arc<Tables>, member: Arc<Member>, notify: Arc<Notify>) -> Self {
-        let subscriptions = Subscriptions::new(tables.clone(), member.clone());
+        let subscriptions = Subscriptions { tables: tables.clone(), member: member.clone() };
         let membership = Membership::new(tables.clone(), &member);
         let uses = UseRecord::new(member.settings.idle_expiry);
         Self { tables, member, notify, subscriptions, membership, uses }
@@ -75,7 +74,7 @@ impl provider::Settler for Settler {
     }
 
     fn register(&mut self, registration: &Registration) -> Result<(), BackendError> {
-        self.subscriptions.register(registration, self.membership.instance())
+        self.subscriptions.register(registration, &self.membership.instance)
     }
 
     fn unregister(&mut self, name: &str) -> Result<(), BackendError> {
@@ -83,7 +82,7 @@ impl provider::Settler for Settler {
     }
 
     fn remove(&mut self, name: &str) -> Result<bool, BackendError> {
-        self.subscriptions.remove(name, self.membership.instance())
+        self.subscriptions.remove(name, &self.membership.instance)
     }
 
     fn settle(&mut self, settlements: &[Settlement]) -> Result<Vec<LeaseToken>, BackendError> {

@@ -10,8 +10,8 @@ pub(crate) use procedures::{Tables, execute};
 pub(crate) use rows::values;
 pub(crate) use select::Select;
 
-use crate::statements::statements;
-use rows::{event_columns, progress_columns};
+use crate::statements::{progress_columns, statements};
+use rows::event_columns;
 
 statements! {
     fill: |text, table| text.replace("{matches}", &condition("e.type")).replace("{events}", table.as_str());
@@ -19,7 +19,6 @@ statements! {
         operation, created_at, metadata, key, origin) \
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14) ON CONFLICT (id) DO NOTHING",
     by_id: concat!("SELECT ", progress_columns!(), " FROM {events} e WHERE e.id = ?1"),
-    select: concat!("SELECT ", progress_columns!(), " FROM {events} e"),
     has_ready: "SELECT 1 FROM {events}_deliveries d WHERE d.state = 0 AND d.subscription = ?1 LIMIT 1",
     /// Claims the oldest first. No row is claimed while a row of its key is leased, so the claimed rows of a key are its oldest, without a
     /// gap. Behind rows of leased keys, `?3` rows are read.

@@ -16,17 +16,12 @@ use crate::sqlite::transport::{Sync, deadline};
 use crate::subscriptions::REMOVE_AFTER;
 
 /// The rows of the subscriptions that this provider serves.
-#[derive(Debug)]
 pub(crate) struct Subscriptions {
-    tables: Arc<Tables>,
-    member: Arc<Member>,
+    pub(crate) tables: Arc<Tables>,
+    pub(crate) member: Arc<Member>,
 }
 
 impl Subscriptions {
-    pub(crate) fn new(tables: Arc<Tables>, member: Arc<Member>) -> Self {
-        Self { tables, member }
-    }
-
     /// Registers a subscription. `instance` is the name of this instance.
     pub(crate) fn register(&self, registration: &Registration, instance: &str) -> Result<(), BackendError> {
         let record = SubscriptionRecord::new(registration, &self.member, instance, columns)?;

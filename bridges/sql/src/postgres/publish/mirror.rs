@@ -14,19 +14,14 @@ use crate::postgres::statements::{Statements, Tables, insert_values};
 use crate::postgres::transport::{Notifier, Session, references};
 
 /// Stores events.
-#[derive(Debug)]
 pub(crate) struct Mirror {
-    tables: Tables,
-    member: Arc<Member>,
-    backlog: Arc<Backlog>,
-    notifier: Arc<Notifier>,
+    pub(crate) tables: Tables,
+    pub(crate) member: Arc<Member>,
+    pub(crate) backlog: Arc<Backlog>,
+    pub(crate) notifier: Arc<Notifier>,
 }
 
 impl Mirror {
-    pub(crate) fn new(tables: Tables, member: Arc<Member>, backlog: Arc<Backlog>, notifier: Arc<Notifier>) -> Self {
-        Self { tables, member, backlog, notifier }
-    }
-
     /// Stores a batch and notifies the ingests.
     pub(crate) fn store(&self, batch: &[Event]) -> Result<Vec<SendOutcome>, BackendError> {
         let (events, id, refusal) = (batch.to_vec(), self.member.id.clone(), self.backlog.refusal());

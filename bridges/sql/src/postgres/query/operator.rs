@@ -16,22 +16,15 @@ use crate::postgres::statements::{Select, Statements, Tables, exact_time, unread
 use crate::postgres::transport::{Address, Link, Notifier, Session, Sync};
 
 /// Answers operators.
-#[derive(Debug)]
 pub(crate) struct Operator {
-    tables: Tables,
-    member: Arc<Member>,
-    notifier: Arc<Notifier>,
-    address: Arc<Address>,
+    pub(crate) tables: Tables,
+    pub(crate) member: Arc<Member>,
+    pub(crate) notifier: Arc<Notifier>,
+    pub(crate) address: Arc<Address>,
 }
 
 /// The subscription and the events of a replay: their positions and ids. An error says why the replay is refused.
 type Found = Result<(i64, Vec<(i64, String)>), String>;
-
-impl Operator {
-    pub(crate) fn new(tables: Tables, member: Arc<Member>, notifier: Arc<Notifier>, address: Arc<Address>) -> Self {
-        Self { tables, member, notifier, address }
-    }
-}
 
 /// Finds the events of a replay, oldest first.
 fn find(session: &mut Session, sql: &Statements, group: &str, instance: &str, replay: &Replay) -> Result<Found, Error> {

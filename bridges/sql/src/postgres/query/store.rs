@@ -14,17 +14,10 @@ use crate::postgres::publish::Mirror;
 use crate::postgres::statements::{Select, Tables, storable, unreadable};
 
 /// The events of one database.
-#[derive(Debug)]
 pub(crate) struct Store {
-    tables: Tables,
-    member: Arc<Member>,
-    mirror: Mirror,
-}
-
-impl Store {
-    pub(crate) fn new(tables: Tables, member: Arc<Member>, mirror: Mirror) -> Self {
-        Self { tables, member, mirror }
-    }
+    pub(crate) tables: Tables,
+    pub(crate) member: Arc<Member>,
+    pub(crate) mirror: Mirror,
 }
 
 /// The select of a filter.

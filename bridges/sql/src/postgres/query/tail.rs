@@ -17,7 +17,6 @@ use crate::postgres::transport::Notifier;
 const SHORTEST_POLL: Duration = Duration::from_millis(5);
 
 /// Reads on from a transaction and a position in it.
-#[derive(Debug)]
 pub(crate) struct Tail {
     tables: Tables,
     notifier: Arc<Notifier>,

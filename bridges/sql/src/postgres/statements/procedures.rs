@@ -15,7 +15,7 @@ const LONGEST_TIME: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
 const FORGET_BATCH: i32 = 5_000;
 
 /// The tables of one database: a connection, and the statements on them.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Tables {
     pub(crate) link: Arc<Link>,
     pub(crate) sql: Arc<Statements>,

@@ -17,13 +17,7 @@ macro_rules! event_columns {
          e.created_at, e.metadata::text, e.key, e.created_nanos"
     };
 }
-/// The columns of an event and its progress, in the order in which `event_with_progress` reads them.
-macro_rules! progress_columns {
-    () => {
-        concat!(event_columns!(), ", e.status, e.retry_count, e.processed_at, e.completed_at, e.error")
-    };
-}
-pub(crate) use {event_columns, progress_columns};
+pub(crate) use event_columns;
 
 /// A time in the microseconds that PostgreSQL keeps, and the nanoseconds behind them.
 pub(crate) fn split_time(time: SystemTime) -> (SystemTime, i16) {

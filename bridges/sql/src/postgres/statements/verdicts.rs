@@ -15,7 +15,6 @@ pub(crate) enum State {
 }
 
 /// The end of one lease.
-#[derive(Debug)]
 pub(crate) struct Verdict {
     pub(crate) row: DeliveryRow,
     pub(crate) token: u64,

@@ -116,9 +116,3 @@ impl fmt::Display for Address {
         self.config.get_dbname().map_or(Ok(()), |name| write!(f, "/{name}"))
     }
 }
-
-impl fmt::Debug for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self}")
-    }
-}

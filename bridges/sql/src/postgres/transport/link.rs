@@ -22,7 +22,6 @@ pub(crate) const CALL_LIMIT: Duration = Duration::from_secs(15);
 type Job = Box<dyn FnOnce(&mut Worker) + Send>;
 
 /// A handle on the thread, which ends when the handle is dropped.
-#[derive(Debug)]
 pub(crate) struct Link {
     // Dropped first, so that the thread ends.
     jobs: Sender<Job>,

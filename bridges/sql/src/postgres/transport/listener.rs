@@ -22,7 +22,6 @@ const RECONNECT_AFTER: Duration = Duration::from_secs(1);
 /// The time between two checks of the connection, which may have been cut silently.
 const CHECK_EVERY: Duration = Duration::from_secs(5);
 /// A handle on the thread. The thread ends when the handle is dropped.
-#[derive(Debug)]
 pub(crate) struct Listener {
     stop: Arc<AtomicBool>,
     _thread: Option<Thread>,

@@ -22,21 +22,12 @@ pub(crate) struct Waiters {
 }
 
 impl Waiters {
-    fn add(&self) -> Arc<Notify> {
-        let notify = Arc::<Notify>::default();
-        let mut waiters = self.waiters.lock();
-        waiters.retain(|waiter| waiter.strong_count() > 0);
-        waiters.push(Arc::downgrade(&notify));
-        notify
-    }
-
     pub(crate) fn stored(&self) {
         self.waiters.lock().iter().filter_map(Weak::upgrade).for_each(|waiter| waiter.stored());
     }
 }
 
 /// Sends notifications, and receives those of others once `listen` was called.
-#[derive(Debug)]
 pub(crate) struct Notifier {
     channel: String,
     table: String,
@@ -66,7 +57,11 @@ impl Notifier {
 
     /// A `Notify` for one waiting thread.
     pub(crate) fn add_waiter(&self) -> Arc<Notify> {
-        self.waiters.add()
+        let notify = Arc::<Notify>::default();
+        let mut waiters = self.waiters.waiters.lock();
+        waiters.retain(|waiter| waiter.strong_count() > 0);
+        waiters.push(Arc::downgrade(&notify));
+        notify
     }
 
     /// Receives the notifications of others from now on.

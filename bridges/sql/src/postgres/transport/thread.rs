@@ -11,7 +11,6 @@ use parking_lot::Mutex;
 const END_LIMIT: Duration = Duration::from_secs(1);
 
 /// A handle on a thread. A drop waits for the end of the thread, which must have been asked to end before.
-#[derive(Debug)]
 pub(crate) struct Thread {
     ended: Mutex<Receiver<()>>,
 }

@@ -15,19 +15,15 @@ use crate::sqlite::statements::{Tables, values};
 use crate::sqlite::transport::Sync;
 
 /// Stores events.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Mirror {
-    tables: Arc<Tables>,
-    member: Arc<Member>,
-    backlog: Arc<Backlog>,
-    notify: Arc<Notify>,
+    pub(crate) tables: Arc<Tables>,
+    pub(crate) member: Arc<Member>,
+    pub(crate) backlog: Arc<Backlog>,
+    pub(crate) notify: Arc<Notify>,
 }
 
 impl Mirror {
-    pub(crate) fn new(tables: Arc<Tables>, member: Arc<Member>, backlog: Arc<Backlog>, notify: Arc<Notify>) -> Self {
-        Self { tables, member, backlog, notify }
-    }
-
     /// Stores a batch and notifies the ingest.
     pub(crate) fn store(&self, batch: &[Event]) -> Result<Vec<SendOutcome>, BackendError> {
         let outcomes = self.tables.file.write(Sync::Full, |transaction| self.insert(transaction, batch))?;

@@ -18,7 +18,6 @@ use crate::sqlite::statements::{Select, Tables, execute};
 use crate::sqlite::transport::{Reader, Sync};
 
 /// Answers operators.
-#[derive(Debug)]
 pub(crate) struct Operator {
     tables: Arc<Tables>,
     member: Arc<Member>,

@@ -18,7 +18,6 @@ use crate::sqlite::statements::{Select, Tables};
 use crate::sqlite::transport::{Reader, Sync, backend_error};
 
 /// The events of one file.
-#[derive(Debug)]
 pub(crate) struct Store {
     tables: Arc<Tables>,
     member: Arc<Member>,

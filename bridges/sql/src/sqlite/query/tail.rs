@@ -14,7 +14,6 @@ use crate::sqlite::statements::{Select, Tables};
 use crate::sqlite::transport::{Watcher, backend_error};
 
 /// Reads on from a position.
-#[derive(Debug)]
 pub(crate) struct Tail {
     tables: Arc<Tables>,
     reader: Connection,

@@ -14,7 +14,6 @@ use crate::sqlite::transport::DatabaseFile;
 const DEAD: i64 = 3;
 
 /// The tables of one file: the file, and the statements on them.
-#[derive(Debug)]
 pub(crate) struct Tables {
     pub(crate) file: DatabaseFile,
     pub(crate) sql: Statements,

@@ -17,13 +17,7 @@ macro_rules! event_columns {
          e.created_at, e.metadata, e.key"
     };
 }
-/// The columns of an event and its progress, in the order in which `event_with_progress` reads them.
-macro_rules! progress_columns {
-    () => {
-        concat!(event_columns!(), ", e.status, e.retry_count, e.processed_at, e.completed_at, e.error")
-    };
-}
-pub(crate) use {event_columns, progress_columns};
+pub(crate) use event_columns;
 
 /// An event as the values of the statement `insert`.
 pub(crate) fn values<'a>(event: &'a Event, origin: Option<&'a str>) -> [SqlValue<'a>; 14] {

@@ -18,13 +18,11 @@ pub(crate) const BUSY_PAUSE: Duration = Duration::from_micros(500);
 const STATEMENTS: usize = 64;
 
 /// The file, and the connection that writes.
-#[derive(Debug)]
 pub(crate) struct DatabaseFile {
     path: PathBuf,
     writer: Mutex<Writer>,
 }
 
-#[derive(Debug)]
 struct Writer {
     connection: Connection,
     /// The mode that the connection is in, if it is known.
@@ -92,7 +90,6 @@ impl Writer {
 }
 
 /// A connection that only reads, for several threads.
-#[derive(Debug)]
 pub(crate) struct Reader(Mutex<Connection>);
 
 impl Reader {
