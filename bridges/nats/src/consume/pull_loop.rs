@@ -12,7 +12,7 @@ use futures_util::future::{Either, select};
 use super::pull_buffer::{Begun, Pull, PullBuffer};
 use super::pull_state::PulledMessage;
 use crate::jetstream::api::{cut_off, unavailable};
-use crate::jetstream::{Consumer, DeliveryInfo, KeyValue, Result, StoredMessage};
+use crate::jetstream::{Consumer, DeliveryInfo, KeyValue, Result};
 use crate::membership::Membership;
 use crate::partitions::{Effect, Event};
 use crate::subscriptions::{GivenBack, HeldMessages, RedeliveryInfo, give_back, redelivery_infos};
@@ -174,13 +174,7 @@ impl Puller {
             if delivery.delivered > 1 {
                 again.push(delivery);
             }
-            let message = StoredMessage {
-                sequence: delivery.sequence,
-                stored_at: delivery.stored_at,
-                subject: message.subject,
-                headers: message.headers,
-                payload: message.payload,
-            };
+            let message = delivery.message(message.subject, message.headers, message.payload);
             let DeliveryInfo { delivered, delivery, .. } = delivery;
             let (info, generation) = (RedeliveryInfo::default(), session.generation);
             arrived.push(PulledMessage { message, reply, delivered, delivery, info, fresh, generation });

@@ -214,4 +214,9 @@ impl DeliveryInfo {
         let stored_at = SystemTime::UNIX_EPOCH + Duration::from_nanos(number()?);
         Some(Self { sequence, delivered, delivery, stored_at, left: number()? })
     }
+
+    /// The delivered message.
+    pub(crate) fn message(&self, subject: Subject, headers: Headers, payload: Bytes) -> StoredMessage {
+        StoredMessage { sequence: self.sequence, stored_at: self.stored_at, subject, headers, payload }
+    }
 }

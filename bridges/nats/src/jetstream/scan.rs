@@ -184,14 +184,8 @@ impl ConsumerScan {
 /// A delivered message, and the number of messages behind it.
 fn delivered(message: Message) -> Option<(StoredMessage, u64)> {
     let info = DeliveryInfo::of(message.reply.as_ref().map(Subject::as_str)?)?;
-    let stored = StoredMessage {
-        sequence: info.sequence,
-        stored_at: info.stored_at,
-        subject: message.subject,
-        headers: message.headers.map(Headers::from).unwrap_or_default(),
-        payload: message.payload,
-    };
-    Some((stored, info.left))
+    let headers = message.headers.map(Headers::from).unwrap_or_default();
+    Some((info.message(message.subject, headers, message.payload), info.left))
 }
 
 /// All messages of a stream with one message per subject, on subjects that match.
