@@ -23,7 +23,7 @@ use address::Address;
 
 pub(crate) use consume_conn::PullInbox;
 pub(crate) use frame::{Headers, Incoming};
-pub(crate) use publish_conn::{PublishConn, Put};
+pub(crate) use publish_conn::PublishConn;
 pub(crate) use runtime::Runtime;
 pub(crate) use session::Session;
 

@@ -8,7 +8,7 @@ use eventbroker_bridge_kit::id_time::id_time;
 use super::layout::Layout;
 use super::message::StoredMessage;
 use super::names::{self, type_tokens};
-use crate::transport::{Headers, Put};
+use crate::transport::Headers;
 
 /// The header that the server recognizes duplicates by.
 pub(crate) const MESSAGE_ID: &str = "Nats-Msg-Id";

@@ -183,14 +183,9 @@ impl ConsumerScan {
 /// A delivered message, and the number of messages behind it.
 fn delivered(message: Message) -> Option<(StoredMessage, u64)> {
     let info = DeliveryInfo::of(message.reply.as_ref().map(Subject::as_str)?)?;
-    let stored = StoredMessage {
-        sequence: info.sequence,
-        stored_at: info.stored_at,
-        subject: message.subject,
-        headers: message.headers.map(Headers::from).unwrap_or_default(),
-        payload: message.payload,
-    };
-    Some((stored, info.left))
+    let headers = message.headers.map(Headers::from).unwrap_or_default();
+    let (DeliveryInfo { sequence, stored_at, left, .. }, Message { subject, payload, .. }) = (info, message);
+    Some((StoredMessage { sequence, stored_at, subject, headers, payload }, left))
 }
 
 /// All messages of a stream with one message per subject, on subjects that match.

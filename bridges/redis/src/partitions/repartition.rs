@@ -1,6 +1,7 @@
 //! The number of partitions that is stored with a stream, and its change: into more or fewer partitions, or into one stream for which
 //! members compete. No instance may use the stream meanwhile, and nothing may wait in it: waiting deliveries would lose their order.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::scripts::{COUNT_WAITING, Client, Layout, partitions_key};
@@ -78,21 +79,12 @@ fn call(client: &mut Client, words: &[&str]) -> Result<(), OpenError> {
 
 /// The keys that a pattern matches. Only a `*` at its end is special.
 fn keys(client: &mut Client, pattern: &str) -> Result<Vec<String>, OpenError> {
-    let (mut found, mut cursor) = (Vec::new(), 0_u64);
     let literal: String = pattern.trim_end_matches('*').chars().flat_map(escaped).collect();
     let matching = if pattern.ends_with('*') { format!("{literal}*") } else { literal };
-    loop {
-        let mut scan = redis::cmd("SCAN");
-        scan.arg(cursor).arg("MATCH").arg(&matching).arg("COUNT").arg(1_000);
-        let (next, some): (u64, Vec<String>) = client.query(&scan)?;
-        found.extend(some);
-        cursor = next;
-        if cursor == 0 {
-            found.sort();
-            found.dedup();
-            return Ok(found);
-        }
-    }
+    let mut scan = redis::cmd("SCAN");
+    scan.cursor_arg(0).arg("MATCH").arg(matching).arg("COUNT").arg(1_000);
+    let found: BTreeSet<String> = client.link.call(|connection| scan.iter::<String>(connection)?.collect())?;
+    Ok(found.into_iter().collect())
 }
 
 /// A character of a pattern without its special meaning.
