@@ -183,8 +183,8 @@ impl ConsumerScan {
 /// A delivered message, and the number of messages behind it.
 fn delivered(message: Message) -> Option<(StoredMessage, u64)> {
     let info = DeliveryInfo::of(message.reply.as_ref().map(Subject::as_str)?)?;
-    let headers = message.headers.map(Headers::from).unwrap_or_default();
-    let (DeliveryInfo { sequence, stored_at, left, .. }, Message { subject, payload, .. }) = (info, message);
+    let (DeliveryInfo { sequence, stored_at, left, .. }, Message { subject, headers, payload, .. }) = (info, message);
+    let headers = headers.map(Headers::from).unwrap_or_default();
     Some((StoredMessage { sequence, stored_at, subject, headers, payload }, left))
 }
 
