@@ -2,7 +2,7 @@
 
 use crate::support::client::Client;
 use eventbroker_conformance::nats::Server;
-use eventbroker_conformance::statuses::{self, Kept};
+use eventbroker_conformance::statuses::{self, StatusSetting};
 use eventbroker_nats::{Nats, Status};
 
 /// The number of events with a status record on the server.
@@ -14,9 +14,9 @@ fn records(server: &Server) -> usize {
 
 #[test]
 fn the_setting_selects_the_recorded_statuses() {
-    for (status, kept) in [(Status::Full, Kept::All), (Status::Failures, Kept::Failures)] {
+    for (status, kept) in [(Status::Full, StatusSetting::All), (Status::Failures, StatusSetting::Failures)] {
         let server = Server::start();
         let nats = Nats::new(server.url()).status(status);
-        statuses::written_down(kept, || nats.open().expect("it opens"), || records(&server));
+        statuses::statuses_are_stored(kept, || nats.open().expect("it opens"), || records(&server));
     }
 }

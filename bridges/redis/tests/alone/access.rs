@@ -52,7 +52,7 @@ fn a_repaired_login_recovers_and_shows_no_secret() {
     ];
     let repair = || allow(&admin, SECRETS[0], &[]);
     for seen in access::repaired(open, &faults, repair, || refused_and_connected(&admin)) {
-        assert!(seen.told < Duration::from_millis(100), "the error names the reason: {seen:?}");
+        assert!(seen.reported_after < Duration::from_millis(100), "the error names the reason: {seen:?}");
         assert!(seen.per_second > 0.0, "the server counts the attempts: {seen:?}");
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::support::{ask, client};
 use eventbroker_conformance::redis::Server;
-use eventbroker_conformance::statuses::{self, Kept};
+use eventbroker_conformance::statuses::{self, StatusSetting};
 use eventbroker_redis::{Redis, Status};
 
 /// The number of events with a stored status.
@@ -12,9 +12,9 @@ fn stored(server: &Server) -> usize {
 
 #[test]
 fn the_setting_selects_the_stored_statuses() {
-    for (status, kept) in [(Status::Full, Kept::All), (Status::Failures, Kept::Failures)] {
+    for (status, kept) in [(Status::Full, StatusSetting::All), (Status::Failures, StatusSetting::Failures)] {
         let server = Server::start();
         let redis = Redis::new(server.url()).max_len(0).status(status);
-        statuses::written_down(kept, || redis.open().expect("it opens"), || stored(&server));
+        statuses::statuses_are_stored(kept, || redis.open().expect("it opens"), || stored(&server));
     }
 }
