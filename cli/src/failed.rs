@@ -165,7 +165,7 @@ fn retry(broker: &Broker, chosen: &Chosen, json: bool) -> Result<Exit, Failure> 
     if chosen.all {
         let filter = DeadLetterFilter { limit: chosen.limit, ..chosen.which.filter() };
         let requeued = broker.requeue_matching(&filter).map_err(requeue_failure)?;
-        return tell("requeued", requeued, &[], json);
+        return print_count("requeued", requeued, &[], json);
     }
     let (mut requeued, mut missing) = (0, Vec::new());
     for number in &chosen.numbers {
@@ -175,13 +175,13 @@ fn retry(broker: &Broker, chosen: &Chosen, json: bool) -> Result<Exit, Failure> 
             Err(error) => return Err(requeue_failure(error)),
         }
     }
-    tell("requeued", requeued, &missing, json)
+    print_count("requeued", requeued, &missing, json)
 }
 
 fn purge(broker: &Broker, chosen: &Chosen, json: bool) -> Result<Exit, Failure> {
     if chosen.all {
         let filter = DeadLetterFilter { limit: chosen.limit, ..chosen.which.filter() };
-        return tell("purged", broker.purge_dead_letters(&filter).map_err(failure)?, &[], json);
+        return print_count("purged", broker.purge_dead_letters(&filter).map_err(failure)?, &[], json);
     }
     let (mut purged, mut missing) = (0, Vec::new());
     for number in &chosen.numbers {
@@ -193,11 +193,11 @@ fn purge(broker: &Broker, chosen: &Chosen, json: bool) -> Result<Exit, Failure> 
             false => missing.push(*number),
         }
     }
-    tell("purged", purged, &missing, json)
+    print_count("purged", purged, &missing, json)
 }
 
 /// Prints the count. Exit code 3 if none of the numbers given exists, 6 if some do not.
-fn tell(what: &str, count: usize, missing: &[u64], json: bool) -> Result<Exit, Failure> {
+fn print_count(what: &str, count: usize, missing: &[u64], json: bool) -> Result<Exit, Failure> {
     if let ([first, ..], 0) = (missing, count) {
         return Err(not_found(*first));
     }

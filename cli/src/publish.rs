@@ -63,7 +63,7 @@ pub(crate) fn run(options: &Options, json: bool) -> Result<Exit, Failure> {
     let event = options.event_type.as_ref().map(|event_type| build(options, event_type)).transpose()?;
     let broker = options.target.start()?;
     let published = match event {
-        Some(event) => broker.publish(event).map_err(failure).and_then(|accepted| tell(&accepted, json)),
+        Some(event) => broker.publish(event).map_err(failure).and_then(|accepted| print_accepted(&accepted, json)),
         None => publish_lines(&broker, json),
     };
     broker.stop(STOP);
@@ -112,7 +112,7 @@ fn publish_lines(broker: &Broker, json: bool) -> Result<Exit, Failure> {
         exit = Exit::PartlyFailed;
     };
     let settle = |receipt: Receipt| match receipt.wait(PATIENCE) {
-        Ok(accepted) => tell(&accepted, json).map(|_| None),
+        Ok(accepted) => print_accepted(&accepted, json).map(|_| None),
         Err(error @ PublishError::Unknown { .. }) => Err(failure(error)),
         Err(error) => Ok(Some(error)),
     };
@@ -143,7 +143,7 @@ fn publish_lines(broker: &Broker, json: bool) -> Result<Exit, Failure> {
     Ok(exit)
 }
 
-fn tell(accepted: &Accepted, json: bool) -> Result<Exit, Failure> {
+fn print_accepted(accepted: &Accepted, json: bool) -> Result<Exit, Failure> {
     if json {
         let line = serde_json::json!({ "id": accepted.id.to_string(), "duplicate": accepted.duplicate });
         return print(format!("{line}\n").as_bytes());

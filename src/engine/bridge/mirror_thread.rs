@@ -1,4 +1,5 @@
-//! The mirror thread: sends events and statuses in batches, each until the back end has answered.
+//! The mirror thread: sends events and statuses in batches, each until the back end has answered, and enqueues the
+//! confirmed events for the local subscriptions.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -159,6 +160,13 @@ impl Engine {
             OnConfirmed::Settle(record) => self.settle_buffered(bridge, &record, None),
         }
         bridge.outbox.release();
+    }
+
+    /// Stores and enqueues an event that the back end holds.
+    fn accept_confirmed(self: &Arc<Self>, event: Event, reservation: Reservation) -> Result<Accepted, PublishError> {
+        let Reservation { targets, unreserved } = reservation;
+        self.store_published(event, &targets, 0, &unreserved, None)
+            .map(|stored| self.accept(stored, &targets, &unreserved))
     }
 
     /// The back end held the event before this publish: answers with a duplicate.

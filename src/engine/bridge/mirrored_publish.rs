@@ -1,4 +1,5 @@
-//! A publish through the back end: reserve places, send by the mirror thread, enqueue once the back end holds it.
+//! A publish through the back end: reserve places and hand the event to the mirror thread, which enqueues it once the back
+//! end holds it.
 
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use crate::engine::Engine;
 use crate::engine::admission::{Admission, Publishing, Refusal};
 use crate::engine::publish::duplicate;
 use crate::event::Event;
-use crate::outcome::{Accepted, PublishError};
+use crate::outcome::PublishError;
 use crate::subscription::{Reservation, Subscription};
 
 impl Engine {
@@ -57,16 +58,5 @@ impl Engine {
         let confirmation = Arc::new(Confirmation::new(bridge.outbox.gate()));
         self.send_out(bridge, publishing, Unsent { event: event.clone(), may_exist: true }, None, &confirmation)?;
         Receipt::pending(confirmation, event.clone()).wait(self.config.sync_timeout).map(|it| it.duplicate)
-    }
-
-    /// Stores and enqueues an event that the back end holds.
-    pub(super) fn accept_confirmed(
-        self: &Arc<Self>,
-        event: Event,
-        reservation: Reservation,
-    ) -> Result<Accepted, PublishError> {
-        let Reservation { targets, unreserved } = reservation;
-        self.store_published(event, &targets, 0, &unreserved, None)
-            .map(|stored| self.accept(stored, &targets, &unreserved))
     }
 }

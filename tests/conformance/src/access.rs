@@ -19,7 +19,7 @@ pub const SECRETS: [&str; 2] = ["s3cret-0ne", "s3cret-tw0"];
 #[derive(Debug, Clone, Copy)]
 pub struct Seen {
     /// From the failed publish until the bridge reported the cause.
-    pub told: Duration,
+    pub reported_after: Duration,
     /// Attempts per second counted by the server, of the most frequent kind.
     pub per_second: f64,
 }
@@ -28,8 +28,8 @@ pub struct Seen {
 /// it.
 pub type Fault<'a> = (&'static str, &'static [&'static str], &'a dyn Fn());
 
-fn tells(text: &str, told: &[&str]) -> bool {
-    told.iter().any(|told| text.contains(told))
+fn has_any(text: &str, expected: &[&str]) -> bool {
+    expected.iter().any(|expected| text.contains(expected))
 }
 
 /// `open` opens the server with a password, and returns the text of the settings and of a refusal. `repair` restores
@@ -58,12 +58,12 @@ pub fn repaired(
     let mut sent: BTreeSet<EventId> = BTreeSet::new();
     sent.insert(broker.publish(event("a.b")).expect("it is accepted").id);
     let mut seen = Vec::new();
-    for (name, told, break_it) in faults {
+    for (name, expected, break_it) in faults {
         break_it();
         let refused = broker.publish(event("a.b")).expect_err("it can't be stored");
         assert!(matches!(refused, PublishError::Unknown { .. }), "{name}: {refused}");
         // The first error may be a lost connection or a timeout.
-        let told = wait_until("the fault is reported", || tells(&last_error(&broker), told));
+        let reported_after = wait_until("the fault is reported", || has_any(&last_error(&broker), expected));
         let stats = broker.stats();
         write!(shown, "{refused} {refused:?} {stats:?}").expect("a text grows");
         sent.insert(refused.into_event().id().clone());
@@ -79,10 +79,12 @@ pub fn repaired(
             Ok(held) => sent.insert(held.id),
             Err(error) => !sent.insert(error.into_event().id().clone()),
         });
-        println!("{name}: reported after {told:?}, {per_second:.1} attempts/s, recovered {back:?} after the repair");
+        println!(
+            "{name}: reported after {reported_after:?}, {per_second:.1} attempts/s, recovered {back:?} after the repair"
+        );
         assert!(back < RECOVERY, "{name}: {back:?}");
         assert!(per_second <= 10.0, "{name}: {per_second} attempts per second");
-        seen.push(Seen { told, per_second });
+        seen.push(Seen { reported_after, per_second });
     }
     let mut came = BTreeSet::new();
     wait_until("all are handled", || {
@@ -92,7 +94,7 @@ pub fn repaired(
     assert_eq!(came, sent);
     assert!(broker.stop(PATIENCE).is_clean());
     let traces = traces.text();
-    assert!(tells(&traces, faults[0].1), "the traces contain the fault: {traces}");
+    assert!(has_any(&traces, faults[0].1), "the traces contain the fault: {traces}");
     for secret in SECRETS {
         assert!(!shown.contains(secret) && !traces.contains(secret), "a secret is shown");
     }

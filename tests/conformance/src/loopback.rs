@@ -144,7 +144,7 @@ struct Units {
     /// The errors of dead deliveries, by the number of the dead letter.
     dead: BTreeMap<u64, String>,
     /// The status that the sending member reported for deliveries without a lease.
-    told: Option<(Status, Option<String>)>,
+    reported: Option<(Status, Option<String>)>,
     retries: u32,
     /// An ended delivery was repeated by a requeue or a replay, or a delivery was deferred.
     reopened: bool,
@@ -154,12 +154,15 @@ impl Units {
     /// The event with the status derived from the progress.
     fn event(&self) -> Event {
         let is_open = |status: Status| matches!(status, Status::Pending | Status::Processing);
-        let failed = self.told.iter().filter(|(status, _)| *status == Status::Failed);
+        let failed = self.reported.iter().filter(|(status, _)| *status == Status::Failed);
         let mut errors = self.dead.values().map(Some).chain(failed.map(|(_, error)| error.as_ref()));
-        let begun =
-            self.leased + self.done + self.dead.len() + usize::from(self.told.is_some()) + usize::from(self.reopened)
-                > 0;
-        let (status, error) = if self.open > 0 || self.told.iter().any(|(status, _)| is_open(*status)) {
+        let begun = self.leased
+            + self.done
+            + self.dead.len()
+            + usize::from(self.reported.is_some())
+            + usize::from(self.reopened)
+            > 0;
+        let (status, error) = if self.open > 0 || self.reported.iter().any(|(status, _)| is_open(*status)) {
             (if begun { Status::Processing } else { Status::Pending }, None)
         } else {
             match errors.next() {
@@ -237,8 +240,8 @@ impl Loopback {
         let mut capabilities = Capabilities::none().with_groups().with_durability().with_instances();
         capabilities = capabilities.with_order_per_subscription();
         capabilities = capabilities.with_start_positions().with_replay().with_tail();
-        capabilities.deferred_retries = self.look(|server| !server.keeps_no_retries);
-        capabilities.broadcast = self.look(|server| server.offers_broadcast);
+        capabilities.deferred_retries = self.inspect(|server| !server.keeps_no_retries);
+        capabilities.broadcast = self.inspect(|server| server.offers_broadcast);
         capabilities.durable_broadcast = capabilities.broadcast;
         let member = self.change(Server::number);
         Provider::new("loopback", capabilities)
@@ -255,7 +258,7 @@ impl Loopback {
     }
 
     /// Reads the state under the lock.
-    pub fn look<T>(&self, at: impl FnOnce(&Server) -> T) -> T {
+    pub fn inspect<T>(&self, at: impl FnOnce(&Server) -> T) -> T {
         at(&self.0.lock())
     }
 
@@ -271,7 +274,7 @@ impl Loopback {
 
     /// The status stored for an event.
     pub fn status(&self, id: &EventId) -> Option<Status> {
-        self.look(|server| server.events.get(id).map(Event::status))
+        self.inspect(|server| server.events.get(id).map(Event::status))
     }
 
     fn change<T>(&self, how: impl FnOnce(&mut Server) -> T) -> T {
@@ -284,7 +287,7 @@ impl Loopback {
 /// The loopback as the subject of its own suite.
 impl Subject for Loopback {
     fn abilities(&self) -> Abilities {
-        let broadcast = self.look(|server| server.offers_broadcast);
+        let broadcast = self.inspect(|server| server.offers_broadcast);
         Abilities { broadcast, durable_broadcast: broadcast, restart: true, ..Abilities::shared() }
     }
 

@@ -1,6 +1,7 @@
 //! The rooms of a package: the files and folders directly under its `src/`, in an order, lowest first. A room uses only itself and the
-//! rooms below it. Every `crate::` and `super::` path counts, wherever it stands; comments do not. Without an upward path there can be
-//! no circle between rooms.
+//! rooms below it. Every `crate::` and `super::` path counts, wherever it stands; comments do not. Another name for the crate or for a
+//! parent (`crate as`, `super as`, `extern crate self`) hides paths, and counts as a use of the root. Without an upward path there can
+//! be no circle between rooms.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -100,6 +101,12 @@ fn read_tokens(tokens: TokenStream, module: &[String], report: &mut impl FnMut(&
                     at += 3;
                 }
                 match (base.first(), tokens.get(at)) {
+                    (Some(room), Some(TokenTree::Group(list))) => {
+                        report(room, line);
+                        // In the braces, `super` is relative to the path before them.
+                        read_tokens(list.stream(), base, report);
+                        at += 1;
+                    }
                     (Some(room), _) => report(room, line),
                     (None, Some(TokenTree::Ident(first))) => report(&first.to_string(), line),
                     (None, Some(TokenTree::Group(list))) if list.delimiter() == Delimiter::Brace => {
@@ -108,6 +115,12 @@ fn read_tokens(tokens: TokenStream, module: &[String], report: &mut impl FnMut(&
                     _ => report(LIB, line),
                 }
                 continue;
+            }
+            TokenTree::Ident(word)
+                if (word == "crate" || word == "super") && is_word(tokens.get(at + 1), "as")
+                    || word == "crate" && is_word(tokens.get(at + 1), "self") =>
+            {
+                report(LIB, word.span().start().line);
             }
             _ => {}
         }
@@ -179,6 +192,12 @@ mod tests {
             ("macro_rules! m { () => { $crate::high::Tower }; }", "high"),
             ("struct Pebble(crate::Tower);", "lib"),
             ("use crate::{Tower};", "lib"),
+            ("use super::{super::high::Tower};", "high"),
+            ("use crate as root; fn f(_: root::high::Tower) {}", "lib"),
+            ("use crate::{self as root}; fn f(_: root::high::Tower) {}", "lib"),
+            ("use super::super as up; fn f(_: up::high::Tower) {}", "lib"),
+            ("use super::{super as up}; fn f(_: up::high::Tower) {}", "lib"),
+            ("extern crate self as me; fn f(_: me::high::Tower) {}", "lib"),
         ];
         for (text, room) in upward {
             let wrong = wrong_with(["", "", text, ""]);

@@ -11,7 +11,7 @@ use crate::watch::{PATIENCE, event, wait_until};
 
 /// The statuses that are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kept {
+pub enum StatusSetting {
     /// The final status of each event.
     All,
     /// Only the status of events that failed or were retried.
@@ -44,11 +44,11 @@ fn three(broker: &Broker) -> [EventId; 3] {
 ///
 /// # Panics
 /// If the number of stored statuses differs, or another broker reads other statuses.
-pub fn written_down(kept: Kept, open: impl Fn() -> Provider, notes: impl Fn() -> usize) {
+pub fn statuses_are_stored(kept: StatusSetting, open: impl Fn() -> Provider, notes: impl Fn() -> usize) {
     let (written, statuses, retries) = match kept {
-        Kept::All => (3, [Status::Completed, Status::Completed, Status::Failed], [0, 1, 0]),
-        Kept::Failures => (2, [Status::Completed, Status::Completed, Status::Failed], [0, 1, 0]),
-        Kept::Nothing => (0, [Status::Completed; 3], [0; 3]),
+        StatusSetting::All => (3, [Status::Completed, Status::Completed, Status::Failed], [0, 1, 0]),
+        StatusSetting::Failures => (2, [Status::Completed, Status::Completed, Status::Failed], [0, 1, 0]),
+        StatusSetting::Nothing => (0, [Status::Completed; 3], [0; 3]),
     };
     let broker = start(open());
     let ids = three(&broker);
@@ -60,9 +60,9 @@ pub fn written_down(kept: Kept, open: impl Fn() -> Provider, notes: impl Fn() ->
     assert_eq!(events.each_ref().map(|event| event.status()), statuses, "{kept:?}");
     assert_eq!(events.each_ref().map(|event| event.retry_count()), retries, "{kept:?}");
     let completed = events.each_ref().map(|event| event.completed_at().is_some());
-    assert_eq!(completed, [kept == Kept::All, kept == Kept::All, false], "{kept:?}");
+    assert_eq!(completed, [kept == StatusSetting::All, kept == StatusSetting::All, false], "{kept:?}");
     let failed = reader.list(&Filter { status: Some(Status::Failed), ..Filter::default() }).expect("it answers");
-    assert_eq!(failed.events.len(), usize::from(kept != Kept::Nothing), "{kept:?}");
+    assert_eq!(failed.events.len(), usize::from(kept != StatusSetting::Nothing), "{kept:?}");
     assert_eq!(reader.dead_letter_count(), Ok(1), "{kept:?}");
     assert!(reader.stop(PATIENCE).is_clean());
 }

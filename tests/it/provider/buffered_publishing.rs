@@ -37,7 +37,7 @@ fn an_event_is_accepted_and_handled_locally_before_the_back_end_has_it() {
     let accepted = broker.publish(event("soon.it")).expect("accepted");
     assert_eq!((accepted.duplicate, accepted.deliveries), (false, 1));
     assert_eq!(calls.recv_timeout(PATIENCE).as_ref(), Ok(&accepted.id));
-    assert!(loopback.look(|server| server.events.is_empty()));
+    assert!(loopback.inspect(|server| server.events.is_empty()));
     let seen = broker.get(&accepted.id).expect("the back end answers").expect("found locally");
     assert_eq!(seen.id(), &accepted.id);
     let stats = broker.stats();
@@ -60,7 +60,7 @@ fn a_synchronous_publish_waits_for_handlers_and_not_for_the_back_end() {
     assert_eq!(calls.recv_timeout(PATIENCE), Ok(report.id));
     loopback.hold_sends(false);
     assert!(broker.stop(PATIENCE).is_clean());
-    assert_eq!(loopback.look(|server| server.events.len()), 1);
+    assert_eq!(loopback.inspect(|server| server.events.len()), 1);
 }
 
 #[test]

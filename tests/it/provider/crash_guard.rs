@@ -57,14 +57,14 @@ fn suspects_run_one_at_a_time_and_do_not_block_others() {
         let fresh = two.publish(numbered("guard.fresh", number)).expect("room").id;
         assert_eq!(calls.recv_timeout(PATIENCE), Ok(fresh), "an event that is no suspect runs beside it");
     }
-    assert_eq!(loopback.look(|server| server.marks), (1, 0), "the back end has the mark of the one call");
+    assert_eq!(loopback.inspect(|server| server.marks), (1, 0), "the back end has the mark of the one call");
     gate.open();
     loopback.wait_until("all are settled", |server| server.done("guarded") == 9);
     // No key and no `ordered()`: the workers may exchange the order of the suspects.
     let mut called: Vec<EventId> = calls.try_iter().chain([first]).collect();
     called.sort_unstable();
     assert_eq!(called, ids);
-    assert_eq!(loopback.look(|server| server.marks), (6, 0));
+    assert_eq!(loopback.inspect(|server| server.marks), (6, 0));
     end(&held, &two, &one);
 }
 
@@ -148,7 +148,7 @@ fn a_failed_call_does_not_count_as_a_crash() {
     two.subscribe_with(shared(), |delivery| if delivery.attempt() == 1 { Err("not yet") } else { Ok(()) })
         .expect("a subscription");
     loopback.wait_until("the events are handled", |server| server.done("guarded") == ids.len());
-    assert_eq!(loopback.look(|server| server.marks), (2, 2), "each mark was removed after its call");
+    assert_eq!(loopback.inspect(|server| server.marks), (2, 2), "each mark was removed after its call");
     end(&held, &two, &one);
 }
 
@@ -170,6 +170,6 @@ fn waiting_suspects_are_released_by_unsubscribe() {
     });
     loopback.wait_until("the running call is settled", |server| server.done("guarded") == 1);
     assert_eq!(calls.try_iter().count(), 0, "no call begins after unsubscribe");
-    assert_eq!(loopback.look(|server| server.released("guarded")), ids.len() - 1);
+    assert_eq!(loopback.inspect(|server| server.released("guarded")), ids.len() - 1);
     end(&held, &two, &one);
 }

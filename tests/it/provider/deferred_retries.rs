@@ -159,7 +159,7 @@ fn a_retry_is_deferred_only_beyond_the_lease_time_and_without_events_behind_it()
         } else {
             wait_until(what, || stats_of(&broker, "failing").waiting == 1);
         }
-        assert_eq!(loopback.look(|server| server.deferred()), usize::from(is_deferred), "{what}");
+        assert_eq!(loopback.inspect(|server| server.deferred()), usize::from(is_deferred), "{what}");
         assert_eq!(stats_of(&broker, "failing").waiting, u64::from(!is_deferred), "{what}");
         broker.stop(Duration::ZERO);
     }
@@ -186,7 +186,7 @@ fn during_a_stop_a_failed_event_is_deferred_and_its_retry_not_waited_for() {
         stopping.join().expect("no panic")
     });
     assert!(report.is_clean() && report.released == 0, "{report:?}");
-    assert_eq!(loopback.look(|server| server.deferred()), 1);
+    assert_eq!(loopback.inspect(|server| server.deferred()), 1);
     assert_eq!(loopback.status(&id), Some(Status::Processing));
 }
 
@@ -214,7 +214,7 @@ fn a_failure_after_the_loss_of_the_lease_defers_nothing() {
     loopback.wait_until("the event is handled", |server| server.done("failing") == 1);
     gate.open();
     wait_until("the late verdict is refused", || broker.stats().bridge.is_some_and(|bridge| bridge.leases_lost == 1));
-    assert_eq!(loopback.look(|server| server.deferred()), 0);
+    assert_eq!(loopback.inspect(|server| server.deferred()), 0);
     assert!(broker.stop(PATIENCE).is_clean());
 }
 
@@ -236,7 +236,7 @@ fn a_suspect_that_fails_is_no_longer_a_suspect() {
     loopback.end_delays();
     assert_eq!(next(&attempts), 2);
     loopback.wait_until("the event is handled", |server| server.done("failing") == 1);
-    assert_eq!(loopback.look(|server| server.marks), (1, 0), "the second call was not guarded");
+    assert_eq!(loopback.inspect(|server| server.marks), (1, 0), "the second call was not guarded");
     gate.open();
     assert!(two.stop(PATIENCE).is_clean());
     one.stop(PATIENCE);

@@ -19,10 +19,10 @@ fn a_lease_is_settled_after_the_handler_and_not_before() {
     let calls = listen(&broker, named("shared", "lease.*"), &gate);
     let id = broker.publish(event("lease.it")).expect("accepted").id;
     assert_eq!(next(&calls), id);
-    assert_eq!(loopback.look(|server| (server.leased(), server.settlements.len())), (1, 0));
+    assert_eq!(loopback.inspect(|server| (server.leased(), server.settlements.len())), (1, 0));
     gate.open();
     loopback.wait_until("the lease is settled", |server| server.done("shared") == 1);
-    assert_eq!(loopback.look(|server| server.leased()), 0);
+    assert_eq!(loopback.inspect(|server| server.leased()), 0);
     assert_eq!(bridge_stats(&broker).ingested, 1);
     finish(&broker);
 }
@@ -35,7 +35,7 @@ fn retries_keep_the_lease_and_a_dead_letter_ends_it() {
     broker
         .subscribe_with(named("dead", "dead.*"), move |_| {
             assert_eq!(
-                held.look(|server| (server.leased(), server.settlements.len())),
+                held.inspect(|server| (server.leased(), server.settlements.len())),
                 (1, 0),
                 "the event is still leased"
             );
@@ -63,10 +63,10 @@ fn local_subscriptions_have_no_lease() {
     let calls = listen(&broker, local("here", "local.*"), &gate);
     let id = broker.publish(event("local.it")).expect("accepted").id;
     assert_eq!(next(&calls), id);
-    assert_eq!(loopback.look(|server| (server.leased(), server.queues.len())), (0, 0));
+    assert_eq!(loopback.inspect(|server| (server.leased(), server.queues.len())), (0, 0));
     gate.open();
     finish(&broker);
-    assert_eq!(loopback.look(|server| server.settlements.len()), 0);
+    assert_eq!(loopback.inspect(|server| server.settlements.len()), 0);
     assert_eq!(loopback.status(&id), Some(Status::Completed));
 }
 
@@ -119,10 +119,10 @@ fn a_subscription_claims_no_more_than_its_places_and_blocks_no_other() {
     assert_eq!((0..10).map(|_| next(&quick)).collect::<BTreeSet<_>>(), ids);
     broker.publish(numbered("room.last", 0)).expect("accepted by the back end");
     next(&quick);
-    assert_eq!(loopback.look(|server| server.queues["full"].most_leased), 3, "one call runs, two events are queued");
+    assert_eq!(loopback.inspect(|server| server.queues["full"].most_leased), 3, "one call runs, two events are queued");
     gate.open();
     loopback.wait_until("all are settled", |server| server.done("full") == 11);
-    assert_eq!(loopback.look(|server| server.released("full")), 0, "no claimed event was released");
+    assert_eq!(loopback.inspect(|server| server.released("full")), 0, "no claimed event was released");
     finish(&broker);
 }
 
@@ -153,8 +153,8 @@ fn a_subscription_at_max_waiting_claims_nothing() {
         broker.publish(numbered("retry.it", number)).expect("accepted");
     }
     (0..13).for_each(|_| drop(next(&quick)));
-    assert_eq!(loopback.look(|server| server.released("waits")), 0, "no claimed event is released");
-    assert_eq!(loopback.look(|server| server.queues["waits"].leased), 3);
+    assert_eq!(loopback.inspect(|server| server.released("waits")), 0, "no claimed event is released");
+    assert_eq!(loopback.inspect(|server| server.queues["waits"].leased), 3);
     broker.stop(Duration::ZERO);
 }
 
@@ -180,6 +180,6 @@ fn a_lost_lease_is_handled_by_another_member_and_settled_once() {
     gate.open();
     finish(&one);
     finish(&two);
-    assert_eq!(loopback.look(|server| server.settlements.len()), 2, "the lost leases are not settled again");
+    assert_eq!(loopback.inspect(|server| server.settlements.len()), 2, "the lost leases are not settled again");
     assert_eq!(loopback.status(&id), Some(Status::Completed));
 }

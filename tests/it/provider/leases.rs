@@ -42,7 +42,7 @@ fn wait_until_queued(broker: &Broker, count: u64) {
 
 /// Lets the broker extend the leases that are due, at least `count`, and waits until it has read the response.
 fn extend_leases(loopback: &Loopback, broker: &Broker, clock: &ManualClock, count: u64) {
-    let before = loopback.look(|server| server.extensions);
+    let before = loopback.inspect(|server| server.extensions);
     clock.advance(LEASE / 3);
     // Each verdict wakes the thread that extends leases.
     settle_another(loopback, broker);
@@ -51,7 +51,7 @@ fn extend_leases(loopback: &Loopback, broker: &Broker, clock: &ManualClock, coun
 }
 
 fn settle_another(loopback: &Loopback, broker: &Broker) {
-    let before = loopback.look(|server| server.done("quick"));
+    let before = loopback.inspect(|server| server.done("quick"));
     broker.publish(event("quick.it")).expect("accepted");
     loopback.wait_until("it is settled", |server| server.done("quick") == before + 1);
 }
@@ -69,7 +69,7 @@ fn a_verdict_does_not_wait_for_the_next_delivery() {
     done(&loopback, 1);
     listen(&broker, SubscribeOptions::new("other.*").name("other"), &gate);
     assert!(
-        loopback.look(|server| server.queues.contains_key("other")),
+        loopback.inspect(|server| server.queues.contains_key("other")),
         "a registration does not wait for the next delivery either"
     );
     loopback.hold_receives(false);
@@ -92,7 +92,7 @@ fn verdicts_share_the_round_trips() {
     wait_until("all verdicts wait for the back end", || broker.stats().in_flight == 0);
     loopback.hold_settles(false);
     done(&loopback, 101);
-    assert_eq!(loopback.look(|server| server.settles), 2);
+    assert_eq!(loopback.inspect(|server| server.settles), 2);
     assert!(broker.stop(PATIENCE).is_clean());
 }
 
@@ -153,7 +153,7 @@ fn a_call_whose_lease_is_lost_is_cancelled_and_its_verdict_changes_nothing() {
     let there: Vec<EventId> = there.try_iter().collect();
     assert_eq!(there, [id, waits], "another member has handled both");
     wait_until("the late verdicts are refused", || broker.stats().bridge.is_some_and(|it| it.leases_lost == 2));
-    assert_eq!(loopback.look(|server| server.settlements.len()), 2, "late verdicts change nothing");
+    assert_eq!(loopback.inspect(|server| server.settlements.len()), 2, "late verdicts change nothing");
     broker.stop(PATIENCE);
     assert!(other.stop(PATIENCE).is_clean());
     assert_eq!(calls.try_iter().count(), 0, "no call begins after its lease is lost");
@@ -230,10 +230,10 @@ fn the_lease_of_a_stuck_handler_is_not_extended() {
     assert_eq!(at_one.recv_timeout(PATIENCE), Ok(id.clone()));
     one.publish(event("lease.filler")).expect("accepted");
     wait_until_queued(&one, 1);
-    let before = loopback.look(|server| server.extensions);
+    let before = loopback.inspect(|server| server.extensions);
     extend_leases(&loopback, &one, &clock, 1);
     assert_eq!(
-        loopback.look(|server| server.extensions),
+        loopback.inspect(|server| server.extensions),
         before + 1,
         "only the lease of the waiting event is extended"
     );
@@ -285,7 +285,7 @@ fn no_status_is_lost_in_an_outage_with_thousands_of_changes() {
     loopback.set_unavailable(false);
     assert!(broker.stop(PATIENCE).is_clean());
     let completed =
-        loopback.look(|server| server.events.values().filter(|it| it.status() == Status::Completed).count());
+        loopback.inspect(|server| server.events.values().filter(|it| it.status() == Status::Completed).count());
     assert_eq!(completed as u64, EVENTS);
 }
 

@@ -30,7 +30,7 @@ fn an_event_is_accepted_when_the_back_end_has_stored_it_and_not_before() {
     loopback.hold_sends(false);
     let accepted = receipt.wait(PATIENCE).expect("accepted");
     assert_eq!((&accepted.id, accepted.duplicate, accepted.deliveries), (sent.id(), false, 1));
-    assert!(loopback.look(|server| server.events.contains_key(sent.id())));
+    assert!(loopback.inspect(|server| server.events.contains_key(sent.id())));
     assert_eq!(next(&calls), *sent.id());
     finish(&broker);
 }
@@ -47,7 +47,7 @@ fn publishes_share_round_trips() {
     for receipt in receipts.iter().chain([&first]) {
         receipt.wait(PATIENCE).expect("accepted");
     }
-    assert_eq!(loopback.look(|server| (server.sends, server.events.len())), (2, 101));
+    assert_eq!(loopback.inspect(|server| (server.sends, server.events.len())), (2, 101));
     assert_eq!(bridge_stats(&broker).mirrored, 101);
     finish(&broker);
 }
@@ -136,7 +136,7 @@ fn a_publish_whose_response_is_lost_is_repeated() {
     loopback.lose_answers(2);
     let sent = event("lost.it");
     assert!(!broker.publish(sent.clone()).expect("accepted").duplicate);
-    assert_eq!(loopback.look(|server| (server.sends, server.events.len())), (3, 1));
+    assert_eq!(loopback.inspect(|server| (server.sends, server.events.len())), (3, 1));
     assert_eq!((next(&here), next(&shared)), (sent.id().clone(), sent.id().clone()));
     finish(&broker);
     assert_eq!(here.try_iter().chain(shared.try_iter()).count(), 0);
@@ -170,7 +170,7 @@ fn a_synchronous_publish_runs_local_subscriptions_after_the_back_end_has_the_eve
     broker
         .subscribe_with(local("here", "sync.*"), move |delivery| {
             let id = delivery.event().id();
-            if held.look(|server| server.events.contains_key(id)) { Ok(()) } else { Err("it is not held") }
+            if held.inspect(|server| server.events.contains_key(id)) { Ok(()) } else { Err("it is not held") }
         })
         .expect("a subscription");
     let shared = listen(&broker, named("shared", "sync.*"), &open_gate());
@@ -207,7 +207,7 @@ fn the_backlog_of_unsent_events_is_bounded() {
     for receipt in &accepted {
         receipt.wait(PATIENCE).expect("accepted");
     }
-    assert_eq!(loopback.look(|server| server.events.len()), accepted.len());
+    assert_eq!(loopback.inspect(|server| server.events.len()), accepted.len());
     finish(&broker);
 }
 
@@ -230,5 +230,5 @@ fn concurrent_publishes_of_one_id_are_one_event() {
     assert_eq!(next(&calls), *sent.id());
     brokers.iter().for_each(finish);
     assert_eq!(calls.try_iter().count(), 0);
-    assert_eq!(loopback.look(|server| server.settlements.len()), 1);
+    assert_eq!(loopback.inspect(|server| server.settlements.len()), 1);
 }

@@ -68,7 +68,7 @@ fn unnamed_subscriptions_are_registered_under_their_pattern() {
     for pattern in ["b.*", "a.*"] {
         two.subscribe(pattern, |_| ()).expect("a subscription");
     }
-    let members = loopback.look(|server| server.queues.values().map(|it| it.members.len()).collect::<Vec<_>>());
+    let members = loopback.inspect(|server| server.queues.values().map(|it| it.members.len()).collect::<Vec<_>>());
     assert_eq!(members, [2, 2], "each pattern is one subscription with two members");
     let error = one.subscribe("a.*", |_| ()).expect_err("the same subscription twice");
     assert!(matches!(error, SubscribeError::NameTaken { .. }), "{error}");
@@ -103,7 +103,7 @@ fn options_that_the_back_end_does_not_support_are_refused_at_subscribe() {
         .expect_err("the loopback offers no broadcast");
     assert_eq!(error, SubscribeError::Unsupported { provider: "loopback".to_owned(), feature: "broadcast" });
     assert_eq!(broker.stats().subscriptions, []);
-    assert_eq!(loopback.look(|server| server.queues.len()), 0);
+    assert_eq!(loopback.inspect(|server| server.queues.len()), 0);
     finish(&broker);
 }
 
@@ -113,7 +113,7 @@ fn a_subscription_made_during_an_outage_is_registered_after_it() {
     let broker = Arc::new(broker(&loopback));
     let other = self::broker(&loopback);
     loopback.set_unavailable(true);
-    let failures = loopback.look(|server| server.failures);
+    let failures = loopback.inspect(|server| server.failures);
     let subscriber = Arc::clone(&broker);
     let made = thread::spawn(move || listen(&subscriber, named("patient", "patient.*"), &open_gate()));
     loopback.wait_until("the registration has failed", |server| server.failures > failures + 1);

@@ -75,7 +75,7 @@ fn verdicts_of_local_subscriptions_reach_the_back_end() {
     loopback.wait_until("the event is processing", |server| server.events[&id].status() == Status::Processing);
     gate.open();
     finish(&broker);
-    let failed = loopback.look(|server| server.events[&id].clone());
+    let failed = loopback.inspect(|server| server.events[&id].clone());
     assert_eq!((failed.status(), failed.error()), (Status::Failed, Some("it broke")));
 }
 
@@ -93,11 +93,11 @@ fn statuses_and_verdicts_survive_an_outage() {
     loopback.wait_until("the event is processing", |server| server.events[&near].status() == Status::Processing);
     loopback.set_unavailable(true);
     gate.open();
-    let (errors, failures) = (bridge_stats(&broker).errors, loopback.look(|server| server.failures));
+    let (errors, failures) = (bridge_stats(&broker).errors, loopback.inspect(|server| server.failures));
     wait_until("all are handled locally", || broker.stats().deliveries.done == 21);
     loopback.wait_until("settling has failed", |server| server.failures > failures + 4);
     assert!(bridge_stats(&broker).errors > errors);
-    assert_eq!(loopback.look(|server| server.settlements.len()), 0);
+    assert_eq!(loopback.inspect(|server| server.settlements.len()), 0);
     loopback.set_unavailable(false);
     let back = Instant::now();
     loopback.wait_until("all are settled", |server| server.done("shared") == 20);

@@ -74,9 +74,9 @@ fn stop_releases_and_counts_deliveries_that_have_not_begun() {
         "released events are not abandoned: {:?}",
         report.abandoned.len()
     );
-    let settled = loopback.look(|server| (server.released("stops"), server.done("stops")));
+    let settled = loopback.inspect(|server| (server.released("stops"), server.done("stops")));
     assert_eq!(settled, (299, 1), "the running call ended in time");
-    assert!(loopback.look(|server| server.queues["stops"].members.is_empty()));
+    assert!(loopback.inspect(|server| server.queues["stops"].members.is_empty()));
     for id in ids.iter().filter(|id| **id != first) {
         assert_eq!(loopback.status(id), Some(Status::Pending), "a released event is not handled yet");
     }
@@ -84,7 +84,7 @@ fn stop_releases_and_counts_deliveries_that_have_not_begun() {
     let handled: BTreeSet<EventId> = (0..299).map(|_| next(&at_two)).collect();
     assert_eq!(handled, ids.into_iter().filter(|id| *id != first).collect());
     finish(&two);
-    assert_eq!(loopback.look(|server| server.done("stops")), 300);
+    assert_eq!(loopback.inspect(|server| server.done("stops")), 300);
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn a_clean_stop_settles_every_lease() {
         assert!(report.is_clean(), "{report:?}");
         assert_eq!(report.released, 0);
         let handled = calls.try_iter().count() + 1;
-        let (leased, done) = loopback.look(|server| (server.leased(), server.done("clean")));
+        let (leased, done) = loopback.inspect(|server| (server.leased(), server.done("clean")));
         assert_eq!((leased, done), (0, handled));
         let completed = ids.iter().filter(|id| loopback.status(id) == Some(Status::Completed)).count();
         assert_eq!(completed, handled, "every status has reached the back end");

@@ -32,7 +32,7 @@ fn publish_elsewhere(broker: &Broker, event: Event) -> Receiver<Result<SyncRepor
 }
 
 /// The deliveries of a report by name: verdict, attempts, error.
-fn told(report: &SyncReport) -> Vec<(&str, Verdict, u32, Option<&str>)> {
+fn reported(report: &SyncReport) -> Vec<(&str, Verdict, u32, Option<&str>)> {
     let mut told: Vec<_> =
         report.settled.iter().map(|it| (&*it.name, it.verdict, it.attempts, it.error.as_deref())).collect();
     told.sort_by_key(|it| it.0);
@@ -71,7 +71,7 @@ fn publishes_one_after_the_other_all_run_on_the_calling_thread() {
     broker.subscribe_with(named("*", "s").concurrency(1), |_| ()).expect("a subscription");
     for _ in 0..1_000 {
         let report = broker.publish_sync(event("a")).expect("accepted");
-        assert_eq!(told(&report), [("s", Verdict::Done, 1, None)]);
+        assert_eq!(reported(&report), [("s", Verdict::Done, 1, None)]);
     }
     assert_eq!(broker.stats().completed, 1_000);
 }
@@ -99,7 +99,7 @@ fn for_a_busy_subscription_publish_sync_waits_behind_the_queue() {
         assert!(reports.try_recv().is_err(), "the event is behind others");
         gate.open();
         let report = receive(&reports, "a report").expect("accepted");
-        assert_eq!(told(&report), [("s", Verdict::Done, 1, None)]);
+        assert_eq!(reported(&report), [("s", Verdict::Done, 1, None)]);
         assert_eq!(*handled.lock().expect("no panic"), [1, 2, 3, 4]);
     }
 }
@@ -166,7 +166,7 @@ fn the_report_has_the_verdict_of_each_delivery() {
 
     assert_eq!((&report.id, report.duplicate, &report.open[..]), (sent.id(), false, &[][..]));
     assert_eq!(
-        told(&report),
+        reported(&report),
         [
             ("done", Verdict::Done, 1, None),
             ("exhausted", Verdict::Dead, 3, Some("failure 3")),
@@ -218,7 +218,7 @@ fn publish_sync_waits_for_the_delays_of_retries() {
         .expect("a subscription");
     let reports = publish_elsewhere(&broker, event("a"));
     let report = wait_with(&clock, Duration::from_millis(100), &reports);
-    assert_eq!(told(&report), [("s", Verdict::Done, 4, None)]);
+    assert_eq!(reported(&report), [("s", Verdict::Done, 4, None)]);
     assert!(clock.elapsed() >= Duration::from_secs(1 + 2 + 4), "after {:?}", clock.elapsed());
 }
 
@@ -242,7 +242,7 @@ fn at_the_timeout_open_deliveries_are_listed_and_go_on() {
     let report = wait_with(&clock, Duration::from_secs(1), &reports);
 
     assert!(clock.elapsed() - began >= Duration::from_secs(30));
-    assert_eq!(told(&report), [("quick", Verdict::Done, 1, None)]);
+    assert_eq!(reported(&report), [("quick", Verdict::Done, 1, None)]);
     assert_eq!(report.open, ["held".into()]);
     assert!(!report.is_success() && report.error().is_none());
     gate.open();
@@ -303,7 +303,7 @@ fn many_synchronous_publishers_at_once_get_their_own_reports() {
                     let report = broker.publish_sync(numbered("a", number)).expect("accepted");
                     let attempts = if number % 10 == 0 { 2 } else { 1 };
                     let expected = [("one", Verdict::Done, attempts, None), ("two", Verdict::Done, attempts, None)];
-                    assert_eq!(told(&report), expected);
+                    assert_eq!(reported(&report), expected);
                 }
             });
         }

@@ -2,7 +2,7 @@
 
 use crate::support::client::Client;
 use eventbroker_conformance::nats::Server;
-use eventbroker_conformance::statuses::{self, Kept};
+use eventbroker_conformance::statuses::{self, StatusSetting};
 use eventbroker_nats::{Nats, Status};
 
 /// The number of events with a status record on the server.
@@ -14,11 +14,14 @@ fn notes(server: &Server) -> usize {
 
 #[test]
 fn only_what_the_setting_says_is_written_down() {
-    for (status, kept) in [(Status::Full, Kept::All), (Status::Failures, Kept::Failures), (Status::Off, Kept::Nothing)]
-    {
+    for (status, kept) in [
+        (Status::Full, StatusSetting::All),
+        (Status::Failures, StatusSetting::Failures),
+        (Status::Off, StatusSetting::Nothing),
+    ] {
         let server = Server::start();
         let nats = Nats::new(server.url()).status(status);
-        statuses::written_down(kept, || nats.open().expect("it opens"), || notes(&server));
+        statuses::statuses_are_stored(kept, || nats.open().expect("it opens"), || notes(&server));
     }
 }
 

@@ -52,7 +52,7 @@ fn what_is_repaired_goes_on_and_shows_no_secret() {
     ];
     let repair = || allow(&admin, SECRETS[0], &[]);
     for seen in access::repaired(open, &faults, repair, || refused_and_connected(&admin)) {
-        assert!(seen.told < Duration::from_millis(100), "who gives up knows why: {seen:?}");
+        assert!(seen.reported_after < Duration::from_millis(100), "who gives up knows why: {seen:?}");
         assert!(seen.per_second > 0.0, "the server counts the tries: {seen:?}");
     }
 }

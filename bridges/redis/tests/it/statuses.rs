@@ -2,7 +2,7 @@
 
 use crate::support::{ask, client};
 use eventbroker_conformance::redis::Server;
-use eventbroker_conformance::statuses::{self, Kept};
+use eventbroker_conformance::statuses::{self, StatusSetting};
 use eventbroker_redis::{Redis, Status};
 
 /// The number of events with a stored status.
@@ -12,11 +12,14 @@ fn notes(server: &Server) -> usize {
 
 #[test]
 fn only_what_the_setting_says_is_written_down() {
-    for (status, kept) in [(Status::Full, Kept::All), (Status::Failures, Kept::Failures), (Status::Off, Kept::Nothing)]
-    {
+    for (status, kept) in [
+        (Status::Full, StatusSetting::All),
+        (Status::Failures, StatusSetting::Failures),
+        (Status::Off, StatusSetting::Nothing),
+    ] {
         let server = Server::start();
         let redis = Redis::new(server.url()).max_len(0).status(status);
-        statuses::written_down(kept, || redis.open().expect("it opens"), || notes(&server));
+        statuses::statuses_are_stored(kept, || redis.open().expect("it opens"), || notes(&server));
     }
 }
 

@@ -285,7 +285,7 @@ impl EventStore for Connection {
                 server.update(&change.id, |units| {
                     if units.origin == member {
                         units.retries = units.retries.max(change.retry_count);
-                        units.told = Some((status, error));
+                        units.reported = Some((status, error));
                     }
                 });
             }
