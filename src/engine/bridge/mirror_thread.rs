@@ -6,9 +6,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::pauses::Pauses;
-use crate::bridge::{Bridge, Confirmation, OnConfirmed, Outgoing, Unsent};
+use crate::bridge::{Bridge, OnConfirmed, Outgoing};
 use crate::engine::Engine;
-use crate::engine::admission::{Publishing, Refusal};
+use crate::engine::admission::Refusal;
 use crate::event::Event;
 use crate::outcome::{Accepted, BackendError, FullLimit, PublishError};
 use crate::provider::{Mirror, SendOutcome};
@@ -25,23 +25,6 @@ const SKIPPED_BATCHES: u32 = 16;
 type Answered = Vec<(Outgoing, Option<SendOutcome>, bool)>;
 
 impl Engine {
-    /// Passes an event to the mirror thread, with its reserved places.
-    pub(super) fn send_out(
-        &self,
-        bridge: &Bridge,
-        _publishing: &Publishing<'_>,
-        unsent: Unsent,
-        reservation: Option<Reservation>,
-        confirmation: &Arc<Confirmation>,
-    ) -> Result<(), PublishError> {
-        if let Err(limit) = bridge.outbox.reserve() {
-            release(reservation.as_ref());
-            return self.refuse(unsent.event, Refusal::Full(limit));
-        }
-        bridge.outbox.enqueue(unsent, OnConfirmed::Answer { reservation, confirmation: Arc::clone(confirmation) });
-        Ok(())
-    }
-
     pub(super) fn run_mirror(self: &Arc<Self>, mut mirror: Option<Box<dyn Mirror>>) {
         become_worker();
         let Some(bridge) = &self.bridge else { return };

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::bridge::{Bridge, Confirmation, Receipt, Unsent};
+use crate::bridge::{Bridge, Confirmation, OnConfirmed, Receipt, Unsent};
 use crate::engine::Engine;
 use crate::engine::admission::{Admission, Publishing, Refusal};
 use crate::engine::publish::duplicate;
@@ -58,5 +58,24 @@ impl Engine {
         let confirmation = Arc::new(Confirmation::new(bridge.outbox.gate()));
         self.send_out(bridge, publishing, Unsent { event: event.clone(), may_exist: true }, None, &confirmation)?;
         Receipt::pending(confirmation, event.clone()).wait(self.config.sync_timeout).map(|it| it.duplicate)
+    }
+
+    /// Passes an event to the mirror thread, with its reserved places.
+    fn send_out(
+        &self,
+        bridge: &Bridge,
+        _publishing: &Publishing<'_>,
+        unsent: Unsent,
+        reservation: Option<Reservation>,
+        confirmation: &Arc<Confirmation>,
+    ) -> Result<(), PublishError> {
+        if let Err(limit) = bridge.outbox.reserve() {
+            if let Some(reservation) = reservation {
+                reservation.release();
+            }
+            return self.refuse(unsent.event, Refusal::Full(limit));
+        }
+        bridge.outbox.enqueue(unsent, OnConfirmed::Answer { reservation, confirmation: Arc::clone(confirmation) });
+        Ok(())
     }
 }
