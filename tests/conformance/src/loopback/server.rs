@@ -50,10 +50,20 @@ impl Server {
         if let Some(reason) = &self.faults.refusal {
             return SendOutcome::Refused(reason.clone());
         }
-        let (dead, told) = (BTreeMap::new(), None);
+        let (dead, reported) = (BTreeMap::new(), None);
         self.units.insert(
             event.id().clone(),
-            Units { sent: event.clone(), origin, open: 0, leased: 0, done: 0, dead, told, retries: 0, reopened: false },
+            Units {
+                sent: event.clone(),
+                origin,
+                open: 0,
+                leased: 0,
+                done: 0,
+                dead,
+                reported,
+                retries: 0,
+                reopened: false,
+            },
         );
         self.log.push(event.id().clone());
         let matches = |queue: &Queue| queue.matches(event);
