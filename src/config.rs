@@ -14,8 +14,7 @@ pub enum Mode {
     /// Handlers run on worker threads.
     #[default]
     Async,
-    /// Returns when every delivery has ended.
-    /// That is what [`publish_sync`](crate::Broker::publish_sync) does.
+    /// Returns when every delivery has ended, as [`publish_sync`](crate::Broker::publish_sync) does.
     Sync,
 }
 

@@ -55,8 +55,7 @@ use threads::Lifecycle;
 pub(crate) use threads::Phase;
 use timer_handle::Timer;
 
-/// The parts of one broker. Lock order: `subscriptions`, then the router's writer, then any lock of the store, an inbox
-/// or the timer; these acquire no lock of the engine. No lock is held while user code runs.
+/// The parts of one broker. The lock order is in `ARCHITECTURE.md`. No lock is held while a handler or an observer runs.
 pub(crate) struct Engine {
     pub(crate) instance: Instance,
     pub(crate) config: Config,

@@ -36,6 +36,13 @@
 //! | How is a broker monitored? | [`metrics`] |
 //! | How fast is it? | [`performance`] |
 //! | Is there an example of …? | [`examples`] |
+//!
+//! # In the source tree
+//! | question | file |
+//! |---|---|
+//! | How is the code laid out? | `ARCHITECTURE.md` |
+//! | Why is it built this way? | `docs/decisions`, one page each |
+//! | What changed? | `CHANGELOG.md` |
 
 macro_rules! chapters {
     ($($name:ident)*) => {

@@ -27,6 +27,22 @@
 //! method says otherwise. Failed calls are logged and counted in [`BridgeStats`](crate::stats::BridgeStats). Errors on any other
 //! thread go to the caller. A bridge reconnects inside the calls; [`Backoff`] spaces its attempts.
 //!
+//! # Writing a back end
+//!
+//! Begin with [`Mirror`], which has one method, and add the parts that the back end can offer:
+//!
+//! | users get | part | without it |
+//! |---|---|---|
+//! | events that the back end holds when `publish` returns | [`Mirror`] | events are published in this process only |
+//! | deliveries from the back end, and their redelivery | [`Ingest`] and [`Settler`], with the capability `groups` or `broadcast` | subscriptions receive the events of this process only |
+//! | [`get`](crate::Broker::get) and [`list`](crate::Broker::list) from the back end, and stored statuses | [`EventStore`] | both read the store of this process |
+//! | dead letters of all instances, and lag | [`Operator`] | this process keeps the dead letters of its own deliveries |
+//! | replay; streams of all instances | [`Operator`], with the capability `replay`; `tail` | replay is refused, and a stream has the events of this process |
+//!
+//! The package `eventbroker-conformance` (`tests/conformance`) tests a back end. Its trait `Subject` opens the back
+//! end and lists its abilities, and its macro `conformance_tests!` generates a test for each promise. A test that
+//! needs a missing ability is skipped. The module `loopback` of that package is a back end with every part, in memory.
+//!
 //! # Example
 //!
 //! A back end that stores events and delivers none:

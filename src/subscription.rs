@@ -31,7 +31,7 @@ pub use delivery::Delivery;
 pub(crate) use handler::guarded;
 pub use handler::{HandlerError, IntoOutcome, Outcome};
 use pool::Paced;
-pub(crate) use pool::{Pace, Pool, SEARCH, Taken, Worker};
+pub(crate) use pool::{Pace, Pool, SEARCH, TakenToken, Worker};
 pub(crate) use registry::Registry;
 pub(crate) use reservation::{Reservation, Unreserved, release, reserve};
 

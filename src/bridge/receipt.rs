@@ -15,9 +15,9 @@ use crate::outcome::{Accepted, PublishError};
 ///
 /// Dropping a receipt neither withdraws the event nor waits.
 #[must_use = "only the receipt shows whether the event was accepted"]
-pub struct Receipt(State);
+pub struct Receipt(ReceiptState);
 
-enum State {
+enum ReceiptState {
     Known(Box<Accepted>),
     Pending(Arc<Confirmation>, Box<Event>),
 }
@@ -81,18 +81,18 @@ impl Confirmation {
 
 impl Receipt {
     pub(crate) fn known(accepted: Accepted) -> Self {
-        Self(State::Known(Box::new(accepted)))
+        Self(ReceiptState::Known(Box::new(accepted)))
     }
 
     pub(crate) fn pending(confirmation: Arc<Confirmation>, event: Event) -> Self {
-        Self(State::Pending(confirmation, Box::new(event)))
+        Self(ReceiptState::Pending(confirmation, Box::new(event)))
     }
 
     /// The id of the published event. Never blocks.
     pub fn id(&self) -> &EventId {
         match &self.0 {
-            State::Known(accepted) => &accepted.id,
-            State::Pending(_, event) => event.id(),
+            ReceiptState::Known(accepted) => &accepted.id,
+            ReceiptState::Pending(_, event) => event.id(),
         }
     }
 
@@ -106,8 +106,8 @@ impl Receipt {
     /// not. [`PublishError::Rejected`], [`PublishError::Full`] or [`PublishError::IdConflict`] if it was refused.
     pub fn wait(&self, timeout: Duration) -> Result<Accepted, PublishError> {
         let (confirmation, event) = match &self.0 {
-            State::Known(accepted) => return Ok((**accepted).clone()),
-            State::Pending(confirmation, event) => (confirmation, event),
+            ReceiptState::Known(accepted) => return Ok((**accepted).clone()),
+            ReceiptState::Pending(confirmation, event) => (confirmation, event),
         };
         let deadline = Instant::now().checked_add(timeout);
         confirmation.gate.wait(deadline, || confirmation.outcome.lock().clone()).unwrap_or_else(|| {

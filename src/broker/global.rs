@@ -41,13 +41,13 @@ use crate::subscription::{Delivery, IntoOutcome};
 
 /// The state of the slot.
 #[derive(Debug)]
-enum State {
+enum Slot {
     Empty,
     Disabled,
     Initialised(Broker),
 }
 
-static SLOT: LazyLock<ArcSwap<State>> = LazyLock::new(|| ArcSwap::from_pointee(State::Empty));
+static SLOT: LazyLock<ArcSwap<Slot>> = LazyLock::new(|| ArcSwap::from_pointee(Slot::Empty));
 /// Held while the slot changes, so that of two concurrent initialisations the second fails.
 static CHANGING: Mutex<()> = Mutex::new(());
 /// Held by the scope of a test.
@@ -83,10 +83,10 @@ pub fn init(builder: BrokerBuilder) -> Result<(), InitError> {
 /// [`InitError::AlreadyInitialised`], or the error of `make`; the slot is unchanged.
 pub fn init_with<E: From<InitError>>(make: impl FnOnce() -> Result<Broker, E>) -> Result<(), E> {
     let _changing = CHANGING.lock();
-    if !matches!(**SLOT.load(), State::Empty) {
+    if !matches!(**SLOT.load(), Slot::Empty) {
         return Err(InitError::AlreadyInitialised.into());
     }
-    SLOT.store(Arc::new(State::Initialised(make()?)));
+    SLOT.store(Arc::new(Slot::Initialised(make()?)));
     Ok(())
 }
 
@@ -104,18 +104,18 @@ pub fn set(broker: Broker) -> Result<(), InitError> {
 /// [`InitError::AlreadyInitialised`] if the slot has a broker, which stays.
 pub fn disable() -> Result<(), InitError> {
     let _changing = CHANGING.lock();
-    if matches!(**SLOT.load(), State::Initialised(_)) {
+    if matches!(**SLOT.load(), Slot::Initialised(_)) {
         return Err(InitError::AlreadyInitialised);
     }
-    SLOT.store(Arc::new(State::Disabled));
+    SLOT.store(Arc::new(Slot::Disabled));
     Ok(())
 }
 
 /// A handle of the global broker, if it is initialised. Never blocks.
 pub fn get() -> Option<Broker> {
     match &**SLOT.load() {
-        State::Initialised(broker) => Some(broker.clone()),
-        State::Empty | State::Disabled => None,
+        Slot::Initialised(broker) => Some(broker.clone()),
+        Slot::Empty | Slot::Disabled => None,
     }
 }
 
@@ -145,9 +145,9 @@ pub fn publish_async(event: Event) -> Result<Receipt, PublishError> {
 
 fn publish_with<T>(event: Event, verb: fn(&Broker, Event) -> Result<T, PublishError>) -> Result<T, PublishError> {
     match &**SLOT.load() {
-        State::Initialised(broker) => verb(broker, event),
-        State::Empty => Err(PublishError::NotRunning { event: Box::new(event) }),
-        State::Disabled => Err(PublishError::Disabled { event: Box::new(event) }),
+        Slot::Initialised(broker) => verb(broker, event),
+        Slot::Empty => Err(PublishError::NotRunning { event: Box::new(event) }),
+        Slot::Disabled => Err(PublishError::Disabled { event: Box::new(event) }),
     }
 }
 
@@ -173,9 +173,9 @@ where
     R: IntoOutcome,
 {
     match &**SLOT.load() {
-        State::Initialised(broker) => broker.subscribe_with(options, handler),
-        State::Empty => Err(SubscribeError::NotInitialised),
-        State::Disabled => Err(SubscribeError::Disabled),
+        Slot::Initialised(broker) => broker.subscribe_with(options, handler),
+        Slot::Empty => Err(SubscribeError::NotInitialised),
+        Slot::Disabled => Err(SubscribeError::Disabled),
     }
 }
 
@@ -198,11 +198,11 @@ pub fn stats() -> Option<Stats> {
 pub fn shutdown(deadline: Duration) -> Option<StopReport> {
     let previous = {
         let _changing = CHANGING.lock();
-        SLOT.swap(Arc::new(State::Empty))
+        SLOT.swap(Arc::new(Slot::Empty))
     };
     match &*previous {
-        State::Initialised(broker) => Some(broker.stop(deadline)),
-        State::Empty | State::Disabled => None,
+        Slot::Initialised(broker) => Some(broker.stop(deadline)),
+        Slot::Empty | Slot::Disabled => None,
     }
 }
 
@@ -220,23 +220,23 @@ pub fn shutdown(deadline: Duration) -> Option<StopReport> {
 /// assert!(global::get().is_none());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub fn scope(broker: Broker) -> Scope {
+pub fn scope(broker: Broker) -> ScopeGuard {
     let lock = SCOPES.lock();
     let _changing = CHANGING.lock();
-    let before = SLOT.swap(Arc::new(State::Initialised(broker.clone())));
-    Scope { broker, before, _lock: lock }
+    let before = SLOT.swap(Arc::new(Slot::Initialised(broker.clone())));
+    ScopeGuard { broker, before, _lock: lock }
 }
 
 /// Keeps a broker in the slot until it is dropped. Created by [`scope`].
 #[derive(Debug)]
 #[must_use = "dropping the scope ends it"]
-pub struct Scope {
+pub struct ScopeGuard {
     broker: Broker,
-    before: Arc<State>,
+    before: Arc<Slot>,
     _lock: MutexGuard<'static, ()>,
 }
 
-impl Drop for Scope {
+impl Drop for ScopeGuard {
     fn drop(&mut self) {
         // Dropped without the lock: it may be the last handle of another broker, whose stop runs user code.
         let replaced = {

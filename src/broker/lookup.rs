@@ -16,6 +16,7 @@ impl Broker {
     /// The event with this id and its status.
     ///
     /// It comes from the back end's store in one round trip, or from this process, where reading keeps it for longer.
+    /// Without a back end's store, the call first evicts completed and failed events beyond `max_events`.
     ///
     /// # Errors
     /// [`BackendError`] if the back end fails; never with the memory provider.
@@ -33,8 +34,8 @@ impl Broker {
 
     /// A page of events in the order of their ids.
     ///
-    /// It comes from the back end's store in one round trip, or, without one, from this process. Unlike
-    /// [`get`](Self::get), listing does not keep events for longer.
+    /// It comes from the back end's store in one round trip. Without one, it comes from this process, and the call
+    /// first evicts events as [`get`](Self::get) does. Unlike `get`, listing does not keep events for longer.
     ///
     /// # Errors
     /// [`BackendError`] if the back end fails; never with the memory provider.
@@ -51,7 +52,8 @@ impl Broker {
 
     /// The number of events in the store of this process, by status.
     ///
-    /// Visits each event, which takes milliseconds per hundred thousand.
+    /// First evicts completed and failed events beyond `max_events`. Visits each event, which takes milliseconds per
+    /// hundred thousand.
     pub fn store_stats(&self) -> StoreStats {
         let engine = self.engine();
         engine.fit_store();
@@ -60,7 +62,8 @@ impl Broker {
 
     /// A snapshot of all counts and times, for monitoring.
     ///
-    /// Does not block, and does not delay publishers noticeably. Visits every event of the store, at about 50 ns each.
+    /// Does not block, and does not delay publishers noticeably. Visits every event of the store, at about 50 ns each,
+    /// and evicts events as [`store_stats`](Self::store_stats) does.
     pub fn metrics(&self) -> Metrics {
         let engine = self.engine();
         let (types, whole) = engine.telemetry.series.sum(engine.telemetry.counters.series());

@@ -1,6 +1,13 @@
-//! Admission: checks the bounds of the broker and reserves a place for an event in each subscription. The overflow
-//! policies `Reject` and `Block` are applied here, before the event is stored. `DropOldest` makes room afterwards
-//! (`make_room`); with `DropNewest`, `publish` drops the new delivery.
+//! Admission: checks the bounds of the broker and reserves a place for an event in each subscription.
+//!
+//! What happens when a queue is full is decided in four places:
+//! - `reserve` (`subscription/reservation.rs`) goes on without a place if the policy drops, else it returns the full
+//!   subscription.
+//! - [`reserve_places`](Engine::reserve_places) then refuses the event (`Reject`), or waits for room first (`Block`).
+//! - [`enqueue_all`](Engine::enqueue_all) (`engine/publish.rs`) runs after the event is stored. For a subscription
+//!   without a place it calls `make_room`, and drops the new delivery if that makes no room (always so for
+//!   `DropNewest`).
+//! - [`make_room`](Engine::make_room) drops the oldest delivery (`DropOldest`).
 //!
 //! Places are reserved in all subscriptions or in none before anything is stored: a refused event leaves no trace.
 

@@ -1,4 +1,5 @@
-//! A publish in this process: route, admit, store, enqueue. Its contract is in `broker`; the attempts are in `worker`.
+//! A publish in this process: route, admit, store, enqueue. Its contract is in `broker`. `worker` takes the
+//! deliveries, and `attempt` calls the handlers.
 
 use std::sync::Arc;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Engine;
-use crate::subscription::{Pace, SEARCH, Subscription, Taken, Worker, Workers, become_worker};
+use crate::subscription::{Pace, SEARCH, Subscription, TakenToken, Worker, Workers, become_worker};
 
 /// How many deliveries of a quick subscription a worker runs before it turns to another one that waits.
 const BATCH: u32 = 64;
@@ -73,7 +73,7 @@ fn spin(until: impl Fn() -> bool) -> bool {
 }
 
 /// Runs the deliveries of a subscription, under the token's permit, until none is left or other subscriptions wait.
-fn attend(engine: &Arc<Engine>, pool: &Workers, worker: &Arc<Worker<Token>>, taken: Taken<Token>) {
+fn attend(engine: &Arc<Engine>, pool: &Workers, worker: &Arc<Worker<Token>>, taken: TakenToken<Token>) {
     pool.attend(worker, &taken);
     let long = taken.is_long();
     let subscription = taken.token;

@@ -151,14 +151,14 @@ impl Process {
 
 /// The rest of a thread's block of numbers, and the last millisecond that the thread has used.
 #[derive(Clone, Copy)]
-struct Numbers {
+struct NumberBlock {
     next: u64,
     end: u64,
     millis: u64,
 }
 
 thread_local! {
-    static NUMBERS: Cell<Numbers> = const { Cell::new(Numbers { next: 0, end: 0, millis: 0 }) };
+    static NUMBERS: Cell<NumberBlock> = const { Cell::new(NumberBlock { next: 0, end: 0, millis: 0 }) };
 }
 
 /// The next pair of millisecond and number, greater than this thread's last one.

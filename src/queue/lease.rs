@@ -78,7 +78,7 @@ pub(crate) struct HeldLease {
     pub(crate) crashes: u32,
     /// An earlier lease on this delivery was lost, and no call has ended under this one yet.
     suspect: AtomicBool,
-    /// From then on another member may hold the delivery: two thirds of the lease time after the last extension.
+    /// From this time on the lease counts as lost: two thirds of the lease time after the last extension.
     valid_until: AtomicU64,
     /// When the lease was last extended.
     extended: AtomicU64,

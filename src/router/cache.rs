@@ -23,19 +23,19 @@ pub(super) struct RouteCache<T> {
     /// Each change of the trie raises it.
     generation: AtomicU64,
     /// Direct-mapped by the hash of the type.
-    slots: Box<[ArcSwapOption<Entry<T>>]>,
+    slots: Box<[ArcSwapOption<CacheEntry<T>>]>,
     /// One bit per slot: filled since the last sweep. A sweep skips the others.
     filled: [AtomicU64; SLOTS / 64],
 }
 
-struct Entry<T> {
+struct CacheEntry<T> {
     event_type: EventType,
     generation: u64,
     route: Arc<Route<T>>,
 }
 
 /// A current entry. Keeps the entry alive, and blocks no other thread.
-pub(super) struct Hit<T>(Guard<Option<Arc<Entry<T>>>>);
+pub(super) struct Hit<T>(Guard<Option<Arc<CacheEntry<T>>>>);
 
 impl<T> Hit<T> {
     pub(super) fn route(&self) -> &Arc<Route<T>> {
@@ -69,7 +69,7 @@ impl<T> RouteCache<T> {
     /// Caches a route that was computed after `generation` was read.
     pub(super) fn put(&self, event_type: &EventType, generation: u64, route: &Arc<Route<T>>) {
         let index = slot_of(event_type);
-        let entry = Entry { event_type: event_type.clone(), generation, route: Arc::clone(route) };
+        let entry = CacheEntry { event_type: event_type.clone(), generation, route: Arc::clone(route) };
         self.slots[index].store(Some(Arc::new(entry)));
         self.filled[index / 64].fetch_or(1 << (index % 64), Ordering::AcqRel);
         fence(Ordering::SeqCst);

@@ -16,12 +16,12 @@ pub(crate) struct DeadLetters {
     next_id: AtomicU64,
     evicted: AtomicU64,
     notices_lost: AtomicU64,
-    letters: Mutex<BTreeMap<u64, Entry>>,
+    letters: Mutex<BTreeMap<u64, StoredLetter>>,
 }
 
 /// A letter with the record of its event, which is failed because of the letter.
 #[derive(Debug)]
-pub(crate) struct Entry {
+pub(crate) struct StoredLetter {
     pub(crate) letter: DeadLetter,
     pub(crate) record: SharedRecord,
 }
@@ -43,7 +43,7 @@ impl DeadLetters {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         letter.id = id;
         let mut letters = self.letters.lock();
-        letters.insert(id, Entry { letter, record });
+        letters.insert(id, StoredLetter { letter, record });
         let evicted = if letters.len() > self.capacity { letters.pop_first() } else { None };
         drop(letters);
         if evicted.is_some() {
@@ -85,7 +85,7 @@ impl DeadLetters {
         self.ids(filter).into_iter().filter(|id| self.take(*id).is_some()).count()
     }
 
-    pub(crate) fn take(&self, id: u64) -> Option<Entry> {
+    pub(crate) fn take(&self, id: u64) -> Option<StoredLetter> {
         self.letters.lock().remove(&id)
     }
 

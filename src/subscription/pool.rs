@@ -69,7 +69,7 @@ pub(crate) struct Worker<T> {
 
 /// A token taken from the pool.
 #[derive(Debug)]
-pub(crate) struct Taken<T> {
+pub(crate) struct TakenToken<T> {
     pub(crate) token: T,
     long: bool,
 }
@@ -169,7 +169,7 @@ impl<T: Clone + Paced> Pool<T> {
     }
 
     /// Takes a token without waiting.
-    pub(crate) fn take(&self) -> Option<Taken<T>> {
+    pub(crate) fn take(&self) -> Option<TakenToken<T>> {
         let long_first =
             !self.ready_long.is_empty() && self.takes.fetch_add(1, Ordering::Relaxed).is_multiple_of(LONG_FIRST_EVERY);
         if long_first && let Some(taken) = self.take_long() {
@@ -177,7 +177,7 @@ impl<T: Clone + Paced> Pool<T> {
         }
         while let Some(token) = self.ready.pop() {
             if token.pace() != Pace::Long {
-                return Some(Taken { token, long: false });
+                return Some(TakenToken { token, long: false });
             }
             // The pace became long while the token waited here.
             self.ready_long.push(token);
@@ -198,20 +198,20 @@ impl<T: Clone + Paced> Pool<T> {
         })
     }
 
-    fn take_long(&self) -> Option<Taken<T>> {
+    fn take_long(&self) -> Option<TakenToken<T>> {
         if self.ready_long.is_empty() {
             return None;
         }
         if self.long_running.fetch_add(1, Ordering::AcqRel) < self.long_limit
             && let Some(token) = self.ready_long.pop()
         {
-            return Some(Taken { token, long: true });
+            return Some(TakenToken { token, long: true });
         }
         self.long_running.fetch_sub(1, Ordering::AcqRel);
         None
     }
 
-    pub(crate) fn attend(&self, worker: &Worker<T>, taken: &Taken<T>) {
+    pub(crate) fn attend(&self, worker: &Worker<T>, taken: &TakenToken<T>) {
         worker.long.store(taken.long, Ordering::Release);
         *worker.attending.lock() = Some(taken.token.clone());
     }
@@ -348,7 +348,7 @@ impl<T: Clone + Paced> Pool<T> {
     }
 }
 
-impl<T> Taken<T> {
+impl<T> TakenToken<T> {
     pub(crate) fn is_long(&self) -> bool {
         self.long
     }

@@ -123,9 +123,9 @@ fn publish_in_open_span<T>(
     outcome
 }
 
-pub(crate) fn batch_span() -> Batch {
+pub(crate) fn batch_span() -> BatchSpan {
     if is_off() {
-        return Batch(None);
+        return BatchSpan(None);
     }
     let span = tracing::debug_span!(
         "publish",
@@ -136,15 +136,15 @@ pub(crate) fn batch_span() -> Batch {
         messaging.operation.type = "send",
         messaging.batch.message_count = Empty,
     );
-    Batch(Some(span.entered()))
+    BatchSpan(Some(span.entered()))
 }
 
 /// The span of a batch, if spans are enabled. Dropping it leaves the span.
 #[must_use]
 #[derive(Debug)]
-pub(crate) struct Batch(Option<EnteredSpan>);
+pub(crate) struct BatchSpan(Option<EnteredSpan>);
 
-impl Batch {
+impl BatchSpan {
     /// Records the number of events in the batch.
     pub(crate) fn count(&self, count: usize) {
         if let Some(span) = &self.0 {

@@ -26,4 +26,5 @@ mod telemetry;
 mod hooks;
 mod provider;
 
+mod dependency_tree;
 mod rooms;

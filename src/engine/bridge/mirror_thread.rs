@@ -1,13 +1,14 @@
-//! The mirror thread: sends events and statuses in batches, each until the back end has answered.
+//! The mirror thread: sends events and statuses in batches, each until the back end has answered, and enqueues the
+//! confirmed events for the local subscriptions.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::pauses::Pauses;
-use crate::bridge::{Bridge, Confirmation, OnConfirmed, Outgoing, Unsent};
+use crate::bridge::{Bridge, OnConfirmed, Outgoing};
 use crate::engine::Engine;
-use crate::engine::admission::{Publishing, Refusal};
+use crate::engine::admission::Refusal;
 use crate::event::Event;
 use crate::outcome::{Accepted, BackendError, FullLimit, PublishError};
 use crate::provider::{Mirror, SendOutcome};
@@ -24,23 +25,6 @@ const SKIPPED_BATCHES: u32 = 16;
 type Answered = Vec<(Outgoing, Option<SendOutcome>, bool)>;
 
 impl Engine {
-    /// Passes an event to the mirror thread, with its reserved places.
-    pub(super) fn send_out(
-        &self,
-        bridge: &Bridge,
-        _publishing: &Publishing<'_>,
-        unsent: Unsent,
-        reservation: Option<Reservation>,
-        confirmation: &Arc<Confirmation>,
-    ) -> Result<(), PublishError> {
-        if let Err(limit) = bridge.outbox.reserve() {
-            release(reservation.as_ref());
-            return self.refuse(unsent.event, Refusal::Full(limit));
-        }
-        bridge.outbox.enqueue(unsent, OnConfirmed::Answer { reservation, confirmation: Arc::clone(confirmation) });
-        Ok(())
-    }
-
     pub(super) fn run_mirror(self: &Arc<Self>, mut mirror: Option<Box<dyn Mirror>>) {
         become_worker();
         let Some(bridge) = &self.bridge else { return };
@@ -159,6 +143,13 @@ impl Engine {
             OnConfirmed::Settle(record) => self.settle_buffered(bridge, &record, None),
         }
         bridge.outbox.release();
+    }
+
+    /// Stores and enqueues an event that the back end holds.
+    fn accept_confirmed(self: &Arc<Self>, event: Event, reservation: Reservation) -> Result<Accepted, PublishError> {
+        let Reservation { targets, unreserved } = reservation;
+        self.store_published(event, &targets, 0, &unreserved, None)
+            .map(|stored| self.accept(stored, &targets, &unreserved))
     }
 
     /// The back end held the event before this publish: answers with a duplicate.

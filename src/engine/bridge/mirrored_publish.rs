@@ -1,13 +1,14 @@
-//! A publish through the back end: reserve places, send by the mirror thread, enqueue once the back end holds it.
+//! A publish through the back end: reserve places and hand the event to the mirror thread, which enqueues it once the back
+//! end holds it.
 
 use std::sync::Arc;
 
-use crate::bridge::{Bridge, Confirmation, Receipt, Unsent};
+use crate::bridge::{Bridge, Confirmation, OnConfirmed, Receipt, Unsent};
 use crate::engine::Engine;
 use crate::engine::admission::{Admission, Publishing, Refusal};
 use crate::engine::publish::duplicate;
 use crate::event::Event;
-use crate::outcome::{Accepted, PublishError};
+use crate::outcome::PublishError;
 use crate::subscription::{Reservation, Subscription};
 
 impl Engine {
@@ -59,14 +60,22 @@ impl Engine {
         Receipt::pending(confirmation, event.clone()).wait(self.config.sync_timeout).map(|it| it.duplicate)
     }
 
-    /// Stores and enqueues an event that the back end holds.
-    pub(super) fn accept_confirmed(
-        self: &Arc<Self>,
-        event: Event,
-        reservation: Reservation,
-    ) -> Result<Accepted, PublishError> {
-        let Reservation { targets, unreserved } = reservation;
-        self.store_published(event, &targets, 0, &unreserved, None)
-            .map(|stored| self.accept(stored, &targets, &unreserved))
+    /// Passes an event to the mirror thread, with its reserved places.
+    fn send_out(
+        &self,
+        bridge: &Bridge,
+        _publishing: &Publishing<'_>,
+        unsent: Unsent,
+        reservation: Option<Reservation>,
+        confirmation: &Arc<Confirmation>,
+    ) -> Result<(), PublishError> {
+        if let Err(limit) = bridge.outbox.reserve() {
+            if let Some(reservation) = reservation {
+                reservation.release();
+            }
+            return self.refuse(unsent.event, Refusal::Full(limit));
+        }
+        bridge.outbox.enqueue(unsent, OnConfirmed::Answer { reservation, confirmation: Arc::clone(confirmation) });
+        Ok(())
     }
 }

@@ -79,7 +79,9 @@ pub fn repaired(
             Ok(held) => sent.insert(held.id),
             Err(error) => !sent.insert(error.into_event().id().clone()),
         });
-        println!("{name}: reported after {reported_after:?}, {per_second:.1} attempts/s, recovered {back:?} after the repair");
+        println!(
+            "{name}: reported after {reported_after:?}, {per_second:.1} attempts/s, recovered {back:?} after the repair"
+        );
         assert!(back < RECOVERY, "{name}: {back:?}");
         assert!(per_second <= 10.0, "{name}: {per_second} attempts per second");
         seen.push(Seen { reported_after, per_second });

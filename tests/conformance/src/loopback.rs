@@ -156,9 +156,12 @@ impl Units {
         let is_open = |status: Status| matches!(status, Status::Pending | Status::Processing);
         let failed = self.reported.iter().filter(|(status, _)| *status == Status::Failed);
         let mut errors = self.dead.values().map(Some).chain(failed.map(|(_, error)| error.as_ref()));
-        let begun =
-            self.leased + self.done + self.dead.len() + usize::from(self.reported.is_some()) + usize::from(self.reopened)
-                > 0;
+        let begun = self.leased
+            + self.done
+            + self.dead.len()
+            + usize::from(self.reported.is_some())
+            + usize::from(self.reopened)
+            > 0;
         let (status, error) = if self.open > 0 || self.reported.iter().any(|(status, _)| is_open(*status)) {
             (if begun { Status::Processing } else { Status::Pending }, None)
         } else {

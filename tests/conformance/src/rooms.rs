@@ -1,6 +1,7 @@
-//! The rooms of a package or of one of its modules: the files and folders directly under its folder, in an order, lowest first. A room
-//! uses only itself and the rooms below it. Every `crate::` and `super::` path counts, wherever it stands; comments do not. Without an upward path there can be
-//! no circle between rooms.
+//! The rooms of a package or of one of its modules: the files and folders directly under its folder, in an order, lowest
+//! first. A room uses only itself and the rooms below it. Every `crate::` and `super::` path counts, wherever it stands;
+//! comments do not. Another name for the crate (`crate as`, `extern crate self`) hides paths, and counts as a use of the root.
+//! Without an upward path there can be no circle between rooms.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -128,6 +129,14 @@ fn read_tokens(tokens: TokenStream, module: &[String], report: &mut impl FnMut(&
                 at = read_path(&tokens, at, base.to_owned(), line, report);
                 continue;
             }
+            TokenTree::Ident(word)
+                if word == "crate" && (is_word(tokens.get(at + 1), "as") || is_word(tokens.get(at + 1), "self")) =>
+            {
+                report(&[], word.span().start().line);
+            }
+            TokenTree::Ident(word) if word == "super" && is_word(tokens.get(at + 1), "as") => {
+                report(parent(module), word.span().start().line);
+            }
             _ => {}
         }
         at += 1;
@@ -145,7 +154,11 @@ fn read_path(
     loop {
         match tokens.get(at) {
             Some(TokenTree::Ident(name)) => {
-                path.push(name.to_string());
+                if name == "super" {
+                    path.pop();
+                } else {
+                    path.push(name.to_string());
+                }
                 if is_path(tokens, at) {
                     at += 3;
                     continue;
@@ -220,6 +233,12 @@ mod tests {
             ("macro_rules! m { () => { $crate::high::Tower }; }", "high"),
             ("struct Pebble(crate::Tower);", "lib"),
             ("use crate::{Tower};", "lib"),
+            ("use super::{super::high::Tower};", "high"),
+            ("use crate as root; fn f(_: root::high::Tower) {}", "lib"),
+            ("use crate::{self as root}; fn f(_: root::high::Tower) {}", "lib"),
+            ("use super::super as up; fn f(_: up::high::Tower) {}", "lib"),
+            ("use super::{super as up}; fn f(_: up::high::Tower) {}", "lib"),
+            ("extern crate self as me; fn f(_: me::high::Tower) {}", "lib"),
         ];
         for (text, room) in upward {
             let wrong = wrong_with(["", "", text, ""]);

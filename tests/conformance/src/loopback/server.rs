@@ -53,7 +53,17 @@ impl Server {
         let (dead, reported) = (BTreeMap::new(), None);
         self.units.insert(
             event.id().clone(),
-            Units { sent: event.clone(), origin, open: 0, leased: 0, done: 0, dead, reported, retries: 0, reopened: false },
+            Units {
+                sent: event.clone(),
+                origin,
+                open: 0,
+                leased: 0,
+                done: 0,
+                dead,
+                reported,
+                retries: 0,
+                reopened: false,
+            },
         );
         self.log.push(event.id().clone());
         let matches = |queue: &Queue| queue.matches(event);
