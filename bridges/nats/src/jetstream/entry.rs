@@ -20,7 +20,7 @@ const EVENT_STATUS: &str = "Event-Status";
 const INSTANCE_ID: &str = "Instance-ID";
 
 /// Writes an event: calls `put` with its subject, its headers and its body.
-pub(crate) fn write(layout: &Layout, event: &Event, put: &mut dyn FnMut(&str, &[(&str, &str)], &[u8])) {
+pub(crate) fn write(layout: &Layout, event: &Event, put: impl FnOnce(&str, &[(&str, &str)], &[u8])) {
     let (event_type, source) = (event.event_type().as_str(), event.source().as_str());
     let prefix = names::partition(&layout.prefix, layout.partition_of(event));
     let subject = format!("{prefix}.{source}.{}", type_tokens(event_type));
