@@ -59,7 +59,7 @@ struct ServerInfo {
 }
 
 impl Address {
-    /// Connects to the server with the id `preferred` if one has it, else to another. Blocks at most 3 s for each server.
+    /// Connects to the server with the id `preferred` if one has it, else to another. Blocks at most `Backoff::CONNECT_LIMIT` for each answer.
     pub(super) fn connect(&self, preferred: Option<&str>) -> Result<Connection, String> {
         let (mut other, mut problem) = (None, None);
         let first = self.first.load(Ordering::Relaxed);

@@ -2,8 +2,9 @@
 -- stream, how many are left, and how many the consumer group has read.
 -- KEYS: the stream.
 -- ARGV: consumer group; the result of the last check of this member, or nothing.
--- Returns: the result of this check (the life of the stream, entries added, lag, highest deleted entry, the server's run); the lost
--- entries and the losses of unknown size that no member has reported yet. Nothing if the stream or the group is not there.
+-- Returns: the result of this check (the life of the stream, entries added, lag, highest deleted entry, the server's run in which the count
+-- of read entries is believed); the lost entries and the losses of unknown size that no member has reported yet. Nothing if the stream or
+-- the group is not there.
 -- Touches: the figures of one stream, seven hash fields; no entry is read.
 local stream, xgroup = KEYS[1], ARGV[1]
 local checked, deleted, losses = stream .. ':checked', stream .. ':deleted', stream .. ':lost'
@@ -34,23 +35,26 @@ if before and before.life ~= life then
     stored = stored and stored.life == life and stored
 end
 -- Where the group is at the end of the stream, or before its first entry, it has read or lost all entries up to that position.
+-- A restart of Redis 7.0 resets the count of read entries. The count is believed in a run of the server in which it was
+-- corrected, or in which the group is new.
 local is_at_end = last == info['last-generated-id']
+local believed_run = stored and stored.run or run
 if is_at_end or info.length == 0 or is_after(info['recorded-first-entry-id'], last) then
     local position, read = is_at_end and added or removed, group['entries-read']
-    -- Entries that were deleted through the bridge are no loss, nor those counted below. A restart of Redis 7.0 resets the count of read
-    -- entries: only a server that ran at the last check is believed.
+    -- Entries that were deleted through the bridge are no loss, nor those counted below.
     if read and run and stored and stored.run == run then
         lost = lost + math.max(0, position - read - tonumber(redis.call('HGET', deleted, xgroup) or '0'))
     end
     -- The server's figure includes the lost entries from here on.
     if read ~= position then redis.call('XGROUP', 'SETID', stream, xgroup, last, 'ENTRIESREAD', position) end
     if is_at_end then redis.call('HDEL', deleted, xgroup) end
+    believed_run = run
 elseif stored and is_after(highest, last) and highest ~= stored.highest and highest ~= redis.call('HGET', deleted, 'last') then
     -- Another client has deleted an entry that was not read, and perhaps more.
     lost, unknown = lost + 1, unknown + 1
     redis.call('HINCRBY', deleted, xgroup, 1)
 end
-local result = string.format('%s %.0f %.0f %s %s', life, added, group.lag or info.length, highest, run or '-')
+local result = string.format('%s %.0f %.0f %s %s', life, added, group.lag or info.length, highest, believed_run or '-')
 redis.call('HSET', checked, xgroup, result)
 if lost > 0 then redis.call('HINCRBY', losses, 'entries', lost) end
 if unknown > 0 then redis.call('HINCRBY', losses, 'unknown', unknown) end
