@@ -1,17 +1,17 @@
 //! The connections to the servers, and the only room that names tokio.
 //!
-//! A provider has three connections: [`PublishConn`] for the mirror thread, and the two of a [`Session`] on the bridge thread: the consume
-//! connection and the client library's, for everything else.
+//! A provider has one connection, the client library's of a [`Session`] on the bridge thread, for everything.
 
 mod address;
 mod client;
 mod consume_conn;
-mod frame;
+mod incoming;
+mod publish_answers;
 mod publish_conn;
+mod publish_inline;
 mod request_mux;
 mod runtime;
 mod session;
-mod socket;
 mod tls;
 
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::settings::{Nats, OpenError};
 use address::Address;
 
 pub(crate) use consume_conn::PullInbox;
-pub(crate) use frame::{Headers, Incoming};
+pub(crate) use incoming::{Headers, Incoming};
 pub(crate) use publish_conn::PublishConn;
 pub(crate) use runtime::Runtime;
 pub(crate) use session::Session;

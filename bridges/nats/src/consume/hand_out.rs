@@ -176,7 +176,7 @@ impl HandOut {
             consumer: Arc::clone(consumer),
             name: Arc::clone(name),
             requeues: requeues.and_then(|text| text.parse().ok()).unwrap_or(0),
-            reply: Arc::clone(&pulled.reply),
+            reply: pulled.reply.clone(),
             sequence: message.sequence,
             stored_at: message.stored_at,
             delivered: pulled.delivered,

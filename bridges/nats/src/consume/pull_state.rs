@@ -17,7 +17,7 @@ use crate::subscriptions::{GivenBack, RedeliveryInfo};
 #[derive(Debug, Clone)]
 pub(crate) struct PulledMessage {
     pub(crate) message: StoredMessage,
-    pub(crate) reply: Arc<str>,
+    pub(crate) reply: Subject,
     pub(crate) delivered: u64,
     /// The number of its delivery among all of the consumer.
     pub(crate) delivery: u64,
@@ -30,7 +30,7 @@ pub(crate) struct PulledMessage {
 
 impl PulledMessage {
     pub(crate) fn ack(&self, consumer: &Consumer, verb: &'static [u8]) -> Ack {
-        let (consumer, to) = (Arc::clone(&consumer.id), Arc::clone(&self.reply));
+        let (consumer, to) = (Arc::clone(&consumer.id), self.reply.clone());
         Ack { consumer, to, verb, generation: self.generation }
     }
 

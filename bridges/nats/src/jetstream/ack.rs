@@ -3,6 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use async_nats::Subject;
+use bytes::Bytes;
+
 use super::api::{Result, cut_off, unavailable};
 use super::consumer;
 use super::message::DeliveryInfo;
@@ -21,7 +24,7 @@ pub(crate) struct Ack {
     /// The id of the consumer.
     pub(crate) consumer: Arc<str>,
     /// The reply subject of the delivery.
-    pub(crate) to: Arc<str>,
+    pub(crate) to: Subject,
     pub(crate) verb: &'static [u8],
     /// The session of the delivery.
     pub(crate) generation: u64,
@@ -42,9 +45,9 @@ pub(crate) async fn ack_all(session: &Session, acks: &[Ack]) -> Result<()> {
     let mut answers = Vec::new();
     for (at, ack) in acks.iter().enumerate() {
         if last.iter().any(|(_, last)| *last == at) {
-            answers.push(session.conn.request(&ack.to, ack.verb));
+            answers.push(session.conn.request(ack.to.clone(), Bytes::from_static(ack.verb)));
         } else {
-            session.conn.publish(&ack.to, "", ack.verb);
+            session.conn.publish(ack.to.clone(), None, Bytes::from_static(ack.verb));
         }
     }
     session.conn.send().map_err(unavailable)?;
@@ -54,7 +57,7 @@ pub(crate) async fn ack_all(session: &Session, acks: &[Ack]) -> Result<()> {
             session.give_up("an acknowledgement was not answered");
             return Err(unavailable("no answer in time"));
         };
-        answer.map_err(|_| cut_off())?;
+        answer.ok_or_else(cut_off)?;
     }
     Ok(())
 }

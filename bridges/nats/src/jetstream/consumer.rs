@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::Subject;
 use eventbroker::Pattern;
 use eventbroker::provider::BackendError;
 use futures_util::future::{join_all, try_join_all};
@@ -45,10 +46,10 @@ impl Consumer {
     }
 
     /// Sends a pull request: for at most `batch` messages, until it expires.
-    pub(crate) fn pull(&self, session: &Session, inbox: &str, batch: usize, expires: Duration) -> Result<(), String> {
+    pub(crate) fn pull(&self, session: &Session, inbox: &Subject, batch: usize, expires: Duration) -> Result<(), String> {
         let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", self.stream, self.name);
         let request = json!({ "batch": batch, "expires": nanos(expires) }).to_string();
-        session.conn.publish(&subject, inbox, request.as_bytes());
+        session.conn.publish(subject.into(), Some(inbox.clone()), request.into());
         session.conn.send()
     }
 }

@@ -20,7 +20,7 @@ const EVENT_STATUS: &str = "Event-Status";
 const INSTANCE_ID: &str = "Instance-ID";
 
 /// Takes a message: its subject, its headers and its body.
-type Put<'a> = &'a mut dyn FnMut(&str, &[(&str, &str)], &[u8]);
+type Put<'a> = &'a mut dyn FnMut(String, &[(&'static str, &str)], Vec<u8>);
 
 /// Writes an event: calls `put` with its subject, its headers and its body.
 pub(crate) fn write(layout: &Layout, event: &Event, put: Put<'_>) {
@@ -36,7 +36,7 @@ pub(crate) fn write(layout: &Layout, event: &Event, put: Put<'_>) {
         (EVENT_STATUS, "pending"),
         (INSTANCE_ID, event.instance_id().unwrap_or_default()),
     ];
-    put(&subject, &headers, &event.to_json());
+    put(subject, &headers, event.to_json());
 }
 
 /// Reads an event from a body.

@@ -80,7 +80,7 @@ fn decoded(encoded: Encoded) -> Result<StoredMessage> {
         sequence: encoded.seq,
         stored_at: encoded.time.into(),
         subject: Subject::from(encoded.subject),
-        headers: Headers::read(Bytes::from(bytes(&encoded.hdrs)?)),
+        headers: Headers::read(&bytes(&encoded.hdrs)?),
         payload: Bytes::from(bytes(&encoded.data)?),
     })
 }

@@ -56,6 +56,7 @@ impl Publisher {
     /// Publishes events, and waits until each is stored or refused.
     pub(crate) fn send(self: &Arc<Self>, batch: &[Event], meanwhile: &mut dyn FnMut()) -> Result<Vec<SendOutcome>> {
         let published = self.conn.lock().publish(
+            &self.runtime,
             batch,
             |event, put| entry::write(&self.layout, event, put),
             |answer| match answer {

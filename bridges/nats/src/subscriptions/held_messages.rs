@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
+use async_nats::Subject;
 use eventbroker::Event;
 use parking_lot::{Mutex, MutexGuard};
 
@@ -21,7 +22,7 @@ pub(crate) struct HeldMessage {
     pub(crate) name: Arc<str>,
     /// How often it was a dead letter before.
     pub(crate) requeues: u32,
-    pub(crate) reply: Arc<str>,
+    pub(crate) reply: Subject,
     pub(crate) sequence: u64,
     pub(crate) stored_at: SystemTime,
     pub(crate) delivered: u64,
@@ -57,7 +58,7 @@ impl HeldMessage {
     }
 
     pub(crate) fn ack(&self, verb: &'static [u8]) -> Ack {
-        let (consumer, to) = (Arc::clone(&self.consumer.id), Arc::clone(&self.reply));
+        let (consumer, to) = (Arc::clone(&self.consumer.id), self.reply.clone());
         Ack { consumer, to, verb, generation: self.generation }
     }
 }

@@ -1,13 +1,9 @@
-//! The servers' addresses and the login, as the settings have them, and the options of the `CONNECT` of the bridge's own connections.
+//! The servers' addresses and the login, as the settings have them.
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicUsize;
 
 use async_nats::ServerAddr;
-use data_encoding::BASE64URL_NOPAD;
-use nkeys::KeyPair;
-use serde_json::{Value, json};
 
 use super::tls;
 use crate::settings::{Nats, OpenError};
@@ -34,8 +30,6 @@ pub(super) struct Address {
     pub(super) name: String,
     /// The servers' addresses for errors, without secrets.
     pub(super) place: String,
-    /// The index of the server that is tried first.
-    pub(super) first: AtomicUsize,
 }
 
 impl Address {
@@ -78,37 +72,7 @@ impl Address {
         };
         let servers = servers.iter().map(plain).collect::<Result<Vec<ServerAddr>, OpenError>>()?;
         let place = format!("NATS at {}", places.join(", "));
-        Ok(Self { servers, login, name, place, first: AtomicUsize::new(0) })
-    }
-
-    /// The options of `CONNECT`, with the nonce of the server's `INFO` signed if the login has a key.
-    pub(super) fn connect_options(&self, nonce: &str) -> Result<Value, String> {
-        let login = &self.login;
-        let mut options = json!({
-            "verbose": false, "pedantic": false, "lang": "rust", "version": env!("CARGO_PKG_VERSION"), "protocol": 1,
-            "name": self.name, "echo": true, "headers": true, "no_responders": true, "tls_required": login.tls,
-        });
-        if let Some((user, password)) = &login.user_and_password {
-            (options["user"], options["pass"]) = (json!(user), json!(password));
-        }
-        if let Some(token) = &login.token {
-            options["auth_token"] = json!(token);
-        }
-        let behind = |text: &str, mark: &str| text.split_once(mark)?.1.split_whitespace().nth(1).map(str::to_owned);
-        let mut seed = login.nkey.clone();
-        if let Some(text) = &login.credentials {
-            options["jwt"] = json!(behind(text, "BEGIN NATS USER JWT"));
-            seed = behind(text, "BEGIN USER NKEY SEED");
-        }
-        if let Some(seed) = seed {
-            let unsigned = |_| "the login could not be signed".to_owned();
-            let pair = KeyPair::from_seed(&seed).map_err(unsigned)?;
-            options["sig"] = json!(BASE64URL_NOPAD.encode(&pair.sign(nonce.as_bytes()).map_err(unsigned)?));
-            if login.nkey.is_some() {
-                options["nkey"] = json!(pair.public_key());
-            }
-        }
-        Ok(options)
+        Ok(Self { servers, login, name, place })
     }
 }
 

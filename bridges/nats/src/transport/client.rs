@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use async_nats::{ConnectError, ConnectErrorKind, ConnectOptions, Event};
+use async_nats::{Client, ConnectError, ConnectErrorKind, ConnectOptions, Event};
 use eventbroker::provider::Backoff;
 
 use super::address::Address;
@@ -12,6 +12,28 @@ use super::tls;
 const PING_EVERY: Duration = Duration::from_secs(2);
 /// The delay of the client's own reconnect, longer than any process runs: the bridge makes a new client instead.
 const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
+/// The client's queue: more than the bridge has in flight, so that it takes a message at once.
+const QUEUE: usize = 65_536;
+/// The oldest supported server: major and minor version.
+const FLOOR: (u32, u32) = (2, 11);
+
+/// Connects. An error has the words of the bridge.
+pub(super) async fn connect(address: &Address, options: ConnectOptions) -> Result<Client, String> {
+    let (place, servers) = (&address.place, address.servers.clone());
+    let client = options.connect(servers).await.map_err(|error| format!("{place}: {}", reason(&error)))?;
+    let version = client.server_info().version;
+    if is_too_old(&version) {
+        let (major, minor) = FLOOR;
+        return Err(format!("{place}: nats-server {version} is too old, {major}.{minor} or later is required"));
+    }
+    Ok(client)
+}
+
+/// Whether a version is older than the floor. A version that is not of the form `MAJOR.MINOR.…` is not judged.
+fn is_too_old(version: &str) -> bool {
+    let mut parts = version.split('.').map(|part| part.parse::<u32>().ok());
+    matches!((parts.next().flatten(), parts.next().flatten()), (Some(major), Some(minor)) if (major, minor) < FLOOR)
+}
 
 /// The options of a client that connects once, and calls `on_loss` when the connection is lost.
 pub(super) fn options(
@@ -25,13 +47,15 @@ pub(super) fn options(
         .connection_timeout(Backoff::CONNECT_LIMIT)
         .ping_interval(PING_EVERY)
         .ignore_discovered_servers()
-        .client_capacity(4_096)
+        .client_capacity(QUEUE)
         // The bridge makes every subject of encoded tokens.
         .skip_subject_validation(true)
         .reconnect_delay_callback(move |_| if is_first() { Duration::ZERO } else { NEVER })
         .event_callback(move |event| {
-            if matches!(event, Event::Disconnected | Event::Closed) {
-                on_loss();
+            match event {
+                Event::Disconnected | Event::Closed => on_loss(),
+                Event::ServerError(reason) => tracing::warn!(%reason, "NATS refuses"),
+                _ => {}
             }
             async {}
         });
@@ -53,7 +77,7 @@ pub(super) fn options(
 }
 
 /// The reason of a failed connect. The client's own text may contain an address with a password.
-pub(super) fn reason(error: &ConnectError) -> String {
+fn reason(error: &ConnectError) -> String {
     if let Some(refusal) = tls::refusal(error) {
         return refusal;
     }
@@ -67,4 +91,15 @@ pub(super) fn reason(error: &ConnectError) -> String {
         ConnectErrorKind::Io | ConnectErrorKind::MaxReconnects => "can't be reached",
     };
     reason.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_too_old;
+
+    #[test]
+    fn a_version_below_the_floor_is_too_old() {
+        assert!(["1.4.1", "2.9.10", "2.10.29"].iter().all(|it| is_too_old(it)));
+        assert!(!["2.11.0", "2.11.0-RC.1", "2.15.1", "3.0.0", "", "dev"].iter().any(|it| is_too_old(it)));
+    }
 }

@@ -22,6 +22,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use super::address::Address;
 use super::client;
 use super::consume_conn::ConsumeConn;
+use super::publish_answers::PublishAnswers;
 use super::request_mux::RequestMux;
 use super::session::Session;
 
@@ -246,37 +247,18 @@ impl Shared {
         let connected = Arc::clone(&was_connected);
         let is_first = move || !connected.load(Ordering::SeqCst);
         let options = client::options(&self.address, is_first, move || lost.notify_one())?;
-        let connecting = options.connect(self.address.servers.clone());
+        let connecting = client::connect(&self.address, options);
         let client = tokio::select! {
             biased;
-            connected = connecting => connected.map_err(|error| format!("{place}: {}", client::reason(&error)))?,
+            connected = connecting => connected?,
             () = self.stop.notified() => return Err(format!("{place}: the broker ends")),
         };
         was_connected.store(true, Ordering::SeqCst);
         let generation = self.generation.load(Ordering::SeqCst);
-        let conn = self.connect_to_consume(client.server_info().server_id, &broken).await?;
         let mux = RequestMux::start(&client).await.map_err(|error| format!("{place}: {error}"))?;
-        Ok(Session { client, conn, mux, generation, broken, is_replicated: Arc::clone(&self.is_replicated) })
-    }
-
-    /// Makes the consume connection, to the client's server if that is at one of the addresses.
-    async fn connect_to_consume(
-        self: &Arc<Self>,
-        server_id: String,
-        broken: &Arc<Notify>,
-    ) -> Result<Arc<ConsumeConn>, String> {
-        let (shared, lost) = (Arc::clone(self), Arc::clone(broken));
-        let connecting = tokio::task::spawn_blocking(move || shared.address.connect(Some(&server_id)));
-        let connected = tokio::select! {
-            biased;
-            connected = connecting => connected.map_err(|_| format!("{}: no thread to connect", self.address.place))?,
-            () = self.stop.notified() => return Err(format!("{}: the broker ends", self.address.place)),
-        };
-        let conn = ConsumeConn::start(connected?, move |why| {
-            tracing::debug!(why, "a connection to NATS was lost");
-            lost.notify_one();
-        });
-        conn.map_err(|error| format!("{}: {error}", self.address.place))
+        let published = PublishAnswers::start(&client).await.map_err(|error| format!("{place}: {error}"))?;
+        let conn = ConsumeConn::new(&client, &mux);
+        Ok(Session { client, conn, mux, published, generation, broken, is_replicated: Arc::clone(&self.is_replicated) })
     }
 
     /// Runs jobs until the session's connection is lost or the provider ends.

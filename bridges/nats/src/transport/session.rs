@@ -1,4 +1,4 @@
-//! A session with the server: the client and the consume connection of one connect, from their start to the loss of either.
+//! A session with the server: the client of one connect, from its start to its loss.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -11,6 +11,7 @@ use eventbroker::provider::BackendError;
 use tokio::sync::Notify;
 
 use super::consume_conn::ConsumeConn;
+use super::publish_answers::PublishAnswers;
 use super::request_mux::RequestMux;
 use super::runtime::CALL_LIMIT;
 
@@ -20,6 +21,7 @@ pub(crate) struct Session {
     pub(crate) client: Client,
     pub(crate) conn: Arc<ConsumeConn>,
     pub(super) mux: Arc<RequestMux>,
+    pub(super) published: Arc<PublishAnswers>,
     /// The number of the session.
     pub(crate) generation: u64,
     pub(super) broken: Arc<Notify>,
@@ -86,11 +88,6 @@ impl Session {
     /// The result of work within a time; `None` if it takes longer.
     pub(crate) async fn within<T>(time: Duration, work: impl Future<Output = T>) -> Option<T> {
         tokio::time::timeout(time, work).await.ok()
-    }
-
-    /// Lets other tasks run first.
-    pub(super) async fn give_way() {
-        tokio::task::yield_now().await;
     }
 
     /// Sleeps.

@@ -1,14 +1,13 @@
-//! TLS: the root certificates, the handshake, and the reason of a refused certificate. Without the feature `tls` the bridge refuses every TLS
+//! TLS: the root certificates, and the reason of a refused certificate. Without the feature `tls` the bridge refuses every TLS
 //! connection, also one that a server asks for by itself.
 
 use std::error::Error as _;
 use std::io;
-use std::net::TcpStream;
 use std::path::Path;
 use std::sync::Arc;
 
 use async_nats::rustls::crypto::ring;
-use async_nats::rustls::{self, ClientConfig, ClientConnection, RootCertStore};
+use async_nats::rustls::{self, ClientConfig, RootCertStore};
 use async_nats::{ConnectError, ConnectErrorKind, ConnectOptions, ServerAddr};
 #[cfg(feature = "tls")]
 use eventbroker_bridge_kit::tls;
@@ -62,20 +61,6 @@ pub(super) fn options(options: ConnectOptions, is_required: bool, roots: Option<
         Some(path) => options.add_root_certificates(path.to_owned()),
         None => options,
     }
-}
-
-/// The TLS handshake of one of the bridge's own connections. Checks the server's certificate and name.
-#[cfg(feature = "tls")]
-pub(super) fn handshake(host: &str, stream: &mut TcpStream, roots: Option<&Path>) -> Result<ClientConnection, String> {
-    let problem = |problem: String| format!("no secure connection could be made: {problem}");
-    let config = read(roots).and_then(tls::client_config).map_err(problem)?;
-    tls::handshake(Arc::new(config), host, stream).map_err(|error| problem(error.to_string()))
-}
-
-/// Refuses TLS, which a server asks for.
-#[cfg(not(feature = "tls"))]
-pub(super) fn handshake(_: &str, _: &mut TcpStream, _: Option<&Path>) -> Result<ClientConnection, String> {
-    Err(format!("the server {FEATURE}"))
 }
 
 /// The reason if TLS failed. The text contains names, and no address with a password.
