@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_nats::{Client, Subject, Subscriber};
 use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _};
+use tokio::sync::Notify;
 use tokio::task::unconstrained;
 
 use super::incoming::Incoming;
@@ -22,14 +23,17 @@ pub(crate) struct ConsumeConn {
     mux: Arc<RequestMux>,
     /// A message was not taken: the client has ended, or its queue is full.
     has_failed: AtomicBool,
+    /// Ends the session.
+    broken: Arc<Notify>,
 }
 
 /// The inbox of a consumer's pull requests.
 pub(crate) struct PullInbox(Subscriber);
 
 impl ConsumeConn {
-    pub(super) fn new(client: &Client, mux: &Arc<RequestMux>) -> Arc<Self> {
-        Arc::new(Self { client: client.clone(), mux: Arc::clone(mux), has_failed: AtomicBool::new(false) })
+    pub(super) fn new(client: &Client, mux: &Arc<RequestMux>, broken: &Arc<Notify>) -> Arc<Self> {
+        let (client, mux, broken) = (client.clone(), Arc::clone(mux), Arc::clone(broken));
+        Arc::new(Self { client, mux, has_failed: AtomicBool::new(false), broken })
     }
 
     /// Puts a message into the client's queue. The next [`send`](Self::send) tells whether it took it.
@@ -44,6 +48,7 @@ impl ConsumeConn {
         };
         if taken != Some(true) {
             self.has_failed.store(true, Ordering::SeqCst);
+            self.broken.notify_one();
         }
     }
 

@@ -257,7 +257,7 @@ impl Shared {
         let generation = self.generation.load(Ordering::SeqCst);
         let mux = RequestMux::start(&client).await.map_err(|error| format!("{place}: {error}"))?;
         let published = PublishAnswers::start(&client).await.map_err(|error| format!("{place}: {error}"))?;
-        let conn = ConsumeConn::new(&client, &mux);
+        let conn = ConsumeConn::new(&client, &mux, &broken);
         Ok(Session { client, conn, mux, published, generation, broken, is_replicated: Arc::clone(&self.is_replicated) })
     }
 
