@@ -1,6 +1,6 @@
 //! Admission: checks the bounds of the broker and reserves a place for an event in each subscription.
 //!
-//! What happens when a queue is full is decided in four places:
+//! The policy of a full queue is applied in four places:
 //! - `reserve` (`subscription/reservation.rs`) goes on without a place if the policy drops, else it returns the full
 //!   subscription.
 //! - [`reserve_places`](Engine::reserve_places) then refuses the event (`Reject`), or waits for room first (`Block`).
