@@ -1,8 +1,12 @@
-//! Self-signed certificates for TLS servers, made by `openssl`.
+//! Self-signed certificates for TLS servers.
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use rcgen::{CertificateParams, KeyPair};
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A certificate and its key.
 #[derive(Debug, Clone)]
@@ -16,24 +20,26 @@ pub struct Certificate {
 impl Certificate {
     /// Creates a self-signed certificate for `localhost`.
     pub(crate) fn new(folder: &Path, name: &str) -> Self {
-        Self::made_by(Command::new("openssl"), folder, name)
+        Self::valid_until(SystemTime::now() + DAY, folder, name)
     }
 
     /// Creates a self-signed certificate that expired yesterday.
     pub(crate) fn expired(folder: &Path, name: &str) -> Self {
-        let mut openssl = Command::new("faketime");
-        openssl.args(["3 days ago", "openssl"]);
-        Self::made_by(openssl, folder, name)
+        Self::valid_until(SystemTime::now() - DAY, folder, name)
     }
 
-    fn made_by(mut openssl: Command, folder: &Path, name: &str) -> Self {
-        let [certificate, key] = ["crt", "key"].map(|end| folder.join(format!("{name}.{end}")));
-        openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]);
-        openssl.args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]);
-        openssl.args(["-addext", "basicConstraints=critical,CA:FALSE", "-keyout"]);
-        let made = openssl.arg(&key).arg("-out").arg(&certificate).output();
-        let made = made.expect("openssl runs; are it and faketime installed?");
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    /// Creates a self-signed certificate that is valid for the two days before `end`.
+    fn valid_until(end: SystemTime, folder: &Path, name: &str) -> Self {
+        let mut parameters = CertificateParams::new(["localhost".to_owned()]).expect("a name of a host");
+        parameters.not_before = (end - 2 * DAY).into();
+        parameters.not_after = end.into();
+        let key = KeyPair::generate().expect("a key");
+        let certificate = parameters.self_signed(&key).expect("a certificate");
+        let files = ["crt", "key"].map(|end| folder.join(format!("{name}.{end}")));
+        for (file, text) in files.iter().zip([certificate.pem(), key.serialize_pem()]) {
+            fs::write(file, text).expect("a file");
+        }
+        let [certificate, key] = files;
         Self { certificate, key }
     }
 

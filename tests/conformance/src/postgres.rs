@@ -4,7 +4,8 @@
 //! The programs are taken from `PG_BIN`, or from `/usr/lib/postgresql` (Debian). PostgreSQL refuses to run as root, so
 //! a test that runs as root starts it as the user `postgres` or `nobody`.
 
-use std::os::unix::fs::chown;
+use std::fs::Permissions;
+use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -12,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
+use crate::certificate::Certificate;
 use crate::{folder, port};
 
 /// The password of the role `postgres`. Required on TCP connections, not on the Unix socket.
@@ -150,7 +152,7 @@ impl Server {
 
     /// Enables TLS with a self-signed certificate for `localhost`. Returns the file of the certificate.
     pub fn speak_tls(&self) -> PathBuf {
-        let (certificate, key) = self.certificate("server");
+        let Certificate { certificate, key } = self.certificate("server");
         let settings =
             format!("ssl = on\nssl_cert_file = '{}'\nssl_key_file = '{}'\n", certificate.display(), key.display());
         let file = self.folder.join("data/postgresql.conf");
@@ -160,19 +162,14 @@ impl Server {
         certificate
     }
 
-    /// Creates a self-signed certificate and its key.
-    pub fn certificate(&self, name: &str) -> (PathBuf, PathBuf) {
-        let [certificate, key] = ["crt", "key"].map(|end| self.folder.join(format!("{name}.{end}")));
-        let mut openssl = self.command("openssl");
-        openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]);
-        openssl.args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]);
-        openssl
-            .args(["-addext", "basicConstraints=critical,CA:FALSE", "-keyout"])
-            .arg(&key)
-            .arg("-out")
-            .arg(&certificate);
-        run(&mut openssl);
-        (certificate, key)
+    /// Creates a self-signed certificate for `localhost`, and its key, which the server's user alone reads.
+    pub fn certificate(&self, name: &str) -> Certificate {
+        let certificate = Certificate::new(&self.folder, name);
+        fs::set_permissions(&certificate.key, Permissions::from_mode(0o600)).expect("the mode of the key");
+        if let Some((user, group)) = self.owner {
+            chown(&certificate.key, Some(user), Some(group)).expect("the owner of the key");
+        }
+        certificate
     }
 
     /// The log of the server.

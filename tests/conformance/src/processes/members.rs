@@ -33,6 +33,7 @@ impl Member {
 
     /// Starts a member whose wall clock is off by the seconds in the file `offset`. Its monotonic clock is right.
     pub fn with_clock(role: &str, address: &str, ledger: &Path, offset: &Path) -> Self {
+        remove_clocks_of_the_dead();
         let mut command = Self::command(role, address, ledger);
         command.env("LD_PRELOAD", faketime()).env("FAKETIME_TIMESTAMP_FILE", offset);
         command.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
@@ -127,6 +128,7 @@ pub struct Resources {
 impl Drop for Member {
     fn drop(&mut self) {
         self.kill();
+        remove_clocks_of_the_dead();
     }
 }
 
@@ -135,6 +137,20 @@ fn faketime() -> PathBuf {
     let folders = fs::read_dir("/usr/lib").into_iter().flatten().flatten();
     let library = |folder: fs::DirEntry| folder.path().join("faketime/libfaketimeMT.so.1");
     folders.map(library).find(|it| it.exists()).expect("libfaketime; is the package faketime installed?")
+}
+
+/// Removes the semaphores and the shared memory that libfaketime created in processes that have ended since. A killed process leaves
+/// them, and a later process with the same id cannot create its own.
+fn remove_clocks_of_the_dead() {
+    for file in fs::read_dir("/dev/shm").into_iter().flatten().flatten() {
+        let name = file.file_name();
+        let name = name.to_str().unwrap_or_default();
+        let process = name.strip_prefix("sem.faketime_sem_").or_else(|| name.strip_prefix("faketime_shm_"));
+        if process.is_some_and(|id| !Path::new("/proc").join(id).exists()) {
+            // Another test may have removed it.
+            let _ = fs::remove_file(file.path());
+        }
+    }
 }
 
 /// A temporary folder, removed on drop.

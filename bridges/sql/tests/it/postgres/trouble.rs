@@ -78,7 +78,7 @@ fn a_server_is_known_by_its_certificate_and_its_name() {
     let server = Server::start();
     let url = server.database();
     let roots = server.speak_tls();
-    let (stranger, _) = server.certificate("stranger");
+    let stranger = server.certificate("stranger").certificate;
     let at = |host: &str, roots: &std::path::Path| {
         let tcp = server.tcp(&url, PASSWORD).replace("127.0.0.1", host);
         Postgres::new(format!("{tcp}?sslmode=require&sslrootcert={}", roots.display()))
