@@ -283,6 +283,7 @@ macro_rules! for_each_case {
 
             an_ordered_subscription_keeps_publish_order [whole_order],
             order_per_key_is_kept [ordered],
+            the_next_subscription_keeps_the_order [ordered durable],
             a_waiting_retry_blocks_an_ordered_subscription [whole_order],
 
             subscribing_and_unsubscribing_lose_nothing [],

@@ -266,9 +266,7 @@ impl PullBuffer {
         // The messages whose history an earlier task was reading are lost with it.
         state.arriving.clear();
         let effect = state.on(HandoverEvent::Connected);
-        if was_read && effect.is_none() {
-            state.begin_transit_wait();
-        }
+        state.begin_transit_wait();
         Some((inbox, Some(ReadStart { stopped, was_read, effect })))
     }
 

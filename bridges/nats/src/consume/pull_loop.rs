@@ -82,18 +82,15 @@ impl Puller {
         let pulled = session.conn.subscribe(&inbox).await.ok_or_else(cut_off)?;
         let (puller, next) = (Arc::clone(self), session.clone());
         Session::spawn(puller.read(next, Arc::clone(consumer), inbox, pulled, stopped));
-        // From here on no message is lost in transit, so the missing ones were lost before.
-        if effect == Some(HandoverEffect::Recover) {
-            let lost = self.recover(session, consumer).await?;
-            if was_read {
-                self.buffer.remember_lost(&consumer.id, &lost);
-            }
-            if self.buffer.on(&consumer.id, HandoverEvent::Recovered) == Some(HandoverEffect::Count) {
-                self.count(session, consumer).await?;
-            }
-        } else if was_read {
-            let lost = self.recover(session, consumer).await?;
+        // From here on no message is lost in transit, so the missing ones were lost before, or given back when the consumer was read last.
+        let lost = self.recover(session, consumer).await?;
+        if was_read {
+            self.buffer.remember_lost(&consumer.id, &lost);
+        }
+        if effect.is_none() {
             self.buffer.wait_for_lost(&consumer.id, lost);
+        } else if self.buffer.on(&consumer.id, HandoverEvent::Recovered) == Some(HandoverEffect::Count) {
+            self.count(session, consumer).await?;
         }
         Ok(())
     }

@@ -55,7 +55,7 @@ pub(super) struct PullState {
     pub(super) reader: Option<ReaderHandle>,
     /// The inbox of its requests, the same in each session, so that a request of an earlier session is not lost.
     pub(super) inbox: Option<Subject>,
-    /// Without partitions: the wait for lost messages.
+    /// Without partitions: the wait for messages that were lost, or given back.
     pub(super) transit_wait: Option<TransitWait>,
     /// With partitions: the hand-over to this member, and the time of the last count at its barrier.
     pub(super) handover: Option<Handover>,
@@ -66,7 +66,7 @@ pub(super) struct PullState {
 
 impl PullState {
     pub(super) fn new(consumer: &Arc<Consumer>) -> Self {
-        Self {
+        let mut state = Self {
             consumer: Arc::clone(consumer),
             requests: Requests { outstanding: 0, target: 0, expire_at: Instant::now(), generation: 0 },
             waiting: VecDeque::new(),
@@ -78,7 +78,9 @@ impl PullState {
             handover: consumer.partition.map(|_| Handover::claimed()),
             counted: None,
             lost: HashMap::new(),
-        }
+        };
+        state.begin_transit_wait();
+        state
     }
 
     /// Whether its messages may be handed out.
@@ -101,10 +103,10 @@ impl PullState {
         effect
     }
 
-    /// The number of messages to have in transit, with room for `room`.
+    /// The number of messages to have in transit, with room for `room`. Those that the order waits for are requested also without room.
     pub(super) fn to_request(&self, room: usize) -> usize {
         let at_barrier = self.handover.as_ref().and_then(Handover::to_request);
-        at_barrier.unwrap_or_else(|| room.saturating_sub(self.waiting.len()))
+        at_barrier.unwrap_or_else(|| room.saturating_sub(self.waiting.len()).max(self.missing()))
     }
 
     /// Takes messages that have arrived.
@@ -129,7 +131,8 @@ impl PullState {
 
     /// Ends the task that reads the consumer.
     pub(super) fn stop_reading(&mut self) {
-        (self.reader, self.inbox, self.transit_wait) = (None, None, None);
+        (self.reader, self.inbox) = (None, None);
+        self.begin_transit_wait();
         self.requests.outstanding = 0;
     }
 

@@ -1,5 +1,6 @@
-//! The wait for messages that were lost in transit. Without partitions the only member of a subscription hands out nothing while they come back,
-//! so that the order stays complete. With partitions the [barrier](super::handover_barrier) of the hand-over does that.
+//! The wait for messages that were delivered before the reader began: lost in transit, or given back. Without partitions the only member of a
+//! subscription hands out nothing while they come back, so that the order stays complete. With partitions the
+//! [barrier](super::handover_barrier) of the hand-over does that.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -8,7 +9,7 @@ use super::pull_buffer::PullBuffer;
 use super::pull_state::PullState;
 use crate::jetstream::DeliveryInfo;
 
-/// How long a consumer waits for messages that were lost in transit.
+/// How long a consumer waits for the lost messages.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// The largest number of lost deliveries that are remembered.
 const REMEMBERED: usize = 16_384;
@@ -27,9 +28,14 @@ impl TransitWait {
 }
 
 impl PullState {
-    /// A session reads the consumer anew: messages of the one before may have been lost.
+    /// No reader has recovered the consumer yet: messages of the one before may have been lost, or given back.
     pub(super) fn begin_transit_wait(&mut self) {
-        self.transit_wait = Some(TransitWait::new(None));
+        self.transit_wait = self.handover.is_none().then(|| TransitWait::new(None));
+    }
+
+    /// The number of lost messages that are not back.
+    pub(super) fn missing(&self) -> usize {
+        self.transit_wait.as_ref().and_then(|it| it.lost.as_ref()).map_or(0, HashSet::len)
     }
 
     /// A message has arrived.
@@ -50,9 +56,8 @@ impl PullState {
 }
 
 impl PullBuffer {
-    /// Waits for messages that were lost in transit and come back.
+    /// Waits for messages that were lost and come back.
     pub(super) fn wait_for_lost(&self, id: &str, lost: HashSet<u64>) {
-        self.remember_lost(id, &lost);
         if let Some(state) = self.inner.lock().states.get_mut(id) {
             state.transit_wait = Some(TransitWait::new(Some(lost)));
             state.end_transit_wait();

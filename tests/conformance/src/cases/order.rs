@@ -75,6 +75,25 @@ pub fn order_per_key_is_kept(subject: &dyn Subject) {
     finish(&broker);
 }
 
+/// Events published while a subscription ends keep their order for the next one of its name.
+pub fn the_next_subscription_keeps_the_order(subject: &dyn Subject) {
+    const ROUNDS: usize = 12;
+    const EVENTS: usize = 20;
+    let broker = start(subject);
+    let subscribe = || listen_with(&broker, named("all", "next.*"), |_| ());
+    let (id, _) = subscribe();
+    broker.unsubscribe(id).expect("it is there");
+    for round in 0..ROUNDS {
+        let keyed = |number| Event::builder(Source::System, "next.it").key("one").payload(&number).build();
+        let ids = publish_all(&broker, (0..EVENTS).map(|number| keyed(number).expect("a valid event")));
+        let (id, calls) = subscribe();
+        let numbers: Vec<usize> = calls.read(&ids).iter().map(number_of).collect();
+        assert_eq!(numbers, (0..EVENTS).collect::<Vec<_>>(), "round {round}");
+        broker.unsubscribe(id).expect("it is there");
+    }
+    finish(&broker);
+}
+
 /// While the first event of an ordered subscription waits for a retry, the second is not delivered.
 pub fn a_waiting_retry_blocks_an_ordered_subscription(subject: &dyn Subject) {
     let broker = start(subject);
