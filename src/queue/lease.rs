@@ -11,20 +11,26 @@ use crate::provider::{Lease, LeaseToken};
 #[derive(Debug, Default)]
 pub(crate) struct Leases {
     open: HashMap<LeaseToken, Arc<HeldLease>>,
-    /// How many of them are lost, by the hash of the event's key.
+    /// How many of them are lost, by the hash of the event's key. A key with none left stays until the next
+    /// [receive](Self::receive_begins).
     lost: HashMap<u64, usize>,
 }
 
 impl Leases {
-    /// Adds leases that came in together. One whose key has a lost lease that is not settled yet is lost as well: its
-    /// event may have to follow that of the lost lease, so the back end has to deliver both again, in order.
-    pub(crate) fn take_in(&mut self, received: &[Arc<HeldLease>]) {
-        for lease in received {
-            self.open.insert(lease.token, Arc::clone(lease));
-            if lease.key.is_some_and(|key| self.lost.contains_key(&key)) {
-                self.mark_lost(lease);
-            }
-        }
+    /// A receive begins: what it returns was delivered after the leases that are settled by now.
+    pub(crate) fn receive_begins(&mut self) {
+        self.lost.retain(|_, count| *count > 0);
+    }
+
+    /// Adds leases that came in together. One whose key had a lost lease when the receive began, or since, is lost as
+    /// well: its event may have to follow that of the lost lease, so the back end has to deliver both again, in order.
+    /// Returns those whose lost leases are settled by now: nothing of their keys waits here, so they go back at once.
+    pub(crate) fn take_in(&mut self, received: &[Arc<HeldLease>]) -> Vec<LeaseToken> {
+        let lost: Vec<_> = received.iter().filter_map(|lease| Some((lease, *self.lost.get(&lease.key?)?))).collect();
+        let overtaking = lost.iter().filter(|(_, count)| *count == 0).map(|(lease, _)| lease.token).collect();
+        received.iter().for_each(|lease| _ = self.open.insert(lease.token, Arc::clone(lease)));
+        lost.iter().for_each(|(lease, _)| _ = self.mark_lost(lease));
+        overtaking
     }
 
     /// Marks a lease as lost: it ended before its delivery was handled. Deliveries of the same key whose call has not
@@ -52,9 +58,6 @@ impl Leases {
         let Some(key) = removed.and_then(|lease| lease.key) else { return };
         if let Some(count) = self.lost.get_mut(&key) {
             *count -= 1;
-            if *count == 0 {
-                self.lost.remove(&key);
-            }
         }
     }
 

@@ -80,6 +80,7 @@ impl Engine {
         wait: Duration,
     ) -> Result<(), BackendError> {
         let lease_time = bridge.inbound.lease_time().map(nanos);
+        bridge.inbound.leases.lock().receive_begins();
         let received = ingest.receive(demand, wait)?;
         // One time for all leases, because the process may be suspended while they are enqueued.
         let (now, instant) = (self.clock.now(), Instant::now());
@@ -90,12 +91,18 @@ impl Engine {
         let leases: Vec<Arc<HeldLease>> = received.iter().map(hold).collect();
         bridge.inbound.ingested.fetch_add(leases.len() as u64, Ordering::SeqCst);
         // Together: if one lease is lost, those behind it of the same key are lost with it.
-        bridge.inbound.leases.lock().take_in(&leases);
+        let overtaking = bridge.inbound.leases.lock().take_in(&leases);
         for (delivery, lease) in received.into_iter().zip(&leases) {
-            if !self.enqueue_leased(delivery, lease) {
+            if overtaking.contains(&lease.token) {
+                bridge.release(lease);
+            } else if !self.enqueue_leased(delivery, lease) {
                 bridge.inbound.leases.lock().lose_behind(lease);
                 bridge.release(lease);
             }
+        }
+        if !overtaking.is_empty() {
+            // The next receive begins when the back end can deliver them in order.
+            bridge.wait_until_settled();
         }
         Ok(())
     }

@@ -52,6 +52,8 @@ pub struct Server {
     pub sends: u64,
     /// Extensions of leases.
     pub extensions: u64,
+    /// How many calls of `receive` have begun.
+    pub receives: u64,
     /// Calls that returned an error.
     pub failures: u64,
     /// Leases that were settled while they were held, in order.
@@ -195,6 +197,7 @@ impl Default for Server {
             queues: BTreeMap::new(),
             sends: 0,
             extensions: 0,
+            receives: 0,
             failures: 0,
             settlements: Vec::new(),
             units: BTreeMap::new(),

@@ -201,6 +201,37 @@ fn an_event_that_arrives_before_the_redelivery_of_its_key_does_not_overtake_it()
 }
 
 #[test]
+fn an_event_that_is_on_its_way_while_a_lost_lease_of_its_key_ends_does_not_overtake_it() {
+    let loopback = Loopback::new();
+    let (broker, clock) = broker_with_clock(&loopback, Config::default());
+    let gate = Gate::closed();
+    let calls = listen(&broker, shared().concurrency(1), &gate);
+    let runs = broker.publish(event("lease.it")).expect("accepted").id;
+    assert_eq!(calls.recv_timeout(PATIENCE), Ok(runs));
+    let [first, second] = ["lease.it"; 2].map(|it| broker.publish(keyed(it, "one")).expect("accepted").id);
+    wait_until_queued(&broker, 2);
+    loopback.withhold(Some(&first));
+    loopback.expire_lease(&first);
+    extend_leases(&loopback, &broker, &clock, 2);
+    loopback.hold_settles(true);
+    broker.publish(event("quick.it")).expect("accepted");
+    loopback.wait_until("a third event is leased", |server| server.leased() == 3);
+    let begun = loopback.inspect(|server| server.receives);
+    loopback.wait_until("a receive begins while both are lost", |server| server.receives > begun);
+    loopback.hold_answers(true);
+    gate.open();
+    loopback.hold_settles(false);
+    loopback
+        .wait_until("the second event is leased anew", |server| server.released("shared") == 1 && server.leased() == 1);
+    wait_until("no lease is lost any more", || broker.stats().bridge.is_some_and(|bridge| bridge.leases == 0));
+    loopback.withhold(None);
+    loopback.hold_answers(false);
+    done(&loopback, 3);
+    assert_eq!(calls.try_iter().collect::<Vec<_>>(), [first, second]);
+    assert!(broker.stop(PATIENCE).is_clean());
+}
+
+#[test]
 fn a_lease_counts_from_its_request() {
     let loopback = Loopback::new();
     loopback.set_lease_time(LEASE);

@@ -109,7 +109,7 @@ impl PullState {
         at_barrier.unwrap_or_else(|| room.saturating_sub(self.waiting.len()).max(self.missing()))
     }
 
-    /// Takes messages that have arrived.
+    /// Takes messages that have arrived. One that comes back goes before the newer ones that wait.
     pub(super) fn add(&mut self, pulled: Vec<PulledMessage>) {
         self.arriving.clear();
         self.requests.outstanding = self.requests.outstanding.saturating_sub(pulled.len());
@@ -117,7 +117,11 @@ impl PullState {
             self.note_back(*sequence);
             self.on(HandoverEvent::Arrived { delivery: *number, is_redelivery: *times_delivered > 1 });
         }
+        let comes_back = pulled.iter().any(|it| it.delivery.times_delivered > 1);
         self.waiting.extend(pulled);
+        if comes_back {
+            self.sort_waiting();
+        }
         self.end_transit_wait();
     }
 

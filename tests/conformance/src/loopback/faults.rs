@@ -14,6 +14,7 @@ pub(super) struct Faults {
     pub(super) sends_held: bool,
     pub(super) registrations_held: bool,
     pub(super) receives_held: bool,
+    pub(super) answers_held: bool,
     pub(super) settles_held: bool,
     /// An event that is not delivered.
     pub(super) withheld: Option<EventId>,
@@ -55,6 +56,11 @@ impl Loopback {
     /// Blocks `receive`, or unblocks it.
     pub fn hold_receives(&self, hold: bool) {
         self.change(|server| server.faults.receives_held = hold);
+    }
+
+    /// Blocks each `receive` that has leased deliveries before it returns, or unblocks it.
+    pub fn hold_answers(&self, hold: bool) {
+        self.change(|server| server.faults.answers_held = hold);
     }
 
     /// Dates new leases back by `delay`, as if the process had been frozen before it read the answer.

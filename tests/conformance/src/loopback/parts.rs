@@ -60,6 +60,7 @@ impl Ingest for LoopbackIngest {
         let (shared, member) = (Arc::clone(&self.connection.shared), self.connection.member);
         let deadline = Instant::now() + wait;
         shared.call(|server| {
+            server.receives += 1;
             let asked: BTreeSet<String> =
                 demand.iter().map(|demand| server.queue_of(member, &demand.subscription)).collect();
             for (name, queue) in &mut server.queues {
@@ -84,6 +85,8 @@ impl Ingest for LoopbackIngest {
                 Ok(Some(leases).filter(|leases| !leases.is_empty() || now >= deadline))
             })?;
             if let Some(leases) = leases {
+                let held = |server: &mut Server| server.faults.answers_held && !leases.is_empty();
+                drop(shared.changed.wait_while(shared.lock(), held).expect("no panic under the lock"));
                 return Ok(leases);
             }
             // A lease that expires during this wait is noticed at the next call.
