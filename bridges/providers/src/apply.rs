@@ -1,4 +1,4 @@
-//! Values into the configuration: the one way in for files, variables and serde. Nothing stops at the first problem.
+//! Sets the values of the configuration, from files, variables and serde alike. Every problem is collected.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use crate::keys::{self, PREFIX, SECTION, nearest};
 use crate::load::Origin;
 use crate::yaml::{Content, Entry, Node};
 
-/// Where each value came from, by path. What is not in it is a default.
+/// The source of each value, by path. A path that is not in it has its default.
 pub(crate) type Origins = BTreeMap<String, Set>;
 
-/// Who set a value, and where its complaints point.
+/// The source of a value, and the place that its problems name.
 #[derive(Debug, Clone)]
 pub(crate) struct Set {
     pub(crate) origin: Origin,
@@ -35,7 +35,7 @@ pub(crate) fn apply(
     Walk { config, source, variables, problems, origins, keys: &keys }.section("", section);
 }
 
-/// Overlays the variables that begin with the prefix. An empty one counts as not set, as with the original.
+/// Overlays the variables that begin with the prefix. An empty one counts as not set, as in the original.
 pub(crate) fn overlay(
     config: &mut Config,
     variables: &Variables,
@@ -62,7 +62,7 @@ pub(crate) fn overlay(
     }
 }
 
-/// The rules that concern several keys. Only asked when each value is good by itself.
+/// The rules that concern several keys. They are checked when each value is valid by itself.
 pub(crate) fn check(config: &Config, source: Option<&Source>, origins: &Origins, problems: &mut Vec<ConfigProblem>) {
     let mut complain = |path: &str, message: String| {
         let place = match (origins.get(path), source) {
@@ -127,7 +127,7 @@ impl Walk<'_> {
     fn unknown_key(&mut self, path: &str, entry: &Entry) {
         let siblings: Vec<_> =
             self.keys.iter().filter_map(|key| key.path.strip_prefix(path)?.split('.').next()).collect();
-        // Perhaps it was put at the wrong place.
+        // The key may exist at another place.
         let elsewhere = self.keys.iter().find(|key| key.path.rsplit('.').next() == Some(entry.key.as_str()));
         let hint = nearest(&entry.key, siblings).or(elsewhere.map(|key| &*key.path));
         let place = match (self.source, entry.position) {
@@ -186,7 +186,7 @@ impl Walk<'_> {
     }
 }
 
-/// Sets one value, or tells what is wrong with it and leaves the old one.
+/// Sets one value. An invalid one becomes a problem, and the old value stays.
 fn set(config: &mut Config, key: &Key<Config>, text: &str) -> Result<(), String> {
     let mut changed = config.clone();
     let setting = key.field(&mut changed);

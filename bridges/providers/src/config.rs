@@ -14,18 +14,18 @@ use crate::error::ConfigError;
 use crate::expand::Variables;
 use crate::yaml::Node;
 
-/// The settings of an event broker and its back end: what stands under `event_broker` in a configuration file.
+/// The settings of an event broker and its back end: the section `event_broker` of a configuration file.
 ///
-/// It is deserialised strictly: every unknown key and every value outside its bounds is an error, and all of them are told
-/// at once. `${NAME}`, `${NAME:-default}` and `${NAME:?message}` in a value are expanded from the environment.
+/// It is deserialised strictly: every unknown key and every value outside its bounds is an error, and one error lists them
+/// all. `${NAME}`, `${NAME:-default}` and `${NAME:?message}` in a value are expanded from the environment.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Config {
-    /// Whether there is a broker at all. Default false.
+    /// Whether a broker runs. Default false.
     pub enabled: bool,
-    /// Where events are held. Default [`ProviderKind::Memory`].
+    /// The kind of the back end. Default [`ProviderKind::Memory`].
     pub provider: ProviderKind,
-    /// How long a broker that is told to stop drains: for [`shutdown`](crate::shutdown), and for programs that stop a broker
+    /// The time that a stopping broker may drain: for [`shutdown`](crate::shutdown), and for programs that stop a broker
     /// themselves. Default 30 s; at most 7 days.
     pub shutdown_timeout: Duration,
     /// The settings of the broker itself, for [`BrokerBuilder::config`](eventbroker::BrokerBuilder::config).
@@ -42,11 +42,11 @@ pub struct Config {
     pub database: Settings,
     /// `sqlite:PATH` or `postgres://…`; required by `provider: database`.
     pub database_url: Url,
-    /// The settings that PostgreSQL has besides.
+    /// The settings that only PostgreSQL has.
     pub notifications: Notifications,
 }
 
-/// Where events are held.
+/// The kind of back end that holds events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum ProviderKind {

@@ -1,11 +1,11 @@
-//! What is wrong with a configuration: every problem at once, each with its place, and no secret in any of them.
+//! The problems of a configuration: all of them in one error, each with its place, and without secrets.
 
 use std::fmt;
 
 use crate::keys;
 use crate::yaml::Position;
 
-/// Everything that is wrong with a configuration.
+/// All problems of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
     problems: Vec<ConfigProblem>,
@@ -31,15 +31,15 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// One thing that is wrong.
+/// One problem.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConfigProblem {
-    /// Where.
+    /// Its place.
     pub place: Place,
     /// The key with its whole path, or nothing if the text is no YAML or cannot be read.
     pub key: String,
-    /// What is wrong, with the value and the bound.
+    /// The problem in words, with the value and the bound.
     pub message: String,
 }
 
@@ -66,7 +66,7 @@ impl fmt::Display for ConfigProblem {
     }
 }
 
-/// Where something is wrong.
+/// The place of a problem.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Place {
@@ -78,9 +78,9 @@ pub enum Place {
         line: usize,
         /// In characters, counted from 1.
         column: usize,
-        /// How many characters are at fault, at least 1.
+        /// The number of characters that the problem covers, at least 1.
         width: usize,
-        /// The line, as far as it holds no secret.
+        /// The line, up to the first character that may be secret.
         excerpt: String,
     },
     /// In a variable of the environment.
@@ -93,7 +93,7 @@ pub enum Place {
         /// Its name.
         file: String,
     },
-    /// In values that have no place, because they were parsed elsewhere or are defaults.
+    /// In values without a place: they were parsed elsewhere, or are defaults.
     Unknown,
 }
 
@@ -110,7 +110,7 @@ impl Source {
         self.shown(position, usize::MAX)
     }
 
-    /// The place of something whose value must not be shown: the line ends where the position does.
+    /// The place of a value that must not be shown: the line ends at the position.
     pub(crate) fn place_before_value(&self, position: Position) -> Place {
         self.shown(position, position.column - 1 + position.width)
     }
@@ -121,8 +121,8 @@ impl Source {
         self.shown(position, position.column - 1)
     }
 
-    /// The place of what is no YAML at all: nobody knows what is a secret there, so of the line only a key is shown that
-    /// is known, or that stands at the margin, where no value goes on.
+    /// The place of a text that is not YAML. Any part of its line may be secret, so the line shows only a known key, or a
+    /// key at the margin, where no value can go on.
     pub(crate) fn place_of_malformed(&self, position: Position) -> Place {
         let line = self.line(position);
         let name = |it: &str| it.chars().all(|it| it.is_alphanumeric() || matches!(it, '_' | '-'));
@@ -149,7 +149,7 @@ impl Source {
     }
 }
 
-/// After how many characters of a line a secret may begin: behind the name of a secret key, wherever that stands.
+/// The number of characters of a line before a secret may begin: up to the end of the name of a secret key, at any place in the line.
 fn secret_begins(line: &str) -> usize {
     let keys = keys::keys();
     let names = keys.iter().filter(|key| key.secret).map(|key| key.path.rsplit('.').next().unwrap_or(&key.path));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-/// What names stand for.
+/// The values of names.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Variables(BTreeMap<String, String>);
 
@@ -13,7 +13,7 @@ impl Variables {
         Self::of(std::env::vars_os().map(|(name, value)| (text(name), text(value))))
     }
 
-    /// Given ones, and HOSTNAME, which shells know but seldom export.
+    /// Given values, and HOSTNAME, which shells know but seldom export.
     pub(crate) fn of(variables: impl IntoIterator<Item = (String, String)>) -> Self {
         let mut variables: BTreeMap<_, _> = variables.into_iter().collect();
         if !variables.contains_key("HOSTNAME")
@@ -24,12 +24,12 @@ impl Variables {
         Self(variables)
     }
 
-    /// Those whose names begin with this.
+    /// The values whose names begin with a prefix.
     pub(crate) fn with_prefix(&self, prefix: &str) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().filter(move |it| it.0.starts_with(prefix)).map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
-    /// The text with every `${…}` replaced, or what is wrong with the first that cannot be.
+    /// The text with every `${…}` replaced, or the problem of the first one that cannot be.
     pub(crate) fn expand(&self, text: &str) -> Result<String, String> {
         let mut out = String::with_capacity(text.len());
         let mut rest = text;
@@ -49,7 +49,7 @@ impl Variables {
         Ok(out)
     }
 
-    /// What stands for the inside of a `${…}`.
+    /// The value of the inside of a `${…}`.
     fn look_up(&self, inside: &str) -> Result<String, String> {
         let end = inside.find(|it: char| !(it.is_ascii_alphanumeric() || it == '_')).unwrap_or(inside.len());
         let (name, rest) = inside.split_at(end);
@@ -73,7 +73,7 @@ impl Variables {
     }
 }
 
-/// Where the brace ends that is open at the start; others may be opened and closed before.
+/// The end of the brace that is open at the start. Other braces may open and close before it.
 fn closing_brace(text: &str) -> Option<usize> {
     let mut open = 1_usize;
     for (at, character) in text.char_indices() {

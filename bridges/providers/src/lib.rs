@@ -1,6 +1,6 @@
-//! Configuration of an event broker, and the factory that opens what it names.
+//! Configuration of an event broker, and the factory that opens the configured back end.
 //!
-//! A program that builds its broker in code needs only `eventbroker`. This package is for those who configure it: from a
+//! A program that builds its broker in code needs only `eventbroker`. This package is for programs that configure it: from a
 //! YAML file ([`Loader`]), from the environment, or as a part of their own configuration ([`Config`] is plain serde). The
 //! keys, their defaults and the names of the variables are those of the ResolveSpec event broker, so its files are
 //! accepted as they are; `eventbroker config init` prints all of them with their meaning.

@@ -1,4 +1,4 @@
-//! From a file, its environment and the defaults to one configuration, which remembers where each value came from.
+//! Loads one configuration from a file, the environment and the defaults. It remembers the source of each value.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -57,7 +57,7 @@ impl Loader {
         Self::default()
     }
 
-    /// Reads a YAML file of at most 1 MiB. Only what stands under `event_broker` is looked at.
+    /// Reads a YAML file of at most 1 MiB. Only its section `event_broker` counts.
     pub fn file(mut self, path: impl AsRef<Path>) -> Self {
         self.from = From::File(path.as_ref().to_owned());
         self
@@ -84,7 +84,7 @@ impl Loader {
     /// Loads. Blocks for the file at most.
     ///
     /// # Errors
-    /// [`ConfigError`] with everything that is wrong, each with file, line, column and an excerpt.
+    /// [`ConfigError`] with every problem, each with file, line, column and an excerpt.
     pub fn load(self) -> Result<Loaded, ConfigError> {
         let variables = self.variables.unwrap_or_else(Variables::of_process);
         let (mut config, mut origins, mut problems) = (Config::default(), Origins::new(), Vec::new());
@@ -122,7 +122,7 @@ impl Loader {
 fn section(root: &Node) -> Option<&Node> {
     match &root.content {
         Content::Map(entries) => entries.iter().find(|entry| entry.key == SECTION).map(|entry| &*entry.value),
-        // A text that holds no keys has no such section; that is for the program it belongs to.
+        // A text without keys has no such section. The program that owns the text judges that.
         Content::Nothing | Content::Text(_) | Content::List(_) => None,
     }
 }
@@ -139,7 +139,7 @@ fn read(path: &Path) -> Result<Source, ConfigProblem> {
     Ok(Source { name, text })
 }
 
-/// A configuration that knows where its values came from.
+/// A configuration with the sources of its values.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Loaded {
@@ -149,7 +149,7 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// Every key with its effective value and where that came from, in the order of the template.
+    /// Every key with its effective value and its source, in the order of the template.
     pub fn entries(&self) -> Vec<Entry> {
         let mut config = self.config.clone();
         let mut defaults = Config::default();
@@ -171,15 +171,15 @@ pub struct Entry {
     pub key: String,
     /// Its value, as it would be written in a file; a secret is `***`.
     pub value: String,
-    /// Where that came from.
+    /// The source of the value.
     pub origin: Origin,
 }
 
-/// Where a value came from.
+/// The source of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Origin {
-    /// Nobody set it.
+    /// The default.
     Default,
     /// The configuration that was given.
     Given,

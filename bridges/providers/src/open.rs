@@ -1,4 +1,4 @@
-//! The factory: from a configuration to a provider, a broker, or the global broker.
+//! The factory: opens the provider, the broker or the global broker of a configuration.
 
 use eventbroker::error::StartError;
 use eventbroker::provider::Provider;
@@ -6,11 +6,11 @@ use eventbroker::{Broker, StopReport, global};
 
 use crate::config::{Config, ProviderKind};
 
-/// Why what a configuration names could not be opened.
+/// The reason why a configured back end or broker could not be opened.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// `enabled` is false, so there is nothing to start.
+    /// `enabled` is false.
     #[error("event_broker.enabled is false")]
     Disabled,
     /// The back end is not part of this program.
@@ -18,9 +18,9 @@ pub enum OpenError {
         "event_broker.provider: {provider} is not compiled in: build eventbroker-providers with the feature `{feature}`"
     )]
     NotCompiledIn {
-        /// What was asked for.
+        /// The configured back end.
         provider: &'static str,
-        /// What would bring it.
+        /// The feature that adds it.
         feature: &'static str,
     },
     /// The back end could not be opened; its own words, which hold no secret.
@@ -43,9 +43,9 @@ pub enum OpenError {
     Global(#[from] global::InitError),
 }
 
-/// Opens the back end that the configuration names. `provider: memory` connects to nothing; an SQLite file may be waited for, for
-/// 5 seconds at most, while another process holds it, a PostgreSQL server for 75 seconds, and a Redis or NATS server for 10
-/// seconds at most.
+/// Opens the configured back end. `provider: memory` connects to nothing; opening an SQLite file blocks for at
+/// most 5 seconds while another process holds it, a PostgreSQL server for 75 seconds, and a Redis or NATS server for 10
+/// seconds.
 ///
 /// # Errors
 /// [`OpenError::NotCompiledIn`] names the feature that is missing; [`OpenError::Database`], [`OpenError::Redis`] and
@@ -84,11 +84,11 @@ fn redis(config: &Config) -> eventbroker_redis::Redis {
     redis
 }
 
-/// Divides the stream of a configuration into so many partitions; 0 is one stream for all. All instances must have stopped, and everything
-/// must be handled. Blocks as long as the back end's own limits allow.
+/// Divides the stream of a configuration into a number of partitions; 0 is one stream for all. All instances must have stopped, and all
+/// events must be handled. Blocks as long as the back end's own limits allow.
 ///
 /// # Errors
-/// [`OpenError`]: the back end has no partitions or is not compiled in, somebody uses the stream, something waits in it, or the server can't be
+/// [`OpenError`]: the back end has no partitions or is not compiled in, a member uses the stream, events wait in it, or the server can't be
 /// reached.
 pub fn repartition(config: &Config, partitions: u32) -> Result<(), OpenError> {
     match config.provider {
@@ -140,10 +140,10 @@ fn open_postgres(config: &Config) -> Result<Provider, OpenError> {
     postgres.open().map_err(|error| OpenError::Database(error.to_string()))
 }
 
-/// The statements that make the tables of `provider: database`, for whoever runs them by hand.
+/// The statements that create the tables of `provider: database`, to run them by hand.
 ///
 /// # Errors
-/// [`OpenError::NotCompiledIn`]; [`OpenError::Database`] if the name of the table is none.
+/// [`OpenError::NotCompiledIn`]; [`OpenError::Database`] if the name is not allowed for a table.
 pub fn sql_schema(config: &Config) -> Result<String, OpenError> {
     match config.database_url.expose().split(':').next() {
         #[cfg(feature = "sqlite")]
@@ -172,10 +172,10 @@ pub fn start(config: &Config) -> Result<Broker, OpenError> {
     Ok(Broker::builder().config(config.broker.clone()).provider(open(config)?).start()?)
 }
 
-/// Makes the [global broker](eventbroker::global) what the configuration says: one that runs, or none.
+/// Starts the [global broker](eventbroker::global) if the configuration is enabled.
 ///
 /// # Errors
-/// [`OpenError::Global`] if there is one already, which stays; nothing is opened then. Else as [`start`].
+/// [`OpenError::Global`] if there is one already. It stays, and nothing is opened. Else as [`start`].
 pub fn init(config: &Config) -> Result<(), OpenError> {
     if !config.enabled {
         return Ok(global::disable()?);
@@ -183,8 +183,8 @@ pub fn init(config: &Config) -> Result<(), OpenError> {
     global::init_with(|| start(config))
 }
 
-/// Stops the [global broker](eventbroker::global) as [`global::shutdown`] does, draining for at most `shutdown_timeout`, and blocks as
-/// that does. Returns nothing if there was none.
+/// Stops the [global broker](eventbroker::global) as [`global::shutdown`] does, draining for at most `shutdown_timeout`. Blocks as
+/// long as it does. Returns `None` if there was no global broker.
 pub fn shutdown(config: &Config) -> Option<StopReport> {
     global::shutdown(config.shutdown_timeout)
 }

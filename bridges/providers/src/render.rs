@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use crate::config::Config;
 use crate::keys::{self, SECTION};
 
-/// A YAML file with every key, its meaning and its default, all commented out but what a broker needs to run.
+/// A YAML file with every key, its meaning and its default. Only the keys that a broker needs are not commented out.
 pub fn template() -> String {
     let (mut config, keys) = (Config::default(), keys::keys());
     let mut text = format!(
@@ -97,7 +97,7 @@ fn schema_of(key: &Key<Config>, config: &mut Config) -> Value {
         }
         _ => {}
     }
-    // Whatever the type, a text may stand for it that is expanded; and nothing is the default.
+    // A text that is expanded may stand for a value of any type. An empty value is the default.
     let expanded = json!({ "type": "string", "pattern": r"\$\{" });
     json!({ "description": format!("{}.{}", key.meaning, bounds(key)), "anyOf": [value, expanded, { "type": "null" }] })
 }

@@ -1,4 +1,4 @@
-//! YAML as a tree that remembers where each part stands. Scalars stay text: what a text means is told by the key it is for.
+//! YAML as a tree with the position of each part. Scalars stay text: the key of a text gives its meaning.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -6,7 +6,7 @@ use std::rc::Rc;
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 use serde_json::Value;
 
-/// No configuration is nested deeper; a bound for the recursion here.
+/// The greatest depth of a tree. It bounds the recursion.
 const MAX_DEPTH: usize = 64;
 
 /// A place in the text, both counted from 1, and how many characters it covers in its line.
@@ -17,14 +17,14 @@ pub(crate) struct Position {
     pub(crate) width: usize,
 }
 
-/// A part of the tree. What did not come from a text has no position.
+/// A part of the tree. A part that no text held has no position.
 pub(crate) struct Node {
     pub(crate) position: Option<Position>,
     pub(crate) content: Content,
 }
 
 pub(crate) enum Content {
-    /// Nothing was written: the default holds.
+    /// An empty value: the default holds.
     Nothing,
     Text(String),
     List(Vec<Rc<Node>>),
@@ -39,7 +39,7 @@ pub(crate) struct Entry {
     pub(crate) value: Rc<Node>,
 }
 
-/// Why a text is no tree.
+/// The reason why a text is not a tree.
 pub(crate) struct Malformed {
     pub(crate) position: Position,
     pub(crate) message: String,
@@ -156,7 +156,7 @@ impl<'a> Reader<'a> {
             let (event, value_span) = self.next()?;
             let value = self.node(event, value_span)?;
             if key == "<<" {
-                // What is merged in gives way to what is written here.
+                // A key that is written here beats one that is merged in.
                 merged.extend(sources(&value).into_iter().flatten());
                 continue;
             }

@@ -2,6 +2,9 @@
 //! first. A room uses only itself and the rooms below it. Every `crate::` and `super::` path counts, wherever it stands;
 //! comments do not. Another name for the crate (`crate as`, `extern crate self`) hides paths, and counts as a use of the root.
 //! Without an upward path there can be no circle between rooms.
+//!
+//! A use without a path is not seen: a macro that is called by its name alone, a method of a type whose `impl` stands in a higher room, and a
+//! closure of a higher room that is handed down.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,16 +15,17 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 /// The room of the crate's root, where its public names are.
 const LIB: &str = "lib";
 
-/// The rooms that a document lists: the first cells, in code font, of the table below the heading `## Rooms`, up to the next heading.
+/// The rooms that a document lists: the first cells, in code font, of the table below the heading, `## Rooms` for example, up to the next
+/// heading.
 ///
 /// # Panics
 /// If there is no such table.
-pub fn listed_in(document: &str) -> Vec<String> {
-    let section = document.split("\n## Rooms\n").nth(1).expect("a section `## Rooms`");
+pub fn listed_below(heading: &str, document: &str) -> Vec<String> {
+    let section = document.split(&format!("\n{heading}\n")).nth(1).expect("the section");
     let section = section.split("\n#").next().unwrap_or_default();
     let cells = section.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
     let rooms: Vec<String> = cells.map(|(room, _)| room.to_owned()).collect();
-    assert!(!rooms.is_empty(), "the section `## Rooms` lists none");
+    assert!(!rooms.is_empty(), "the section `{heading}` lists none");
     rooms
 }
 
@@ -31,7 +35,7 @@ pub fn listed_in(document: &str) -> Vec<String> {
 /// If the document cannot be read or has no such table.
 pub fn of_a_bridge(src: &Path) -> Vec<String> {
     let document = concat!(env!("CARGO_MANIFEST_DIR"), "/../../bridges/ARCHITECTURE.md");
-    let listed = listed_in(&fs::read_to_string(document).expect("the document"));
+    let listed = listed_below("## Rooms", &fs::read_to_string(document).expect("the document"));
     let exists =
         |room: &String| *room == LIB || src.join(room).is_dir() || src.join(room).with_extension("rs").is_file();
     listed.into_iter().filter(exists).collect()

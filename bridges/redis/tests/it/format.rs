@@ -1,7 +1,7 @@
 //! The stored form of entries, byte for byte: the Go original shares the stream.
 
-use crate::support::{PATIENCE, ask, client, start};
-use eventbroker::{Event, Source};
+use crate::support::{PATIENCE, ask, client, listen, start};
+use eventbroker::{Event, Source, SubscribeOptions};
 use eventbroker_conformance::redis::Server;
 use eventbroker_redis::Redis;
 
@@ -51,4 +51,18 @@ fn a_new_event_is_stored_in_the_same_form() {
     let mut expected = [&["event", &json][..], &FIELDS].concat();
     expected[3] = &id;
     assert_eq!(fields(&server, "stream"), expected);
+}
+
+/// An earlier version could add the fields of a CloudEvents envelope to an entry.
+#[test]
+fn more_fields_of_an_entry_are_ignored() {
+    const MORE: [&str; 4] = ["specversion", "1.0", "datacontenttype", "application/json"];
+    let server = Server::start();
+    let broker = start(&Redis::new(server.url()).stream_name("stream"));
+    let calls = listen(&broker, SubscribeOptions::new("public.**").name("all"));
+    let entry = [&["XADD", "stream", "*", "event", EVENT][..], &FIELDS, &MORE].concat();
+    ask::<String>(&mut client(&server.url()), &entry);
+    let id = calls.recv_timeout(PATIENCE).expect("it is called");
+    assert_eq!(id.to_string(), FIELDS[1]);
+    assert!(broker.stop(PATIENCE).is_clean());
 }

@@ -1,40 +1,16 @@
 //! The rooms that both back ends share stand in an order; those of each back end in the order of all bridges. None uses a room above it.
 
+use std::fs;
 use std::path::Path;
 
 use eventbroker_conformance::rooms;
 
-/// The rooms that both back ends share, lowest first, and the back ends.
-const SHARED: &[&str] = &[
-    "value",
-    "names",
-    "notify",
-    "backlog",
-    "columns",
-    "pattern",
-    "select",
-    "statements",
-    "schema",
-    "settings",
-    "leases",
-    "subscriptions",
-    "member",
-    "record",
-    "housekeeping",
-    "provider",
-    "sqlite",
-    "postgres",
-    "lib",
-];
-
-fn order(rooms: &[&str]) -> Vec<String> {
-    rooms.iter().map(ToString::to_string).collect()
-}
-
 #[test]
 fn no_shared_room_uses_a_room_above_it() {
-    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let violations = rooms::violations(&src, &order(SHARED));
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let map = fs::read_to_string(package.join("../ARCHITECTURE.md")).expect("the map of the bridges");
+    let order = rooms::listed_below("### Shared by both databases", &map);
+    let violations = rooms::violations(&package.join("src"), &order);
     assert!(violations.is_empty(), "{}", violations.join("\n"));
 }
 
