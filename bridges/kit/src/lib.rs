@@ -10,10 +10,12 @@
 //! - [`tcp`]: connections to a host by its name.
 //! - `tls` (feature of that name): the certificates that verify a server, and the handshake.
 //!
-//! The pauses between attempts to connect are in the core, as [`Backoff`](eventbroker::provider::Backoff).
+//! The pauses between attempts to connect are in the core, as [`Backoff`](eventbroker::provider::Backoff). Two mechanisms have the same name
+//! in several bridges and are not here, because they share no code. The wake-up of an ingest is a flag in SQL, a condition over the pull buffer
+//! in NATS, and a blocked read in Redis. A scan of events follows rows, sequences or entries of several streams, each with its own pages.
 //!
-//! The kit never holds leases, claims or statuses, because a pending-entries list, an acknowledgement floor and a row are different
-//! things. It never holds a wire protocol, and there is no generic bridge.
+//! The kit never holds leases, claims or the statuses of events, because a pending-entries list, an acknowledgement floor and a row are
+//! different things. It never holds a wire protocol, and there is no generic bridge.
 //!
 //! # Builds without a back end
 //! A bridge declares its settings in its own crate. This room of a bridge compiles without the client library of its back end: the
