@@ -212,3 +212,16 @@ async fn living_at(
     };
     Ok(kv.all(session, &format!("{BOOT}.>")).await?.into_iter().filter_map(living).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_heartbeat_has_its_stored_form() {
+        let stored = r#"{"units":["workers==all"],"lease":30000}"#;
+        let heartbeat: Heartbeat = serde_json::from_str(stored).expect("it is a heartbeat");
+        assert_eq!((heartbeat.durables.join(" ").as_str(), heartbeat.lease), ("workers==all", 30_000));
+        assert_eq!(serde_json::to_string(&heartbeat).expect("it is JSON"), stored);
+    }
+}
