@@ -257,7 +257,7 @@ impl PullBuffer {
         let mut inner = self.inner.lock();
         let state = inner.states.get_mut(id)?;
         let was_read = state.inbox.is_some();
-        let inbox = state.inbox.get_or_insert_with(|| Subject::from(session.client.new_inbox())).clone();
+        let inbox = state.inbox.get_or_insert_with(|| session.new_inbox()).clone();
         if state.reader.as_ref().is_some_and(|reader| reader.generation == session.generation) {
             return Some((inbox, None));
         }

@@ -79,7 +79,7 @@ impl Puller {
         start: ReadStart,
     ) -> Result<()> {
         let ReadStart { stopped, was_read, effect } = start;
-        let pulled = session.conn.subscribe(&inbox).await.ok_or_else(cut_off)?;
+        let pulled = session.subscribe(&inbox).await.ok_or_else(cut_off)?;
         let (puller, next) = (Arc::clone(self), session.clone());
         Session::spawn(puller.read(next, Arc::clone(consumer), inbox, pulled, stopped));
         // From here on no message is lost in transit, so the missing ones were lost before, or given back when the consumer was read last.

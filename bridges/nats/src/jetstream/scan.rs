@@ -3,7 +3,6 @@
 use std::time::{Duration, SystemTime};
 
 use async_nats::{Message, Subject};
-use bytes::Bytes;
 use futures_util::StreamExt as _;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -148,11 +147,9 @@ impl ConsumerScan {
 
     /// Pulls messages, each with the number of messages behind it.
     async fn pull(&self, session: &Session, count: u64, wait: Duration) -> Result<Vec<(StoredMessage, u64)>> {
-        let inbox = session.client.new_inbox();
-        let mut messages = session.client.subscribe(inbox.clone()).await.map_err(unavailable)?;
         let request = json!({ "batch": count, "expires": nanos(wait) }).to_string();
         let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", self.stream, self.consumer);
-        session.client.publish_with_reply(subject, inbox, request.into()).await.map_err(unavailable)?;
+        let mut messages = session.request_many(subject, request.into()).await?;
         let mut found: Vec<(StoredMessage, u64)> = Vec::new();
         let read = async {
             while let Some(message) = messages.next().await {
@@ -176,7 +173,7 @@ impl ConsumerScan {
     async fn close(self, session: &Session) {
         let subject = format!("$JS.API.CONSUMER.DELETE.{}.{}", self.stream, self.consumer);
         // If this request is lost, the server removes the unused consumer.
-        let _ = session.client.publish(subject, Bytes::new()).await;
+        session.request_unanswered(subject).await;
     }
 }
 
