@@ -44,6 +44,27 @@ impl Start {
     }
 }
 
+/// The messages that a scan reads.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ScanRequest<'a> {
+    pub(super) stream: &'a str,
+    pub(super) filters: &'a [String],
+    pub(super) start: Start,
+    headers_only: bool,
+}
+
+impl<'a> ScanRequest<'a> {
+    /// The messages from `start` on that match one of the filters; none stands for all messages.
+    pub(crate) fn new(stream: &'a str, filters: &'a [String], start: Start) -> Self {
+        Self { stream, filters, start, headers_only: false }
+    }
+
+    /// The bodies are not needed.
+    pub(crate) fn headers_only(self) -> Self {
+        Self { headers_only: true, ..self }
+    }
+}
+
 /// A scan of a stream, in steps.
 pub(crate) enum Scan {
     ByConsumer(ConsumerScan),
@@ -60,18 +81,12 @@ pub(crate) struct ConsumerScan {
 }
 
 impl Scan {
-    /// Begins a scan of the messages that match one of the filters; none stands for all messages. With `heads` only headers are needed.
-    pub(crate) async fn open(
-        session: &Session,
-        stream: &str,
-        filters: &[String],
-        start: Start,
-        heads: bool,
-    ) -> Result<Self> {
+    /// Begins a scan.
+    pub(crate) async fn open(session: &Session, request: ScanRequest<'_>) -> Result<Self> {
         if session.is_replicated() {
-            return LeaderScan::open(session, stream, filters, start).await.map(Self::AtLeader);
+            return LeaderScan::open(session, request).await.map(Self::AtLeader);
         }
-        ConsumerScan::open(session, stream, filters, start, heads).await.map(Self::ByConsumer)
+        ConsumerScan::open(session, request).await.map(Self::ByConsumer)
     }
 
     /// The first message of the scan has this sequence, or a higher one.
@@ -98,19 +113,14 @@ impl Scan {
 }
 
 impl ConsumerScan {
-    pub(crate) async fn open(
-        session: &Session,
-        stream: &str,
-        filters: &[String],
-        start: Start,
-        heads: bool,
-    ) -> Result<Self> {
+    pub(crate) async fn open(session: &Session, request: ScanRequest<'_>) -> Result<Self> {
+        let ScanRequest { stream, filters, start, headers_only } = request;
         let mut config = start.config();
         config["ack_policy"] = json!("none");
         config["mem_storage"] = json!(true);
         config["num_replicas"] = json!(1);
         config["inactive_threshold"] = json!(nanos(INACTIVE));
-        config["headers_only"] = json!(heads);
+        config["headers_only"] = json!(headers_only);
         consumer::set_filters(&mut config, filters);
         let request = json!({ "stream_name": stream, "config": config });
         let made = api(session, &format!("CONSUMER.CREATE.{stream}"), &request).await??;
@@ -190,7 +200,8 @@ pub(crate) async fn all(session: &Session, stream: &str, filter: &str) -> Result
     if session.is_replicated() {
         return leader::all(session, stream, filter).await;
     }
-    let mut scan = ConsumerScan::open(session, stream, &[filter.to_owned()], Start::At(1), false).await?;
+    let filters = [filter.to_owned()];
+    let mut scan = ConsumerScan::open(session, ScanRequest::new(stream, &filters, Start::At(1))).await?;
     let mut found = Vec::new();
     loop {
         let next = scan.next(session, STEP).await?;
@@ -208,7 +219,8 @@ pub(crate) async fn count(session: &Session, stream: &str, filter: &str) -> Resu
     if session.is_replicated() {
         return leader::count(session, stream, filter).await;
     }
-    let scan = ConsumerScan::open(session, stream, &[filter.to_owned()], Start::At(1), true).await?;
+    let filters = [filter.to_owned()];
+    let scan = ConsumerScan::open(session, ScanRequest::new(stream, &filters, Start::At(1)).headers_only()).await?;
     let count = scan.left;
     scan.close(session).await;
     Ok(count)

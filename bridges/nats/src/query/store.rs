@@ -14,7 +14,7 @@ use crate::housekeeping::first_open;
 use crate::jetstream::api::{cut_off, unavailable};
 use crate::jetstream::entry::events_of;
 use crate::jetstream::kv::{AT, FAILED, STATUS};
-use crate::jetstream::{Result, Scan, Start, StoredMessage};
+use crate::jetstream::{Result, Scan, ScanRequest, Start, StoredMessage};
 use crate::jetstream::{message, scan, stream};
 use crate::publish::{MAX_DELAY, Publisher};
 use crate::settle::{StatusRecord, change_status};
@@ -45,7 +45,9 @@ impl Listing<'_> {
         if self.order == Order::OldestFirst {
             let scan = match &mut self.scan {
                 Some(scan) => scan,
-                none => none.insert(Scan::open(session, self.stream, &[], Start::At(self.from), false).await?),
+                none => {
+                    none.insert(Scan::open(session, ScanRequest::new(self.stream, &[], Start::At(self.from))).await?)
+                }
             };
             let mut found = scan.next(session, STEP).await?;
             found.retain(|message| message.sequence <= self.to);
@@ -54,7 +56,7 @@ impl Listing<'_> {
         }
         loop {
             let first = self.to.saturating_sub(STEP as u64 - 1).max(self.from);
-            let mut scan = Scan::open(session, self.stream, &[], Start::At(first), false).await?;
+            let mut scan = Scan::open(session, ScanRequest::new(self.stream, &[], Start::At(first))).await?;
             let mut found = scan.next(session, (self.to - first + 1) as usize).await?;
             scan.close(session).await;
             found.retain(|message| message.sequence <= self.to);
