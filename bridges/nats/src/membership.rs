@@ -15,8 +15,8 @@ use crate::jetstream::{KeyValue, NewMessage, Result, ServerClock, StoredMessage}
 use crate::subscriptions::Subscriptions;
 use crate::transport::{Runtime, Session};
 
-/// A provider without a heartbeat for this number of leases is dead: its broadcast subscriptions are removed.
-pub(crate) const DEAD_AFTER: u32 = 10;
+/// A provider without a heartbeat for this number of leases is gone: its broadcast subscriptions are removed.
+pub(crate) const GONE_AFTER: u32 = 10;
 /// How often the release of the instance's name is tried.
 const TRIES: usize = 5;
 

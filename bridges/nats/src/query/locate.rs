@@ -15,7 +15,7 @@ use crate::subscriptions::Ring;
 use crate::transport::{Runtime, Session};
 
 /// The largest number of messages that a page of a listing reads. Its cursor goes on behind them.
-pub(super) const SCAN: usize = 10_000;
+pub(super) const PAGE_SCAN: usize = 10_000;
 /// Messages of one step.
 pub(super) const STEP: usize = 500;
 /// How far the time in an id and the time of storing mostly lie apart.

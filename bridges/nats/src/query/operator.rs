@@ -25,7 +25,7 @@ use crate::subscriptions::{self, SubscriptionRecord, Subscriptions};
 use crate::transport::Session;
 
 /// The largest number of messages that one replay reads. Its cursor goes on behind them.
-const SCAN: usize = 20_000;
+const REPLAY_SCAN: usize = 20_000;
 
 /// The operator of a provider.
 pub(crate) struct NatsOperator {
@@ -187,7 +187,7 @@ async fn replay(
                 break 'all;
             }
         }
-        if scanned >= SCAN {
+        if scanned >= REPLAY_SCAN {
             next = last;
         }
     }

@@ -1,4 +1,4 @@
-//! Events and their statuses, read from the stream. No query reads more than [`SCAN`] messages at a time.
+//! Events and their statuses, read from the stream. No query reads more than [`PAGE_SCAN`] messages at a time.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use eventbroker::stats::StoreStats;
 use eventbroker::{Event, EventId, Status};
 use futures_util::future::try_join_all;
 
-use super::locate::{Locator, SCAN, STEP, first_since};
+use super::locate::{Locator, PAGE_SCAN, STEP, first_since};
 use super::status::with_statuses;
 use crate::housekeeping::first_open;
 use crate::jetstream::api::{cut_off, unavailable};
@@ -115,7 +115,7 @@ async fn list(session: Session, locator: Arc<Locator>, filter: Filter) -> Result
             last = places.into_iter().find(|(id, _)| Some(id) == next.as_ref());
             break Page::new(page, next);
         }
-        if scanned >= SCAN {
+        if scanned >= PAGE_SCAN {
             break Page::new(page, last.as_ref().map(|(id, _)| id.clone()));
         }
     };
@@ -137,7 +137,7 @@ async fn stats(session: Session, locator: Arc<Locator>) -> Result<StoreStats> {
         let (order, to) = (Order::OldestFirst, stream::state(&info, "last_seq"));
         let mut listing = Listing { stream: &layout.stream, order, from, to, scan: None };
         let mut scanned = 0;
-        while scanned < SCAN {
+        while scanned < PAGE_SCAN {
             let step = listing.step(&session).await?;
             if step.is_empty() {
                 break;
@@ -211,7 +211,7 @@ impl EventStore for NatsStore {
         })
     }
 
-    /// Counts the open events among the first [`SCAN`] messages that some subscription has not acknowledged.
+    /// Counts the open events among the first [`PAGE_SCAN`] messages that some subscription has not acknowledged.
     fn stats(&self) -> Result<StoreStats> {
         let locator = Arc::clone(&self.locator);
         self.locator.runtime.read(move |session| stats(session, locator))
