@@ -42,6 +42,7 @@ pub(crate) struct EarlierPattern {
     pub(crate) since: u64,
     /// The last message that it counts for.
     pub(crate) until: u64,
+    /// Read by nobody. Earlier versions of the bridge parse no record without it.
     pub(crate) start: u64,
 }
 
