@@ -30,7 +30,7 @@ impl Puller {
         }
         // Messages that had arrived before the answer are here by now, or settled.
         let here = self.messages_here(consumer);
-        let settled = self.held.recent.of_consumer(&consumer.durable, &consumer.id, ack_floor, last_delivered);
+        let settled = self.held.recent_acks.of_consumer(&consumer.durable, &consumer.id, ack_floor, last_delivered);
         let is_lost = |it: &u64| *it <= last_delivered && !here.contains(it) && !settled.contains(it);
         let request = ScanRequest::new(&consumer.stream, &consumer.filters, Start::At(ack_floor + 1)).headers_only();
         let mut scan = Scan::open(session, request).await?;
