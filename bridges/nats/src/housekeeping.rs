@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::jetstream::api::api;
 use crate::jetstream::kv::{self, AT, BOOT, CLOCK, DEAD, FAILED, LEASE, STATUS, SUBSCRIPTION, USED};
 use crate::jetstream::{Consumer, ConsumerInfo, Get, KeyValue, Layout, Result, ServerClock, consumer, message, stream};
-use crate::membership::{DEAD_AFTER, age};
+use crate::membership::{GONE_AFTER, age};
 use crate::settings::Nats;
 use crate::subscriptions::{self, SubscriptionRecord, Subscriptions};
 use crate::transport::Session;
@@ -39,13 +39,13 @@ impl Housekeeping {
     pub(crate) async fn run(&self, session: &Session) -> Result<()> {
         let (kv, settings) = (&self.kv, &*self.settings);
         let now = self.clock.read(session, kv).await?;
-        let dead_after = settings.lease_time.saturating_mul(DEAD_AFTER);
-        self.subscriptions(session, now, dead_after).await?;
+        let gone_after = settings.lease_time.saturating_mul(GONE_AFTER);
+        self.subscriptions(session, now, gone_after).await?;
         for kind in [STATUS, FAILED, AT, LEASE, EARLIER_ACK_FLOORS] {
             self.expire(session, kind, now, settings.retention).await?;
         }
         for kind in [BOOT, CLOCK] {
-            self.expire(session, kind, now, dead_after).await?;
+            self.expire(session, kind, now, gone_after).await?;
         }
         let dead = self.expire(session, DEAD, now, settings.retention).await?;
         if dead > 0 {
@@ -55,8 +55,8 @@ impl Housekeeping {
         self.trim(session).await
     }
 
-    /// Removes subscriptions that are unused or whose provider is dead, and takes over changes of those that this provider serves.
-    async fn subscriptions(&self, session: &Session, now: SystemTime, dead_after: Duration) -> Result<()> {
+    /// Removes subscriptions that are unused or whose provider is gone, and takes over changes of those that this provider serves.
+    async fn subscriptions(&self, session: &Session, now: SystemTime, gone_after: Duration) -> Result<()> {
         let Self { kv, subscriptions, settings, .. } = self;
         let known = subscriptions::all(session, kv).await?;
         let used = kv.get_all(session, known.iter().map(|(durable, _)| kv.key(USED, durable))).await?;
@@ -66,7 +66,7 @@ impl Housekeeping {
         };
         let heartbeats = kv.get_all(session, known.iter().map(owner)).await?;
         for (((durable, record), used), heartbeat) in known.iter().zip(used).zip(heartbeats) {
-            let is_gone = !record.owner.is_empty() && heartbeat.is_none_or(|it| age(now, &it) > dead_after);
+            let is_gone = !record.owner.is_empty() && heartbeat.is_none_or(|it| age(now, &it) > gone_after);
             let is_unused = used.is_some_and(|used| age(now, &used) > settings.idle_expiry);
             if is_unused {
                 tracing::warn!(durable, idle_expiry = ?settings.idle_expiry, "an unused subscription is removed");

@@ -21,4 +21,4 @@ pub(crate) use consumer::{Consumer, ConsumerInfo};
 pub(crate) use kv::KeyValue;
 pub(crate) use layout::Layout;
 pub(crate) use message::{DeliveryInfo, Get, NewMessage, StoredMessage};
-pub(crate) use scan::{Scan, Start};
+pub(crate) use scan::{Scan, ScanRequest, Start};

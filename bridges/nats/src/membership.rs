@@ -15,8 +15,8 @@ use crate::jetstream::{KeyValue, NewMessage, Result, ServerClock, StoredMessage}
 use crate::subscriptions::Subscriptions;
 use crate::transport::{Runtime, Session};
 
-/// A provider without a heartbeat for this number of leases is dead: its broadcast subscriptions are removed.
-pub(crate) const DEAD_AFTER: u32 = 10;
+/// A provider without a heartbeat for this number of leases is gone: its broadcast subscriptions are removed.
+pub(crate) const GONE_AFTER: u32 = 10;
 /// How often the release of the instance's name is tried.
 const TRIES: usize = 5;
 
@@ -211,4 +211,17 @@ async fn living_at(
         lives.then_some((entry.subject, heartbeat))
     };
     Ok(kv.all(session, &format!("{BOOT}.>")).await?.into_iter().filter_map(living).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_heartbeat_has_its_stored_form() {
+        let stored = r#"{"units":["workers==all"],"lease":30000}"#;
+        let heartbeat: Heartbeat = serde_json::from_str(stored).expect("it is a heartbeat");
+        assert_eq!((heartbeat.durables.join(" ").as_str(), heartbeat.lease), ("workers==all", 30_000));
+        assert_eq!(serde_json::to_string(&heartbeat).expect("it is JSON"), stored);
+    }
 }

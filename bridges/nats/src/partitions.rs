@@ -4,8 +4,10 @@
 //!
 //! - **Claim**: `Claims::try_all` in `claims.rs` with `Owners::rebalance` in `assignment.rs`. A partition has one owner, since a member replaces the
 //!   record of owners only if no other member has changed it meanwhile.
-//! - **Gain**: `Selection::update` in `selection.rs`, `HandOut::select` in `consume/hand_out.rs`. A gained partition begins a new hand-over.
-//! - **Recover**: `Puller::begin_to_read` in `consume/pull_loop.rs`, `Puller::recover` in `consume/recovery.rs`. An unsettled message that is not
+//! - **Gain**: `Selection::update` in `selection.rs`, `HandOut::select` in `consume/hand_out.rs`. A gained partition starts anew:
+//!   `PullBuffer::drop_all` drops its state, and `PullState::new` makes another one with a new hand-over.
+//! - **Connect**: `PullBuffer::register_reader` in `consume/pull_buffer.rs` feeds `Connected`. Each session recovers before it counts.
+//! - **Recover**: `Puller::start_reader` in `consume/pull_loop.rs`, `Puller::recover` in `consume/recovery.rs`. An unsettled message that is not
 //!   here is delivered again, before newer ones.
 //! - **Barrier**: `Puller::count` in `consume/handover_barrier.rs`. Nothing is handed out until `num_ack_pending` is the number of messages that were
 //!   here before the question and still are after the answer.

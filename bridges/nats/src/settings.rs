@@ -59,18 +59,18 @@ eventbroker_bridge_kit::settings! {
         /// On how many servers of a cluster the streams are kept.
         replicas: usize = 1, 1 ..= 5;
 
-        /// Whether a stream that is there with other settings is taken as it is.
+        /// An existing stream with other settings is used as it is.
         ///
         /// Without this, such a stream is an error that shows the differences.
         adopt_stream: bool = false;
 
-        /// How long an event belongs to the member that took it, unless that shows that it is alive.
+        /// A lease lasts this long after its last extension; then another member gets the event.
         ///
         /// A member extends its deliveries each third of this time. The events of a member that died go to another member after this
         /// time. If members differ, the longest time counts.
         lease_time: Duration = 30 s, 100 ms ..= 7 days;
 
-        /// The user, instead of what the address says; nothing: that.
+        /// The login uses this user instead of the one in the address.
         user(no_setter): Option<String>;
 
         /// The password of the user.
@@ -82,7 +82,7 @@ eventbroker_bridge_kit::settings! {
         /// The seed of an NKey to log in with.
         nkey(into): Secret, secret;
 
-        /// A file of credentials to log in with; nothing: none.
+        /// The login uses this file of credentials.
         ///
         /// The file is read when the provider is opened.
         credentials_file(optional): PathBuf;
@@ -90,7 +90,7 @@ eventbroker_bridge_kit::settings! {
         /// The PEM file with the certificates that a server at tls:// is checked with, instead of those of the system.
         tls_ca_file(optional): PathBuf, 1 ..= 4_096 bytes;
 
-        /// Into how many parts the stream is divided, each with one owner; 0 is one stream for all.
+        /// The stream has this number of partitions, each with one owner; 0 is one stream for all members.
         ///
         /// The [key](eventbroker::Event::key) of an event, or its id without a key, gives its partition. One member of a subscription owns
         /// a partition at a time, so the events of a key are in order across instances; the members share the partitions again when
@@ -99,7 +99,7 @@ eventbroker_bridge_kit::settings! {
         /// partition. The number is recorded beside the stream, and another number is an error until the stream was repartitioned.
         partitions: u32 = 0, 0 ..= 64;
 
-        /// Whether the number is taken that is written down beside the stream, whatever partitions says.
+        /// The recorded number of partitions replaces the setting partitions.
         ///
         /// For tools.
         adopt_partitions: bool = false;

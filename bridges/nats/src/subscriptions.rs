@@ -9,6 +9,7 @@ mod held_messages;
 mod lease_record;
 mod recent_acks;
 mod record;
+mod ring;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,8 +27,8 @@ use crate::transport::Session;
 pub(crate) use delivery::PulledDelivery;
 pub(crate) use held_messages::{HeldMessage, HeldMessages, MessageKey};
 pub(crate) use lease_record::{GiveBack, LeaseRecord, RedeliveryInfo, give_back, key as lease_key, redelivery_infos};
-pub(crate) use recent_acks::Ring;
 pub(crate) use record::SubscriptionRecord;
+pub(crate) use ring::Ring;
 
 /// A subscription that this provider serves.
 #[derive(Debug, Clone)]

@@ -1,7 +1,7 @@
 //! The connections to the servers, and the only room that names tokio.
 //!
-//! A provider has three connections: [`PublishConn`] for the mirror thread, and the two of a [`Session`] on the bridge thread: the consume
-//! connection and the client library's, for everything else.
+//! A provider has three connections: [`PublishConn`], which the mirror thread and every thread that stores an event share under a lock, and the
+//! two of a [`Session`] on the bridge thread: the consume connection and the client library's, for everything else.
 
 mod address;
 mod client;

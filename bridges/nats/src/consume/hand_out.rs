@@ -52,7 +52,7 @@ impl HandOut {
         Self { layout, subscriptions, puller, selection, highest: HashMap::new(), to_give_back: Vec::new() }
     }
 
-    /// Updates the selection of partitions. Partitions that were gained are read anew: their hand-over begins.
+    /// Updates the selection of partitions. Drops the state of a gained partition, so that it begins a new hand-over.
     pub(crate) fn select(&mut self, demand: &[Demand], has_messages_here: impl Fn(&str) -> bool) {
         if !self.layout.has_partitions() {
             return;
@@ -106,7 +106,7 @@ impl HandOut {
                 if held.as_mut().is_some_and(|held| !held.insert(key())) {
                     continue;
                 }
-                if may_be_known && puller.held.recent.contains(durable, &key()) {
+                if may_be_known && puller.held.recent_acks.contains(durable, &key()) {
                     rest.acks.push(pulled.delivery.ack(&consumer, ACK));
                     continue;
                 }

@@ -73,7 +73,7 @@ impl Puller {
         let here = before.intersection(&after).count() as u64;
         let missing = info.open.saturating_sub(here).try_into().unwrap_or(usize::MAX);
         self.buffer.on(&consumer.id, HandoverEvent::Counted { round, missing, deliveries: info.deliveries });
-        self.buffer.ring();
+        self.buffer.notify();
         Ok(())
     }
 

@@ -28,9 +28,9 @@ impl PullBuffer {
         self.changed.notify_all();
     }
 
-    /// Makes the ingest look again.
-    pub(crate) fn ring(&self) {
-        self.inner.lock().ring();
+    /// Wakes the ingest, which then takes the next step.
+    pub(crate) fn notify(&self) {
+        self.inner.lock().notify();
         self.changed.notify_all();
     }
 
@@ -63,7 +63,7 @@ impl PullBuffer {
 }
 
 impl Inner {
-    pub(super) fn ring(&mut self) {
+    pub(super) fn notify(&mut self) {
         self.notify.has_changed = true;
     }
 

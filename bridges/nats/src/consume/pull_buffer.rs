@@ -38,7 +38,7 @@ pub(super) struct Inner {
     pub(super) notify: Notify,
     is_receiving: bool,
     last_call: Option<Instant>,
-    last_heartbeat: Option<Instant>,
+    last_alive: Option<Instant>,
     /// The process slept over the messages of this session and of earlier ones.
     stale: u64,
     pub(super) problem: Option<BackendError>,
@@ -92,14 +92,14 @@ impl PullBuffer {
         inner.last_call = Some(Instant::now());
     }
 
-    /// This process is alive. True if it slept so long that messages in transit may belong to other members.
-    pub(crate) fn heartbeat(&self, generation: u64) -> bool {
+    /// Notes that this process is alive. True if it slept so long that messages in transit may belong to other members.
+    pub(crate) fn note_alive(&self, generation: u64) -> bool {
         let mut inner = self.inner.lock();
         let has_slept = inner.has_slept(self.times);
         if has_slept {
             inner.forget(generation);
         }
-        inner.last_heartbeat = Some(Instant::now());
+        inner.last_alive = Some(Instant::now());
         has_slept && !inner.states.is_empty()
     }
 
@@ -252,12 +252,13 @@ impl PullBuffer {
         self.changed.notify_all();
     }
 
-    /// The inbox of a consumer; and the duties of a task that begins to read it, if none reads it in this session.
-    pub(super) fn begin_to_read(&self, session: &Session, id: &str) -> Option<(Subject, Option<ReadStart>)> {
+    /// The inbox of a consumer. If no task reads the consumer in this session, also registers one and returns its duties; the hand-over gets
+    /// [`HandoverEvent::Connected`].
+    pub(super) fn register_reader(&self, session: &Session, id: &str) -> Option<(Subject, Option<ReadStart>)> {
         let mut inner = self.inner.lock();
         let state = inner.states.get_mut(id)?;
         let was_read = state.inbox.is_some();
-        let inbox = state.inbox.get_or_insert_with(|| Subject::from(session.client.new_inbox())).clone();
+        let inbox = state.inbox.get_or_insert_with(|| session.new_inbox()).clone();
         if state.reader.as_ref().is_some_and(|reader| reader.generation == session.generation) {
             return Some((inbox, None));
         }
@@ -309,7 +310,7 @@ impl PullBuffer {
             Some(state) if !is_silent => {
                 state.add(pulled);
                 if !state.is_open() {
-                    inner.ring();
+                    inner.notify();
                 }
                 drop(inner);
                 self.changed.notify_all();
@@ -337,7 +338,7 @@ impl PullBuffer {
             (requests.outstanding, requests.expire_at) = (requests.target, Instant::now() + self.expires());
             return Some(requests.target);
         }
-        inner.ring();
+        inner.notify();
         drop(inner);
         self.changed.notify_all();
         None
@@ -360,6 +361,6 @@ impl Inner {
     }
 
     fn has_slept(&self, times: LeaseTimes) -> bool {
-        self.last_heartbeat.is_some_and(|at| times.has_slept(at))
+        self.last_alive.is_some_and(|at| times.has_slept(at))
     }
 }

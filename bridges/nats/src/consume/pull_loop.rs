@@ -60,9 +60,9 @@ impl Puller {
 
     async fn pull_one(self: &Arc<Self>, session: &Session, pull: &Pull) -> Result<()> {
         let Pull { consumer, batch } = pull;
-        let Some((inbox, start)) = self.buffer.begin_to_read(session, &consumer.id) else { return Ok(()) };
+        let Some((inbox, start)) = self.buffer.register_reader(session, &consumer.id) else { return Ok(()) };
         if let Some(start) = start
-            && let Err(error) = self.begin_to_read(session, consumer, inbox.clone(), start).await
+            && let Err(error) = self.start_reader(session, consumer, inbox.clone(), start).await
         {
             self.buffer.read_failed(&consumer.id);
             return Err(error);
@@ -70,8 +70,8 @@ impl Puller {
         consumer.pull(session, &inbox, *batch, self.buffer.expires()).map_err(unavailable)
     }
 
-    /// Begins to read a consumer in this session.
-    async fn begin_to_read(
+    /// Starts the task that reads a consumer in this session, and recovers the messages that are not here.
+    async fn start_reader(
         self: &Arc<Self>,
         session: &Session,
         consumer: &Arc<Consumer>,
@@ -79,7 +79,7 @@ impl Puller {
         start: ReadStart,
     ) -> Result<()> {
         let ReadStart { stopped, was_read, effect } = start;
-        let pulled = session.conn.subscribe(&inbox).await.ok_or_else(cut_off)?;
+        let pulled = session.subscribe(&inbox).await.ok_or_else(cut_off)?;
         let (puller, next) = (Arc::clone(self), session.clone());
         Session::spawn(puller.read(next, Arc::clone(consumer), inbox, pulled, stopped));
         // From here on no message is lost in transit, so the missing ones were lost before, or given back when the consumer was read last.

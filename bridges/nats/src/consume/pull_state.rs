@@ -55,9 +55,9 @@ pub(super) struct PullState {
     pub(super) reader: Option<ReaderHandle>,
     /// The inbox of its requests, the same in each session, so that a request of an earlier session is not lost.
     pub(super) inbox: Option<Subject>,
-    /// Without partitions: the wait for messages that were lost, or given back.
+    /// Without a partition, which includes the consumer of requeues: the wait for messages that were lost, or given back.
     pub(super) transit_wait: Option<TransitWait>,
-    /// With partitions: the hand-over to this member, and the time of the last count at its barrier.
+    /// With a partition: the hand-over to this member, and the time of the last count at its barrier.
     pub(super) handover: Option<Handover>,
     pub(super) counted: Option<Instant>,
     /// The number of deliveries of a message that were lost in transit: no call has begun them.
@@ -142,8 +142,8 @@ impl PullState {
 
     /// Reads the consumer no more, which releases a partition. Returns the messages that wait, to give them back.
     ///
-    /// Another member may own the partition by now. A give-back takes nothing from it: it is the only reader, so the server delivers the message
-    /// to it again, and its hand-out leaves out a message that it holds or has acknowledged.
+    /// Another member may own the partition by now. A give-back takes nothing from that owner: it alone reads the partition, so the server
+    /// delivers the message to it again, and its hand-out leaves out a message that it holds or has acknowledged.
     pub(super) fn close(&mut self) -> Vec<GiveBack> {
         self.stop_reading();
         let reaction = self.handover.as_mut().map(|it| it.on(HandoverEvent::Released));

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::pull_loop::Puller;
 use crate::jetstream::ack::{NAK, ack_all};
-use crate::jetstream::{Ack, Consumer, ConsumerInfo, Result, Scan, Start, consumer};
+use crate::jetstream::{Ack, Consumer, ConsumerInfo, Result, Scan, ScanRequest, Start, consumer};
 use crate::transport::Session;
 
 /// The largest number of messages that are read to find the lost ones.
@@ -30,9 +30,10 @@ impl Puller {
         }
         // Messages that had arrived before the answer are here by now, or settled.
         let here = self.messages_here(consumer);
-        let settled = self.held.recent.of_consumer(&consumer.durable, &consumer.id, ack_floor, last_delivered);
+        let settled = self.held.recent_acks.of_consumer(&consumer.durable, &consumer.id, ack_floor, last_delivered);
         let is_lost = |it: &u64| *it <= last_delivered && !here.contains(it) && !settled.contains(it);
-        let mut scan = Scan::open(session, &consumer.stream, &consumer.filters, Start::At(ack_floor + 1), true).await?;
+        let request = ScanRequest::new(&consumer.stream, &consumer.filters, Start::At(ack_floor + 1)).headers_only();
+        let mut scan = Scan::open(session, request).await?;
         let mut lost = Vec::new();
         let mut seen = 0;
         while seen < SCAN {

@@ -1,6 +1,6 @@
-//! The wait for messages that were delivered before the reader began: lost in transit, or given back. Without partitions the only member of a
-//! subscription hands out nothing while they come back, so that the order stays complete. With partitions the
-//! [barrier](super::handover_barrier) of the hand-over does that.
+//! The wait for messages that were delivered before the reader began: lost in transit, or given back. The only member of a subscription hands
+//! out nothing of a consumer while they come back, so that the order stays complete. The consumer of a partition does not wait here: the
+//! [barrier](super::handover_barrier) of its hand-over does that. The consumer of requeues has no partition.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -62,7 +62,7 @@ impl PullBuffer {
             state.transit_wait = Some(TransitWait::new(Some(lost)));
             state.end_transit_wait();
         }
-        self.ring();
+        self.notify();
     }
 
     /// Remembers deliveries that were lost in transit: no call of them has begun.

@@ -42,12 +42,12 @@ pub(crate) async fn ack_all(session: &Session, acks: &[Ack]) -> Result<()> {
     let mut answers = Vec::new();
     for (at, ack) in acks.iter().enumerate() {
         if last.iter().any(|(_, last)| *last == at) {
-            answers.push(session.conn.request(&ack.to, ack.verb));
+            answers.push(session.request(&ack.to, ack.verb));
         } else {
-            session.conn.publish(&ack.to, "", ack.verb);
+            session.publish(&ack.to, "", ack.verb);
         }
     }
-    session.conn.send().map_err(unavailable)?;
+    session.flush().map_err(unavailable)?;
     // For a removed consumer the server answers that the subject has no subscriber.
     for answer in answers {
         let Some(answer) = Session::in_time(answer).await else {

@@ -52,8 +52,8 @@ pub(crate) fn cut_off() -> BackendError {
 /// Sends a request of the API and returns the answer.
 pub(crate) async fn api(session: &Session, verb: &str, request: &Value) -> Result<Result<Value, ApiError>> {
     let payload = if request.is_null() { String::new() } else { request.to_string() };
-    let answer = session.conn.request(&format!("$JS.API.{verb}"), payload.as_bytes());
-    session.conn.send().map_err(unavailable)?;
+    let answer = session.request(&format!("$JS.API.{verb}"), payload.as_bytes());
+    session.flush().map_err(unavailable)?;
     let answer = Session::in_time(answer).await.ok_or_else(|| unavailable("no answer in time"))?;
     let answer = answer.map_err(|_| cut_off())?;
     if answer.headers.status() == Some(NO_RESPONDERS) {

@@ -48,8 +48,8 @@ impl Consumer {
     pub(crate) fn pull(&self, session: &Session, inbox: &str, batch: usize, expires: Duration) -> Result<(), String> {
         let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", self.stream, self.name);
         let request = json!({ "batch": batch, "expires": nanos(expires) }).to_string();
-        session.conn.publish(&subject, inbox, request.as_bytes());
-        session.conn.send()
+        session.publish(&subject, inbox, request.as_bytes());
+        session.flush()
     }
 }
 

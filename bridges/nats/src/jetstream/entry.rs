@@ -79,3 +79,37 @@ pub(crate) fn time_of(id: &EventId) -> Option<SystemTime> {
 pub(crate) fn apart(one: SystemTime, other: SystemTime) -> Duration {
     one.duration_since(other).unwrap_or_else(|error| error.duration())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::Nats;
+
+    const EVENT: &str = r#"{"id":"0198c5f2-7a00-7000-8000-000000000001","source":"system","type":"shop.orders.create","status":"pending","retry_count":0,"payload":{"total":12},"user_id":7,"session_id":"s","instance_id":"shop-1","schema":"shop","entity":"orders","operation":"create","created_at":"2026-01-02T03:04:05.000000006Z","metadata":{"trace":"t"},"key":"order-1"}"#;
+    const HEADERS: [(&str, &str); 6] = [
+        ("Nats-Msg-Id", "0198c5f2-7a00-7000-8000-000000000001"),
+        ("Event-ID", "0198c5f2-7a00-7000-8000-000000000001"),
+        ("Event-Type", "shop.orders.create"),
+        ("Event-Source", "system"),
+        ("Event-Status", "pending"),
+        ("Instance-ID", "shop-1"),
+    ];
+
+    /// ResolveSpec's broker shares these bytes, and events that earlier versions stored have them.
+    #[test]
+    fn an_event_is_written_as_recorded() {
+        let event = from_json(EVENT.as_bytes()).expect("an event");
+        for (partitions, subject) in
+            [(0, "events.system.shop.orders.create"), (8, "events-p.6.system.shop.orders.create")]
+        {
+            let layout = Layout::new(&Nats::new("nats://localhost").partitions(partitions));
+            let mut written = None;
+            write(&layout, &event, |subject, headers, body| {
+                let headers: Vec<_> = headers.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+                written = Some((subject.to_owned(), headers, String::from_utf8_lossy(body).into_owned()));
+            });
+            let headers = HEADERS.map(|(name, value)| format!("{name}: {value}")).to_vec();
+            assert_eq!(written, Some((subject.to_owned(), headers, EVENT.to_owned())));
+        }
+    }
+}

@@ -132,3 +132,15 @@ pub(crate) async fn recorded(session: &Session, kv: &KeyValue) -> Result<Option<
     let found = kv.get(session, &key(kv)).await?;
     Ok(found.and_then(|entry| Some((entry.sequence, kv::read(&entry)?))))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_record_has_its_stored_form() {
+        let (record, stored) = (PartitionRecord { partitions: 8, after: 41 }, r#"{"partitions":8,"after":41}"#);
+        assert_eq!(serde_json::to_string(&record).expect("it is JSON"), stored);
+        assert_eq!(serde_json::from_str::<PartitionRecord>(stored).expect("it is a record"), record);
+    }
+}

@@ -13,7 +13,7 @@ use serde_json::json;
 use super::api::{ApiError, Result, api, unavailable};
 use super::message::{Get, StoredMessage};
 use super::names;
-use super::scan::Start;
+use super::scan::{ScanRequest, Start};
 use super::stream;
 use crate::transport::{Headers, Session};
 
@@ -96,7 +96,8 @@ pub(crate) struct LeaderScan {
 }
 
 impl LeaderScan {
-    pub(super) async fn open(session: &Session, stream: &str, filters: &[String], start: Start) -> Result<Self> {
+    pub(super) async fn open(session: &Session, request: ScanRequest<'_>) -> Result<Self> {
+        let ScanRequest { stream, filters, start, .. } = request;
         let mut scan = Self { stream: stream.to_owned(), filters: filters.to_vec(), next: 1, step: FIRST_STEP };
         scan.next = match start {
             Start::At(sequence) => sequence.max(1),

@@ -106,7 +106,7 @@ impl PublishAnswer {
 /// Publishes messages in their order, and waits until each is stored or refused.
 pub(crate) async fn publish_all(session: &Session, messages: Vec<NewMessage>) -> Result<Vec<PublishAnswer>> {
     let requests = messages.into_iter().map(|it| (it.subject, Some(it.headers), it.payload));
-    let limit = session.client.max_payload();
+    let limit = session.max_payload();
     let read = |answer: Option<Message>| match answer {
         Some(answer) => PublishAnswer::read(answer.status.map(|it| it.as_u16()), &answer.payload),
         None => Ok(PublishAnswer::larger_than(limit)),

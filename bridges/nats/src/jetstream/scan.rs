@@ -3,7 +3,6 @@
 use std::time::{Duration, SystemTime};
 
 use async_nats::{Message, Subject};
-use bytes::Bytes;
 use futures_util::StreamExt as _;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -45,6 +44,27 @@ impl Start {
     }
 }
 
+/// The messages that a scan reads.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ScanRequest<'a> {
+    pub(super) stream: &'a str,
+    pub(super) filters: &'a [String],
+    pub(super) start: Start,
+    headers_only: bool,
+}
+
+impl<'a> ScanRequest<'a> {
+    /// The messages from `start` on that match one of the filters; none stands for all messages.
+    pub(crate) fn new(stream: &'a str, filters: &'a [String], start: Start) -> Self {
+        Self { stream, filters, start, headers_only: false }
+    }
+
+    /// The bodies are not needed.
+    pub(crate) fn headers_only(self) -> Self {
+        Self { headers_only: true, ..self }
+    }
+}
+
 /// A scan of a stream, in steps.
 pub(crate) enum Scan {
     ByConsumer(ConsumerScan),
@@ -61,18 +81,12 @@ pub(crate) struct ConsumerScan {
 }
 
 impl Scan {
-    /// Begins a scan of the messages that match one of the filters; none stands for all messages. With `heads` only headers are needed.
-    pub(crate) async fn open(
-        session: &Session,
-        stream: &str,
-        filters: &[String],
-        start: Start,
-        heads: bool,
-    ) -> Result<Self> {
+    /// Begins a scan.
+    pub(crate) async fn open(session: &Session, request: ScanRequest<'_>) -> Result<Self> {
         if session.is_replicated() {
-            return LeaderScan::open(session, stream, filters, start).await.map(Self::AtLeader);
+            return LeaderScan::open(session, request).await.map(Self::AtLeader);
         }
-        ConsumerScan::open(session, stream, filters, start, heads).await.map(Self::ByConsumer)
+        ConsumerScan::open(session, request).await.map(Self::ByConsumer)
     }
 
     /// The first message of the scan has this sequence, or a higher one.
@@ -99,19 +113,14 @@ impl Scan {
 }
 
 impl ConsumerScan {
-    pub(crate) async fn open(
-        session: &Session,
-        stream: &str,
-        filters: &[String],
-        start: Start,
-        heads: bool,
-    ) -> Result<Self> {
+    pub(crate) async fn open(session: &Session, request: ScanRequest<'_>) -> Result<Self> {
+        let ScanRequest { stream, filters, start, headers_only } = request;
         let mut config = start.config();
         config["ack_policy"] = json!("none");
         config["mem_storage"] = json!(true);
         config["num_replicas"] = json!(1);
         config["inactive_threshold"] = json!(nanos(INACTIVE));
-        config["headers_only"] = json!(heads);
+        config["headers_only"] = json!(headers_only);
         consumer::set_filters(&mut config, filters);
         let request = json!({ "stream_name": stream, "config": config });
         let made = api(session, &format!("CONSUMER.CREATE.{stream}"), &request).await??;
@@ -148,11 +157,9 @@ impl ConsumerScan {
 
     /// Pulls messages, each with the number of messages behind it.
     async fn pull(&self, session: &Session, count: u64, wait: Duration) -> Result<Vec<(StoredMessage, u64)>> {
-        let inbox = session.client.new_inbox();
-        let mut messages = session.client.subscribe(inbox.clone()).await.map_err(unavailable)?;
         let request = json!({ "batch": count, "expires": nanos(wait) }).to_string();
         let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", self.stream, self.consumer);
-        session.client.publish_with_reply(subject, inbox, request.into()).await.map_err(unavailable)?;
+        let mut messages = session.request_many(subject, request.into()).await?;
         let mut found: Vec<(StoredMessage, u64)> = Vec::new();
         let read = async {
             while let Some(message) = messages.next().await {
@@ -176,7 +183,7 @@ impl ConsumerScan {
     async fn close(self, session: &Session) {
         let subject = format!("$JS.API.CONSUMER.DELETE.{}.{}", self.stream, self.consumer);
         // If this request is lost, the server removes the unused consumer.
-        let _ = session.client.publish(subject, Bytes::new()).await;
+        session.request_unanswered(subject).await;
     }
 }
 
@@ -193,7 +200,8 @@ pub(crate) async fn all(session: &Session, stream: &str, filter: &str) -> Result
     if session.is_replicated() {
         return leader::all(session, stream, filter).await;
     }
-    let mut scan = ConsumerScan::open(session, stream, &[filter.to_owned()], Start::At(1), false).await?;
+    let filters = [filter.to_owned()];
+    let mut scan = ConsumerScan::open(session, ScanRequest::new(stream, &filters, Start::At(1))).await?;
     let mut found = Vec::new();
     loop {
         let next = scan.next(session, STEP).await?;
@@ -211,7 +219,8 @@ pub(crate) async fn count(session: &Session, stream: &str, filter: &str) -> Resu
     if session.is_replicated() {
         return leader::count(session, stream, filter).await;
     }
-    let scan = ConsumerScan::open(session, stream, &[filter.to_owned()], Start::At(1), true).await?;
+    let filters = [filter.to_owned()];
+    let scan = ConsumerScan::open(session, ScanRequest::new(stream, &filters, Start::At(1)).headers_only()).await?;
     let count = scan.left;
     scan.close(session).await;
     Ok(count)

@@ -142,4 +142,13 @@ mod tests {
         assert_eq!(owners.members.keys().collect::<Vec<_>>(), ["a"]);
         assert_eq!(ask(&mut owners, "a", true, &[], &[]).0, [0, 1, 2, 3, 4]);
     }
+
+    #[test]
+    fn the_record_has_its_stored_form() {
+        let member = Member { heartbeats: 7, lease: 30_000, takes_part: true };
+        let owners = Owners { members: [("a".to_owned(), member)].into(), owners: [(3, "a".to_owned())].into() };
+        let stored = r#"{"members":{"a":{"signs":7,"lease":30000,"takes_part":true}},"owners":{"3":"a"}}"#;
+        assert_eq!(serde_json::to_string(&owners).expect("it is JSON"), stored);
+        assert_eq!(serde_json::from_str::<Owners>(stored).expect("it is a record"), owners);
+    }
 }

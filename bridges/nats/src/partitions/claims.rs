@@ -21,7 +21,7 @@ use crate::transport::{Runtime, Session};
 /// An owner takes nothing of its surplus for one lease, so that it can release it. If messages are still here then, because a retry waits long for
 /// example, it takes of the surplus for this number of leases, so that the messages behind do not stand still; then it begins again.
 const GO_ON: u32 = 3;
-/// The time between two looks at the other members.
+/// The time between two polls of the other members.
 const POLL_EVERY: Duration = Duration::from_secs(1);
 /// The same while a partition is to be released.
 const HURRY: Duration = Duration::from_millis(50);
@@ -49,7 +49,7 @@ pub(crate) struct Hooks {
 
 #[derive(Debug, Default)]
 struct ClaimsState {
-    of: HashMap<String, Share>,
+    of: HashMap<String, SubscriptionClaim>,
     polled: Option<Instant>,
     is_under_way: bool,
     /// The session in which the other members were seen. Silence between two sessions says nothing.
@@ -58,7 +58,7 @@ struct ClaimsState {
 
 /// The claims of one subscription.
 #[derive(Debug, Default)]
-struct Share {
+struct SubscriptionClaim {
     claim: Claim,
     takes_part: bool,
     /// The sequence of the record that has the claim.
@@ -102,11 +102,11 @@ struct Change {
 
 impl ClaimsState {
     fn is_fresh(&self, durable: &str, times: LeaseTimes) -> bool {
-        self.of.get(durable).and_then(|share| share.renewed).is_some_and(|renewed| times.is_fresh_claim(renewed))
+        self.of.get(durable).and_then(|own| own.renewed).is_some_and(|renewed| times.is_fresh_claim(renewed))
     }
 
     fn next_poll(&self, times: LeaseTimes) -> Instant {
-        let hurries = self.of.values().any(|share| share.giving_up.is_some() || share.is_left());
+        let hurries = self.of.values().any(|own| own.giving_up.is_some() || own.is_left());
         let every = if hurries { HURRY } else { POLL_EVERY }.min(times.poll_claims_every());
         let since = if self.is_under_way { None } else { self.polled };
         since.map_or_else(|| Instant::now() + every, |polled| polled + every)
@@ -114,7 +114,7 @@ impl ClaimsState {
 
     fn is_due(&self, participations: &[Participation], times: LeaseTimes) -> bool {
         let is_due = |it: &Participation| match self.of.get(&it.durable) {
-            Some(share) => share.takes_part != it.takes_part || share.is_due(times),
+            Some(own) => own.takes_part != it.takes_part || own.is_due(times),
             None => it.takes_part,
         };
         let is_late = self.polled.is_none() || Instant::now() >= self.next_poll(times);
@@ -123,7 +123,7 @@ impl ClaimsState {
 
     /// Forgets when the other members were seen: they could not send heartbeats meanwhile either.
     fn see_anew(&mut self) {
-        self.of.values_mut().for_each(|share| share.seen.clear());
+        self.of.values_mut().for_each(|own| own.seen.clear());
     }
 }
 
@@ -158,16 +158,16 @@ impl Claims {
     /// The partitions that this member may take from.
     pub(crate) fn claimable(&self, durable: &str) -> BTreeSet<u32> {
         let state = self.state.lock();
-        let Some(share) = state.of.get(durable) else { return BTreeSet::new() };
-        let Claim { owned, surplus } = &share.claim;
-        if share.holds_back(self.times.lease) { owned - surplus } else { owned.clone() }
+        let Some(own) = state.of.get(durable) else { return BTreeSet::new() };
+        let Claim { owned, surplus } = &own.claim;
+        if own.holds_back(self.times.lease) { owned - surplus } else { owned.clone() }
     }
 
     /// The partitions that were gained since the last call: their hand-over begins.
     pub(crate) fn take_gained(&self) -> Vec<(String, u32)> {
         let mut gained = Vec::new();
-        for (durable, share) in &mut self.state.lock().of {
-            gained.extend(std::mem::take(&mut share.gained).into_iter().map(|number| (durable.clone(), number)));
+        for (durable, own) in &mut self.state.lock().of {
+            gained.extend(std::mem::take(&mut own.gained).into_iter().map(|number| (durable.clone(), number)));
         }
         gained
     }
@@ -176,7 +176,7 @@ impl Claims {
     pub(crate) fn take_to_give_back(&self) -> Vec<String> {
         let mut state = self.state.lock();
         let of = state.of.iter_mut();
-        of.filter_map(|(durable, share)| std::mem::take(&mut share.has_to_give_back).then(|| durable.clone())).collect()
+        of.filter_map(|(durable, own)| std::mem::take(&mut own.has_to_give_back).then(|| durable.clone())).collect()
     }
 
     /// Renews the claims if it is time, without a wait.
@@ -185,7 +185,7 @@ impl Claims {
             let mut state = self.state.lock();
             // The partitions of a subscription that is no longer served are released when none of their messages is here.
             let is_served = |durable: &String| participations.iter().any(|it| it.durable == *durable);
-            state.of.retain(|durable, share| !share.claim.owned.is_empty() || is_served(durable));
+            state.of.retain(|durable, own| !own.claim.owned.is_empty() || is_served(durable));
             let left: Vec<Participation> =
                 state.of.keys().filter(|it| !is_served(it)).map(|it| Participation::none(it)).collect();
             participations.extend(left);
@@ -197,7 +197,7 @@ impl Claims {
         let under_way = UnderWay(Arc::clone(self), Ok(()));
         self.runtime.post(move |session| match session {
             Ok(session) => Some(Box::pin(async move {
-                let result = under_way.0.ask(&session, participations).await;
+                let result = under_way.0.renew(&session, participations).await;
                 under_way.end(result);
             })),
             Err(error) => {
@@ -230,16 +230,16 @@ impl Claims {
     fn renew_stale(self: &Arc<Self>, stops: bool) -> Result<()> {
         let stale: Vec<Participation> = {
             let state = self.state.lock();
-            let claims = state.of.iter().filter(|(_, share)| share.takes_part || !share.claim.owned.is_empty());
+            let claims = state.of.iter().filter(|(_, own)| own.takes_part || !own.claim.owned.is_empty());
             let stale = claims.filter(|(durable, _)| !state.is_fresh(durable, self.times));
-            let renewed = stale.map(|(durable, share)| (durable.clone(), share.takes_part && !stops));
+            let renewed = stale.map(|(durable, own)| (durable.clone(), own.takes_part && !stops));
             renewed.map(|(durable, takes_part)| Participation { durable, takes_part }).collect()
         };
         if stale.is_empty() {
             return Ok(());
         }
         let claims = Arc::clone(self);
-        self.runtime.call(move |session| async move { claims.ask(&session, stale).await })
+        self.runtime.call(move |session| async move { claims.renew(&session, stale).await })
     }
 
     /// Releases the partitions of subscriptions, those without messages here.
@@ -249,13 +249,14 @@ impl Claims {
             durables.iter().filter(|it| state.of.contains_key(*it)).map(|it| Participation::none(it)).collect()
         };
         let claims = Arc::clone(self);
-        let left = self.runtime.call(move |session| async move { claims.ask(&session, participations).await });
+        let left = self.runtime.call(move |session| async move { claims.renew(&session, participations).await });
         // A partition with messages here is owned until their verdicts are sent.
-        self.state.lock().of.retain(|durable, share| !durables.contains(durable) || !share.claim.owned.is_empty());
+        self.state.lock().of.retain(|durable, own| !durables.contains(durable) || !own.claim.owned.is_empty());
         left
     }
 
-    async fn ask(&self, session: &Session, mut participations: Vec<Participation>) -> Result<()> {
+    /// Renews claims: reads the records, rebalances, and replaces each record if no other member has changed it meanwhile; else again.
+    async fn renew(&self, session: &Session, mut participations: Vec<Participation>) -> Result<()> {
         {
             let mut state = self.state.lock();
             if state.generation != session.generation {
@@ -292,9 +293,9 @@ impl Claims {
         let mut state = self.state.lock();
         for (change, sequence) in changes.into_iter().zip(sequences) {
             match (state.of.get_mut(&change.participation.durable), sequence) {
-                (Some(share), Some(sequence)) if sequence > share.sequence => {
-                    share.sequence = sequence;
-                    share.record(change.claim, change.was_known, asked, self.times.lease);
+                (Some(own), Some(sequence)) if sequence > own.sequence => {
+                    own.sequence = sequence;
+                    own.record(change.claim, change.was_known, asked, self.times.lease);
                 }
                 (_, Some(_)) => {}
                 (_, None) => overtaken.push(change.participation),
@@ -311,21 +312,21 @@ impl Claims {
             let Participation { durable, takes_part } = participation;
             let last = found.as_ref().map_or(0, |entry| entry.sequence);
             let before: Owners = found.as_ref().and_then(kv::read).unwrap_or_default();
-            let share = state.of.entry(durable.clone()).or_default();
-            share.takes_part = *takes_part;
+            let own = state.of.entry(durable.clone()).or_default();
+            own.takes_part = *takes_part;
             let mut owners = before.clone();
             let claim = owners.rebalance(&ClaimRequest {
                 me,
                 lease: times.lease,
                 takes_part: *takes_part,
                 here: &(self.hooks.partitions_here)(durable.clone()),
-                dead: &share.dead(&before, me),
+                dead: &own.dead(&before, me),
                 partitions: self.partitions,
             });
             let was_known = before.members.contains_key(me);
-            let is_due = share.is_due(times) && (*takes_part || was_known);
+            let is_due = own.is_due(times) && (*takes_part || was_known);
             // Members have come or gone: this one acts on the claim that it has recorded.
-            let is_new = claim != share.claim;
+            let is_new = claim != own.claim;
             if is_due || is_new || !owners.differs_in_heartbeats_only(&before, me) {
                 let (key, participation) = (self.kv.key(OWNERS, durable), participation.clone());
                 changes.push(Change { participation, key, last, owners, claim, was_known });
@@ -351,7 +352,7 @@ impl Drop for UnderWay {
     }
 }
 
-impl Share {
+impl SubscriptionClaim {
     /// Takes part no more, and still owns partitions.
     fn is_left(&self) -> bool {
         !self.takes_part && !self.claim.owned.is_empty()

@@ -24,7 +24,7 @@ enum Step {
     Barrier {
         /// The number of messages that are not here, by the last count and the arrivals since.
         missing: Option<usize>,
-        /// The last arrival was a redelivery: more of them may follow.
+        /// Redeliveries may come now: messages were given back, or the last arrival was a redelivery.
         comes_back: bool,
     },
     Delivering,
@@ -89,21 +89,23 @@ impl Handover {
                 Some(HandoverEffect::Recover)
             }
             (_, Step::Released) => None,
-            (HandoverEvent::Recovered, Step::Recovering) => Some(self.raise_barrier()),
+            (HandoverEvent::Recovered, Step::Recovering) => Some(self.raise_barrier(true)),
             (HandoverEvent::Arrived { delivery, is_redelivery }, step) => {
                 let has_gap = self.last.is_some_and(|last| delivery > last + 1);
                 self.last = self.last.max(Some(delivery));
-                let (missing, effect) = match step {
-                    Step::Barrier { missing, .. } if !has_gap => {
-                        (missing.map(|it| it.saturating_sub(1)), HandoverEffect::Count)
+                match step {
+                    // The message of the gap comes again later, when its client gives it back or its lease expires. So only this arrival shows
+                    // whether redeliveries come now.
+                    Step::Barrier { .. } | Step::Delivering if has_gap => Some(self.raise_barrier(is_redelivery)),
+                    Step::Barrier { missing, .. } => {
+                        let missing = missing.map(|it| it.saturating_sub(1));
+                        self.step = Step::Barrier { missing, comes_back: is_redelivery };
+                        Some(HandoverEffect::Count)
                     }
-                    Step::Barrier { .. } | Step::Delivering if has_gap => (None, self.raise_barrier()),
-                    _ => return None,
-                };
-                self.step = Step::Barrier { missing, comes_back: is_redelivery };
-                Some(effect)
+                    _ => None,
+                }
             }
-            (HandoverEvent::GivenBack, Step::Barrier { .. } | Step::Delivering) => Some(self.raise_barrier()),
+            (HandoverEvent::GivenBack, Step::Barrier { .. } | Step::Delivering) => Some(self.raise_barrier(true)),
             (HandoverEvent::Counted { round, missing, deliveries }, Step::Barrier { comes_back, .. })
                 if round == self.round =>
             {
@@ -118,9 +120,9 @@ impl Handover {
         }
     }
 
-    fn raise_barrier(&mut self) -> HandoverEffect {
+    fn raise_barrier(&mut self, comes_back: bool) -> HandoverEffect {
         self.round += 1;
-        self.step = Step::Barrier { missing: None, comes_back: true };
+        self.step = Step::Barrier { missing: None, comes_back };
         HandoverEffect::Count
     }
 
@@ -237,6 +239,50 @@ mod tests {
         let mut handover = delivering();
         assert_eq!(handover.on(arrived(12)), Some(HandoverEffect::Count));
         assert_eq!((handover.delivers(), handover.round(), handover.to_request()), (false, Some(2), None));
+    }
+
+    #[test]
+    fn a_gap_at_the_barrier_begins_another_round() {
+        for (is_redelivery, to_request) in [(false, 1), (true, 2)] {
+            let mut handover = at_barrier();
+            assert_eq!(handover.on(arrived(5)), Some(HandoverEffect::Count));
+            let with_gap = HandoverEvent::Arrived { delivery: 7, is_redelivery };
+            assert_eq!(handover.on(with_gap), Some(HandoverEffect::Count));
+            assert_eq!((handover.round(), handover.to_request()), (Some(2), None));
+            assert_eq!(handover.on(counted(1, 0)), None, "it was asked before the gap");
+            assert_eq!(handover.on(counted(2, 2)), None);
+            assert_eq!(handover.to_request(), Some(to_request), "the message of the gap does not come at once");
+        }
+    }
+
+    #[test]
+    fn an_arrival_before_the_first_session_changes_nothing() {
+        let mut handover = Handover::claimed();
+        assert_eq!(handover.on(arrived(1)), None);
+        assert_eq!(handover.on(arrived(3)), None, "a gap matters only to an owner that counts");
+        assert!(!handover.delivers() && handover.round().is_none());
+        assert_eq!(handover.on(HandoverEvent::Connected), Some(HandoverEffect::Recover));
+    }
+
+    #[test]
+    fn a_recovery_ends_only_where_one_has_begun() {
+        for (mut handover, round, delivers) in
+            [(Handover::claimed(), None, false), (at_barrier(), Some(1), false), (delivering(), None, true)]
+        {
+            assert_eq!(handover.on(HandoverEvent::Recovered), None);
+            assert_eq!((handover.round(), handover.delivers()), (round, delivers));
+        }
+    }
+
+    #[test]
+    fn a_count_matters_only_at_the_barrier() {
+        for (mut handover, delivers) in [(after(&[HandoverEvent::Connected]), false), (delivering(), true)] {
+            for round in [0, 1] {
+                assert_eq!(handover.on(counted(round, 0)), None);
+                assert_eq!(handover.on(counted(round, 5)), None);
+            }
+            assert_eq!((handover.round(), handover.delivers()), (None, delivers));
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::jetstream::kv::{self, OWNERS, SUBSCRIPTION};
 use crate::jetstream::layout::{self, PartitionRecord};
 use crate::jetstream::stream::{self, Accepted};
 use crate::jetstream::{Consumer, KeyValue, Layout, Result, ServerClock, consumer};
-use crate::membership::{self, DEAD_AFTER};
+use crate::membership::{self, GONE_AFTER};
 use crate::settings::Nats;
 use crate::subscriptions::{self, SubscriptionRecord};
 use crate::transport::Session;
@@ -45,7 +45,7 @@ pub(crate) async fn repartition(
     };
     stream::ensure_state(session, settings, kv).await?;
     let refuse = |problem: String| Ok(Err(format!("the stream {:?} can't be divided: {problem}", from.stream)));
-    let used = membership::living(session, kv, clock, DEAD_AFTER).await?;
+    let used = membership::living(session, kv, clock, GONE_AFTER).await?;
     if used > 0 {
         return refuse(format!("{used} instances use it, or did so less than ten leases ago"));
     }

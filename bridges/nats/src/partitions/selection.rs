@@ -20,13 +20,13 @@ pub(crate) struct Selection {
     times: LeaseTimes,
     /// The partitions that it may take from, by the durable name of the subscription.
     claimable: HashMap<String, BTreeSet<u32>>,
-    /// The partition that is the first in turn.
-    turn: usize,
+    /// The rotation of the partitions: each step begins at another one.
+    rotation: usize,
 }
 
 impl Selection {
     pub(crate) fn new(claims: Option<Arc<Claims>>, held: &Arc<HeldMessages>, times: LeaseTimes) -> Self {
-        Self { claims, held: Arc::clone(held), times, claimable: HashMap::new(), turn: 0 }
+        Self { claims, held: Arc::clone(held), times, claimable: HashMap::new(), rotation: 0 }
     }
 
     /// Polls the claims. Returns the partitions that were gained.
@@ -43,7 +43,7 @@ impl Selection {
         self.claims.as_ref().map(|claims| claims.next_poll())
     }
 
-    /// The consumers of a subscription to take from, in the order of their turn.
+    /// The consumers of a subscription to take from, in the order of this step.
     pub(crate) fn consumers(&mut self, local: &LocalSubscription) -> Vec<Arc<Consumer>> {
         if self.claims.is_none() {
             return local.consumers.clone();
@@ -57,8 +57,8 @@ impl Selection {
         if let [_, partitions @ ..] = &mut selected[..]
             && !partitions.is_empty()
         {
-            self.turn = (self.turn + 1) % partitions.len();
-            partitions.rotate_left(self.turn);
+            self.rotation = (self.rotation + 1) % partitions.len();
+            partitions.rotate_left(self.rotation);
         }
         selected
     }

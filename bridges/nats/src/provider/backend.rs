@@ -49,9 +49,10 @@ impl Backend {
         let has_partitions = layout.has_partitions();
         let buffer = Arc::new(PullBuffer::new(times, has_partitions));
         let on_loss = Arc::clone(&buffer);
-        runtime.on_loss(move || on_loss.ring());
+        runtime.on_loss(move || on_loss.notify());
         let on_full = Arc::clone(&buffer);
-        let publisher = Publisher::new(&runtime, conn, &settings, &layout, &clock, Box::new(move |()| on_full.ring()));
+        let publisher =
+            Publisher::new(&runtime, conn, &settings, &layout, &clock, Box::new(move |()| on_full.notify()));
         let room = Arc::clone(&buffer);
         let held = Arc::new(HeldMessages::new(Box::new(move |settled| {
             if has_partitions {
@@ -66,7 +67,7 @@ impl Backend {
                     if let Err(error) = result {
                         news.fail(error);
                     }
-                    news.ring();
+                    news.notify();
                 }),
             };
             Arc::new(Claims::new(&runtime, &kv, &boot, times, layout.partitions, hooks))

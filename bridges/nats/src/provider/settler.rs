@@ -132,7 +132,7 @@ impl Settler for NatsSettler {
             }
         }
         subscriptions.remove(name);
-        buffer.ring();
+        buffer.notify();
         Ok(())
     }
 
@@ -152,6 +152,7 @@ impl Settler for NatsSettler {
     fn settle(&mut self, settlements: &[Settlement]) -> Result<Vec<LeaseToken>> {
         let backend = Arc::clone(&self.backend);
         let Backend { held, buffer, .. } = &*backend;
+        // The lost leases are held no more, so the sorting of the verdicts reports them.
         self.renew_and_take_lost(settlements.iter().map(|it| it.token))?;
         let records_all = backend.settings.status == Status::Full;
         let (mut settled, mut released) = (Vec::new(), Vec::new());
@@ -214,7 +215,7 @@ impl Settler for NatsSettler {
     fn extend(&mut self, tokens: &[LeaseToken]) -> Result<Vec<LeaseToken>> {
         let backend = Arc::clone(&self.backend);
         let Backend { runtime, buffer, held, .. } = &*backend;
-        if buffer.heartbeat(runtime.generation()) {
+        if buffer.note_alive(runtime.generation()) {
             // Unread messages of this session may belong to other members by now.
             runtime.give_up("the process has slept");
         }

@@ -67,8 +67,8 @@ impl Publisher {
             },
             meanwhile,
         );
-        let stored = match published {
-            Ok(stored) => stored,
+        let answers = match published {
+            Ok(answers) => answers,
             Err(error) => {
                 if let Err(problem) = self.restore_stream() {
                     tracing::debug!(%problem, "the stream could not be looked up after a failed publish");
@@ -76,10 +76,10 @@ impl Publisher {
                 return Err(error);
             }
         };
-        let mut duplicates = self.index_and_get_duplicates(batch, &stored)?.into_iter();
+        let mut duplicates = self.index_and_get_duplicates(batch, &answers)?.into_iter();
         let mut outcomes = Vec::with_capacity(batch.len());
-        for (event, stored) in batch.iter().zip(stored) {
-            outcomes.push(match stored {
+        for (event, answer) in batch.iter().zip(answers) {
+            outcomes.push(match answer {
                 PublishAnswer::New(_) => SendOutcome::Held,
                 PublishAnswer::Duplicate(_) => {
                     match duplicates.next().flatten().and_then(|message| event_of(&self.layout, &message)) {
@@ -116,42 +116,42 @@ impl Publisher {
     fn index_and_get_duplicates(
         self: &Arc<Self>,
         batch: &[Event],
-        stored: &[PublishAnswer],
+        answers: &[PublishAnswer],
     ) -> Result<Vec<Option<StoredMessage>>> {
         let now = self.clock.time(self.runtime.generation());
-        let is_plain = |(event, stored): (&Event, &PublishAnswer)| match stored {
+        let is_plain = |(event, answer): (&Event, &PublishAnswer)| match answer {
             PublishAnswer::New(_) => shows_place(event.id(), now),
             PublishAnswer::Duplicate(_) => false,
             _ => true,
         };
-        if batch.iter().zip(stored).all(is_plain) {
+        if batch.iter().zip(answers).all(is_plain) {
             return Ok(Vec::new());
         }
         let ids: Vec<EventId> = batch.iter().map(|event| event.id().clone()).collect();
-        let (publisher, stored) = (Arc::clone(self), stored.to_vec());
+        let (publisher, answers) = (Arc::clone(self), answers.to_vec());
         self.runtime.call(move |session| async move {
-            publisher.index(&session, &ids, &stored).await?;
+            publisher.index(&session, &ids, &answers).await?;
             let get = |it: &PublishAnswer| {
                 if let PublishAnswer::Duplicate(sequence) = it { Some(Get::Sequence(*sequence)) } else { None }
             };
-            let duplicates: Vec<Get> = stored.iter().filter_map(get).collect();
+            let duplicates: Vec<Get> = answers.iter().filter_map(get).collect();
             message::get_all(&session, &publisher.layout.stream, &duplicates).await
         })
     }
 
-    async fn index(&self, session: &Session, ids: &[EventId], stored: &[PublishAnswer]) -> Result<()> {
+    async fn index(&self, session: &Session, ids: &[EventId], answers: &[PublishAnswer]) -> Result<()> {
         let mut now = self.clock.time(session.generation);
         let new = |it: &PublishAnswer| if let PublishAnswer::New(sequence) = it { Some(*sequence) } else { None };
         if now.is_none()
-            && let Some(last) = stored.iter().rev().find_map(new)
+            && let Some(last) = answers.iter().rev().find_map(new)
             && let Some(message) = message::get(session, &self.layout.stream, Get::Sequence(last)).await?
         {
             self.clock.set(session, &message);
             now = Some(message.stored_at);
         }
         let mut places = Vec::new();
-        for (id, stored) in ids.iter().zip(stored) {
-            if let PublishAnswer::New(sequence) | PublishAnswer::Duplicate(sequence) = stored
+        for (id, answer) in ids.iter().zip(answers) {
+            if let PublishAnswer::New(sequence) | PublishAnswer::Duplicate(sequence) = answer
                 && !shows_place(id, now)
             {
                 places.push((self.kv.event_key(AT, id), kv::write(sequence)));

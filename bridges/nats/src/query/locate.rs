@@ -9,13 +9,13 @@ use parking_lot::Mutex;
 
 use crate::jetstream::entry::{event_of, id_of, time_of};
 use crate::jetstream::kv::AT;
-use crate::jetstream::{Get, KeyValue, Layout, Result, Scan, Start, message};
+use crate::jetstream::{Get, KeyValue, Layout, Result, Scan, ScanRequest, Start, message};
 use crate::publish::MAX_DELAY;
 use crate::subscriptions::Ring;
 use crate::transport::{Runtime, Session};
 
 /// The largest number of messages that a page of a listing reads. Its cursor goes on behind them.
-pub(super) const SCAN: usize = 10_000;
+pub(super) const PAGE_SCAN: usize = 10_000;
 /// Messages of one step.
 pub(super) const STEP: usize = 500;
 /// How far the time in an id and the time of storing mostly lie apart.
@@ -78,7 +78,8 @@ impl Locator {
 
     /// Searches the headers of the messages that were stored in a span of time.
     async fn search(&self, session: &Session, id: &str, from: SystemTime, to: SystemTime) -> Result<Option<u64>> {
-        let mut scan = Scan::open(session, &self.layout.stream, &[], Start::Time(from), true).await?;
+        let request = ScanRequest::new(&self.layout.stream, &[], Start::Time(from)).headers_only();
+        let mut scan = Scan::open(session, request).await?;
         let (mut seen, mut found) = (0, None);
         while found.is_none() && seen < SEARCH {
             let step = scan.next(session, STEP).await?;
@@ -95,7 +96,8 @@ impl Locator {
 
 /// The first message that was stored at a time or later, or the sequence behind the last one.
 pub(crate) async fn first_since(session: &Session, layout: &Layout, time: SystemTime) -> Result<u64> {
-    let scan = Scan::open(session, &layout.stream, &[], Start::Time(time), true).await?;
+    let request = ScanRequest::new(&layout.stream, &[], Start::Time(time)).headers_only();
+    let scan = Scan::open(session, request).await?;
     let first = scan.first();
     scan.close(session).await;
     Ok(first)

@@ -17,14 +17,15 @@ use crate::jetstream::entry::{MESSAGE_ID, event_of, from_json};
 use crate::jetstream::kv::{self, SUBSCRIPTION};
 use crate::jetstream::message::{self, PublishAnswer};
 use crate::jetstream::{
-    ConsumerInfo, Get, KeyValue, Layout, NewMessage, Result, Scan, Start, StoredMessage, consumer, names, scan,
+    ConsumerInfo, Get, KeyValue, Layout, NewMessage, Result, Scan, ScanRequest, Start, StoredMessage, consumer, names,
+    scan,
 };
 use crate::settle::change_status;
 use crate::subscriptions::{self, SubscriptionRecord, Subscriptions};
 use crate::transport::Session;
 
 /// The largest number of messages that one replay reads. Its cursor goes on behind them.
-const SCAN: usize = 20_000;
+const REPLAY_SCAN: usize = 20_000;
 
 /// The operator of a provider.
 pub(crate) struct NatsOperator {
@@ -38,9 +39,9 @@ fn read_dead_letter(entry: &StoredMessage) -> Option<DeadLetter> {
 
 async fn dead_letters(session: Session, locator: Arc<Locator>, filter: DeadLetterFilter) -> Result<Vec<DeadLetter>> {
     let Locator { layout, kv, .. } = &*locator;
-    let subjects = kv.dead_letters(&layout.group);
+    let subjects = [kv.dead_letters(&layout.group)];
     let start = Start::At(filter.after.unwrap_or(0) + 1);
-    let mut scan = Scan::open(&session, &kv.stream, &[subjects], start, false).await?;
+    let mut scan = Scan::open(&session, ScanRequest::new(&kv.stream, &subjects, start)).await?;
     let mut found = Vec::new();
     while found.len() < filter.effective_limit() {
         let step = scan.next(&session, STEP).await?;
@@ -150,7 +151,7 @@ async fn replay(
             && replay.to.is_none_or(|to| event.created_at() <= to)
     };
     let subjects = layout.subjects(&own, from);
-    let mut scan = Scan::open(&session, &layout.stream, &subjects, Start::At(from), false).await?;
+    let mut scan = Scan::open(&session, ScanRequest::new(&layout.stream, &subjects, Start::At(from))).await?;
     let (mut done, mut scanned, mut next) = (0, 0, None);
     'all: while next.is_none() {
         let step = scan.next(&session, STEP).await?;
@@ -186,7 +187,7 @@ async fn replay(
                 break 'all;
             }
         }
-        if scanned >= SCAN {
+        if scanned >= REPLAY_SCAN {
             next = last;
         }
     }
@@ -227,7 +228,8 @@ async fn stats(session: Session, locator: Arc<Locator>) -> Result<BackEndStats> 
     let mut stats = BackEndStats::default();
     let subjects = kv.dead_letters(&layout.group);
     stats.dead_letters = scan::count(&session, &kv.stream, &subjects).await?;
-    let mut newest = Scan::open(&session, &kv.stream, &[subjects], Start::Last, true).await?;
+    let filters = [subjects];
+    let mut newest = Scan::open(&session, ScanRequest::new(&kv.stream, &filters, Start::Last).headers_only()).await?;
     stats.newest_dead_letter = newest.next(&session, 1).await?.first().map_or(0, |entry| entry.sequence);
     newest.close(&session).await;
     (_, stats.subscriptions_expired) = kv.read(&session, &kv.counter("subscriptions")).await?;

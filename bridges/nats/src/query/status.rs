@@ -21,15 +21,15 @@ pub(super) async fn with_statuses(
     if found.is_empty() {
         return Ok(Vec::new());
     }
-    let known = KnownSubscriptions::read(session, layout, kv, &found).await?;
+    let subscriptions = SubscriptionStates::read(session, layout, kv, &found).await?;
     let keys = found.iter().map(|(_, event)| kv.event_key(STATUS, event.id()));
     let records = kv.get_all(session, keys).await?;
     let with_status = |((sequence, event), record): ((u64, Event), Option<StoredMessage>)| {
         let mut record: StatusRecord = record.as_ref().and_then(kv::read).unwrap_or_default();
-        record.dead.retain(|durable, _| known.counts(durable, sequence));
-        record.again.retain(|durable| known.counts(durable, sequence));
-        record.done.retain(|durable, _| known.counts(durable, sequence));
-        let status = known.status(sequence, &event, layout.partition_of(&event), &record);
+        record.dead.retain(|durable, _| subscriptions.counts(durable, sequence));
+        record.again.retain(|durable| subscriptions.counts(durable, sequence));
+        record.done.retain(|durable, _| subscriptions.counts(durable, sequence));
+        let status = subscriptions.status(sequence, &event, layout.partition_of(&event), &record);
         let error = record.dead.into_values().next().or(record.error).filter(|_| status == Status::Failed);
         let ended = record.done.into_values().max().filter(|_| status == Status::Completed);
         let ended = ended.map(|ended| SystemTime::UNIX_EPOCH + Duration::from_millis(ended.unsigned_abs()));
@@ -39,19 +39,19 @@ pub(super) async fn with_statuses(
 }
 
 /// A subscription, with its parsed patterns.
-struct Known {
+struct ParsedSubscription {
     durable: String,
     record: SubscriptionRecord,
     patterns: HashMap<String, Pattern>,
 }
 
 /// The subscriptions, and the states of the consumers that matter, by durable name and partition.
-struct KnownSubscriptions {
-    all: Vec<Known>,
+struct SubscriptionStates {
+    all: Vec<ParsedSubscription>,
     infos: HashMap<(String, Option<u32>), ConsumerInfo>,
 }
 
-impl Known {
+impl ParsedSubscription {
     fn new((durable, record): (String, SubscriptionRecord)) -> Self {
         let texts = record.earlier.iter().map(|it| &it.pattern).chain([&record.pattern]);
         let patterns = texts.filter_map(|text| Some((text.clone(), Pattern::parse(text).ok()?))).collect();
@@ -68,14 +68,15 @@ impl Known {
     }
 }
 
-impl KnownSubscriptions {
+impl SubscriptionStates {
     async fn read(session: &Session, layout: &Layout, kv: &KeyValue, found: &[(u64, Event)]) -> Result<Self> {
-        let all: Vec<Known> = subscriptions::all(session, kv).await?.into_iter().map(Known::new).collect();
+        let all: Vec<ParsedSubscription> =
+            subscriptions::all(session, kv).await?.into_iter().map(ParsedSubscription::new).collect();
         let mut consumers: Vec<Consumer> = Vec::new();
-        for known in &all {
-            let delivered = found.iter().filter(|(sequence, event)| known.delivers(*sequence, event));
+        for subscription in &all {
+            let delivered = found.iter().filter(|(sequence, event)| subscription.delivers(*sequence, event));
             let partitions: BTreeSet<Option<u32>> = delivered.map(|(_, event)| layout.partition_of(event)).collect();
-            let of_events = known.record.event_consumers(layout, kv, &known.durable);
+            let of_events = subscription.record.event_consumers(layout, kv, &subscription.durable);
             consumers.extend(of_events.into_iter().filter(|it| partitions.contains(&it.partition)));
         }
         let infos = consumer::infos(session, &consumers).await?;
@@ -93,12 +94,12 @@ impl KnownSubscriptions {
         let local: Option<Status> = record.local.as_deref().and_then(|text| text.parse().ok());
         let mut is_open = matches!(local, Some(Status::Pending | Status::Processing));
         let mut has_begun = local.is_some_and(|it| it != Status::Pending) || !record.dead.is_empty();
-        for known in &self.all {
-            if record.again.contains(&known.durable) {
+        for subscription in &self.all {
+            if record.again.contains(&subscription.durable) {
                 (is_open, has_begun) = (true, true);
             }
-            if known.delivers(sequence, event)
-                && let Some(info) = self.infos.get(&(known.durable.clone(), partition))
+            if subscription.delivers(sequence, event)
+                && let Some(info) = self.infos.get(&(subscription.durable.clone(), partition))
             {
                 is_open |= info.is_open(sequence);
                 has_begun |= sequence <= info.last_delivered;

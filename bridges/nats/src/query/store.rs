@@ -1,4 +1,4 @@
-//! Events and their statuses, read from the stream. No query reads more than [`SCAN`] messages at a time.
+//! Events and their statuses, read from the stream. No query reads more than [`PAGE_SCAN`] messages at a time.
 
 use std::sync::Arc;
 
@@ -8,13 +8,13 @@ use eventbroker::stats::StoreStats;
 use eventbroker::{Event, EventId, Status};
 use futures_util::future::try_join_all;
 
-use super::locate::{Locator, SCAN, STEP, first_since};
+use super::locate::{Locator, PAGE_SCAN, STEP, first_since};
 use super::status::with_statuses;
 use crate::housekeeping::first_open;
 use crate::jetstream::api::{cut_off, unavailable};
 use crate::jetstream::entry::events_of;
 use crate::jetstream::kv::{AT, FAILED, STATUS};
-use crate::jetstream::{Result, Scan, Start, StoredMessage};
+use crate::jetstream::{Result, Scan, ScanRequest, Start, StoredMessage};
 use crate::jetstream::{message, scan, stream};
 use crate::publish::{MAX_DELAY, Publisher};
 use crate::settle::{StatusRecord, change_status};
@@ -45,7 +45,9 @@ impl Listing<'_> {
         if self.order == Order::OldestFirst {
             let scan = match &mut self.scan {
                 Some(scan) => scan,
-                none => none.insert(Scan::open(session, self.stream, &[], Start::At(self.from), false).await?),
+                none => {
+                    none.insert(Scan::open(session, ScanRequest::new(self.stream, &[], Start::At(self.from))).await?)
+                }
             };
             let mut found = scan.next(session, STEP).await?;
             found.retain(|message| message.sequence <= self.to);
@@ -54,7 +56,7 @@ impl Listing<'_> {
         }
         loop {
             let first = self.to.saturating_sub(STEP as u64 - 1).max(self.from);
-            let mut scan = Scan::open(session, self.stream, &[], Start::At(first), false).await?;
+            let mut scan = Scan::open(session, ScanRequest::new(self.stream, &[], Start::At(first))).await?;
             let mut found = scan.next(session, (self.to - first + 1) as usize).await?;
             scan.close(session).await;
             found.retain(|message| message.sequence <= self.to);
@@ -113,7 +115,7 @@ async fn list(session: Session, locator: Arc<Locator>, filter: Filter) -> Result
             last = places.into_iter().find(|(id, _)| Some(id) == next.as_ref());
             break Page::new(page, next);
         }
-        if scanned >= SCAN {
+        if scanned >= PAGE_SCAN {
             break Page::new(page, last.as_ref().map(|(id, _)| id.clone()));
         }
     };
@@ -135,7 +137,7 @@ async fn stats(session: Session, locator: Arc<Locator>) -> Result<StoreStats> {
         let (order, to) = (Order::OldestFirst, stream::state(&info, "last_seq"));
         let mut listing = Listing { stream: &layout.stream, order, from, to, scan: None };
         let mut scanned = 0;
-        while scanned < SCAN {
+        while scanned < PAGE_SCAN {
             let step = listing.step(&session).await?;
             if step.is_empty() {
                 break;
@@ -209,7 +211,7 @@ impl EventStore for NatsStore {
         })
     }
 
-    /// Counts the open events among the first [`SCAN`] messages that some subscription has not acknowledged.
+    /// Counts the open events among the first [`PAGE_SCAN`] messages that some subscription has not acknowledged.
     fn stats(&self) -> Result<StoreStats> {
         let locator = Arc::clone(&self.locator);
         self.locator.runtime.read(move |session| stats(session, locator))

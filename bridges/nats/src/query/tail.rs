@@ -10,7 +10,7 @@ use super::locate::{Locator, first_since};
 use super::status::with_statuses;
 use crate::jetstream::entry::events_of;
 use crate::jetstream::scan::ConsumerScan;
-use crate::jetstream::{Result, Start, stream};
+use crate::jetstream::{Result, ScanRequest, Start, stream};
 use crate::publish::MAX_DELAY;
 
 /// The longest wait for the server at a time, less than the limit of a call.
@@ -60,7 +60,8 @@ impl Tail for NatsTail {
                     Some((generation, scan)) if generation == session.generation => scan,
                     _ => {
                         let subjects = layout.subjects(&pattern, from);
-                        ConsumerScan::open(&session, &layout.stream, &subjects, Start::At(from), false).await?
+                        let request = ScanRequest::new(&layout.stream, &subjects, Start::At(from));
+                        ConsumerScan::open(&session, request).await?
                     }
                 };
                 let found = scan.wait(&session, count, left.max(Duration::from_millis(1))).await?;

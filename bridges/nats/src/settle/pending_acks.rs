@@ -21,12 +21,12 @@ const LIMIT: Duration = Duration::from_secs(2);
 pub(crate) struct PendingAcks {
     runtime: Arc<Runtime>,
     held: Arc<HeldMessages>,
-    progress: Mutex<Progress>,
+    batches: Mutex<Batches>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct Progress {
+struct Batches {
     in_flight: usize,
     failed: Vec<AckBatch>,
 }
@@ -46,9 +46,9 @@ struct InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        let mut progress = self.pending.progress.lock();
-        progress.in_flight -= 1;
-        progress.failed.extend(self.batch.take());
+        let mut batches = self.pending.batches.lock();
+        batches.in_flight -= 1;
+        batches.failed.extend(self.batch.take());
         self.pending.changed.notify_all();
     }
 }
@@ -56,21 +56,21 @@ impl Drop for InFlight {
 impl PendingAcks {
     pub(crate) fn new(runtime: &Arc<Runtime>, held: &Arc<HeldMessages>) -> Self {
         let (runtime, held) = (Arc::clone(runtime), Arc::clone(held));
-        Self { runtime, held, progress: Mutex::default(), changed: Condvar::new() }
+        Self { runtime, held, batches: Mutex::default(), changed: Condvar::new() }
     }
 
     /// Sends acknowledgements of leases. Waits only while too many batches are in flight.
     pub(crate) fn send(self: &Arc<Self>, batch: AckBatch) -> Result<()> {
         self.retry()?;
         {
-            let mut progress = self.progress.lock();
+            let mut batches = self.batches.lock();
             let deadline = Instant::now() + LIMIT;
-            while progress.in_flight >= IN_FLIGHT {
-                if self.changed.wait_until(&mut progress, deadline).timed_out() {
+            while batches.in_flight >= IN_FLIGHT {
+                if self.changed.wait_until(&mut batches, deadline).timed_out() {
                     return Err(unavailable("acknowledgements are not answered"));
                 }
             }
-            progress.in_flight += 1;
+            batches.in_flight += 1;
         }
         let mut in_flight = InFlight { pending: Arc::clone(self), batch: Some(batch) };
         self.runtime.post(move |session| {
@@ -93,7 +93,7 @@ impl PendingAcks {
 
     /// Sends the acknowledgements without an answer again.
     pub(crate) fn retry(&self) -> Result<()> {
-        let failed = std::mem::take(&mut self.progress.lock().failed);
+        let failed = std::mem::take(&mut self.batches.lock().failed);
         if failed.is_empty() {
             return Ok(());
         }
@@ -101,7 +101,7 @@ impl PendingAcks {
         let sent = self.runtime.call(move |session| async move { ack_all(&session, &acks).await });
         match &sent {
             Ok(()) => failed.iter().for_each(|batch| self.held.settle(&batch.tokens)),
-            Err(_) => self.progress.lock().failed.extend(failed),
+            Err(_) => self.batches.lock().failed.extend(failed),
         }
         sent
     }
@@ -109,9 +109,9 @@ impl PendingAcks {
     /// Waits until no batch is in flight, and retries those without an answer once.
     pub(crate) fn finish(&self) -> Result<()> {
         {
-            let mut progress = self.progress.lock();
+            let mut batches = self.batches.lock();
             let deadline = Instant::now() + LIMIT;
-            while progress.in_flight > 0 && !self.changed.wait_until(&mut progress, deadline).timed_out() {}
+            while batches.in_flight > 0 && !self.changed.wait_until(&mut batches, deadline).timed_out() {}
         }
         self.retry()
     }

@@ -60,3 +60,28 @@ pub(crate) async fn change_status(
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_record_has_its_stored_form() {
+        let full = StatusRecord {
+            local: Some("failed".to_owned()),
+            error: Some("no".to_owned()),
+            retries: 2,
+            dead: [("workers==a".to_owned(), "late".to_owned())].into(),
+            again: ["workers==b".to_owned()].into(),
+            done: [("workers==c".to_owned(), 1_700_000_000_000)].into(),
+        };
+        let of_full = concat!(
+            r#"{"local":"failed","error":"no","retries":2,"dead":{"workers==a":"late"},"#,
+            r#""again":["workers==b"],"done":{"workers==c":1700000000000}}"#
+        );
+        for (record, stored) in [(full, of_full), (StatusRecord::default(), "{}")] {
+            assert_eq!(serde_json::to_string(&record).expect("it is JSON"), stored);
+            assert_eq!(serde_json::from_str::<StatusRecord>(stored).expect("it is a record"), record);
+        }
+    }
+}

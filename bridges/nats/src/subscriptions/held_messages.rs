@@ -56,7 +56,7 @@ pub(crate) struct HeldMessages {
     messages: Mutex<HashMap<u64, HeldMessage>>,
     next_token: AtomicU64,
     moving: Mutex<()>,
-    pub(crate) recent: RecentAcks,
+    pub(crate) recent_acks: RecentAcks,
     /// Called with the number of messages that were settled.
     on_settled: Hook<usize>,
 }
@@ -67,7 +67,7 @@ impl HeldMessages {
             messages: Mutex::default(),
             next_token: AtomicU64::new(1),
             moving: Mutex::default(),
-            recent: RecentAcks::default(),
+            recent_acks: RecentAcks::default(),
             on_settled,
         }
     }
@@ -94,7 +94,7 @@ impl HeldMessages {
         let mut messages = self.messages.lock();
         let ended: Vec<HeldMessage> = tokens.iter().filter_map(|token| messages.remove(token)).collect();
         // Under the lock: a thread that finds a message not held has to find it here.
-        self.recent.add(ended.iter().map(|held| (&*held.consumer.durable, held.key())));
+        self.recent_acks.add(ended.iter().map(|held| (&*held.consumer.durable, held.key())));
         drop(messages);
         (self.on_settled)(ended.len());
     }

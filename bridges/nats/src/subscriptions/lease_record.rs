@@ -80,3 +80,18 @@ pub(crate) async fn give_back(session: &Session, kv: &KeyValue, back: Vec<GiveBa
     kv.put_all(session, back.iter().map(record).collect()).await?;
     ack::ack_all(session, &back.into_iter().map(|it| it.nak).collect::<Vec<_>>()).await
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_record_has_its_stored_form() {
+        let (record, stored) = (
+            LeaseRecord { given_back: 2, crashes: 1, is_in_call: true },
+            r#"{"given_back":2,"crashes":1,"begun":true}"#,
+        );
+        assert_eq!(serde_json::to_string(&record).expect("it is JSON"), stored);
+        assert_eq!(serde_json::from_str::<LeaseRecord>(stored).expect("it is a record"), record);
+    }
+}

@@ -1,35 +1,11 @@
 //! The messages that this provider acknowledged lately. A message that comes again after its acknowledgement is not handled again.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 
 use parking_lot::Mutex;
 
 use super::held_messages::MessageKey;
-
-/// The capacity of a ring: the acknowledged messages of one subscription.
-const CAPACITY: usize = 16_384;
-
-/// The last values that were added. A search begins at the newest.
-pub(crate) struct Ring<T>(VecDeque<T>);
-
-impl<T> Default for Ring<T> {
-    fn default() -> Self {
-        Self(VecDeque::new())
-    }
-}
-
-impl<T> Ring<T> {
-    pub(crate) fn add(&mut self, value: T) {
-        if self.0.len() == CAPACITY {
-            self.0.pop_front();
-        }
-        self.0.push_back(value);
-    }
-
-    pub(crate) fn newest_first(&self) -> impl Iterator<Item = &T> {
-        self.0.iter().rev()
-    }
-}
+use super::ring::Ring;
 
 /// The messages that were acknowledged lately, by the durable name of their subscription.
 #[derive(Default)]

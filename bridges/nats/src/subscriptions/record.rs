@@ -42,6 +42,7 @@ pub(crate) struct EarlierPattern {
     pub(crate) since: u64,
     /// The last message that it counts for.
     pub(crate) until: u64,
+    /// Read by nobody. Earlier versions of the bridge parse no record without it.
     pub(crate) start: u64,
 }
 
@@ -181,5 +182,18 @@ mod tests {
         record.changes = 1;
         let error = record.check_generation().expect_err("the earlier pattern has a consumer of its own");
         assert!(error.to_string().contains("earlier pattern a.*"), "{error}");
+    }
+
+    #[test]
+    fn the_record_has_its_stored_form() {
+        let (mut record, _) = subscription(&[("a.*", 10)], "b.*");
+        (record.group, record.name, record.is_durable) = ("workers".to_owned(), "all".to_owned(), true);
+        let stored = concat!(
+            r#"{"group":"workers","name":"all","pattern":"b.*","instance":"","durable":true,"owner":"","stream_made":"","#,
+            r#""after":0,"start":0,"changes":0,"since":11,"#,
+            r#""earlier":[{"changes":0,"pattern":"a.*","since":0,"until":10,"start":0}]}"#
+        );
+        assert_eq!(serde_json::to_string(&record).expect("it is JSON"), stored);
+        assert_eq!(serde_json::from_str::<SubscriptionRecord>(stored).expect("it is a record"), record);
     }
 }

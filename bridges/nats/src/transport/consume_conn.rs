@@ -30,7 +30,7 @@ const TOGETHER: usize = 256;
 const ANSWERS: u64 = 0;
 
 /// The connection that consumes.
-pub(crate) struct ConsumeConn {
+pub(super) struct ConsumeConn {
     socket: WatchedSocket,
     state: Mutex<State>,
     /// Wakes the task when the socket has not taken all bytes.
@@ -91,17 +91,17 @@ impl ConsumeConn {
 
     /// Reads and sends until the end of the connection. Returns the reason.
     async fn run(&self, mut unsent: UnboundedReceiver<()>) -> String {
-        let mut turn = pin!(Session::pause(PING_EVERY));
+        let mut next_ping = pin!(Session::pause(PING_EVERY));
         loop {
             let is_blocked = self.state.lock().channel.is_blocked();
             let ready = pin!(self.socket.ready(is_blocked));
-            let result = match select(ready, select(unsent.next(), &mut turn)).await {
+            let result = match select(ready, select(unsent.next(), &mut next_ping)).await {
                 Either::Left((Ok(()), _)) => self.read_all(),
                 Either::Left((Err(error), _)) => return in_words(&error),
                 // From now on `ready` waits for room as well.
                 Either::Right((Either::Left(_), _)) => continue,
                 Either::Right((Either::Right(_), _)) => {
-                    turn.set(Session::pause(PING_EVERY));
+                    next_ping.set(Session::pause(PING_EVERY));
                     self.ping()
                 }
             };
@@ -173,12 +173,12 @@ impl ConsumeConn {
     }
 
     /// Writes a message. The next [`send`](Self::send) sends it.
-    pub(crate) fn publish(&self, subject: &str, reply: &str, payload: &[u8]) {
+    pub(super) fn publish(&self, subject: &str, reply: &str, payload: &[u8]) {
         frame::publish(&mut self.state.lock().channel.outgoing, subject, reply, None, payload);
     }
 
     /// Sends the written frames. The task sends the part that the socket does not take now.
-    pub(crate) fn send(&self) -> Result<(), String> {
+    pub(super) fn send(&self) -> Result<(), String> {
         match self.state.lock().channel.write_to(&mut &self.socket) {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -191,7 +191,7 @@ impl ConsumeConn {
     }
 
     /// Writes a request. The answer may never come.
-    pub(crate) fn request(&self, subject: &str, payload: &[u8]) -> oneshot::Receiver<Incoming> {
+    pub(super) fn request(&self, subject: &str, payload: &[u8]) -> oneshot::Receiver<Incoming> {
         let (sender, answer) = oneshot::channel();
         let mut state = self.state.lock();
         let State { channel, next, inbox, requests, .. } = &mut *state;
@@ -212,7 +212,7 @@ impl ConsumeConn {
     }
 
     /// Subscribes to a subject, and waits until the server has processed that. `None` if the connection was lost.
-    pub(crate) async fn subscribe(self: &Arc<Self>, subject: &Subject) -> Option<PullInbox> {
+    pub(super) async fn subscribe(self: &Arc<Self>, subject: &Subject) -> Option<PullInbox> {
         let (sender, messages) = unbounded();
         let number = {
             let mut state = self.state.lock();
