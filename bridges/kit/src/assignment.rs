@@ -2,6 +2,12 @@
 //! different data for a moment, so the back end lets a member acquire only a partition that no member owns.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// An owner takes nothing of its surplus for one lease, so that it can release it. If deliveries are still in its hands then, because a retry
+/// waits long for example, it takes of the surplus for this number of leases, so that the deliveries behind do not stand still; then it begins
+/// again.
+const GO_ON: u32 = 3;
 
 /// The changes that bring one member to its share.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -11,13 +17,13 @@ pub struct Changes<P> {
     /// Own partitions to release now.
     pub release: Vec<P>,
     /// Own partitions to release as soon as the member has none of their deliveries in its hands.
-    pub drain: BTreeSet<P>,
+    pub surplus: BTreeSet<P>,
 }
 
 /// The changes for one member. `sharing` is the members that want a share, `owners` the owner of each partition that has one, and
 /// `is_idle` whether the member has nothing of a partition in its hands.
 ///
-/// The lowest free partitions are acquired, the lowest idle ones are released, and the highest busy ones are drained.
+/// The lowest free partitions are acquired, the lowest idle ones are released, and the highest busy ones are the surplus.
 pub fn rebalance<'a, P: Copy + Ord>(
     member: &str,
     sharing: impl Iterator<Item = &'a str>,
@@ -26,12 +32,18 @@ pub fn rebalance<'a, P: Copy + Ord>(
     is_idle: impl Fn(P) -> bool,
 ) -> Changes<P> {
     let (share, owned) = (share_of(member, &sharing.collect(), partitions.clone().count()), owned_by(owners, member));
-    let surplus = owned.len().saturating_sub(share);
-    let release: Vec<P> = owned.iter().copied().filter(|it| is_idle(*it)).take(surplus).collect();
+    let too_many = owned.len().saturating_sub(share);
+    let release: Vec<P> = owned.iter().copied().filter(|it| is_idle(*it)).take(too_many).collect();
     let busy = owned.iter().copied().filter(|it| !release.contains(it));
-    let drain = busy.rev().take(surplus - release.len()).collect();
+    let surplus = busy.rev().take(too_many - release.len()).collect();
     let free = partitions.filter(|it| !owners.contains_key(it));
-    Changes { acquire: free.take(share.saturating_sub(owned.len())).collect(), release, drain }
+    Changes { acquire: free.take(share.saturating_sub(owned.len())).collect(), release, surplus }
+}
+
+/// Whether an owner takes nothing of its surplus at the moment. `giving_up` is the time for which it has had a surplus.
+pub fn holds_back(giving_up: Duration, lease: Duration) -> bool {
+    let round = (lease * (1 + GO_ON)).as_nanos().max(1);
+    giving_up.as_nanos() % round < lease.as_nanos()
 }
 
 /// The partitions of one member.
@@ -56,8 +68,8 @@ mod tests {
         owners.iter().map(|(partition, owner)| (*partition, (*owner).to_owned())).collect()
     }
 
-    fn changes(acquire: &[usize], release: &[usize], drain: &[usize]) -> Changes<usize> {
-        Changes { acquire: acquire.to_vec(), release: release.to_vec(), drain: drain.iter().copied().collect() }
+    fn changes(acquire: &[usize], release: &[usize], surplus: &[usize]) -> Changes<usize> {
+        Changes { acquire: acquire.to_vec(), release: release.to_vec(), surplus: surplus.iter().copied().collect() }
     }
 
     /// The changes for a member among the members `sharing`, of the partitions from 1 on.
@@ -96,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_surplus_is_released_where_idle_and_drained_where_busy() {
+    fn idle_partitions_above_the_share_are_released_and_busy_ones_are_the_surplus() {
         let (owners, sharing) = (owners(&[(1, "a"), (2, "a"), (3, "a"), (4, "a")]), ["a", "b"]);
         assert_eq!(ask("a", &sharing, 4, &owners, |_| true), changes(&[], &[1, 2], &[]));
         assert_eq!(ask("a", &sharing, 4, &owners, |partition| partition == 3), changes(&[], &[3], &[4]));
@@ -115,6 +127,15 @@ mod tests {
     fn a_member_that_has_left_keeps_only_busy_partitions() {
         let owners = owners(&[(1, "a"), (2, "a")]);
         assert_eq!(ask("a", &["b"], 2, &owners, |partition| partition == 1), changes(&[], &[1], &[2]));
+    }
+
+    #[test]
+    fn an_owner_holds_back_for_one_lease_of_four() {
+        let lease = Duration::from_secs(1);
+        let held_back = |quarters: u32| holds_back(lease * quarters / 4, lease);
+        let quarters: Vec<u32> = (0..40).filter(|it| held_back(*it)).collect();
+        assert_eq!(quarters, [0, 1, 2, 3, 16, 17, 18, 19, 32, 33, 34, 35]);
+        assert!(!holds_back(lease, Duration::ZERO), "without a lease nothing is held back");
     }
 
     #[test]

@@ -27,8 +27,8 @@ const POLL_EVERY: Duration = Duration::from_secs(1);
 const DUE: u64 = 100;
 /// A consumer that is idle for this many leases and holds nothing is removed.
 const REMOVE_AFTER: u32 = 10;
-/// The most entries, and dead letters, that one clean-up looks at.
-const LOOK: usize = 1_000;
+/// The most entries, and the most dead letters, that one clean-up reads.
+const CLEAN_UP_BATCH: usize = 1_000;
 
 pub(crate) struct Housekeeping {
     settings: Arc<Redis>,
@@ -130,7 +130,7 @@ impl Housekeeping {
     fn expire_dead_letters(&mut self, client: &mut Client) -> Result<(), BackendError> {
         let (group, retention) = (&self.settings.consumer_group, self.settings.retention);
         let of_group = client.layout.key_of("letters:of", group);
-        let oldest: Vec<u64> = client.query(redis::cmd("ZRANGE").arg(of_group).arg(0).arg(LOOK - 1))?;
+        let oldest: Vec<u64> = client.query(redis::cmd("ZRANGE").arg(of_group).arg(0).arg(CLEAN_UP_BATCH - 1))?;
         if oldest.is_empty() {
             return Ok(());
         }
@@ -164,8 +164,8 @@ impl Housekeeping {
             let max_len = max_len.div_ceil(layout.streams.len() as u64);
             let surplus = length.saturating_sub(max_len.try_into().unwrap_or(usize::MAX));
             if max_len > 0 && surplus > 0 {
-                let look = surplus.min(LOOK) + 1;
-                let range = ("-", "+", "COUNT", look);
+                let count = surplus.min(CLEAN_UP_BATCH) + 1;
+                let range = ("-", "+", "COUNT", count);
                 let mut oldest: Vec<Entry> = client.query(redis::cmd("XRANGE").arg(stream).arg(range))?;
                 if let Some((first_to_stay, _)) = oldest.pop() {
                     before = latest(before, first_to_stay);
@@ -173,7 +173,7 @@ impl Housekeeping {
             }
             let before = open.map_or(before.clone(), |open| earliest(before, open));
             let removed: usize = client.query(redis::cmd("XTRIM").arg(stream).arg("MINID").arg(before))?;
-            if removed >= LOOK {
+            if removed >= CLEAN_UP_BATCH {
                 // More may be removable.
                 self.next_clean_up = Instant::now();
             }

@@ -15,15 +15,15 @@ const GONE_AFTER: u32 = 10;
 /// The consumers that stand for released deliveries, now and in earlier versions.
 const RESERVED: [&str; 2] = ["released", "~"];
 
-/// This provider.
-pub(crate) struct Member {
+/// This provider as a member.
+pub(crate) struct Membership {
     /// Distinguishes this provider from all others.
     pub(crate) boot: String,
     pub(crate) lease_time: Duration,
     name: Mutex<String>,
 }
 
-impl Member {
+impl Membership {
     pub(crate) fn new(lease_time: Duration) -> Self {
         let boot = new_boot_id();
         Self { name: Mutex::new(boot.clone()), boot, lease_time }

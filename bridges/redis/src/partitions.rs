@@ -1,7 +1,7 @@
 //! Partitions: their assignment to members, the partitions that this provider owns, and their number.
 
-mod ownership;
+mod claims;
 mod repartition;
 
-pub(crate) use ownership::{Ownership, Sharing};
-pub(crate) use repartition::{check_partitions, divide, stored_partitions};
+pub(crate) use claims::{Claims, Sharing};
+pub(crate) use repartition::{check_partitions, recorded_partitions, repartition};

@@ -6,8 +6,8 @@ use eventbroker::provider::{Capabilities, Provider};
 
 use crate::consume::RedisIngest;
 use crate::housekeeping::Housekeeping;
-use crate::membership::Member;
-use crate::partitions::{Sharing, check_partitions, divide, stored_partitions};
+use crate::membership::Membership;
+use crate::partitions::{Sharing, check_partitions, recorded_partitions, repartition};
 use crate::publish::{BacklogLimit, Publishing, RedisMirror};
 use crate::query::{RedisOperator, RedisStore};
 use crate::scripts::{Client, Layout};
@@ -26,8 +26,8 @@ impl Redis {
         let server = Arc::new(Server::new(self)?);
         let mut link = Link::new(&server);
         if self.adopt_partitions {
-            let stored = stored_partitions(&mut link, &self.stream_name)?.unwrap_or(self.partitions);
-            return self.clone().adopt_partitions(false).partitions(stored).open();
+            let recorded = recorded_partitions(&mut link, &self.stream_name)?.unwrap_or(self.partitions);
+            return self.clone().adopt_partitions(false).partitions(recorded).open();
         }
         link.check_eviction()?;
         check_partitions(&mut link, self)?;
@@ -44,9 +44,9 @@ impl Redis {
     pub fn repartition(&self) -> Result<(), OpenError> {
         self.check()?;
         let server = Arc::new(Server::new(self)?);
-        let stored = stored_partitions(&mut Link::new(&server), &self.stream_name)?.unwrap_or(0);
-        let from = Arc::new(Layout::new(&self.clone().partitions(stored)));
-        divide(&mut Client::new(&server, &from), &self.stream_name, &Layout::new(self))
+        let recorded = recorded_partitions(&mut Link::new(&server), &self.stream_name)?.unwrap_or(0);
+        let from = Arc::new(Layout::new(&self.clone().partitions(recorded)));
+        repartition(&mut Client::new(&server, &from), &self.stream_name, &Layout::new(self))
     }
 }
 
@@ -54,7 +54,7 @@ fn assemble(settings: &Redis, server: &Arc<Server>) -> Provider {
     let (settings, layout) = (Arc::new(settings.clone()), Arc::new(Layout::new(settings)));
     let client = || Client::new(server, &layout);
     let (local, held) = (Arc::new(LocalSubscriptions::default()), Arc::default());
-    let sharing = Sharing { member: Arc::new(Member::new(settings.lease_time)), held };
+    let sharing = Sharing { membership: Arc::new(Membership::new(settings.lease_time)), held };
     let backlog = Arc::new(BacklogLimit::new(settings.max_backlog));
     let publishing = Publishing { settings: Arc::clone(&settings), backlog: Arc::clone(&backlog) };
     let operator = RedisOperator::new(settings.clone(), layout.clone(), local.clone(), server.clone());

@@ -1,5 +1,7 @@
 //! The data at the server: names of keys, the form of entries, reads that others build on, and the scripts. A script is one round trip, and
 //! no other command runs in between. Scripts of several parts share the parts.
+//!
+//! The head of a script has its keys, arguments, result and costs; that of a part is one line, which begins with `-- Part of a script`.
 
 mod client;
 mod entry;
@@ -39,25 +41,42 @@ macro_rules! script {
 }
 
 script!(STORE_EVENTS, "store_events");
-script!(REGISTER_SUBSCRIPTION, "read_figures", "register_subscription");
+script!(REGISTER_SUBSCRIPTION, "read_figures", "read_clock", "register_subscription");
 script!(REMOVE_SUBSCRIPTIONS, "take_dead_letter", "parse_retry", "read_field", "remove_subscriptions");
-script!(SEND_HEARTBEAT, "send_heartbeat");
-script!(HOLD_PARTITIONS, "hold_partitions");
+script!(SEND_HEARTBEAT, "read_clock", "send_heartbeat");
+script!(HOLD_PARTITIONS, "notify_members", "read_clock", "hold_partitions");
 script!(COUNT_WAITING, "read_figures", "count_waiting");
-script!(CLAIM_DELIVERIES, "compare_entries", "match_pattern", "read_field", "claim_deliveries");
+script!(CLAIM_DELIVERIES, "compare_entries", "match_pattern", "read_field", "read_clock", "claim_deliveries");
 script!(EXTEND_LEASES, "extend_leases");
-script!(RELEASE_HELD, "find_holder", "release_held");
-script!(ADD_DEAD_LETTER, "find_holder", "note_failed", "add_dead_letter");
-script!(DEFER_RETRY, "find_holder", "defer_retry");
+script!(RELEASE_HELD, "find_holder", "notify_members", "release_held");
+script!(
+    ADD_DEAD_LETTER,
+    "find_holder",
+    "check_holder",
+    "end_delivery",
+    "raise_retries",
+    "note_failed",
+    "add_dead_letter"
+);
+script!(DEFER_RETRY, "find_holder", "check_holder", "end_delivery", "raise_retries", "read_clock", "defer_retry");
 script!(MARK_SUSPECT, "find_holder", "mark_suspect");
 script!(RECORD_OUTCOME, "note_failed", "record_outcome");
 script!(READ_STATUSES, "read_figures", "compare_entries", "match_pattern", "read_statuses");
 script!(FIND_ENTRY, "read_field", "find_entry");
 script!(DELETE_ENTRY, "read_figures", "compare_entries", "parse_retry", "read_field", "delete_entry");
-script!(REDELIVER, "find_holder", "take_dead_letter", "note_failed", "redeliver");
+script!(REDELIVER, "notify_members", "take_dead_letter", "note_failed", "redeliver");
 script!(PURGE_DEAD_LETTERS, "take_dead_letter", "purge_dead_letters");
-script!(REPLAY_EVENTS, "find_holder", "take_dead_letter", "note_failed", "replay_events");
-script!(CHECK_BACKLOG, "read_figures", "find_holder", "parse_retry", "redeliver_due", "backlog_size", "check_backlog");
+script!(REPLAY_EVENTS, "find_holder", "notify_members", "take_dead_letter", "note_failed", "replay_events");
+script!(
+    CHECK_BACKLOG,
+    "read_figures",
+    "notify_members",
+    "parse_retry",
+    "read_clock",
+    "redeliver_due",
+    "backlog_size",
+    "check_backlog"
+);
 script!(CHECK_LOSSES, "read_figures", "compare_entries", "check_losses");
 script!(REMOVE_CONSUMERS, "read_figures", "remove_consumers");
 

@@ -38,12 +38,12 @@ eventbroker_bridge_kit::settings! {
         /// at last.
         min_replicas: u32 = 0, 0 ..= 100;
 
-        /// How long they have for that.
+        /// How long the replicas have to receive a batch.
         ///
-        /// The [replicas](Self::min_replicas) have this time to receive a batch before it is sent again.
+        /// A batch that fewer than [`min_replicas`](Self::min_replicas) replicas have received by then is sent again.
         replica_timeout: Duration = 1 s, 1 ms ..= 5 s;
 
-        /// How long an event belongs to the member that took it, unless that shows that it is alive.
+        /// How long the lease of a delivery lasts, unless its member extends it.
         ///
         /// A member extends its leases each third of this time. The deliveries of a member that died are handled by another one after
         /// this time. A retry whose delay is longer waits at the server, for any member, and comes up to a second late; not if its event
@@ -71,7 +71,7 @@ eventbroker_bridge_kit::settings! {
         /// Entries that the pattern does not match count until a member has read them.
         max_backlog: u64 = 1_000_000, 0 ..= 9_223_372_036_854_775_807;
 
-        /// Into how many streams the events are divided, each with one owner; 0 is one stream for all.
+        /// The number of streams that the events are divided into, each with one owner; 0 is one stream for all.
         ///
         /// The [key](eventbroker::Event::key) of an event, or its id without a key, gives its partition. Each partition has one owner per
         /// subscription, so the events of a key are in order across instances. Members that come and go rebalance the partitions. 0 is
@@ -79,7 +79,7 @@ eventbroker_bridge_kit::settings! {
         /// until the stream is repartitioned.
         partitions: u32 = 0, 0 ..= 64;
 
-        /// Whether the number is taken that is written down with the stream, whatever partitions says.
+        /// Whether the provider adopts the number that is recorded with the stream, whatever partitions says.
         ///
         /// For tools.
         adopt_partitions: bool = false;

@@ -1,4 +1,4 @@
-//! When housekeeping runs, and how much it does at a time.
+//! The times of housekeeping, and the bounds of one run.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! What both databases can do.
+//! The capabilities of both databases.
 
 use eventbroker::provider::Capabilities;
 

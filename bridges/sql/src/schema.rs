@@ -1,4 +1,4 @@
-//! Why tables are refused that are in the database already.
+//! The reasons to refuse tables that are in the database already.
 
 use crate::names::TableName;
 

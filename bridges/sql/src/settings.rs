@@ -30,7 +30,7 @@ eventbroker_bridge_kit::settings! {
         /// name, one handles each event.
         consumer_group(into): String = "resolvespec-workers", 1 ..= 255 bytes;
 
-        /// How long an event belongs to the member that took it, unless that shows that it is alive.
+        /// How long the lease of a delivery lasts, unless its member extends it.
         ///
         /// A member extends its leases each third of this time, so another member takes over the events of a dead one after at most this
         /// time.
@@ -68,7 +68,7 @@ eventbroker_bridge_kit::settings! {
         /// Instances report on it that an event was stored.
         channel(into): String = "resolvespec_events", 1 ..= 63 bytes;
 
-        /// How often the table is looked at when no notification comes.
+        /// How often a member polls the table when no notification comes.
         ///
         /// Events that other programs insert by plain SQL, or whose notification was lost, are late by at most this time.
         poll_interval: Duration = 1 s, 10 ms ..= 7 days;

@@ -1,5 +1,5 @@
-//! How a value is read from text and written back, per type. A value is text wherever it comes from, so a file, a variable and
-//! a `${…}` mean the same.
+//! The text of a value, read and written per type. A value is text wherever it comes from, so a file, a variable and a `${…}` mean
+//! the same.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -68,7 +68,7 @@ impl Owners {
         if owned.is_empty() && !takes_part {
             self.members.remove(me);
         }
-        Claim { owned, surplus: changes.drain }
+        Claim { owned, surplus: changes.surplus }
     }
 
     /// Whether two records differ in nothing but the heartbeats of one member.

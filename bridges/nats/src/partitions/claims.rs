@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use eventbroker::provider::LeaseToken;
+use eventbroker_bridge_kit::assignment::holds_back;
 use parking_lot::Mutex;
 
 use super::assignment::{Claim, ClaimRequest, Owners};
@@ -18,9 +19,6 @@ use crate::settings::{Hook, LeaseTimes};
 use crate::subscriptions::{HeldMessage, HeldMessages};
 use crate::transport::{Runtime, Session};
 
-/// An owner takes nothing of its surplus for one lease, so that it can release it. If messages are still here then, because a retry waits long for
-/// example, it takes of the surplus for this number of leases, so that the messages behind do not stand still; then it begins again.
-const GO_ON: u32 = 3;
 /// The time between two polls of the other members.
 const POLL_EVERY: Duration = Duration::from_secs(1);
 /// The same while a partition is to be released.
@@ -393,7 +391,6 @@ impl SubscriptionClaim {
 
     /// Whether the member takes nothing of its surplus at the moment.
     fn holds_back(&self, lease: Duration) -> bool {
-        let round = (lease * (1 + GO_ON)).as_nanos().max(1);
-        self.giving_up.is_some_and(|since| since.elapsed().as_nanos() % round < lease.as_nanos())
+        self.giving_up.is_some_and(|since| holds_back(since.elapsed(), lease))
     }
 }

@@ -10,7 +10,7 @@ use eventbroker::provider::BackendError;
 use super::batch_reply::{BatchReply, NewEntry};
 use super::claim_batch::{ClaimBatch, Claimed};
 use super::reader::Reader;
-use crate::partitions::{Ownership, Sharing};
+use crate::partitions::{Claims, Sharing};
 use crate::scripts::{CLAIM_DELIVERIES, Client, Layout, flag, millis};
 use crate::subscriptions::{LocalSubscription, PatternHistory};
 
@@ -26,7 +26,7 @@ type ClaimedFields = (usize, String, Vec<u8>, bool, u32, u32, Vec<u8>);
 pub(super) struct Claimer {
     sharing: Sharing,
     pub(super) subscription: LocalSubscription,
-    pub(super) ownership: Ownership,
+    pub(super) claims: Claims,
     patterns: PatternHistory,
     budget: Budget,
     /// Whether it has claimed the deliveries that its consumer held before it began.
@@ -72,11 +72,11 @@ impl Budget {
 
 impl Claimer {
     pub(super) fn new(sharing: Sharing, subscription: LocalSubscription) -> Self {
-        let ownership = Ownership::new(sharing.clone(), Arc::clone(&subscription.xgroup));
+        let claims = Claims::new(sharing.clone(), Arc::clone(&subscription.xgroup));
         let (patterns, notified) = (PatternHistory::default(), String::new());
         let budget = Budget { bytes: Budget::MOST, event_size: Budget::UNKNOWN_SIZE };
         let (has_begun, is_unsure, is_behind) = (false, false, true);
-        Self { sharing, subscription, ownership, patterns, budget, has_begun, is_unsure, is_behind, notified }
+        Self { sharing, subscription, claims, patterns, budget, has_begun, is_unsure, is_behind, notified }
     }
 
     /// Without room: a member that holds nothing is paused, and leaves its partitions to others; a member that holds something may have to
@@ -86,9 +86,9 @@ impl Claimer {
             return Ok(());
         }
         if self.sharing.held.streams(&self.subscription.xgroup).is_empty() {
-            return self.ownership.leave(client);
+            return self.claims.leave(client);
         }
-        self.ownership.claimable(client, others_return).map(drop)
+        self.claims.claimable(client, others_return).map(drop)
     }
 
     /// Claims as many deliveries as there is room for. With `others_return`, because the server was away, expired holds of others count.
@@ -104,7 +104,7 @@ impl Claimer {
         let result = self.claim_all(client, batch, others_return);
         // The first lease is the oldest.
         let age = batch.leases.get(before).map(|lease| lease.asked.elapsed());
-        let is_late = age.is_some_and(|age| age >= self.sharing.member.lease_time / 2);
+        let is_late = age.is_some_and(|age| age >= self.sharing.membership.lease_time / 2);
         self.budget.adapt(is_late);
         if is_late {
             // Other members may have taken over some of these. The next claim takes the rest again, in its order.
@@ -125,8 +125,8 @@ impl Claimer {
         others_return: bool,
     ) -> Result<(), BackendError> {
         if client.layout.partitions > 0 {
-            let streams = self.ownership.claimable(client, others_return)?.to_vec();
-            if self.ownership.take_has_grown() {
+            let streams = self.claims.claimable(client, others_return)?.to_vec();
+            if self.claims.take_has_gained() {
                 // An earlier member of the same name may have held deliveries of the new partitions.
                 (self.has_begun, self.is_behind) = (false, true);
             }
@@ -157,14 +157,14 @@ impl Claimer {
         numbers: &[usize],
     ) -> Result<(), BackendError> {
         let (member, lease, xgroup) =
-            (self.sharing.member.name(), millis(self.sharing.member.lease_time), &self.subscription.xgroup);
+            (self.sharing.membership.name(), millis(self.sharing.membership.lease_time), &self.subscription.xgroup);
         let (layout, count) = (Arc::clone(&client.layout), batch.left.min(self.budget.events(batch)).to_string());
         let earlier = match (self.has_begun, self.is_unsure) {
             (false, _) => "1",
             (true, true) => "2",
             (true, false) => "0",
         };
-        let (read, owner) = if layout.partitions > 0 { ("1", &*self.sharing.member.boot) } else { ("0", "") };
+        let (read, owner) = if layout.partitions > 0 { ("1", &*self.sharing.membership.boot) } else { ("0", "") };
         let mut keys = vec![&*layout.prefix];
         keys.extend(numbers.iter().map(|number| &*layout.streams[number - 1]));
         let mut rest: Vec<String> = numbers.iter().map(usize::to_string).collect();
@@ -192,7 +192,7 @@ impl Claimer {
         let mut lasts = lasts.into_iter();
         let notified = lasts.next().unwrap_or_default();
         if notified != self.notified {
-            self.ownership.renew_soon();
+            self.claims.renew_soon();
         }
         for (key, last) in keys[1..].iter().zip(lasts) {
             batch.note_last(key, last);
@@ -206,7 +206,7 @@ impl Claimer {
     fn read(&mut self, client: &mut Client, batch: &mut ClaimBatch<'_>) -> Result<bool, BackendError> {
         let most = batch.left.max(LEAST).min(self.budget.events(batch));
         let (layout, xgroup) = (Arc::clone(&client.layout), Arc::clone(&self.subscription.xgroup));
-        let (member, notified) = (self.sharing.member.name(), self.notified.clone());
+        let (member, notified) = (self.sharing.membership.name(), self.notified.clone());
         let reader = Reader { xgroup: &xgroup, member: &member, notified: &notified };
         let (mut size, mut damaged) = (0, None);
         batch.asked = Instant::now();

@@ -112,7 +112,7 @@ impl RedisIngest {
             let now = Instant::now();
             let take_over = now >= self.next_take_over;
             if take_over {
-                self.next_take_over = now + self.sharing.member.lease_time / 4;
+                self.next_take_over = now + self.sharing.membership.lease_time / 4;
             }
             self.housekeeping.run(&mut self.client)?;
             let mut lasts = Lasts::new();
@@ -141,7 +141,7 @@ impl Ingest for RedisIngest {
         let received = self.claim_or_wait(demand, wait);
         if received.is_err() {
             // While the server was away no member could extend a lease: all get the time to do so before leases are taken over.
-            self.others_return = Instant::now() + RETURN.max(self.sharing.member.lease_time / 2);
+            self.others_return = Instant::now() + RETURN.max(self.sharing.membership.lease_time / 2);
             self.next_take_over = self.next_take_over.max(self.others_return);
         }
         received
@@ -150,7 +150,7 @@ impl Ingest for RedisIngest {
     fn wanted_back(&mut self) -> Vec<Arc<str>> {
         let claimers = self.claimers.iter_mut();
         claimers
-            .filter_map(|it| it.ownership.take_wants_back().then(|| it.subscription.record.name.as_str().into()))
+            .filter_map(|it| it.claims.take_has_to_give_back().then(|| it.subscription.record.name.as_str().into()))
             .collect()
     }
 

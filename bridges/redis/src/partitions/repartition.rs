@@ -1,5 +1,5 @@
-//! The number of partitions that is stored with a stream, and its change: into more or fewer partitions, or into one stream for which
-//! members compete. No instance may use the stream meanwhile, and nothing may wait in it: waiting deliveries would lose their order.
+//! The recorded number of partitions of a stream, and its change: into more or fewer partitions, or into one stream for which members
+//! compete. No instance may use the stream meanwhile, and nothing may wait in it: waiting deliveries would lose their order.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,27 +12,27 @@ use crate::transport::Link;
 const OF_A_STREAM: [&str; 5] = ["", ":checked", ":deleted", ":lost", ":life"];
 const OBSOLETE: [&str; 5] = [":seen", ":read", ":ended", ":given", ":taken"];
 
-/// The number of partitions that is stored with the stream, if there is one.
-pub(crate) fn stored_partitions(link: &mut Link, stream_name: &str) -> Result<Option<u32>, OpenError> {
+/// The recorded number of partitions of a stream, if there is one.
+pub(crate) fn recorded_partitions(link: &mut Link, stream_name: &str) -> Result<Option<u32>, OpenError> {
     Ok(link.call(|it| redis::cmd("GET").arg(partitions_key(stream_name)).query(it))?)
 }
 
-/// Checks that the stored number is that of the settings. The first provider of a stream stores it.
+/// Checks that the recorded number is that of the settings. The first provider of a stream records it.
 pub(crate) fn check_partitions(link: &mut Link, settings: &Redis) -> Result<(), OpenError> {
     let (name, partitions) = (&settings.stream_name, settings.partitions);
-    let mut store = redis::cmd("SET");
-    store.arg(partitions_key(name)).arg(partitions).arg("NX").arg("GET");
-    let stored: Option<u32> = link.call(|connection| store.query(connection))?;
-    match stored.filter(|stored| *stored != partitions) {
+    let mut record = redis::cmd("SET");
+    record.arg(partitions_key(name)).arg(partitions).arg("NX").arg("GET");
+    let recorded: Option<u32> = link.call(|connection| record.query(connection))?;
+    match recorded.filter(|recorded| *recorded != partitions) {
         None => Ok(()),
-        Some(stored) => Err(OpenError::Setting(format!(
-            "partitions: is {partitions}, but the stream {name:?} has {stored}; `eventbroker admin repartition` divides it anew"
+        Some(recorded) => Err(OpenError::Setting(format!(
+            "partitions: is {partitions}, but the stream {name:?} has {recorded}; `eventbroker admin repartition` divides it anew"
         ))),
     }
 }
 
-/// Divides the stream of a client's layout as the layout `to` says. Handled entries stay if there is a stream for them.
-pub(crate) fn divide(client: &mut Client, name: &str, to: &Layout) -> Result<(), OpenError> {
+/// Changes the partitions of a stream from the client's layout to another. Handled entries stay if there is a stream for them.
+pub(crate) fn repartition(client: &mut Client, name: &str, to: &Layout) -> Result<(), OpenError> {
     let from = Arc::clone(&client.layout);
     let refused = |problem: String| Err(OpenError::Setting(format!("the stream {name:?} can't be divided: {problem}")));
     let mut used = keys(client, &from.key("boot:*"))?;

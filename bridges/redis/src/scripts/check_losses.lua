@@ -5,7 +5,7 @@
 -- Returns: the result of this check (the life of the stream, entries added, lag, highest deleted entry, the server's run in which the count
 -- of read entries is believed); the lost entries and the losses of unknown size that no member has reported yet. Nothing if the stream or
 -- the group is not there.
--- Touches: the figures of one stream, seven hash fields; no entry is read.
+-- Touches: the figures of one stream and of its consumer groups, eight hash fields, the string `:life`; no entry is read.
 local stream, xgroup = KEYS[1], ARGV[1]
 local checked, deleted, losses = stream .. ':checked', stream .. ':deleted', stream .. ':lost'
 local function parse(text)

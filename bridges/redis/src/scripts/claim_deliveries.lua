@@ -7,8 +7,12 @@
 -- Returns: of each delivery the number of its stream, entry, event, 1 if it is a suspect, crashes, and of a redelivery its attempts and
 -- errors; 1 if more may wait that goes before new entries, 2 if the member held more than it could take; the last entries of the notify
 -- stream and of each stream.
--- Touches: of the streams and the redelivery stream at most 100,000 pending entries by id, and eight reads of at most 1,000 entries; the
--- marks. Returns the bytes of as many events as asked.
+-- Touches: the subscription's record, owners and marks; of each stream and of the redelivery stream the entries below; of each stream the
+-- last entry and the count of lost entries; the last entry of the notify stream. Returns the bytes of as many events as asked.
+--   By id: at most 100,000 pending entries of the member, if the sixth argument is not 0. Of a stream that the member owns all pending
+--   entries, of any other stream all released ones, until as many are claimed as asked; no number bounds these. Of expired leases at most
+--   1,000 more than asked.
+--   With their events: the entries that it claims, of which those that do not match have no bound, and eight reads of at most 1,000 entries.
 -- From a stream that the member owns, the script takes over everything that others hold, in its order.
 local prefix, xgroup, me, room, lease, owner = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[8]
 local known, marks = redis.call('HGET', prefix .. ':subscriptions', xgroup), prefix .. ':marks:' .. xgroup
@@ -17,8 +21,7 @@ local record, taken, in_hand = cjson.decode(known), {}, {}
 for i = 8 + #KEYS, #ARGV, 2 do in_hand[ARGV[i] .. ' ' .. ARGV[i + 1]] = true end
 -- Any member may claim redeliveries, also where each stream has an owner.
 local streams = { { number = 0, key = prefix .. ':again:' .. xgroup, is_own = false } }
-local now = redis.call('TIME')
-now = now[1] * 1000 + math.floor(now[2] / 1000)
+local now = now_millis()
 for i = 2, #KEYS do
     local number, may_claim = tonumber(ARGV[7 + i]), true
     if owner ~= '' then

@@ -1,8 +1,9 @@
 -- Counts the deliveries that wait: unread, pending, redeliveries and deferred retries.
 -- KEYS: the prefix, the streams.
 -- ARGV: none.
--- Returns: a number that is 0 only if none waits; of the unread entries of each stream it counts at most 1,000.
--- Touches: the figures of each stream; at most 1,000 entries of each stream and subscription, with their events.
+-- Returns: a number that is 0 only if none waits; of the unread entries of each stream and subscription it counts at most 1,000.
+-- Touches: the figures of each stream, of each redelivery stream and of each set of retries; of each of these streams at most 1,000 entries
+-- per subscription, with their events.
 local count = 0
 local function add(key)
     for _, group in ipairs(groups_of(key)) do

@@ -3,7 +3,8 @@
 -- ARGV: member, consumer group, the key of its stream, entry, event id, the delay in milliseconds, the retry as JSON, the least lifetime of
 -- its status in milliseconds, retries, 1 if the entry was removed from the stream.
 -- Returns: 0 if another member holds the delivery, else 1.
--- Touches: the entry, its mark, the set of retries, the status of the event. Writes one event.
+-- Touches: the entry, its mark, the set of retries, the status of the event; if the entry was removed, the subscription's record and the
+-- count of lost entries. Writes one event.
 local prefix, me, xgroup, key, entry, id = KEYS[1], ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 if ARGV[10] == '1' then
     -- Without its subscription, nothing would ever remove the retry.
@@ -12,14 +13,11 @@ if ARGV[10] == '1' then
         return 1
     end
 else
-    local holder = holder_of(key, xgroup, entry)
-    if not holder then return 1 end
-    if holder ~= me then return 0 end
+    local result = check_holder(me, key, xgroup, entry)
+    if result then return result end
 end
 end_delivery(prefix, key, xgroup, entry)
-local now = redis.call('TIME')
-now = now[1] * 1000 + math.floor(now[2] / 1000)
-redis.call('ZADD', prefix .. ':later:' .. xgroup, string.format('%.0f', now + tonumber(ARGV[6])), ARGV[7])
+redis.call('ZADD', prefix .. ':later:' .. xgroup, string.format('%.0f', now_millis() + tonumber(ARGV[6])), ARGV[7])
 local status = prefix .. ':status:' .. id
 redis.call('HSET', status, 'again:' .. xgroup, '1')
 raise_retries(status, ARGV[9])

@@ -2,8 +2,8 @@
 -- KEYS: the prefix, its stream.
 -- ARGV: entry, event id.
 -- Returns: how many entries were removed.
--- Touches: one entry; of each consumer group the figures; of each one with a redelivery or retry of the event, all of these (bytes of their
--- events).
+-- Touches: one entry, the highest deleted entry, the status of the event; of each consumer group the figures and a field in `:deleted`; of
+-- each one with a redelivery or retry of the event, all its redeliveries and retries (bytes of their events).
 local prefix, stream, entry = KEYS[1], KEYS[2], ARGV[1]
 if redis.call('XDEL', stream, entry) == 0 then return 0 end
 local deleted = stream .. ':deleted'

@@ -3,7 +3,7 @@
 -- ARGV: member, consumer group, the key that names the life of the main stream, the life as of the last call (or nothing), entries.
 -- Returns: the entries that another member holds or that are settled; the entries that were removed from the stream, which are no longer
 -- pending; the life.
--- Touches: at most 100,000 pending entries of one stream, by their ids; no event is read.
+-- Touches: at most 100,000 pending entries of one stream, by their ids, and the string of the life; no event is read.
 local mine, held, lost, gone = {}, {}, {}, {}
 local life = redis.call('GET', ARGV[3]) or ''
 local pending = redis.pcall('XPENDING', KEYS[1], ARGV[2], '-', '+', 100000, ARGV[1])

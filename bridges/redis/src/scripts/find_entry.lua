@@ -2,7 +2,8 @@
 -- KEYS: the prefix, the streams.
 -- ARGV: event id; if the id tells when it was made: that time and its tolerance, both in milliseconds.
 -- Returns: the number of its stream, the entry and the event; nothing if there is none.
--- Touches: the index of the id; else the entries of the streams within the tolerance, 500 at a time, with their events.
+-- Touches: the index of the id, and the entry that it names; else the entries of the streams within the tolerance, 500 at a time, with their
+-- events.
 local prefix, id = KEYS[1], ARGV[1]
 local index = redis.call('GET', prefix .. ':at:' .. id)
 if index then

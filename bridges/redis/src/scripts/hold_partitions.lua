@@ -7,8 +7,7 @@
 -- Touches: the set of members, the hash of owners (at most 64 fields), the notify stream.
 local prefix, boot = KEYS[1], ARGV[2]
 local members, owners = prefix .. ':members:' .. ARGV[1], prefix .. ':owners:' .. ARGV[1]
-local now = redis.call('TIME')
-now = now[1] * 1000 + math.floor(now[2] / 1000)
+local now = now_millis()
 local ends = string.format('%.0f', now + tonumber(ARGV[3]))
 redis.call('ZREMRANGEBYSCORE', members, '-inf', now)
 if ARGV[4] == '1' then redis.call('ZADD', members, ends, boot) else redis.call('ZREM', members, boot) end
@@ -35,5 +34,5 @@ for number in pairs(wanted) do
         held[#held + 1], held[#held + 2] = number, boot
     end
 end
-if released then redis.call('XADD', prefix .. ':bell', 'MAXLEN', 1, '*', 'x', '') end
+if released then notify(prefix) end
 return { redis.call('ZRANGE', members, 0, -1), held }

@@ -2,8 +2,8 @@
 -- KEYS: the prefix, the streams.
 -- ARGV: group, numbers of dead letters.
 -- Returns: the numbers of those that were there.
--- Touches: of each letter its hash field, two indices, the status of its event and the redelivery stream; the notify stream. Reads and
--- writes each event once.
+-- Touches: of each letter its hash field, two indices, the status of its event and the redelivery stream; the set of failed events, the
+-- notify stream. Reads and writes each event once.
 local prefix, group, done = KEYS[1], ARGV[1], {}
 for i = 2, #ARGV do
     local letter = take_dead_letter(prefix, group, ARGV[i])

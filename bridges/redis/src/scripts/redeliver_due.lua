@@ -1,8 +1,7 @@
--- Part of a script: turns deferred retries that are due into deliveries, the earliest of each subscription first. Handles at most `most`
--- retries, of the consumer groups that are the arguments from `first` on. Returns how many.
+-- Part of a script: turns deferred retries that are due into deliveries, the earliest of each subscription first.
+-- Handles at most `most` retries, of the consumer groups that are the arguments from `first` on. Returns how many.
 local function redeliver_due(prefix, most, first)
-    local done, now = 0, redis.call('TIME')
-    now = string.format('%.0f', now[1] * 1000 + math.floor(now[2] / 1000))
+    local done, now = 0, string.format('%.0f', now_millis())
     for i = first, #ARGV do
         local later = prefix .. ':later:' .. ARGV[i]
         for _, text in ipairs(redis.call('ZRANGEBYSCORE', later, '-inf', now, 'LIMIT', 0, most - done)) do

@@ -3,8 +3,9 @@
 -- ARGV: consumer group, the subscription's record as JSON, 1 if its pattern may change, and the entry after which it begins, of each stream
 -- or one for all.
 -- Returns: 1 and the record as it is now; or 0 and the known pattern, if that is another one and may not change.
--- Touches: the record, a consumer group on each stream and on the redelivery stream, the last entry of each stream; of a group from an
--- earlier version its released entries by id.
+-- Touches: the record, the time of its use, a consumer group on the redelivery stream; of each stream a consumer group, the last entry, the
+-- figures, the subscription's fields in `:checked` and `:deleted`, the string `:life`, and five keys of earlier versions, which it deletes;
+-- of a group from an earlier version its released entries by id.
 local prefix, xgroup = KEYS[1], ARGV[1]
 local record, known = cjson.decode(ARGV[2]), redis.call('HGET', prefix .. ':subscriptions', xgroup)
 local function last_entries()
@@ -30,8 +31,7 @@ else
     record.after = last_entries()
     record.patterns = nil
 end
-local now = redis.call('TIME')
-redis.call('HSET', prefix .. ':used', xgroup, now[1] * 1000 + math.floor(now[2] / 1000))
+redis.call('HSET', prefix .. ':used', xgroup, now_millis())
 -- Returns whether the consumer group is new, or an error.
 local function create(key, from, read)
     local made = redis.pcall('XGROUP', 'CREATE', key, xgroup, from, 'MKSTREAM', unpack(read and { 'ENTRIESREAD', read } or {}))

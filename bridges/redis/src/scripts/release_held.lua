@@ -2,7 +2,7 @@
 -- KEYS: the prefix, the streams.
 -- ARGV: member; then of each delivery its consumer group, the key of its stream, its entry.
 -- Returns: the indices, from 0, of the deliveries that another member holds.
--- Touches: the streams and the marks of the deliveries, the notify stream; no event is read.
+-- Touches: the streams and the marks of the deliveries, the counts of lost entries, the notify stream; no event is read.
 local prefix, me, lost = KEYS[1], ARGV[1], {}
 for i = 2, #ARGV, 3 do
     local xgroup, key, entry = ARGV[i], ARGV[i + 1], ARGV[i + 2]

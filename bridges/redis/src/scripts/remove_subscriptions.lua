@@ -2,7 +2,8 @@
 -- KEYS: the prefix, the streams.
 -- ARGV: consumer groups.
 -- Returns: how many of them were known.
--- Touches: everything that is stored of the subscriptions, with the bytes of their redeliveries, retries and dead letters.
+-- Touches: everything that is stored of the subscriptions, with the bytes of their redeliveries, retries and dead letters; the statuses of
+-- the events of these redeliveries and retries.
 local prefix, count = KEYS[1], 0
 for _, xgroup in ipairs(ARGV) do
     local known = redis.call('HGET', prefix .. ':subscriptions', xgroup)

@@ -2,7 +2,8 @@
 -- KEYS: the prefix, the stream of the events.
 -- ARGV: group, consumer group, 1 to count only; then of each event its entry, id, JSON.
 -- Returns: how many.
--- Touches: of each event its pending entry, status, dead letter and the redelivery stream; the notify stream. Writes each event once.
+-- Touches: of each event its pending entry, status, dead letter and the redelivery stream; the set of failed events, the notify stream.
+-- Writes each event once.
 local prefix, group, xgroup, is_dry, count = KEYS[1], ARGV[1], ARGV[2], ARGV[3] == '1', 0
 for i = 4, #ARGV, 3 do
     local entry, id = ARGV[i], ARGV[i + 1]

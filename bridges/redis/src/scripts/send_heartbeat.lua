@@ -6,8 +6,7 @@
 -- Touches: two strings; of each consumer group a hash field and the hash of owners (at most 64 fields).
 local prefix, name, boot = KEYS[1], ARGV[1], ARGV[2]
 redis.call('SET', prefix .. ':boot:' .. boot, '1', 'PX', ARGV[4])
-local now = redis.call('TIME')
-now = now[1] * 1000 + math.floor(now[2] / 1000)
+local now = now_millis()
 for i = 5, #ARGV do
     redis.call('HSET', prefix .. ':used', ARGV[i], now)
     -- The hold on a partition lasts as long as the leases of its deliveries.

@@ -4,7 +4,7 @@
 -- more; then of each event its id, type, source, instance, JSON, the hash of its content, the number of its stream, and if its id tells
 -- when it was made: that in milliseconds, the 16 bytes of the id and its bucket, else three times nothing.
 -- Returns: of each event its new entry; `=` and the content hash of an event that is known; `!` if it is not stored.
--- Touches: of each event one entry and one bucket of ids (24 bytes per id) or one index entry. Writes each event once.
+-- Touches: of each event one entry and one bucket of ids (24 bytes per id), one index entry, or both. Writes each event once.
 local prefix, window, kept, tolerance = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3])
 local function content_of(ids, bytes)
     local from = 1

@@ -60,16 +60,16 @@ impl RedisSettler {
 
 impl Settler for RedisSettler {
     fn join(&mut self, instance_id: &str) -> Result<bool, BackendError> {
-        self.sharing.member.join(&mut self.client, instance_id)
+        self.sharing.membership.join(&mut self.client, instance_id)
     }
 
     fn register(&mut self, registration: &Registration) -> Result<(), BackendError> {
         let pattern =
             Pattern::parse(&registration.pattern).map_err(|error| BackendError::Refused(error.to_string()))?;
         let is_broadcast = registration.scope == Scope::Broadcast;
-        let instance = if is_broadcast { self.sharing.member.name() } else { String::new() };
+        let instance = if is_broadcast { self.sharing.membership.name() } else { String::new() };
         let owner =
-            if is_broadcast && !registration.durable { self.sharing.member.boot.clone() } else { String::new() };
+            if is_broadcast && !registration.durable { self.sharing.membership.boot.clone() } else { String::new() };
         let group = &self.settings.consumer_group;
         let xgroup = xgroup_name(group, &registration.name, if owner.is_empty() { &instance } else { &owner });
         let start = start_entries(&mut self.client, &registration.start)?;
@@ -106,12 +106,12 @@ impl Settler for RedisSettler {
 
     fn remove(&mut self, name: &str) -> Result<bool, BackendError> {
         let group = &self.settings.consumer_group;
-        let xgroups = [String::new(), self.sharing.member.name()].map(|owner| xgroup_name(group, name, &owner));
+        let xgroups = [String::new(), self.sharing.membership.name()].map(|owner| xgroup_name(group, name, &owner));
         Ok(self.client.run::<u64>(&REMOVE_SUBSCRIPTIONS, &xgroups)? > 0)
     }
 
     fn settle(&mut self, settlements: &[Settlement]) -> Result<Vec<LeaseToken>, BackendError> {
-        let member = self.sharing.member.name();
+        let member = self.sharing.membership.name();
         let (mut lost, mut commands) = (Vec::new(), redis::pipe());
         let mut acknowledged: HashMap<Place, Vec<String>> = HashMap::new();
         let (mut released, mut tokens, mut xgroups) = (vec![member.clone()], Vec::new(), Vec::new());
@@ -172,7 +172,7 @@ impl Settler for RedisSettler {
         if held.is_removed {
             return Ok(true);
         }
-        let (member, stream) = (self.sharing.member.name(), self.stream_of(&held));
+        let (member, stream) = (self.sharing.membership.name(), self.stream_of(&held));
         let arguments = [&*member, &held.xgroup, &stream, &held.entry, flag(begun)];
         let is_held = self.client.run(&MARK_SUSPECT, &arguments)?;
         if is_held && !begun {
@@ -186,8 +186,8 @@ impl Settler for RedisSettler {
     }
 
     fn extend(&mut self, tokens: &[LeaseToken]) -> Result<Vec<LeaseToken>, BackendError> {
-        let member = self.sharing.member.name();
-        let is_ours = self.sharing.member.renew(&mut self.client, &self.local.xgroups())?;
+        let member = self.sharing.membership.name();
+        let is_ours = self.sharing.membership.renew(&mut self.client, &self.local.xgroups())?;
         let mut by_place: HashMap<Place, Vec<(LeaseToken, String)>> = HashMap::new();
         for token in tokens {
             if let Some(held) = self.sharing.held.get(*token).filter(|held| !held.is_removed) {
@@ -233,7 +233,7 @@ impl Drop for RedisSettler {
             for it in &all {
                 self.leave_partitions(&it.xgroup)?;
             }
-            self.sharing.member.leave(&mut self.client)
+            self.sharing.membership.leave(&mut self.client)
         })();
         if let Err(error) = left {
             tracing::debug!(%error, "the server was not told that the provider ends; its keys expire");

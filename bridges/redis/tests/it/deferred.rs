@@ -4,7 +4,7 @@
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use crate::retries::{DELAY, LEASE, LONG, Site, UNIT, fail_before, failing, next, status};
+use crate::retries::{DELAY, LEASE, LONG, Site, XGROUP, fail_before, failing, next, status};
 use crate::support::{PATIENCE, ask, event, start, wait_until};
 use eventbroker::dead_letter::DeadLetterFilter;
 use eventbroker::error::FullLimit;
@@ -32,7 +32,7 @@ fn a_deferred_retry_survives_its_member_and_runs_once_when_due() {
         assert_eq!((lag.ready, lag.leased, lag.deferred), (0, 0, 1));
         let report = one.stop(PATIENCE);
         assert!(report.is_clean() && report.released == 0, "the stop did not wait for the retry: {report:?}");
-        assert_eq!(site.later(UNIT), 1);
+        assert_eq!(site.later(XGROUP), 1);
 
         let (two, three) = (start(&redis), start(&redis));
         let at_two = fail_before(&two, failing(1, DELAY), 2);
@@ -46,10 +46,10 @@ fn a_deferred_retry_survives_its_member_and_runs_once_when_due() {
         assert!(again[0].1 - failed >= DELAY, "too early: {:?}", again[0].1 - failed);
         wait_until("it is handled", || !site.is_again(&id));
         assert_eq!(status(&two, &id), (eventbroker::Status::Completed, 1));
-        assert_eq!((site.later(UNIT), site.pending()), (0, 0));
+        assert_eq!((site.later(XGROUP), site.pending()), (0, 0));
         assert!(two.stop(PATIENCE).is_clean() && three.stop(PATIENCE).is_clean());
         assert_eq!(again.len() + at_two.try_iter().count() + at_three.try_iter().count(), 1, "it was tried once");
-        let length: usize = ask(&mut site.client(), &["XLEN", &site.key(&format!("again:{UNIT}"))]);
+        let length: usize = ask(&mut site.client(), &["XLEN", &site.key(&format!("again:{XGROUP}"))]);
         assert_eq!(length, 0);
     }
 }
@@ -115,7 +115,7 @@ fn a_durable_broadcast_subscription_gets_its_deferred_retry_after_a_restart() {
     let elsewhere = start(&site.redis);
     elsewhere.publish(event("fail.it")).expect("it is accepted");
     assert_eq!(next(&attempts).0, 1);
-    wait_until("its retry is deferred", || site.later(&format!("{UNIT}@here")) == 1);
+    wait_until("its retry is deferred", || site.later(&format!("{XGROUP}@here")) == 1);
     assert!(one.stop(PATIENCE).is_clean());
     let one = here();
     let attempts = fail_before(&one, options(), 2);
@@ -134,9 +134,9 @@ fn removing_a_subscription_removes_its_deferred_retries() {
         site.wait_until_deferred();
         let subscription = broker.stats().subscriptions[0].id;
         broker.unsubscribe(subscription).expect("it is there");
-        assert_eq!(site.later(UNIT), 1, "the retry stays for other members");
+        assert_eq!(site.later(XGROUP), 1, "the retry stays for other members");
         broker.remove_subscription("failing").expect("it is known");
-        assert!(!site.exists(&format!("later:{UNIT}")) && !site.is_again(&id));
+        assert!(!site.exists(&format!("later:{XGROUP}")) && !site.is_again(&id));
         assert_eq!(status(&broker, &id).0, eventbroker::Status::Completed, "no delivery of the event is open");
         assert!(broker.stop(PATIENCE).is_clean());
     }
@@ -149,11 +149,11 @@ fn deleting_an_event_removes_its_deferred_retry() {
     let attempts = fail_before(&broker, failing(1, LONG), 2);
     let [gone, kept] = ["fail.it", "fail.other"].map(|it| broker.publish(event(it)).expect("it is accepted").id);
     assert_eq!((next(&attempts).0, next(&attempts).0), (1, 1));
-    wait_until("both are deferred", || site.later(UNIT) == 2);
+    wait_until("both are deferred", || site.later(XGROUP) == 2);
     let store = site.redis.open().expect("it opens").store.expect("a store");
     assert!(store.delete(&gone).expect("it answers"));
-    assert_eq!((site.later(UNIT), site.is_again(&gone), site.is_again(&kept)), (1, false, true));
-    let left: Vec<String> = ask(&mut site.client(), &["ZRANGE", &site.key(&format!("later:{UNIT}")), "0", "-1"]);
+    assert_eq!((site.later(XGROUP), site.is_again(&gone), site.is_again(&kept)), (1, false, true));
+    let left: Vec<String> = ask(&mut site.client(), &["ZRANGE", &site.key(&format!("later:{XGROUP}")), "0", "-1"]);
     assert!(left[0].contains(&kept.to_string()));
     assert!(broker.stop(PATIENCE).is_clean());
 }
@@ -178,7 +178,7 @@ fn deferred_retries_count_for_the_backlog() {
     assert!(is_backlog, "{refused:?}");
     assert_eq!(attempts.try_iter().count(), 0);
     assert!(broker.stop(PATIENCE).is_clean());
-    let waits = site.later(UNIT);
+    let waits = site.later(XGROUP);
     // The stream counts as in use until the liveness keys of the stopped broker expire.
     let mut problem = String::new();
     wait_until("repartitioning is refused because deliveries wait", || {
@@ -198,7 +198,7 @@ fn many_retries_that_are_due_at_once_run_once_each() {
         (0..EVENTS).for_each(|_| drop(broker.publish(event("fail.it")).expect("it is accepted")));
         let all: Vec<u32> = (0..2 * EVENTS).map(|_| next(&attempts).0).collect();
         assert_eq!(all.iter().filter(|attempt| **attempt == 2).count(), EVENTS);
-        wait_until("all are handled", || site.later(UNIT) + site.pending() == 0);
+        wait_until("all are handled", || site.later(XGROUP) + site.pending() == 0);
         assert!(broker.stop(PATIENCE).is_clean());
         assert_eq!(attempts.try_iter().count(), 0);
     }

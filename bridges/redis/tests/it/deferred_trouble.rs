@@ -3,7 +3,7 @@
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use crate::retries::{DELAY, LEASE, LONG, Site, UNIT, fail_before, failing, next};
+use crate::retries::{DELAY, LEASE, LONG, Site, XGROUP, fail_before, failing, next};
 use crate::support::{PATIENCE, ask, client, event, start, wait_until};
 
 #[test]
@@ -37,7 +37,8 @@ fn a_delivery_whose_entry_was_removed_is_deferred() {
             }
             // The member notices the trimmed entry when it extends its lease.
             wait_until("nothing of it is pending", || {
-                ask::<(usize, redis::Value, redis::Value, redis::Value)>(&mut client(&url), &["XPENDING", "S", UNIT]).0
+                ask::<(usize, redis::Value, redis::Value, redis::Value)>(&mut client(&url), &["XPENDING", "S", XGROUP])
+                    .0
                     == 0
             });
             Err("no")
@@ -61,14 +62,14 @@ fn a_lost_delivery_is_not_deferred() {
             let _ = sender.send((delivery.attempt(), Instant::now()));
             let client = &mut client(&url);
             let entries: Vec<(String, redis::Value)> = ask(client, &["XRANGE", "S", "-", "+"]);
-            ask::<redis::Value>(client, &["XCLAIM", "S", UNIT, "somebody", "0", &entries[0].0]);
+            ask::<redis::Value>(client, &["XCLAIM", "S", XGROUP, "somebody", "0", &entries[0].0]);
             Err::<(), _>("too late")
         })
         .expect("a subscription");
     broker.publish(event("fail.it")).expect("it is accepted");
     assert_eq!(next(&attempts).0, 1);
     wait_until("it is counted", || broker.stats().bridge.is_some_and(|bridge| bridge.leases_lost == 1));
-    assert_eq!((site.later(UNIT), site.pending()), (0, 1), "another consumer holds it");
+    assert_eq!((site.later(XGROUP), site.pending()), (0, 1), "another consumer holds it");
     broker.stop(PATIENCE);
 }
 
@@ -82,7 +83,7 @@ fn a_due_retry_runs_while_the_memory_is_full() {
     site.wait_until_deferred();
     let mut admin = site.client();
     ask::<()>(&mut admin, &["CONFIG", "SET", "maxmemory", "1"]);
-    wait_until("the retry is redelivered", || site.later(UNIT) == 0);
+    wait_until("the retry is redelivered", || site.later(XGROUP) == 0);
     ask::<()>(&mut admin, &["CONFIG", "SET", "maxmemory", "0"]);
     assert_eq!(next(&attempts).0, 2);
     assert!(broker.stop(PATIENCE).is_clean());
@@ -93,11 +94,11 @@ fn foreign_members_of_the_retry_set_block_no_retry() {
     let site = Site::new(0);
     let broker = start(&site.redis);
     let attempts = fail_before(&broker, failing(1, DELAY), 2);
-    let later = site.key(&format!("later:{UNIT}"));
+    let later = site.key(&format!("later:{XGROUP}"));
     ask::<u64>(&mut site.client(), &["ZADD", &later, "0", "no JSON", "0", "5", "0", "{}", "inf", "no JSON either"]);
     broker.publish(event("fail.it")).expect("it is accepted");
     assert_eq!((next(&attempts).0, next(&attempts).0), (1, 2));
-    assert_eq!(site.later(UNIT), 1);
+    assert_eq!(site.later(XGROUP), 1);
     let subscription = broker.stats().subscriptions[0].id;
     broker.unsubscribe(subscription).expect("it is there");
     broker.remove_subscription("failing").expect("it is known");
@@ -112,17 +113,17 @@ fn a_suspect_whose_call_ends_is_none_any_more() {
     broker.unsubscribe(away).expect("it is there");
     broker.publish(event("fail.it")).expect("it is accepted");
     // A consumer claims the delivery and never acks it.
-    ask::<redis::Value>(&mut site.client(), &["XREADGROUP", "GROUP", UNIT, "dead", "STREAMS", "S", ">"]);
+    ask::<redis::Value>(&mut site.client(), &["XREADGROUP", "GROUP", XGROUP, "dead", "STREAMS", "S", ">"]);
     let url = site.server.url();
     let (sender, marked) = channel();
     broker
         .subscribe_with(failing(1, LONG), move |_| {
-            let _ = sender.send(ask::<usize>(&mut client(&url), &["HLEN", &format!("S:marks:{UNIT}")]));
+            let _ = sender.send(ask::<usize>(&mut client(&url), &["HLEN", &format!("S:marks:{XGROUP}")]));
             Err::<(), _>("no")
         })
         .expect("a subscription");
     assert_eq!(marked.recv_timeout(PATIENCE), Ok(1), "it is a suspect");
     site.wait_until_deferred();
-    assert!(!site.exists(&format!("marks:{UNIT}")));
+    assert!(!site.exists(&format!("marks:{XGROUP}")));
     assert!(broker.stop(PATIENCE).is_clean());
 }

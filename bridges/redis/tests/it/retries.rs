@@ -40,21 +40,21 @@ impl Site {
     }
 
     /// The number of deferred retries of a subscription.
-    pub(crate) fn later(&self, unit: &str) -> usize {
-        ask(&mut self.client(), &["ZCARD", &self.key(&format!("later:{unit}"))])
+    pub(crate) fn later(&self, xgroup: &str) -> usize {
+        ask(&mut self.client(), &["ZCARD", &self.key(&format!("later:{xgroup}"))])
     }
 
     pub(crate) fn wait_until_deferred(&self) {
-        wait_until("its retry is deferred", || self.later(UNIT) == 1);
+        wait_until("its retry is deferred", || self.later(XGROUP) == 1);
     }
 
     /// The number of pending entries, in the streams and in the stream of repeated deliveries.
     pub(crate) fn pending(&self) -> usize {
         let mut client = self.client();
-        let again = self.key(&format!("again:{UNIT}"));
+        let again = self.key(&format!("again:{XGROUP}"));
         let keys = self.streams.iter().copied().chain([&*again]);
         keys.map(|key| {
-            ask::<(usize, redis::Value, redis::Value, redis::Value)>(&mut client, &["XPENDING", key, UNIT]).0
+            ask::<(usize, redis::Value, redis::Value, redis::Value)>(&mut client, &["XPENDING", key, XGROUP]).0
         })
         .sum()
     }
@@ -65,11 +65,12 @@ impl Site {
 
     /// Whether the status of an event marks a deferred or repeated delivery.
     pub(crate) fn is_again(&self, id: &EventId) -> bool {
-        ask(&mut self.client(), &["HEXISTS", &self.key(&format!("status:{id}")), &format!("again:{UNIT}")])
+        ask(&mut self.client(), &["HEXISTS", &self.key(&format!("status:{id}")), &format!("again:{XGROUP}")])
     }
 }
 
-pub(crate) const UNIT: &str = "resolvespec-workers.failing";
+/// The consumer group of the subscription that fails.
+pub(crate) const XGROUP: &str = "resolvespec-workers.failing";
 
 pub(crate) fn failing(retries: u32, delay: Duration) -> SubscribeOptions {
     SubscribeOptions::new("fail.*").name("failing").retry(RetryPolicy::fixed(retries, delay))

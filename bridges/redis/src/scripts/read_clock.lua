@@ -1,0 +1,5 @@
+-- Part of a script: the time of the server's clock in milliseconds.
+local function now_millis()
+    local time = redis.call('TIME')
+    return time[1] * 1000 + math.floor(time[2] / 1000)
+end
