@@ -294,6 +294,6 @@ mod tests {
     #[test]
     fn the_rooms_of_a_document_are_the_first_cells_of_its_table() {
         let document = "# Map\n\n## Rooms\n\nText.\n\n| room | has |\n|---|---|\n| `low` | `x` |\n| `high` | y |\n\n### More\n\n| `no` | |\n";
-        assert_eq!(listed_in(document), ["low", "high"]);
+        assert_eq!(listed_below("## Rooms", document), ["low", "high"]);
     }
 }

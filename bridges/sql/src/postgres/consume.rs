@@ -9,7 +9,7 @@ use eventbroker::Event;
 use eventbroker::provider::{self, BackendError, Demand, Lease, LeaseToken, Waker};
 
 use crate::columns::event;
-use crate::leases::{CLAIM_DEPTH, DeliveryRow};
+use crate::leases::{CLAIM_DEPTH, ClaimSize, DeliveryRow};
 use crate::member::Member;
 use crate::notify::{Notified, Notify};
 use crate::postgres::housekeeping::Housekeeping;
@@ -25,6 +25,7 @@ pub(crate) struct Ingest {
     housekeeping: Housekeeping,
     /// The ids of the subscriptions, by name.
     ids: HashMap<Arc<str>, i64>,
+    claim_size: ClaimSize,
     /// The number of the next lease. No other lease has the same number and member.
     next_token: u64,
 }
@@ -46,7 +47,8 @@ impl Ingest {
         housekeeping: Housekeeping,
     ) -> Self {
         let notify = notifier.add_waiter();
-        Self { tables, member, notifier, notify, housekeeping, ids: HashMap::new(), next_token: 1 }
+        let (ids, claim_size) = (HashMap::new(), ClaimSize::new());
+        Self { tables, member, notifier, notify, housekeeping, ids, claim_size, next_token: 1 }
     }
 
     /// Reads the ids of subscriptions that are not known yet.
@@ -75,8 +77,8 @@ impl Ingest {
         // All members lock subscriptions in the same order.
         wanted.sort_by_key(|(id, _)| *id);
         let ids: Vec<i64> = wanted.iter().map(|(id, _)| *id).collect();
-        let counts: Vec<i32> =
-            wanted.iter().map(|(_, demand)| demand.deliveries.try_into().unwrap_or(i32::MAX)).collect();
+        let size = |demand: &Demand| self.claim_size.within(demand.deliveries).try_into().unwrap_or(i32::MAX);
+        let counts: Vec<i32> = wanted.iter().map(|(_, demand)| size(demand)).collect();
         let first_token = self.next_token as i64;
         self.next_token += counts.iter().map(|count| *count as u64).sum::<u64>();
         let (id, lease) = (self.member.id.clone(), seconds(self.member.settings.lease_time));
@@ -95,6 +97,7 @@ impl Ingest {
             };
             session.query(&sql.claim, &values)?.iter().map(claimed).collect::<Result<_, _>>()
         })?;
+        self.claim_size.record(asked.elapsed(), self.member.settings.lease_time);
         let names: HashMap<i64, &Arc<str>> = wanted.iter().map(|(id, demand)| (*id, &demand.subscription)).collect();
         let mut leases = Vec::with_capacity(claimed.len());
         for Claimed { row, token, suspect, crashes, event } in claimed {

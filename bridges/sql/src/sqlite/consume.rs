@@ -8,7 +8,7 @@ use eventbroker::provider::{self, BackendError, Demand, Lease, LeaseToken, Waker
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use crate::columns::{event, time_text};
-use crate::leases::{CLAIM_DEPTH, DeliveryRow};
+use crate::leases::{CLAIM_DEPTH, ClaimSize, DeliveryRow};
 use crate::member::Member;
 use crate::notify::{Notified, Notify};
 use crate::settings::OpenError;
@@ -26,6 +26,7 @@ pub(crate) struct Ingest {
     watcher: Watcher,
     /// The ids of the subscriptions, by name.
     ids: HashMap<Arc<str>, i64>,
+    claim_size: ClaimSize,
 }
 
 /// A claimed delivery: its row, and its lease.
@@ -39,7 +40,8 @@ impl Ingest {
         housekeeping: Housekeeping,
     ) -> Result<Self, OpenError> {
         let (reader, watcher) = (tables.file.connect_reader()?, Watcher::default());
-        Ok(Self { tables, member, notify, housekeeping, reader, watcher, ids: HashMap::new() })
+        let (ids, claim_size) = (HashMap::new(), ClaimSize::new());
+        Ok(Self { tables, member, notify, housekeeping, reader, watcher, ids, claim_size })
     }
 
     fn poll(&mut self) -> Result<bool, BackendError> {
@@ -71,7 +73,8 @@ impl Ingest {
     }
 
     /// Claims deliveries of all these subscriptions in one transaction.
-    fn claim(&self, ready: &[(i64, &Demand)]) -> Result<Vec<Lease>, BackendError> {
+    fn claim(&mut self, ready: &[(i64, &Demand)]) -> Result<Vec<Lease>, BackendError> {
+        let began = Instant::now();
         let claimed = self.tables.file.write(Sync::Later, |transaction| {
             let mut claimed = Vec::new();
             for (id, demand) in ready {
@@ -79,6 +82,7 @@ impl Ingest {
             }
             Ok(claimed)
         })?;
+        self.claim_size.record(began.elapsed(), self.member.settings.lease_time);
         self.member.leases.insert(claimed.iter().map(|(row, lease)| (lease.token, *row)));
         Ok(claimed.into_iter().map(|(_, lease)| lease).collect())
     }
@@ -92,7 +96,7 @@ impl Ingest {
     ) -> rusqlite::Result<()> {
         let sql = &self.tables.sql;
         let mut claim = transaction.prepare_cached(&sql.claim)?;
-        let wanted = demand.deliveries as i64;
+        let wanted = self.claim_size.within(demand.deliveries) as i64;
         let found = claim
             .query_map(params![subscription, wanted, wanted + i64::from(CLAIM_DEPTH)], |row| {
                 Ok((row.get::<_, i64>(0)?, row.get::<_, bool>(1)?, row.get::<_, u32>(2)?, event(row, 3)))
