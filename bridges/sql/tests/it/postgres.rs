@@ -2,9 +2,11 @@
 
 mod claims;
 mod conformance;
+mod connections;
 mod example;
 mod faults;
 mod inserted;
+mod pooled;
 mod trouble;
 mod upkeep;
 

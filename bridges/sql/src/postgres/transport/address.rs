@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use eventbroker::provider::Backoff;
@@ -19,6 +20,8 @@ const FORM: &str = "url: is not of the form postgres://USER:PASSWORD@HOST:PORT/D
 /// A server, a database and a login. Shown without user and password.
 pub(crate) struct Address {
     config: Config,
+    /// A pooler at the address shares sessions between clients.
+    pub(crate) is_pooled: AtomicBool,
     /// The pauses between attempts to connect.
     pub(crate) backoff: Backoff,
     /// TLS, if the address asks for it.
@@ -79,6 +82,7 @@ impl Address {
             #[cfg(feature = "tls")]
             tls: is_tls.then(|| tls::connector(roots.as_deref())).transpose()?,
             config,
+            is_pooled: AtomicBool::new(false),
             backoff: Backoff::default(),
         })
     }

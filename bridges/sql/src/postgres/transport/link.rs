@@ -13,7 +13,7 @@ use eventbroker::provider::BackendError;
 use postgres::Error;
 
 use super::address::Address;
-use super::connection::{Session, Sync};
+use super::connection::Session;
 use super::error::{backend_error, is_lost};
 use super::thread::Thread;
 
@@ -31,15 +31,14 @@ pub(crate) struct Link {
 /// The state of the thread.
 struct Worker {
     address: Arc<Address>,
-    sync: Sync,
     session: Option<Session>,
 }
 
 impl Link {
     /// Starts the thread. It connects at the first call.
-    pub(crate) fn start(name: &str, address: &Arc<Address>, sync: Sync) -> std::io::Result<Self> {
+    pub(crate) fn start(name: &str, address: &Arc<Address>) -> std::io::Result<Self> {
         let (jobs, queue) = channel::<Job>();
-        let mut worker = Worker { address: Arc::clone(address), sync, session: None };
+        let mut worker = Worker { address: Arc::clone(address), session: None };
         let thread = Thread::start(name, move || queue.into_iter().for_each(|job| job(&mut worker)))?;
         Ok(Self { jobs, _thread: thread })
     }
@@ -99,7 +98,7 @@ impl Worker {
         }
         match &mut self.session {
             Some(session) => Ok(session),
-            none => Ok(none.insert(Session::open(&self.address, self.sync)?)),
+            none => Ok(none.insert(Session::open(&self.address)?)),
         }
     }
 }

@@ -10,7 +10,7 @@ use postgres::Error;
 use postgres::fallible_iterator::FallibleIterator;
 
 use super::address::Address;
-use super::connection::{Session, Sync};
+use super::connection::Session;
 use super::error::backend_error;
 use super::notifier::Waiters;
 use super::thread::Thread;
@@ -78,7 +78,7 @@ impl Receiving {
     }
 
     fn listen(&self) -> Result<(), BackendError> {
-        let session = Session::open(&self.address, Sync::Later)?;
+        let session = Session::open(&self.address)?;
         self.receive(session).map_err(|error| backend_error(&error))
     }
 
