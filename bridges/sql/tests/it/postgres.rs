@@ -1,12 +1,14 @@
 //! PostgreSQL: each test uses its own database on the shared server of this process.
 
 mod claims;
+mod columns;
 mod conformance;
 mod connections;
 mod example;
 mod faults;
 mod inserted;
 mod pooled;
+mod roles;
 mod trouble;
 mod upkeep;
 
