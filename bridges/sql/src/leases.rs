@@ -1,4 +1,4 @@
-//! The leases that this provider holds, as rows of the deliveries' table.
+//! The leases of this provider: the size of the claims that make them, and their rows of the deliveries' table.
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! Leases: verdicts share round trips and wait for no delivery, leases are extended while a handler runs, and a verdict
 //! after the loss of the lease changes nothing.
 
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,16 @@ fn broker_with_clock(loopback: &Loopback, config: Config) -> (Broker, ManualCloc
     // The subscription of `settle_another`.
     listen(&broker, SubscribeOptions::new("quick.*").name("quick"), &open_gate());
     (broker, clock)
+}
+
+/// The same with one call, which runs until the gate opens. The receiver gets the later ones.
+fn broker_with_a_call(loopback: &Loopback) -> (Broker, ManualClock, Gate, Receiver<EventId>) {
+    let (broker, clock) = broker_with_clock(loopback, Config::default());
+    let gate = Gate::closed();
+    let calls = listen(&broker, shared().concurrency(1), &gate);
+    let runs = broker.publish(event("lease.it")).expect("accepted").id;
+    assert_eq!(calls.recv_timeout(PATIENCE), Ok(runs));
+    (broker, clock, gate, calls)
 }
 
 fn shared() -> SubscribeOptions {
@@ -162,11 +172,7 @@ fn a_call_whose_lease_is_lost_is_cancelled_and_its_verdict_changes_nothing() {
 #[test]
 fn an_event_queued_behind_a_lost_lease_of_its_key_does_not_overtake_it() {
     let loopback = Loopback::new();
-    let (broker, clock) = broker_with_clock(&loopback, Config::default());
-    let gate = Gate::closed();
-    let calls = listen(&broker, shared().concurrency(1), &gate);
-    let runs = broker.publish(event("lease.it")).expect("accepted").id;
-    assert_eq!(calls.recv_timeout(PATIENCE), Ok(runs));
+    let (broker, clock, gate, calls) = broker_with_a_call(&loopback);
     let [first, second] = ["lease.it"; 2].map(|it| broker.publish(keyed(it, "one")).expect("accepted").id);
     wait_until_queued(&broker, 2);
     loopback.expire_lease(&first);
@@ -180,11 +186,7 @@ fn an_event_queued_behind_a_lost_lease_of_its_key_does_not_overtake_it() {
 #[test]
 fn an_event_that_arrives_before_the_redelivery_of_its_key_does_not_overtake_it() {
     let loopback = Loopback::new();
-    let (broker, clock) = broker_with_clock(&loopback, Config::default());
-    let gate = Gate::closed();
-    let calls = listen(&broker, shared().concurrency(1), &gate);
-    let runs = broker.publish(event("lease.it")).expect("accepted").id;
-    assert_eq!(calls.recv_timeout(PATIENCE), Ok(runs));
+    let (broker, clock, gate, calls) = broker_with_a_call(&loopback);
     let first = broker.publish(keyed("lease.it", "one")).expect("accepted").id;
     wait_until_queued(&broker, 1);
     loopback.withhold(Some(&first));
@@ -203,11 +205,7 @@ fn an_event_that_arrives_before_the_redelivery_of_its_key_does_not_overtake_it()
 #[test]
 fn an_event_that_is_on_its_way_while_a_lost_lease_of_its_key_ends_does_not_overtake_it() {
     let loopback = Loopback::new();
-    let (broker, clock) = broker_with_clock(&loopback, Config::default());
-    let gate = Gate::closed();
-    let calls = listen(&broker, shared().concurrency(1), &gate);
-    let runs = broker.publish(event("lease.it")).expect("accepted").id;
-    assert_eq!(calls.recv_timeout(PATIENCE), Ok(runs));
+    let (broker, clock, gate, calls) = broker_with_a_call(&loopback);
     let [first, second] = ["lease.it"; 2].map(|it| broker.publish(keyed(it, "one")).expect("accepted").id);
     wait_until_queued(&broker, 2);
     loopback.withhold(Some(&first));

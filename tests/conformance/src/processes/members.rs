@@ -128,7 +128,6 @@ pub struct Resources {
 impl Drop for Member {
     fn drop(&mut self) {
         self.kill();
-        remove_clocks_of_the_dead();
     }
 }
 
