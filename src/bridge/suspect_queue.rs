@@ -14,43 +14,75 @@ pub(crate) struct SuspectQueue(Mutex<Suspects>);
 
 #[derive(Debug, Default)]
 struct Suspects {
-    running: bool,
-    waiting: VecDeque<(Arc<Subscription>, QueuedDelivery)>,
+    /// The calls of suspects that run.
+    running: usize,
+    /// One call runs, and no other may begin.
+    is_alone: bool,
+    waiting: VecDeque<Waiting>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    subscription: Arc<Subscription>,
+    delivery: QueuedDelivery,
+    needs_alone: bool,
+}
+
+impl Suspects {
+    fn admits(&self, needs_alone: bool) -> bool {
+        !self.is_alone && (!needs_alone || self.running == 0)
+    }
+
+    /// Takes the waiting suspects that match.
+    fn take(&mut self, is_wanted: impl Fn(&Waiting) -> bool) -> Vec<(Arc<Subscription>, QueuedDelivery)> {
+        let (taken, remaining): (VecDeque<_>, _) = std::mem::take(&mut self.waiting).into_iter().partition(is_wanted);
+        self.waiting = remaining;
+        taken.into_iter().map(|waiting| (waiting.subscription, waiting.delivery)).collect()
+    }
 }
 
 impl SuspectQueue {
-    /// Begins the turn of a delivery and returns it. `None` if another suspect runs: then the delivery waits here.
+    /// Begins the turn of a delivery and returns it. `None` if it must wait for other suspects: then it waits here.
     pub(crate) fn begin_or_wait(
         &self,
         subscription: &Arc<Subscription>,
         delivery: QueuedDelivery,
+        needs_alone: bool,
     ) -> Option<QueuedDelivery> {
         let mut suspects = self.0.lock();
-        if suspects.running {
-            suspects.waiting.push_back((Arc::clone(subscription), delivery));
+        if !suspects.admits(needs_alone) {
+            suspects.waiting.push_back(Waiting { subscription: Arc::clone(subscription), delivery, needs_alone });
             return None;
         }
-        suspects.running = true;
+        suspects.running += 1;
+        suspects.is_alone = needs_alone;
         Some(delivery)
     }
 
-    /// Ends the turn.
+    /// Ends a turn.
     pub(crate) fn end(&self) {
-        self.0.lock().running = false;
+        let mut suspects = self.0.lock();
+        suspects.running -= 1;
+        suspects.is_alone = false;
     }
 
-    /// Takes the suspect that has waited longest, if none runs. Does not begin its turn.
-    pub(crate) fn take_next(&self) -> Option<(Arc<Subscription>, QueuedDelivery)> {
+    /// Takes the suspects that may begin now: all that need not be alone, or without those the one that has waited
+    /// longest. Does not begin their turns.
+    pub(crate) fn take_next(&self) -> Vec<(Arc<Subscription>, QueuedDelivery)> {
         let mut suspects = self.0.lock();
-        if suspects.running { None } else { suspects.waiting.pop_front() }
+        let mut next = match suspects.is_alone {
+            true => Vec::new(),
+            false => suspects.take(|waiting| !waiting.needs_alone),
+        };
+        if next.is_empty() && suspects.admits(true) {
+            next.extend(suspects.waiting.pop_front().map(|waiting| (waiting.subscription, waiting.delivery)));
+        }
+        next
     }
 
     /// Takes the waiting suspects of a subscription.
     pub(crate) fn take_of(&self, subscription: &Subscription) -> Vec<QueuedDelivery> {
-        let waiting = &mut self.0.lock().waiting;
-        let (taken, remaining) = std::mem::take(waiting).into_iter().partition(|(of, _)| of.id == subscription.id);
-        *waiting = remaining;
-        let taken: VecDeque<(Arc<Subscription>, QueuedDelivery)> = taken;
+        let taken = self.0.lock().take(|waiting| waiting.subscription.id == subscription.id);
         taken.into_iter().map(|(_, delivery)| delivery).collect()
     }
 }

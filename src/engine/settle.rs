@@ -198,7 +198,7 @@ impl Engine {
             if let Some(lease) = &lease {
                 bridge.settle_lease(lease, lease_outcome(verdict, dead, attempts, error, errors.into()));
                 if lease.is_suspect() {
-                    self.call_next_suspect();
+                    self.call_next_suspects();
                 }
             }
             bridge.note_end(&record, progress);

@@ -1,7 +1,8 @@
 //! The crash guard. A redelivery after a lost lease may have killed its previous holder; such a delivery is a
-//! *suspect*. One suspect runs at a time in this process, and its call is marked at the back end before it begins. If
-//! the process dies, only the marked delivery counts a crash; [`MAX_CRASHES`] make a dead letter. A waiting suspect
-//! keeps its place, its lane and its lease.
+//! *suspect*, and its call is marked at the back end before it begins. If the process dies, each marked delivery counts
+//! a crash. A suspect without a crash runs beside others; one with a crash runs alone among the suspects of this process,
+//! so that the next crash is its own. [`MAX_CRASHES`] make a dead letter. A waiting suspect keeps its place, its lane and
+//! its lease.
 
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ const MAX_CRASHES: u32 = 3;
 pub(crate) struct LeasedCall {
     engine: Arc<Engine>,
     lease: Arc<HeldLease>,
-    /// The call has the turn of the suspects.
+    /// The call has a turn in the queue of suspects.
     is_suspect: bool,
 }
 
@@ -34,7 +35,7 @@ impl Drop for LeasedCall {
             bridge.unmark(&self.lease);
         }
         bridge.suspects.end();
-        self.engine.call_next_suspect();
+        self.engine.call_next_suspects();
     }
 }
 
@@ -63,7 +64,7 @@ impl Engine {
         }
         let is_suspect = lease.is_suspect();
         if is_suspect {
-            let Some(entered) = bridge.suspects.begin_or_wait(subscription, delivery) else {
+            let Some(entered) = bridge.suspects.begin_or_wait(subscription, delivery, lease.crashes > 0) else {
                 match subscription.state() {
                     State::Open => {}
                     // A removal may have cancelled the waiting suspects before this one was added.
@@ -84,10 +85,10 @@ impl Engine {
         Some((delivery, LeasedCall { engine: Arc::clone(self), lease, is_suspect }))
     }
 
-    /// Enqueues the next waiting suspect, unless one runs. Called when a suspect has ended, with or without a turn.
-    pub(crate) fn call_next_suspect(self: &Arc<Self>) {
-        let next = self.bridge.as_ref().and_then(|bridge| bridge.suspects.take_next());
-        if let Some((subscription, delivery)) = next {
+    /// Enqueues the waiting suspects that may begin. Called when a suspect has ended, with or without a turn.
+    pub(crate) fn call_next_suspects(self: &Arc<Self>) {
+        let next = self.bridge.as_ref().map(|bridge| bridge.suspects.take_next()).unwrap_or_default();
+        for (subscription, delivery) in next {
             subscription.inbox.push_due(delivery);
             self.after_enqueue(&subscription);
         }

@@ -1,5 +1,6 @@
-//! The crash guard: a delivery whose lease was lost may have crashed its holder. Such a suspect runs alone, its call is
-//! marked at the back end before it begins, and after three crashes it becomes a dead letter.
+//! The crash guard: a delivery whose lease was lost may have crashed its holder. The call of such a suspect is marked at
+//! the back end before it begins. A suspect that was marked when its holder died runs alone, and after three crashes it
+//! becomes a dead letter.
 
 use std::collections::BTreeSet;
 use std::thread;
@@ -43,12 +44,57 @@ fn end(held: &Gate, two: &Broker, holder: &Broker) {
 }
 
 #[test]
-fn suspects_run_one_at_a_time_and_do_not_block_others() {
+fn suspects_without_a_crash_run_beside_each_other_and_each_is_marked() {
     let loopback = Loopback::new();
     let (held, gate) = (Gate::closed(), Gate::closed());
     let (one, ids) = holder(&loopback, 5, &held);
     let two = broker(&loopback);
     loopback.expire_leases();
+    let calls = listen(&two, shared(), &gate);
+    let mut called: Vec<EventId> =
+        ids.iter().map(|_| calls.recv_timeout(PATIENCE).expect("all six are called at the same time")).collect();
+    called.sort_unstable();
+    assert_eq!(called, ids);
+    assert_eq!(loopback.inspect(|server| server.marks), (6, 0), "each has its mark while it runs");
+    gate.open();
+    loopback.wait_until("all are settled", |server| server.done("guarded") == 6);
+    end(&held, &two, &one);
+}
+
+#[test]
+fn a_suspect_with_a_crash_does_not_run_beside_one_without() {
+    let loopback = Loopback::new();
+    let (held, marked, gate) = (Gate::closed(), Gate::closed(), Gate::closed());
+    let (one, ids) = holder(&loopback, 1, &held);
+    // The second holder marks one event and has not begun the other.
+    let two = broker(&loopback);
+    loopback.expire_leases();
+    let calls = listen(&two, shared().concurrency(1).queue_capacity(1), &marked);
+    calls.recv_timeout(PATIENCE).expect("the first suspect is called");
+    loopback.wait_until("the other is leased, too", |server| server.leased() == 2);
+    let three = broker(&loopback);
+    loopback.expire_leases();
+    let calls = listen(&three, shared(), &gate);
+    let first = calls.recv_timeout(PATIENCE).expect("one suspect is called");
+    loopback.wait_until("the other is leased, too", |server| server.leased() == 2);
+    let fresh = three.publish(event("guard.fresh")).expect("room").id;
+    assert_eq!(calls.recv_timeout(PATIENCE), Ok(fresh), "the other suspect waits");
+    gate.open();
+    let second = calls.recv_timeout(PATIENCE).expect("the other suspect is called");
+    assert_eq!(BTreeSet::from([first, second]), ids.into_iter().collect());
+    loopback.wait_until("all are settled", |server| server.done("guarded") == 3);
+    marked.open();
+    two.stop(PATIENCE);
+    end(&held, &three, &one);
+}
+
+#[test]
+fn suspects_with_a_crash_run_one_at_a_time_and_do_not_block_others() {
+    let loopback = Loopback::new();
+    let (held, gate) = (Gate::closed(), Gate::closed());
+    let (one, ids) = holder(&loopback, 5, &held);
+    let two = broker(&loopback);
+    loopback.crash_holders(1);
     let calls = listen(&two, shared(), &gate);
     let first = calls.recv_timeout(PATIENCE).expect("the first suspect is called");
     assert!(ids.contains(&first), "it is a suspect");
@@ -76,7 +122,7 @@ fn a_suspect_that_loses_its_lease_while_it_waits_does_not_block_others() {
     let (one, _) = holder(&loopback, 5, &held);
     let builder = Broker::builder().worker_count(8).manual_clock(&clock);
     let two = builder.provider(loopback.provider()).start().expect("a running broker");
-    loopback.expire_leases();
+    loopback.crash_holders(1);
     let calls = listen(&two, shared(), &gate);
     calls.recv_timeout(PATIENCE).expect("the first suspect is called");
     loopback.wait_until("the others are leased, too", |server| server.leased() == 6);
@@ -158,7 +204,7 @@ fn waiting_suspects_are_released_by_unsubscribe() {
     let (held, gate) = (Gate::closed(), Gate::closed());
     let (one, ids) = holder(&loopback, 5, &held);
     let two = broker(&loopback);
-    loopback.expire_leases();
+    loopback.crash_holders(1);
     let calls = listen(&two, shared(), &gate);
     calls.recv_timeout(PATIENCE).expect("the first suspect is called");
     loopback.wait_until("the others are leased, too", |server| server.leased() == 6);

@@ -27,7 +27,12 @@ pub(crate) struct Ingest {
     /// The ids of the subscriptions, by name.
     ids: HashMap<Arc<str>, i64>,
     claim_size: ClaimSize,
+    /// When the next search may begin, after one that found nothing.
+    rest_until: Instant,
 }
+
+/// After a search that found nothing, the pause before the next one, in times of its duration. Each commit of another member could start one.
+const REST: u32 = 4;
 
 /// A claimed delivery: its row, and its lease.
 type Claimed = (DeliveryRow, Lease);
@@ -41,23 +46,34 @@ impl Ingest {
     ) -> Result<Self, OpenError> {
         let (reader, watcher) = (tables.file.connect_reader()?, Watcher::default());
         let (ids, claim_size) = (HashMap::new(), ClaimSize::new());
-        Ok(Self { tables, member, notify, housekeeping, reader, watcher, ids, claim_size })
+        let rest_until = Instant::now();
+        Ok(Self { tables, member, notify, housekeeping, reader, watcher, ids, claim_size, rest_until })
     }
 
     fn poll(&mut self) -> Result<bool, BackendError> {
         self.watcher.poll(&self.reader).map_err(|error| backend_error(&error))
     }
 
-    /// The subscriptions with ready deliveries.
-    fn ready<'a>(&mut self, demand: &'a [Demand]) -> rusqlite::Result<Vec<(i64, &'a Demand)>> {
-        let mut ready = Vec::new();
+    /// The subscriptions with deliveries to claim.
+    fn claimable<'a>(&mut self, demand: &'a [Demand]) -> rusqlite::Result<Vec<(i64, &'a Demand)>> {
+        let (began, mut claimable) = (Instant::now(), Vec::new());
         for demand in demand {
             let Some(id) = self.subscription_id(&demand.subscription)? else { continue };
-            if self.reader.prepare_cached(&self.tables.sql.has_ready)?.exists([id])? {
-                ready.push((id, demand));
+            let (_, depth) = self.limits(demand);
+            if self.reader.prepare_cached(&self.tables.sql.can_claim)?.exists([id, depth])? {
+                claimable.push((id, demand));
             }
         }
-        Ok(ready)
+        if claimable.is_empty() {
+            self.rest_until = Instant::now() + began.elapsed() * REST;
+        }
+        Ok(claimable)
+    }
+
+    /// The most deliveries that a claim takes, and the most rows that it reads.
+    fn limits(&self, demand: &Demand) -> (i64, i64) {
+        let wanted = self.claim_size.within(demand.deliveries) as i64;
+        (wanted, wanted + i64::from(CLAIM_DEPTH))
     }
 
     fn subscription_id(&mut self, name: &Arc<str>) -> rusqlite::Result<Option<i64>> {
@@ -73,11 +89,11 @@ impl Ingest {
     }
 
     /// Claims deliveries of all these subscriptions in one transaction.
-    fn claim(&mut self, ready: &[(i64, &Demand)]) -> Result<Vec<Lease>, BackendError> {
+    fn claim(&mut self, claimable: &[(i64, &Demand)]) -> Result<Vec<Lease>, BackendError> {
         let began = Instant::now();
         let claimed = self.tables.file.write(Sync::Later, |transaction| {
             let mut claimed = Vec::new();
-            for (id, demand) in ready {
+            for (id, demand) in claimable {
                 self.claim_from(transaction, *id, demand, &mut claimed)?;
             }
             Ok(claimed)
@@ -96,9 +112,9 @@ impl Ingest {
     ) -> rusqlite::Result<()> {
         let sql = &self.tables.sql;
         let mut claim = transaction.prepare_cached(&sql.claim)?;
-        let wanted = self.claim_size.within(demand.deliveries) as i64;
+        let (wanted, depth) = self.limits(demand);
         let found = claim
-            .query_map(params![subscription, wanted, wanted + i64::from(CLAIM_DEPTH)], |row| {
+            .query_map(params![subscription, wanted, depth], |row| {
                 Ok((row.get::<_, i64>(0)?, row.get::<_, bool>(1)?, row.get::<_, u32>(2)?, event(row, 3)))
             })?
             .collect::<rusqlite::Result<Vec<_>>>()?;
@@ -148,27 +164,30 @@ impl provider::Ingest for Ingest {
             self.housekeeping.check_backlog(&self.reader)?;
             // The poll comes before the reads, so that the next poll detects commits after them.
             self.poll()?;
-            let ready = self.ready(demand).map_err(|error| backend_error(&error))?;
-            if !ready.is_empty() {
-                let leases = self.claim(&ready)?;
+            let claimable = self.claimable(demand).map_err(|error| backend_error(&error))?;
+            if !claimable.is_empty() {
+                let leases = self.claim(&claimable)?;
                 if !leases.is_empty() {
                     self.watcher.reset_pause();
                     return Ok(leases);
                 }
             }
+            let mut has_changed = false;
             loop {
                 let (now, next) = (Instant::now(), self.housekeeping.schedule.next);
                 if now >= deadline {
                     return Ok(Vec::new());
                 }
-                match self.notify.wait((now + self.watcher.pause()).min(deadline).min(next.max(now))) {
-                    Notified::Woken => return Ok(Vec::new()),
-                    Notified::Stored => break,
-                    Notified::TimedOut => {}
-                }
-                if Instant::now() >= next || self.poll()? {
+                if has_changed && now >= self.rest_until {
                     break;
                 }
+                let until = if has_changed { self.rest_until } else { (now + self.watcher.pause()).min(next.max(now)) };
+                match self.notify.wait(until.min(deadline)) {
+                    Notified::Woken => return Ok(Vec::new()),
+                    Notified::Stored => has_changed = true,
+                    Notified::TimedOut => {}
+                }
+                has_changed = has_changed || Instant::now() >= next || self.poll()?;
             }
         }
     }

@@ -19,7 +19,11 @@ statements! {
         operation, created_at, metadata, key, origin) \
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14) ON CONFLICT (id) DO NOTHING",
     by_id: concat!("SELECT ", progress_columns!(), " FROM {events} e WHERE e.id = ?1"),
-    has_ready: "SELECT 1 FROM {events}_deliveries d WHERE d.state = 0 AND d.subscription = ?1 LIMIT 1",
+    /// Whether `claim` would find a row. A long search must not hold the lock of the writers.
+    can_claim: "SELECT 1 FROM (SELECT subscription, key FROM {events}_deliveries \
+        WHERE state = 0 AND subscription = ?1 ORDER BY position LIMIT ?2) d \
+        WHERE d.key IS NULL OR NOT EXISTS (SELECT 1 FROM {events}_deliveries h \
+        WHERE h.subscription = d.subscription AND h.key = d.key AND h.state = 1) LIMIT 1",
     /// Claims the oldest first. No row is claimed while a row of its key is leased, so the claimed rows of a key are its oldest, without a
     /// gap. Behind rows of leased keys, `?3` rows are read.
     claim: concat!(
