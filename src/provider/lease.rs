@@ -79,8 +79,8 @@ impl Lease {
     }
 
     /// Marks the delivery as a suspect: an earlier lease on it was lost.
-    /// `crashes` counts its [marked](super::Settler::mark) calls that never ended. The engine runs suspects one at a
-    /// time in the whole process, so a crash counts only for the event that ran.
+    /// `crashes` counts its [marked](super::Settler::mark) calls that never ended. The engine runs a suspect with a
+    /// crash alone among the suspects of the process, so the next crash counts only for that event.
     #[must_use]
     pub fn suspected(mut self, crashes: u32) -> Self {
         self.suspect = true;

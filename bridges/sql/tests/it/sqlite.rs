@@ -1,5 +1,6 @@
 //! SQLite: each test uses its own file.
 
+mod claims;
 mod conformance;
 mod inserted;
 mod trouble;
