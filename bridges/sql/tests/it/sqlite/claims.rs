@@ -39,7 +39,8 @@ fn a_search_that_finds_nothing_does_not_lock_the_file() {
     for first in (1..WAITING).step_by(1_000) {
         assert!(one.publish_batch((first..first + 1_000).map(event)).iter().all(Result::is_ok));
     }
-    two.subscribe_with(subscription(), |_| unreachable!("the key is another member's")).expect("a subscription");
+    two.subscribe_with(subscription(), |_| -> () { unreachable!("the key is another member's") })
+        .expect("a subscription");
     let mut connection = Connection::open(folder.file("events.db")).expect("it opens");
     connection.busy_timeout(Duration::ZERO).expect("a setting");
     let mut busy = 0;
