@@ -1,12 +1,13 @@
 //! The statements of a database, each declared once, and those that are the same in both databases.
 
 /// Declares the struct `Statements` from the name and the text of each statement, with those that both databases have. In the shared
-/// texts `?` begins a parameter. The given function makes a statement of a text, with the name of the table in it.
+/// texts `?` begins a parameter. `columns` is the macro of the event's columns; `fill` makes a statement of a text, with the name of the
+/// table in it.
 macro_rules! statements {
-    (fill: $fill:expr; $($(#[$doc:meta])* $name:ident: $text:expr,)*) => {
+    (columns: $columns:ident; fill: $fill:expr; $($(#[$doc:meta])* $name:ident: $text:expr,)*) => {
         $crate::statements::statements! { @declare $fill;
             $($(#[$doc])* $name: $text,)*
-            select: concat!("SELECT ", progress_columns!(), " FROM {events} e"),
+            select: concat!("SELECT ", $crate::statements::progress_columns!($columns), " FROM {events} e"),
             subscription:
                 "SELECT id, pattern FROM {events}_subscriptions WHERE member_of = ?1 AND name = ?2 AND instance = ?3",
             change_pattern:
@@ -47,8 +48,8 @@ macro_rules! statements {
 /// The columns of an event and its progress, in the order in which `event_with_progress` reads them. Each database has its own
 /// `event_columns`.
 macro_rules! progress_columns {
-    () => {
-        concat!(event_columns!(), ", e.status, e.retry_count, e.processed_at, e.completed_at, e.error")
+    ($columns:ident) => {
+        concat!($columns!(), ", e.status, e.retry_count, e.processed_at, e.completed_at, e.error")
     };
 }
 pub(crate) use {progress_columns, statements};

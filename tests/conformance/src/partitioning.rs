@@ -12,9 +12,9 @@ use eventbroker::{Broker, Event, EventId, HandlerError, RetryPolicy, Source, Sub
 use crate::watch::{PATIENCE, wait_until};
 
 /// The settings of a stream that can have partitions. Errors are the texts of the bridge.
-pub trait Divisible: Clone {
+pub trait Partitionable: Clone {
     /// The same settings with this number of partitions.
-    fn divided(&self, partitions: u32) -> Self;
+    fn partitioned(&self, partitions: u32) -> Self;
 
     /// The same settings with `adopt_partitions`.
     fn adopting(&self) -> Self;
@@ -32,11 +32,11 @@ pub trait Divisible: Clone {
     fn repartition(&self) -> Result<(), String>;
 }
 
-fn start(stream: &impl Divisible) -> Broker {
+fn start(stream: &impl Partitionable) -> Broker {
     Broker::builder().provider(stream.open().expect("it opens")).start().expect("it starts")
 }
 
-fn refusal(stream: &impl Divisible) -> String {
+fn refusal(stream: &impl Partitionable) -> String {
     stream.open().expect_err("it is refused")
 }
 
@@ -53,16 +53,16 @@ fn publish(broker: &Broker, numbers: Range<usize>) -> BTreeSet<EventId> {
 ///
 /// # Panics
 /// If an instance with another number opens the stream, or gets another error.
-pub fn said_by_all(stream: &impl Divisible, name: &str) {
-    let divided = stream.divided(3);
-    drop(divided.open().expect("it is the first"));
+pub fn said_by_all(stream: &impl Partitionable, name: &str) {
+    let partitioned = stream.partitioned(3);
+    drop(partitioned.open().expect("it is the first"));
     let expected =
         format!("partitions: is 0, but the stream \"{name}\" has 3; `eventbroker admin repartition` divides it anew");
     assert_eq!(refusal(stream), expected);
-    assert!(refusal(&divided.divided(4)).starts_with("partitions: is 4, "));
-    drop(divided.open().expect("it says the same"));
+    assert!(refusal(&partitioned.partitioned(4)).starts_with("partitions: is 4, "));
+    drop(partitioned.open().expect("it says the same"));
     drop(stream.adopting().open().expect("it takes what is there"));
-    assert_eq!(refusal(&divided.divided(65)), "partitions: is 65, at most 64 is allowed");
+    assert_eq!(refusal(&partitioned.partitioned(65)), "partitions: is 65, at most 64 is allowed");
 }
 
 /// A subscription that asks for an order that is not kept is refused with the name of the setting. Both streams are
@@ -70,16 +70,16 @@ pub fn said_by_all(stream: &impl Divisible, name: &str) {
 ///
 /// # Panics
 /// If such a subscription is accepted, or another one is refused.
-pub fn promised(one: &impl Divisible, several: &impl Divisible) {
-    let (one, divided) = (start(one), start(&several.divided(2)));
+pub fn promised(one: &impl Partitionable, several: &impl Partitionable) {
+    let (one, partitioned) = (start(one), start(&several.partitioned(2)));
     let options = |name: &str| SubscribeOptions::new("work.*").name(name);
     let across = one.subscribe_with(options("across").ordered_across_instances(), |_| ()).expect_err("members compete");
     assert!(across.to_string().contains("`partitions`"), "{across}");
-    divided.subscribe_with(options("across").ordered_across_instances(), |_| ()).expect("each has one owner");
+    partitioned.subscribe_with(options("across").ordered_across_instances(), |_| ()).expect("each has one owner");
     one.subscribe_with(options("whole").ordered(), |_| ()).expect("it is one stream");
-    let whole = divided.subscribe_with(options("whole").ordered(), |_| ()).expect_err("they are several streams");
+    let whole = partitioned.subscribe_with(options("whole").ordered(), |_| ()).expect_err("they are several streams");
     assert!(whole.to_string().contains("order of a whole subscription"), "{whole}");
-    for broker in [one, divided] {
+    for broker in [one, partitioned] {
         assert!(broker.stop(PATIENCE).is_clean());
     }
 }
@@ -89,13 +89,13 @@ pub fn promised(one: &impl Divisible, several: &impl Divisible) {
 ///
 /// # Panics
 /// If one of these does not hold.
-pub fn divided_anew(stream: &impl Divisible) {
+pub fn repartitioned(stream: &impl Partitionable) {
     let mut all = BTreeSet::new();
     let mut letters = 0;
     for (round, partitions) in [0, 3, 5, 2, 0].into_iter().enumerate() {
-        let divided = stream.divided(partitions);
-        divided.repartition().expect("nobody uses it");
-        let broker = start(&divided);
+        let partitioned = stream.partitioned(partitions);
+        partitioned.repartition().expect("nobody uses it");
+        let broker = start(&partitioned);
         // Published before the first member has subscribed again.
         let ids = publish(&broker, 0..40);
         all.extend(ids.iter().cloned());
@@ -120,11 +120,11 @@ pub fn divided_anew(stream: &impl Divisible) {
         assert_eq!(came, expected, "round {round}");
         letters += usize::from(round > 0);
         wait_until("dead letters are kept", || broker.dead_letter_count() == Ok(letters));
-        let problem = stream.divided(9).repartition().expect_err("it is in use");
+        let problem = stream.partitioned(9).repartition().expect_err("it is in use");
         assert!(problem.contains("instances use it"), "{problem}");
         assert!(broker.stop(PATIENCE).is_clean());
         if round == 1 {
-            let listed = start(&divided);
+            let listed = start(&partitioned);
             let filter = Filter { limit: Some(1_000), ..Filter::default() };
             let page = listed.list(&filter).expect("it answers");
             let held: BTreeSet<EventId> = page.events.iter().map(|event| event.id().clone()).collect();
@@ -132,19 +132,19 @@ pub fn divided_anew(stream: &impl Divisible) {
             assert!(listed.stop(PATIENCE).is_clean());
         }
     }
-    drop(stream.divided(7).adopting().open().expect("it takes what is there"));
+    drop(stream.partitioned(7).adopting().open().expect("it takes what is there"));
 }
 
 /// A stream with waiting deliveries is not repartitioned.
 ///
 /// # Panics
 /// If it is, or the error does not report the number of deliveries.
-pub fn not_divided_while_something_waits(stream: &impl Divisible) {
+pub fn not_repartitioned_while_something_waits(stream: &impl Partitionable) {
     let broker = start(stream);
     let id = broker.subscribe_with(SubscribeOptions::new("work.*").name("all"), |_| ()).expect("a subscription");
     broker.unsubscribe(id).expect("it is there");
     publish(&broker, 0..3);
     assert!(broker.stop(PATIENCE).is_clean());
-    let problem = stream.divided(2).repartition().expect_err("three wait");
+    let problem = stream.partitioned(2).repartition().expect_err("three wait");
     assert!(problem.ends_with("3 deliveries wait"), "{problem}");
 }

@@ -44,7 +44,7 @@ pub(crate) async fn repartition(
         return stream::ensure(session, settings, to, kv).await;
     };
     stream::ensure_state(session, settings, kv).await?;
-    let refuse = |problem: String| Ok(Err(format!("the stream {:?} can't be divided: {problem}", from.stream)));
+    let refuse = |problem: String| Ok(Err(format!("the stream {:?} can't be repartitioned: {problem}", from.stream)));
     let used = membership::living(session, kv, clock, GONE_AFTER).await?;
     if used > 0 {
         return refuse(format!("{used} instances use it, or did so less than ten leases ago"));

@@ -3,14 +3,14 @@
 
 use eventbroker::provider::Provider;
 use eventbroker_conformance::nats::Server;
-use eventbroker_conformance::partitioning::{self, Divisible};
+use eventbroker_conformance::partitioning::{self, Partitionable};
 use eventbroker_nats::{Nats, OpenError};
 
 #[derive(Clone)]
 struct Stream(Nats);
 
-impl Divisible for Stream {
-    fn divided(&self, partitions: u32) -> Self {
+impl Partitionable for Stream {
+    fn partitioned(&self, partitions: u32) -> Self {
         Self(self.0.clone().partitions(partitions))
     }
 
@@ -43,17 +43,17 @@ fn all_instances_need_the_same_number() {
 #[test]
 fn an_order_that_is_not_kept_is_refused_with_the_setting() {
     let server = Server::start();
-    partitioning::promised(&stream(&server, "one"), &stream(&server, "divided"));
+    partitioning::promised(&stream(&server, "one"), &stream(&server, "partitioned"));
 }
 
 #[test]
 fn an_unused_stream_is_repartitioned() {
     let server = Server::start();
-    partitioning::divided_anew(&Stream(Nats::new(server.url()).stream_name("stream")));
+    partitioning::repartitioned(&Stream(Nats::new(server.url()).stream_name("stream")));
 }
 
 #[test]
 fn a_stream_with_waiting_deliveries_is_not_repartitioned() {
     let server = Server::start();
-    partitioning::not_divided_while_something_waits(&Stream(Nats::new(server.url())));
+    partitioning::not_repartitioned_while_something_waits(&Stream(Nats::new(server.url())));
 }

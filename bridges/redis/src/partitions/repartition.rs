@@ -34,7 +34,8 @@ pub(crate) fn check_partitions(link: &mut Link, settings: &Redis) -> Result<(), 
 /// Changes the partitions of a stream from the client's layout to another. Handled entries stay if there is a stream for them.
 pub(crate) fn repartition(client: &mut Client, name: &str, to: &Layout) -> Result<(), OpenError> {
     let from = Arc::clone(&client.layout);
-    let refused = |problem: String| Err(OpenError::Setting(format!("the stream {name:?} can't be divided: {problem}")));
+    let refused =
+        |problem: String| Err(OpenError::Setting(format!("the stream {name:?} can't be repartitioned: {problem}")));
     let mut used = keys(client, &from.key("boot:*"))?;
     used.extend(keys(client, &from.key("instance:*"))?);
     if !used.is_empty() {

@@ -2,15 +2,15 @@
 
 use crate::support::{ask, client};
 use eventbroker::provider::Provider;
-use eventbroker_conformance::partitioning::{self, Divisible};
+use eventbroker_conformance::partitioning::{self, Partitionable};
 use eventbroker_conformance::redis::Server;
 use eventbroker_redis::{OpenError, Redis};
 
 #[derive(Clone)]
 struct Stream(Redis);
 
-impl Divisible for Stream {
-    fn divided(&self, partitions: u32) -> Self {
+impl Partitionable for Stream {
+    fn partitioned(&self, partitions: u32) -> Self {
         Self(self.0.clone().partitions(partitions))
     }
 
@@ -43,13 +43,13 @@ fn all_instances_must_agree_on_the_number_of_partitions() {
 #[test]
 fn an_order_that_cannot_be_kept_is_refused_with_the_name_of_the_setting() {
     let server = Server::start();
-    partitioning::promised(&stream(&server, "one"), &stream(&server, "divided"));
+    partitioning::promised(&stream(&server, "one"), &stream(&server, "partitioned"));
 }
 
 #[test]
 fn an_unused_stream_is_repartitioned() {
     let server = Server::start();
-    partitioning::divided_anew(&Stream(stream(&server, "stream").0.max_len(0)));
+    partitioning::repartitioned(&Stream(stream(&server, "stream").0.max_len(0)));
     let partitions: u32 = ask(&mut client(&server.url()), &["GET", "stream:partitions"]);
     assert_eq!(partitions, 0);
 }
@@ -57,5 +57,5 @@ fn an_unused_stream_is_repartitioned() {
 #[test]
 fn a_stream_with_waiting_deliveries_is_not_repartitioned() {
     let server = Server::start();
-    partitioning::not_divided_while_something_waits(&Stream(Redis::new(server.url())));
+    partitioning::not_repartitioned_while_something_waits(&Stream(Redis::new(server.url())));
 }

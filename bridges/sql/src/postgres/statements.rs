@@ -17,6 +17,7 @@ use crate::statements::{progress_columns, statements};
 use rows::event_columns;
 
 statements! {
+    columns: event_columns;
     fill: |text, table| text
         .replace('?', "$")
         .replace("{matches:e.type}", &condition("e.type"))
@@ -38,7 +39,7 @@ statements! {
         $11::text::timestamptz, $12::bigint::smallint, $13::text::json, $14::text) \
         ON CONFLICT (id) DO NOTHING RETURNING id) \
         SELECT id FROM stored, pg_notify($15::text, $16::text)",
-    by_id: concat!("SELECT ", progress_columns!(), " FROM {events} e WHERE e.id = ANY ($1)"),
+    by_id: concat!("SELECT ", progress_columns!(event_columns), " FROM {events} e WHERE e.id = ANY ($1)"),
     position: "SELECT e.position, e.xid::text::bigint FROM {events} e WHERE e.id = $1",
     claim: concat!(
         "SELECT c.token, c.subscription, c.position, c.suspect, c.crashes, ",
@@ -153,7 +154,7 @@ statements! {
     /// Selects the dead letters of a group. Conditions may follow.
     dead_letters: concat!(
         "SELECT ",
-        progress_columns!(),
+        progress_columns!(event_columns),
         ", d.dead_letter, s.name, d.reason, d.attempts, d.settled_at, d.errors, d.requeues FROM {events}_deliveries d \
          JOIN {events}_subscriptions s ON s.id = d.subscription JOIN {events} e ON e.position BETWEEN d.position AND d.position \
          WHERE d.state = 3 AND d.dead_letter IS NOT NULL AND s.member_of = $1"
@@ -164,7 +165,7 @@ statements! {
     /// Selects the events behind a transaction and a position in it, up to the oldest open transaction. Conditions may follow.
     tail: concat!(
         "SELECT ",
-        progress_columns!(),
+        progress_columns!(event_columns),
         ", e.xid::text::bigint, e.position FROM {events} e \
          WHERE e.xid < pg_snapshot_xmin(pg_current_snapshot()) AND (e.xid, e.position) > ($1::text::xid8, $2)"
     ),

@@ -14,11 +14,12 @@ use crate::statements::{progress_columns, statements};
 use rows::event_columns;
 
 statements! {
+    columns: event_columns;
     fill: |text, table| text.replace("{matches}", &condition("e.type")).replace("{events}", table.as_str());
     insert: "INSERT INTO {events} (id, source, type, payload, user_id, session_id, instance_id, schema, entity, \
         operation, created_at, metadata, key, origin) \
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14) ON CONFLICT (id) DO NOTHING",
-    by_id: concat!("SELECT ", progress_columns!(), " FROM {events} e WHERE e.id = ?1"),
+    by_id: concat!("SELECT ", progress_columns!(event_columns), " FROM {events} e WHERE e.id = ?1"),
     /// Whether `claim` would find a row. A long search must not hold the lock of the writers.
     can_claim: "SELECT 1 FROM (SELECT subscription, key FROM {events}_deliveries \
         WHERE state = 0 AND subscription = ?1 ORDER BY position LIMIT ?2) d \
@@ -146,7 +147,7 @@ statements! {
     /// Selects the dead letters of a group. Conditions may follow.
     dead_letters: concat!(
         "SELECT ",
-        progress_columns!(),
+        progress_columns!(event_columns),
         ", d.dead_letter, s.name, d.reason, d.attempts, d.settled_at, d.errors, d.requeues FROM {events}_deliveries d \
          JOIN {events}_subscriptions s ON s.id = d.subscription JOIN {events} e ON e.position = d.position \
          WHERE d.state = 3 AND d.dead_letter IS NOT NULL AND s.member_of = ?1"
