@@ -66,15 +66,15 @@ impl SuspectQueue {
         suspects.is_alone = false;
     }
 
-    /// Takes the suspects that may begin now: all that need not be alone, or without those the one that has waited
-    /// longest. Does not begin their turns.
+    /// Takes the suspects that may begin, if none runs: all that need not be alone, or without those the one that has
+    /// waited longest. Does not begin their turns. While one runs, none of those that wait may begin.
     pub(crate) fn take_next(&self) -> Vec<(Arc<Subscription>, QueuedDelivery)> {
         let mut suspects = self.0.lock();
-        let mut next = match suspects.is_alone {
-            true => Vec::new(),
-            false => suspects.take(|waiting| !waiting.needs_alone),
-        };
-        if next.is_empty() && suspects.admits(true) {
+        if suspects.running > 0 {
+            return Vec::new();
+        }
+        let mut next = suspects.take(|waiting| !waiting.needs_alone);
+        if next.is_empty() {
             next.extend(suspects.waiting.pop_front().map(|waiting| (waiting.subscription, waiting.delivery)));
         }
         next
