@@ -27,11 +27,13 @@ pub(crate) struct Ingest {
     /// The ids of the subscriptions, by name.
     ids: HashMap<Arc<str>, i64>,
     claim_size: ClaimSize,
-    /// When the next search may begin, after one that found nothing.
+    /// When the next search may begin, after a long one that found nothing.
     rest_until: Instant,
 }
 
-/// After a search that found nothing, the pause before the next one, in times of its duration. Each commit of another member could start one.
+/// A search that took longer and found nothing is followed by a pause of `REST` times its duration. Each commit of another member could
+/// start the next one.
+const LONG_SEARCH: Duration = Duration::from_millis(1);
 const REST: u32 = 4;
 
 /// A claimed delivery: its row, and its lease.
@@ -64,8 +66,9 @@ impl Ingest {
                 claimable.push((id, demand));
             }
         }
-        if claimable.is_empty() {
-            self.rest_until = Instant::now() + began.elapsed() * REST;
+        let took = began.elapsed();
+        if claimable.is_empty() && took > LONG_SEARCH {
+            self.rest_until = Instant::now() + took * REST;
         }
         Ok(claimable)
     }
