@@ -19,7 +19,8 @@ pub struct Postgres {
 
 impl Postgres {
     /// The database at `url`, `postgres://USER:PASSWORD@HOST:PORT/DATABASE`, with every default. The host of a Unix socket is its
-    /// directory, with each `/` as `%2F`.
+    /// directory, with each `/` as `%2F`. Several servers, `HOST:PORT,HOST:PORT`, are tried in their order, and only one that can be
+    /// written to will do (see the [module](crate::postgres)).
     ///
     /// Connections to another machine use TLS (feature `tls`). The server's certificate is checked, name included, with the certificates
     /// of the system or of the PEM file in the parameter `sslrootcert`. `sslmode=disable` sends everything in the clear, also the

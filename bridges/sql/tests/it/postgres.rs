@@ -3,8 +3,10 @@
 mod claims;
 mod conformance;
 mod example;
+mod failover;
 mod faults;
 mod inserted;
+mod silence;
 mod trouble;
 mod upkeep;
 

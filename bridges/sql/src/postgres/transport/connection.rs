@@ -1,21 +1,22 @@
 //! A connection to the server, with the statements that it has prepared.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use eventbroker::provider::BackendError;
 use postgres::types::ToSql;
 use postgres::{Client, Error, Row, Statement};
 
+use super::activity::Activity;
 use super::address::Address;
-use super::error;
 
 /// The limits of the server on a statement and on the wait for a lock.
 const TIMEOUTS: &str = "SET statement_timeout = '10s'; SET lock_timeout = '5s'";
 /// A connection that was idle for this long is checked before its next use.
 const IDLE: Duration = Duration::from_secs(2);
 /// How long such a check may take.
-const CHECK_LIMIT: Duration = Duration::from_secs(5);
+pub(super) const CHECK_LIMIT: Duration = Duration::from_secs(5);
 /// The number of prepared statements that a connection keeps.
 const STATEMENTS: usize = 64;
 
@@ -37,19 +38,20 @@ pub(crate) fn references<'a>(values: &'a [Value<'_>]) -> Vec<&'a (dyn ToSql + st
 /// A connection, and the statements that it has prepared.
 pub(crate) struct Session {
     pub(crate) client: Client,
+    pub(crate) activity: Arc<Activity>,
+    /// The departures of the address before this session was made.
+    pub(crate) departures: u64,
     prepared: HashMap<String, Statement>,
-    used: Instant,
 }
 
 impl Session {
     /// Connects, unless the backoff has not passed.
     pub(crate) fn open(address: &Address, sync: Sync) -> Result<Self, BackendError> {
-        let connect = || Self::connect(address, sync).map_err(|error| format!("{address}: {}", error::text(&error)));
-        address.backoff.attempt(connect)
+        let departures = address.departures();
+        address.backoff.attempt(|| address.connect(move |client| Self::prepare(client, sync, departures)))
     }
 
-    fn connect(address: &Address, sync: Sync) -> Result<Self, Error> {
-        let mut client = address.connect()?;
+    fn prepare(mut client: Client, sync: Sync, departures: u64) -> Result<Self, Error> {
         // The statistics of tables that fill and empty mislead the planner. Every statement finds its rows by an index.
         client.batch_execute(TIMEOUTS)?;
         client.batch_execute(
@@ -64,17 +66,19 @@ impl Session {
                  WHERE current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')",
             )?,
         }
-        Ok(Self { client, prepared: HashMap::new(), used: Instant::now() })
+        let activity = Arc::new(Activity::of(&mut client)?);
+        Ok(Self { client, activity, departures, prepared: HashMap::new() })
     }
 
     /// Whether the connection can be used. An idle one may have been cut silently, and the next call should not fail for that.
     pub(crate) fn is_alive(&mut self) -> bool {
-        let is_idle = self.used.elapsed() >= IDLE;
-        self.used = Instant::now();
+        let is_idle = self.activity.age() >= IDLE;
+        self.activity.note();
         !self.client.is_closed() && (!is_idle || self.client.is_valid(CHECK_LIMIT).is_ok())
     }
 
     fn prepared(&mut self, query: &str) -> Result<Statement, Error> {
+        self.activity.note();
         if let Some(statement) = self.prepared.get(query) {
             return Ok(statement.clone());
         }

@@ -8,7 +8,9 @@ use postgres::Error;
 /// The SQLSTATE classes of a wrong request: data, constraints, limits of the program.
 const REFUSED: [&str; 3] = ["22", "23", "54"];
 /// The SQLSTATE classes after which the session is useless: connection, shutdown, a server that has become read-only.
-const LOST: [&str; 3] = ["08", "57P", "25006"];
+const LOST: [&str; 3] = ["08", "57P", READ_ONLY];
+/// The SQLSTATE of a write on a server that is read-only: a standby, or by a setting.
+const READ_ONLY: &str = "25006";
 
 /// The error of a call: whether another attempt can succeed.
 pub(crate) fn backend_error(error: &Error) -> BackendError {
@@ -28,6 +30,11 @@ pub(crate) fn is_lost(error: &Error) -> bool {
         Some(code) => LOST.iter().any(|class| code.code().starts_with(class)),
         None => true,
     }
+}
+
+/// Whether the server is read-only.
+pub(crate) fn is_read_only(error: &Error) -> bool {
+    error.code().is_some_and(|code| code.code() == READ_ONLY)
 }
 
 /// The message, with the server's code or the cause in the network.

@@ -1,0 +1,133 @@
+//! A connection passes nothing any more, while the server lives: the session is replaced. A session whose statement runs is not.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use eventbroker::{Broker, SubscribeOptions};
+use eventbroker_conformance::load;
+use eventbroker_conformance::postgres::{PASSWORD, Server};
+use eventbroker_conformance::proxy::Proxy;
+use eventbroker_conformance::watch::{PATIENCE, event, listen, wait_until};
+use eventbroker_sql::Postgres;
+use postgres::{Client, NoTls};
+
+/// How long a session may be silent.
+const SILENCE: Duration = Duration::from_secs(10);
+
+fn start(url: &str) -> Broker {
+    Broker::builder().provider(Postgres::new(url).open().expect("it opens")).start().expect("it starts")
+}
+
+/// A broker whose connections go through a proxy, the proxy, and a client of the same database beside it.
+fn through_proxy() -> (Broker, Proxy, Client, String) {
+    let server = super::server();
+    let url = server.database();
+    let proxy = Proxy::to(server.port());
+    let tcp = server.tcp(&url, PASSWORD).replace(&format!(":{}/", server.port()), &format!(":{}/", proxy.port()));
+    (start(&tcp), proxy, Client::connect(&url, NoTls).expect("it connects"), url)
+}
+
+/// Waits until the last statement of a session begins with a text, and makes a black hole of its connection.
+fn lose(proxy: &Proxy, client: &mut Client, statement: &str) {
+    let session =
+        "SELECT client_port FROM pg_stat_activity WHERE datname = current_database() AND starts_with(query, $1)";
+    let mut port = None;
+    wait_until("the session is there", || {
+        port = client.query_opt(session, &[&statement]).expect("an answer").map(|row| row.get::<_, i32>(0));
+        port.is_some()
+    });
+    proxy.black_hole(u16::try_from(port.expect("a port")).expect("a port"));
+}
+
+#[test]
+fn a_publisher_whose_connection_is_lost_silently_goes_on() {
+    let (broker, proxy, mut client, _) = through_proxy();
+    broker.publish(event("silence.it")).expect("it is accepted");
+    lose(&proxy, &mut client, "INSERT INTO events ");
+    let began = Instant::now();
+    let accepted = broker.publish(event("silence.it")).expect("it is accepted on another connection");
+    println!("accepted after {:?}", began.elapsed());
+    assert!(began.elapsed() < 2 * SILENCE, "{:?}", began.elapsed());
+    let stored = client.query("SELECT FROM events WHERE id = $1", &[&accepted.id.to_string()]).expect("an answer");
+    assert_eq!(stored.len(), 1);
+    assert!(broker.stop(PATIENCE).is_clean());
+}
+
+/// An idle connection is checked before its next use.
+#[test]
+fn an_idle_connection_that_is_lost_silently_is_replaced() {
+    let (broker, proxy, mut client, _) = through_proxy();
+    let first = broker.publish(event("silence.it")).expect("it is accepted").id;
+    assert!(broker.get(&first).expect("an answer").is_some());
+    // The statement of `get` alone asks for an event by its id.
+    lose(&proxy, &mut client, "SELECT e.id, ");
+    let idle = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+         AND starts_with(query, 'SELECT e.id, ') AND state_change < clock_timestamp() - interval '3 s'";
+    wait_until("it was idle for long", || client.query_one(idle, &[]).expect("a count").get::<_, i64>(0) == 1);
+    let began = Instant::now();
+    assert!(broker.get(&first).expect("an answer on another connection").is_some());
+    println!("answered after {:?}", began.elapsed());
+    assert!(began.elapsed() < SILENCE, "{:?}", began.elapsed());
+    assert!(broker.stop(PATIENCE).is_clean());
+}
+
+#[test]
+fn a_member_whose_connection_is_lost_silently_goes_on() {
+    let (broker, proxy, mut client, url) = through_proxy();
+    let calls = listen(&broker, SubscribeOptions::new("silence.*").name("all"));
+    let other = start(&url);
+    let first = other.publish(event("silence.it")).expect("it is accepted").id;
+    assert_eq!(calls.recv_timeout(PATIENCE), Ok(first));
+    lose(&proxy, &mut client, "SELECT c.token, ");
+    let began = Instant::now();
+    let second = other.publish(event("silence.it")).expect("it is accepted").id;
+    assert_eq!(calls.recv_timeout(PATIENCE), Ok(second), "it is delivered on another connection");
+    println!("delivered after {:?}", began.elapsed());
+    assert!(began.elapsed() < 2 * SILENCE, "{:?}", began.elapsed());
+    assert!(broker.stop(PATIENCE).is_clean() && other.stop(PATIENCE).is_clean());
+}
+
+/// A commit waits for a standby that does not exist, which has no limit.
+#[test]
+fn a_session_whose_statement_runs_is_not_replaced() {
+    let server = Server::start();
+    let url = server.database();
+    let mut client = Client::connect(&url, NoTls).expect("it connects");
+    let broker = start(&url);
+    broker.publish(event("silence.it")).expect("it is accepted");
+    let mut sessions = |condition: &str| -> Vec<(i32, String)> {
+        let query = format!(
+            "SELECT pid, backend_start::text FROM pg_stat_activity WHERE application_name = 'eventbroker' AND {condition}"
+        );
+        client.query(&query, &[]).expect("rows").iter().map(|row| (row.get(0), row.get(1))).collect()
+    };
+    let before = sessions("starts_with(query, 'INSERT INTO events ')");
+    server.set("synchronous_standby_names = 'nobody'\n");
+    server.reload();
+    let (accepted, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+    thread::scope(|scope| {
+        let _stop = load::Stop(&stop);
+        scope.spawn(|| {
+            while !stop.load(Ordering::SeqCst) {
+                broker.publish(event("silence.it")).expect("it is accepted in the end");
+                accepted.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        let mut waiting = || sessions("state = 'active' AND wait_event = 'SyncRep'");
+        wait_until("a commit waits", || waiting() == before);
+        let (began, accepted_before) = (Instant::now(), accepted.load(Ordering::SeqCst));
+        // The session is checked after `SILENCE`, and again after 5 s.
+        wait_until("it has waited for long", || {
+            let waits = waiting();
+            assert_eq!(waits, before, "another session has taken over");
+            began.elapsed() > SILENCE + Duration::from_secs(8)
+        });
+        stop.store(true, Ordering::SeqCst);
+        server.set("synchronous_standby_names = ''\n");
+        server.reload();
+        wait_until("it is accepted", || accepted.load(Ordering::SeqCst) > accepted_before);
+    });
+    assert!(before.len() == 1 && sessions("true").contains(&before[0]), "the same session");
+    assert!(broker.stop(PATIENCE).is_clean());
+}
