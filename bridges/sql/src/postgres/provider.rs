@@ -11,7 +11,7 @@ use crate::backlog::Backlog;
 use crate::member::Member;
 use crate::postgres::consume::Ingest;
 use crate::postgres::housekeeping::Housekeeping;
-use crate::postgres::publish::Mirror;
+use crate::postgres::publish::{LastConfirmed, Mirror};
 use crate::postgres::query::{Operator, Store};
 use crate::postgres::schema::prepare;
 use crate::postgres::settle::Settler;
@@ -54,8 +54,14 @@ impl Postgres {
             Arc::new(Notifier::new(address.clone(), link, &self.notifications.channel, &sql.events, poll_interval));
         // An earlier instance may have left subscriptions that have to catch up.
         let catching_up = Arc::new(AtomicBool::new(true));
-        let mirror =
-            |tables| Mirror { tables, member: member.clone(), backlog: backlog.clone(), notifier: notifier.clone() };
+        let last_confirmed = Arc::<LastConfirmed>::default();
+        let mirror = |tables| Mirror {
+            tables,
+            member: member.clone(),
+            backlog: backlog.clone(),
+            notifier: notifier.clone(),
+            last_confirmed: last_confirmed.clone(),
+        };
         let store = Store { tables: lookups.clone(), member: member.clone(), mirror: mirror(lookups.clone()) };
         let operator = Operator { tables: lookups, member: member.clone(), notifier: notifier.clone(), address };
         let housekeeping =

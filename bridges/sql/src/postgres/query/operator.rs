@@ -109,6 +109,7 @@ impl provider::Operator for Operator {
             };
             stats.dead_letters_expired = counter("dead_letters_expired")?;
             stats.subscriptions_expired = counter("subscriptions_expired")?;
+            stats.entries_lost = counter("entries_lost")?;
             if let Some(row) = session.query(&sql.oldest_transaction, &[])?.first() {
                 let age = row.try_get::<_, Option<f64>>(0)?;
                 stats.oldest_transaction = age.map(|seconds| Duration::from_secs_f64(seconds.max(0.0)));

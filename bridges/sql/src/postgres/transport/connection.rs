@@ -41,6 +41,8 @@ pub(crate) struct Session {
     pub(crate) activity: Arc<Activity>,
     /// The departures of the address before this session was made.
     pub(crate) departures: u64,
+    /// Nobody has checked yet whether the server still has everything that it had confirmed.
+    pub(crate) is_new: bool,
     prepared: HashMap<String, Statement>,
 }
 
@@ -67,7 +69,7 @@ impl Session {
             )?,
         }
         let activity = Arc::new(Activity::of(&mut client)?);
-        Ok(Self { client, activity, departures, prepared: HashMap::new() })
+        Ok(Self { client, activity, departures, is_new: true, prepared: HashMap::new() })
     }
 
     /// Whether the connection can be used. An idle one may have been cut silently, and the next call should not fail for that.
