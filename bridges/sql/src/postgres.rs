@@ -14,11 +14,22 @@
 //!
 //! A provider has up to five connections, and one more for each stream of all instances' events. Each connection is made and used on its
 //! own thread, so a provider works inside an async program too. A statement may take 10 s, and a lock 5 s. A call to a server that does
-//! not answer ends after 15 s. Lost connections are made again after 50 ms to 1 s. The connections use prepared statements and `LISTEN`,
+//! not answer ends after 15 s. Lost connections are made again after 50 ms to 1 s. A session that has not answered for 10 s is replaced,
+//! if another session is answered and `pg_stat_activity` shows no running statement of the first. The connections use prepared statements and `LISTEN`,
 //! so a pooler in between must pool sessions, not transactions.
 //!
 //! A publish is committed with `synchronous_commit = on` before it is accepted, or with a stricter setting of the role. Claims and
 //! verdicts are not synced: a crash of the server may undo them, and then they happen once more. Leases count by the server's clock.
+//!
+//! # Failover
+//! An address may name several servers: `postgres://broker@a,b:5433/shop?target_session_attrs=read-write`. They are tried in this order,
+//! and the first one that answers and can be written to is used. A server that stands still is left after 10 s. When a server has become
+//! read-only, every connection leaves it.
+//!
+//! With a synchronous standby (`synchronous_standby_names`) a failover loses no accepted event. Without one it may lose the last commits.
+//! A publisher looks for the event that it published last when it connects again. If the event is absent, the loss is logged and counted
+//! as at least one (`entries_lost` of `Broker::back_end_stats`). An event that another program has removed looks the same. Verdicts that
+//! were lost are not reported: their deliveries happen once more.
 //!
 //! # Rights
 //! The role that makes the tables needs `CREATE` on the schema. Tables that are up to date need no such right. A broker's role needs:
