@@ -5,7 +5,9 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use eventbroker::{Broker, Event, PublishError, Source, SubscribeOptions};
-use eventbroker_conformance::postgres::{PASSWORD, Server};
+use eventbroker_conformance::postgres::PASSWORD;
+#[cfg(feature = "tls")]
+use eventbroker_conformance::postgres::Server;
 use eventbroker_conformance::watch::PATIENCE;
 use eventbroker_sql::Postgres;
 use eventbroker_sql::postgres::OpenError;
