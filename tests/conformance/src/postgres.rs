@@ -179,6 +179,11 @@ impl Server {
         format!("postgres://postgres:{password}@127.0.0.1:{}/{database}", self.port)
     }
 
+    /// The folder of the server's Unix socket.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// The local port of the server.
     pub fn port(&self) -> u16 {
         self.port
@@ -232,7 +237,7 @@ impl Drop for Server {
 }
 
 /// The user and group that the server runs as, if this process is root.
-fn owner() -> Option<(u32, u32)> {
+pub(crate) fn owner() -> Option<(u32, u32)> {
     let me = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let is_root = me.lines().any(|line| line.starts_with("Uid:") && line.split_whitespace().nth(2) == Some("0"));
     let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
