@@ -2,10 +2,12 @@
 
 mod claims;
 mod conformance;
+mod connections;
 mod example;
 mod failover;
 mod faults;
 mod inserted;
+mod pooled;
 mod silence;
 mod trouble;
 mod upkeep;

@@ -12,11 +12,18 @@ use crate::postgres::transport::Session;
 /// The event whose publish was confirmed last. A server that has lost any commit has lost this one, because commits are replicated in
 /// their order.
 #[derive(Default)]
-pub(crate) struct LastConfirmed(Mutex<Option<(EventId, Instant)>>);
+pub(crate) struct LastConfirmed(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    last: Option<(EventId, Instant)>,
+    /// The event whose loss is counted already. Several sessions may look up the same one.
+    told: Option<EventId>,
+}
 
 impl LastConfirmed {
     pub(crate) fn note(&self, id: &EventId) {
-        *self.0.lock() = Some((id.clone(), Instant::now()));
+        self.0.lock().last = Some((id.clone(), Instant::now()));
     }
 
     /// Looks the event up once in each new session. If it is absent, before its `retention` can have passed, logs and counts a loss of
@@ -25,20 +32,26 @@ impl LastConfirmed {
         if !session.is_new {
             return Ok(());
         }
-        let last = self.0.lock().clone().filter(|(_, confirmed)| confirmed.elapsed() < retention);
+        let last = self.0.lock().last.clone().filter(|(_, confirmed)| confirmed.elapsed() < retention);
         if let Some((id, _)) = last
             && session.query(&sql.position, &[&id.to_string()])?.is_empty()
+            && self.tell(&id)
         {
-            session.execute(&sql.add_to_counter, &[&"entries_lost", &1_i64])?;
+            let counted = session.execute(&sql.add_to_counter, &[&"entries_lost", &1_i64]);
+            // The next session counts it.
+            counted.inspect_err(|_| self.0.lock().told = None)?;
             tracing::error!(
                 %id,
                 "an event that was confirmed is not there any more: the server has lost its last commits, as in a failover \
                  without synchronous replication, or another program has removed the event"
             );
-            // A loss is told once. Another connection may have confirmed a later event meanwhile.
-            self.0.lock().take_if(|(last, _)| *last == id);
         }
         session.is_new = false;
         Ok(())
+    }
+
+    /// Takes note that a loss is told. False if it was before.
+    fn tell(&self, id: &EventId) -> bool {
+        self.0.lock().told.replace(id.clone()).as_ref() != Some(id)
     }
 }

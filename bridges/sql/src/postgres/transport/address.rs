@@ -2,12 +2,15 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use eventbroker::provider::Backoff;
 use postgres::config::Host;
 use postgres::{Client, Config, Error};
 
+use super::bounded::SILENCE;
 use super::server::{Manner, Server};
 #[cfg(feature = "tls")]
 use super::tls;
@@ -20,10 +23,12 @@ pub(crate) struct Address {
     /// At least one. They are tried in this order.
     servers: Vec<Server>,
     database: Option<String>,
+    /// A pooler at the address shares sessions between clients.
+    is_pooled: AtomicBool,
     /// The pauses between attempts to connect.
     pub(crate) backoff: Backoff,
-    /// How often the provider has left a server that had become read-only.
-    departures: AtomicU64,
+    /// How often the provider has left a server that had become read-only. The address to listen at has the same number.
+    departures: Arc<AtomicU64>,
 }
 
 impl Address {
@@ -84,8 +89,9 @@ impl Address {
         Ok(Self {
             servers: (0..count).map(|index| Server::new(&config, index, &manner)).collect(),
             database: config.get_dbname().map(str::to_owned),
+            is_pooled: AtomicBool::new(false),
             backoff: Backoff::default(),
-            departures: AtomicU64::new(0),
+            departures: Arc::default(),
         })
     }
 
@@ -106,6 +112,25 @@ impl Address {
             }
         }
         Err(format!("{self}: {}", problems.join("; ")))
+    }
+
+    /// Whether a pooler at the address shares sessions between clients.
+    pub(crate) fn is_pooled(&self) -> bool {
+        self.is_pooled.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_pooled(&self, is_pooled: bool) {
+        self.is_pooled.store(is_pooled, Ordering::Relaxed);
+    }
+
+    /// The longest time that an attempt to connect takes: every server may stand still.
+    pub(super) fn connect_limit(&self) -> Duration {
+        SILENCE * self.servers.len().try_into().unwrap_or(u32::MAX)
+    }
+
+    /// Leaves its servers when `other` does.
+    pub(crate) fn leave_with(&mut self, other: &Self) {
+        self.departures = Arc::clone(&other.departures);
     }
 
     /// A connection that was made before this number has changed is to a server that was left.

@@ -4,7 +4,7 @@
 //! The thread connects at the first call, and again after the connection was lost, as often as the backoff allows. A call whose caller
 //! has given up does not begin. A caller that waits has the thread replaced if its session is silent (`worker`).
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel, sync_channel};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -14,10 +14,10 @@ use parking_lot::Mutex;
 use postgres::Error;
 
 use super::address::Address;
-use super::connection::{Session, Sync};
+use super::connection::Session;
 use super::error::backend_error;
 use super::thread::Thread;
-use super::worker::{Job, Queue, Service, Worker};
+use super::worker::{Abandon, Count, Job, Queue, Run, Service, Worker};
 
 /// How long a caller waits for an answer. Longer than the server's own limit on a statement.
 pub(crate) const CALL_LIMIT: Duration = Duration::from_secs(15);
@@ -30,18 +30,25 @@ pub(crate) struct Link {
     jobs: Sender<Job>,
     queue: Weak<Queue>,
     service: Arc<Service>,
+    /// The calls that wait or run.
+    calls: Arc<AtomicUsize>,
     /// The thread, and those that it has replaced and that wait for a server.
     threads: Mutex<Vec<Thread>>,
 }
 
 impl Link {
     /// Starts the thread. It connects at the first call.
-    pub(crate) fn start(name: &str, address: &Arc<Address>, sync: Sync) -> std::io::Result<Self> {
+    pub(crate) fn start(name: &str, address: &Arc<Address>) -> std::io::Result<Self> {
         let (jobs, queue) = channel::<Job>();
-        let (service, queue) = (Service::new(name, address, sync), Arc::new(Queue::new(queue)));
+        let (service, queue) = (Service::new(name, address), Arc::new(Queue::new(queue)));
         let (worker, weak) = (service.worker(), Arc::downgrade(&queue));
         let thread = Thread::start(name, move || worker.serve(&queue))?;
-        Ok(Self { jobs, queue: weak, service, threads: Mutex::new(vec![thread]) })
+        Ok(Self { jobs, queue: weak, service, calls: Arc::default(), threads: Mutex::new(vec![thread]) })
+    }
+
+    /// The number of calls that wait or run.
+    pub(crate) fn calls(&self) -> usize {
+        self.calls.load(Ordering::Relaxed)
     }
 
     /// Runs `work` on the thread, and waits for it at most `limit`.
@@ -56,10 +63,13 @@ impl Link {
         // The caller may have given up meanwhile, or have been answered in place of this thread.
         let run = Box::new(move |worker: &mut Worker| {
             if !given_up.load(Ordering::SeqCst) {
-                let _ = answer.try_send(worker.run(work));
+                let result = worker.run(work);
+                // Once it is answered, the caller may make the next call, which should find this connection free.
+                worker.end();
+                let _ = answer.try_send(result);
             }
         });
-        self.post(Job { run, abandon: Box::new(move |error| _ = other.try_send(Err(error))) });
+        self.post(run, Box::new(move |error| _ = other.try_send(Err(error))));
         let deadline = Instant::now() + limit;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -83,12 +93,12 @@ impl Link {
                 None => work(None).map_err(|error| backend_error(&error)),
             };
         });
-        self.post(Job { run, abandon: Box::new(drop) });
+        self.post(run, Box::new(drop));
     }
 
-    fn post(&self, job: Job) {
+    fn post(&self, run: Run, abandon: Abandon) {
         // If the thread has panicked, the caller's wait ends at once.
-        let _ = self.jobs.send(job);
+        let _ = self.jobs.send(Job { run, abandon, count: Count::begin(&self.calls) });
     }
 
     /// Checks on another thread whether the session of the running call is silent, and replaces it then.

@@ -11,7 +11,7 @@ use postgres::fallible_iterator::FallibleIterator;
 
 use super::address::Address;
 use super::bounded::discard;
-use super::connection::{CHECK_LIMIT, Session, Sync};
+use super::connection::{CHECK_LIMIT, Session};
 use super::error::backend_error;
 use super::notifier::Waiters;
 use super::thread::Thread;
@@ -79,7 +79,7 @@ impl Receiving {
     }
 
     fn listen(&self) -> Result<(), BackendError> {
-        let mut session = Session::open(&self.address, Sync::Later)?;
+        let mut session = Session::open(&self.address)?;
         let received = self.receive(&mut session);
         discard(session);
         received.map_err(|error| backend_error(&error))

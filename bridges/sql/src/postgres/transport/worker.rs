@@ -3,6 +3,7 @@
 //! A thread that waits for a server can't be interrupted. So a second thread makes another session. If that one answers, and the server
 //! runs no statement of the first, the second thread serves the queue from then on, and the first one ends when its connection does.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -14,17 +15,38 @@ use postgres::Error;
 use super::activity::Activity;
 use super::address::Address;
 use super::bounded::{SILENCE, discard, within};
-use super::connection::{Session, Sync};
+use super::connection::Session;
 use super::error::{backend_error, is_lost, is_read_only};
 
 /// The pause after a check that has replaced nothing.
 const CHECK_AGAIN_AFTER: Duration = Duration::from_secs(5);
 
+/// The work of a call.
+pub(crate) type Run = Box<dyn FnOnce(&mut Worker) + Send>;
+/// Answers the caller in place of a thread that is replaced.
+pub(crate) type Abandon = Box<dyn FnOnce(BackendError) + Send>;
+
 /// A call, to be run by the thread.
 pub(crate) struct Job {
-    pub(crate) run: Box<dyn FnOnce(&mut Worker) + Send>,
-    /// Answers the caller in place of a thread that is replaced.
-    pub(crate) abandon: Box<dyn FnOnce(BackendError) + Send>,
+    pub(crate) run: Run,
+    pub(crate) abandon: Abandon,
+    pub(crate) count: Count,
+}
+
+/// Counts a call while it waits or runs. A call that a thread runs which was replaced does not count any more.
+pub(crate) struct Count(Arc<AtomicUsize>);
+
+impl Count {
+    pub(crate) fn begin(calls: &Arc<AtomicUsize>) -> Self {
+        calls.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(calls))
+    }
+}
+
+impl Drop for Count {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// The calls that wait. Only threads that serve them own it: without such a thread a call fails at once.
@@ -34,7 +56,6 @@ pub(crate) type Queue = Mutex<Receiver<Job>>;
 pub(crate) struct Service {
     pub(crate) name: String,
     address: Arc<Address>,
-    sync: Sync,
     current: Mutex<Current>,
 }
 
@@ -53,7 +74,8 @@ struct Current {
 struct Running {
     /// The activity of its session. `None` while it connects, which has limits of its own.
     activity: Option<Arc<Activity>>,
-    abandon: Box<dyn FnOnce(BackendError) + Send>,
+    abandon: Abandon,
+    count: Count,
 }
 
 /// A silent session, and the mark of the check that looks at it.
@@ -63,9 +85,9 @@ pub(crate) struct Check {
 }
 
 impl Service {
-    pub(crate) fn new(name: &str, address: &Arc<Address>, sync: Sync) -> Arc<Self> {
+    pub(crate) fn new(name: &str, address: &Arc<Address>) -> Arc<Self> {
         let (name, address, current) = (name.to_owned(), Arc::clone(address), Mutex::default());
-        Arc::new(Self { name, address, sync, current })
+        Arc::new(Self { name, address, current })
     }
 
     /// The first thread's state. It connects at the first call.
@@ -89,7 +111,7 @@ impl Service {
 
     /// Makes another session, which replaces the silent one if it learns from the server that no statement of it runs.
     pub(crate) fn replace(self: &Arc<Self>, check: Check) -> Option<Worker> {
-        let session = Session::open(&self.address, self.sync).ok()?;
+        let session = Session::open(&self.address).ok()?;
         let silent = Arc::clone(&check.silent);
         let asked = within(SILENCE, move || {
             let mut session = session;
@@ -105,7 +127,9 @@ impl Service {
         drop(current);
         let problem = format!("a session has not answered within {SILENCE:?}, and another one does: it is replaced");
         tracing::warn!(connection = self.name, "PostgreSQL: {problem}");
-        (running.abandon)(BackendError::Unavailable(format!("PostgreSQL: {problem}")));
+        let Running { abandon, count, .. } = running;
+        drop(count);
+        abandon(BackendError::Unavailable(format!("PostgreSQL: {problem}")));
         let ended = within(SILENCE, move || {
             let mut session = session;
             // Without it, the server ends that session when it notices the loss of the connection.
@@ -129,8 +153,8 @@ impl Worker {
     pub(crate) fn serve(mut self, queue: &Queue) {
         loop {
             let job = queue.lock().recv();
-            let Ok(Job { run, abandon }) = job else { return };
-            self.service.current.lock().running = Some(Running { activity: None, abandon });
+            let Ok(Job { run, abandon, count }) = job else { return };
+            self.service.current.lock().running = Some(Running { activity: None, abandon, count });
             run(&mut self);
             if !self.end() {
                 return;
@@ -139,7 +163,7 @@ impl Worker {
     }
 
     /// Forgets the call. False if another thread has replaced this one.
-    fn end(&self) -> bool {
+    pub(crate) fn end(&self) -> bool {
         let mut current = self.service.current.lock();
         let is_current = current.replacements == self.replacements;
         if is_current {
@@ -169,7 +193,7 @@ impl Worker {
         }
         let session = match &mut self.session {
             Some(session) => session,
-            none => none.insert(Session::open(&self.service.address, self.service.sync)?),
+            none => none.insert(Session::open(&self.service.address)?),
         };
         if let Some(running) = &mut self.service.current.lock().running {
             running.activity = Some(Arc::clone(&session.activity));
