@@ -1,6 +1,7 @@
 //! PostgreSQL: each test uses its own database on the shared server of this process.
 
 mod claims;
+mod columns;
 mod conformance;
 mod connections;
 mod example;
@@ -8,6 +9,7 @@ mod failover;
 mod faults;
 mod inserted;
 mod pooled;
+mod roles;
 mod silence;
 mod trouble;
 mod upkeep;
