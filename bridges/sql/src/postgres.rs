@@ -46,7 +46,8 @@
 //! With a synchronous standby (`synchronous_standby_names`) a failover loses no accepted event. Without one it may lose the last commits.
 //! A publisher looks for the event that it published last when it connects again. If the event is absent, the loss is logged and counted
 //! as at least one (`entries_lost` of `Broker::back_end_stats`). An event that another program has removed looks the same. Verdicts that
-//! were lost are not reported: their deliveries happen once more.
+//! were lost are not reported: their deliveries happen once more. Behind a pooler that shares sessions the connections may survive a
+//! failover, and then no publisher looks for its last event. Either every server of an address is behind such a pooler, or none.
 //!
 //! # Rights
 //! The role that makes the tables needs `CREATE` on the schema. Tables that are up to date need no such right. A broker's role needs:

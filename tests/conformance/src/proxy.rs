@@ -92,6 +92,13 @@ impl Proxy {
         self.wires.black_holes.lock().expect("no panic under the lock").insert(port);
     }
 
+    /// Drops all bytes of the connections that are open now, and keeps them open at both ends. New ones are passed.
+    pub fn black_hole_all(&self) {
+        let open = self.wires.open.lock().expect("no panic under the lock");
+        let ports = open.iter().filter_map(|end| end.local_addr().ok()).map(|address| address.port());
+        self.wires.black_holes.lock().expect("no panic under the lock").extend(ports);
+    }
+
     /// The number of answers still to cut.
     pub fn answers_to_cut(&self) -> u64 {
         self.wires.to_cut.load(Ordering::SeqCst)

@@ -15,6 +15,8 @@ use super::error;
 #[cfg(feature = "tls")]
 use super::tls;
 
+/// An attempt to connect that has waited for this long shows the others that the server stands still.
+const HESITATION: Duration = Duration::from_secs(5);
 /// How long sent data may stay unanswered.
 const UNANSWERED: Duration = Duration::from_secs(5);
 
@@ -36,8 +38,8 @@ pub(crate) struct Server {
     manner: Manner,
     /// Each attempt that has not ended holds a clone.
     attempts: Arc<()>,
-    /// When an attempt was left without an answer.
-    left_at: Mutex<Option<Instant>>,
+    /// When the last attempt began, until one is answered.
+    asked_at: Mutex<Option<Instant>>,
 }
 
 impl Server {
@@ -80,7 +82,7 @@ impl Server {
         if manner.is_writable {
             config.target_session_attrs(TargetSessionAttrs::ReadWrite);
         }
-        Self { config, manner: manner.clone(), attempts: Arc::default(), left_at: Mutex::default() }
+        Self { config, manner: manner.clone(), attempts: Arc::default(), asked_at: Mutex::default() }
     }
 
     /// Connects, and runs `prepare` with the connection, on another thread. A server that accepts the connection and then stands still
@@ -93,20 +95,23 @@ impl Server {
             return Err("has not answered earlier attempts to connect".to_owned());
         }
         let (config, manner, attempt) = (self.config.clone(), self.manner.clone(), Arc::clone(&self.attempts));
+        *self.asked_at.lock() = Some(Instant::now());
         let connected = within(SILENCE, move || {
             let _attempt = attempt;
             connect(&config, &manner).and_then(prepare)
         });
-        *self.left_at.lock() = connected.is_err().then(Instant::now);
+        if connected.is_ok() {
+            *self.asked_at.lock() = None;
+        }
         connected?.map_err(|error| error::text(&error))
     }
 
-    /// Whether attempts were left without an answer and still wait. Then the pause before the next one doubles with each, so that few
+    /// Whether attempts wait for an answer, the last one for some time. Then the pause before the next one doubles with each, so that few
     /// threads wait for a server that is frozen for hours.
     fn stands_still(&self) -> bool {
         let waiting = Arc::strong_count(&self.attempts) - 1;
-        let pause = SILENCE * (1 << waiting.min(10));
-        waiting > 0 && self.left_at.lock().is_some_and(|at| at.elapsed() < pause)
+        let until = SILENCE + SILENCE * (1 << waiting.min(10));
+        waiting > 0 && self.asked_at.lock().is_some_and(|at| (HESITATION..until).contains(&at.elapsed()))
     }
 }
 

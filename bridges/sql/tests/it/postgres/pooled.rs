@@ -2,6 +2,7 @@
 
 mod conformance;
 mod sessions;
+mod silence;
 
 use std::sync::OnceLock;
 
