@@ -94,7 +94,8 @@ eventbroker_bridge_kit::settings! {
         /// How many connections an instance has at most.
         ///
         /// One of them listens for notifications, if there are two or more. The others are shared by publishes, claims, verdicts and
-        /// the questions of operators; more than four of these are of no use.
+        /// the questions of operators; more than four of these are of no use. Opening uses two for a moment. While a
+        /// silent connection is replaced, there is one more.
         max_connections: u32 = 3, 1 ..= 5;
     }
     #[cfg(feature = "postgres")]
