@@ -17,8 +17,8 @@ pub(crate) struct LastConfirmed(Mutex<State>);
 #[derive(Default)]
 struct State {
     last: Option<(EventId, Instant)>,
-    /// The event whose loss is counted already. Several sessions may look up the same one.
-    told: Option<EventId>,
+    /// The event whose loss is reported already. Several sessions may look up the same one.
+    reported: Option<EventId>,
 }
 
 impl LastConfirmed {
@@ -35,11 +35,11 @@ impl LastConfirmed {
         let last = self.0.lock().last.clone().filter(|(_, confirmed)| confirmed.elapsed() < retention);
         if let Some((id, _)) = last
             && session.query(&sql.position, &[&id.to_string()])?.is_empty()
-            && self.tell(&id)
+            && self.begin_report(&id)
         {
             let counted = session.execute(&sql.add_to_counter, &[&"entries_lost", &1_i64]);
             // The next session counts it.
-            counted.inspect_err(|_| self.0.lock().told = None)?;
+            counted.inspect_err(|_| self.0.lock().reported = None)?;
             tracing::error!(
                 %id,
                 "an event that was confirmed is not there any more: the server has lost its last commits, as in a failover \
@@ -50,8 +50,8 @@ impl LastConfirmed {
         Ok(())
     }
 
-    /// Takes note that a loss is told. False if it was before.
-    fn tell(&self, id: &EventId) -> bool {
-        self.0.lock().told.replace(id.clone()).as_ref() != Some(id)
+    /// Notes that the loss of an event is reported. False if it is already.
+    fn begin_report(&self, id: &EventId) -> bool {
+        self.0.lock().reported.replace(id.clone()).as_ref() != Some(id)
     }
 }

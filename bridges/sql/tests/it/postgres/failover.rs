@@ -83,10 +83,10 @@ fn a_loss_by_an_asynchronous_failover_is_reported() {
     let mut client = client(&pair.urls[1]);
     let there = ids(&mut client);
     assert!(kept.is_subset(&there) && there.is_disjoint(&lost) && there.contains(&next), "{there:?}");
-    let told = || broker.back_end_stats().map(|stats| stats.entries_lost);
+    let reported = || broker.back_end_stats().map(|stats| stats.entries_lost);
     // The first call on a connection that has just been cut may fail.
-    wait_until("figures are there", || told().is_ok());
-    assert_eq!(told(), Ok(1), "at least one, and told once");
+    wait_until("figures are there", || reported().is_ok());
+    assert_eq!(reported(), Ok(1), "at least one, and reported once");
     let listening = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'";
     wait_until("it listens there", || client.query_one(listening, &[]).expect("a count").get::<_, i64>(0) == 1);
     assert!(broker.stop(PATIENCE).is_clean());
@@ -134,9 +134,9 @@ fn a_synchronous_failover_loses_nothing() {
     while !left.is_empty() {
         left.remove(&calls.recv_timeout(PATIENCE).expect("all are handled").to_string());
     }
-    let told = || broker.back_end_stats().map(|stats| stats.entries_lost);
-    wait_until("figures are there", || told().is_ok());
-    assert_eq!(told(), Ok(0));
+    let reported = || broker.back_end_stats().map(|stats| stats.entries_lost);
+    wait_until("figures are there", || reported().is_ok());
+    assert_eq!(reported(), Ok(0));
     assert!(broker.stop(PATIENCE).is_clean());
 }
 
