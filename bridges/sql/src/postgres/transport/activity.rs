@@ -91,7 +91,8 @@ impl Activity {
     /// effect then.
     pub(crate) fn end(&self, other: &mut Client) -> Result<(), Error> {
         let row = self.row.lock().clone();
-        other.batch_execute(&format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {WAITING} AND {row}"))
+        other
+            .batch_execute(&format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {WAITING} AND {row}"))
     }
 }
 
