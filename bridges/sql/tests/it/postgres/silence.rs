@@ -15,22 +15,23 @@ use postgres::{Client, NoTls};
 /// How long a session may be silent.
 const SILENCE: Duration = Duration::from_secs(10);
 
-fn start(url: &str) -> Broker {
-    Broker::builder().provider(Postgres::new(url).open().expect("it opens")).start().expect("it starts")
+fn start(postgres: &Postgres) -> Broker {
+    Broker::builder().provider(postgres.open().expect("it opens")).start().expect("it starts")
 }
 
-/// A broker whose connections go through a proxy, the proxy, and a client of the same database beside it.
-fn through_proxy() -> (Broker, Proxy, Client, String) {
+/// A broker whose connections go through a proxy, the proxy, and a client of the same database beside it. With one connection, no call
+/// that was given up is repeated on another one.
+fn through_proxy(max_connections: u32) -> (Broker, Proxy, Client, String) {
     let server = super::server();
     let url = server.database();
     let proxy = Proxy::to(server.port());
     let tcp = server.tcp(&url, PASSWORD).replace(&format!(":{}/", server.port()), &format!(":{}/", proxy.port()));
-    (start(&tcp), proxy, Client::connect(&url, NoTls).expect("it connects"), url)
+    (start(&Postgres::new(tcp).max_connections(max_connections)), proxy, Client::connect(&url, NoTls).expect("it connects"), url)
 }
 
 #[test]
-fn a_publisher_whose_connections_are_lost_silently_goes_on() {
-    let (broker, proxy, mut client, _) = through_proxy();
+fn a_publisher_whose_connection_is_lost_silently_goes_on() {
+    let (broker, proxy, mut client, _) = through_proxy(1);
     broker.publish(event("silence.it")).expect("it is accepted");
     proxy.black_hole_all();
     let began = Instant::now();
@@ -45,7 +46,7 @@ fn a_publisher_whose_connections_are_lost_silently_goes_on() {
 /// An idle connection is checked before its next use.
 #[test]
 fn an_idle_connection_that_is_lost_silently_is_replaced() {
-    let (broker, proxy, mut client, _) = through_proxy();
+    let (broker, proxy, mut client, _) = through_proxy(3);
     let first = broker.publish(event("silence.it")).expect("it is accepted").id;
     // The statement of `get` alone asks for an event by its id.
     let session = "SELECT client_port FROM pg_stat_activity WHERE datname = current_database() \
@@ -68,10 +69,10 @@ fn an_idle_connection_that_is_lost_silently_is_replaced() {
 }
 
 #[test]
-fn a_member_whose_connections_are_lost_silently_goes_on() {
-    let (broker, proxy, _, url) = through_proxy();
+fn a_member_whose_connection_is_lost_silently_goes_on() {
+    let (broker, proxy, _, url) = through_proxy(1);
     let calls = listen(&broker, SubscribeOptions::new("silence.*").name("all"));
-    let other = start(&url);
+    let other = start(&Postgres::new(url));
     let first = other.publish(event("silence.it")).expect("it is accepted").id;
     assert_eq!(calls.recv_timeout(PATIENCE), Ok(first));
     proxy.black_hole_all();
@@ -89,7 +90,7 @@ fn a_session_whose_statement_runs_is_not_replaced() {
     let server = Server::start();
     let url = server.database();
     let mut client = Client::connect(&url, NoTls).expect("it connects");
-    let broker = start(&url);
+    let broker = start(&Postgres::new(&url));
     broker.publish(event("silence.it")).expect("it is accepted");
     let mut sessions = |condition: &str| -> Vec<(i32, String)> {
         let query = format!(

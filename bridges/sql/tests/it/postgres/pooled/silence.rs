@@ -17,7 +17,8 @@ use postgres::{Client, NoTls};
 /// How long a connection may be silent.
 const SILENCE: Duration = Duration::from_secs(10);
 
-/// A broker that goes through a proxy and a pooler to a server, and a client of the server.
+/// A broker that goes through a proxy and a pooler to a server, and a client of the server. The broker has one connection, so no call
+/// that was given up is repeated on another one.
 struct Path {
     broker: Broker,
     proxy: Proxy,
@@ -36,7 +37,7 @@ impl Path {
         let proxy = Proxy::to(pooler.port());
         let database = direct.rsplit('/').next().expect("a database");
         let url = format!("postgres://postgres@127.0.0.1:{}/{database}", proxy.port());
-        let provider = Postgres::new(url).pooler(Pooler::True).open().expect("it opens");
+        let provider = Postgres::new(url).pooler(Pooler::True).max_connections(1).open().expect("it opens");
         let broker = Broker::builder().provider(provider).start().expect("it starts");
         let client = Client::connect(&direct, NoTls).expect("it connects");
         Self { broker, proxy, client, pooled: pooler.through(&direct), pooler, server }
