@@ -78,6 +78,9 @@ fn a_silent_connection_is_replaced_while_its_former_session_works_for_another_cl
         are_taken
     });
     path.publish();
+    // The server itself would end a session whose transaction is open.
+    let open = "state <> 'idle' AND query <> 'SELECT pg_sleep(120)'";
+    wait_until("no transaction is open", || path.sessions(open).is_empty());
     path.proxy.black_hole_all();
     let began = Instant::now();
     path.publish();
