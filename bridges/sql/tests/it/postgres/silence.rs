@@ -26,7 +26,12 @@ fn through_proxy(max_connections: u32) -> (Broker, Proxy, Client, String) {
     let url = server.database();
     let proxy = Proxy::to(server.port());
     let tcp = server.tcp(&url, PASSWORD).replace(&format!(":{}/", server.port()), &format!(":{}/", proxy.port()));
-    (start(&Postgres::new(tcp).max_connections(max_connections)), proxy, Client::connect(&url, NoTls).expect("it connects"), url)
+    (
+        start(&Postgres::new(tcp).max_connections(max_connections)),
+        proxy,
+        Client::connect(&url, NoTls).expect("it connects"),
+        url,
+    )
 }
 
 #[test]
