@@ -38,9 +38,8 @@ pub enum StreamItem {
 ///
 /// Without a back end, the stream holds up to [`CAPACITY`](Self::CAPACITY) unread events of this instance. A full
 /// stream drops its oldest event, and the next read reports the gap; publishers never wait for it. With a back end that
-/// offers streams, the reading thread fetches the events of every instance, over a connection of the stream's own, in
-/// the order in which they were stored and without gaps while the back end holds them. While the back end is
-/// unavailable, a read waits.
+/// offers streams, the reading thread fetches the events of every instance, in the order in which they were stored and
+/// without gaps while the back end holds them. While the back end is unavailable, a read waits.
 pub struct EventStream {
     source: StreamSource,
     engine: Weak<Engine>,

@@ -147,7 +147,8 @@ pub struct BackEndStats {
     /// Subscriptions that were removed after no member used them for `idle_expiry`.
     pub subscriptions_expired: u64,
     /// Events that were lost at the back end before a subscription handled them: at least as many.
-    /// Another program has removed them, or the back end itself has lost them.
+    /// Another program has removed them, or the back end itself has lost them. PostgreSQL counts an accepted event that is
+    /// absent after a failover, handled or not.
     pub entries_lost: u64,
     /// How often a subscription has lost entries without a number, its whole backlog for example.
     pub losses_unknown: u64,

@@ -52,7 +52,7 @@ pub trait Operator: Send + Sync {
     fn stats(&self) -> Result<BackEndStats, BackendError>;
     /// Opens a view of the matching events of all instances.
     ///
-    /// It has a connection of its own. Called only if [`Capabilities::tail`](super::Capabilities::tail) is set.
+    /// A bridge may give it a connection of its own. Called only if [`Capabilities::tail`](super::Capabilities::tail) is set.
     ///
     /// # Errors
     /// [`BackendError::Refused`] if `start` names an event that is not stored.

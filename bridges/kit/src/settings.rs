@@ -50,9 +50,11 @@ pub fn from_text<T: Setting + Default>(text: &str) -> T {
     value
 }
 
-/// The JSON Schema of a setting that is one of these words.
+/// The JSON Schema of a setting that is one of these words. A word `true` or `false` may stand without quotes.
 #[doc(hidden)]
 pub fn one_of(words: &[&str]) -> Value {
+    let plain = words.iter().filter_map(|word| word.parse::<bool>().ok()).map(Value::from);
+    let words: Vec<Value> = words.iter().map(|word| Value::from(*word)).chain(plain).collect();
     serde_json::json!({ "enum": words })
 }
 

@@ -6,7 +6,7 @@ pub use eventbroker::Confirm;
 use eventbroker_bridge_kit::settings::{Secret, Url};
 use eventbroker_nats::Nats;
 use eventbroker_redis::Redis;
-use eventbroker_sql::{Notifications, Settings};
+use eventbroker_sql::{Connections, Notifications, Settings};
 use serde::{Deserialize, Deserializer, de};
 
 use crate::apply::apply;
@@ -42,8 +42,10 @@ pub struct Config {
     pub database: Settings,
     /// `sqlite:PATH` or `postgres://…`; required by `provider: database`.
     pub database_url: Url,
-    /// The settings that only PostgreSQL has.
+    /// The notifications of PostgreSQL.
     pub notifications: Notifications,
+    /// The connections to PostgreSQL.
+    pub connections: Connections,
 }
 
 /// The kind of back end that holds events.
@@ -102,6 +104,7 @@ impl Default for Config {
             database: Settings::default(),
             database_url: Url::default(),
             notifications: Notifications::default(),
+            connections: Connections::default(),
         }
     }
 }

@@ -54,6 +54,7 @@ pub(crate) fn keys() -> Vec<Key<Config>> {
     keys.extend(url.into_iter().map(Key::secret));
     keys.extend(section("database", |it| &mut it.database));
     insert_after(&mut keys, "database.table_name", section("database", |it| &mut it.notifications));
+    keys.extend(section("database", |it| &mut it.connections));
     change(&mut keys, "database.retention", |key| key.bounds = Some(between(Measure::Span, MOMENT, DECADE)));
     // SQLite ignores the interval, so a file for SQLite may have one that PostgreSQL refuses.
     change(&mut keys, "database.poll_interval", |key| key.bounds = Some(between(Measure::Span, MOMENT, WEEK)));

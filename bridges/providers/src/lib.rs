@@ -46,7 +46,7 @@ pub use error::{ConfigError, ConfigProblem, Place};
 pub use eventbroker_bridge_kit::settings::{Secret, Status, Url};
 pub use eventbroker_nats::{Nats, Storage};
 pub use eventbroker_redis::Redis;
-pub use eventbroker_sql::{Notifications, Settings as DatabaseSettings};
+pub use eventbroker_sql::{Connections, Notifications, Pooler, Settings as DatabaseSettings};
 pub use load::{Entry, Loaded, Loader, Origin};
 pub use open::{OpenError, init, open, repartition, shutdown, sql_schema, start};
 pub use render::{schema, template};

@@ -137,6 +137,7 @@ fn open_postgres(config: &Config) -> Result<Provider, OpenError> {
     let mut postgres = eventbroker_sql::Postgres::new(config.database_url.expose());
     postgres.shared.clone_from(&config.database);
     postgres.notifications.clone_from(&config.notifications);
+    postgres.connections.clone_from(&config.connections);
     postgres.open().map_err(|error| OpenError::Database(error.to_string()))
 }
 

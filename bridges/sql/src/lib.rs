@@ -45,7 +45,7 @@ mod value;
 #[cfg(feature = "postgres")]
 pub use crate::postgres::Postgres;
 pub use names::{InvalidName, TableName};
-pub use settings::{Notifications, OpenError, Settings};
+pub use settings::{Connections, Notifications, OpenError, Pooler, Settings};
 #[cfg(feature = "sqlite")]
 pub use sqlite::Sqlite;
 pub use value::SqlValue;

@@ -7,7 +7,7 @@ mod sqlite;
 
 use std::time::Duration;
 
-use eventbroker_bridge_kit::settings::{Settings as _, at_least};
+use eventbroker_bridge_kit::settings::{Settings as _, Url, at_least};
 
 use crate::names::{InvalidName, TableName};
 
@@ -72,10 +72,51 @@ eventbroker_bridge_kit::settings! {
         ///
         /// Events that other programs insert by plain SQL, or whose notification was lost, are late by at most this time.
         poll_interval: Duration = 1 s, 10 ms ..= 7 days;
+
+        /// The address to listen for notifications at, without a pooler; nothing: the database's own.
+        ///
+        /// Behind a pooler that shares sessions no notification comes through. Without this address, events of other instances are late
+        /// by at most the poll interval there.
+        listen_url(into): Url, secret;
     }
     #[cfg(feature = "postgres")]
     setters on Postgres => notifications;
 }
+
+eventbroker_bridge_kit::settings! {
+    /// The connections to a PostgreSQL server.
+    pub struct Connections {
+        /// Whether a pooler shares the server's sessions between clients: auto, true or false.
+        ///
+        /// See [`Pooler`].
+        pooler(word): Pooler = "auto";
+
+        /// How many connections an instance has at most.
+        ///
+        /// One of them listens for notifications, if there are two or more. The others are shared by publishes, claims, verdicts and
+        /// the questions of operators; more than four of these are of no use. Opening uses two for a moment. While a
+        /// silent connection is replaced, there is one more.
+        max_connections: u32 = 3, 1 ..= 5;
+    }
+    #[cfg(feature = "postgres")]
+    setters on Postgres => connections;
+}
+
+/// Whether a pooler in front of PostgreSQL gives a session to another client after each transaction, as PgBouncer does with
+/// `pool_mode = transaction`. A pooler that pools sessions is like none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Pooler {
+    /// Opening finds out, by two connections in turns. A pooler whose sessions other clients use meanwhile may stay unseen.
+    #[default]
+    Auto,
+    /// Nothing rests on a session: each statement runs in a transaction with its settings, and none is prepared under a name.
+    True,
+    /// There is none. Opening fails if it finds one.
+    False,
+}
+
+eventbroker_bridge_kit::words!(Pooler: "auto" = Self::Auto, "true" = Self::True, "false" = Self::False);
 
 impl Settings {
     /// Checks all settings. Returns the name of the table.

@@ -43,6 +43,8 @@ pub mod nats;
 pub mod network;
 pub mod partitioning;
 #[cfg(unix)]
+pub mod pgbouncer;
+#[cfg(unix)]
 mod port;
 #[cfg(unix)]
 pub mod postgres;

@@ -31,7 +31,8 @@ pub struct Load<'a> {
 }
 
 /// Stops the publishers on drop, also by a panic, so that the scope of their threads ends.
-pub(crate) struct Stop<'a>(pub(crate) &'a AtomicBool);
+#[derive(Debug)]
+pub struct Stop<'a>(pub &'a AtomicBool);
 
 impl Drop for Stop<'_> {
     fn drop(&mut self) {

@@ -43,33 +43,67 @@ impl Server {
     }
 
     fn with(settings: &str) -> Self {
+        let server = Self::empty();
+        let password = server.folder.join("password");
+        fs::write(&password, PASSWORD).expect("a file");
+        let mut init = server.command("initdb");
+        init.args(["--no-sync", "--username=postgres", "--encoding=UTF8", "--locale=C.UTF-8", "--auth-local=trust"]);
+        init.args(["--auth-host=scram-sha-256", "--pwfile"]).arg(&password).arg("-D").arg(server.folder.join("data"));
+        run(&mut init);
+        server.set(&format!(
+            "listen_addresses = '127.0.0.1'\nport = {}\nunix_socket_directories = '{}'\nmax_connections = 200\n\
+             shared_buffers = 64MB\nlog_min_messages = warning\n{settings}",
+            server.port,
+            server.folder.display()
+        ));
+        server.up();
+        server
+    }
+
+    /// Copies this server, and starts the copy as a hot standby that follows this one.
+    pub fn standby(&self) -> Self {
+        let standby = Self::empty();
+        let mut copy = standby.command("pg_basebackup");
+        copy.args(["--no-sync", "--checkpoint=fast", "--write-recovery-conf", "-U", "postgres", "-h"]);
+        copy.arg(&self.folder).args(["-p", &self.port.to_string(), "-D"]).arg(standby.folder.join("data"));
+        run(&mut copy);
+        let folder = standby.folder.display();
+        standby.set(&format!("port = {}\nunix_socket_directories = '{folder}'\n", standby.port));
+        standby.up();
+        standby
+    }
+
+    /// Makes a standby a primary. It can be written to when this returns.
+    pub fn promote(&self) {
+        run(self.ctl("promote").arg("-w"));
+    }
+
+    /// Adds lines to the server's settings. A server that runs has to be told to [`reload`](Self::reload) them.
+    pub fn set(&self, settings: &str) {
+        let file = self.folder.join("data/postgresql.auto.conf");
+        let before = fs::read_to_string(&file).unwrap_or_default();
+        fs::write(&file, before + settings).expect("the settings");
+    }
+
+    /// Reads the settings again.
+    pub fn reload(&self) {
+        run(&mut self.ctl("reload"));
+    }
+
+    /// A folder and a port for a server, with a guard that stops it.
+    fn empty() -> Self {
         let folder = folder::new("pg");
         let owner = owner();
         if let Some((user, group)) = owner {
             chown(&folder, Some(user), Some(group)).expect("a folder for the server's user");
         }
-        let password = folder.join("password");
-        fs::write(&password, PASSWORD).expect("a file");
         let port = port::free();
         // The shell's standard input closes when this process ends, even by a kill; then the shell stops the server.
         let script = r#"read -r _; "$1" -D "$2/data" -m immediate stop; rm -rf "$2""#;
         let mut guard = command("sh", owner);
         guard.args(["-c", script, "guard"]).arg(program("pg_ctl")).arg(&folder).stdin(Stdio::piped());
         let guard = guard.stdout(Stdio::null()).stderr(Stdio::null()).process_group(0).spawn().expect("a shell");
-        let server = Self { folder, port, owner, guard };
-        let mut init = server.command("initdb");
-        init.args(["--no-sync", "--username=postgres", "--encoding=UTF8", "--locale=C.UTF-8", "--auth-local=trust"]);
-        init.args(["--auth-host=scram-sha-256", "--pwfile"]).arg(&password).arg("-D").arg(server.folder.join("data"));
-        run(&mut init);
-        let settings = format!(
-            "listen_addresses = '127.0.0.1'\nport = {port}\nunix_socket_directories = '{}'\nmax_connections = 200\n\
-             shared_buffers = 64MB\nlog_min_messages = warning\n{settings}",
-            server.folder.display()
-        );
-        let file = server.folder.join("data").join("postgresql.auto.conf");
-        fs::write(file, settings).expect("a file");
-        server.up();
-        server
+        Self { folder, port, owner, guard }
     }
 
     /// Starts the server, and waits until it is ready.
@@ -145,6 +179,11 @@ impl Server {
         format!("postgres://postgres:{password}@127.0.0.1:{}/{database}", self.port)
     }
 
+    /// The folder of the server's Unix socket.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// The local port of the server.
     pub fn port(&self) -> u16 {
         self.port
@@ -155,10 +194,8 @@ impl Server {
         let Certificate { certificate, key } = self.certificate("server");
         let settings =
             format!("ssl = on\nssl_cert_file = '{}'\nssl_key_file = '{}'\n", certificate.display(), key.display());
-        let file = self.folder.join("data/postgresql.conf");
-        let before = fs::read_to_string(&file).expect("the settings");
-        fs::write(&file, before + &settings).expect("the settings");
-        run(self.ctl("reload").stdin(Stdio::null()));
+        self.set(&settings);
+        self.reload();
         certificate
     }
 
@@ -200,7 +237,7 @@ impl Drop for Server {
 }
 
 /// The user and group that the server runs as, if this process is root.
-fn owner() -> Option<(u32, u32)> {
+pub(crate) fn owner() -> Option<(u32, u32)> {
     let me = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let is_root = me.lines().any(|line| line.starts_with("Uid:") && line.split_whitespace().nth(2) == Some("0"));
     let users = fs::read_to_string("/etc/passwd").unwrap_or_default();

@@ -1,6 +1,8 @@
 //! A TCP proxy between a bridge and its local server that injects faults: it cuts a connection instead of passing an
-//! answer, accepts no connection, or slows answers down. Requests always reach the server.
+//! answer, accepts no connection, slows answers down, or drops all that a connection sends. Requests reach the server on
+//! every other connection.
 
+use std::collections::HashSet;
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
@@ -25,6 +27,8 @@ struct Wires {
     connects: AtomicU64,
     /// Limit of answer bytes per second and connection; 0 for none.
     rate: AtomicU64,
+    /// The local ports, towards the server, of the connections that pass nothing any more.
+    black_holes: Mutex<HashSet<u16>>,
     /// Both ends of every connection.
     open: Mutex<Vec<TcpStream>>,
 }
@@ -83,6 +87,18 @@ impl Proxy {
         self.wires.rate.store(rate, Ordering::SeqCst);
     }
 
+    /// Drops all bytes of one connection from now on, and keeps it open at both ends. `port` is the one that the server sees.
+    pub fn black_hole(&self, port: u16) {
+        self.wires.black_holes.lock().expect("no panic under the lock").insert(port);
+    }
+
+    /// Drops all bytes of the connections that are open now, and keeps them open at both ends. New ones are passed.
+    pub fn black_hole_all(&self) {
+        let open = self.wires.open.lock().expect("no panic under the lock");
+        let ports = open.iter().filter_map(|end| end.local_addr().ok()).map(|address| address.port());
+        self.wires.black_holes.lock().expect("no panic under the lock").extend(ports);
+    }
+
     /// The number of answers still to cut.
     pub fn answers_to_cut(&self) -> u64 {
         self.wires.to_cut.load(Ordering::SeqCst)
@@ -114,8 +130,12 @@ impl Wires {
 
     /// Copies bytes until one end closes; then closes both.
     fn pass(&self, mut from: TcpStream, mut to: TcpStream, is_answer: bool) {
+        let port = if is_answer { &from } else { &to }.local_addr().expect("its address").port();
         let mut buffer = [0; 16 * 1024];
         while let Ok(length @ 1..) = from.read(&mut buffer) {
+            if self.black_holes.lock().expect("no panic under the lock").contains(&port) {
+                continue;
+            }
             let less = |left: u64| left.checked_sub(1);
             let is_cut = is_answer && self.to_cut.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_ok();
             if is_cut || to.write_all(&buffer[..length]).is_err() {

@@ -53,6 +53,7 @@ fn both_ends_of_each_bound_build_a_broker_and_what_is_outside_is_refused() {
         ("nats.partitions", "0", "64", ["-1", "65"]),
         ("nats.max_messages", "0", "9223372036854775807", ["-1", "9223372036854775808"]),
         ("database.poll_interval", "1ms", "168h", ["999us", "169h"]),
+        ("database.max_connections", "1", "5", ["0", "6"]),
         ("database.lease_time", "100ms", "168h", ["99ms", "169h"]),
         ("database.retention", "1ms", "87600h", ["999us", "87601h"]),
         ("database.idle_expiry", "1s", "87600h", ["999ms", "87601h"]),

@@ -5,13 +5,27 @@ use std::time::Duration;
 
 use eventbroker::{Event, Source, SubscribeOptions};
 use eventbroker_conformance::postgres::{PASSWORD, Server};
-use eventbroker_providers::{Config, Loader, OpenError, open, start};
+use eventbroker_providers::{Config, Loader, OpenError, Pooler, open, start};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn config(database: &str) -> Config {
     let section = format!("event_broker: {{ enabled: true, provider: database, database: {{ {database} }} }}");
     Loader::new().yaml("c.yaml", section).environment([]).load().expect("accepted").config
+}
+
+#[test]
+fn whether_there_is_a_pooler_may_stand_with_or_without_quotes() {
+    assert_eq!(config("url: 'postgres://db/events'").connections.pooler, Pooler::Auto);
+    for (written, pooler) in
+        [("true", Pooler::True), ("'true'", Pooler::True), ("false", Pooler::False), ("auto", Pooler::Auto)]
+    {
+        let loaded = config(&format!("url: 'postgres://db/events', pooler: {written}, max_connections: 2"));
+        assert_eq!((loaded.connections.pooler, loaded.connections.max_connections), (pooler, 2), "{written}");
+    }
+    let schema = eventbroker_providers::schema();
+    let allowed = schema["properties"]["event_broker"]["properties"]["database"]["properties"]["pooler"].to_string();
+    assert!(allowed.contains(r#"["auto","true","false",true,false]"#), "{allowed}");
 }
 
 #[test]

@@ -16,7 +16,7 @@ fn load(
 #[test]
 fn debug_and_show_hide_them() {
     let text = "event_broker:\n  redis: { password: hunter2 }\n  nats: { url: 'nats://me:hunter2@a:4222,nats://hunter2@b:4222' }\n  \
-                database: { url: 'postgres://me:hunter2@db/events?password=hunter2' }\n";
+                database: { url: 'postgres://me:hunter2@db/events?password=hunter2', listen_url: 'postgres://me:hunter2@direct/events' }\n";
     let loaded = load(text, &[]).expect("accepted");
     assert_eq!(loaded.config.redis_server.password.expose(), SECRET);
     let debug = format!("{loaded:?} {:?}", loaded.config);
@@ -24,6 +24,7 @@ fn debug_and_show_hide_them() {
     assert!(!debug.contains(SECRET) && !shown.contains(SECRET), "{debug}\n{shown}");
     assert!(shown.contains("nats://***@a:4222,nats://***@b:4222\n"), "{shown}");
     assert!(shown.contains("postgres://***@db/events?***\n"), "{shown}");
+    assert!(shown.contains("postgres://***@direct/events\n"), "{shown}");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::member::Member;
 use crate::notify::{Notified, Notify};
 use crate::postgres::housekeeping::Housekeeping;
 use crate::postgres::statements::{State, Tables, Verdict, seconds, settle, storable};
-use crate::postgres::transport::Notifier;
+use crate::postgres::transport::{Notifier, Parameter};
 
 /// Hands out leases.
 pub(crate) struct Ingest {
@@ -84,8 +84,7 @@ impl Ingest {
         let (id, lease) = (self.member.id.clone(), seconds(self.member.settings.lease_time));
         let asked = Instant::now();
         let claimed: Vec<Claimed> = self.tables.call(move |session, sql| {
-            let values: [&(dyn postgres::types::ToSql + Sync); 6] =
-                [&id, &lease, &CLAIM_DEPTH, &ids, &counts, &first_token];
+            let values: [&dyn Parameter; 6] = [&id, &lease, &CLAIM_DEPTH, &ids, &counts, &first_token];
             let claimed = |row: &postgres::Row| {
                 Ok(Claimed {
                     row: DeliveryRow { position: row.try_get(2)?, subscription: row.try_get(1)? },

@@ -13,24 +13,37 @@ pub(crate) use rows::{exact_time, insert_values, split_time, storable, unreadabl
 pub(crate) use select::Select;
 pub(crate) use verdicts::{State, Verdict, settle};
 
+use crate::postgres::transport::{SYNCED, UNSYNCED};
 use crate::statements::{progress_columns, statements};
 use rows::event_columns;
 
-statements! {
-    columns: event_columns;
-    fill: |text, table| text
-        .replace('?', "$")
-        .replace("{matches:e.type}", &condition("e.type"))
-        .replace("{events}", table.as_str());
-    insert:
-        "INSERT INTO {events} (id, source, type, payload, user_id, session_id, instance_id, schema, entity, operation, \
+/// Inserts events in their order. `$condition` is a condition that is true.
+macro_rules! insert_events {
+    ($condition:literal) => {
+        concat!(
+            "INSERT INTO {events} (id, source, type, payload, user_id, session_id, instance_id, schema, entity, operation, \
         created_at, created_nanos, metadata, key, origin) \
         SELECT i.id, i.source, i.type, i.payload::json, i.user_id, i.session_id, i.instance_id, i.schema, i.entity, \
         i.operation, i.created_at, i.created_nanos, i.metadata::json, i.key, $15 \
         FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[], $7::text[], $8::text[], \
         $9::text[], $10::text[], $11::timestamptz[], $12::smallint[], $13::text[], $14::text[]) WITH ORDINALITY \
         AS i(id, source, type, payload, user_id, session_id, instance_id, schema, entity, operation, created_at, \
-        created_nanos, metadata, key, number) ORDER BY i.number ON CONFLICT (id) DO NOTHING RETURNING id",
+        created_nanos, metadata, key, number) WHERE ", $condition, " ORDER BY i.number ON CONFLICT (id) DO NOTHING RETURNING id"
+        )
+    };
+}
+
+statements! {
+    columns: event_columns;
+    fill: |text, table| text
+        .replace('?', "$")
+        .replace("{matches:e.type}", &condition("e.type"))
+        .replace("{synced}", SYNCED)
+        .replace("{unsynced}", UNSYNCED)
+        .replace("{events}", table.as_str());
+    insert: insert_events!("{synced}"),
+    /// The same in a transaction of the program, which says itself how it is committed.
+    insert_in: insert_events!("true"),
     /// PostgreSQL sends equal notifications of one transaction once.
     insert_one:
         "WITH stored AS (INSERT INTO {events} (id, source, type, payload, user_id, session_id, instance_id, schema, entity, \
@@ -45,23 +58,24 @@ statements! {
         "SELECT c.token, c.subscription, c.position, c.suspect, c.crashes, ",
         event_columns!(),
         " FROM {events}_claim($1, make_interval(secs => $2), $3, $4, $5, $6) c \
-         CROSS JOIN LATERAL (SELECT (c.event).*) e ORDER BY c.token"
+         CROSS JOIN LATERAL (SELECT (c.event).*) e WHERE {unsynced} ORDER BY c.token"
     ),
     expire_leases:
         "UPDATE {events}_deliveries d SET state = 0, suspect = true, crashes = crashes + marked::integer, marked = false, \
         holder = NULL, token = NULL FROM (SELECT position, subscription FROM {events}_deliveries \
         WHERE state = 1 AND leased_until <= clock_timestamp() ORDER BY leased_until LIMIT 10000 \
-        FOR UPDATE SKIP LOCKED) x WHERE d.position BETWEEN x.position AND x.position AND d.subscription = x.subscription",
-    settle: "SELECT * FROM {events}_settle($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        FOR UPDATE SKIP LOCKED) x WHERE d.position BETWEEN x.position AND x.position AND d.subscription = x.subscription \
+        AND {unsynced}",
+    settle: "SELECT * FROM {events}_settle($1, $2, $3, $4, $5, $6, $7, $8, $9) WHERE {unsynced}",
     mark: "UPDATE {events}_deliveries SET marked = true \
-        WHERE position = $1 AND subscription = $2 AND token = $3 AND holder = $4 AND state + 0 = 1",
+        WHERE position = $1 AND subscription = $2 AND token = $3 AND holder = $4 AND state + 0 = 1 AND {unsynced}",
     unmark: "UPDATE {events}_deliveries SET marked = false, suspect = false, crashes = 0 \
-        WHERE position = $1 AND subscription = $2 AND token = $3 AND holder = $4 AND state + 0 = 1",
+        WHERE position = $1 AND subscription = $2 AND token = $3 AND holder = $4 AND state + 0 = 1 AND {unsynced}",
     extend: "UPDATE {events}_deliveries d SET leased_until = clock_timestamp() + make_interval(secs => $5) \
         FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS i(position, subscription, token) \
         WHERE d.position BETWEEN i.position AND i.position AND d.subscription = i.subscription AND d.token = i.token \
-        AND d.holder = $4 AND d.state + 0 = 1 RETURNING i.token",
-    record_local_status: "SELECT {events}_tell($1, $2, $3, $4, $5)",
+        AND d.holder = $4 AND d.state + 0 = 1 AND {unsynced} RETURNING i.token",
+    record_local_status: "SELECT {events}_tell($1, $2, $3, $4, $5) WHERE {synced}",
     subscriptions: "SELECT s.name, s.id FROM unnest($2::text[], $3::text[]) AS i(name, instance) \
         JOIN {events}_subscriptions s ON s.member_of = $1 AND s.name = i.name AND s.instance = i.instance",
     insert_subscription:
@@ -110,13 +124,13 @@ statements! {
     heartbeat: "WITH named AS (UPDATE {events}_instances SET alive_until = clock_timestamp() + make_interval(secs => $2) \
         WHERE holder = $1) \
         UPDATE {events}_subscriptions SET alive_until = clock_timestamp() + make_interval(secs => $3) \
-        WHERE owner = $1 AND NOT durable",
+        WHERE owner = $1 AND NOT durable AND {unsynced}",
     record_use: "UPDATE {events}_subscriptions s SET used_at = clock_timestamp() \
         FROM unnest($2::text[], $3::text[]) AS i(name, instance) \
         WHERE s.member_of = $1 AND s.name = i.name AND s.instance = i.instance",
     delete_event: "WITH old AS (DELETE FROM {events} WHERE id = $1 RETURNING position), gone AS \
         (DELETE FROM {events}_deliveries d USING old WHERE d.position BETWEEN old.position AND old.position) \
-        SELECT count(*) FROM old",
+        SELECT count(*) FROM old WHERE {synced}",
     /// An event with an open delivery has not expired, whatever its status: it may have been delivered again.
     delete_expired: "WITH old AS (SELECT e.position FROM {events} e \
         WHERE e.created_at < clock_timestamp() - make_interval(secs => $1) \
@@ -127,13 +141,13 @@ statements! {
         deleted AS (DELETE FROM {events} e USING old WHERE e.position BETWEEN old.position AND old.position), \
         gone AS (DELETE FROM {events}_deliveries d USING old WHERE d.position BETWEEN old.position AND old.position \
         RETURNING d.state) \
-        SELECT count(*) FILTER (WHERE state = 3), (SELECT count(*) FROM old) FROM gone",
+        SELECT count(*) FILTER (WHERE state = 3), (SELECT count(*) FROM old) FROM gone WHERE {unsynced}",
     add_to_counter:
         "INSERT INTO {events}_meta AS m VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = m.value + excluded.value",
-    requeue: "SELECT * FROM {events}_requeue($1, $2)",
+    requeue: "SELECT * FROM {events}_requeue($1, $2) WHERE {synced}",
     purge: "UPDATE {events}_deliveries SET state = 4, errors = NULL, dead_letter = NULL \
         WHERE dead_letter = ANY ($2) AND state = 3 \
-        AND subscription IN (SELECT id FROM {events}_subscriptions WHERE member_of = $1)",
+        AND subscription IN (SELECT id FROM {events}_subscriptions WHERE member_of = $1) AND {synced}",
     replay: "SELECT {events}_replay($1, $2)",
     lag: "SELECT s.member_of, s.name, s.instance, s.pattern, \
         (SELECT count(*) FROM {events}_deliveries d WHERE d.state = 0 AND d.subscription = s.id), \

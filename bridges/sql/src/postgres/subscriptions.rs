@@ -35,11 +35,7 @@ impl Subscriptions {
         }
         let (instance, alive) = (record.instance.clone(), self.alive());
         let registered = self.tables.call_within(BACKFILL_LIMIT, move |session, sql| {
-            session.transaction(|session| {
-                let limit = format!("SET LOCAL statement_timeout = {}", BACKFILL_LIMIT.as_millis());
-                session.client.batch_execute(&limit)?;
-                write(session, sql, &record, alive)
-            })
+            session.transaction_within(BACKFILL_LIMIT, |session| write(session, sql, &record, alive))
         })?;
         registered.map_err(BackendError::Refused)?;
         if registration.start != StartPosition::New {

@@ -1,8 +1,8 @@
 //! Tests that measure the processor time of their whole process.
+#![cfg(feature = "postgres")]
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-#[cfg(feature = "postgres")]
 mod postgres_away;
 
 /// Locks the process for one test.

@@ -1,10 +1,16 @@
 //! PostgreSQL: each test uses its own database on the shared server of this process.
 
 mod claims;
+mod columns;
 mod conformance;
+mod connections;
 mod example;
+mod failover;
 mod faults;
 mod inserted;
+mod pooled;
+mod roles;
+mod silence;
 mod trouble;
 mod upkeep;
 

@@ -7,6 +7,7 @@ use eventbroker::Event;
 use eventbroker::provider::{self, BackendError, SendOutcome};
 use postgres::Error;
 
+use super::last_confirmed::LastConfirmed;
 use crate::backlog::Backlog;
 use crate::columns::event;
 use crate::member::Member;
@@ -19,16 +20,24 @@ pub(crate) struct Mirror {
     pub(crate) member: Arc<Member>,
     pub(crate) backlog: Arc<Backlog>,
     pub(crate) notifier: Arc<Notifier>,
+    pub(crate) last_confirmed: Arc<LastConfirmed>,
 }
 
 impl Mirror {
     /// Stores a batch and notifies the ingests.
     pub(crate) fn store(&self, batch: &[Event]) -> Result<Vec<SendOutcome>, BackendError> {
         let (events, id, refusal) = (batch.to_vec(), self.member.id.clone(), self.backlog.refusal());
-        let outcomes = self.tables.call(move |session, sql| insert(session, sql, &events, &id, refusal.as_ref()))?;
+        let (last, retention) = (self.last_confirmed.clone(), self.member.settings.retention);
+        let outcomes = self.tables.call(move |session, sql| {
+            last.check(session, sql, retention)?;
+            insert(session, sql, &events, &id, refusal.as_ref())
+        })?;
         let outcomes = outcomes.ok_or_else(|| {
             BackendError::Unavailable("PostgreSQL: an event was removed while it was stored again".to_owned())
         })?;
+        if let Some(last) = outcomes.iter().rposition(|outcome| *outcome == SendOutcome::Held) {
+            self.last_confirmed.note(batch[last].id());
+        }
         self.notifier.stored();
         Ok(outcomes)
     }

@@ -9,7 +9,7 @@ use postgres::Transaction;
 use crate::columns::{metadata_text, row_values, time_text};
 use crate::names::{InvalidName, TableName};
 use crate::postgres::statements::{Statements, insert_values, split_time};
-use crate::postgres::transport::{backend_error, references};
+use crate::postgres::transport::backend_error;
 use crate::settings::Notifications;
 use crate::value::SqlValue;
 
@@ -34,7 +34,7 @@ impl Outbox {
     }
 
     fn of(table: &TableName) -> Self {
-        let Statements { insert, insert_one, .. } = Statements::new(table);
+        let Statements { insert_in: insert, insert_one, .. } = Statements::new(table);
         Self { insert, insert_one, table: table.as_str().to_owned(), channel: Notifications::default().channel }
     }
 
@@ -67,7 +67,9 @@ impl Outbox {
     /// # Errors
     /// [`BackendError`] with PostgreSQL's message. After an error the transaction can only be rolled back.
     pub fn publish_in(&self, transaction: &mut Transaction<'_>, event: &Event) -> Result<bool, BackendError> {
-        let stored = transaction.query(&self.insert, &references(&insert_values(&[event], None)));
+        let values = insert_values(&[event], None);
+        let values: Vec<_> = values.iter().map(|value| value.as_sql()).collect();
+        let stored = transaction.query(&self.insert, &values);
         let is_new = !stored.map_err(|error| backend_error(&error))?.is_empty();
         if is_new {
             // PostgreSQL sends equal notifications of one transaction once.

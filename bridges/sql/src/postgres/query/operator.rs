@@ -13,14 +13,13 @@ use super::tail::Tail;
 use crate::columns::{dead_letter, lag};
 use crate::member::Member;
 use crate::postgres::statements::{Select, Statements, Tables, exact_time, unreadable};
-use crate::postgres::transport::{Address, Link, Notifier, Session, Sync};
+use crate::postgres::transport::{Notifier, Session};
 
 /// Answers operators.
 pub(crate) struct Operator {
     pub(crate) tables: Tables,
     pub(crate) member: Arc<Member>,
     pub(crate) notifier: Arc<Notifier>,
-    pub(crate) address: Arc<Address>,
 }
 
 /// The subscription and the events of a replay: their positions and ids. An error says why the replay is refused.
@@ -109,6 +108,7 @@ impl provider::Operator for Operator {
             };
             stats.dead_letters_expired = counter("dead_letters_expired")?;
             stats.subscriptions_expired = counter("subscriptions_expired")?;
+            stats.entries_lost = counter("entries_lost")?;
             if let Some(row) = session.query(&sql.oldest_transaction, &[])?.first() {
                 let age = row.try_get::<_, Option<f64>>(0)?;
                 stats.oldest_transaction = age.map(|seconds| Duration::from_secs_f64(seconds.max(0.0)));
@@ -121,9 +121,6 @@ impl provider::Operator for Operator {
     }
 
     fn tail(&self, pattern: &Pattern, start: &StartPosition) -> Result<Box<dyn provider::Tail>, BackendError> {
-        let unavailable = |error: std::io::Error| BackendError::Unavailable(error.to_string());
-        let link = Arc::new(Link::start("tail", &self.address, Sync::Later).map_err(unavailable)?);
-        let tables = Tables { link, sql: Arc::clone(&self.tables.sql) };
-        Ok(Box::new(Tail::new(tables, self.notifier.clone(), pattern, start)?))
+        Ok(Box::new(Tail::new(self.tables.clone(), self.notifier.clone(), pattern, start)?))
     }
 }

@@ -31,7 +31,6 @@ pub(crate) struct Tail {
 }
 
 impl Tail {
-    /// `tables` has a connection for this tail alone.
     pub(crate) fn new(
         tables: Tables,
         notifier: Arc<Notifier>,

@@ -7,17 +7,17 @@ use eventbroker::provider::BackendError;
 use postgres::Error;
 
 use super::Statements;
-use crate::postgres::transport::{CALL_LIMIT, Link, Session};
+use crate::postgres::transport::{CALL_LIMIT, Links, Session};
 
 /// The longest time in a statement, near PostgreSQL's own bound.
 const LONGEST_TIME: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
 /// The number of deliveries that one transaction removes.
 const FORGET_BATCH: i32 = 5_000;
 
-/// The tables of one database: a connection, and the statements on them.
+/// The tables of one database: connections, and the statements on them.
 #[derive(Clone)]
 pub(crate) struct Tables {
-    pub(crate) link: Arc<Link>,
+    pub(crate) links: Links,
     pub(crate) sql: Arc<Statements>,
 }
 
@@ -25,7 +25,7 @@ pub(crate) struct Tables {
 pub(crate) type Work = Box<dyn FnOnce(&mut Session, &Statements) -> Result<(), Error> + Send>;
 
 impl Tables {
-    /// Runs `work` on the connection's thread, and waits for it.
+    /// Runs `work` on the thread of a connection, and waits for it.
     pub(crate) fn call<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Session, &Statements) -> Result<T, Error> + Send + 'static,
@@ -39,7 +39,7 @@ impl Tables {
         work: impl FnOnce(&mut Session, &Statements) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, BackendError> {
         let sql = Arc::clone(&self.sql);
-        self.link.call_within(limit, move |session| work(session, &sql))
+        self.links.call_within(limit, move |session| work(session, &sql))
     }
 }
 

@@ -5,10 +5,10 @@ use std::time::{Duration, SystemTime};
 use eventbroker::Event;
 use eventbroker::provider::BackendError;
 use postgres::Row;
-use postgres::types::{ToSql, Type};
+use postgres::types::Type;
 
 use crate::columns::{ReadRow, Unreadable, metadata_text};
-use crate::postgres::transport::Value;
+use crate::postgres::transport::{Parameter, Value};
 
 /// The columns of an event, in the order in which `event` reads them.
 macro_rules! event_columns {
@@ -28,7 +28,10 @@ pub(crate) fn split_time(time: SystemTime) -> (SystemTime, i16) {
 
 /// The values of the statement `insert`: a column of all events each, and the provider that publishes them.
 pub(crate) fn insert_values<'a>(events: &[&'a Event], origin: Option<&'a str>) -> Vec<Value<'a>> {
-    fn column<'a, T: ToSql + Sync + Send + 'a>(events: &[&'a Event], value: fn(&'a Event) -> T) -> Value<'a> {
+    fn column<'a, T>(events: &[&'a Event], value: fn(&'a Event) -> T) -> Value<'a>
+    where
+        Vec<T>: Parameter + Send + 'a,
+    {
         Box::new(events.iter().map(|event| value(event)).collect::<Vec<T>>())
     }
     vec![

@@ -10,7 +10,8 @@ use postgres::Error;
 use postgres::fallible_iterator::FallibleIterator;
 
 use super::address::Address;
-use super::connection::{Session, Sync};
+use super::bounded::discard;
+use super::connection::{CHECK_LIMIT, Session};
 use super::error::backend_error;
 use super::notifier::Waiters;
 use super::thread::Thread;
@@ -78,17 +79,20 @@ impl Receiving {
     }
 
     fn listen(&self) -> Result<(), BackendError> {
-        let session = Session::open(&self.address, Sync::Later)?;
-        self.receive(session).map_err(|error| backend_error(&error))
+        let mut session = Session::open(&self.address)?;
+        let received = self.receive(&mut session);
+        discard(session);
+        received.map_err(|error| backend_error(&error))
     }
 
-    fn receive(&self, session: Session) -> Result<(), Error> {
-        let mut client = session.client;
+    fn receive(&self, session: &mut Session) -> Result<(), Error> {
+        let Session { client, departures, .. } = session;
         client.batch_execute(&format!("LISTEN \"{}\"", self.channel.replace('"', "\"\"")))?;
         // Events may have been stored before the connection listened.
         self.waiters.stored();
         let mut next_check = Instant::now() + CHECK_EVERY;
-        while !self.stop.load(Ordering::SeqCst) {
+        // Nobody sends notifications on a server that was left.
+        while !self.stop.load(Ordering::SeqCst) && self.address.departures() == *departures {
             while let Some(notification) = client.notifications().timeout_iter(WAIT).next()? {
                 if let Some(rest) = notification.payload().strip_prefix(&self.table) {
                     match rest {
@@ -102,7 +106,7 @@ impl Receiving {
                 }
             }
             if Instant::now() >= next_check {
-                client.simple_query("SELECT 1")?;
+                client.is_valid(CHECK_LIMIT)?;
                 next_check = Instant::now() + CHECK_EVERY;
             }
         }

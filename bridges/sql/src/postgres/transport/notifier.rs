@@ -9,7 +9,7 @@ use postgres::Error;
 
 use super::address::Address;
 use super::connection::Session;
-use super::link::Link;
+use super::links::Links;
 use super::listener::Listener;
 use crate::notify::Notify;
 
@@ -34,25 +34,26 @@ pub(crate) struct Notifier {
     /// The longest wait without a notification.
     pub(crate) poll_interval: Duration,
     waiters: Arc<Waiters>,
-    address: Arc<Address>,
+    /// Where to listen. Without it, events of others are found by polling.
+    address: Option<Arc<Address>>,
     listener: OnceLock<Listener>,
     /// A notification waits to be sent.
     is_pending: Arc<AtomicBool>,
-    link: Arc<Link>,
+    links: Links,
 }
 
 impl Notifier {
-    /// Sends through `link` on `channel`, for the tables of `table`.
+    /// Sends through `links` on `channel`, for the tables of `table`, and listens at `address`.
     pub(crate) fn new(
-        address: Arc<Address>,
-        link: Arc<Link>,
+        address: Option<Arc<Address>>,
+        links: Links,
         channel: &str,
         table: &str,
         poll_interval: Duration,
     ) -> Self {
         let (channel, table, waiters) = (channel.to_owned(), table.to_owned(), Arc::default());
         let (listener, is_pending) = (OnceLock::new(), Arc::default());
-        Self { channel, table, poll_interval, waiters, address, listener, is_pending, link }
+        Self { channel, table, poll_interval, waiters, address, listener, is_pending, links }
     }
 
     /// A `Notify` for one waiting thread.
@@ -66,7 +67,9 @@ impl Notifier {
 
     /// Receives the notifications of others from now on.
     pub(crate) fn listen(&self) {
-        self.listener.get_or_init(|| Listener::start(&self.address, &self.channel, &self.table, &self.waiters));
+        if let Some(address) = &self.address {
+            self.listener.get_or_init(|| Listener::start(address, &self.channel, &self.table, &self.waiters));
+        }
     }
 
     /// Whether other instances are there that wait for notifications.
@@ -97,7 +100,7 @@ impl Notifier {
             return;
         }
         let (is_pending, send) = (Arc::clone(&self.is_pending), self.send(""));
-        self.link.hint(move |session| {
+        self.links.hint(move |session| {
             is_pending.store(false, Ordering::SeqCst);
             session.map_or(Ok(()), send)
         });
@@ -110,7 +113,7 @@ impl Drop for Notifier {
             listener.stop();
             // The listener sees the stop sooner if it receives a notification.
             let send = self.send(" left");
-            self.link.hint(move |session| session.map_or(Ok(()), send));
+            self.links.hint(move |session| session.map_or(Ok(()), send));
         }
     }
 }

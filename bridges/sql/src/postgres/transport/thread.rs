@@ -1,7 +1,7 @@
 //! A thread of the bridge, which ends with its handle.
 
 use std::io;
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::thread::Builder;
 use std::time::Duration;
 
@@ -23,6 +23,10 @@ impl Thread {
             drop(end);
         })?;
         Ok(Self { ended: Mutex::new(ended) })
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.lock().try_recv() == Err(TryRecvError::Disconnected)
     }
 }
 
