@@ -1,6 +1,6 @@
 //! The queue of suspects: redeliveries after a lost lease. The rules are in `engine/bridge/crash_guard.rs`.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -18,27 +18,34 @@ struct Suspects {
     running: usize,
     /// One call runs, and no other may begin.
     is_alone: bool,
+    /// Those that run beside others. They wait only for one that runs alone.
     waiting: VecDeque<Waiting>,
+    /// Those that run alone.
+    waiting_alone: VecDeque<Waiting>,
 }
 
-#[derive(Debug)]
-struct Waiting {
-    subscription: Arc<Subscription>,
-    delivery: QueuedDelivery,
-    needs_alone: bool,
-}
+type Waiting = (Arc<Subscription>, QueuedDelivery);
 
 impl Suspects {
-    fn admits(&self, needs_alone: bool) -> bool {
-        !self.is_alone && (!needs_alone || self.running == 0)
+    /// Takes the suspects that may begin: those that run beside others, and of those that run alone the first of each
+    /// subscription, because a subscription may have no worker free. Whichever begins first makes the others wait again.
+    fn take_next(&mut self) -> Vec<Waiting> {
+        if self.is_alone {
+            return Vec::new();
+        }
+        let mut next = Vec::from(std::mem::take(&mut self.waiting));
+        if self.running == 0 {
+            let mut taken = HashSet::new();
+            next.extend(take_if(&mut self.waiting_alone, |subscription| taken.insert(subscription.id)));
+        }
+        next
     }
+}
 
-    /// Takes the waiting suspects that match.
-    fn take(&mut self, is_wanted: impl Fn(&Waiting) -> bool) -> Vec<(Arc<Subscription>, QueuedDelivery)> {
-        let (taken, remaining): (VecDeque<_>, _) = std::mem::take(&mut self.waiting).into_iter().partition(is_wanted);
-        self.waiting = remaining;
-        taken.into_iter().map(|waiting| (waiting.subscription, waiting.delivery)).collect()
-    }
+fn take_if(waiting: &mut VecDeque<Waiting>, mut is_wanted: impl FnMut(&Subscription) -> bool) -> VecDeque<Waiting> {
+    let (taken, remaining) = std::mem::take(waiting).into_iter().partition(|(subscription, _)| is_wanted(subscription));
+    *waiting = remaining;
+    taken
 }
 
 impl SuspectQueue {
@@ -50,8 +57,9 @@ impl SuspectQueue {
         needs_alone: bool,
     ) -> Option<QueuedDelivery> {
         let mut suspects = self.0.lock();
-        if !suspects.admits(needs_alone) {
-            suspects.waiting.push_back(Waiting { subscription: Arc::clone(subscription), delivery, needs_alone });
+        if suspects.is_alone || (needs_alone && suspects.running > 0) {
+            let waiting = if needs_alone { &mut suspects.waiting_alone } else { &mut suspects.waiting };
+            waiting.push_back((Arc::clone(subscription), delivery));
             return None;
         }
         suspects.running += 1;
@@ -59,30 +67,25 @@ impl SuspectQueue {
         Some(delivery)
     }
 
-    /// Ends a turn.
-    pub(crate) fn end(&self) {
+    /// Ends a turn. Returns the suspects that may begin then; their turns have not begun.
+    pub(crate) fn end(&self) -> Vec<Waiting> {
         let mut suspects = self.0.lock();
         suspects.running -= 1;
         suspects.is_alone = false;
+        suspects.take_next()
     }
 
-    /// Takes the suspects that may begin, if none runs: all that need not be alone, or without those the one that has
-    /// waited longest. Does not begin their turns. While one runs, none of those that wait may begin.
-    pub(crate) fn take_next(&self) -> Vec<(Arc<Subscription>, QueuedDelivery)> {
-        let mut suspects = self.0.lock();
-        if suspects.running > 0 {
-            return Vec::new();
-        }
-        let mut next = suspects.take(|waiting| !waiting.needs_alone);
-        if next.is_empty() {
-            next.extend(suspects.waiting.pop_front().map(|waiting| (waiting.subscription, waiting.delivery)));
-        }
-        next
+    /// Takes the suspects that may begin, after one of those taken before has ended without a turn.
+    pub(crate) fn take_next(&self) -> Vec<Waiting> {
+        self.0.lock().take_next()
     }
 
     /// Takes the waiting suspects of a subscription.
     pub(crate) fn take_of(&self, subscription: &Subscription) -> Vec<QueuedDelivery> {
-        let taken = self.0.lock().take(|waiting| waiting.subscription.id == subscription.id);
-        taken.into_iter().map(|(_, delivery)| delivery).collect()
+        let mut suspects = self.0.lock();
+        let Suspects { waiting, waiting_alone, .. } = &mut *suspects;
+        let is_of = |of: &Subscription| of.id == subscription.id;
+        let taken = take_if(waiting, is_of).into_iter().chain(take_if(waiting_alone, is_of));
+        taken.map(|(_, delivery)| delivery).collect()
     }
 }

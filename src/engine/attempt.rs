@@ -29,12 +29,10 @@ impl Engine {
         let lease = Arc::clone(lease);
         // `now` may date from before this process was frozen, so the lease is checked against a new time.
         let now = self.clock.now();
-        let Some((delivery, call)) = self.before_leased_call(subscription, delivery, lease, now) else {
-            return self.clock.now();
-        };
-        let ended = self.run(subscription, delivery, now);
-        drop(call);
-        ended
+        match self.before_leased_call(subscription, delivery, &lease, now) {
+            Some(delivery) => self.run(subscription, delivery, now),
+            None => self.clock.now(),
+        }
     }
 
     fn run(self: &Arc<Self>, subscription: &Arc<Subscription>, mut delivery: QueuedDelivery, now: u64) -> u64 {

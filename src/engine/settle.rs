@@ -75,6 +75,10 @@ impl Engine {
 
     /// Adds a delivery to the delayed ones of the timer until it is due. It holds no thread and no place in the queue.
     fn retry_later(self: &Arc<Self>, subscription: &Arc<Subscription>, mut delivery: QueuedDelivery, due: u64) {
+        if let Some(lease) = delivery.lease() {
+            // Before the retry may begin: its call has a mark and a turn of its own.
+            self.end_leased_call(lease);
+        }
         subscription.inbox.start_waiting(&mut delivery);
         if self.timer.delayed.add(due, Arc::clone(subscription), delivery) {
             self.timer.wake();
@@ -197,9 +201,7 @@ impl Engine {
         if let Some(bridge) = &self.bridge {
             if let Some(lease) = &lease {
                 bridge.settle_lease(lease, lease_outcome(verdict, dead, attempts, error, errors.into()));
-                if lease.is_suspect() {
-                    self.call_next_suspects();
-                }
+                self.end_leased_call(lease);
             }
             bridge.note_end(&record, progress);
         }

@@ -81,6 +81,8 @@ pub(crate) struct HeldLease {
     pub(crate) crashes: u32,
     /// An earlier lease on this delivery was lost, and no call has ended under this one yet.
     suspect: AtomicBool,
+    /// The running call has a turn in the queue of suspects.
+    in_turn: AtomicBool,
     /// From this time on the lease counts as lost: two thirds of the lease time after the last extension.
     valid_until: AtomicU64,
     /// When the lease was last extended.
@@ -99,6 +101,7 @@ impl HeldLease {
             key: lease.event.key().map(hash_text),
             crashes: lease.crashes,
             suspect: AtomicBool::new(lease.suspect),
+            in_turn: AtomicBool::new(false),
             valid_until: AtomicU64::new(u64::MAX),
             extended: AtomicU64::new(0),
             call_began: AtomicU64::new(0),
@@ -154,9 +157,17 @@ impl HeldLease {
         self.suspect.load(Ordering::SeqCst)
     }
 
-    /// Clears the suspicion: a call has ended under this lease.
-    pub(crate) fn clear(&self) {
-        self.suspect.store(false, Ordering::SeqCst);
+    pub(crate) fn begin_turn(&self) {
+        self.in_turn.store(true, Ordering::SeqCst);
+    }
+
+    /// Ends the turn, and with it the suspicion: a call has ended under this lease. False if there was none.
+    pub(crate) fn end_turn(&self) -> bool {
+        let was_in_turn = self.in_turn.swap(false, Ordering::SeqCst);
+        if was_in_turn {
+            self.suspect.store(false, Ordering::SeqCst);
+        }
+        was_in_turn
     }
 
     pub(crate) fn settle(&self) {

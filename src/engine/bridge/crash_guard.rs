@@ -14,45 +14,20 @@ use crate::subscription::{State, Subscription};
 /// After this many crashes a delivery becomes a dead letter.
 const MAX_CRASHES: u32 = 3;
 
-/// A call under a lease, from before the call begins until the attempt is settled.
-pub(crate) struct LeasedCall {
-    engine: Arc<Engine>,
-    lease: Arc<HeldLease>,
-    /// The call has a turn in the queue of suspects.
-    is_suspect: bool,
-}
-
-impl Drop for LeasedCall {
-    fn drop(&mut self) {
-        self.lease.end_call();
-        if !self.is_suspect {
-            return;
-        }
-        self.lease.clear();
-        let Some(bridge) = &self.engine.bridge else { return };
-        if !self.lease.is_settled() {
-            // The delivery waits for a retry in this process, which must not count as a crash.
-            bridge.unmark(&self.lease);
-        }
-        bridge.suspects.end();
-        self.engine.call_next_suspects();
-    }
-}
-
 impl Engine {
-    /// Checks the lease and the crash count before a call, and begins a suspect's turn. Returns the delivery and its
-    /// call; `None` if no call may begin: lost lease, dead letter, or not its turn. Blocks for a mark, at most 5 s.
+    /// Checks the lease and the crash count before a call, and begins a suspect's turn. Returns the delivery; `None` if no
+    /// call may begin: lost lease, dead letter, or not its turn. Blocks for a mark, at most 5 s.
     pub(crate) fn before_leased_call(
         self: &Arc<Self>,
         subscription: &Arc<Subscription>,
         mut delivery: QueuedDelivery,
-        lease: Arc<HeldLease>,
+        lease: &HeldLease,
         now: u64,
-    ) -> Option<(QueuedDelivery, LeasedCall)> {
+    ) -> Option<QueuedDelivery> {
         // Never `None`: a lease comes from a bridge.
         let bridge = self.bridge.as_ref()?;
         if lease.is_lost(now) {
-            bridge.inbound.leases.lock().lose_behind(&lease);
+            bridge.inbound.leases.lock().lose_behind(lease);
             self.cancel(subscription, delivery);
             return None;
         }
@@ -62,8 +37,7 @@ impl Engine {
             self.make_dead_letter(subscription, delivery, DeadReason::CrashLoop, Some(&error), now);
             return None;
         }
-        let is_suspect = lease.is_suspect();
-        if is_suspect {
+        if lease.is_suspect() {
             let Some(entered) = bridge.suspects.begin_or_wait(subscription, delivery, lease.crashes > 0) else {
                 match subscription.state() {
                     State::Open => {}
@@ -74,20 +48,33 @@ impl Engine {
                 return None;
             };
             delivery = entered;
-            if !bridge.mark(&lease) {
-                bridge.suspects.end();
-                bridge.inbound.leases.lock().lose_behind(&lease);
+            lease.begin_turn();
+            if !bridge.mark(lease) {
+                bridge.inbound.leases.lock().lose_behind(lease);
                 self.cancel(subscription, delivery);
                 return None;
             }
         }
         lease.begin_call(now);
-        Some((delivery, LeasedCall { engine: Arc::clone(self), lease, is_suspect }))
+        Some(delivery)
     }
 
-    /// Enqueues the waiting suspects that may begin. Called when a suspect has ended, with or without a turn.
-    pub(crate) fn call_next_suspects(self: &Arc<Self>) {
-        let next = self.bridge.as_ref().map(|bridge| bridge.suspects.take_next()).unwrap_or_default();
+    /// Ends the call under a lease, and the turn of a suspect: when the delivery is settled, with or without a call, and
+    /// before a retry may begin.
+    pub(crate) fn end_leased_call(self: &Arc<Self>, lease: &HeldLease) {
+        lease.end_call();
+        let Some(bridge) = &self.bridge else { return };
+        let next = if lease.end_turn() {
+            if !lease.is_settled() {
+                // The delivery waits for a retry in this process, which must not count as a crash.
+                bridge.unmark(lease);
+            }
+            bridge.suspects.end()
+        } else if lease.is_suspect() {
+            bridge.suspects.take_next()
+        } else {
+            return;
+        };
         for (subscription, delivery) in next {
             subscription.inbox.push_due(delivery);
             self.after_enqueue(&subscription);

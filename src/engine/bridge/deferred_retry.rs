@@ -1,5 +1,6 @@
 //! Retries that wait at the back end: which do, and how they leave this process. The others are in the `DelayedQueue`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bridge::Bridge;
@@ -19,7 +20,12 @@ impl Engine {
     ///
     /// # Errors
     /// The delivery, if its retry has to wait in this process.
-    pub(crate) fn defer(&self, mut delivery: QueuedDelivery, delay: Duration, now: u64) -> Result<(), QueuedDelivery> {
+    pub(crate) fn defer(
+        self: &Arc<Self>,
+        mut delivery: QueuedDelivery,
+        delay: Duration,
+        now: u64,
+    ) -> Result<(), QueuedDelivery> {
         let defers = |bridge: &&Bridge| {
             let is_offered = bridge.capabilities.deferred_retries;
             is_deferred(is_offered, bridge.inbound.lease_time(), delay, delivery.lane.is_some())
@@ -30,6 +36,7 @@ impl Engine {
         let QueuedDelivery { record, attempts, .. } = delivery;
         let progress = record.settle_one(false, None, self.clock.wall(now));
         bridge.settle_lease(&lease, LeaseOutcome::Deferred { delay, attempts, errors: errors.into() });
+        self.end_leased_call(&lease);
         bridge.note_end(&record, progress);
         // The event does not end in this process, so its duration is not recorded.
         self.settle_event(&record, progress, None);

@@ -115,6 +115,40 @@ fn suspects_with_a_crash_run_one_at_a_time_and_do_not_block_others() {
 }
 
 #[test]
+fn a_suspect_without_a_free_worker_does_not_hold_up_those_of_other_subscriptions() {
+    let loopback = Loopback::new();
+    let (held, tea_gate, sugar_gate) = (Gate::closed(), Gate::closed(), Gate::closed());
+    let sugar = || SubscribeOptions::new("sugar.*").name("sugar").concurrency(1);
+    let tea = || SubscribeOptions::new("tea.*").name("tea").concurrency(2);
+    let one = broker(&loopback);
+    let (sugar_calls, tea_calls) = (listen(&one, sugar(), &held), listen(&one, tea(), &held));
+    let of_sugar = one.publish(event("sugar.it")).expect("room").id;
+    let of_tea: Vec<EventId> = (0..2).map(|number| one.publish(numbered("tea.it", number)).expect("room").id).collect();
+    sugar_calls.recv_timeout(PATIENCE).expect("the handler is called");
+    (0..2).for_each(|_| _ = tea_calls.recv_timeout(PATIENCE).expect("the handler is called"));
+    // It takes no more.
+    one.stats().subscriptions.iter().for_each(|it| assert!(one.pause(it.id).is_ok()));
+    let two = broker(&loopback);
+    // One of tea runs alone. Then the one of sugar waits, and then the other of tea.
+    loopback.withhold(Some(&of_tea[1]));
+    loopback.crash_holders(1);
+    let tea_calls = listen(&two, tea(), &tea_gate);
+    assert_eq!(tea_calls.recv_timeout(PATIENCE).as_ref(), Ok(&of_tea[0]));
+    let sugar_calls = listen(&two, sugar(), &sugar_gate);
+    loopback.wait_until("sugar's is leased", |server| server.leased() == 2);
+    let fresh = two.publish(event("sugar.fresh")).expect("room").id;
+    assert_eq!(sugar_calls.recv_timeout(PATIENCE), Ok(fresh), "the suspect of sugar waits");
+    loopback.withhold(None);
+    loopback.wait_until("tea's other one is leased", |server| server.leased() == 4);
+    tea_gate.open();
+    assert_eq!(tea_calls.recv_timeout(PATIENCE).as_ref(), Ok(&of_tea[1]), "sugar has no worker free");
+    sugar_gate.open();
+    assert_eq!(sugar_calls.recv_timeout(PATIENCE), Ok(of_sugar));
+    loopback.wait_until("all are settled", |server| server.done("sugar") + server.done("tea") == 4);
+    end(&held, &two, &one);
+}
+
+#[test]
 fn a_suspect_that_loses_its_lease_while_it_waits_does_not_block_others() {
     let loopback = Loopback::new();
     loopback.set_lease_time(Duration::from_secs(30));
