@@ -27,14 +27,21 @@ pub(crate) struct Ingest {
     /// The ids of the subscriptions, by name.
     ids: HashMap<Arc<str>, i64>,
     claim_size: ClaimSize,
-    /// When the next search may begin, after a long one that found nothing.
-    rest_until: Instant,
+    /// The subscriptions that are not searched for a while, by their ids.
+    rests: HashMap<i64, Rest>,
 }
 
-/// A search that took longer and found nothing is followed by a pause of `REST` times its duration. Each commit of another member could
-/// start the next one.
+/// The search of a subscription that took longer and found nothing is followed by a rest of `REST` times its duration. Each commit of
+/// another member could start the next one.
 const LONG_SEARCH: Duration = Duration::from_millis(1);
 const REST: u32 = 4;
+
+/// The rest of a subscription after a long search.
+struct Rest {
+    until: Instant,
+    /// Something has changed since the search, so the next one begins when the rest ends.
+    is_due: bool,
+}
 
 /// A claimed delivery: its row, and its lease.
 type Claimed = (DeliveryRow, Lease);
@@ -48,29 +55,39 @@ impl Ingest {
     ) -> Result<Self, OpenError> {
         let (reader, watcher) = (tables.file.connect_reader()?, Watcher::default());
         let (ids, claim_size) = (HashMap::new(), ClaimSize::new());
-        let rest_until = Instant::now();
-        Ok(Self { tables, member, notify, housekeeping, reader, watcher, ids, claim_size, rest_until })
+        let rests = HashMap::new();
+        Ok(Self { tables, member, notify, housekeeping, reader, watcher, ids, claim_size, rests })
     }
 
     fn poll(&mut self) -> Result<bool, BackendError> {
         self.watcher.poll(&self.reader).map_err(|error| backend_error(&error))
     }
 
-    /// The subscriptions with deliveries to claim.
+    /// The subscriptions with deliveries to claim, of those that do not rest.
     fn claimable<'a>(&mut self, demand: &'a [Demand]) -> rusqlite::Result<Vec<(i64, &'a Demand)>> {
-        let (began, mut claimable) = (Instant::now(), Vec::new());
+        let (now, mut claimable) = (Instant::now(), Vec::new());
+        self.rests.retain(|_, rest| now < rest.until);
         for demand in demand {
             let Some(id) = self.subscription_id(&demand.subscription)? else { continue };
-            let (_, depth) = self.limits(demand);
-            if self.reader.prepare_cached(&self.tables.sql.can_claim)?.exists([id, depth])? {
+            if let Some(rest) = self.rests.get_mut(&id) {
+                rest.is_due = true;
+                continue;
+            }
+            let (began, (_, depth)) = (Instant::now(), self.limits(demand));
+            let can_claim = self.reader.prepare_cached(&self.tables.sql.can_claim)?.exists([id, depth])?;
+            let took = began.elapsed();
+            if can_claim {
                 claimable.push((id, demand));
+            } else if took > LONG_SEARCH {
+                self.rests.insert(id, Rest { until: Instant::now() + took * REST, is_due: false });
             }
         }
-        let took = began.elapsed();
-        if claimable.is_empty() && took > LONG_SEARCH {
-            self.rest_until = Instant::now() + took * REST;
-        }
         Ok(claimable)
+    }
+
+    /// When the first rest ends after which a search is due.
+    fn search_due(&self) -> Option<Instant> {
+        self.rests.values().filter(|rest| rest.is_due).map(|rest| rest.until).min()
     }
 
     /// The most deliveries that a claim takes, and the most rows that it reads.
@@ -175,22 +192,20 @@ impl provider::Ingest for Ingest {
                     return Ok(leases);
                 }
             }
-            let mut has_changed = false;
             loop {
                 let (now, next) = (Instant::now(), self.housekeeping.schedule.next);
                 if now >= deadline {
                     return Ok(Vec::new());
                 }
-                if has_changed && now >= self.rest_until {
-                    break;
-                }
-                let until = if has_changed { self.rest_until } else { (now + self.watcher.pause()).min(next.max(now)) };
-                match self.notify.wait(until.min(deadline)) {
+                let due = self.search_due().map_or(next, |search| search.min(next));
+                match self.notify.wait((now + self.watcher.pause()).min(deadline).min(due.max(now))) {
                     Notified::Woken => return Ok(Vec::new()),
-                    Notified::Stored => has_changed = true,
+                    Notified::Stored => break,
                     Notified::TimedOut => {}
                 }
-                has_changed = has_changed || Instant::now() >= next || self.poll()?;
+                if Instant::now() >= due || self.poll()? {
+                    break;
+                }
             }
         }
     }

@@ -130,7 +130,8 @@ fn killed_consumers(scene: &mut Scene<'_>) {
     };
     wait_until("all are settled", || count(&parent, Status::Completed) + blamed() == accepted.count() as u64);
     let blamed = blamed();
-    assert!(blamed <= kills / 3, "{blamed} were blamed for {kills} kills");
+    // The first crash is shared by all that ran at that time; the second and the third are one event's.
+    assert!(blamed <= kills.saturating_sub(1) / 2, "{blamed} were blamed for {kills} kills");
     drop(members);
     parent.stop(PATIENCE);
     scene.place.check();
