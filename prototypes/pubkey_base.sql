@@ -1,0 +1,2 @@
+\set u random(1, 100000)
+INSERT INTO ev (id, source, type, payload, user_id, instance_id, schema, entity, operation, created_at, created_nanos, key) VALUES ((lpad(to_hex((extract(epoch from clock_timestamp())*1000)::bigint),12,'0') || '7' || substr(md5(random()::text),1,19))::uuid::text, 'system', 'shop.orders.create', :payload, NULL, 'instance-1', 'shop', 'orders', 'create', clock_timestamp(), 0, 'k' || (:u % 100)) ON CONFLICT (id) DO NOTHING;

@@ -1,0 +1,1 @@
+while [ ! -e /tmp/quiet-over ]; do sleep 5; done
