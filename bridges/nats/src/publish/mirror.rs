@@ -1,5 +1,5 @@
-//! The mirror: sends the events of a batch one behind the other, and maps their answers to outcomes. [`PublishAnswer::read`] decides which answer
-//! is a confirmation.
+//! The mirror: sends the events of a batch one behind the other, and maps their answers to outcomes. [`PublishAnswer::read`]
+//! (`jetstream/message.rs`) decides which answer is a confirmation.
 //!
 //! A publish is repeated when its answer is lost. The server recognizes the repeat by the id of the event, within the stream's
 //! `duplicate_window`; a later repeat is stored a second time.
