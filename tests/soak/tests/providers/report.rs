@@ -70,10 +70,7 @@ impl Report {
             ("  member frozen", kind("member frozen")),
             ("lost (0)", check(lost, lost == 0)),
             ("handled, but never published (0)", check(books.extra(), books.extra() == 0)),
-            (
-                "blamed by the crash guard (≤ (kills - 1) / 2)",
-                check(self.blamed, self.blamed <= deaths.saturating_sub(1) / 2),
-            ),
+            ("blamed by the crash guard (≤ (kills - 1) / 2)", check(self.blamed, 2 * self.blamed < deaths.max(1))),
             ("handled again", note(repeats.all)),
             ("  bound: in flight at a fault, I", note(repeats.under_way)),
             ("  bound: publishes with unknown outcome, U", note(books.unknown)),
