@@ -7,12 +7,14 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use eventbroker::hooks::{CrudHooksConfig, HookContext, HookRegistry, Operation, register_crud_hooks};
 use eventbroker::trace::Propagator;
 use eventbroker::{Broker, Event, HandlerError, RetryPolicy, Source, SubscribeOptions};
+use eventbroker_conformance::loopback::Loopback;
 use parking_lot::Mutex;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -59,6 +61,9 @@ static LOG: LazyLock<Arc<Mutex<Log>>> = LazyLock::new(|| {
     log
 });
 
+/// Keeps a worker in the end of the span of an attempt on `turn.it`, until the next attempt begins or the time is over.
+static NEXT_ATTEMPT: Mutex<Option<Receiver<()>>> = Mutex::new(None);
+
 struct Recorder(Arc<Mutex<Log>>);
 
 struct Visitor<'a>(&'a mut Fields);
@@ -101,6 +106,17 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Recorder {
         event.record(&mut Visitor(&mut fields));
         let span = context.event_span(event).and_then(|span| span.extensions().get::<Number>().map(|it| it.0));
         self.0.lock().logged.push(Logged { level: *event.metadata().level(), span, fields });
+    }
+
+    fn on_exit(&self, id: &Id, context: Context<'_, S>) {
+        let number = context.span(id).and_then(|span| span.extensions().get::<Number>().map(|it| it.0)).expect("known");
+        let is_held = {
+            let span = &self.0.lock().spans[number as usize];
+            span.name == "process" && span.fields.get("cloudevents.event_type").is_some_and(|it| it == "turn.it")
+        };
+        let next = is_held.then(|| NEXT_ATTEMPT.lock().take()).flatten();
+        // The test notices by itself that no attempt has begun.
+        let _ = next.map(|next| next.recv_timeout(DRAIN));
     }
 
     fn on_close(&self, id: Id, context: Context<'_, S>) {
@@ -355,4 +371,46 @@ fn a_failing_hook_is_logged_with_its_name() {
     let failed = logged_with("hook", "newsletter");
     assert_eq!(failed.len(), 1, "{failed:?}");
     assert_eq!(failed[0].fields["reason"], "no paper");
+}
+
+#[test]
+fn the_retry_of_a_suspect_begins_while_the_span_of_its_first_attempt_ends() {
+    LazyLock::force(&LOG);
+    let loopback = Loopback::new();
+    let start = || {
+        let retry = RetryPolicy::fixed(1, Duration::from_millis(1));
+        Broker::builder().retry_policy(retry).provider(loopback.provider()).start().expect("a running broker")
+    };
+    let options = || SubscribeOptions::new("turn.*").name("turn").concurrency(2).queue_capacity(1);
+    let (one, two) = (start(), start());
+    let (begun, begins) = channel();
+    let (end, ends) = channel::<()>();
+    let ends = Mutex::new(ends);
+    one.subscribe_with(options(), move |_| {
+        begun.send(()).expect("the test waits");
+        // An error means that the test has ended.
+        let _ = ends.lock().recv();
+    })
+    .expect("subscribed");
+    one.publish(event("turn.it")).expect("accepted");
+    begins.recv_timeout(DRAIN).expect("it is called");
+    one.stats().subscriptions.iter().for_each(|it| assert!(one.pause(it.id).is_ok()));
+    loopback.crash_holders(1);
+    let (next, next_attempt) = channel();
+    *NEXT_ATTEMPT.lock() = Some(next_attempt);
+    let (sender, held) = channel();
+    two.subscribe_with(options(), move |delivery| {
+        if delivery.attempt() == 1 {
+            return Err("not yet");
+        }
+        // Fails if the span of the first attempt has ended.
+        sender.send(next.send(()).is_ok()).expect("the test waits");
+        Ok(())
+    })
+    .expect("subscribed");
+    assert_eq!(held.recv_timeout(DRAIN / 2), Ok(true));
+    loopback.wait_until("it is settled", |server| server.done("turn") == 1);
+    drop(end);
+    assert!(two.stop(DRAIN).is_clean());
+    one.stop(DRAIN);
 }

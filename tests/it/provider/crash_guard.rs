@@ -3,6 +3,7 @@
 //! becomes a dead letter.
 
 use std::collections::BTreeSet;
+use std::sync::mpsc::Receiver;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -34,6 +35,16 @@ fn holder(loopback: &Loopback, count: usize, gate: &Gate) -> (Broker, Vec<EventI
     ids.push(holder.publish(event("guard.filler")).expect("room").id);
     loopback.wait_until("the holder is full", |server| server.leased() == count + 1);
     (holder, ids)
+}
+
+/// Gives all leases of the holder, each with a crash, to the successor, which runs one of the six deliveries. Returns that
+/// one.
+fn take_over(loopback: &Loopback, successor: &Broker, gate: &Gate) -> (Receiver<EventId>, EventId) {
+    loopback.crash_holders(1);
+    let calls = listen(successor, shared(), gate);
+    let first = calls.recv_timeout(PATIENCE).expect("the first suspect is called");
+    loopback.wait_until("the others are leased, too", |server| server.leased() == 6);
+    (calls, first)
 }
 
 /// Releases the holder's call, and stops both brokers.
@@ -94,11 +105,8 @@ fn suspects_with_a_crash_run_one_at_a_time_and_do_not_block_others() {
     let (held, gate) = (Gate::closed(), Gate::closed());
     let (one, ids) = holder(&loopback, 5, &held);
     let two = broker(&loopback);
-    loopback.crash_holders(1);
-    let calls = listen(&two, shared(), &gate);
-    let first = calls.recv_timeout(PATIENCE).expect("the first suspect is called");
+    let (calls, first) = take_over(&loopback, &two, &gate);
     assert!(ids.contains(&first), "it is a suspect");
-    loopback.wait_until("the others are leased, too", |server| server.leased() == 6);
     for number in 0..3 {
         let fresh = two.publish(numbered("guard.fresh", number)).expect("room").id;
         assert_eq!(calls.recv_timeout(PATIENCE), Ok(fresh), "an event that is no suspect runs beside it");
@@ -156,10 +164,7 @@ fn a_suspect_that_loses_its_lease_while_it_waits_does_not_block_others() {
     let (one, _) = holder(&loopback, 5, &held);
     let builder = Broker::builder().worker_count(8).manual_clock(&clock);
     let two = builder.provider(loopback.provider()).start().expect("a running broker");
-    loopback.crash_holders(1);
-    let calls = listen(&two, shared(), &gate);
-    calls.recv_timeout(PATIENCE).expect("the first suspect is called");
-    loopback.wait_until("the others are leased, too", |server| server.leased() == 6);
+    let (calls, _) = take_over(&loopback, &two, &gate);
     let fresh = two.publish(event("guard.fresh")).expect("room").id;
     assert_eq!(calls.recv_timeout(PATIENCE), Ok(fresh), "the suspects before it wait");
     // While a verdict is being settled, no lease is extended.
@@ -238,10 +243,7 @@ fn waiting_suspects_are_released_by_unsubscribe() {
     let (held, gate) = (Gate::closed(), Gate::closed());
     let (one, ids) = holder(&loopback, 5, &held);
     let two = broker(&loopback);
-    loopback.crash_holders(1);
-    let calls = listen(&two, shared(), &gate);
-    calls.recv_timeout(PATIENCE).expect("the first suspect is called");
-    loopback.wait_until("the others are leased, too", |server| server.leased() == 6);
+    let (calls, _) = take_over(&loopback, &two, &gate);
     let subscription = two.stats().subscriptions[0].id;
     thread::scope(|scope| {
         scope.spawn(|| assert_eq!(two.unsubscribe(subscription), Ok(0)));

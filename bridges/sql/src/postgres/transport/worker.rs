@@ -33,7 +33,7 @@ pub(crate) struct Job {
     pub(crate) count: Count,
 }
 
-/// Counts a call while it waits or runs. A call that a thread runs which was replaced does not count any more.
+/// Counts a call while it waits or runs. The call of a replaced thread does not count any more.
 pub(crate) struct Count(Arc<AtomicUsize>);
 
 impl Count {
